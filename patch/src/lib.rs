@@ -1,0 +1,1 @@
+//! Retargets a call or branch in running code, or refuses.

@@ -1,0 +1,1 @@
+//! Storage and exit handlers for any stack.
