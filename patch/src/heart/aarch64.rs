@@ -1,0 +1,152 @@
+//! aarch64: `B` and `BL`, the 4-byte store, cache maintenance, system calls.
+
+use super::write::Store;
+use super::{Reason, Refusal};
+use core::arch::asm;
+
+/// What one aligned store replaces.
+pub type Word = u32;
+
+/// Length of a call or branch that can be retargeted.
+pub const BRANCH_LEN: usize = 4;
+
+/// System call numbers.
+pub mod nr {
+    #![allow(missing_docs)]
+    pub const OPENAT: usize = 56;
+    pub const CLOSE: usize = 57;
+    pub const READ: usize = 63;
+    pub const PWRITE64: usize = 68;
+    pub const MPROTECT: usize = 226;
+    pub const MEMBARRIER: usize = 283;
+}
+
+/// A system call of up to four arguments; the kernel's answer as it is, negative error numbers included.
+///
+/// # Safety
+///
+/// What the kernel does with these arguments must be sound.
+#[inline(always)]
+pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
+    let answer;
+    // SAFETY: the kernel's calling convention: everything but `x0` is kept; effects on memory are the caller's promise.
+    unsafe {
+        asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") a => answer,
+            in("x1") b, in("x2") c, in("x3") d,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// `B` is `000101 imm26`, `BL` is `100101 imm26`: bit 31 tells them apart.
+const OPCODE: Word = 0x7c00_0000;
+const BRANCH: Word = 0x1400_0000;
+const IMM26: Word = 0x03ff_ffff;
+
+/// Where the direct call or branch at `site` leads, if there is one.
+///
+/// # Safety
+///
+/// `BRANCH_LEN` bytes at `site` are readable.
+pub unsafe fn target(site: usize) -> Option<usize> {
+    if site & 3 != 0 {
+        return None;
+    }
+    // SAFETY: aligned, and readable by the caller's promise.
+    let instruction = unsafe { read(site) };
+    if instruction & OPCODE != BRANCH {
+        return None;
+    }
+    // imm26 counts words and is signed: its top bit to bit 31, and back with 2 bits less.
+    let distance = (instruction << 6) as i32 >> 4;
+    Some(site.wrapping_add(distance as usize))
+}
+
+/// The store that retargets the branch at `site`.
+///
+/// # Safety
+///
+/// `BRANCH_LEN` bytes at `site` are readable.
+pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Refusal> {
+    // SAFETY: the caller's promise.
+    match unsafe { target(site) } {
+        None => return Err(Refusal::new(Reason::NotABranch)),
+        Some(found) if found != expected => return Err(Refusal::new(Reason::OtherTarget)),
+        Some(_) => {}
+    }
+    let distance = new.wrapping_sub(site) as isize;
+    if distance & 3 != 0 || distance >> 27 != distance >> 63 {
+        return Err(Refusal::new(Reason::OutOfReach));
+    }
+    // SAFETY: `target` found an instruction, so the site is aligned; readable by the caller's promise.
+    let before = unsafe { read(site) };
+    Ok(Store {
+        at: site,
+        before,
+        after: before & !IMM26 | (distance >> 2) as Word & IMM26,
+    })
+}
+
+/// One word of code.
+///
+/// # Safety
+///
+/// `at` is aligned to the word and readable.
+pub unsafe fn read(at: usize) -> Word {
+    // SAFETY: the caller's promise.
+    unsafe { (at as *const Word).read_volatile() }
+}
+
+/// Stores `after` at `at` if `before` is still there, as one access; says whether it did.
+///
+/// # Safety
+///
+/// `at` is aligned to the word and writable, and each value is code that may be executed there.
+pub unsafe fn compare_and_store(at: usize, before: Word, after: Word) -> bool {
+    let different: Word;
+    // SAFETY: the caller's promise. In assembly, because compilers call an "outline atomics" helper here.
+    unsafe {
+        asm!(
+            "2: ldaxr {found:w}, [{at}]",
+            "eor {found:w}, {found:w}, {before:w}",
+            "cbnz {found:w}, 3f",
+            "stlxr {failed:w}, {after:w}, [{at}]",
+            "cbnz {failed:w}, 2b",
+            "3: clrex",
+            at = in(reg) at,
+            before = in(reg) before,
+            after = in(reg) after,
+            found = out(reg) different,
+            failed = out(reg) _,
+            options(nostack),
+        );
+    }
+    different == 0
+}
+
+/// Makes the word visible to instruction fetches of all processors: clean the data cache to the point of unification,
+/// invalidate the instruction cache there (Arm ARM, B2.7.4.2). `CTR_EL0.IDC` and `.DIC` say where a step is not needed;
+/// it does no harm then. The word lies within one line of either cache, so their sizes do not matter: both
+/// instructions take any address in the line.
+///
+/// # Safety
+///
+/// `at` is readable.
+pub unsafe fn flush(at: usize) {
+    // SAFETY: both are allowed to programs on Linux (`SCTLR_EL1.UCI`) for readable addresses.
+    unsafe {
+        asm!(
+            "dc cvau, {at}",
+            "dsb ish",
+            "ic ivau, {at}",
+            "dsb ish",
+            "isb",
+            at = in(reg) at,
+            options(nostack),
+        );
+    }
+}

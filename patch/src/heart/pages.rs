@@ -1,0 +1,172 @@
+//! What protection a page has: the kernel's lists of mappings, read without allocation.
+//!
+//! `maps` has the permissions (proc(5)). On aarch64 only the `VmFlags` in `smaps` tell that a page is guarded
+//! (`PROT_BTI`: `bt`) or tagged (`PROT_MTE`: `mt`), and `mprotect` would drop both:
+//!
+//! ```text
+//! 7f5b3c000000-7f5b3c021000 r-xp 00000000 00:00 0        /usr/lib/aarch64-linux-gnu/libc.so.6
+//! Size:                132 kB
+//! VmFlags: rd ex mr mw me bt
+//! ```
+
+use super::sys::{File, PROT_BTI, PROT_EXEC, PROT_MTE, PROT_READ, PROT_WRITE};
+use super::{Reason, Refusal};
+use core::mem::MaybeUninit;
+
+/// The `PROT_…` bits at `address`, if it is mapped readable and executable: code that can be checked and run.
+pub fn executable(address: usize) -> Result<u32, Refusal> {
+    let found = protection(address)?;
+    if found & (PROT_READ | PROT_EXEC) == PROT_READ | PROT_EXEC {
+        Ok(found)
+    } else {
+        Err(Refusal::new(Reason::NotExecutable))
+    }
+}
+
+/// The `PROT_…` bits at `address`; 0 where nothing is mapped.
+pub fn protection(address: usize) -> Result<u32, Refusal> {
+    let answer = || {
+        let mut bits = search(
+            b"/proc/self/maps\0",
+            b"/proc/thread-self/maps\0",
+            address,
+            false,
+        )?;
+        if cfg!(target_arch = "aarch64") {
+            bits |= search(
+                b"/proc/self/smaps\0",
+                b"/proc/thread-self/smaps\0",
+                address,
+                true,
+            )?;
+        }
+        Ok(bits)
+    };
+    answer().map_err(|errno| Refusal::with(Reason::NoMaps, errno))
+}
+
+/// `/proc/self` is the main thread: when that has ended its list is empty, and only this thread's own shows the mappings.
+fn search(path: &[u8], of_thread: &[u8], address: usize, flags: bool) -> Result<u32, u16> {
+    match search_in(path, address, flags)? {
+        Some(bits) => Ok(bits),
+        None => Ok(search_in(of_thread, address, flags)?.unwrap_or(0)),
+    }
+}
+
+/// The permissions (or, of `smaps`, the flags) at `address` as `PROT_…` bits. `None` if the file is empty.
+fn search_in(path: &[u8], address: usize, flags: bool) -> Result<Option<u32>, u16> {
+    let mut text = Text {
+        file: File::open(path)?,
+        next: 0,
+        end: 0,
+        refused: 0,
+        buffer: [const { MaybeUninit::uninit() }; 512],
+    };
+    let mut empty = true;
+    let mut here = false;
+    while let Some(first) = text.byte() {
+        if let Some(digit) = hex_digit(first) {
+            empty = false;
+            let start = text.hex(digit);
+            let end = text.hex(0);
+            here = start <= address && address < end;
+            if here && !flags {
+                return Ok(Some(text.permissions()));
+            }
+        } else if here && first == b'V' {
+            return Ok(Some(text.flags()));
+        }
+        text.skip_line();
+    }
+    match text.refused {
+        0 if empty => Ok(None),
+        0 => Ok(Some(0)),
+        errno => Err(errno),
+    }
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// A file as a stream of bytes.
+struct Text {
+    file: File,
+    next: usize,
+    end: usize,
+    /// Error number of a failed read, which ends the stream.
+    refused: u16,
+    // Left uninitialised: zeroing it would call `memset`, a symbol from outside.
+    buffer: [MaybeUninit<u8>; 512],
+}
+
+impl Text {
+    fn byte(&mut self) -> Option<u8> {
+        let start = self.buffer.as_mut_ptr().cast::<u8>();
+        if self.next >= self.end {
+            self.next = 0;
+            // SAFETY: the buffer is ours and has this length.
+            self.end = match unsafe { self.file.read(start, self.buffer.len()) } {
+                Ok(len) => len,
+                Err(refused) => {
+                    self.refused = refused;
+                    0
+                }
+            };
+            if self.end == 0 {
+                return None;
+            }
+        }
+        // SAFETY: `next < end`, and `read` filled the buffer up to `end`. A pointer, since an index could panic.
+        let byte = unsafe { start.add(self.next).read() };
+        self.next += 1;
+        Some(byte)
+    }
+
+    /// The rest of a number that began with `first`, and the byte after it.
+    fn hex(&mut self, first: u8) -> usize {
+        let mut value = first as usize;
+        while let Some(byte) = self.byte() {
+            match hex_digit(byte) {
+                Some(digit) => value = value << 4 | digit as usize,
+                None => return value,
+            }
+        }
+        value
+    }
+
+    /// `rwxp` as `PROT_…` bits.
+    fn permissions(&mut self) -> u32 {
+        let mut bits = 0;
+        for bit in [PROT_READ, PROT_WRITE, PROT_EXEC] {
+            if !matches!(self.byte(), None | Some(b'-')) {
+                bits |= bit;
+            }
+        }
+        bits
+    }
+
+    /// The rest of a `VmFlags:` line: two-letter words.
+    fn flags(&mut self) -> u32 {
+        let mut bits = 0;
+        let mut last = 0;
+        while let Some(byte) = self.byte() {
+            match (last, byte) {
+                (_, b'\n') => break,
+                (b'b', b't') => bits |= PROT_BTI,
+                (b'm', b't') => bits |= PROT_MTE,
+                _ => {}
+            }
+            last = byte;
+        }
+        bits
+    }
+
+    fn skip_line(&mut self) {
+        while !matches!(self.byte(), None | Some(b'\n')) {}
+    }
+}

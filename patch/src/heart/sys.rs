@@ -1,0 +1,128 @@
+//! The six system calls, each with the kernel's error number as its error.
+
+use super::arch::{nr, syscall};
+
+/// `PROT_…`, the same on every Linux.
+pub const PROT_READ: u32 = 1;
+/// Writable.
+pub const PROT_WRITE: u32 = 2;
+/// Executable.
+pub const PROT_EXEC: u32 = 4;
+/// aarch64: indirect branches must land on `BTI`.
+pub const PROT_BTI: u32 = 0x10;
+/// aarch64: memory tags are checked.
+pub const PROT_MTE: u32 = 0x20;
+
+/// The address or an argument is not one the kernel takes, e.g. not aligned to its page size.
+pub const EINVAL: u16 = 22;
+
+const AT_FDCWD: usize = -100isize as usize;
+const O_RDONLY: usize = 0;
+const O_WRONLY: usize = 1;
+const O_CLOEXEC: usize = 0o2_000_000;
+
+const PRIVATE_EXPEDITED_SYNC_CORE: usize = 1 << 5;
+const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: usize = 1 << 6;
+
+fn answer(raw: isize) -> Result<usize, u16> {
+    if raw < 0 {
+        Err(raw.unsigned_abs() as u16)
+    } else {
+        Ok(raw as usize)
+    }
+}
+
+/// Changes the protection of whole pages.
+///
+/// # Safety
+///
+/// Nobody relies on the pages having another protection.
+pub unsafe fn mprotect(at: usize, len: usize, protection: u32) -> Result<(), u16> {
+    // SAFETY: the caller's promise.
+    answer(unsafe { syscall(nr::MPROTECT, at, len, protection as usize, 0) }).map(|_| ())
+}
+
+/// Announces that this process will call [`synchronise_cores`], and tries it once, so that a refusal comes before any change.
+pub fn prepare_synchronise_cores() -> Result<(), u16> {
+    // SAFETY: the command has no memory effects that anyone could rely on not to happen.
+    answer(unsafe {
+        syscall(
+            nr::MEMBARRIER,
+            REGISTER_PRIVATE_EXPEDITED_SYNC_CORE,
+            0,
+            0,
+            0,
+        )
+    })?;
+    synchronise_cores()
+}
+
+/// Returns when every running thread of the process has gone through a core-serialising instruction (`membarrier(2)`).
+pub fn synchronise_cores() -> Result<(), u16> {
+    // SAFETY: as above.
+    answer(unsafe { syscall(nr::MEMBARRIER, PRIVATE_EXPEDITED_SYNC_CORE, 0, 0, 0) }).map(|_| ())
+}
+
+/// An open file.
+pub struct File(usize);
+
+impl File {
+    /// Opens a file for reading; `path` ends with a zero byte (else nothing is opened).
+    pub fn open(path: &[u8]) -> Result<Self, u16> {
+        Self::open_as(path, O_RDONLY)
+    }
+
+    /// Opens an existing file for writing.
+    pub fn open_to_write(path: &[u8]) -> Result<Self, u16> {
+        Self::open_as(path, O_WRONLY)
+    }
+
+    fn open_as(path: &[u8], how: usize) -> Result<Self, u16> {
+        if path.last() != Some(&0) {
+            return Err(EINVAL);
+        }
+        // SAFETY: a zero-terminated path.
+        let fd = answer(unsafe {
+            syscall(
+                nr::OPENAT,
+                AT_FDCWD,
+                path.as_ptr() as usize,
+                how | O_CLOEXEC,
+                0,
+            )
+        })?;
+        Ok(Self(fd))
+    }
+
+    /// Reads up to `len` bytes to `to`; 0 is the end.
+    ///
+    /// # Safety
+    ///
+    /// `to` points to `len` bytes that may be overwritten.
+    pub unsafe fn read(&self, to: *mut u8, len: usize) -> Result<usize, u16> {
+        // SAFETY: the caller's promise.
+        answer(unsafe { syscall(nr::READ, self.0, to as usize, len, 0) })
+    }
+
+    /// Writes up to `len` bytes at an offset of the file.
+    ///
+    /// # Safety
+    ///
+    /// `from` points to `len` readable bytes, and the file may be changed there.
+    pub unsafe fn write_at(
+        &self,
+        from: *const u8,
+        len: usize,
+        offset: usize,
+    ) -> Result<usize, u16> {
+        // SAFETY: the caller's promise.
+        answer(unsafe { syscall(nr::PWRITE64, self.0, from as usize, len, offset) })
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is ours and is not used again. An error could not be helped, and the descriptor is gone anyway.
+        unsafe { syscall(nr::CLOSE, self.0, 0, 0, 0) };
+    }
+}

@@ -1,0 +1,201 @@
+//! One word of code, replaced while it may be running.
+//!
+//! ```text
+//!   membarrier: register, try once      ─ refused: nothing happened
+//!   mprotect page  r-x → rwx            ─ refused: nothing happened, or /proc/self/mem
+//!   compare-and-swap the word           ─ another word there: page back to r-x
+//!   caches, membarrier                  ─ refused: word back, page back
+//!   mprotect page  rwx → r-x            ─ refused twice: word back, and say so
+//! ```
+
+use super::arch::{self, Word};
+use super::sys::{self, File, PROT_EXEC, PROT_READ, PROT_WRITE};
+use super::{Fallback, Reason, Refusal};
+
+/// One aligned word of code, as it is and as it shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Its address, aligned to the word.
+    pub at: usize,
+    /// What must be there.
+    pub before: Word,
+    /// What will be there.
+    pub after: Word,
+}
+
+/// Replaces one word of code; on every refusal it is as before, and its page's protection too (but see
+/// [`Reason::NotRestored`]).
+///
+/// # Safety
+///
+/// The word is mapped, with exactly `protection`, and nobody changes that meanwhile. No other call runs at the same time in this process. Either
+/// word, with what surrounds it, is code that a thread may run there.
+pub unsafe fn write(store: Store, protection: u32, fallback: Fallback) -> Result<(), Refusal> {
+    if let Err(errno) = sys::prepare_synchronise_cores() {
+        return Err(Refusal::with(Reason::Membarrier, errno));
+    }
+    // SAFETY: each takes over the caller's promise.
+    unsafe {
+        match Opened::new(store.at, protection) {
+            Ok(page) => in_place(store, page),
+            Err(errno) if fallback == Fallback::Refuse => {
+                Err(Refusal::with(Reason::Protect, errno))
+            }
+            Err(_) => through_file(store),
+        }
+    }
+}
+
+/// A page that is writable for now.
+struct Opened {
+    at: usize,
+    len: usize,
+    protection: u32,
+}
+
+impl Opened {
+    /// # Safety
+    ///
+    /// The page has this protection, and nobody else changes it while this value lives.
+    unsafe fn new(address: usize, protection: u32) -> Result<Self, u16> {
+        if protection & PROT_WRITE != 0 {
+            // Its owner writes code here himself, and keeps it so.
+            return Ok(Self {
+                at: address,
+                len: 0,
+                protection,
+            });
+        }
+        let mut errno = sys::EINVAL;
+        // aarch64 has pages of 4, 16 or 64 KiB; an address that is not aligned to them is EINVAL and has no effect.
+        for len in [0x1000, 0x4000, 0x1_0000] {
+            let at = address & !(len - 1);
+            // Executable all the time, since threads run there.
+            let open = protection | PROT_READ | PROT_WRITE | PROT_EXEC;
+            // SAFETY: the page keeps every permission it had; putting back the rest is `close`.
+            match unsafe { sys::mprotect(at, len, open) } {
+                Ok(()) => {
+                    return Ok(Self {
+                        at,
+                        len,
+                        protection,
+                    });
+                }
+                Err(refused) => errno = refused,
+            }
+            if errno != sys::EINVAL {
+                break;
+            }
+        }
+        Err(errno)
+    }
+
+    fn close(&self) -> Result<(), u16> {
+        if self.len == 0 {
+            return Ok(());
+        }
+        // SAFETY: it had this protection before `new`, and nobody writes there but us.
+        unsafe { sys::mprotect(self.at, self.len, self.protection) }
+    }
+}
+
+/// # Safety
+///
+/// As for [`write()`]; `page` holds the word.
+unsafe fn in_place(store: Store, page: Opened) -> Result<(), Refusal> {
+    let Store { at, before, after } = store;
+    // SAFETY: the page is writable until `close`; both words may be executed there, by the caller's promise.
+    let done = unsafe {
+        if !arch::compare_and_store(at, before, after) {
+            Err(Refusal::new(Reason::Changed))
+        } else {
+            arch::flush(at);
+            sys::synchronise_cores().map_err(|errno| {
+                take_back(store);
+                Refusal::with(Reason::Membarrier, errno)
+            })
+        }
+    };
+    if let Err(errno) = page.close() {
+        // A second try, for a kernel that was short of memory for a moment (mappings are split and merged here).
+        if page.close().is_err() {
+            if done.is_ok() {
+                // SAFETY: `close` failed, so the page is still writable.
+                unsafe { take_back(store) };
+            }
+            return Err(Refusal::with(Reason::NotRestored, errno));
+        }
+    }
+    done
+}
+
+/// # Safety
+///
+/// As for [`in_place`], with the page still writable.
+unsafe fn take_back(store: Store) {
+    // SAFETY: the caller's promise. If the word is another one by now, it is not ours to change.
+    unsafe {
+        if arch::compare_and_store(store.at, store.after, store.before) {
+            arch::flush(store.at);
+        }
+    }
+    // Best effort: this is the way out after a refusal, maybe of this very call.
+    let _ = sys::synchronise_cores();
+}
+
+/// # Safety
+///
+/// As for [`write()`].
+unsafe fn through_file(store: Store) -> Result<(), Refusal> {
+    let Store { at, before, after } = store;
+    // SAFETY: mapped readable, by the caller's promise. This file knows no compare-and-swap, so look first.
+    if unsafe { arch::read(at) } != before {
+        return Err(Refusal::new(Reason::Changed));
+    }
+    // SAFETY: either word may be executed there, by the caller's promise.
+    let wrote = unsafe {
+        // The second is for a process whose main thread, which is `/proc/self`, has ended.
+        write_word(b"/proc/self/mem\0", at, before, after)
+            .or_else(|_| write_word(b"/proc/thread-self/mem\0", at, before, after))
+    };
+    if let Err(errno) = wrote {
+        return Err(Refusal::with(Reason::Protect, errno));
+    }
+    // SAFETY: mapped readable, by the caller's promise.
+    unsafe { arch::flush(at) };
+    sys::synchronise_cores().map_err(|errno| {
+        // SAFETY: as for the write before it; best effort, as in `take_back`.
+        unsafe {
+            let _ = write_word(b"/proc/thread-self/mem\0", at, after, before);
+            arch::flush(at);
+        }
+        Refusal::with(Reason::Membarrier, errno)
+    })
+}
+
+/// Changes the word by one `pwrite`, of one byte where that is all that differs: one byte is never torn.
+///
+/// # Safety
+///
+/// As for [`write()`].
+unsafe fn write_word(path: &[u8], at: usize, before: Word, after: Word) -> Result<(), u16> {
+    let file = File::open_to_write(path)?;
+    let changed = before ^ after;
+    let first = changed.trailing_zeros() / 8;
+    let one_byte = changed != 0 && changed.leading_zeros() / 8 + first + 1 == Word::BITS / 8;
+    let (from, len) = if one_byte {
+        (first as usize, 1)
+    } else {
+        (0, size_of::<Word>())
+    };
+    let bytes = (&raw const after).cast::<u8>();
+    // SAFETY: `from + len` is at most the word's size; both processors are little-endian, so byte n of the value is byte n in
+    // memory.
+    let wrote = unsafe { file.write_at(bytes.add(from), len, at.wrapping_add(from))? };
+    // SAFETY: mapped readable, by the caller's promise.
+    if wrote == len && unsafe { arch::read(at) } == after {
+        Ok(())
+    } else {
+        Err(sys::EINVAL)
+    }
+}

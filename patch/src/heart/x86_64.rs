@@ -1,0 +1,166 @@
+//! x86_64: `call rel32` and `jmp rel32`, the 8-byte store, system calls.
+
+use super::write::Store;
+use super::{Reason, Refusal};
+use core::arch::asm;
+
+/// What one aligned store replaces.
+pub type Word = u64;
+
+/// Length of a call or branch that can be retargeted.
+pub const BRANCH_LEN: usize = 5;
+
+/// System call numbers.
+pub mod nr {
+    #![allow(missing_docs)]
+    pub const READ: usize = 0;
+    pub const CLOSE: usize = 3;
+    pub const MPROTECT: usize = 10;
+    pub const PWRITE64: usize = 18;
+    pub const OPENAT: usize = 257;
+    pub const MEMBARRIER: usize = 324;
+}
+
+/// A system call of up to four arguments; the kernel's answer as it is, negative error numbers included.
+///
+/// # Safety
+///
+/// What the kernel does with these arguments must be sound.
+#[inline(always)]
+pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
+    let answer;
+    // SAFETY: the kernel's calling convention: `rcx` and `r11` are lost, everything else but `rax` is kept; effects on memory
+    // are the caller's promise.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as isize => answer,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// Where the direct call or branch at `site` leads, if there is one.
+///
+/// # Safety
+///
+/// `BRANCH_LEN` bytes at `site` are readable.
+pub unsafe fn target(site: usize) -> Option<usize> {
+    // SAFETY: the caller's promise; volatile, since somebody may be patching here.
+    let (opcode, displacement) = unsafe {
+        (
+            (site as *const u8).read_volatile(),
+            read_rel32(site.wrapping_add(1)),
+        )
+    };
+    if opcode == 0xe8 || opcode == 0xe9 {
+        Some(
+            site.wrapping_add(BRANCH_LEN)
+                .wrapping_add(displacement as i32 as usize),
+        )
+    } else {
+        None
+    }
+}
+
+/// Four bytes at any alignment, each read once.
+///
+/// # Safety
+///
+/// They are readable.
+unsafe fn read_rel32(at: usize) -> u32 {
+    let bytes = at as *const u8;
+    // SAFETY: the caller's promise.
+    unsafe {
+        u32::from_le_bytes([
+            bytes.read_volatile(),
+            bytes.add(1).read_volatile(),
+            bytes.add(2).read_volatile(),
+            bytes.add(3).read_volatile(),
+        ])
+    }
+}
+
+/// The store that retargets the branch at `site`.
+///
+/// # Safety
+///
+/// `BRANCH_LEN` bytes at `site` are readable.
+pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Refusal> {
+    // SAFETY: the caller's promise.
+    match unsafe { target(site) } {
+        None => return Err(Refusal::new(Reason::NotABranch)),
+        Some(found) if found != expected => return Err(Refusal::new(Reason::OtherTarget)),
+        Some(_) => {}
+    }
+    let next = site.wrapping_add(BRANCH_LEN);
+    let distance = new.wrapping_sub(next) as isize;
+    if distance != distance as i32 as isize {
+        return Err(Refusal::new(Reason::OutOfReach));
+    }
+    let old = expected.wrapping_sub(next) as u32;
+    let changed = old ^ distance as u32;
+
+    // The displacement begins `into` bytes into its aligned word; `spill` of its bits lie in the next one:
+    //
+    //     |. . . . . d d d|d . . . . . . .|     into = 5, spill = 8
+    //
+    // A store may leave out the side on which nothing changes.
+    let at = site.wrapping_add(1) & !7;
+    let into = (site.wrapping_add(1) & 7) as u32 * 8;
+    let spill = (into + 32).saturating_sub(64);
+    let (at, flip) = if changed >> (31 - spill) >> 1 == 0 {
+        (at, (changed as u64) << into)
+    } else if changed << spill == 0 {
+        (at.wrapping_add(8), (changed >> (32 - spill)) as u64)
+    } else {
+        return Err(Refusal::new(Reason::Straddles));
+    };
+    // SAFETY: an aligned word shares its page with the byte of the instruction that is in it.
+    let before = unsafe { read(at) };
+    Ok(Store {
+        at,
+        before,
+        after: before ^ flip,
+    })
+}
+
+/// One word of code.
+///
+/// # Safety
+///
+/// `at` is aligned to the word and readable.
+pub unsafe fn read(at: usize) -> Word {
+    // SAFETY: the caller's promise.
+    unsafe { (at as *const Word).read_volatile() }
+}
+
+/// Stores `after` at `at` if `before` is still there, as one access; says whether it did.
+///
+/// # Safety
+///
+/// `at` is aligned to the word and writable, and each value is code that may be executed there.
+pub unsafe fn compare_and_store(at: usize, before: Word, after: Word) -> bool {
+    let found: Word;
+    // SAFETY: the caller's promise. In assembly, so that no atomics' helper is called however this is compiled.
+    unsafe {
+        asm!(
+            "lock cmpxchg qword ptr [{at}], {after}",
+            at = in(reg) at,
+            after = in(reg) after,
+            inlateout("rax") before => found,
+            options(nostack),
+        );
+    }
+    found == before
+}
+
+/// Makes the word visible to instruction fetches of all processors: nothing to do, caches are coherent here.
+///
+/// # Safety
+///
+/// None here; the other processors' version needs a readable address.
+pub unsafe fn flush(_at: usize) {}

@@ -1,0 +1,167 @@
+//! Code to patch, and what the kernel says about its pages.
+#![allow(dead_code)]
+
+use std::arch::global_asm;
+
+// Each site sits in a page of its own, so that no two tests share a protection. `one` and `two` return 1 and 2.
+#[cfg(target_arch = "x86_64")]
+global_asm!(
+    ".macro exeunt_site name, pad, rest:vararg",
+    ".pushsection .text.exeunt_\\name, \"ax\", @progbits",
+    ".balign 4096",
+    ".globl exeunt_fn_\\name, exeunt_site_\\name",
+    "exeunt_fn_\\name:",
+    ".rept \\pad",
+    "nop",
+    ".endr",
+    "exeunt_site_\\name:",
+    "\\rest",
+    "ret",
+    ".balign 4096, 0xcc",
+    ".popsection",
+    ".endm",
+    // A tail call: the branch is the whole function, as in an exit trampoline.
+    "exeunt_site jump, 0, jmp exeunt_one",
+    "exeunt_site jump_b, 0, jmp exeunt_one",
+    "exeunt_site jump_c, 0, jmp exeunt_one",
+    // The call's displacement at 2..6 and, for the others, across an aligned quadword's end.
+    "exeunt_site call, 1, call exeunt_one",
+    "exeunt_site straddle, 6, jmp exeunt_one",
+    "exeunt_site none, 0, mov eax, 3",
+    ".pushsection .text.exeunt_targets, \"ax\", @progbits",
+    ".balign 4096",
+    ".globl exeunt_one, exeunt_two",
+    "exeunt_one: mov eax, 1",
+    "ret",
+    ".balign 16",
+    "exeunt_two: mov eax, 2",
+    "ret",
+    // 64 KiB on, so that two bytes of a displacement differ.
+    ".skip 0x12340",
+    ".globl exeunt_far_two",
+    "exeunt_far_two: mov eax, 2",
+    "ret",
+    ".popsection",
+);
+
+#[cfg(target_arch = "aarch64")]
+global_asm!(
+    ".macro exeunt_site name, rest:vararg",
+    ".pushsection .text.exeunt_\\name, \"ax\", %progbits",
+    ".balign 4096",
+    ".globl exeunt_fn_\\name, exeunt_site_\\name",
+    "exeunt_fn_\\name:",
+    "exeunt_site_\\name:",
+    "\\rest",
+    "ret",
+    ".balign 4096",
+    ".popsection",
+    ".endm",
+    "exeunt_site jump, b exeunt_one",
+    "exeunt_site jump_b, b exeunt_one",
+    "exeunt_site jump_c, b exeunt_one",
+    "exeunt_site none, mov w0, #3",
+    ".pushsection .text.exeunt_call, \"ax\", %progbits",
+    ".balign 4096",
+    ".globl exeunt_fn_call, exeunt_site_call",
+    "exeunt_fn_call: stp x29, x30, [sp, #-16]!",
+    "exeunt_site_call: bl exeunt_one",
+    "ldp x29, x30, [sp], #16",
+    "ret",
+    ".balign 4096",
+    ".popsection",
+    ".pushsection .text.exeunt_targets, \"ax\", %progbits",
+    ".balign 4096",
+    ".globl exeunt_one, exeunt_two, exeunt_far_two",
+    "exeunt_one: mov w0, #1",
+    "ret",
+    "exeunt_two: mov w0, #2",
+    "ret",
+    ".skip 0x12340",
+    "exeunt_far_two: mov w0, #2",
+    "ret",
+    ".popsection",
+);
+
+/// A function of no arguments.
+pub type Function = unsafe extern "C" fn() -> i32;
+
+macro_rules! declare {
+    ($($name:ident)*) => {
+        unsafe extern "C" { $(pub fn $name() -> i32;)* }
+    };
+}
+
+declare! { exeunt_one exeunt_two exeunt_far_two }
+declare! { exeunt_fn_jump exeunt_site_jump exeunt_fn_jump_b exeunt_site_jump_b exeunt_fn_jump_c exeunt_site_jump_c }
+declare! { exeunt_fn_call exeunt_site_call exeunt_fn_none exeunt_site_none }
+#[cfg(target_arch = "x86_64")]
+declare! { exeunt_fn_straddle exeunt_site_straddle }
+
+/// A function's address.
+pub fn at(function: Function) -> usize {
+    function as usize
+}
+
+/// The 16 bytes at an address.
+pub fn bytes(address: usize) -> [u8; 16] {
+    // SAFETY: the tests only pass addresses of their own code, which is at least as long.
+    unsafe { (address as *const [u8; 16]).read_volatile() }
+}
+
+/// One mapping as `/proc/self/maps` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    pub start: usize,
+    pub end: usize,
+    pub permissions: String,
+}
+
+/// All mappings, merged where neighbours have the same permissions: the kernel may split and join them as it likes.
+pub fn mappings() -> Vec<Mapping> {
+    let text = std::fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
+    let mut all: Vec<Mapping> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next().unwrap().split_once('-').unwrap();
+        let (start, end) = (
+            usize::from_str_radix(start, 16).unwrap(),
+            usize::from_str_radix(end, 16).unwrap(),
+        );
+        let permissions = words.next().unwrap().to_owned();
+        match all.last_mut() {
+            Some(last) if last.end == start && last.permissions == permissions => last.end = end,
+            _ => all.push(Mapping {
+                start,
+                end,
+                permissions,
+            }),
+        }
+    }
+    all
+}
+
+/// The permissions of the page at an address, such as `r-xp`.
+pub fn permissions(address: usize) -> String {
+    mappings()
+        .into_iter()
+        .find(|m| m.start <= address && address < m.end)
+        .map(|m| m.permissions)
+        .unwrap_or_default()
+}
+
+/// Executable mappings with their permissions, which no patch may change: compare before and after.
+pub fn executable_mappings() -> Vec<Mapping> {
+    mappings()
+        .into_iter()
+        .filter(|m| m.permissions.contains('x') && m.start < usize::MAX / 2)
+        .collect()
+}
+
+/// Pages that are writable and executable at once.
+pub fn writable_code() -> Vec<Mapping> {
+    executable_mappings()
+        .into_iter()
+        .filter(|m| m.permissions.contains('w'))
+        .collect()
+}

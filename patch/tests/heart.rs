@@ -1,0 +1,124 @@
+//! The heart alone: check, retarget, refuse.
+
+mod common;
+
+use common::*;
+use exeunt_patch::heart::{self, Fallback, Reason, Refusal};
+use std::sync::Mutex;
+
+/// The heart has no lock: its caller has.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn retarget(site: usize, expected: usize, new: usize, protection: u32) -> Result<(), Refusal> {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    // SAFETY: the tests' own code, which stays mapped, and the lock is held.
+    unsafe { heart::retarget(site, expected, new, protection, Fallback::Refuse) }
+}
+
+fn refused(reason: Reason) -> Result<(), Refusal> {
+    Err(Refusal::new(reason))
+}
+
+#[test]
+fn a_call_and_a_branch_are_retargeted_and_taken_back() {
+    for (function, site) in [
+        (exeunt_fn_jump as Function, exeunt_site_jump as Function),
+        (exeunt_fn_call, exeunt_site_call),
+    ] {
+        let (site, before, pages) = (at(site), bytes(at(site)), executable_mappings());
+        // SAFETY: a function of the fixture.
+        let run = || unsafe { function() };
+        assert_eq!(run(), 1);
+        retarget(site, at(exeunt_one), at(exeunt_two), 0).unwrap();
+        assert_eq!(run(), 2);
+        assert_eq!(executable_mappings(), pages);
+        retarget(site, at(exeunt_two), at(exeunt_one), 0).unwrap();
+        assert_eq!(run(), 1);
+        assert_eq!(bytes(site), before);
+    }
+}
+
+#[test]
+fn a_protection_that_the_caller_knows_is_restored_too() {
+    let site = at(exeunt_site_jump_b);
+    let read_execute = heart::sys::PROT_READ | heart::sys::PROT_EXEC;
+    assert_eq!(permissions(site), "r-xp");
+    retarget(site, at(exeunt_one), at(exeunt_two), read_execute).unwrap();
+    assert_eq!(permissions(site), "r-xp");
+    retarget(site, at(exeunt_two), at(exeunt_one), read_execute).unwrap();
+    assert_eq!(permissions(site), "r-xp");
+}
+
+#[test]
+fn refusals_say_what_was_found_and_change_nothing() {
+    let (site, one, two) = (at(exeunt_site_jump_c), at(exeunt_one), at(exeunt_two));
+    let before = bytes(site);
+    assert_eq!(
+        retarget(at(exeunt_site_none), one, two, 0),
+        refused(Reason::NotABranch)
+    );
+    assert_eq!(retarget(site, two, one, 0), refused(Reason::OtherTarget));
+    assert_eq!(
+        retarget(site, one, one.wrapping_add(1 << 40), 0),
+        refused(Reason::OutOfReach)
+    );
+    assert_eq!(
+        retarget(site, one, one.wrapping_sub(1 << 40), 0),
+        refused(Reason::OutOfReach)
+    );
+    assert_eq!(bytes(site), before);
+}
+
+#[test]
+fn memory_that_is_not_mapped_or_not_executable_is_never_touched() {
+    let data = vec![0xe8u8; 64];
+    let (one, two) = (at(exeunt_one), at(exeunt_two));
+    assert_eq!(
+        retarget(data.as_ptr() as usize & !7, one, two, 0),
+        refused(Reason::NotExecutable)
+    );
+    assert_eq!(
+        retarget(0x1000, one, two, 0),
+        refused(Reason::NotExecutable)
+    );
+    assert_eq!(
+        retarget(usize::MAX - 1, one, two, 0),
+        refused(Reason::NotExecutable)
+    );
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_displacement_across_a_quadword_is_refused_unless_only_one_side_changes() {
+    // `e9` at 6, displacement at 7..11: its lowest byte is in one word, the other three in the next.
+    let (site, one) = (at(exeunt_site_straddle), at(exeunt_one));
+    assert_eq!(
+        retarget(site, one, at(exeunt_far_two), 0),
+        refused(Reason::Straddles)
+    );
+    // `two` is 16 bytes after `one`: when the lowest byte does not overflow, it alone changes.
+    let low = (one - (site + 5)) as u8;
+    let answer = retarget(site, one, at(exeunt_two), 0);
+    if low < 0xf0 {
+        answer.unwrap();
+        // SAFETY: a function of the fixture.
+        assert_eq!(unsafe { exeunt_fn_straddle() }, 2);
+        retarget(site, at(exeunt_two), one, 0).unwrap();
+    } else {
+        assert_eq!(answer, refused(Reason::Straddles));
+    }
+    // 256 bytes on, the lowest byte is the same: one store to the second word.
+    retarget(site, one, one + 0x100, 0).unwrap();
+    retarget(site, one + 0x100, one, 0).unwrap();
+    // SAFETY: a function of the fixture.
+    assert_eq!(unsafe { exeunt_fn_straddle() }, 1);
+}
+
+#[test]
+fn a_code_for_c_has_the_reason_low_and_the_error_number_above() {
+    let refusal = Refusal::with(Reason::Protect, 13);
+    assert_eq!(refusal.code(), 7 | 13 << 8);
+    // SAFETY: as in `retarget`; nothing is written.
+    let code = unsafe { heart::retarget_code(at(exeunt_site_none), 0, 0, 0, Fallback::Refuse) };
+    assert_eq!(code, Reason::NotABranch as i32);
+}
