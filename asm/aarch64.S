@@ -1,0 +1,167 @@
+// The trampolines of exeunt, aarch64 (AAPCS64).
+//
+// An armed stack's foot holds the address of one of these trampolines in place of its return address into the exit
+// trampoline (signed, where the entry function signs its return address). There is one of them per distinct exit
+// trampoline of the process, shared by all stacks that end there.
+//
+//   before the entry function's epilogue   after its `ret`                 after the common part's `stp`
+//
+//   |  exit trampoline's  |                |  exit trampoline's  |         |  exit trampoline's  |
+//   |  own frame          |                |  own frame          | <- sp   |  own frame          |
+//   +---------------------+                +---------------------+         +---------------------+
+//   | entry function's    |                | (popped)            |         | ...                 |
+//   |   x30: trampoline N |  the foot      |                     |         | x30: original       |
+//   |   x29               | <- sp, x29     |                     |         | x29                 | <- sp, x29
+//   +---------------------+                +---------------------+         +---------------------+
+//                                          x30 = trampoline N
+//
+// The trampoline loads x30 from its cell: that is exactly what a `bl` from the exit trampoline would have left. From
+// there on this is an ordinary function that was called by the exit trampoline, and its `ret` is the real exit.
+
+#include "offsets.h"
+
+#if defined(__APPLE__)
+#  define SYMBOL(name) _##name
+#  define HIDDEN(name) .private_extern _##name
+#  define FUNCTION(name)
+#  define SIZE(name)
+#  define CELLS_SECTION .section __DATA,__data
+#  define PAGE(name) name@PAGE
+#  define PAGEOFF(name) name@PAGEOFF
+#else
+#  define SYMBOL(name) name
+#  define HIDDEN(name) .hidden name
+#  define FUNCTION(name) .type name, %function
+#  define SIZE(name) .size name, . - name
+#  define CELLS_SECTION .section .data.exeunt_cells, "aw", %progbits
+#  define PAGE(name) name
+#  define PAGEOFF(name) :lo12:name
+#endif
+
+// The cells: cell N holds the original return address that trampoline N stands for. They have pages of their own, so
+// that these can be read-only but for the moment in which a cell is filled (src/trampoline.rs).
+        CELLS_SECTION
+        .balign CELLS_ALIGN
+        .globl  SYMBOL(exeunt_cells)
+        HIDDEN(exeunt_cells)
+SYMBOL(exeunt_cells):
+        .fill   CELLS_ALIGN / 8, 8, 0
+
+        .text
+
+// One trampoline, TRAMPOLINE_SIZE bytes, with an unwind table entry (FDE) of its own:
+//
+//   -8  the distance from here to the cell, 4 bytes
+//   -4  a nop, so that the FDE covers `label - 1`: unwinders look a return address up there
+//    0  label: x30 = cell; branch to the common part
+//
+// While a stack is armed, nothing on it says where the exit trampoline is, and unwinders have only the return address
+// that the entry function saved (x30, the label) and the memory of the process to go by. So the rule for x30 is the
+// *value* of a DWARF expression: take x30, clear the bits that a signature may have set, go 8 back to the distance, add
+// it to its own place, read the cell. It is in force from the start of the FDE: were it to begin at the label, the
+// look-up at `label - 1` would miss it.
+        .balign 32
+        .globl  SYMBOL(exeunt_exit_trampoline)
+        HIDDEN(exeunt_exit_trampoline)
+        FUNCTION(SYMBOL(exeunt_exit_trampoline))
+SYMBOL(exeunt_exit_trampoline):
+        .set    n, 0
+        .rept   TRAMPOLINES
+        .balign TRAMPOLINE_SIZE
+        .cfi_startproc
+        .cfi_def_cfa sp, 0              // the entry function's frame is gone: the caller's begins at sp
+        // DW_CFA_val_expression (0x16), register 30, 21 bytes:
+        //   0x8e 0x00            DW_OP_breg30 0       the label, maybe signed
+        //   0x08 0x10 0x24       DW_OP_const1u 16, DW_OP_shl
+        //   0x08 0x10 0x25       DW_OP_const1u 16, DW_OP_shr   the signature's bits cleared
+        //   0x38 0x1c            DW_OP_lit8, DW_OP_minus       the address of the distance
+        //   0x12                 DW_OP_dup
+        //   0x94 0x04            DW_OP_deref_size 4   the distance, zero-extended
+        //   0x08 0x20 0x24       DW_OP_const1u 32, DW_OP_shl
+        //   0x08 0x20 0x26       DW_OP_const1u 32, DW_OP_shra  sign-extended
+        //   0x22                 DW_OP_plus           the cell's address
+        //   0x06                 DW_OP_deref          the original return address
+        .cfi_escape 0x16, 0x1e, 0x15, 0x8e, 0x00, 0x08, 0x10, 0x24, 0x08, 0x10, 0x25, 0x38, 0x1c, 0x12, 0x94, 0x04, 0x08, 0x20, 0x24, 0x08, 0x20, 0x26, 0x22, 0x06
+        .long   SYMBOL(exeunt_cells) + 8 * n - .
+        nop                             // never run, it stands for `label - 1`
+        // label N: an entry function returned to here; x30 is this label.
+        adrp    x16, PAGE(SYMBOL(exeunt_cells) + 8 * n)         // x16 is free at a return (IP0)
+        ldr     x16, [x16, PAGEOFF(SYMBOL(exeunt_cells) + 8 * n)]
+        mov     x30, x16                // as the exit trampoline's bl would have left it
+        .cfi_same_value x30             // from here the return address is in x30, as at any function's entry
+        b       exeunt_trampoline_body
+        .cfi_endproc
+        .set    n, n + 1
+        .endr
+        .balign TRAMPOLINE_SIZE
+        SIZE(SYMBOL(exeunt_exit_trampoline))
+
+// The common part: an ordinary function from here on.
+//
+//   |  exit trampoline's  |
+//   |  own frame          |
+//   +---------------------+ sp on entry: the top of this stack
+//   | (alignment)         | sp + 152
+//   | x8                  | sp + 144
+//   | q0 .. q3            | sp + 80
+//   | x0 .. x7            | sp + 16
+//   | x30: original       | sp + 8
+//   | x29                 | <- sp at the call
+//   +---------------------+
+//
+// What is saved is where the AAPCS64 returns values: x0 to x7 (x0 and x1 for most), q0 to q3, and x8.
+        .p2align 4
+        .globl  SYMBOL(exeunt_exit_trampoline_body)
+        HIDDEN(exeunt_exit_trampoline_body)
+        FUNCTION(SYMBOL(exeunt_exit_trampoline_body))
+SYMBOL(exeunt_exit_trampoline_body):
+exeunt_trampoline_body:
+        .cfi_startproc
+        stp     x29, x30, [sp, #-160]!  // a frame record, as any function keeps
+        .cfi_def_cfa_offset 160
+        .cfi_offset x29, -160
+        .cfi_offset x30, -152
+        mov     x29, sp
+        stp     x0, x1, [sp, #16]       // the entry function's result
+        stp     x2, x3, [sp, #32]
+        stp     x4, x5, [sp, #48]
+        stp     x6, x7, [sp, #64]
+        stp     q0, q1, [sp, #80]       // the same, floating point and vectors
+        stp     q2, q3, [sp, #112]
+        str     x8, [sp, #144]
+        add     x0, sp, #8              // 1st argument: where the original address is now
+        add     x1, sp, #160            // 2nd argument: the top of this stack
+        bl      SYMBOL(exeunt_drain)    // runs the handlers, drops the values
+        ldr     x8, [sp, #144]
+        ldp     q2, q3, [sp, #112]
+        ldp     q0, q1, [sp, #80]
+        ldp     x6, x7, [sp, #64]
+        ldp     x4, x5, [sp, #48]
+        ldp     x2, x3, [sp, #32]
+        ldp     x0, x1, [sp, #16]
+        ldp     x29, x30, [sp], #160
+        .cfi_restore x29
+        .cfi_restore x30
+        .cfi_def_cfa_offset 0
+        ret                             // to the exit trampoline: the real exit
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_exit_trampoline_body))
+
+// int exeunt_probe(void **result): a start routine that stores the address it will return to, and returns 0.
+// It tells which address the system's exit trampolines are entered at.
+        .p2align 4
+        .globl  SYMBOL(exeunt_probe)
+        HIDDEN(exeunt_probe)
+        FUNCTION(SYMBOL(exeunt_probe))
+SYMBOL(exeunt_probe):
+        .cfi_startproc
+        hint    #34                     // bti c: it is called through a pointer
+        str     x30, [x0]               // at entry the return address is in x30
+        mov     x0, #0
+        ret
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_probe))
+
+#if !defined(__APPLE__)
+        .section .note.GNU-stack, "", %progbits         // no executable stack
+#endif

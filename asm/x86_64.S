@@ -1,0 +1,145 @@
+// The trampolines of exeunt, x86_64 (System V ABI).
+//
+// An armed stack's foot holds the address of one of these trampolines in place of its return address into the exit
+// trampoline. There is one of them per distinct exit trampoline of the process, shared by all stacks that end there.
+//
+//   before the entry function's `ret`      after it                        after the trampoline's `push`
+//
+//   |  exit trampoline's  |                |  exit trampoline's  |         |  exit trampoline's  |
+//   |  own frame          |                |  own frame          | <- rsp  |  own frame          |
+//   +---------------------+                +---------------------+         +---------------------+
+//   | trampoline N (foot) | <- rsp         | (popped)            |         | original address    | <- rsp
+//   +---------------------+                +---------------------+         +---------------------+
+//
+// The `push` of the cell rebuilds exactly what a `call` from the exit trampoline would have left. From there on this is
+// an ordinary function that was called by the exit trampoline, with an ordinary frame, and its `ret` is the real exit.
+
+#include "offsets.h"
+
+#if defined(__APPLE__)
+#  define SYMBOL(name) _##name
+#  define HIDDEN(name) .private_extern _##name
+#  define FUNCTION(name)
+#  define SIZE(name)
+#  define CELLS_SECTION .section __DATA,__data
+#else
+#  define SYMBOL(name) name
+#  define HIDDEN(name) .hidden name
+#  define FUNCTION(name) .type name, @function
+#  define SIZE(name) .size name, . - name
+#  define CELLS_SECTION .section .data.exeunt_cells, "aw", @progbits
+#endif
+
+// The cells: cell N holds the original return address that trampoline N stands for. They have pages of their own, so
+// that these can be read-only but for the moment in which a cell is filled (src/trampoline.rs).
+        CELLS_SECTION
+        .balign CELLS_ALIGN
+        .globl  SYMBOL(exeunt_cells)
+        HIDDEN(exeunt_cells)
+SYMBOL(exeunt_cells):
+        .fill   CELLS_ALIGN / 8, 8, 0
+
+        .text
+
+// One trampoline, TRAMPOLINE_SIZE bytes, with an unwind table entry (FDE) of its own:
+//
+//   -8  the distance from here to the cell, 4 bytes: the only thing in it that differs from the others
+//   -4  four bytes of nop, so that the FDE covers `label - 1`: unwinders look a return address up there
+//    0  label: push cell; jmp to the common part
+//
+// While a stack is armed, nothing on it says where the exit trampoline is, and unwinders have only the program counter
+// of this frame (the label) and the memory of the process to go by. So the rule for the return address is the *value*
+// of a DWARF expression: take the program counter, go 8 back to the distance, add it to its own place, read the cell.
+// It is in force from the start of the FDE: were it to begin at the label, the look-up at `label - 1` would miss it.
+        .balign 32
+        .globl  SYMBOL(exeunt_exit_trampoline)
+        HIDDEN(exeunt_exit_trampoline)
+        FUNCTION(SYMBOL(exeunt_exit_trampoline))
+SYMBOL(exeunt_exit_trampoline):
+        .set    n, 0
+        .rept   TRAMPOLINES
+        .balign TRAMPOLINE_SIZE
+        .cfi_startproc
+        .cfi_def_cfa %rsp, 0            // the foot has been popped: the caller's frame begins at rsp
+        // DW_CFA_val_expression (0x16), register 16 (the return address), 13 bytes:
+        //   0x80 0x78       DW_OP_breg16 -8      the address of the distance: the program counter less 8
+        //   0x12            DW_OP_dup
+        //   0x94 0x04       DW_OP_deref_size 4   the distance, zero-extended
+        //   0x08 0x20 0x24  DW_OP_const1u 32, DW_OP_shl
+        //   0x08 0x20 0x26  DW_OP_const1u 32, DW_OP_shra   sign-extended
+        //   0x22            DW_OP_plus           the cell's address
+        //   0x06            DW_OP_deref          the original return address
+        .cfi_escape 0x16, 0x10, 0x0d, 0x80, 0x78, 0x12, 0x94, 0x04, 0x08, 0x20, 0x24, 0x08, 0x20, 0x26, 0x22, 0x06
+        .long   SYMBOL(exeunt_cells) + 8 * n - .
+        .byte   0x0f, 0x1f, 0x40, 0x00  // nopl 0(%rax): never run, it stands for `label - 1`
+        // label N: an entry function returned to here.
+        pushq   SYMBOL(exeunt_cells) + 8 * n (%rip)     // as the exit trampoline's call would have
+        .cfi_def_cfa_offset 8
+        .cfi_offset %rip, -8            // from here the return address is on the stack again
+        jmp     exeunt_trampoline_body
+        .cfi_endproc
+        .set    n, n + 1
+        .endr
+        .balign TRAMPOLINE_SIZE
+        SIZE(SYMBOL(exeunt_exit_trampoline))
+
+// The common part: an ordinary function from here on.
+//
+//   |  exit trampoline's  |
+//   |  own frame          |
+//   +---------------------+
+//   | original address    | <- rsp on entry, 8 below a multiple of 16; the foot
+//   +---------------------+
+//   | (alignment)         | rsp + 48
+//   | xmm1                | rsp + 32
+//   | xmm0                | rsp + 16
+//   | rdx                 | rsp + 8
+//   | rax                 | <- rsp at the call
+//   +---------------------+
+//
+// What is saved is where the System V ABI returns values that exit trampolines know: rax and rdx, xmm0 and xmm1.
+        .p2align 4
+        .globl  SYMBOL(exeunt_exit_trampoline_body)
+        HIDDEN(exeunt_exit_trampoline_body)
+        FUNCTION(SYMBOL(exeunt_exit_trampoline_body))
+SYMBOL(exeunt_exit_trampoline_body):
+exeunt_trampoline_body:
+        .cfi_startproc
+        subq    $56, %rsp               // 8 + 56 = 64: the call below is made on a multiple of 16
+        .cfi_adjust_cfa_offset 56
+        movq    %rax, (%rsp)            // the entry function's result, integer
+        movq    %rdx, 8(%rsp)           // and its second half
+        movups  %xmm0, 16(%rsp)         // the same, floating point
+        movups  %xmm1, 32(%rsp)
+        leaq    56(%rsp), %rdi          // 1st argument: where the original address is now: the foot
+        leaq    64(%rsp), %rsi          // 2nd argument: the top of this stack
+        cld                             // the ABI wants the direction flag clear at a call; the result needs no flag
+        call    SYMBOL(exeunt_drain)    // runs the handlers, drops the values
+        movq    (%rsp), %rax
+        movq    8(%rsp), %rdx
+        movups  16(%rsp), %xmm0
+        movups  32(%rsp), %xmm1
+        addq    $56, %rsp
+        .cfi_adjust_cfa_offset -56
+        ret                             // to the exit trampoline: the real exit
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_exit_trampoline_body))
+
+// void exeunt_probe(void **result): a start routine that stores the address it will return to, and returns it (as a
+// thread's result; 0 would do). It tells which address the system's exit trampolines are entered at.
+        .p2align 4
+        .globl  SYMBOL(exeunt_probe)
+        HIDDEN(exeunt_probe)
+        FUNCTION(SYMBOL(exeunt_probe))
+SYMBOL(exeunt_probe):
+        .cfi_startproc
+        movq    (%rsp), %rax            // at entry the return address is the word at the stack pointer
+        movq    %rax, (%rdi)
+        xorl    %eax, %eax
+        ret
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_probe))
+
+#if !defined(__APPLE__)
+        .section .note.GNU-stack, "", @progbits         // no executable stack
+#endif

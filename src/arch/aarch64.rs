@@ -1,0 +1,134 @@
+//! aarch64: the return address arrives in x30, and the function that is called stores it wherever its own frame has
+//! room for it, maybe signed with the stack pointer it was entered with (pointer authentication).
+
+use std::arch::asm;
+
+/// The stack pointer of the function that this is inlined into.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let sp: usize;
+    // SAFETY: reads a register. `pure` and `nomem` let the compiler read it once per function: within one activation
+    // of a function the answer is always on the same stack, whichever thread runs it.
+    unsafe { asm!("mov {}, sp", out(reg) sp, options(pure, nomem, nostack, preserves_flags)) };
+    sp
+}
+
+/// Where an unwinder stands: the registers that unwind rules refer to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registers {
+    /// Program counter: an exact one for `here` and `interrupted`, else a return address.
+    pub pc: usize,
+    /// Stack pointer.
+    pub sp: usize,
+    /// Frame pointer (x29), whatever the code uses it for.
+    pub fp: usize,
+    /// x30, for a function that has not stored its return address: only one that a signal interrupted.
+    pub link: usize,
+}
+
+impl Registers {
+    /// The registers of the function that this is inlined into.
+    #[inline(always)]
+    pub(crate) fn here() -> Self {
+        let (pc, sp, fp): (usize, usize, usize);
+        // SAFETY: reads registers only.
+        unsafe {
+            asm!("adr {}, .", "mov {}, sp", "mov {}, x29", out(reg) pc, out(reg) sp, out(reg) fp,
+                options(nomem, nostack, preserves_flags));
+        }
+        Self { pc, sp, fp, link: 0 }
+    }
+
+    /// The registers that a signal interrupted, when `sp` is the stack pointer in the kernel's signal-return frame.
+    ///
+    /// # Safety
+    /// `sp` must come from unwinding into a frame that its unwind table marks as a signal frame: there the kernel has
+    /// left a `siginfo` and a `ucontext` (Linux `arch/arm64/kernel/signal.c`: `rt_sigframe`).
+    #[cfg(target_os = "linux")]
+    pub(crate) unsafe fn interrupted(sp: usize) -> Self {
+        let context = (sp + size_of::<libc::siginfo_t>()) as *const libc::ucontext_t;
+        // SAFETY: the caller promises that a ucontext is here.
+        let machine = unsafe { &(*context).uc_mcontext };
+        Self {
+            pc: machine.pc as usize,
+            sp: machine.sp as usize,
+            fp: machine.regs[29] as usize,
+            link: machine.regs[30] as usize,
+        }
+    }
+}
+
+/// The address in a return address word, without its signature.
+pub(crate) fn strip(word: usize) -> usize {
+    let address: usize;
+    // SAFETY: `xpaclri` (hint 7) clears the signature of x30, and is a no-operation where there are no signatures.
+    unsafe { asm!("hint #7", inout("x30") word => address, options(pure, nomem, nostack, preserves_flags)) };
+    address
+}
+
+/// `address` signed with key A for a frame that was entered with the stack pointer `top`.
+fn sign_a(address: usize, top: usize) -> usize {
+    let word: usize;
+    // SAFETY: `pacia1716` (hint 8) signs x17 with x16 as modifier, and is a no-operation where there are no signatures.
+    unsafe {
+        asm!("hint #8", inout("x17") address => word, in("x16") top, options(pure, nomem, nostack, preserves_flags));
+    }
+    word
+}
+
+/// The same with key B.
+fn sign_b(address: usize, top: usize) -> usize {
+    let word: usize;
+    // SAFETY: `pacib1716` (hint 10), as above.
+    unsafe {
+        asm!("hint #10", inout("x17") address => word, in("x16") top, options(pure, nomem, nostack, preserves_flags));
+    }
+    word
+}
+
+/// The word to store where `found` is, so that the return goes to `new` instead of `original`; `None` if `found` is not
+/// a way to write `original` for a frame that was entered with the stack pointer `top`.
+///
+/// A function built with `-mbranch-protection` signs its return address at its entry, with the stack pointer as the
+/// modifier (`paciasp`, `pacibsp`). Signing the address found gives the word found only if key and modifier are the
+/// right ones, so that is the proof that our address can be signed in the same way.
+pub(crate) fn replace_address(found: usize, original: usize, new: usize, top: usize) -> Option<usize> {
+    if found == original {
+        Some(new)
+    } else if sign_a(original, top) == found {
+        Some(sign_a(new, top))
+    } else if sign_b(original, top) == found {
+        Some(sign_b(new, top))
+    } else {
+        None
+    }
+}
+
+/// Whether this thread's returns are checked against a guarded control stack (GCS). `chkfeat x16` (hint 40) clears bit 0
+/// of x16 where it is on, and is a no-operation on processors that do not know it (Arm ARM, CHKFEAT).
+pub(crate) fn shadow_stack_active() -> bool {
+    let off: usize;
+    // SAFETY: changes x16 only.
+    unsafe { asm!("hint #40", inout("x16") 1usize => off, options(nomem, nostack, preserves_flags)) };
+    off & 1 == 0
+}
+
+/// The numbers that unwind tables give to registers (DWARF for the Arm 64-bit Architecture, table 4).
+pub(crate) mod dwarf {
+    pub(crate) const STACK_POINTER: u16 = 31;
+    pub(crate) const FRAME_POINTER: u16 = 29;
+}
+
+/// Whether the code at `address` hands an entry function's result to `exit`: `bl exit`, as w0 is result and argument.
+///
+/// # Safety
+/// `address` must be a return address, so that the word there is code.
+pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
+    // SAFETY: the caller promises code here, and code is made of aligned words.
+    let instruction = unsafe { (address as *const u32).read() };
+    if instruction >> 26 != 0b100101 {
+        return false;
+    }
+    let distance = ((instruction << 6) as i32 >> 6) as isize * 4;
+    address.wrapping_add_signed(distance) == exit
+}

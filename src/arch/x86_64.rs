@@ -1,0 +1,97 @@
+//! x86_64: the return address is pushed by `call`, so it always lies right below the caller's frame.
+
+use std::arch::asm;
+
+/// The stack pointer of the function that this is inlined into.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let sp: usize;
+    // SAFETY: reads a register. `pure` and `nomem` let the compiler read it once per function: within one activation
+    // of a function the answer is always on the same stack, whichever thread runs it.
+    unsafe { asm!("mov {}, rsp", out(reg) sp, options(pure, nomem, nostack, preserves_flags)) };
+    sp
+}
+
+/// Where an unwinder stands: the registers that unwind rules refer to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registers {
+    /// Program counter: an exact one for `here` and `interrupted`, else a return address.
+    pub pc: usize,
+    /// Stack pointer.
+    pub sp: usize,
+    /// Frame pointer (rbp), whatever the code uses it for.
+    pub fp: usize,
+    /// Not used on x86_64: the return address is never in a register.
+    pub link: usize,
+}
+
+impl Registers {
+    /// The registers of the function that this is inlined into.
+    #[inline(always)]
+    pub(crate) fn here() -> Self {
+        let (pc, sp, fp): (usize, usize, usize);
+        // SAFETY: reads registers only.
+        unsafe {
+            asm!("lea {}, [rip]", "mov {}, rsp", "mov {}, rbp", out(reg) pc, out(reg) sp, out(reg) fp,
+                options(nomem, nostack, preserves_flags));
+        }
+        Self { pc, sp, fp, link: 0 }
+    }
+
+    /// The registers that a signal interrupted, when `sp` is the stack pointer in the kernel's signal-return frame.
+    ///
+    /// # Safety
+    /// `sp` must come from unwinding into a frame that its unwind table marks as a signal frame: there the kernel has
+    /// left a `ucontext` (Linux `arch/x86/include/asm/sigframe.h`: `rt_sigframe` without its return address).
+    #[cfg(target_os = "linux")]
+    pub(crate) unsafe fn interrupted(sp: usize) -> Self {
+        let context = sp as *const libc::ucontext_t;
+        // SAFETY: the caller promises that a ucontext is here.
+        let registers = unsafe { &(*context).uc_mcontext.gregs };
+        let register = |which: i32| registers[which as usize] as usize;
+        Self { pc: register(libc::REG_RIP), sp: register(libc::REG_RSP), fp: register(libc::REG_RBP), link: 0 }
+    }
+}
+
+/// The address in a return address word: x86_64 has no signatures.
+pub(crate) fn strip(word: usize) -> usize {
+    word
+}
+
+/// The word to store where `found` is, so that the return goes to `new` instead of `original`; `None` if `found` is not
+/// a way to write `original`.
+pub(crate) fn replace_address(found: usize, original: usize, new: usize, _top: usize) -> Option<usize> {
+    (found == original).then_some(new)
+}
+
+/// Whether this thread's returns are checked against a shadow stack (CET). `rdsspq` gives the shadow stack's pointer,
+/// and is a no-operation where there is none (Intel SDM vol. 2, RDSSPQ), so zero stays zero.
+pub(crate) fn shadow_stack_active() -> bool {
+    let pointer: usize;
+    // SAFETY: reads a register, or does nothing.
+    unsafe { asm!("xor {0:e}, {0:e}", "rdsspq {0}", out(reg) pointer, options(nomem, nostack)) };
+    pointer != 0
+}
+
+/// The numbers that unwind tables give to registers (System V ABI, x86_64, figure 3.36).
+pub(crate) mod dwarf {
+    pub(crate) const STACK_POINTER: u16 = 7;
+    pub(crate) const FRAME_POINTER: u16 = 6;
+}
+
+/// Whether the code at `address` hands an entry function's result to `exit`: `mov %eax,%edi; call exit`.
+///
+/// # Safety
+/// `address` must be a return address, so that the seven bytes from there are code.
+pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
+    // SAFETY: the caller promises code here; a function that calls another does not end within seven bytes of a page
+    // that is not mapped, as at least this call's own encoding follows where the first bytes match.
+    unsafe {
+        let code = address as *const u8;
+        if [code.read(), code.add(1).read()] != [0x89, 0xc7] || code.add(2).read() != 0xe8 {
+            return false;
+        }
+        let distance = code.add(3).cast::<i32>().read_unaligned();
+        (address + 7).wrapping_add_signed(distance as isize) == exit
+    }
+}

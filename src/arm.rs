@@ -1,0 +1,102 @@
+//! From the running stack to its record: find it, or arm the stack.
+
+use crate::arch::{self, Registers};
+use crate::error::Error;
+use crate::foot::{self, Bottom, Foot};
+use crate::record::Record;
+use crate::redirect::slot;
+use crate::stack::Kind;
+use crate::{net, registry};
+
+/// The record of the running stack; `None` where it is not armed. Never arms.
+#[inline(always)]
+pub(crate) fn lookup() -> Option<&'static Record> {
+    match registry::find(arch::stack_pointer()) {
+        Some(record) => Some(record),
+        None => search(arch::stack_pointer()),
+    }
+}
+
+/// The record of the running stack, which is armed if it was not.
+#[inline(always)]
+pub(crate) fn record() -> Result<&'static Record, Error> {
+    match registry::find(arch::stack_pointer()) {
+        Some(record) => Ok(record),
+        None => find_or_arm(arch::stack_pointer()),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn search(sp: usize) -> Option<&'static Record> {
+    if !registry::is_used() {
+        return None;
+    }
+    let here = Registers::here();
+    // SAFETY: these are registers of the running stack.
+    match unsafe { foot::known_bottom(here) } {
+        Some(Bottom::Armed(record, contiguous)) => {
+            remember(sp, record, contiguous);
+            Some(record)
+        }
+        _ => None,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
+    let here = Registers::here();
+    // SAFETY: these are registers of the running stack.
+    match unsafe { foot::bottom(here) }? {
+        Bottom::Armed(record, contiguous) => {
+            remember(sp, record, contiguous);
+            Ok(record)
+        }
+        Bottom::Bare(foot, contiguous) => {
+            // SAFETY: unwinding led from here to this foot.
+            let record = unsafe { arm(foot) }?;
+            remember(sp, record, contiguous);
+            Ok(record)
+        }
+    }
+}
+
+/// Lets the next look-up with the stack pointer `sp` be quick, if that is on the very memory that ends in the record's
+/// foot. It is not on a segment that was switched to (which will serve other stacks), nor on a signal stack.
+fn remember(sp: usize, record: &'static Record, contiguous: bool) {
+    if contiguous && sp < record.top() {
+        registry::prove(sp, record);
+    }
+}
+
+/// Arms the running stack. After an error nothing has changed.
+///
+/// # Safety
+/// Unwinding the running stack must have led to `foot`.
+unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
+    let place = slot::plan(foot)?;
+    // A record with the same top is of a stack that was abandoned half-way: this one starts empty.
+    let abandoned = registry::by_top(foot.top);
+    if let Some(abandoned) = abandoned {
+        abandoned.detach();
+    }
+    let record = registry::take().ok_or(Error::OutOfMemory)?;
+    record.prepare(place);
+    if !registry::insert(record) {
+        record.retire();
+        return Err(Error::OutOfMemory);
+    }
+    record.watch(place.foot, place.word);
+    // SAFETY: planned for this stack, and the record is ready. A signal that comes before this store finds an unarmed
+    // stack, one that comes after it an armed one.
+    unsafe { slot::redirect(place) };
+    record.armed();
+    if matches!(place.kind, Kind::Thread | Kind::Main) {
+        net::spread(record);
+    }
+    if let Some(abandoned) = abandoned {
+        abandoned.drain_abandoned();
+    }
+    Ok(record)
+}

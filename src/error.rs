@@ -1,0 +1,123 @@
+//! What can go wrong, in words for the person who has to do something about it.
+
+use std::fmt;
+
+/// Why a stack could not be armed, or a value not be set. After an error nothing has changed: no word of the stack, and
+/// no record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// Unwinding this stack led to no exit trampoline that is known.
+    UnknownTrampoline(Box<Unrecognised>),
+    /// The code runs on a signal handler's alternate stack, which serves whatever runs on its thread.
+    SignalStack,
+    /// Returns on this thread are checked against a shadow stack: a rewritten return address would end the process.
+    ShadowStack,
+    /// All trampolines are taken, by as many distinct exit trampolines.
+    PoolFull,
+    /// The system refused to change the protection of a page of ours.
+    Protection {
+        /// The page's address.
+        address: usize,
+        /// What the system said.
+        reason: String,
+    },
+    /// The word in the foot is not the return address that unwinding gave, plain or signed with a key of ours.
+    ForeignFoot {
+        /// The foot's address.
+        address: usize,
+        /// The word found there.
+        found: usize,
+        /// The return address that was expected.
+        expected: usize,
+    },
+    /// There is no memory for the record or the page map.
+    OutOfMemory,
+    /// A change from inside a change: from a key's `Eq`, or from a signal handler that came in the middle of one.
+    Busy,
+    /// A stack local was asked for while its own value on this stack was being made or dropped.
+    InItsOwnMaking,
+}
+
+/// What was found at the bottom of a stack that was not recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unrecognised {
+    /// The return address into the outermost function, the likeliest exit trampoline; zero if there was none.
+    pub address: usize,
+    /// The symbol it lies in, if the dynamic linker or the debug information knows one.
+    pub symbol: Option<String>,
+    /// The library or program that it lies in.
+    pub library: Option<String>,
+    /// The frames seen, innermost first: address and, where known, name.
+    pub frames: Vec<(usize, Option<String>)>,
+    /// Why nothing was recognised.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownTrampoline(found) => found.fmt(f),
+            Self::SignalStack => f.write_str(
+                "this code runs on a signal stack, which belongs to no thread or fiber: \
+                 arm the stack before the signal comes, from its ordinary code",
+            ),
+            Self::ShadowStack => f.write_str(
+                "this thread's returns are checked against a shadow stack, so a rewritten return address would end \
+                 the process: run without it (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)",
+            ),
+            Self::PoolFull => write!(
+                f,
+                "all {} trampolines are taken by as many distinct exit trampolines: \
+                 this process ends its stacks in more ways than exeunt has room for",
+                crate::trampoline::COUNT
+            ),
+            Self::Protection { address, reason } => write!(
+                f,
+                "the page at {address:#x} that holds the trampolines' cells could not be made writable and read-only \
+                 again ({reason}): allow mprotect, or arm one stack of each kind before forbidding it"
+            ),
+            Self::ForeignFoot { address, found, expected } => write!(
+                f,
+                "the foot at {address:#x} holds {found:#x}, but unwinding says that the entry function returns to \
+                 {expected:#x}: something else rewrites return addresses here, so this stack is left alone"
+            ),
+            Self::OutOfMemory => f.write_str("no memory for this stack's record or its place in the page map"),
+            Self::Busy => f.write_str(
+                "this stack's storage is being changed further up on this very stack (in a key's Eq, or in the code \
+                 that a signal interrupted): change it from outside",
+            ),
+            Self::InItsOwnMaking => f.write_str(
+                "this stack local's value is being made or dropped further up on this very stack: \
+                 its initial value and its destructor cannot use it",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Unrecognised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "no exit trampoline was recognised at the bottom of this stack: {}", self.reason)?;
+        if self.address != 0 {
+            write!(f, "  outermost return address: {:#x}", self.address)?;
+            if let Some(symbol) = &self.symbol {
+                write!(f, " in {symbol}")?;
+            }
+            if let Some(library) = &self.library {
+                write!(f, " ({library})")?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "  frames seen, innermost first:")?;
+        for (address, name) in &self.frames {
+            writeln!(f, "    {address:#x} {}", name.as_deref().unwrap_or("?"))?;
+        }
+        f.write_str(
+            "  advice: if this is a fiber whose function never returns (corosensei, may, Boost.Context), or a runtime \
+             of your own, let the stack's first function return into a trampoline that exeunt knows: thread start, \
+             main, makecontext",
+        )
+    }
+}
+
+impl std::error::Error for Error {}

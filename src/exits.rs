@@ -1,0 +1,107 @@
+//! Recognising exit trampolines: once by experiment, and then, on a stack whose bottom is still unknown, by structure.
+
+use crate::error::{Error, Unrecognised};
+use crate::os;
+use crate::stack::Kind;
+use crate::trampoline;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+/// Held while trampolines are added: the process id of the holder, or zero.
+///
+/// A child of `fork` may find it held by a thread that it does not have. The id tells: then the child takes it over.
+static HOLDER: AtomicI32 = AtomicI32::new(0);
+static PROBED: AtomicBool = AtomicBool::new(false);
+
+struct Lock {
+    signals: libc::sigset_t,
+}
+
+impl Lock {
+    fn take() -> Self {
+        // SAFETY: getpid only asks; the mask is filled in by pthread_sigmask. No handler may run here and want the lock.
+        let (me, signals) = unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut signals: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut signals);
+            (libc::getpid(), signals)
+        };
+        loop {
+            let holder = HOLDER.load(Ordering::Relaxed);
+            let free = holder == 0 || holder != me;
+            if free && HOLDER.compare_exchange(holder, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return Self { signals };
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        HOLDER.store(0, Ordering::Release);
+        // SAFETY: puts back the mask that `take` found.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.signals, std::ptr::null_mut()) };
+    }
+}
+
+/// Adds what a probe of this system finds to the pool, if that was not done yet. Returns whether something is new.
+pub(crate) fn probe() -> Result<bool, Error> {
+    if PROBED.load(Ordering::Acquire) {
+        return Ok(false);
+    }
+    let _uncancelled = os::Uncancelled::new();
+    let _lock = Lock::take();
+    if PROBED.load(Ordering::Acquire) {
+        return Ok(true);
+    }
+    os::pin();
+    let mut failed = None;
+    os::probe(&mut |address, kind, name| {
+        if let Err(error) = trampoline::add(address, kind, name) {
+            failed.get_or_insert(error);
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    PROBED.store(true, Ordering::Release);
+    Ok(true)
+}
+
+/// Looks for the exit trampoline of `main` among the return addresses of a stack, innermost first, and adds it. Returns
+/// whether it is there.
+pub(crate) fn recognise_main(addresses: &[usize]) -> Result<bool, Error> {
+    let _uncancelled = os::Uncancelled::new();
+    for (index, &address) in addresses.iter().enumerate().rev() {
+        if os::main_exit(address, &addresses[index + 1..]) {
+            let _lock = Lock::take();
+            trampoline::add(address, Kind::Main, c"__libc_start_call_main")?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The error for a stack with these return addresses, innermost first.
+pub(crate) fn unrecognised(addresses: &[usize], reason: &'static str) -> Error {
+    let _uncancelled = os::Uncancelled::new();
+    let name = |address: usize| {
+        let mut name = None;
+        // A return address may be the first of the next function; the call is before it.
+        backtrace::resolve((address - 1) as *mut _, |symbol| {
+            if name.is_none() {
+                name = symbol.name().map(|symbol| symbol.to_string());
+            }
+        });
+        name
+    };
+    let address = addresses.last().copied().unwrap_or(0);
+    Error::UnknownTrampoline(Box::new(Unrecognised {
+        address,
+        symbol: if address == 0 { None } else { name(address) },
+        library: if address == 0 { None } else { os::object_file(address) },
+        frames: addresses.iter().map(|&address| (address, name(address))).collect(),
+        reason,
+    }))
+}

@@ -1,0 +1,248 @@
+//! Where the running stack's foot is.
+
+use crate::arch::Registers;
+use crate::error::Error;
+use crate::record::Record;
+use crate::unwind::{Frame, Step, step};
+use crate::{exits, os, registry, trampoline};
+
+/// What unwinding led to.
+pub(crate) enum Bottom {
+    /// The record of this stack, and whether the stack is in one piece from here to there.
+    Armed(&'static Record, bool),
+    /// The foot of this stack, which is not armed.
+    Bare(Foot, bool),
+}
+
+/// The foot of a stack that is not armed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Foot {
+    /// Its address.
+    pub address: usize,
+    /// The word found there: a return address, maybe signed.
+    pub word: usize,
+    /// The stack pointer at which the entry function returns.
+    pub top: usize,
+    /// The trampoline that stands for the exit trampoline found.
+    pub trampoline: usize,
+}
+
+/// The return addresses on the way, for an error and for what needs to see several at once.
+struct Trail {
+    innermost: [usize; Self::KEPT],
+    outermost: [usize; Self::KEPT],
+    count: usize,
+}
+
+impl Trail {
+    const KEPT: usize = 16;
+
+    const fn new() -> Self {
+        Self { innermost: [0; Self::KEPT], outermost: [0; Self::KEPT], count: 0 }
+    }
+
+    fn push(&mut self, address: usize) {
+        if self.count < Self::KEPT {
+            self.innermost[self.count] = address;
+        } else {
+            self.outermost[self.count % Self::KEPT] = address;
+        }
+        self.count += 1;
+    }
+
+    fn addresses(&self) -> Vec<usize> {
+        let mut addresses = self.innermost[..self.count.min(Self::KEPT)].to_vec();
+        let rest = self.count.saturating_sub(Self::KEPT);
+        let first = self.count - rest.min(Self::KEPT);
+        addresses.extend((first..self.count).filter(|_| rest > 0).map(|at| self.outermost[at % Self::KEPT]));
+        addresses
+    }
+}
+
+/// Why a walk ended without an answer.
+enum Lost {
+    /// The whole way is in the trail; this is why it ended.
+    End(&'static str),
+    /// A rule that the quick unwinder does not know.
+    Unsupported,
+    SignalStack,
+}
+
+/// Unwinds from `from` to the first frame that a live record owns, or to the foot.
+///
+/// # Safety
+/// `from` must be registers of the running stack.
+unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
+    let mut frame = Frame { registers: from, exact: true };
+    let mut in_one_piece = true;
+    loop {
+        // SAFETY: starts on the running stack, and goes from caller to caller.
+        match unsafe { step(frame) } {
+            Step::Caller { frame: caller, slot, word, contiguous } => {
+                in_one_piece &= contiguous;
+                let address = caller.registers.pc;
+                trail.push(address);
+                if let Some(slot) = slot {
+                    if trampoline::labelled(address).is_some() {
+                        let record = registry::by_top(caller.registers.sp).filter(|record| record.foot() == slot);
+                        return record
+                            .map(|record| Bottom::Armed(record, in_one_piece))
+                            .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it"));
+                    }
+                    if let Some(trampoline) = trampoline::standing_for(address) {
+                        let foot = Foot { address: slot, word, top: caller.registers.sp, trampoline };
+                        return Ok(Bottom::Bare(foot, in_one_piece));
+                    }
+                }
+                if let Some(record) = registry::find(caller.registers.sp) {
+                    return Ok(Bottom::Armed(record, in_one_piece));
+                }
+                frame = caller;
+            }
+            Step::Interrupted(interrupted) => {
+                if os::on_signal_stack() {
+                    return Err(Lost::SignalStack);
+                }
+                trail.push(interrupted.registers.pc);
+                if let Some(record) = registry::find(interrupted.registers.sp) {
+                    return Ok(Bottom::Armed(record, in_one_piece));
+                }
+                frame = interrupted;
+            }
+            Step::Outermost => return Err(Lost::End("its outermost frame is none that exeunt knows")),
+            Step::NoTable => return Err(Lost::End("it runs code without unwind tables")),
+            Step::Unsupported => return Err(Lost::Unsupported),
+        }
+    }
+}
+
+/// The bottom of the running stack, without recognising anything new: for reading, so it has to be quick and safe in a
+/// signal handler.
+///
+/// # Safety
+/// `from` must be registers of the running stack.
+pub(crate) unsafe fn known_bottom(from: Registers) -> Option<Bottom> {
+    let mut trail = Trail::new();
+    // SAFETY: the caller's promise.
+    match unsafe { walk(from, &mut trail) } {
+        Ok(bottom) => Some(bottom),
+        // SAFETY: the caller's promise.
+        Err(Lost::Unsupported) => unsafe { slowly::bottom(from, &mut trail) }.ok(),
+        Err(_) => None,
+    }
+}
+
+/// The bottom of the running stack; recognises what this process has not met yet.
+///
+/// # Safety
+/// `from` must be registers of the running stack.
+pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
+    let mut tried_main = false;
+    loop {
+        let mut trail = Trail::new();
+        // SAFETY: the caller's promise.
+        let mut result = unsafe { walk(from, &mut trail) };
+        if let Err(Lost::Unsupported) = result {
+            trail = Trail::new();
+            // SAFETY: the caller's promise.
+            result = unsafe { slowly::bottom(from, &mut trail) };
+        }
+        let reason = match result {
+            Ok(bottom) => return Ok(bottom),
+            Err(Lost::SignalStack) => return Err(Error::SignalStack),
+            Err(Lost::End(reason)) => reason,
+            Err(Lost::Unsupported) => "it could not be unwound",
+        };
+        if exits::probe()? {
+            continue;
+        }
+        let addresses = trail.addresses();
+        if !tried_main && exits::recognise_main(&addresses)? {
+            tried_main = true;
+            continue;
+        }
+        return Err(exits::unrecognised(&addresses, reason));
+    }
+}
+
+/// The general unwinder, for stacks with a frame whose rule is not of the common form: functions that realign their
+/// stack, and coroutines whose bottom frame leads to the stack that resumed them.
+mod slowly {
+    use super::{Bottom, Foot, Lost, Registers, Trail, registry, trampoline};
+    use crate::unwind::{Frame, Step, step};
+
+    /// A larger step than this, or one downwards, leads to another stack.
+    const LARGEST_STEP: usize = 1 << 20;
+
+    /// # Safety
+    /// `from` must be registers of the running stack.
+    pub(super) unsafe fn bottom(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
+        let _uncancelled = crate::os::Uncancelled::new();
+        let mut result = Err(Lost::End("its outermost frame is none that exeunt knows"));
+        let mut previous: Option<Registers> = None;
+        // SAFETY: `trace_unsynchronized` shares state with concurrent traces only on systems that have to load their
+        // unwinder; Linux and macOS do not.
+        unsafe {
+            backtrace::trace_unsynchronized(|frame| {
+                let (pc, sp) = (frame.ip() as usize, frame.sp() as usize);
+                // The unwinder's own frames, and those between it and `from`.
+                if sp < from.sp && previous.is_none() {
+                    return true;
+                }
+                if let Some(inner) = previous {
+                    trail.push(pc);
+                    match verdict(inner, pc, sp) {
+                        Some(answer) => {
+                            result = answer;
+                            return false;
+                        }
+                        None => previous = Some(Registers { pc, sp, ..inner }),
+                    }
+                } else {
+                    previous = Some(Registers { pc, sp, ..from });
+                }
+                true
+            });
+        }
+        result
+    }
+
+    /// What the step from `inner` to a caller at `pc` with the stack pointer `sp` tells, if it ends the walk.
+    fn verdict(inner: Registers, pc: usize, sp: usize) -> Option<Result<Bottom, Lost>> {
+        let jumped = sp <= inner.sp || sp - inner.sp > LARGEST_STEP;
+        // SAFETY: general unwinding just took this step; what is read lies in the same frame.
+        let quick = unsafe { step(Frame { registers: inner, exact: false }) };
+        if jumped && matches!(quick, Step::Unsupported) {
+            return Some(Err(Lost::End("it ends in a coroutine's switch to the stack that resumed it")));
+        }
+        let slot = return_slot(inner, pc, sp);
+        if trampoline::labelled(pc).is_some() {
+            let record = registry::by_top(sp);
+            return Some(
+                record
+                    .map(|record| Bottom::Armed(record, false))
+                    .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it")),
+            );
+        }
+        if let (Some(trampoline), Some((address, word))) = (trampoline::standing_for(pc), slot) {
+            return Some(Ok(Bottom::Bare(Foot { address, word, top: sp, trampoline }, false)));
+        }
+        registry::find(sp).map(|record| Ok(Bottom::Armed(record, false)))
+    }
+
+    /// Where in the frame of `inner` the return address `pc` is stored, and the word there.
+    fn return_slot(inner: Registers, pc: usize, sp: usize) -> Option<(usize, usize)> {
+        let read = |address: usize| {
+            // SAFETY: a word of the frame that was just unwound, between its own stack pointer and its caller's.
+            let word = unsafe { (address as *const usize).read_volatile() };
+            (crate::arch::strip(word) == pc).then_some((address, word))
+        };
+        if cfg!(target_arch = "x86_64") {
+            return read(sp - 8);
+        }
+        // Elsewhere the function chose the place. Only one that cannot be mistaken will do.
+        let mut found = (inner.sp..sp).step_by(8).filter_map(read);
+        let first = found.next()?;
+        found.next().is_none().then_some(first)
+    }
+}

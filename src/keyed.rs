@@ -1,0 +1,96 @@
+//! Keyed values, as go-tls has them: any key, any value, on the stack that is running.
+
+use crate::arm;
+use crate::error::Error;
+use crate::values::hash_of;
+use std::any::Any;
+use std::hash::Hash;
+use std::rc::Rc;
+
+/// Stores `value` under `key` on this stack, which is armed if it was not.
+///
+/// A value that the key had is dropped, after the new one is in place. Keys of distinct types never clash: `1_u32` and
+/// `1_u64` are two keys. When the stack ends, values are dropped after the handlers have run, last set first; setting a
+/// key again makes it the last one.
+///
+/// # Errors
+/// Where the stack cannot be armed, and [`Error::Busy`] from inside the `Eq` of a key. Then nothing has changed, and the
+/// key's old value is still there.
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::set("request", 7_u64)?;
+/// assert_eq!(exeunt::get::<u64>(&"request"), Some(7));
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn set<K: Hash + Eq + 'static, V: 'static>(key: K, value: V) -> Result<(), Error> {
+    let record = arm::record()?;
+    let hash = hash_of(&key);
+    let value: Rc<dyn Any> = Rc::new(value);
+    let old = record.change_values(|values| values.set(hash, key, value))?;
+    if let Some(old) = old {
+        old.drop_now(record);
+    }
+    Ok(())
+}
+
+/// A copy of the value under `key` on this stack; `None` if there is none, or one of another type than `V`.
+///
+/// It never arms the stack. It is safe in a signal handler, provided that `V`'s `Clone` and the key's `Hash` and `Eq`
+/// are: where the signal came in the middle of a change it gives `None`.
+///
+/// # Examples
+/// ```
+/// assert_eq!(exeunt::get::<String>(&"never set"), None);
+/// ```
+pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
+    with(key, |value: Option<&V>| value.cloned())
+}
+
+/// Calls `look` with a reference to the value under `key` on this stack, or with `None` as [`get`] does.
+///
+/// `look` may do anything, also set or delete the same key, or end the value's life by [`reset`](crate::reset): then
+/// the value is out of the stack's storage at once, and dropped when `look` is done with it. So no reference outlives
+/// its value.
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::set("name", String::from("Hamlet"))?;
+/// let length = exeunt::with(&"name", |name: Option<&String>| name.map_or(0, |name| name.len()));
+/// assert_eq!(length, 6);
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(Option<&V>) -> R) -> R {
+    let value = arm::lookup().and_then(|record| {
+        let hash = hash_of(key);
+        record.look(|values| values.get(hash, key))?
+    });
+    look(value.as_ref().and_then(|value| value.downcast_ref()))
+}
+
+/// Drops the value under `key` on this stack. Returns whether there was one.
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::set('k', 1)?;
+/// assert!(exeunt::del(&'k'));
+/// assert!(!exeunt::del(&'k'));
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
+    let Some(record) = arm::lookup() else { return false };
+    let hash = hash_of(key);
+    match record.change_values(|values| values.remove(hash, key)) {
+        Ok(Some(value)) => {
+            value.drop_now(record);
+            true
+        }
+        _ => false,
+    }
+}

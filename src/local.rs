@@ -1,0 +1,334 @@
+//! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each thread.
+
+use crate::arch::stack_pointer;
+use crate::error::Error;
+use crate::record::NEAR;
+use crate::values::{LocalValue, Making};
+use crate::{arm, registry};
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Declares statics that have one value for each stack: thread, main thread or fiber.
+///
+/// The shape is that of `thread_local!`, and so is the use: [`LocalKey`] has `with`, `try_with`, and for `Cell` and
+/// `RefCell` values `get`, `set`, `take`, `replace` and their like. The first use on a stack arms it and makes the value.
+/// The values are dropped when the stack ends, after its handlers, last made first.
+///
+/// # Examples
+/// ```
+/// use std::cell::{Cell, RefCell};
+///
+/// exeunt::stack_local! {
+///     /// How many requests this stack has served.
+///     static SERVED: Cell<u32> = const { Cell::new(0) };
+///     pub static LOG: RefCell<Vec<String>> = RefCell::new(Vec::new());
+/// }
+///
+/// std::thread::spawn(|| {
+///     SERVED.set(SERVED.get() + 1);
+///     LOG.with_borrow_mut(|log| log.push("served".into()));
+///     assert_eq!(SERVED.get(), 1);
+/// }).join().unwrap();
+/// ```
+#[macro_export]
+macro_rules! stack_local {
+    () => {};
+    ($(#[$attribute:meta])* $visibility:vis static $name:ident: $type:ty = const $init:block $(; $($rest:tt)*)?) => {
+        $(#[$attribute])*
+        $visibility static $name: $crate::LocalKey<$type> = {
+            fn init() -> $type {
+                const { $init }
+            }
+            $crate::LocalKey::new(init)
+        };
+        $($crate::stack_local!($($rest)*);)?
+    };
+    ($(#[$attribute:meta])* $visibility:vis static $name:ident: $type:ty = $init:expr $(; $($rest:tt)*)?) => {
+        $(#[$attribute])*
+        $visibility static $name: $crate::LocalKey<$type> = {
+            fn init() -> $type {
+                $init
+            }
+            $crate::LocalKey::new(init)
+        };
+        $($crate::stack_local!($($rest)*);)?
+    };
+}
+
+/// A static with one value for each stack, made by [`stack_local!`](crate::stack_local).
+pub struct LocalKey<T: 'static> {
+    /// Its number, if that is less than [`NEAR`], else zero, where no record has a value: the quick path takes that for
+    /// a value that is not there yet.
+    near: AtomicUsize,
+    /// Its number; zero before its first use.
+    number: AtomicUsize,
+    init: fn() -> T,
+}
+
+impl<T: 'static> LocalKey<T> {
+    #[doc(hidden)]
+    pub const fn new(init: fn() -> T) -> Self {
+        Self { near: AtomicUsize::new(0), number: AtomicUsize::new(0), init }
+    }
+
+    /// The value of the running stack, if it is there and can be found quickly.
+    #[inline(always)]
+    fn quick(&'static self) -> Option<*mut T> {
+        let record = registry::find(stack_pointer())?;
+        // SAFETY: `near` is never anything else than a number less than NEAR.
+        let value = unsafe { record.near(self.near.load(Ordering::Relaxed)) };
+        (!value.is_null()).then_some(value.cast())
+    }
+
+    /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
+    #[cold]
+    #[inline(never)]
+    fn slow(&'static self, given: &mut Option<T>) -> Result<*mut T, Error> {
+        let record = arm::record()?;
+        let number = self.number();
+        let (value, in_making) = record
+            .look(|values| (values.local(record, number), values.is_in_making(number)))
+            .ok_or(Error::Busy)?;
+        if !value.is_null() {
+            return Ok(value.cast());
+        }
+        if in_making {
+            return Err(Error::InItsOwnMaking);
+        }
+        let made = match given.take() {
+            Some(given) => given,
+            None => {
+                let _making = Making::new(record, number);
+                (self.init)()
+            }
+        };
+        // `init` may have done anything, even unloaded this stack.
+        let record = arm::record()?;
+        let value = Box::into_raw(Box::new(made));
+        let local = LocalValue { number, value: value.cast(), destroy: destroy::<T> };
+        let added = record.change_values(|values| values.add_local(record, local));
+        if let Err(error) = added {
+            // SAFETY: nobody else has seen this box.
+            drop(unsafe { Box::from_raw(value) });
+            return Err(error);
+        }
+        Ok(value)
+    }
+
+    fn number(&self) -> usize {
+        static LAST: AtomicUsize = AtomicUsize::new(0);
+        let number = self.number.load(Ordering::Acquire);
+        if number != 0 {
+            return number;
+        }
+        let fresh = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = match self.number.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => fresh,
+            Err(first) => first,
+        };
+        if number < NEAR {
+            self.near.store(number, Ordering::Relaxed);
+        }
+        number
+    }
+
+    /// Calls `use_it` with the running stack's value, which is made first if it is not there.
+    ///
+    /// # Panics
+    /// Where the stack cannot be armed, and in the value's own initialiser or destructor.
+    #[inline]
+    pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
+        match self.quick() {
+            // SAFETY: the value lives until the stack ends; `lend` keeps it from being dropped earlier.
+            Some(value) => unsafe { lend(value, use_it) },
+            None => match self.slow(&mut None) {
+                // SAFETY: as above.
+                Ok(value) => unsafe { lend(value, use_it) },
+                Err(error) => refuse(&error),
+            },
+        }
+    }
+
+    /// Calls `use_it` with the running stack's value, which is made first if it is not there.
+    ///
+    /// # Errors
+    /// Where the stack cannot be armed, and [`Error::InItsOwnMaking`] in the value's own initialiser or destructor.
+    #[inline]
+    pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Result<R, Error> {
+        let value = match self.quick() {
+            Some(value) => value,
+            None => self.slow(&mut None)?,
+        };
+        // SAFETY: as in `with`.
+        Ok(unsafe { lend(value, use_it) })
+    }
+
+    /// The value of the running stack. No code of the user's may run while it is in use.
+    #[inline(always)]
+    fn value(&'static self) -> *mut T {
+        match self.quick() {
+            Some(value) => value,
+            None => self.slow(&mut None).unwrap_or_else(|error| refuse(&error)),
+        }
+    }
+
+    /// Makes the running stack's value from `value`, or gives it back if there is one already.
+    fn start_with(&'static self, value: T) -> Option<T> {
+        if self.quick().is_some() {
+            return Some(value);
+        }
+        let mut given = Some(value);
+        if let Err(error) = self.slow(&mut given) {
+            refuse(&error);
+        }
+        given
+    }
+}
+
+impl<T: 'static> LocalKey<Cell<T>> {
+    /// Sets the running stack's value, without making the initial one first.
+    ///
+    /// # Panics
+    /// As [`LocalKey::with`].
+    #[inline]
+    pub fn set(&'static self, value: T) {
+        if let Some(value) = self.start_with(Cell::new(value)) {
+            drop(self.replace(value.into_inner()));
+        }
+    }
+
+    /// A copy of the running stack's value.
+    ///
+    /// # Panics
+    /// As [`LocalKey::with`].
+    #[inline]
+    pub fn get(&'static self) -> T
+    where
+        T: Copy,
+    {
+        // SAFETY: a live value of this stack; copying runs no code of the user's.
+        unsafe { (*self.value()).get() }
+    }
+
+    /// Takes the running stack's value, and leaves the default.
+    ///
+    /// # Panics
+    /// As [`LocalKey::with`].
+    #[inline]
+    pub fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.replace(T::default())
+    }
+
+    /// Replaces the running stack's value, and returns the one that was there.
+    ///
+    /// # Panics
+    /// As [`LocalKey::with`].
+    #[inline]
+    pub fn replace(&'static self, value: T) -> T {
+        // SAFETY: as in `get`: the old value is moved out before anybody can drop it.
+        unsafe { (*self.value()).replace(value) }
+    }
+}
+
+impl<T: 'static> LocalKey<RefCell<T>> {
+    /// Calls `look` with the running stack's value borrowed.
+    ///
+    /// # Panics
+    /// As [`LocalKey::with`], and if the value is mutably borrowed.
+    #[inline]
+    pub fn with_borrow<R>(&'static self, look: impl FnOnce(&T) -> R) -> R {
+        self.with(|cell| look(&cell.borrow()))
+    }
+
+    /// Calls `change` with the running stack's value mutably borrowed.
+    ///
+    /// # Panics
+    /// As [`LocalKey::with`], and if the value is borrowed.
+    #[inline]
+    pub fn with_borrow_mut<R>(&'static self, change: impl FnOnce(&mut T) -> R) -> R {
+        self.with(|cell| change(&mut cell.borrow_mut()))
+    }
+
+    /// Sets the running stack's value, without making the initial one first.
+    ///
+    /// # Panics
+    /// As [`LocalKey::with`], and if the value is borrowed.
+    pub fn set(&'static self, value: T) {
+        if let Some(value) = self.start_with(RefCell::new(value)) {
+            drop(self.replace(value.into_inner()));
+        }
+    }
+
+    /// Takes the running stack's value, and leaves the default.
+    ///
+    /// # Panics
+    /// As [`LocalKey::with`], and if the value is borrowed.
+    pub fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.replace(T::default())
+    }
+
+    /// Replaces the running stack's value, and returns the one that was there.
+    ///
+    /// # Panics
+    /// As [`LocalKey::with`], and if the value is borrowed.
+    pub fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
+}
+
+impl<T: 'static> std::fmt::Debug for LocalKey<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalKey").finish_non_exhaustive()
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn refuse(error: &Error) -> ! {
+    panic!("a stack local cannot be used here: {error}")
+}
+
+/// # Safety
+/// `value` must be a `Box<T>`'s pointer that nobody else has.
+unsafe fn destroy<T>(value: *mut u8) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(value.cast::<T>()) });
+}
+
+/// What a borrower writes on the stack: the value's address, changed so that no ordinary copy of it looks like this.
+fn mark(value: *mut u8) -> usize {
+    value as usize ^ 0x5a5a_0ff5_c3c3_a55a
+}
+
+/// Lends a value to `use_it`, and marks the stack meanwhile. `reset` and `unload`, which would drop the value, search
+/// the stack for such a mark first. So a borrower pays two stores, and nobody has to count.
+///
+/// # Safety
+/// `value` must be a live value of the running stack.
+#[inline(always)]
+unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
+    let mut marked = 0_usize;
+    // SAFETY: a local variable, written so that the compiler cannot leave it out. Where `use_it` unwinds the mark stays
+    // behind, below the stack pointer or overwritten soon; were it found, the value would only be dropped later.
+    unsafe { (&raw mut marked).write_volatile(mark(value.cast())) };
+    // SAFETY: the caller's promise, and the mark.
+    let result = use_it(unsafe { &*value });
+    // SAFETY: as above.
+    unsafe { (&raw mut marked).write_volatile(0) };
+    result
+}
+
+/// Whether somebody on the given part of the running stack borrows `value`.
+pub(crate) fn is_borrowed(value: *mut u8, stack: Range<usize>) -> bool {
+    let mark = mark(value);
+    let start = stack.start.next_multiple_of(size_of::<usize>());
+    // SAFETY: the caller names a part of the running stack that is known to be in one piece.
+    (start..stack.end & !7).step_by(8).any(|word| unsafe { (word as *const usize).read_volatile() } == mark)
+}

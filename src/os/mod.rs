@@ -1,0 +1,27 @@
+//! What differs between systems.
+//!
+//! | name | what it does |
+//! |---|---|
+//! | `map_zeroes`, `unmap` | address space that costs memory only where it is touched |
+//! | `read_word` | a word of memory that may not be there |
+//! | `on_signal_stack` | whether the thread runs on its alternate signal stack |
+//! | `thread_bounds`, `mapping_around` | the memory of a stack |
+//! | `pin` | keeps this library loaded for ever |
+//! | `Uncancelled` | no cancellation of this thread while it lives |
+//! | `probe` | the addresses of the system's exit trampolines, by experiment |
+//! | `main_exit` | recognises the exit trampoline of `main` |
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+mod unix;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::*;
+#[cfg(target_os = "macos")]
+pub(crate) use macos::*;
+pub(crate) use unix::*;
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+compile_error!("exeunt knows the exit trampolines of Linux and macOS only");

@@ -1,0 +1,108 @@
+//! What Linux and macOS share.
+
+use std::ffi::{CStr, c_void};
+use std::ops::Range;
+
+/// Maps `size` bytes of zeroes of which only the pages that are touched cost memory.
+pub(crate) fn map_zeroes(size: usize) -> Option<*mut c_void> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping touches nothing that exists.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return None;
+    }
+    // A huge page would make the first touch cost 2 MiB.
+    #[cfg(target_os = "linux")]
+    // SAFETY: advice on our own mapping; where it is refused, nothing is lost but memory.
+    unsafe {
+        libc::madvise(memory, size, libc::MADV_NOHUGEPAGE);
+    }
+    Some(memory)
+}
+
+/// Gives a mapping back.
+///
+/// # Safety
+/// `memory` must come from [`map_zeroes`] with this `size`, and nobody may use it any more.
+pub(crate) unsafe fn unmap(memory: *mut c_void, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(memory, size) };
+}
+
+/// Whether the running code is on its thread's alternate signal stack.
+pub(crate) fn on_signal_stack() -> bool {
+    // SAFETY: only asks; all zeros is a valid `stack_t`.
+    unsafe {
+        let mut stack: libc::stack_t = std::mem::zeroed();
+        libc::sigaltstack(std::ptr::null(), &raw mut stack) == 0 && stack.ss_flags & libc::SS_ONSTACK != 0
+    }
+}
+
+/// The mapping that an address lies in.
+pub(crate) fn mapping_around(address: usize) -> Option<Range<usize>> {
+    let _uncancelled = Uncancelled::new();
+    let region = region::query(address as *const u8).ok()?;
+    Some(region.as_range())
+}
+
+/// Keeps the object that this code was loaded with in the process for ever: trampolines on stacks lead into it.
+pub(crate) fn pin() {
+    // SAFETY: only looks up which object this function is in, and counts one more use of it.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        let here = pin as *const c_void;
+        if libc::dladdr(here, &raw mut info) != 0 && !info.dli_fname.is_null() {
+            // Fails for the program itself on some systems, which is never unloaded.
+            libc::dlopen(info.dli_fname, libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE);
+        }
+    }
+}
+
+/// The exported symbol that an address lies in.
+pub(crate) fn exported_symbol(address: usize) -> Option<&'static CStr> {
+    // SAFETY: only looks up; the name lives as long as the object.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        let found = libc::dladdr(address as *const c_void, &raw mut info) != 0 && !info.dli_sname.is_null();
+        found.then(|| CStr::from_ptr(info.dli_sname))
+    }
+}
+
+/// The file of the object that an address lies in.
+pub(crate) fn object_file(address: usize) -> Option<String> {
+    // SAFETY: as above.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        let found = libc::dladdr(address as *const c_void, &raw mut info) != 0 && !info.dli_fname.is_null();
+        found.then(|| CStr::from_ptr(info.dli_fname).to_string_lossy().into_owned())
+    }
+}
+
+unsafe extern "C" {
+    safe fn pthread_setcancelstate(state: libc::c_int, old: &mut libc::c_int) -> libc::c_int;
+}
+
+/// While it lives, this thread is not cancelled: unwinding by cancellation must never run through frames of ours.
+pub(crate) struct Uncancelled {
+    old: libc::c_int,
+}
+
+impl Uncancelled {
+    #[cfg(target_os = "linux")]
+    const DISABLE: libc::c_int = 1;
+    #[cfg(target_os = "macos")]
+    const DISABLE: libc::c_int = 0;
+
+    pub(crate) fn new() -> Self {
+        let mut old = 0;
+        pthread_setcancelstate(Self::DISABLE, &mut old);
+        Self { old }
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // `setcancelstate` is no cancellation point; a request that came meanwhile is acted on at the next one.
+        pthread_setcancelstate(self.old, &mut 0);
+    }
+}

@@ -1,0 +1,356 @@
+//! What is kept for one armed stack, and how it is drained.
+//!
+//! A record is only ever changed by the code of the stack that it belongs to (a drain of an abandoned stack, by the code
+//! that found it abandoned). Other stacks' code may read the atomics in its first line at any time, as a stale entry of
+//! the page map may lead there.
+
+use crate::error::Error;
+use crate::registry::{self, Links, Slot};
+use crate::stack::{Kind, StackId};
+use crate::values::Values;
+use std::cell::{Cell, UnsafeCell};
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Stack locals whose value is found without looking at how many there are: the first ones of the process.
+pub(crate) const NEAR: usize = 32;
+
+/// A handler, as it was registered.
+pub(crate) type Handler = Box<dyn FnOnce()>;
+
+/// What is kept for one armed stack.
+#[repr(C, align(64))]
+pub(crate) struct Record {
+    /// Where the stack's foot is, and the word that is there while the stack is armed: the canary.
+    foot: AtomicUsize,
+    word: AtomicUsize,
+    /// Values of stack locals by their number; number 0 belongs to none, and stays null.
+    near: [AtomicPtr<u8>; NEAR],
+    /// The stack pointer at which the entry function returns: the end of the stack's memory, as far as it is known.
+    top: AtomicUsize,
+    id: AtomicU64,
+    /// Lowest and highest page of the page map that may lead here.
+    lowest: AtomicUsize,
+    highest: AtomicUsize,
+    kind: AtomicU8,
+    phase: AtomicU8,
+    /// The number of the trampoline that the foot holds.
+    trampoline: AtomicU32,
+    links: Links,
+    own: UnsafeCell<Own>,
+}
+
+/// The part of a record that only its stack touches.
+struct Own {
+    handlers: Vec<Handler>,
+    values: Values,
+    /// How many calls are using the values right now: such a call must not be changed under its feet.
+    busy: Cell<u32>,
+}
+
+// SAFETY: `own` is only reached through `Record::own`, whose callers are on the record's stack; everything else is
+// atomic. What users store follows the stack; that it may do so is their promise where stacks move between threads
+// (crate docs, "Threads and fibers").
+unsafe impl Sync for Record {}
+// SAFETY: as above.
+unsafe impl Send for Record {}
+
+/// What a record is being used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    Free,
+    Arming,
+    Armed,
+    Draining,
+}
+
+/// A word that no live foot points to: `DEAD` is zero and a vacant record expects one.
+static DEAD: usize = 0;
+
+impl Slot for Record {
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn vacant() -> Self {
+        Self {
+            foot: AtomicUsize::new(&raw const DEAD as usize),
+            word: AtomicUsize::new(1),
+            near: [const { AtomicPtr::new(std::ptr::null_mut()) }; NEAR],
+            top: AtomicUsize::new(0),
+            id: AtomicU64::new(0),
+            lowest: AtomicUsize::new(usize::MAX),
+            highest: AtomicUsize::new(0),
+            kind: AtomicU8::new(0),
+            phase: AtomicU8::new(Phase::Free as u8),
+            trampoline: AtomicU32::new(0),
+            links: Links::new(),
+            own: UnsafeCell::new(Own { handlers: Vec::new(), values: Values::new(), busy: Cell::new(0) }),
+        }
+    }
+}
+
+/// Where a stack's exit was redirected, for its record.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub foot: usize,
+    pub top: usize,
+    pub word: usize,
+    pub trampoline: usize,
+    pub kind: Kind,
+}
+
+impl Record {
+    /// Whether the foot still holds what was put there: if not, the stack has ended or was abandoned.
+    #[inline(always)]
+    pub(crate) fn is_live(&self) -> bool {
+        let foot = self.foot.load(Ordering::Relaxed) as *const AtomicUsize;
+        // SAFETY: the foot of an armed or draining stack is a word of that stack's memory, and a vacant record's is
+        // `DEAD`. A stack whose memory is unmapped while it is armed must be discarded first: its owner's duty.
+        unsafe { (*foot).load(Ordering::Relaxed) == self.word.load(Ordering::Relaxed) }
+    }
+
+    /// The same where the stack's memory may be gone: asks the system to read it.
+    fn is_live_at_a_distance(&self) -> bool {
+        crate::os::read_word(self.foot.load(Ordering::Relaxed)) == Some(self.word.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn top(&self) -> usize {
+        self.top.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn foot(&self) -> usize {
+        self.foot.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn id(&self) -> Option<StackId> {
+        StackId::from_raw(self.id.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::from_raw(self.kind.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn trampoline(&self) -> usize {
+        self.trampoline.load(Ordering::Relaxed) as usize
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == Phase::Draining as u8
+    }
+
+    /// The pages of the page map that may lead here.
+    pub(crate) fn pages(&self) -> RangeInclusive<usize> {
+        self.lowest.load(Ordering::Relaxed)..=self.highest.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_page(&self, page: usize) {
+        // Only this stack's code comes here, so these need no read-modify-write.
+        if page < self.lowest.load(Ordering::Relaxed) {
+            self.lowest.store(page, Ordering::Relaxed);
+        }
+        if page > self.highest.load(Ordering::Relaxed) {
+            self.highest.store(page, Ordering::Relaxed);
+        }
+    }
+
+    /// Fills in a record fresh from the slab, all but the canary: nobody finds it live yet.
+    pub(crate) fn prepare(&self, place: Place) {
+        self.top.store(place.top, Ordering::Relaxed);
+        self.kind.store(place.kind as u8, Ordering::Relaxed);
+        self.trampoline.store(place.trampoline as u32, Ordering::Relaxed);
+        self.lowest.store(usize::MAX, Ordering::Relaxed);
+        self.highest.store(0, Ordering::Relaxed);
+        self.id.store(StackId::fresh().get(), Ordering::Relaxed);
+        self.phase.store(Phase::Arming as u8, Ordering::Release);
+    }
+
+    /// The exit has been redirected.
+    pub(crate) fn armed(&self) {
+        self.phase.store(Phase::Armed as u8, Ordering::Release);
+    }
+
+    /// The entry function has returned, or never will: nobody may take this record for abandoned any more.
+    pub(crate) fn ending(&self) {
+        self.phase.store(Phase::Draining as u8, Ordering::Release);
+    }
+
+    /// Whether this is of a stack that went away without an end: abandoned half-way, its memory used for another one.
+    pub(crate) fn is_stale(&self) -> bool {
+        match self.phase.load(Ordering::Acquire) {
+            phase if phase == Phase::Armed as u8 => !self.is_live_at_a_distance(),
+            phase => phase == Phase::Free as u8,
+        }
+    }
+
+    /// Gives the stack another identity.
+    pub(crate) fn renew_id(&self) {
+        self.id.store(StackId::fresh().get(), Ordering::Relaxed);
+    }
+
+    /// Takes the record of an abandoned stack away from its place.
+    pub(crate) fn detach(&'static self) {
+        self.ending();
+        self.watch(&raw const DEAD as usize, 1);
+        registry::remove(self);
+    }
+
+    /// Drains the record of an abandoned stack on the stack that found it so, and gives it back.
+    pub(crate) fn drain_abandoned(&'static self) {
+        self.drain();
+        self.retire();
+    }
+
+    /// Lets the record be found live for as long as `foot` holds `word`.
+    pub(crate) fn watch(&self, foot: usize, word: usize) {
+        // The word first, so that no foot is ever compared with an older word that it may happen to hold.
+        self.word.store(word, Ordering::Release);
+        self.foot.store(foot, Ordering::Release);
+    }
+
+    /// Takes the record away from its stack and gives it back to the slab.
+    pub(crate) fn retire(&'static self) {
+        self.watch(&raw const DEAD as usize, 1);
+        registry::remove(self);
+        self.id.store(0, Ordering::Relaxed);
+        self.top.store(0, Ordering::Relaxed);
+        self.phase.store(Phase::Free as u8, Ordering::Relaxed);
+        registry::give(self);
+    }
+
+    /// The value of the stack local with this number, if it is near.
+    ///
+    /// # Safety
+    /// `number` must be less than [`NEAR`].
+    #[inline(always)]
+    pub(crate) unsafe fn near(&self, number: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { self.near.get_unchecked(number) }.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_near(&self, number: usize, value: *mut u8) {
+        self.near[number].store(value, Ordering::Relaxed);
+    }
+
+    /// Registers a handler.
+    pub(crate) fn push(&self, handler: Handler) -> Result<(), Error> {
+        let mut own = self.change()?;
+        own.handlers.push(handler);
+        Ok(())
+    }
+
+    /// Looks at the values; `None` while a change of them is under way, which only a signal handler can see.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Values) -> R) -> Option<R> {
+        let own = self.own.get();
+        // SAFETY: this is the record's own stack, and `busy` tells whether a change is under way further up on it.
+        let busy = unsafe { &(*own).busy };
+        if busy.get() == CHANGING {
+            return None;
+        }
+        busy.set(busy.get() + 1);
+        let _done = OnDrop(|| busy.set(busy.get() - 1));
+        // SAFETY: as above; changes are refused while `busy` is not zero.
+        Some(look(unsafe { &(*own).values }))
+    }
+
+    /// Changes handlers and values; an error from inside a key's `Eq`.
+    fn change(&self) -> Result<Change<'_>, Error> {
+        let own = self.own.get();
+        // SAFETY: as in `look`.
+        let busy = unsafe { &(*own).busy };
+        if busy.get() != 0 {
+            return Err(Error::Busy);
+        }
+        busy.set(CHANGING);
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        Ok(Change { record: self })
+    }
+
+    /// Changes the values.
+    pub(crate) fn change_values<R>(&self, change: impl FnOnce(&mut Values) -> R) -> Result<R, Error> {
+        let mut own = self.change()?;
+        Ok(change(&mut own.values))
+    }
+
+    /// Forgets the handlers without running them. They are dropped here.
+    pub(crate) fn forget_handlers(&self) {
+        if let Ok(mut own) = self.change() {
+            let handlers = std::mem::take(&mut own.handlers);
+            drop(own);
+            guarded(|| drop(handlers));
+        }
+    }
+
+    /// Whether nothing is stored here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.look(Values::is_empty).unwrap_or(false)
+            // SAFETY: this is the record's own stack, and nobody changes it now.
+            && unsafe { &(*self.own.get()).handlers }.is_empty()
+    }
+
+    /// Runs the handlers, last in first out, and then drops the values, last set first, until nothing is left.
+    /// Called again from inside (a handler that calls `exit`), it goes on where the outer call was.
+    pub(crate) fn drain(&self) {
+        self.ending();
+        loop {
+            let handler = self.change().ok().and_then(|mut own| own.handlers.pop());
+            if let Some(handler) = handler {
+                guarded(handler);
+                continue;
+            }
+            match self.change_values(|values| values.pop(self)) {
+                Ok(Some(value)) => guarded(|| value.drop_now(self)),
+                _ => return,
+            }
+        }
+    }
+}
+
+const CHANGING: u32 = u32::MAX;
+
+/// A change under way; it ends when this is dropped, also by a panic.
+struct Change<'r> {
+    record: &'r Record,
+}
+
+impl std::ops::Deref for Change<'_> {
+    type Target = Own;
+    fn deref(&self) -> &Own {
+        // SAFETY: `busy` makes this the only one that uses the record's own part.
+        unsafe { &*self.record.own.get() }
+    }
+}
+
+impl std::ops::DerefMut for Change<'_> {
+    fn deref_mut(&mut self) -> &mut Own {
+        // SAFETY: as above.
+        unsafe { &mut *self.record.own.get() }
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        self.busy.set(0);
+    }
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Runs user code whose panic must not get away: the panic hook has reported it, and there is nobody to hand it to.
+pub(crate) fn guarded(code: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
+        // Dropping a payload can panic as well. Then that payload is let go of: this has to end.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(again);
+        }
+    }
+}

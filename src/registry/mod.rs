@@ -1,0 +1,236 @@
+//! Stack pointer → record: the page map, and the records by the top of their stack.
+//!
+//! The map has two levels: a static root, and leaves that are mapped when a page of theirs is first used. It is a cache
+//! of what unwinding has proven, but for one page of each armed stack: the entry of the page that holds the stack's top
+//! always leads to its record, or, where stacks are so small that several tops share a page, the list of extras does.
+
+mod entry;
+mod slab;
+
+use crate::record::Record;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use entry::Entry;
+pub(crate) use slab::{Links, Slot};
+use slab::Slab;
+
+/// Bytes of a page of the map. The processor's may be larger; the map does not care.
+const PAGE: u32 = 12;
+/// Pages of one leaf: 2^17, half a GiB of addresses, 2 MiB of entries of which only touched pages cost memory.
+const LEAF: u32 = 17;
+/// Addresses that the map covers: 2^48, all that Linux and macOS give without being asked for more.
+const ADDRESS: u32 = 48;
+const ROOT: usize = 1 << (ADDRESS - PAGE - LEAF);
+
+static MAP: [AtomicPtr<Entry<Record>>; ROOT] = [const { AtomicPtr::new(std::ptr::null_mut()) }; ROOT];
+
+static RECORDS: Slab<Record> = Slab::from_parts(
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; 26],
+    AtomicU32::new(0),
+    AtomicU64::new(0),
+);
+
+/// Memory that the page map's leaves occupy in address space, in bytes; how much of it is resident is the system's word.
+static LEAVES: AtomicU64 = AtomicU64::new(0);
+
+#[inline(always)]
+fn bit(sp: usize) -> u64 {
+    1 << ((sp >> 6) & 63)
+}
+
+#[inline(always)]
+fn entry(sp: usize) -> Option<&'static Entry<Record>> {
+    let page = sp >> PAGE;
+    let leaf = MAP[(page >> LEAF) & (ROOT - 1)].load(Ordering::Acquire);
+    if leaf.is_null() {
+        return None;
+    }
+    // SAFETY: a leaf has 2^LEAF entries, all zero at first, which is a valid empty entry, and is never unmapped.
+    Some(unsafe { &*leaf.add(page & ((1 << LEAF) - 1)) })
+}
+
+/// The live record that is known to own the stack that `sp` is on; `None` where that is not known yet.
+///
+/// This is the read path: no lock, no thread-local register, safe in a signal handler.
+#[inline(always)]
+pub(crate) fn find(sp: usize) -> Option<&'static Record> {
+    let record = entry(sp)?.find(bit(sp));
+    if record.is_null() {
+        return None;
+    }
+    // SAFETY: entries lead to the slab's slots only, which live for ever.
+    let record = unsafe { &*record };
+    record.is_live().then_some(record)
+}
+
+/// The entry for `sp`, mapping its leaf if need be; `None` outside the map or without memory.
+fn ensure_entry(sp: usize) -> Option<&'static Entry<Record>> {
+    if sp >> ADDRESS != 0 {
+        return None;
+    }
+    let slot = &MAP[(sp >> PAGE >> LEAF) & (ROOT - 1)];
+    if slot.load(Ordering::Acquire).is_null() {
+        let size = size_of::<Entry<Record>>() << LEAF;
+        let leaf = crate::os::map_zeroes(size)?;
+        let published =
+            slot.compare_exchange(std::ptr::null_mut(), leaf.cast(), Ordering::AcqRel, Ordering::Acquire);
+        if published.is_err() {
+            // SAFETY: another thread was first; nobody else has seen this mapping.
+            unsafe { crate::os::unmap(leaf, size) };
+        } else {
+            LEAVES.fetch_add(size as u64, Ordering::Relaxed);
+        }
+    }
+    entry(sp)
+}
+
+/// Notes that `sp` is on the stack of `record`, so that the next [`find`] there is quick. A page that another live stack
+/// owns is left alone: stack pointers there go on being looked up by unwinding.
+pub(crate) fn prove(sp: usize, record: &'static Record) {
+    let Some(entry) = ensure_entry(sp) else { return };
+    // The block that holds the top may hold another stack's lowest words as well: never vouch for it.
+    if sp >> 6 == record.top() >> 6 {
+        return;
+    }
+    if entry.claim(pointer(record), is_stale) {
+        entry.prove(bit(sp));
+        record.note_page(sp >> PAGE);
+    }
+}
+
+/// Makes `record` the one that [`by_top`] finds for its top. `false` without memory.
+pub(crate) fn insert(record: &'static Record) -> bool {
+    let sp = record.top() - 1;
+    let Some(entry) = ensure_entry(sp) else { return false };
+    record.note_page(sp >> PAGE);
+    if !entry.claim(pointer(record), is_stale) {
+        extras::insert(record);
+    }
+    true
+}
+
+/// The record of the stack whose top is `top`, live or stale.
+pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
+    let owner = entry(top - 1)?.owner();
+    if !owner.is_null() {
+        // SAFETY: as in `find`.
+        let record = unsafe { &*owner };
+        if record.top() == top {
+            return Some(record);
+        }
+    }
+    extras::by_top(top)
+}
+
+/// The same, where a stack ends and must not be missed: a neighbour that shares the page of its top may have taken the
+/// entry just now, between the return through the foot and the trampoline's first look.
+pub(crate) fn ending_at(top: usize) -> Option<&'static Record> {
+    by_top(top).or_else(|| all().find(|record| record.top() == top))
+}
+
+/// Whether any stack was ever armed.
+pub(crate) fn is_used() -> bool {
+    RECORDS.is_used()
+}
+
+/// Takes `record` out of the map.
+pub(crate) fn remove(record: &'static Record) {
+    for page in record.pages() {
+        if let Some(entry) = entry(page << PAGE) {
+            entry.clear(pointer(record));
+        }
+    }
+    extras::remove(record);
+}
+
+/// A record that nobody else has.
+pub(crate) fn take() -> Option<&'static Record> {
+    RECORDS.take()
+}
+
+/// Gives back a record that is in nobody's way any more.
+pub(crate) fn give(record: &'static Record) {
+    RECORDS.give(record);
+}
+
+/// Every record there ever was.
+pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
+    RECORDS.all()
+}
+
+/// Address space that the page map has reserved, in bytes.
+pub(crate) fn reserved() -> u64 {
+    LEAVES.load(Ordering::Relaxed)
+}
+
+fn pointer(record: &'static Record) -> *mut Record {
+    std::ptr::from_ref(record).cast_mut()
+}
+
+fn is_stale(record: *mut Record) -> bool {
+    // SAFETY: as in `find`.
+    unsafe { &*record }.is_stale()
+}
+
+/// Records whose top shares its page with the top of another armed stack: a list that only grows, of places that are
+/// used again. Stacks of less than a page are rare, so it is short.
+mod extras {
+    use super::{Ordering, Record};
+    use crate::sync::AtomicPtr;
+
+    struct Place {
+        record: AtomicPtr<Record>,
+        next: AtomicPtr<Place>,
+    }
+
+    static FIRST: AtomicPtr<Place> = AtomicPtr::new(std::ptr::null_mut());
+
+    fn places() -> impl Iterator<Item = &'static Place> {
+        let mut next = FIRST.load(Ordering::Acquire);
+        std::iter::from_fn(move || {
+            // SAFETY: places are leaked when they are published, and never freed.
+            let place = unsafe { next.as_ref() }?;
+            next = place.next.load(Ordering::Acquire);
+            Some(place)
+        })
+    }
+
+    pub(super) fn insert(record: &'static Record) {
+        let pointer = super::pointer(record);
+        let null = std::ptr::null_mut();
+        let free = |place: &&Place| {
+            place.record.compare_exchange(null, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        if places().find(free).is_some() {
+            return;
+        }
+        let place = Box::leak(Box::new(Place { record: AtomicPtr::new(pointer), next: AtomicPtr::new(std::ptr::null_mut()) }));
+        let mut first = FIRST.load(Ordering::Acquire);
+        loop {
+            place.next.store(first, Ordering::Relaxed);
+            match FIRST.compare_exchange(first, place, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    pub(super) fn by_top(top: usize) -> Option<&'static Record> {
+        places().find_map(|place| {
+            // SAFETY: places hold null or a slot of the slab, which lives for ever.
+            let record = unsafe { place.record.load(Ordering::Acquire).as_ref() }?;
+            (record.top() == top).then_some(record)
+        })
+    }
+
+    pub(super) fn remove(record: &'static Record) {
+        let pointer = super::pointer(record);
+        for place in places() {
+            let _ = place.record.compare_exchange(
+                pointer,
+                std::ptr::null_mut(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+        }
+    }
+}

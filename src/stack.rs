@@ -1,0 +1,370 @@
+//! The running stack as one sees it from outside: what it is, where its foot is, whether it is armed.
+
+use crate::arch::{self, Registers};
+use crate::error::Error;
+use crate::foot::{self, Bottom};
+use crate::local::is_borrowed;
+use crate::record::{Record, guarded};
+use crate::redirect::slot;
+use crate::values::LocalValue;
+use crate::{arm, exits, os, registry, trampoline};
+use std::fmt;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The identity of an armed stack: unique in the life of the process, and never zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct StackId(NonZeroU64);
+
+impl StackId {
+    /// One that no stack has had.
+    pub(crate) fn fresh() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let next = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        Self(NonZeroU64::new(next).expect("no process arms 2^64 stacks"))
+    }
+
+    pub(crate) fn from_raw(raw: u64) -> Option<Self> {
+        NonZeroU64::new(raw).map(Self)
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for StackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a stack is to the system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Kind {
+    /// It ends in none of the ways that are known here.
+    Unknown,
+    /// The stack of a thread that somebody started.
+    Thread,
+    /// The stack that `main` runs on.
+    Main,
+    /// A `makecontext` fiber.
+    Fiber,
+    /// An alternate signal stack, which serves whatever runs on its thread and cannot be armed.
+    Signal,
+}
+
+impl Kind {
+    pub(crate) fn from_raw(raw: u8) -> Self {
+        [Self::Unknown, Self::Thread, Self::Main, Self::Fiber, Self::Signal][usize::from(raw)]
+    }
+}
+
+/// A stack's foot: the word that holds its entry function's return address.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FootInfo {
+    /// Where the word is.
+    pub address: usize,
+    /// What was found there: on an armed stack the address of a trampoline of ours. On aarch64 it may be signed.
+    pub word: usize,
+    /// The return address into the exit trampoline, which is what an unarmed stack's word says.
+    pub original: usize,
+    /// The name of the exit trampoline.
+    pub trampoline: String,
+}
+
+impl fmt::Debug for FootInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FootInfo")
+            .field("address", &format_args!("{:#x}", self.address))
+            .field("word", &format_args!("{:#x}", self.word))
+            .field("original", &format_args!("{:#x}", self.original))
+            .field("trampoline", &self.trampoline)
+            .finish()
+    }
+}
+
+/// The running stack, as it was when [`Stack::current`] looked. To look at a stack does not arm it.
+///
+/// # Examples
+/// ```
+/// std::thread::spawn(|| {
+///     let before = exeunt::Stack::current();
+///     assert!(!before.is_armed());
+///     exeunt::at_exit(|| ())?;
+///     let after = exeunt::Stack::current();
+///     assert!(after.is_armed());
+///     assert_eq!(after.kind(), exeunt::Kind::Thread);
+///     println!("{after:#?}");
+///     Ok::<(), exeunt::Error>(())
+/// }).join().unwrap().unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stack {
+    id: Option<StackId>,
+    kind: Kind,
+    bounds: Option<Bounds>,
+    foot: Option<FootInfo>,
+    draining: bool,
+    problem: Option<Error>,
+}
+
+#[derive(Clone)]
+struct Bounds(Range<usize>);
+
+impl fmt::Debug for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}..{:#x}", self.0.start, self.0.end)
+    }
+}
+
+impl Stack {
+    /// Looks at the running stack.
+    pub fn current() -> Self {
+        // SAFETY: these are registers of the running stack.
+        match unsafe { foot::bottom(Registers::here()) } {
+            Ok(Bottom::Armed(record, _)) => Self::armed(record),
+            Ok(Bottom::Bare(foot, _)) => {
+                let kind = trampoline::kind(foot.trampoline);
+                Self {
+                    id: None,
+                    kind,
+                    bounds: bounds(kind, foot.top),
+                    foot: Some(info(foot.address, foot.word, foot.trampoline)),
+                    draining: false,
+                    problem: slot::plan(foot).err(),
+                }
+            }
+            Err(error) => Self {
+                id: None,
+                kind: if error == Error::SignalStack { Kind::Signal } else { Kind::Unknown },
+                bounds: None,
+                foot: None,
+                draining: false,
+                problem: Some(error),
+            },
+        }
+    }
+
+    fn armed(record: &Record) -> Self {
+        let foot = record.foot();
+        // SAFETY: a live record's foot is a word of this stack.
+        let word = unsafe { (foot as *const usize).read_volatile() };
+        Self {
+            id: record.id(),
+            kind: record.kind(),
+            bounds: bounds(record.kind(), record.top()),
+            foot: Some(info(foot, word, record.trampoline())),
+            draining: record.is_draining(),
+            problem: None,
+        }
+    }
+
+    /// Its identity, if it is armed.
+    pub fn id(&self) -> Option<StackId> {
+        self.id
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The addresses of its memory. For a thread and for the main thread they are the system's word. For a fiber the
+    /// upper one is where its entry function returns, and the lower one that of the mapping that its memory is part of.
+    pub fn bounds(&self) -> Option<Range<usize>> {
+        self.bounds.as_ref().map(|bounds| bounds.0.clone())
+    }
+
+    /// Its foot, if it was found.
+    pub fn foot(&self) -> Option<&FootInfo> {
+        self.foot.as_ref()
+    }
+
+    /// Whether its exit is redirected, or it is draining already.
+    pub fn is_armed(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// Whether its entry function has returned and its handlers are running.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Why it cannot be armed, if it cannot.
+    pub fn problem(&self) -> Option<&Error> {
+        self.problem.as_ref()
+    }
+}
+
+fn info(address: usize, word: usize, number: usize) -> FootInfo {
+    FootInfo {
+        address,
+        word,
+        original: trampoline::original(number),
+        trampoline: trampoline::name(number).to_string_lossy().into_owned(),
+    }
+}
+
+fn bounds(kind: Kind, top: usize) -> Option<Bounds> {
+    let range = match kind {
+        Kind::Thread | Kind::Main => os::thread_bounds().filter(|bounds| bounds.contains(&(top - 1))),
+        _ => None,
+    };
+    range.or_else(|| os::mapping_around(top - 1).map(|mapping| mapping.start..top)).map(Bounds)
+}
+
+/// The identity of the running stack, which is armed if it was not.
+///
+/// It stays the same until the stack ends or is unloaded, wherever a fiber runs.
+///
+/// # Errors
+/// Where the stack cannot be armed.
+///
+/// # Examples
+/// ```
+/// let here = std::thread::spawn(exeunt::id).join().unwrap()?;
+/// let there = std::thread::spawn(exeunt::id).join().unwrap()?;
+/// assert_ne!(here, there);
+/// # Ok::<(), exeunt::Error>(())
+/// ```
+pub fn id() -> Result<StackId, Error> {
+    arm::record()?.id().ok_or(Error::Busy)
+}
+
+/// Registers a handler that runs when this stack's entry function has returned. The stack is armed if it was not.
+///
+/// Handlers run last in, first out, on this very stack, before its `thread_local!` destructors and pthread keys, with
+/// all stack-local values still there. A handler may use storage and register more handlers; those run too. One that
+/// panics is reported by the panic hook, and the others still run. A handler must not end its thread by `pthread_exit`.
+///
+/// The stack's other ends run them as well: `pthread_exit` and cancellation, and on the main thread `exit`, also when
+/// called somewhere deep. They do not run when the process ends in another way: by `_exit`, by a fatal signal, or by an
+/// `exit` that another thread calls.
+///
+/// # Errors
+/// Where the stack cannot be armed. Then `handler` is dropped, and nothing has changed.
+///
+/// # Examples
+/// ```
+/// use std::sync::mpsc::channel;
+/// let (sender, receiver) = channel();
+/// std::thread::spawn(move || {
+///     exeunt::at_exit(move || sender.send("gone").unwrap()).unwrap();
+/// });
+/// assert_eq!(receiver.recv(), Ok("gone"));
+/// ```
+pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
+    arm::record()?.push(Box::new(handler))
+}
+
+/// Drops all values of this stack, last set first, and keeps its handlers. Does nothing on a stack that is not armed.
+///
+/// A keyed value that a [`with`](crate::with) further up is looking at is dropped when that is done. A stack local that
+/// is borrowed by a `with` further up is out of reach at once, and is dropped when the stack ends.
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::set("k", 1)?;
+/// exeunt::reset();
+/// assert_eq!(exeunt::get::<i32>(&"k"), None);
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn reset() {
+    if let Some(record) = arm::lookup() {
+        clear(record);
+    }
+}
+
+/// Drops all values of this stack, forgets its handlers without running them, and puts its exit back: it is as it was
+/// before it was armed. Does nothing on a stack that is not armed.
+///
+/// In a handler or a destructor, while the stack is ending, the exit is behind it: then the values and the handlers that
+/// have not run yet are gone, and what is added later counts as any other. A stack that holds a stack local which is
+/// borrowed by a `with` further up stays armed for that value alone. In any case [`id`] gives another number afterwards.
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// let before = exeunt::id()?;
+/// exeunt::at_exit(|| unreachable!("forgotten"))?;
+/// exeunt::unload();
+/// assert!(!exeunt::Stack::current().is_armed());
+/// assert_ne!(exeunt::id()?, before);
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn unload() {
+    let Some(record) = arm::lookup() else { return };
+    record.forget_handlers();
+    clear(record);
+    if record.is_draining() || !record.is_empty() {
+        record.renew_id();
+        return;
+    }
+    // SAFETY: this is the running stack's record, and it is not draining.
+    unsafe { slot::restore(record) };
+    record.retire();
+}
+
+/// Drops all values of the running stack, whose record this is.
+fn clear(record: &'static Record) {
+    let here = arch::stack_pointer();
+    // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
+    let in_one_piece = registry::find(here).is_some();
+    let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
+    let taken = record.change_values(|values| values.take_all(record, keep));
+    for value in taken.unwrap_or_default() {
+        guarded(|| value.drop_now(record));
+    }
+}
+
+/// What this process has met and keeps, for diagnosis.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Survey {
+    /// The exit trampolines that are recognised: name, return address, kind of stack.
+    pub trampolines: Vec<(String, usize, Kind)>,
+    /// Stacks that are armed now.
+    pub armed: usize,
+    /// Bytes of one record, without its values.
+    pub record_size: usize,
+    /// Bytes of address space that the page map has reserved. Only touched pages of it cost memory.
+    pub map_reserved: u64,
+    /// Whether returns of this thread are checked against a shadow stack.
+    pub shadow_stack: bool,
+}
+
+/// Says what this process has met and keeps. Recognises the exit trampolines of this system if that was not done yet.
+///
+/// # Errors
+/// Where the trampolines of this system cannot be set up.
+///
+/// # Examples
+/// ```
+/// let survey = exeunt::survey()?;
+/// assert!(survey.trampolines.iter().any(|(name, ..)| name == "start_thread"));
+/// # Ok::<(), exeunt::Error>(())
+/// ```
+pub fn survey() -> Result<Survey, Error> {
+    exits::probe()?;
+    let trampolines = (0..trampoline::known())
+        .map(|number| {
+            let name = trampoline::name(number).to_string_lossy().into_owned();
+            (name, trampoline::original(number), trampoline::kind(number))
+        })
+        .collect();
+    Ok(Survey {
+        trampolines,
+        armed: registry::all().filter(|record| record.id().is_some()).count(),
+        record_size: size_of::<Record>(),
+        map_reserved: registry::reserved(),
+        shadow_stack: arch::shadow_stack_active(),
+    })
+}

@@ -1,0 +1,113 @@
+//! The pool of trampolines: one for each distinct exit trampoline that this process has met.
+//!
+//! `asm/` holds the code. Trampoline N ends in the jump to what cell N holds: the return address into the N-th exit
+//! trampoline. A cell is filled once and never changes, so an armed stack can rely on its own for ever. The cells' pages
+//! are read-only but for that moment: whoever can write them decides where threads end up.
+
+use crate::error::Error;
+use crate::stack::Kind;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+
+/// Trampolines in the pool, and bytes from one to the next: `asm/offsets.h`.
+pub(crate) const COUNT: usize = 64;
+const SIZE: usize = 32;
+/// Where in a trampoline its label is: behind the distance to the cell and a `nop`.
+const LABEL: usize = 8;
+/// Bytes of the pages that hold nothing but the cells.
+const CELLS_SIZE: usize = 65536;
+
+unsafe extern "C" {
+    static exeunt_cells: [AtomicUsize; COUNT];
+    safe fn exeunt_exit_trampoline();
+}
+
+/// What is known of an exit trampoline.
+struct About {
+    kind: AtomicU8,
+    name: AtomicPtr<CStrBox>,
+}
+
+/// A leaked name; a thin pointer to a fat one.
+struct CStrBox(&'static CStr);
+
+static ABOUT: [About; COUNT] =
+    [const { About { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()) } }; COUNT];
+static KNOWN: AtomicUsize = AtomicUsize::new(0);
+
+fn cells() -> &'static [AtomicUsize; COUNT] {
+    // SAFETY: the assembly reserves them, zeroed, for as long as this code is loaded. They are written in `add` only.
+    unsafe { &*(&raw const exeunt_cells) }
+}
+
+fn pool() -> usize {
+    exeunt_exit_trampoline as *const () as usize
+}
+
+/// The trampoline that stands for the return address `original`, if there is one.
+pub(crate) fn standing_for(original: usize) -> Option<usize> {
+    let known = KNOWN.load(Ordering::Acquire);
+    cells()[..known].iter().position(|cell| cell.load(Ordering::Relaxed) == original)
+}
+
+/// The address that a foot holds when it is redirected to trampoline `number`.
+pub(crate) fn label(number: usize) -> usize {
+    pool() + SIZE * number + LABEL
+}
+
+/// The trampoline whose label is `address`.
+pub(crate) fn labelled(address: usize) -> Option<usize> {
+    let offset = address.wrapping_sub(pool() + LABEL);
+    (offset < SIZE * COUNT && offset.is_multiple_of(SIZE)).then_some(offset / SIZE)
+}
+
+/// The return address that trampoline `number` stands for.
+pub(crate) fn original(number: usize) -> usize {
+    cells()[number].load(Ordering::Relaxed)
+}
+
+/// The kind of stack that ends in trampoline `number`.
+pub(crate) fn kind(number: usize) -> Kind {
+    Kind::from_raw(ABOUT[number].kind.load(Ordering::Relaxed))
+}
+
+/// The name of the exit trampoline that trampoline `number` stands for.
+pub(crate) fn name(number: usize) -> &'static CStr {
+    // SAFETY: null, or leaked by `add`.
+    unsafe { ABOUT[number].name.load(Ordering::Acquire).as_ref() }.map_or(c"?", |name| name.0)
+}
+
+/// How many exit trampolines are known, the first ones of the pool.
+pub(crate) fn known() -> usize {
+    KNOWN.load(Ordering::Acquire)
+}
+
+/// Makes `original` the return address that a new trampoline stands for, and returns its number.
+///
+/// The caller holds the recognition lock (`exits.rs`), so nobody else changes cells or protections meanwhile.
+pub(crate) fn add(original: usize, kind: Kind, name: &CStr) -> Result<usize, Error> {
+    if let Some(number) = standing_for(original) {
+        return Ok(number);
+    }
+    let number = KNOWN.load(Ordering::Relaxed);
+    if number == COUNT {
+        return Err(Error::PoolFull);
+    }
+    // A failed protection must leave no trace, so what allocates and what can fail come first.
+    let name = Box::leak(Box::new(CStrBox(Box::leak(name.to_owned().into_boxed_c_str()))));
+    let start = &raw const exeunt_cells as *const u8;
+    let refused = |error: region::Error| Error::Protection { address: start as usize, reason: error.to_string() };
+    // SAFETY: these pages hold nothing but the cells, which stay readable.
+    unsafe { region::protect(start, CELLS_SIZE, region::Protection::READ_WRITE) }.map_err(refused)?;
+    cells()[number].store(original, Ordering::Relaxed);
+    // SAFETY: as above.
+    let closed = unsafe { region::protect(start, CELLS_SIZE, region::Protection::READ) };
+    if let Err(error) = closed {
+        cells()[number].store(0, Ordering::Relaxed);
+        return Err(refused(error));
+    }
+    ABOUT[number].kind.store(kind as u8, Ordering::Relaxed);
+    ABOUT[number].name.store(name, Ordering::Release);
+    KNOWN.store(number + 1, Ordering::Release);
+    Ok(number)
+}

@@ -1,0 +1,127 @@
+//! Rules by program counter: a table of fixed size without locks, in which a later rule may replace an earlier one.
+//!
+//! A slot is two words, and two threads may write it at once. The first word is the program counter mixed with the second
+//! one, so words of two writers do not fit together and are taken for a miss.
+//!
+//! A rule can outlive its code: a library is unloaded, and another one takes its place. The walk that goes astray by such
+//! a rule is harmless, because what it ends at is checked again: a foot must hold the address of a known exit trampoline,
+//! and a record must be live.
+
+use super::rule::{Base, Rule};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SLOTS: usize = 2048;
+
+struct Slot {
+    mixed: AtomicU64,
+    packed: AtomicU64,
+}
+
+static TABLE: [Slot; SLOTS] = [const { Slot { mixed: AtomicU64::new(0), packed: AtomicU64::new(0) } }; SLOTS];
+
+fn slot(pc: usize) -> &'static Slot {
+    // Fibonacci hashing: return addresses differ mostly in their low bits, which this spreads to the high ones.
+    &TABLE[(pc as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> (64 - SLOTS.ilog2())]
+}
+
+pub(super) fn get(pc: usize) -> Option<Rule> {
+    let slot = slot(pc);
+    let packed = slot.packed.load(Ordering::Relaxed);
+    let mixed = slot.mixed.load(Ordering::Relaxed);
+    (mixed ^ packed == pc as u64 && packed != 0).then(|| unpack(packed))
+}
+
+pub(super) fn put(pc: usize, rule: Rule) {
+    let Some(packed) = pack(rule) else { return };
+    let slot = slot(pc);
+    slot.packed.store(packed, Ordering::Relaxed);
+    slot.mixed.store(packed ^ pc as u64, Ordering::Relaxed);
+}
+
+// A packed rule, from the lowest bit: 4 bits of tag, 28 of offset, 16 of where the return address is and 16 of where the
+// frame pointer is, all but the tag in words of 8 bytes and signed. The lowest value stands for "in its register".
+const FRAME_BY_SP: u64 = 1;
+const FRAME_BY_FP: u64 = 2;
+const SIGNAL: u64 = 3;
+const OUTERMOST: u64 = 4;
+const UNSUPPORTED: u64 = 5;
+const IN_REGISTER: i64 = i16::MIN as i64;
+
+fn pack(rule: Rule) -> Option<u64> {
+    let (base, offset, return_at, fp_at) = match rule {
+        Rule::Frame { base, offset, return_at, fp_at } => (base, offset, return_at, fp_at),
+        Rule::Signal => return Some(SIGNAL),
+        Rule::Outermost => return Some(OUTERMOST),
+        Rule::Unsupported => return Some(UNSUPPORTED),
+        // Code without a table may get one: just-in-time compilers register theirs when they please.
+        Rule::NoTable => return None,
+    };
+    let words = |bytes: i32, bits: u32| {
+        let words = i64::from(bytes) / 8;
+        let fits = bytes % 8 == 0 && words > -(1 << (bits - 1)) && words < 1 << (bits - 1);
+        fits.then_some(words)
+    };
+    let place = |at: Option<i32>| at.map_or(Some(IN_REGISTER), |at| words(at, 16));
+    let tag = if base == Base::StackPointer { FRAME_BY_SP } else { FRAME_BY_FP };
+    let offset = words(offset, 28)? as u64 & ((1 << 28) - 1);
+    let return_at = place(return_at)? as u64 & 0xffff;
+    let fp_at = place(fp_at)? as u64 & 0xffff;
+    Some(tag | offset << 4 | return_at << 32 | fp_at << 48)
+}
+
+fn unpack(packed: u64) -> Rule {
+    let base = match packed & 15 {
+        FRAME_BY_SP => Base::StackPointer,
+        FRAME_BY_FP => Base::FramePointer,
+        SIGNAL => return Rule::Signal,
+        OUTERMOST => return Rule::Outermost,
+        _ => return Rule::Unsupported,
+    };
+    let place = |words: i16| (i64::from(words) != IN_REGISTER).then_some(i32::from(words) * 8);
+    Rule::Frame {
+        base,
+        offset: ((packed as i64) << 32 >> 36) as i32 * 8,
+        return_at: place((packed >> 32) as i16),
+        fp_at: place((packed >> 48) as i16),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_comes_back_as_it_was_put_in() {
+        let rules = [
+            Rule::Frame { base: Base::StackPointer, offset: 16, return_at: Some(-8), fp_at: None },
+            Rule::Frame { base: Base::FramePointer, offset: 16, return_at: Some(-8), fp_at: Some(-16) },
+            Rule::Frame { base: Base::StackPointer, offset: 1 << 20, return_at: None, fp_at: Some(-(1 << 15)) },
+            Rule::Frame { base: Base::StackPointer, offset: -8, return_at: Some(-8), fp_at: None },
+            Rule::Signal,
+            Rule::Outermost,
+            Rule::Unsupported,
+        ];
+        for (pc, rule) in (0x7f00_dead_0000..).zip(rules) {
+            put(pc, rule);
+            assert_eq!(get(pc), Some(rule));
+        }
+    }
+
+    #[test]
+    fn a_rule_that_does_not_fit_is_not_kept() {
+        let odd = Rule::Frame { base: Base::StackPointer, offset: 12, return_at: Some(-8), fp_at: None };
+        let far = Rule::Frame { base: Base::StackPointer, offset: 16, return_at: Some(-(1 << 20)), fp_at: None };
+        put(1, odd);
+        put(1, far);
+        put(1, Rule::NoTable);
+        assert_eq!(get(1), None);
+    }
+
+    #[test]
+    fn words_of_two_writers_do_not_fit_together() {
+        let one = Rule::Frame { base: Base::StackPointer, offset: 32, return_at: Some(-8), fp_at: None };
+        put(0x7777_1111, one);
+        slot(0x7777_1111).packed.store(pack(Rule::Signal).unwrap(), Ordering::Relaxed);
+        assert_eq!(get(0x7777_1111), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! Unwinding the running stack quickly, without locks or allocation, so also in a signal handler.
+//!
+//! Unwinding is the judge of who owns a stack pointer, so it is asked often: whenever code reads on a page for the first
+//! time. The unwind tables give the truth but cost about 100 ns a frame to interpret. The rules that they give for one
+//! program counter never change, and nearly all are of one form (`rule.rs`), so they are kept (`cache.rs`), and a step
+//! up the stack costs a few loads.
+
+mod cache;
+mod rule;
+
+use crate::arch::{self, Registers};
+use rule::{Base, Rule};
+
+/// One frame, as seen from the frame below it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame {
+    /// Its registers: `pc` is a return address unless `exact`.
+    pub registers: Registers,
+    /// Whether `pc` is the very instruction that was reached, and not the one after a call.
+    pub exact: bool,
+}
+
+/// What a step up the stack found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    /// The caller's frame.
+    Caller {
+        frame: Frame,
+        /// Where the return address was stored; `None` if it was in a register.
+        slot: Option<usize>,
+        /// The word found there.
+        word: usize,
+        /// Whether both frames are certain to lie on one piece of memory.
+        contiguous: bool,
+    },
+    /// The code that a signal interrupted.
+    Interrupted(Frame),
+    /// The unwind table says that this is the outermost frame, or the return address is zero.
+    Outermost,
+    /// There is no unwind table for this code.
+    NoTable,
+    /// There is a rule that this unwinder does not know.
+    Unsupported,
+}
+
+/// Frames larger than this whose size is not fixed may have switched stacks inside (as `psm` and `stacker` do).
+const LARGEST_TRUSTED_FRAME: usize = 16 * 1024;
+
+/// Goes from a frame to its caller.
+///
+/// # Safety
+/// `frame` must be a frame of the running stack: what unwinding reads are words of its memory.
+pub(crate) unsafe fn step(frame: Frame) -> Step {
+    // A return address is looked up one before itself: a call may be the last instruction of its function.
+    let pc = if frame.exact { frame.registers.pc } else { frame.registers.pc.wrapping_sub(1) };
+    let rule = match cache::get(pc) {
+        Some(rule) => rule,
+        None => {
+            let rule = rule::from_tables(pc);
+            cache::put(pc, rule);
+            rule
+        }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { apply(frame, rule) }
+}
+
+/// # Safety
+/// As for [`step`], with `rule` being the rule of the frame's program counter.
+unsafe fn apply(frame: Frame, rule: Rule) -> Step {
+    let Registers { sp, fp, link, .. } = frame.registers;
+    let (base, offset, return_at, fp_at) = match rule {
+        Rule::Frame { base, offset, return_at, fp_at } => (base, offset, return_at, fp_at),
+        // SAFETY: the rule says that this is a signal frame.
+        #[cfg(target_os = "linux")]
+        Rule::Signal => {
+            return Step::Interrupted(Frame { registers: unsafe { Registers::interrupted(sp) }, exact: true });
+        }
+        #[cfg(not(target_os = "linux"))]
+        Rule::Signal => return Step::Unsupported,
+        Rule::Outermost => return Step::Outermost,
+        Rule::NoTable => return Step::NoTable,
+        Rule::Unsupported => return Step::Unsupported,
+    };
+    let cfa = match base {
+        Base::StackPointer => sp,
+        Base::FramePointer => fp,
+    }
+    .wrapping_add_signed(offset as isize);
+    // A caller's frame is above, but for code that switches stacks under a frame pointer.
+    let contiguous = cfa > sp && (base == Base::StackPointer || cfa - sp <= LARGEST_TRUSTED_FRAME);
+    if cfa == 0 || !cfa.is_multiple_of(8) || (base == Base::StackPointer && cfa < sp) {
+        return Step::Unsupported;
+    }
+    // SAFETY: the rule says that the registers were stored at these places of this stack.
+    let load = |at: i32| unsafe { (cfa.wrapping_add_signed(at as isize) as *const usize).read_volatile() };
+    let (slot, word) = match return_at {
+        Some(at) => (Some(cfa.wrapping_add_signed(at as isize)), load(at)),
+        None => (None, link),
+    };
+    let pc = arch::strip(word);
+    if pc == 0 {
+        return Step::Outermost;
+    }
+    let registers = Registers { pc, sp: cfa, fp: fp_at.map_or(fp, load), link: 0 };
+    Step::Caller { frame: Frame { registers, exact: false }, slot, word, contiguous }
+}

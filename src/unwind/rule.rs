@@ -1,0 +1,145 @@
+//! The rule by which the unwind tables lead from one frame to its caller, in the one form that nearly all have.
+
+use gimli::{
+    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, NativeEndian, Register, RegisterRule, UnwindContext,
+    UnwindContextStorage, UnwindSection, UnwindTableRow, Vendor,
+};
+
+/// What the canonical frame address is counted from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Base {
+    StackPointer,
+    FramePointer,
+}
+
+/// How to get from a frame to its caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rule {
+    /// The caller's stack pointer, the canonical frame address, is a register plus a constant, and what was stored is at
+    /// constant distances from it.
+    Frame {
+        base: Base,
+        offset: i32,
+        /// Where the return address is, from the canonical frame address; `None` if it is still in its register.
+        return_at: Option<i32>,
+        /// Where the caller's frame pointer is; `None` if it is still in its register.
+        fp_at: Option<i32>,
+    },
+    /// The frame that a signal handler returns into.
+    Signal,
+    /// The table says that there is no caller.
+    Outermost,
+    /// Nothing is known about this code.
+    NoTable,
+    /// Anything else, such as a canonical frame address by a DWARF expression.
+    Unsupported,
+}
+
+/// Room for the interpretation of a table, on the stack: this may run in a signal handler.
+struct OnStack;
+
+impl UnwindContextStorage<usize> for OnStack {
+    // Callee-saved registers, the return address and their like: 18 on x86_64, 22 on aarch64 at the most.
+    type Rules = [(Register, RegisterRule<usize>); 32];
+    // One row, and two remembered ones.
+    type Stack = [UnwindTableRow<usize, Self>; 3];
+}
+
+/// `struct dwarf_eh_bases` of libgcc's `unwind-dw2-fde.h`, which LLVM's libunwind has as well.
+#[repr(C)]
+struct Bases {
+    text: usize,
+    data: usize,
+    function: usize,
+}
+
+unsafe extern "C" {
+    /// Finds the table entry for a program counter: libgcc, with which std is linked, knows all loaded objects, and what
+    /// just-in-time compilers register. With glibc 2.35 or later it takes no lock.
+    safe fn _Unwind_Find_FDE(pc: usize, bases: &mut Bases) -> *const u8;
+}
+
+/// The rule for the instruction at `pc`, by interpreting its unwind table.
+#[cfg(target_os = "linux")]
+pub(super) fn from_tables(pc: usize) -> Rule {
+    let mut bases = Bases { text: 0, data: 0, function: 0 };
+    let fde = _Unwind_Find_FDE(pc, &mut bases);
+    if fde.is_null() {
+        return Rule::NoTable;
+    }
+    // SAFETY: libgcc found a table entry here.
+    let Some((section, start)) = (unsafe { section_around(fde) }) else { return Rule::Unsupported };
+    let addresses = BaseAddresses::default()
+        .set_eh_frame(start as u64)
+        .set_text(bases.text as u64)
+        .set_got(bases.data as u64);
+    rule(&section, &addresses, fde as usize - start, pc).unwrap_or(Rule::Unsupported)
+}
+
+/// Apple's systems have their own compact tables, but every function keeps a frame record there: the platform's ABI asks
+/// for it («Writing ARM64 code for Apple platforms», «x86-64 code model»).
+#[cfg(target_os = "macos")]
+pub(super) fn from_tables(_pc: usize) -> Rule {
+    Rule::Frame { base: Base::FramePointer, offset: 16, return_at: Some(-8), fp_at: Some(-16) }
+}
+
+/// The bytes of a table entry and of the common part that it refers to, and their address.
+///
+/// # Safety
+/// `fde` must be a frame description entry in an `.eh_frame` section.
+#[cfg(target_os = "linux")]
+unsafe fn section_around(fde: *const u8) -> Option<(EhFrame<EndianSlice<'static, NativeEndian>>, usize)> {
+    // SAFETY: an entry begins with its length and the distance back to its common part (LSB Core, 10.6.1).
+    let (length, back) = unsafe { (fde.cast::<u32>().read_unaligned(), fde.add(4).cast::<u32>().read_unaligned()) };
+    if length == u32::MAX || length == 0 {
+        return None; // 64-bit entries: no linker makes them
+    }
+    let start = (fde as usize + 4).checked_sub(back as usize)?;
+    let end = fde as usize + 4 + length as usize;
+    // SAFETY: both lie in one section, the common part first, and what is between them is of the section as well.
+    // Loaded tables live as long as the code that they describe, which is on this stack.
+    let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, end.checked_sub(start)?) };
+    let mut section = EhFrame::new(bytes, NativeEndian);
+    section.set_address_size(8);
+    if cfg!(target_arch = "aarch64") {
+        section.set_vendor(Vendor::AArch64);
+    }
+    Some((section, start))
+}
+
+#[cfg(target_os = "linux")]
+fn rule(
+    section: &EhFrame<EndianSlice<'static, NativeEndian>>,
+    addresses: &BaseAddresses,
+    offset: usize,
+    pc: usize,
+) -> Option<Rule> {
+    use crate::arch::dwarf::{FRAME_POINTER, STACK_POINTER};
+    let fde = section.fde_from_offset(addresses, EhFrameOffset(offset), EhFrame::cie_from_offset).ok()?;
+    if fde.is_signal_trampoline() {
+        return Some(Rule::Signal);
+    }
+    let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
+    let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
+    let (base, offset) = match *row.cfa() {
+        CfaRule::RegisterAndOffset { register: Register(STACK_POINTER), offset } => (Base::StackPointer, offset),
+        CfaRule::RegisterAndOffset { register: Register(FRAME_POINTER), offset } => (Base::FramePointer, offset),
+        _ => return None,
+    };
+    let stored = |register: Register| match row.register(register) {
+        Some(RegisterRule::Offset(at)) => Some(Some(i32::try_from(at).ok()?)),
+        Some(RegisterRule::SameValue) | None => Some(None),
+        Some(RegisterRule::Undefined) => Some(None),
+        _ => None,
+    };
+    let return_register = fde.cie().return_address_register();
+    if matches!(row.register(return_register), Some(RegisterRule::Undefined)) {
+        return Some(Rule::Outermost);
+    }
+    Some(Rule::Frame {
+        base,
+        offset: i32::try_from(offset).ok()?,
+        return_at: stored(return_register)?,
+        fp_at: stored(Register(FRAME_POINTER))?,
+    })
+}

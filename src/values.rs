@@ -1,0 +1,236 @@
+//! The values of one stack, keyed ones and stack locals alike, in the order in which they were set.
+
+use crate::record::{NEAR, Record};
+use hashbrown::HashTable;
+use std::any::{Any, TypeId};
+use std::hash::{BuildHasher, Hash};
+use std::rc::Rc;
+
+/// A value that was taken out, to be dropped when nothing of ours is in use any more.
+pub(crate) enum Taken {
+    /// A keyed value and its key. A `with` further up may still be using the value: then that drops it.
+    Keyed(Rc<dyn Any>, Box<dyn Any>),
+    /// A stack local's value.
+    Local(LocalValue),
+}
+
+impl Taken {
+    /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was taken from.
+    pub(crate) fn drop_now(self, record: &Record) {
+        match self {
+            Self::Keyed(value, key) => {
+                drop(value);
+                drop(key);
+            }
+            // It is out of the table, so nobody finds it; whether somebody still borrows it was asked before (see
+            // `stack::clear`), and a drain at the end of the stack has no borrower left.
+            Self::Local(local) => {
+                let _making = Making::new(record, local.number);
+                // SAFETY: as said above; `destroy` fits the value by construction (`local.rs`).
+                unsafe { (local.destroy)(local.value) }
+            }
+        }
+    }
+}
+
+/// A stack local's value, its type forgotten.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalValue {
+    /// The stack local's number.
+    pub number: usize,
+    pub value: *mut u8,
+    /// Drops and frees the value.
+    pub destroy: unsafe fn(*mut u8),
+}
+
+enum Value {
+    Keyed { hash: u64, key: Box<dyn Any>, value: Rc<dyn Any> },
+    Local(LocalValue),
+}
+
+/// The values of one stack.
+pub(crate) struct Values {
+    /// In the order in which they were set; removed ones leave a gap.
+    in_order: Vec<Option<Value>>,
+    /// Hash of a key → index in `in_order`.
+    by_key: HashTable<usize>,
+    /// The stack locals that are not near, by their number less [`NEAR`].
+    far: Vec<*mut u8>,
+    gaps: usize,
+    /// The stack locals whose values are being made or dropped, further up on this stack.
+    in_making: Vec<usize>,
+}
+
+/// While it lives, a stack local of this record cannot be asked for.
+pub(crate) struct Making<'r> {
+    record: &'r Record,
+    number: usize,
+}
+
+impl<'r> Making<'r> {
+    pub(crate) fn new(record: &'r Record, number: usize) -> Self {
+        let _ = record.change_values(|values| values.in_making.push(number));
+        Self { record, number }
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        let number = self.number;
+        let _ = self.record.change_values(|values| {
+            if let Some(index) = values.in_making.iter().rposition(|&other| other == number) {
+                values.in_making.swap_remove(index);
+            }
+        });
+    }
+}
+
+impl Values {
+    /// Whether the value of this stack local is being made or dropped.
+    pub(crate) fn is_in_making(&self, number: usize) -> bool {
+        self.in_making.contains(&number)
+    }
+
+    pub(crate) const fn new() -> Self {
+        Self { in_order: Vec::new(), by_key: HashTable::new(), far: Vec::new(), gaps: 0, in_making: Vec::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_order.len() == self.gaps
+    }
+
+    /// The value of a key.
+    pub(crate) fn get<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<Rc<dyn Any>> {
+        let index = *self.by_key.find(hash, |&index| key_at(&self.in_order, index) == Some(key))?;
+        match &self.in_order[index] {
+            Some(Value::Keyed { value, .. }) => Some(Rc::clone(value)),
+            _ => None,
+        }
+    }
+
+    /// Sets the value of a key, and gives back the one that it had.
+    pub(crate) fn set<K: Hash + Eq + 'static>(&mut self, hash: u64, key: K, value: Rc<dyn Any>) -> Option<Taken> {
+        let old = self.remove(hash, &key);
+        self.compact();
+        let index = self.in_order.len();
+        self.in_order.push(Some(Value::Keyed { hash, key: Box::new(key), value }));
+        let in_order = &self.in_order;
+        self.by_key.insert_unique(hash, index, |&index| hash_at(in_order, index));
+        old
+    }
+
+    /// Takes out the value of a key.
+    pub(crate) fn remove<K: Hash + Eq + 'static>(&mut self, hash: u64, key: &K) -> Option<Taken> {
+        let in_order = &self.in_order;
+        let found = self.by_key.find_entry(hash, |&index| key_at(in_order, index) == Some(key));
+        let (index, _) = found.ok()?.remove();
+        self.gaps += 1;
+        match self.in_order[index].take() {
+            Some(Value::Keyed { key, value, .. }) => Some(Taken::Keyed(value, key)),
+            _ => unreachable!("the table leads to keyed values only"),
+        }
+    }
+
+    /// Takes out the value that was set last. The caller drops it when the values are no longer borrowed.
+    pub(crate) fn pop(&mut self, record: &Record) -> Option<Taken> {
+        loop {
+            let index = self.in_order.len().checked_sub(1)?;
+            match self.in_order.pop()? {
+                None => self.gaps -= 1,
+                Some(Value::Keyed { hash, key, value }) => {
+                    if let Ok(entry) = self.by_key.find_entry(hash, |&other| other == index) {
+                        entry.remove();
+                    }
+                    return Some(Taken::Keyed(value, key));
+                }
+                Some(Value::Local(local)) => {
+                    self.store_local(record, local.number, std::ptr::null_mut());
+                    return Some(Taken::Local(local));
+                }
+            }
+        }
+    }
+
+    /// Takes out every value that `keep` does not want, last set first.
+    pub(crate) fn take_all(&mut self, record: &Record, keep: impl Fn(&LocalValue) -> bool) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        let mut kept = Vec::new();
+        while let Some(value) = self.pop(record) {
+            match value {
+                Taken::Local(local) if keep(&local) => kept.push(local),
+                other => taken.push(other),
+            }
+        }
+        for local in kept.into_iter().rev() {
+            // Out of reach, but still to be dropped when the stack ends.
+            self.in_order.push(Some(Value::Local(LocalValue { number: 0, ..local })));
+        }
+        taken
+    }
+
+    /// The value of the stack local with this number, or null.
+    pub(crate) fn local(&self, record: &Record, number: usize) -> *mut u8 {
+        if number < NEAR {
+            // SAFETY: just compared.
+            unsafe { record.near(number) }
+        } else {
+            self.far.get(number - NEAR).copied().unwrap_or(std::ptr::null_mut())
+        }
+    }
+
+    /// Adds the value of a stack local that has none.
+    pub(crate) fn add_local(&mut self, record: &Record, local: LocalValue) {
+        self.compact();
+        self.in_order.push(Some(Value::Local(local)));
+        self.store_local(record, local.number, local.value);
+    }
+
+    fn store_local(&mut self, record: &Record, number: usize, value: *mut u8) {
+        if number == 0 {
+            // A value that was put out of reach by `take_all`.
+        } else if number < NEAR {
+            record.set_near(number, value);
+        } else {
+            let index = number - NEAR;
+            if self.far.len() <= index {
+                self.far.resize(index + 1, std::ptr::null_mut());
+            }
+            self.far[index] = value;
+        }
+    }
+
+    /// Closes the gaps once they are most of it, so that setting one key for ever needs no more and more memory.
+    fn compact(&mut self) {
+        if self.gaps < 32 || self.gaps < self.in_order.len() / 2 {
+            return;
+        }
+        self.in_order.retain(Option::is_some);
+        self.gaps = 0;
+        self.by_key.clear();
+        let in_order = &self.in_order;
+        for (index, value) in in_order.iter().enumerate() {
+            if let Some(Value::Keyed { hash, .. }) = value {
+                self.by_key.insert_unique(*hash, index, |&index| hash_at(in_order, index));
+            }
+        }
+    }
+}
+
+fn key_at<K: 'static>(in_order: &[Option<Value>], index: usize) -> Option<&K> {
+    match &in_order[index] {
+        Some(Value::Keyed { key, .. }) => key.downcast_ref(),
+        _ => None,
+    }
+}
+
+fn hash_at(in_order: &[Option<Value>], index: usize) -> u64 {
+    match &in_order[index] {
+        Some(Value::Keyed { hash, .. }) => *hash,
+        _ => 0,
+    }
+}
+
+/// The hash of a key together with its type, so that equal keys of distinct types are apart.
+pub(crate) fn hash_of<K: Hash + 'static>(key: &K) -> u64 {
+    foldhash::fast::FixedState::default().hash_one((TypeId::of::<K>(), key))
+}
