@@ -76,7 +76,7 @@ pub(crate) fn recognise_main(addresses: &[usize]) -> Result<bool, Error> {
     for (index, &address) in addresses.iter().enumerate().rev() {
         if os::main_exit(address, &addresses[index + 1..]) {
             let _lock = Lock::take();
-            trampoline::add(address, Kind::Main, c"__libc_start_call_main")?;
+            trampoline::add(address, Kind::Main, os::MAIN_EXIT)?;
             return Ok(true);
         }
     }

@@ -87,9 +87,8 @@ impl<T: 'static> LocalKey<T> {
     fn slow(&'static self, given: &mut Option<T>) -> Result<*mut T, Error> {
         let record = arm::record()?;
         let number = self.number();
-        let (value, in_making) = record
-            .look(|values| (values.local(record, number), values.is_in_making(number)))
-            .ok_or(Error::Busy)?;
+        let (value, in_making) =
+            record.look(|values| (values.local(record, number), values.is_in_making(number))).ok_or(Error::Busy)?;
         if !value.is_null() {
             return Ok(value.cast());
         }

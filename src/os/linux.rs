@@ -114,6 +114,9 @@ fn probe_context(argument: *mut c_void) {
     }
 }
 
+/// The name of main's exit trampoline, since glibc 2.34.
+pub(crate) const MAIN_EXIT: &CStr = c"__libc_start_call_main";
+
 /// Whether `address` is where `main` returns to, `outer` being the return addresses further out: the code there hands
 /// the result to `exit`, and it is, or was called by, `__libc_start_main`.
 pub(crate) fn main_exit(address: usize, outer: &[usize]) -> bool {

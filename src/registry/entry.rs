@@ -58,12 +58,7 @@ impl<R> Entry<R> {
     pub(crate) fn clear(&self, record: *mut R) {
         if self.record.load(Ordering::Acquire) == record {
             self.proven.store(0, Ordering::Release);
-            let _ = self.record.compare_exchange(
-                record,
-                std::ptr::null_mut(),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
+            let _ = self.record.compare_exchange(record, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 }

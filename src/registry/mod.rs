@@ -10,8 +10,8 @@ mod slab;
 use crate::record::Record;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use entry::Entry;
-pub(crate) use slab::{Links, Slot};
 use slab::Slab;
+pub(crate) use slab::{Links, Slot};
 
 /// Bytes of a page of the map. The processor's may be larger; the map does not care.
 const PAGE: u32 = 12;
@@ -23,11 +23,8 @@ const ROOT: usize = 1 << (ADDRESS - PAGE - LEAF);
 
 static MAP: [AtomicPtr<Entry<Record>>; ROOT] = [const { AtomicPtr::new(std::ptr::null_mut()) }; ROOT];
 
-static RECORDS: Slab<Record> = Slab::from_parts(
-    [const { AtomicPtr::new(std::ptr::null_mut()) }; 26],
-    AtomicU32::new(0),
-    AtomicU64::new(0),
-);
+static RECORDS: Slab<Record> =
+    Slab::from_parts([const { AtomicPtr::new(std::ptr::null_mut()) }; 26], AtomicU32::new(0), AtomicU64::new(0));
 
 /// Memory that the page map's leaves occupy in address space, in bytes; how much of it is resident is the system's word.
 static LEAVES: AtomicU64 = AtomicU64::new(0);
@@ -71,8 +68,7 @@ fn ensure_entry(sp: usize) -> Option<&'static Entry<Record>> {
     if slot.load(Ordering::Acquire).is_null() {
         let size = size_of::<Entry<Record>>() << LEAF;
         let leaf = crate::os::map_zeroes(size)?;
-        let published =
-            slot.compare_exchange(std::ptr::null_mut(), leaf.cast(), Ordering::AcqRel, Ordering::Acquire);
+        let published = slot.compare_exchange(std::ptr::null_mut(), leaf.cast(), Ordering::AcqRel, Ordering::Acquire);
         if published.is_err() {
             // SAFETY: another thread was first; nobody else has seen this mapping.
             unsafe { crate::os::unmap(leaf, size) };
@@ -197,13 +193,13 @@ mod extras {
     pub(super) fn insert(record: &'static Record) {
         let pointer = super::pointer(record);
         let null = std::ptr::null_mut();
-        let free = |place: &&Place| {
-            place.record.compare_exchange(null, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        };
+        let free =
+            |place: &&Place| place.record.compare_exchange(null, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if places().find(free).is_some() {
             return;
         }
-        let place = Box::leak(Box::new(Place { record: AtomicPtr::new(pointer), next: AtomicPtr::new(std::ptr::null_mut()) }));
+        let place =
+            Box::leak(Box::new(Place { record: AtomicPtr::new(pointer), next: AtomicPtr::new(std::ptr::null_mut()) }));
         let mut first = FIRST.load(Ordering::Acquire);
         loop {
             place.next.store(first, Ordering::Relaxed);
@@ -225,12 +221,7 @@ mod extras {
     pub(super) fn remove(record: &'static Record) {
         let pointer = super::pointer(record);
         for place in places() {
-            let _ = place.record.compare_exchange(
-                pointer,
-                std::ptr::null_mut(),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
+            let _ = place.record.compare_exchange(pointer, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 }

@@ -69,10 +69,8 @@ pub(super) fn from_tables(pc: usize) -> Rule {
     }
     // SAFETY: libgcc found a table entry here.
     let Some((section, start)) = (unsafe { section_around(fde) }) else { return Rule::Unsupported };
-    let addresses = BaseAddresses::default()
-        .set_eh_frame(start as u64)
-        .set_text(bases.text as u64)
-        .set_got(bases.data as u64);
+    let addresses =
+        BaseAddresses::default().set_eh_frame(start as u64).set_text(bases.text as u64).set_got(bases.data as u64);
     rule(&section, &addresses, fde as usize - start, pc).unwrap_or(Rule::Unsupported)
 }
 

@@ -1,0 +1,70 @@
+//! macOS: which code its stacks return into. Built and linked, but never run by its authors.
+
+use crate::arch;
+use crate::stack::Kind;
+use std::ffi::{CStr, c_void};
+use std::ops::Range;
+use std::ptr;
+
+/// A word of memory that may not be there any more. Asking the kernel is safe where reading would be a fault.
+pub(crate) fn read_word(address: usize) -> Option<usize> {
+    unsafe extern "C" {
+        static mach_task_self_: u32;
+        fn mach_vm_read_overwrite(task: u32, from: u64, size: u64, to: u64, copied: *mut u64) -> i32;
+    }
+    let (mut word, mut copied) = (0_usize, 0_u64);
+    let size = size_of::<usize>() as u64;
+    // SAFETY: the kernel copies within this task, and checks both sides.
+    let result = unsafe {
+        mach_vm_read_overwrite(mach_task_self_, address as u64, size, (&raw mut word) as u64, &raw mut copied)
+    };
+    (result == 0 && copied == size).then_some(word)
+}
+
+/// The memory of the running thread's stack.
+pub(crate) fn thread_bounds() -> Option<Range<usize>> {
+    // SAFETY: both only ask about the running thread.
+    let (high, size) = unsafe {
+        let me = libc::pthread_self();
+        (libc::pthread_get_stackaddr_np(me) as usize, libc::pthread_get_stacksize_np(me))
+    };
+    Some(high.checked_sub(size)?..high)
+}
+
+unsafe extern "C" {
+    /// `asm/`: stores the address that it returns to.
+    fn exeunt_probe(result: *mut c_void) -> *mut c_void;
+}
+
+/// The address in `_pthread_start` that start routines return to, by starting a thread and asking it.
+pub(crate) fn probe(found: &mut dyn FnMut(usize, Kind, &CStr)) {
+    let _uncancelled = super::Uncancelled::new();
+    let mut address = 0_usize;
+    let mut thread: libc::pthread_t = 0;
+    // SAFETY: the thread only writes `address`, and is joined before that is read.
+    unsafe {
+        let start = std::mem::transmute::<
+            unsafe extern "C" fn(*mut c_void) -> *mut c_void,
+            extern "C" fn(*mut c_void) -> *mut c_void,
+        >(exeunt_probe);
+        if libc::pthread_create(&raw mut thread, ptr::null(), start, (&raw mut address).cast()) == 0 {
+            libc::pthread_join(thread, ptr::null_mut());
+        }
+    }
+    let address = arch::strip(address);
+    if address != 0 {
+        found(address, Kind::Thread, c"_pthread_start");
+    }
+}
+
+/// Whether `address` is where `main` returns to, `outer` being the return addresses further out: dyld's `start` calls
+/// `main` and hands its result to `exit`, and nothing is further out.
+pub(crate) fn main_exit(address: usize, outer: &[usize]) -> bool {
+    // SAFETY: asks only.
+    let main_thread = unsafe { libc::pthread_main_np() } == 1;
+    let named = super::exported_symbol(address - 1).is_some_and(|name| matches!(name.to_bytes(), b"start" | b"_start"));
+    main_thread && named && outer.iter().all(|&outer| outer == 0)
+}
+
+/// The name of main's exit trampoline.
+pub(crate) const MAIN_EXIT: &CStr = c"start";
