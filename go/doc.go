@@ -1,0 +1,2 @@
+// Package exeunt gives any goroutine storage and exit handlers.
+package exeunt

@@ -1,0 +1,4 @@
+package patch
+
+// engine calls the function in AX; it is for assembly alone.
+func engine()

@@ -1,0 +1,33 @@
+//go:build linux && (amd64 || arm64)
+
+// Package patch retargets one direct call in the running program, or says why not.
+//
+// The work is done by the no_std heart of the Rust patch engine, checked in as one small object for each architecture
+// (exeunt_linux_*.syso, see ../../syso): Go's linker takes it without cgo, a C compiler or Rust. It makes its
+// system calls itself, so Go's scheduler sees one short call.
+package patch
+
+// Supported tells whether this system has an engine.
+const Supported = true
+
+// check and retarget run the engine on the goroutine's own stack, by engine (amd64), after room has made it large enough.
+
+func room()
+
+
+//go:noescape
+func check(site, expected, replacement uintptr) int32
+
+//go:noescape
+func retarget(site, expected, replacement uintptr) int32
+
+// Check says what stands in the way of retargeting the call at site from expected to replacement. It changes nothing.
+func Check(site, expected, replacement uintptr) error {
+	return refusal(check(site, expected, replacement))
+}
+
+// Retarget changes the call at site, which calls expected, to call replacement. On an error it still calls expected, unless the
+// error is [NotRestored]. One call at a time: the engine has no lock.
+func Retarget(site, expected, replacement uintptr) error {
+	return refusal(retarget(site, expected, replacement))
+}

@@ -1,0 +1,47 @@
+package patch
+
+import (
+	"fmt"
+	"syscall"
+)
+
+// Refusal is why the engine changed nothing: a reason in the low 8 bits, the error number of a refused system call above.
+// The numbers are those of Reason in patch/src/heart/mod.rs.
+type Refusal int32
+
+// NotRestored is the one reason after which the program is not as it was.
+const NotRestored = 10
+
+var reasons = [...]string{
+	1:           "there is no direct call at this address",
+	2:           "the call leads elsewhere by now",
+	3:           "the replacement is further away than a call can reach",
+	4:           "no single store can change it",
+	5:           "the code is not in memory that is mapped readable and executable",
+	6:           "the kernel's list of mappings could not be read",
+	7:           "writing to the code's page was refused",
+	8:           "membarrier was refused, so other processors could not be made to see new code",
+	9:           "the code changed while it was looked at: somebody else patches here",
+	NotRestored: "the page's protection could not be restored",
+}
+
+func refusal(code int32) error {
+	if code == 0 {
+		return nil
+	}
+	return Refusal(code)
+}
+
+// Reason is the number without the system's error number.
+func (r Refusal) Reason() int { return int(r & 0xff) }
+
+func (r Refusal) Error() string {
+	text := fmt.Sprintf("the patch engine gave reason %d", r.Reason())
+	if n := r.Reason(); n > 0 && n < len(reasons) {
+		text = reasons[n]
+	}
+	if errno := syscall.Errno(r >> 8); errno != 0 {
+		text += ": " + errno.Error()
+	}
+	return text
+}

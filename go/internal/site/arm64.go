@@ -1,0 +1,33 @@
+package site
+
+import "encoding/binary"
+
+// arm64 reads A64 machine code. An address is taken by two instructions: `adrp` of its page, then `add` of the rest.
+type arm64 struct{}
+
+func (arm64) next(code []byte, at uintptr) (instruction, bool) {
+	if len(code) < 4 || at%4 != 0 {
+		return instruction{}, false
+	}
+	word := binary.LittleEndian.Uint32(code)
+	found := instruction{at: at, code: code[:4]}
+	switch {
+	case word>>26 == 0b100101: // bl
+		found.kind, found.target = Call, branch(word, at)
+	case word>>26 == 0b000101: // b
+		found.kind, found.target = Jump, branch(word, at)
+	case word&0x9f000000 == 0x90000000 && len(code) >= 8: // adrp
+		add := binary.LittleEndian.Uint32(code[4:])
+		if add&0xffc00000 == 0x91000000 && add>>5&31 == word&31 { // add of an unshifted immediate to that register
+			pages := int64(int32(word<<8)>>13)&^3 | int64(word>>29&3)
+			page := at&^0xfff + uintptr(pages<<12)
+			found.kind, found.target = Address, page+uintptr(add>>10&0xfff)
+		}
+	}
+	return found, true
+}
+
+func branch(word uint32, at uintptr) uintptr {
+	// imm26 counts instructions and is signed: its top bit to bit 31, and back with 2 bits less.
+	return at + uintptr(int32(word<<6)>>4)
+}

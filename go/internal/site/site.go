@@ -1,0 +1,151 @@
+// Package site reads the machine code of functions that are running now, and finds the calls in them.
+//
+// A call is found by decoding from the function's first instruction on, never by searching for bytes, and both ends are
+// named by the runtime's own function table: that the code at an address looks like a call is not believed alone.
+package site
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// Kind is what an instruction refers to its target for.
+type Kind uint8
+
+// The kinds. An Address is one that is computed, to be called or stored later.
+const (
+	Call Kind = iota + 1
+	Jump
+	Address
+)
+
+// A Ref is an instruction of a function that leads to, or computes, the first address of a function.
+type Ref struct {
+	Kind   Kind
+	At     uintptr // the instruction
+	Target uintptr
+	Name   string // the target's, from the function table
+	prefix []instruction
+}
+
+// An Image is a program that can be read. Tests make small ones by hand.
+type Image struct {
+	Arch string // GOARCH
+	// Func names the function that contains pc, and gives its first address; "" if there is none.
+	Func func(pc uintptr) (name string, entry uintptr)
+	// Bytes reads up to n bytes of code.
+	Bytes func(at uintptr, n int) []byte
+}
+
+type instruction struct {
+	at, target uintptr
+	code       []byte
+	kind       Kind
+}
+
+type decoder interface {
+	next(code []byte, at uintptr) (instruction, bool)
+}
+
+// Functions larger than this are not ours to look at: the largest, runtime.main of an unoptimised build, has 2 KiB.
+const maxFunction = 64 << 10
+
+// Refs lists what the function at entry calls, jumps to or takes the address of, where that is a function's first address.
+func (im Image) Refs(entry uintptr) ([]Ref, error) {
+	name, start := im.Func(entry)
+	if name == "" || start != entry {
+		return nil, fmt.Errorf("no function begins at %#x", entry)
+	}
+	var arch decoder
+	switch im.Arch {
+	case "amd64":
+		arch = amd64{}
+	case "arm64":
+		arch = arm64{}
+	default:
+		return nil, fmt.Errorf("the machine code of %s cannot be read", im.Arch)
+	}
+	var refs []Ref
+	var before []instruction
+	for at := entry; at < entry+maxFunction; {
+		if _, in := im.Func(at); in != entry {
+			return refs, nil
+		}
+		code := im.Bytes(at, 16)
+		found, ok := arch.next(code, at)
+		if !ok {
+			return nil, fmt.Errorf("%s+%#x: %x is no instruction that is known here", name, at-entry, code)
+		}
+		if found.kind != 0 && found.target != entry {
+			if target, begins := im.Func(found.target); target != "" && begins == found.target {
+				refs = append(refs, Ref{found.kind, at, found.target, target, before[max(0, len(before)-context):]})
+			}
+		}
+		before = append(before, found)
+		at += uintptr(len(found.code))
+	}
+	return nil, fmt.Errorf("%s is longer than %d bytes", name, maxFunction)
+}
+
+// How many instructions before a reference are kept for [Ref.Prefix].
+const context = 6
+
+// Find returns the references of one kind from the function at entry to functions with one of these names. If there is none, the error
+// says what is there instead.
+func (im Image) Find(kind Kind, entry uintptr, names ...string) ([]Ref, error) {
+	refs, err := im.Refs(entry)
+	if err != nil {
+		return nil, err
+	}
+	var found []Ref
+	others := map[string]bool{}
+	for _, ref := range refs {
+		if ref.Kind != kind {
+			continue
+		}
+		matches := false
+		for _, name := range names {
+			matches = matches || ref.Name == name
+		}
+		if matches {
+			found = append(found, ref)
+		} else {
+			others[ref.Name] = true
+		}
+	}
+	if len(found) > 0 {
+		return found, nil
+	}
+	in, _ := im.Func(entry)
+	verb := "calls"
+	if kind == Address {
+		verb = "takes the address of"
+	}
+	return nil, fmt.Errorf("%s %s %s, but not %s", in, verb, list(others), strings.Join(names, " or "))
+}
+
+// One is Find where exactly one reference may be.
+func (im Image) One(kind Kind, entry uintptr, names ...string) (Ref, error) {
+	found, err := im.Find(kind, entry, names...)
+	if err != nil {
+		return Ref{}, err
+	}
+	if len(found) != 1 {
+		in, _ := im.Func(entry)
+		return Ref{}, fmt.Errorf("%s refers to %s in %d places, where one is known", in, found[0].Name, len(found))
+	}
+	return found[0], nil
+}
+
+func list(names map[string]bool) string {
+	if len(names) == 0 {
+		return "nothing"
+	}
+	all := make([]string, 0, len(names))
+	for name := range names {
+		all = append(all, name)
+	}
+	sort.Strings(all)
+	return strings.Join(all, ", ")
+}

@@ -1,0 +1,186 @@
+package exeunt
+
+import (
+	"io"
+	"sync/atomic"
+	"unsafe"
+)
+
+// A slot holds one local's value. Its shape depends on the local's kind, see local.go.
+type slot struct {
+	pointer unsafe.Pointer // nil: nothing is set
+	word    uint64
+}
+
+const (
+	inlineSlots = 8 // locals that need no allocation of their own in a record
+	recordSize  = 256
+)
+
+// A record is what one goroutine that uses this package has: everything in it but owner is touched by that goroutine alone.
+type record struct {
+	owner    atomic.Uintptr // the goroutine's descriptor (g), 0 while the record is free
+	id       int64          // 0 until asked for
+	index    uint32         // in the table; 0 if the record is in the map instead
+	closes   bool           // some value set here may have to be closed
+	entered  bool           // context is set
+	slots    [inlineSlots]slot
+	more     []slot
+	handlers []func()
+	context  any
+	// then ends the goroutine in its own way after a drain, where that way isn't runtime.Goexit's: see runTop.
+	then func()
+	_    [recordSize - 224]byte
+}
+
+// The assembly computes a record's address from its index: both arrays are empty only if the size is exactly recordSize.
+var (
+	_ [recordSize - unsafe.Sizeof(record{})]byte
+	_ [unsafe.Sizeof(record{}) - recordSize]byte
+)
+
+// end drains a goroutine that is about to end, and gives its record back.
+func (r *record) end(then func()) {
+	r.then = then
+	r.drain()
+	r.release()
+}
+
+// Values whose Close sets values again, and handlers that such a Close registers, are taken care of in further rounds.
+const maxRounds = 100
+
+func (r *record) drain() {
+	for round := 0; round < maxRounds; round++ {
+		for len(r.handlers) > 0 {
+			r.runTop()
+		}
+		r.closeValues()
+		if len(r.handlers) == 0 && !r.closes {
+			return
+		}
+	}
+	report("exeunt: values and handlers were still being added after 100 rounds of closing and running them; what is left is dropped", nil)
+}
+
+// runTop runs the handler registered last.
+func (r *record) runTop() {
+	last := len(r.handlers) - 1
+	handler := r.handlers[last]
+	r.handlers[last] = nil
+	r.handlers = r.handlers[:last]
+	r.run(handler)
+}
+
+// run calls a handler or a Close, and survives whatever it does.
+func (r *record) run(f func()) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if value := recover(); value != nil {
+			reportPanic(value)
+			return
+		}
+		// f called runtime.Goexit. Where the goroutine was ending by return or by Goexit itself, that leads to the redirected call again,
+		// which runs what is left. The other ends (of main, of the process, of a coroutine) would be lost, so they happen here.
+		if then := r.then; then != nil {
+			r.drain()
+			r.release()
+			then()
+		}
+	}()
+	f()
+	returned = true
+}
+
+// closeValues closes what can be closed, the local created last first, and forgets all values. A Close may use storage: it finds the values
+// that are not closed yet, and what it sets is closed by another round.
+func (r *record) closeValues() {
+	if r.closes {
+		r.closes = false
+		all := *closers.Load()
+		for i := inlineSlots + len(r.more) - 1; i >= 0; i-- {
+			s := r.slot(i)
+			if s == nil || s.pointer == nil || i >= len(all) || all[i] == nil {
+				continue
+			}
+			c := all[i](s)
+			*s = slot{}
+			if c != nil {
+				r.run(func() { closeAndReport(c) })
+			}
+		}
+		if r.closes {
+			return
+		}
+	}
+	r.slots = [inlineSlots]slot{}
+	r.more = nil
+}
+
+// slot is where the local with this index has its value, or nil if there is no room for it yet.
+func (r *record) slot(index int) *slot {
+	if index < inlineSlots {
+		return &r.slots[index]
+	}
+	if index -= inlineSlots; index < len(r.more) {
+		return &r.more[index]
+	}
+	return nil
+}
+
+// slotToSet makes room.
+func (r *record) slotToSet(index int) *slot {
+	if s := r.slot(index); s != nil {
+		return s
+	}
+	more := make([]slot, index-inlineSlots+1)
+	copy(more, r.more)
+	r.more = more
+	return r.slot(index)
+}
+
+// unload forgets everything without running the handlers.
+func (r *record) unload() {
+	clear(r.handlers)
+	r.handlers = r.handlers[:0]
+	for round := 0; round < maxRounds; round++ {
+		r.closeValues()
+		if !r.closes {
+			break
+		}
+	}
+	r.release()
+}
+
+// Handlers kept room for in a free record.
+const maxKeptHandlers = 8
+
+// release gives the record back: from here on the goroutine has none.
+func (r *record) release() {
+	unmark()
+	clear(r.handlers)
+	if cap(r.handlers) > maxKeptHandlers {
+		r.handlers = nil
+	}
+	r.handlers = r.handlers[:0]
+	r.slots = [inlineSlots]slot{}
+	r.more = nil
+	r.id, r.closes, r.entered = 0, false, false
+	r.context, r.then = nil, nil
+	free(r)
+}
+
+// closers has, for each local, how to get what is to be closed out of its slot; nil where T can't be an io.Closer.
+var closers atomic.Pointer[[]func(*slot) io.Closer]
+
+// Unique numbers for ID.
+var lastID atomic.Int64
+
+func (r *record) identity() int64 {
+	if r.id == 0 {
+		r.id = lastID.Add(1)
+	}
+	return r.id
+}

@@ -1,0 +1,133 @@
+//go:build linux
+
+#include "textflag.h"
+#include "funcdata.h"
+
+// What the redirected calls lead to. Each function stands exactly where the original callee would: the return address in the link register is
+// the runtime's own, so growing the stack, garbage collection and tracebacks find frames they know.
+//
+// A goroutine that never used the package pays for ARMED and a branch. Compiled code calls some of these by ABIInternal: arguments are in R0, R1,
+// R2, and the callee may spill them to its caller's frame, from 8(RSP) on.
+
+// ARMED branches to yes if the running goroutine may have a record: by its check word (see stack_linux.go; what it lets through is looked
+// at more closely in Go), or because some goroutine has its record in the map. It keeps R0.
+#define ARMED(yes)			\
+	MOVD	8(g), R9		\
+	LDP	-16(R9), (R10, R11)	\
+	MOVD	·secret(SB), R12	\
+	EOR	g, R12, R12		\
+	EOR	R11, R12, R12		\
+	CMP	R10, R12		\
+	BEQ	yes			\
+	MOVWU	·mapped(SB), R12	\
+	CBNZ	R12, yes
+
+// runtime.goexit, into which a goroutine's entry function returns: bl runtime.goexit1.
+TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
+	ARMED(drain)
+	MOVD	·nextByReturn(SB), R9
+	JMP	(R9)
+drain:
+	JMP	·drainEndByReturn(SB)
+
+TEXT ·drainEndByReturn(SB), 0, $8-0
+	NO_LOCAL_POINTERS
+	CALL	·goroutineEnds(SB)
+	MOVD	·nextByReturn(SB), R9
+	CALL	(R9)
+	UNDEF
+
+// runtime.Goexit, after the deferred functions: bl runtime.goexit1.
+TEXT ·endByGoexit(SB), NOSPLIT|NOFRAME, $0-0
+	ARMED(drain)
+	MOVD	·nextByGoexit(SB), R9
+	JMP	(R9)
+drain:
+	JMP	·drainEndByGoexit(SB)
+
+TEXT ·drainEndByGoexit(SB), 0, $8-0
+	NO_LOCAL_POINTERS
+	CALL	·goroutineEnds(SB)
+	MOVD	·nextByGoexit(SB), R9
+	CALL	(R9)
+	UNDEF
+
+// runtime.main and os.runtime_beforeExit: bl exithook.Run or runtime.runExitHooks, with the exit code in R0.
+TEXT ·endOfProcess(SB), NOSPLIT|NOFRAME, $0-0
+	ARMED(drain)
+	MOVD	·nextOfProcess(SB), R9
+	JMP	(R9)
+drain:
+	JMP	·drainEndOfProcess(SB)
+
+// NOSPLIT: a prologue that grows the stack would lose R0.
+TEXT ·drainEndOfProcess(SB), NOSPLIT, $24-0
+	NO_LOCAL_POINTERS
+	MOVD	R0, 16(RSP)
+	MOVD	R0, 8(RSP)
+	CALL	·processEnds(SB)
+	MOVD	16(RSP), R0
+	MOVD	·nextOfProcess(SB), R9
+	CALL	(R9)
+	RET
+
+// runtime.corostart's deferred call: bl runtime.coroexit(c), or runtime.mcall(coroswitch_m) where coroexit was inlined. The argument in R0
+// is reachable elsewhere (c by the frame of corostart, the function from read-only data), so the frame may hide it.
+TEXT ·endOfCoroutine(SB), NOSPLIT|NOFRAME, $0-0
+	ARMED(drain)
+	MOVD	·nextOfCoroutine(SB), R9
+	JMP	(R9)
+drain:
+	JMP	·drainEndOfCoroutine(SB)
+
+TEXT ·drainEndOfCoroutine(SB), NOSPLIT, $24-0
+	NO_LOCAL_POINTERS
+	MOVD	g, 8(RSP)
+	MOVD	R0, 16(RSP)
+	CALL	·coroutineEnds(SB) // does not return
+	UNDEF
+
+// func leaveCoroutine(argument uintptr)
+TEXT ·leaveCoroutine(SB), NOSPLIT, $24-8
+	NO_LOCAL_POINTERS
+	MOVD	argument+0(FP), R0
+	MOVD	·nextOfCoroutine(SB), R9
+	CALL	(R9)
+	UNDEF
+
+// runtime.cgocallbackg: bl runtime.cgocallbackg1(fn, frame, ctxt). What there is to do comes after it. The frame has room for the three
+// arguments, which the callee may spill; it describes them itself when the stack is copied.
+TEXT ·endOfCallback(SB), NOSPLIT, $40-0
+	NO_LOCAL_POINTERS
+	MOVD	·nextOfCallback(SB), R9
+	CALL	(R9)
+	ARMED(drain)
+	RET
+drain:
+	CALL	·callbackEnds(SB)
+	RET
+
+// func entryPoints() (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback, probe uintptr)
+TEXT ·entryPoints(SB), NOSPLIT, $0-48
+	MOVD	$·endByReturn(SB), R0
+	MOVD	R0, byReturn+0(FP)
+	MOVD	$·endByGoexit(SB), R0
+	MOVD	R0, byGoexit+8(FP)
+	MOVD	$·endOfProcess(SB), R0
+	MOVD	R0, ofProcess+16(FP)
+	MOVD	$·endOfCoroutine(SB), R0
+	MOVD	R0, ofCoroutine+24(FP)
+	MOVD	$·endOfCallback(SB), R0
+	MOVD	R0, ofCallback+32(FP)
+	MOVD	$·probeEntry(SB), R0
+	MOVD	R0, probe+40(FP)
+	RET
+
+// The entry function of a goroutine: notes where its stack begins, then goes on in Go as if it weren't there.
+TEXT ·probeEntry(SB), NOSPLIT|NOFRAME, $0-0
+	MOVD	RSP, R0
+	MOVD	R0, ·probeStackPointer(SB)
+	MOVD	LR, ·probeReturnAddress(SB)
+	MOVD	8(g), R1
+	MOVD	R1, ·probeStackTop(SB)
+	JMP	·probeBody(SB)

@@ -1,0 +1,286 @@
+//go:build linux && (amd64 || arm64)
+
+package exeunt
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"runtime"
+	"strings"
+	"unsafe"
+
+	"exeunt.invalid/exeunt/internal/patch"
+	"exeunt.invalid/exeunt/internal/site"
+)
+
+// A call that is to be redirected.
+type redirection struct {
+	in           string // the function that makes it
+	at           uintptr
+	target, code uintptr // where it leads, and shall lead
+}
+
+// Names in the runtime, Go 1.22 to 1.27.
+var (
+	exitHooks = []string{"internal/runtime/exithook.Run", "runtime.runExitHooks"}
+	// os.Exit calls it by this name; the runtime's own is runtime.os_beforeExit.
+	beforeExit = []string{"os.runtime_beforeExit", "runtime.os_beforeExit"}
+)
+
+// The offsets in g that coroutineEnds has to save; both 0 where runtime.coroexit isn't inlined, or there are no coroutines.
+var coroFields site.Fields
+
+var image = site.Image{
+	Arch: runtime.GOARCH,
+	Func: func(pc uintptr) (string, uintptr) {
+		f := runtime.FuncForPC(pc)
+		if f == nil {
+			return "", 0
+		}
+		return f.Name(), f.Entry()
+	},
+	Bytes: func(at uintptr, n int) []byte {
+		// Never past the page: the next one may be unmapped.
+		if left := 0x1000 - int(at&0xfff); n > left {
+			if f := runtime.FuncForPC(at + uintptr(left)); f == nil {
+				n = left
+			}
+		}
+		return unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), n)
+	},
+}
+
+// install finds every call, checks every call, and only then changes the first; if one cannot be changed after all, those before it are
+// changed back.
+func install() error {
+	found, err := locate()
+	if err != nil {
+		return err
+	}
+	for _, r := range found {
+		if err := patch.Check(r.at, r.target, r.code); err != nil {
+			return fmt.Errorf("%s+%#x: %w", r.in, r.at-entryOf(r.at), err)
+		}
+	}
+	for i, r := range found {
+		err := patch.Retarget(r.at, r.target, r.code)
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("%s+%#x: %w", r.in, r.at-entryOf(r.at), err)
+		for i--; i >= 0; i-- {
+			undone := found[i]
+			if back := patch.Retarget(undone.at, undone.code, undone.target); back != nil {
+				err = errors.Join(err, fmt.Errorf("%s stays redirected, without effect: %w", undone.in, back))
+			}
+		}
+		return err
+	}
+	return nil
+}
+
+func entryOf(pc uintptr) uintptr {
+	_, entry := image.Func(pc)
+	return entry
+}
+
+// locate finds the calls by which goroutines end, and notes where they lead.
+func locate() ([]redirection, error) {
+	seen, err := probe()
+	if err != nil {
+		return nil, err
+	}
+	byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback, _ := entryPoints()
+	var found []redirection
+	add := func(in uintptr, call site.Ref, code uintptr, next *uintptr) error {
+		name, _ := image.Func(in)
+		if *next != 0 && *next != call.Target {
+			return fmt.Errorf("%s calls %s at %#x, other calls lead to %#x", name, call.Name, call.Target, *next)
+		}
+		*next = call.Target
+		found = append(found, redirection{name, call.At, call.Target, code})
+		return nil
+	}
+	one := func(in, code uintptr, next *uintptr, names ...string) error {
+		call, err := image.One(site.Call, in, names...)
+		if err != nil {
+			return err
+		}
+		return add(in, call, code, next)
+	}
+
+	// Every way out of a goroutine: return, Goexit, ...
+	if err := one(seen.goexit, byReturn, &nextByReturn, "runtime.goexit1"); err != nil {
+		return nil, err
+	}
+	if err := one(reflect.ValueOf(runtime.Goexit).Pointer(), byGoexit, &nextByGoexit, "runtime.goexit1"); err != nil {
+		return nil, err
+	}
+	// ... out of main and os.Exit (builds with the race detector have two calls in runtime.main), ...
+	before, err := image.One(site.Call, reflect.ValueOf(os.Exit).Pointer(), beforeExit...)
+	if err != nil {
+		return nil, err
+	}
+	for _, in := range []uintptr{mainEntry, before.Target} {
+		calls, err := image.Find(site.Call, in, exitHooks...)
+		if err != nil {
+			return nil, err
+		}
+		for _, call := range calls {
+			if err := add(in, call, ofProcess, &nextOfProcess); err != nil {
+				return nil, err
+			}
+		}
+	}
+	// ... out of a coroutine (iter.Pull), ...
+	if seen.corostart != 0 {
+		in, call, err := coroutineExit(seen.corostart)
+		if err != nil {
+			return nil, err
+		}
+		if err := add(in, call, ofCoroutine, &nextOfCoroutine); err != nil {
+			return nil, err
+		}
+	}
+	// ... and out of a callback from C.
+	if runtime.NumCgoCall() > 0 {
+		in, err := cgocallbackg(seen.goexit)
+		if err != nil {
+			return nil, err
+		}
+		if err := one(in, ofCallback, &nextOfCallback, "runtime.cgocallbackg1"); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// coroutineExit finds the call that ends a coroutine's goroutine. runtime.corostart defers coroexit since Go 1.23, by a function of its own;
+// optimised builds inline coroexit there.
+func coroutineExit(corostart uintptr) (in uintptr, call site.Ref, err error) {
+	in = corostart
+	refs, err := image.Refs(corostart)
+	if err != nil {
+		return 0, call, err
+	}
+	for _, ref := range refs {
+		if ref.Kind == site.Address && strings.HasPrefix(ref.Name, "runtime.corostart.deferwrap") {
+			in = ref.Target
+		}
+	}
+	call, err = image.One(site.Call, in, "runtime.coroexit", "runtime.mcall")
+	if err != nil {
+		return 0, call, err
+	}
+	if call.Name == "runtime.mcall" {
+		coroFields, err = image.CoroExit(call)
+	}
+	return in, call, err
+}
+
+// cgocallbackg finds that function of the runtime. No frame of it need be on any stack now, but runtime.cgocallback is assembly from the same
+// file as runtime.goexit, so it is near; and it takes the other's address.
+func cgocallbackg(goexit uintptr) (uintptr, error) {
+	const step, reach = 16, 64 << 10
+	callback := uintptr(0)
+	for distance := uintptr(0); distance < reach && callback == 0; distance += step {
+		for _, pc := range []uintptr{goexit - distance, goexit + distance} {
+			if name, entry := image.Func(pc); name == "runtime.cgocallback" {
+				callback = entry
+			}
+		}
+	}
+	if callback == 0 {
+		return 0, fmt.Errorf("the program uses cgo, but there is no runtime.cgocallback within %d bytes of runtime.goexit", reach)
+	}
+	ref, err := image.One(site.Address, callback, "runtime.cgocallbackg")
+	if err != nil {
+		return 0, err
+	}
+	// The address may be that of a wrapper for assembly, of the same name.
+	if calls, err := image.Refs(ref.Target); err == nil {
+		for _, call := range calls {
+			if call.Kind != site.Address && call.Name == "runtime.cgocallbackg" {
+				return call.Target, nil
+			}
+		}
+	}
+	return ref.Target, nil
+}
+
+// What a new goroutine sees of itself.
+type sight struct {
+	goexit, corostart uintptr
+	err               error
+}
+
+var sights chan sight
+
+// probe starts a goroutine whose entry function is assembly: it notes where a new stack begins. What follows is Go.
+func probe() (sight, error) {
+	_, _, _, _, _, entry := entryPoints()
+	sights = make(chan sight, 1)
+	code := &entry
+	run := *(*func())(unsafe.Pointer(&code)) // a function value: the address of a word that holds the code's address
+	go run()
+	seen := <-sights
+	if seen.err != nil {
+		return seen, seen.err
+	}
+	if mainEntry == 0 {
+		return seen, fmt.Errorf("this package was initialised by %s and not by runtime.main: is it in a plugin?", initialisedBy)
+	}
+	// The return address must be the one the runtime recognises, and the words used here must be above everything that the entry
+	// function and runtime.goexit may touch. If they aren't, the map serves.
+	pushed := uintptr(0)
+	if runtime.GOARCH == "amd64" {
+		pushed = 8 // the return address
+	}
+	quantum := uintptr(1)
+	if runtime.GOARCH == "arm64" {
+		quantum = 4
+	}
+	if probeReturnAddress != seen.goexit+quantum {
+		return seen, fmt.Errorf("goroutines return to %#x, and not to runtime.goexit+%d", probeReturnAddress, quantum)
+	}
+	if room := probeStackTop - (probeStackPointer + pushed); room < 32 || room > 128 || forceMap {
+		useMap = true
+	}
+	return seen, nil
+}
+
+// forceMap lets a test use the map where the spare words would serve.
+var forceMap bool
+
+func probeBody() {
+	var seen sight
+	pcs := make([]uintptr, 64)
+	n := runtime.Callers(0, pcs)
+	name, entry := image.Func(pcs[n-1])
+	if name != "runtime.goexit" {
+		seen.err = fmt.Errorf("the outermost function of a goroutine is %q, and not runtime.goexit", name)
+	} else if seen.goexit = entry; true {
+		seen.corostart, seen.err = corostart()
+	}
+	sights <- seen
+}
+
+// runtime.main is found while it initialises packages.
+var mainEntry, initialisedBy = func() (entry uintptr, outermost string) {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
+	for {
+		frame, more := frames.Next()
+		if frame.Function == "runtime.main" {
+			entry = frame.Entry
+		}
+		if frame.Function != "runtime.goexit" {
+			outermost = frame.Function
+		}
+		if !more {
+			return entry, outermost
+		}
+	}
+}()

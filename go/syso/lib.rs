@@ -1,0 +1,64 @@
+//! The two functions that the Go module calls: check, and retarget, one direct call.
+//!
+//! Compiled alone for each processor into `../internal/patch/*.syso` (see `build`), where Go's linker finds it. No symbol from
+//! outside, no static, no allocation, no panic: Go's assembly calls it on a goroutine's stack, which has the room that
+//! `internal/patch` reserves and not a byte more.
+#![no_std]
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(clippy::undocumented_unsafe_blocks)]
+
+#[allow(dead_code)] // The library uses rooms of the heart that Go has no use for.
+#[path = "../../patch/src/heart/mod.rs"]
+pub mod heart;
+
+#[cfg(target_arch = "x86_64")]
+mod straddle;
+
+use heart::{Fallback, Reason, Refusal};
+
+/// What would be found by [`exeunt_go_retarget`], without a change: 0, or the reason in the low 8 bits and an error number above.
+///
+/// # Safety
+///
+/// Whatever is mapped at `site` stays mapped during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn exeunt_go_check(site: usize, expected: usize, new: usize) -> i32 {
+    // SAFETY: protection 0: looked up, so `site` may be any address; it stays mapped by the caller's promise.
+    match unsafe { heart::check(site, expected, new, 0) } {
+        Ok(_) => 0,
+        // `retarget` has a way around this one.
+        Err(refusal) if refusal.reason == Reason::Straddles => 0,
+        Err(refusal) => refusal.code(),
+    }
+}
+
+/// Retargets the call at `site` from `expected` to `new`: 0, or what was found, as in [`exeunt_go_check`]. Undo it by exchanging the two.
+///
+/// # Safety
+///
+/// `site` is the first byte of an instruction in code that stays mapped, `new` may be called wherever `expected` may, and no
+/// other call of this function runs in the process.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn exeunt_go_retarget(site: usize, expected: usize, new: usize) -> i32 {
+    // SAFETY: as in `exeunt_go_check`.
+    let outcome = match unsafe { heart::check(site, expected, new, 0) } {
+        // SAFETY: checked a moment ago; the rest is the caller's promise.
+        Ok(found) => unsafe { heart::write(found.store, found.protection, Fallback::ProcMem) },
+        // SAFETY: `check` refuses for this reason only after it found the expected call and that it reaches `new`.
+        #[cfg(target_arch = "x86_64")]
+        Err(refusal) if refusal.reason == Reason::Straddles => unsafe {
+            straddle::retarget(site, new)
+        },
+        Err(refusal) => Err(refusal),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(refusal) => Refusal::code(refusal),
+    }
+}
+
+/// Required of a crate without `std`, and never linked: `build` refuses an object that can panic, by its undefined symbols.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

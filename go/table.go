@@ -1,0 +1,238 @@
+package exeunt
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// Records live in chunks; a record's index names its chunk (upper bits) and its place in it. The index, never a pointer, is
+// what the spare words of a goroutine's stack hold: the garbage collector doesn't look there.
+//
+//	spare words ──index──> chunks[index / 256] ──> chunk.records[index % 256]
+//
+// A chunk in which no record is in use is given back to the garbage collector, so memory follows the number of goroutines
+// that use the package at the moment. Beyond maxChunks (two million goroutines at once) records go into a map.
+const (
+	chunkRecords = 256
+	maxChunks    = 1 << 13
+)
+
+type chunk struct {
+	records [chunkRecords]record // first: the assembly adds index % 256 * recordSize
+	home    *shard
+	number  uint32
+	used    int
+	first   int16 // of the free records, -1 if there is none
+	next    [chunkRecords]int16
+	listed  bool // in home's list of chunks with room
+}
+
+var (
+	// chunks is read by the assembly without a lock. An entry changes only when no goroutine owns a record in its chunk; who follows a
+	// stale index finds nil, or a record of another owner.
+	chunks [maxChunks]atomic.Pointer[chunk]
+
+	numbers struct {
+		sync.Mutex
+		free []uint32
+		next uint32
+	}
+)
+
+// Chunks are divided among shards, so that goroutines beginning or ending on different processors rarely meet at a lock. Nobody
+// takes one to read or set a value.
+type shard struct {
+	sync.Mutex
+	room []*chunk // chunks with a free record
+	idle int      // of these, how many have no record in use
+	_    [64]byte
+}
+
+// Powers of two, so that a mask picks one.
+var shards = func() []shard {
+	n := 1
+	for n < runtime.GOMAXPROCS(0)*2 && n < 64 {
+		n *= 2
+	}
+	return make([]shard, n)
+}()
+
+// arm gives the running goroutine, which has none, a record.
+func arm() *record {
+	if err := Install(); err != nil {
+		panic(err)
+	}
+	g := getg()
+	if !useMap {
+		if r := allocate(g); r != nil {
+			r.owner.Store(g)
+			mark(uint64(r.index))
+			return r
+		}
+	}
+	r := new(record)
+	r.owner.Store(g)
+	others.add(g, r)
+	return r
+}
+
+func allocate(g uintptr) *record {
+	// Descriptors are some 400 bytes apart; the multiplication spreads that over the upper half.
+	home := &shards[uint64(g)*0x9e3779b97f4a7c15>>32&uint64(len(shards)-1)]
+	home.Lock()
+	defer home.Unlock()
+	if len(home.room) == 0 {
+		c := newChunk(home)
+		if c == nil {
+			return nil
+		}
+		home.room = append(home.room, c)
+		home.idle++
+	}
+	c := home.room[len(home.room)-1]
+	if c.used == 0 {
+		home.idle--
+	}
+	c.used++
+	place := c.first
+	c.first = c.next[place]
+	if c.first < 0 {
+		home.room = home.room[:len(home.room)-1]
+		c.listed = false
+	}
+	return &c.records[place]
+}
+
+func newChunk(home *shard) *chunk {
+	numbers.Lock()
+	defer numbers.Unlock()
+	var number uint32
+	if last := len(numbers.free) - 1; last >= 0 {
+		number = numbers.free[last]
+		numbers.free = numbers.free[:last]
+	} else if numbers.next < maxChunks {
+		number = numbers.next
+		numbers.next++
+	} else {
+		return nil
+	}
+	c := &chunk{home: home, number: number, listed: true}
+	for i := range c.next {
+		c.next[i] = int16(i) + 1
+		c.records[i].index = number*chunkRecords + uint32(i)
+	}
+	c.next[chunkRecords-1] = -1
+	if number == 0 {
+		c.first = 1 // index 0 means "none"
+		c.used++    // and this chunk stays
+	}
+	chunks[number].Store(c)
+	return c
+}
+
+// free takes back a record whose goroutine has forgotten it.
+func free(r *record) {
+	g := r.owner.Swap(0)
+	if r.index == 0 {
+		others.remove(g)
+		return
+	}
+	c := chunks[r.index/chunkRecords].Load()
+	home := c.home
+	home.Lock()
+	defer home.Unlock()
+	place := int16(r.index % chunkRecords)
+	c.next[place] = c.first
+	c.first = place
+	c.used--
+	if !c.listed {
+		c.listed = true
+		home.room = append(home.room, c)
+	}
+	if c.used > 0 {
+		return
+	}
+	if home.idle == 0 {
+		home.idle = 1 // one is kept for the next goroutine
+		return
+	}
+	for i, listed := range home.room {
+		if listed == c {
+			home.room = append(home.room[:i], home.room[i+1:]...)
+			break
+		}
+	}
+	chunks[c.number].Store(nil)
+	numbers.Lock()
+	numbers.free = append(numbers.free, c.number)
+	numbers.Unlock()
+}
+
+// others is the plain fallback: records found by a map from the goroutine's descriptor. It serves where the spare words could not be
+// verified (useMap), and goroutines for which the table has no room.
+var others registry
+
+type registry struct {
+	parts [64]struct {
+		sync.RWMutex
+		records map[uintptr]*record
+		_       [32]byte
+	}
+}
+
+// mapped counts the records in others. The assembly looks there only while it isn't 0.
+var mapped uint32
+
+// useMap is set by Install, before any goroutine has a record.
+var useMap bool
+
+func (m *registry) add(g uintptr, r *record) {
+	part := &m.parts[g>>6%64]
+	part.Lock()
+	if part.records == nil {
+		part.records = map[uintptr]*record{}
+	}
+	part.records[g] = r
+	part.Unlock()
+	atomic.AddUint32(&mapped, 1)
+}
+
+func (m *registry) remove(g uintptr) {
+	part := &m.parts[g>>6%64]
+	part.Lock()
+	delete(part.records, g)
+	part.Unlock()
+	atomic.AddUint32(&mapped, ^uint32(0))
+}
+
+func (m *registry) get(g uintptr) *record {
+	part := &m.parts[g>>6%64]
+	part.RLock()
+	r := part.records[g]
+	part.RUnlock()
+	return r
+}
+
+// lookup is the running goroutine's record, or nil.
+func lookup() *record {
+	if r := current(); r != nil {
+		return r
+	}
+	return lookupElsewhere()
+}
+
+func lookupElsewhere() *record {
+	if atomic.LoadUint32(&mapped) == 0 {
+		return nil
+	}
+	return others.get(getg())
+}
+
+// own is the running goroutine's record; it has one afterwards.
+func own() *record {
+	if r := lookup(); r != nil {
+		return r
+	}
+	return arm()
+}
