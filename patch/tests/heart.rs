@@ -21,10 +21,9 @@ fn refused(reason: Reason) -> Result<(), Refusal> {
 
 #[test]
 fn a_call_and_a_branch_are_retargeted_and_taken_back() {
-    for (function, site) in [
-        (exeunt_fn_jump as Function, exeunt_site_jump as Function),
-        (exeunt_fn_call, exeunt_site_call),
-    ] {
+    for (function, site) in
+        [(exeunt_fn_jump as Function, exeunt_site_jump as Function), (exeunt_fn_call, exeunt_site_call)]
+    {
         let (site, before, pages) = (at(site), bytes(at(site)), executable_mappings());
         // SAFETY: a function of the fixture.
         let run = || unsafe { function() };
@@ -53,38 +52,20 @@ fn a_protection_that_the_caller_knows_is_restored_too() {
 fn refusals_say_what_was_found_and_change_nothing() {
     let (site, one, two) = (at(exeunt_site_jump_c), at(exeunt_one), at(exeunt_two));
     let before = bytes(site);
-    assert_eq!(
-        retarget(at(exeunt_site_none), one, two, 0),
-        refused(Reason::NotABranch)
-    );
+    assert_eq!(retarget(at(exeunt_site_none), one, two, 0), refused(Reason::NotABranch));
     assert_eq!(retarget(site, two, one, 0), refused(Reason::OtherTarget));
-    assert_eq!(
-        retarget(site, one, one.wrapping_add(1 << 40), 0),
-        refused(Reason::OutOfReach)
-    );
-    assert_eq!(
-        retarget(site, one, one.wrapping_sub(1 << 40), 0),
-        refused(Reason::OutOfReach)
-    );
+    assert_eq!(retarget(site, one, one.wrapping_add(1 << 40), 0), refused(Reason::OutOfReach));
+    assert_eq!(retarget(site, one, one.wrapping_sub(1 << 40), 0), refused(Reason::OutOfReach));
     assert_eq!(bytes(site), before);
 }
 
 #[test]
 fn memory_that_is_not_mapped_or_not_executable_is_never_touched() {
-    let data = vec![0xe8u8; 64];
+    let data = [0xe8u8; 64];
     let (one, two) = (at(exeunt_one), at(exeunt_two));
-    assert_eq!(
-        retarget(data.as_ptr() as usize & !7, one, two, 0),
-        refused(Reason::NotExecutable)
-    );
-    assert_eq!(
-        retarget(0x1000, one, two, 0),
-        refused(Reason::NotExecutable)
-    );
-    assert_eq!(
-        retarget(usize::MAX - 1, one, two, 0),
-        refused(Reason::NotExecutable)
-    );
+    assert_eq!(retarget(data.as_ptr() as usize & !7, one, two, 0), refused(Reason::NotExecutable));
+    assert_eq!(retarget(0x1000, one, two, 0), refused(Reason::NotExecutable));
+    assert_eq!(retarget(usize::MAX - 1, one, two, 0), refused(Reason::NotExecutable));
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -92,10 +73,7 @@ fn memory_that_is_not_mapped_or_not_executable_is_never_touched() {
 fn a_displacement_across_a_quadword_is_refused_unless_only_one_side_changes() {
     // `e9` at 6, displacement at 7..11: its lowest byte is in one word, the other three in the next.
     let (site, one) = (at(exeunt_site_straddle), at(exeunt_one));
-    assert_eq!(
-        retarget(site, one, at(exeunt_far_two), 0),
-        refused(Reason::Straddles)
-    );
+    assert_eq!(retarget(site, one, at(exeunt_far_two), 0), refused(Reason::Straddles));
     // `two` is 16 bytes after `one`: when the lowest byte does not overflow, it alone changes.
     let low = (one - (site + 5)) as u8;
     let answer = retarget(site, one, at(exeunt_two), 0);

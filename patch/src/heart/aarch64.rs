@@ -84,11 +84,7 @@ pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Re
     }
     // SAFETY: `target` found an instruction, so the site is aligned; readable by the caller's promise.
     let before = unsafe { read(site) };
-    Ok(Store {
-        at: site,
-        before,
-        after: before & !IMM26 | (distance >> 2) as Word & IMM26,
-    })
+    Ok(Store { at: site, before, after: before & !IMM26 | (distance >> 2) as Word & IMM26 })
 }
 
 /// One word of code.

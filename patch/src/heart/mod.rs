@@ -133,12 +133,7 @@ pub struct Checked {
 ///
 /// If `protection` is not 0, `site` points to at least 5 (aarch64: 4) readable bytes; else it may be any address.
 /// Whatever is mapped at `site` stays mapped during the call.
-pub unsafe fn check(
-    site: usize,
-    expected: usize,
-    new: usize,
-    protection: u32,
-) -> Result<Checked, Refusal> {
+pub unsafe fn check(site: usize, expected: usize, new: usize, protection: u32) -> Result<Checked, Refusal> {
     let mut known = protection;
     if known == 0 {
         // The instruction can end on the next page, which can be another mapping.
@@ -153,10 +148,7 @@ pub unsafe fn check(
     if protection == 0 && store.at >> 12 != site >> 12 {
         known = pages::executable(store.at)?;
     }
-    Ok(Checked {
-        store,
-        protection: known,
-    })
+    Ok(Checked { store, protection: known })
 }
 
 /// Retargets the direct call or branch at `site` from `expected` to `new`. Undo it by exchanging the two.
@@ -184,13 +176,7 @@ pub unsafe fn retarget(
 /// # Safety
 ///
 /// As for [`retarget`].
-pub unsafe fn retarget_code(
-    site: usize,
-    expected: usize,
-    new: usize,
-    protection: u32,
-    fallback: Fallback,
-) -> i32 {
+pub unsafe fn retarget_code(site: usize, expected: usize, new: usize, protection: u32, fallback: Fallback) -> i32 {
     // SAFETY: this function's contract is that of `retarget`.
     match unsafe { retarget(site, expected, new, protection, fallback) } {
         Ok(()) => 0,

@@ -26,19 +26,9 @@ pub fn executable(address: usize) -> Result<u32, Refusal> {
 /// The `PROT_…` bits at `address`; 0 where nothing is mapped.
 pub fn protection(address: usize) -> Result<u32, Refusal> {
     let answer = || {
-        let mut bits = search(
-            b"/proc/self/maps\0",
-            b"/proc/thread-self/maps\0",
-            address,
-            false,
-        )?;
+        let mut bits = search(b"/proc/self/maps\0", b"/proc/thread-self/maps\0", address, false)?;
         if cfg!(target_arch = "aarch64") {
-            bits |= search(
-                b"/proc/self/smaps\0",
-                b"/proc/thread-self/smaps\0",
-                address,
-                true,
-            )?;
+            bits |= search(b"/proc/self/smaps\0", b"/proc/thread-self/smaps\0", address, true)?;
         }
         Ok(bits)
     };
@@ -55,13 +45,8 @@ fn search(path: &[u8], of_thread: &[u8], address: usize, flags: bool) -> Result<
 
 /// The permissions (or, of `smaps`, the flags) at `address` as `PROT_…` bits. `None` if the file is empty.
 fn search_in(path: &[u8], address: usize, flags: bool) -> Result<Option<u32>, u16> {
-    let mut text = Text {
-        file: File::open(path)?,
-        next: 0,
-        end: 0,
-        refused: 0,
-        buffer: [const { MaybeUninit::uninit() }; 512],
-    };
+    let mut text =
+        Text { file: File::open(path)?, next: 0, end: 0, refused: 0, buffer: [const { MaybeUninit::uninit() }; 512] };
     let mut empty = true;
     let mut here = false;
     while let Some(first) = text.byte() {

@@ -25,11 +25,7 @@ const PRIVATE_EXPEDITED_SYNC_CORE: usize = 1 << 5;
 const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: usize = 1 << 6;
 
 fn answer(raw: isize) -> Result<usize, u16> {
-    if raw < 0 {
-        Err(raw.unsigned_abs() as u16)
-    } else {
-        Ok(raw as usize)
-    }
+    if raw < 0 { Err(raw.unsigned_abs() as u16) } else { Ok(raw as usize) }
 }
 
 /// Changes the protection of whole pages.
@@ -45,15 +41,7 @@ pub unsafe fn mprotect(at: usize, len: usize, protection: u32) -> Result<(), u16
 /// Announces that this process will call [`synchronise_cores`], and tries it once, so that a refusal comes before any change.
 pub fn prepare_synchronise_cores() -> Result<(), u16> {
     // SAFETY: the command has no memory effects that anyone could rely on not to happen.
-    answer(unsafe {
-        syscall(
-            nr::MEMBARRIER,
-            REGISTER_PRIVATE_EXPEDITED_SYNC_CORE,
-            0,
-            0,
-            0,
-        )
-    })?;
+    answer(unsafe { syscall(nr::MEMBARRIER, REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0, 0) })?;
     synchronise_cores()
 }
 
@@ -82,15 +70,7 @@ impl File {
             return Err(EINVAL);
         }
         // SAFETY: a zero-terminated path.
-        let fd = answer(unsafe {
-            syscall(
-                nr::OPENAT,
-                AT_FDCWD,
-                path.as_ptr() as usize,
-                how | O_CLOEXEC,
-                0,
-            )
-        })?;
+        let fd = answer(unsafe { syscall(nr::OPENAT, AT_FDCWD, path.as_ptr() as usize, how | O_CLOEXEC, 0) })?;
         Ok(Self(fd))
     }
 
@@ -109,12 +89,7 @@ impl File {
     /// # Safety
     ///
     /// `from` points to `len` readable bytes, and the file may be changed there.
-    pub unsafe fn write_at(
-        &self,
-        from: *const u8,
-        len: usize,
-        offset: usize,
-    ) -> Result<usize, u16> {
+    pub unsafe fn write_at(&self, from: *const u8, len: usize, offset: usize) -> Result<usize, u16> {
         // SAFETY: the caller's promise.
         answer(unsafe { syscall(nr::PWRITE64, self.0, from as usize, len, offset) })
     }

@@ -38,9 +38,7 @@ pub unsafe fn write(store: Store, protection: u32, fallback: Fallback) -> Result
     unsafe {
         match Opened::new(store.at, protection) {
             Ok(page) => in_place(store, page),
-            Err(errno) if fallback == Fallback::Refuse => {
-                Err(Refusal::with(Reason::Protect, errno))
-            }
+            Err(errno) if fallback == Fallback::Refuse => Err(Refusal::with(Reason::Protect, errno)),
             Err(_) => through_file(store),
         }
     }
@@ -60,11 +58,7 @@ impl Opened {
     unsafe fn new(address: usize, protection: u32) -> Result<Self, u16> {
         if protection & PROT_WRITE != 0 {
             // Its owner writes code here himself, and keeps it so.
-            return Ok(Self {
-                at: address,
-                len: 0,
-                protection,
-            });
+            return Ok(Self { at: address, len: 0, protection });
         }
         let mut errno = sys::EINVAL;
         // aarch64 has pages of 4, 16 or 64 KiB; an address that is not aligned to them is EINVAL and has no effect.
@@ -75,11 +69,7 @@ impl Opened {
             // SAFETY: the page keeps every permission it had; putting back the rest is `close`.
             match unsafe { sys::mprotect(at, len, open) } {
                 Ok(()) => {
-                    return Ok(Self {
-                        at,
-                        len,
-                        protection,
-                    });
+                    return Ok(Self { at, len, protection });
                 }
                 Err(refused) => errno = refused,
             }
@@ -183,19 +173,11 @@ unsafe fn write_word(path: &[u8], at: usize, before: Word, after: Word) -> Resul
     let changed = before ^ after;
     let first = changed.trailing_zeros() / 8;
     let one_byte = changed != 0 && changed.leading_zeros() / 8 + first + 1 == Word::BITS / 8;
-    let (from, len) = if one_byte {
-        (first as usize, 1)
-    } else {
-        (0, size_of::<Word>())
-    };
+    let (from, len) = if one_byte { (first as usize, 1) } else { (0, size_of::<Word>()) };
     let bytes = (&raw const after).cast::<u8>();
     // SAFETY: `from + len` is at most the word's size; both processors are little-endian, so byte n of the value is byte n in
     // memory.
     let wrote = unsafe { file.write_at(bytes.add(from), len, at.wrapping_add(from))? };
     // SAFETY: mapped readable, by the caller's promise.
-    if wrote == len && unsafe { arch::read(at) } == after {
-        Ok(())
-    } else {
-        Err(sys::EINVAL)
-    }
+    if wrote == len && unsafe { arch::read(at) } == after { Ok(()) } else { Err(sys::EINVAL) }
 }

@@ -50,17 +50,9 @@ pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> 
 /// `BRANCH_LEN` bytes at `site` are readable.
 pub unsafe fn target(site: usize) -> Option<usize> {
     // SAFETY: the caller's promise; volatile, since somebody may be patching here.
-    let (opcode, displacement) = unsafe {
-        (
-            (site as *const u8).read_volatile(),
-            read_rel32(site.wrapping_add(1)),
-        )
-    };
+    let (opcode, displacement) = unsafe { ((site as *const u8).read_volatile(), read_rel32(site.wrapping_add(1))) };
     if opcode == 0xe8 || opcode == 0xe9 {
-        Some(
-            site.wrapping_add(BRANCH_LEN)
-                .wrapping_add(displacement as i32 as usize),
-        )
+        Some(site.wrapping_add(BRANCH_LEN).wrapping_add(displacement as i32 as usize))
     } else {
         None
     }
@@ -121,11 +113,7 @@ pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Re
     };
     // SAFETY: an aligned word shares its page with the byte of the instruction that is in it.
     let before = unsafe { read(at) };
-    Ok(Store {
-        at,
-        before,
-        after: before ^ flip,
-    })
+    Ok(Store { at, before, after: before ^ flip })
 }
 
 /// One word of code.

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::arch::global_asm;
+use std::sync::atomic::AtomicUsize;
 
 // Each site sits in a page of its own, so that no two tests share a protection. `one` and `two` return 1 and 2.
 #[cfg(target_arch = "x86_64")]
@@ -28,6 +29,17 @@ global_asm!(
     "exeunt_site call, 1, call exeunt_one",
     "exeunt_site straddle, 6, jmp exeunt_one",
     "exeunt_site none, 0, mov eax, 3",
+    // A branch, and an instruction of five bytes, at every place in an aligned quadword.
+    ".irp pad, 0, 1, 2, 3, 4, 5, 6, 7",
+    "exeunt_site branch_\\pad, \\pad, jmp exeunt_one",
+    "exeunt_site five_\\pad, \\pad, mov eax, 3",
+    ".endr",
+    "exeunt_site nine, 0, mov rax, fs:[0]",
+    // Its operand, two bytes in, is `mov eax, 3`.
+    "exeunt_site nested, 0, movabs rax, 0x90909000000003b8",
+    "exeunt_site relative, 0, lea rax, [rip + exeunt_one]",
+    "exeunt_site short, 0, xor eax, eax",
+    "exeunt_site indirect, 0, call [rip + exeunt_one]",
     ".pushsection .text.exeunt_targets, \"ax\", @progbits",
     ".balign 4096",
     ".globl exeunt_one, exeunt_two",
@@ -61,6 +73,9 @@ global_asm!(
     "exeunt_site jump_b, b exeunt_one",
     "exeunt_site jump_c, b exeunt_one",
     "exeunt_site none, mov w0, #3",
+    "exeunt_site nop, nop",
+    "exeunt_site relative, adr x0, exeunt_site_relative",
+    "exeunt_site indirect, blr x0",
     ".pushsection .text.exeunt_call, \"ax\", %progbits",
     ".balign 4096",
     ".globl exeunt_fn_call, exeunt_site_call",
@@ -83,20 +98,81 @@ global_asm!(
     ".popsection",
 );
 
+/// How often the hook ran.
+pub static HOOK_RAN: AtomicUsize = AtomicUsize::new(0);
+/// Where the hook goes on.
+pub static HOOK_RESUME: AtomicUsize = AtomicUsize::new(0);
+
+// A hook may use what is free at function entries: flags, and on aarch64 x16 and x17.
+#[cfg(target_arch = "x86_64")]
+global_asm!(
+    ".globl exeunt_hook",
+    "exeunt_hook: lock inc qword ptr [rip + {ran}]",
+    "jmp [rip + {resume}]",
+    ran = sym HOOK_RAN,
+    resume = sym HOOK_RESUME,
+);
+
+#[cfg(target_arch = "aarch64")]
+global_asm!(
+    ".globl exeunt_hook",
+    "exeunt_hook:",
+    "stp x0, x1, [sp, #-16]!",
+    "adrp x16, {ran}",
+    "add x16, x16, :lo12:{ran}",
+    "2: ldxr x17, [x16]",
+    "add x17, x17, #1",
+    "stxr w0, x17, [x16]",
+    "cbnz w0, 2b",
+    "ldp x0, x1, [sp], #16",
+    "adrp x16, {resume}",
+    "ldr x16, [x16, :lo12:{resume}]",
+    "br x16",
+    ran = sym HOOK_RAN,
+    resume = sym HOOK_RESUME,
+);
+
 /// A function of no arguments.
-pub type Function = unsafe extern "C" fn() -> i32;
+pub type Function = unsafe extern "C" fn() -> usize;
 
 macro_rules! declare {
     ($($name:ident)*) => {
-        unsafe extern "C" { $(pub fn $name() -> i32;)* }
+        unsafe extern "C" { $(pub fn $name() -> usize;)* }
     };
 }
 
-declare! { exeunt_one exeunt_two exeunt_far_two }
+declare! { exeunt_one exeunt_two exeunt_far_two exeunt_hook }
 declare! { exeunt_fn_jump exeunt_site_jump exeunt_fn_jump_b exeunt_site_jump_b exeunt_fn_jump_c exeunt_site_jump_c }
 declare! { exeunt_fn_call exeunt_site_call exeunt_fn_none exeunt_site_none }
+declare! { exeunt_fn_relative exeunt_site_relative exeunt_site_indirect }
+#[cfg(target_arch = "aarch64")]
+declare! { exeunt_fn_nop exeunt_site_nop }
 #[cfg(target_arch = "x86_64")]
-declare! { exeunt_fn_straddle exeunt_site_straddle }
+declare! { exeunt_fn_straddle exeunt_site_straddle exeunt_fn_nine exeunt_site_nine exeunt_site_short exeunt_site_nested }
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! at_every_place {
+    ($list:ident: $($function:ident $site:ident)*) => {
+        declare! { $($function $site)* }
+        /// Function and site, at 0 to 7 bytes into an aligned quadword.
+        pub const $list: [(Function, Function); 8] = [$(($function, $site)),*];
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+at_every_place! { BRANCHES:
+    exeunt_fn_branch_0 exeunt_site_branch_0 exeunt_fn_branch_1 exeunt_site_branch_1
+    exeunt_fn_branch_2 exeunt_site_branch_2 exeunt_fn_branch_3 exeunt_site_branch_3
+    exeunt_fn_branch_4 exeunt_site_branch_4 exeunt_fn_branch_5 exeunt_site_branch_5
+    exeunt_fn_branch_6 exeunt_site_branch_6 exeunt_fn_branch_7 exeunt_site_branch_7
+}
+#[cfg(target_arch = "x86_64")]
+at_every_place! { FIVES:
+    exeunt_fn_five_0 exeunt_site_five_0 exeunt_fn_five_1 exeunt_site_five_1
+    exeunt_fn_five_2 exeunt_site_five_2 exeunt_fn_five_3 exeunt_site_five_3
+    exeunt_fn_five_4 exeunt_site_five_4 exeunt_fn_five_5 exeunt_site_five_5
+    exeunt_fn_five_6 exeunt_site_five_6 exeunt_fn_five_7 exeunt_site_five_7
+}
 
 /// A function's address.
 pub fn at(function: Function) -> usize {
@@ -124,18 +200,11 @@ pub fn mappings() -> Vec<Mapping> {
     for line in text.lines() {
         let mut words = line.split_whitespace();
         let (start, end) = words.next().unwrap().split_once('-').unwrap();
-        let (start, end) = (
-            usize::from_str_radix(start, 16).unwrap(),
-            usize::from_str_radix(end, 16).unwrap(),
-        );
+        let (start, end) = (usize::from_str_radix(start, 16).unwrap(), usize::from_str_radix(end, 16).unwrap());
         let permissions = words.next().unwrap().to_owned();
         match all.last_mut() {
             Some(last) if last.end == start && last.permissions == permissions => last.end = end,
-            _ => all.push(Mapping {
-                start,
-                end,
-                permissions,
-            }),
+            _ => all.push(Mapping { start, end, permissions }),
         }
     }
     all
@@ -143,25 +212,24 @@ pub fn mappings() -> Vec<Mapping> {
 
 /// The permissions of the page at an address, such as `r-xp`.
 pub fn permissions(address: usize) -> String {
-    mappings()
-        .into_iter()
-        .find(|m| m.start <= address && address < m.end)
-        .map(|m| m.permissions)
-        .unwrap_or_default()
+    mappings().into_iter().find(|m| m.start <= address && address < m.end).map(|m| m.permissions).unwrap_or_default()
 }
 
 /// Executable mappings with their permissions, which no patch may change: compare before and after.
 pub fn executable_mappings() -> Vec<Mapping> {
-    mappings()
-        .into_iter()
-        .filter(|m| m.permissions.contains('x') && m.start < usize::MAX / 2)
-        .collect()
+    mappings().into_iter().filter(|m| m.permissions.contains('x') && m.start < usize::MAX / 2).collect()
 }
 
 /// Pages that are writable and executable at once.
 pub fn writable_code() -> Vec<Mapping> {
-    executable_mappings()
-        .into_iter()
-        .filter(|m| m.permissions.contains('w'))
-        .collect()
+    executable_mappings().into_iter().filter(|m| m.permissions.contains('w')).collect()
+}
+
+/// The same page by page, since a single mapping can be listed as several or the other way round.
+pub fn same_code_pages(before: &[Mapping]) -> Result<(), String> {
+    let after = executable_mappings();
+    match before.iter().find(|mapping| !after.contains(mapping)) {
+        None => Ok(()),
+        Some(gone) => Err(format!("{gone:x?} is not among {after:x?}")),
+    }
 }

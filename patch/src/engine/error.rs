@@ -1,0 +1,230 @@
+//! Why a patch was refused: what was found, where, and what to do.
+
+use super::arch;
+use std::fmt;
+
+/// Bytes of code at an address. Displayed with their disassembly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// The address of the first.
+    pub at: usize,
+    /// The bytes themselves.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}:", self.at)?;
+        for byte in &self.bytes {
+            write!(f, " {byte:02x}")?;
+        }
+        write!(f, " ({})", arch::disassemble(&self.bytes, self.at))
+    }
+}
+
+/// Why nothing was changed. [`Error::NotRestored`] alone leaves a trace, and says which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The site is not mapped readable and executable.
+    NotExecutable {
+        /// The site.
+        at: usize,
+    },
+    /// `/proc/self/maps` cannot be read.
+    NoMaps {
+        /// The kernel's error number.
+        errno: i32,
+    },
+    /// No direct call or branch is there.
+    NotABranch {
+        /// What is.
+        found: Bytes,
+    },
+    /// The call or branch leads somewhere else.
+    OtherTarget {
+        /// The instruction.
+        found: Bytes,
+        /// Where it leads.
+        target: usize,
+        /// Where it should.
+        expected: usize,
+    },
+    /// The instruction cannot be displaced.
+    NotDisplaceable {
+        /// What is there.
+        found: Bytes,
+        /// The reason.
+        why: &'static str,
+    },
+    /// The instruction is shorter than the branch that would replace it.
+    TooShort {
+        /// What is there.
+        found: Bytes,
+        /// The length of a branch.
+        needed: usize,
+    },
+    /// This instruction may not become a branch while another thread may be executing it (aarch64).
+    NotWhileRunning {
+        /// What is there.
+        found: Bytes,
+    },
+    /// A stub is needed, and no free page is in reach, or none from which one aligned store suffices.
+    NoRoom {
+        /// What is at the site.
+        found: Bytes,
+        /// Why the last place that was tried would not do, if one was.
+        why: Option<&'static str>,
+    },
+    /// The page that was free when the patch was planned is not any more. Plan again.
+    StubTaken {
+        /// The stub's address.
+        at: usize,
+    },
+    /// The stub could not be made.
+    Stub {
+        /// The system call that was refused.
+        step: &'static str,
+        /// The kernel's error number.
+        errno: i32,
+    },
+    /// This patch is applied already.
+    AlreadyApplied {
+        /// The site.
+        at: usize,
+    },
+    /// This patch is not applied.
+    NotApplied {
+        /// The site.
+        at: usize,
+    },
+    /// Another applied patch shares bytes with this one.
+    Overlaps {
+        /// This patch's site.
+        at: usize,
+        /// The other's.
+        other: usize,
+    },
+    /// Somebody else has changed the bytes.
+    Changed {
+        /// What should be there.
+        expected: Bytes,
+        /// What is.
+        found: Bytes,
+    },
+    /// The code page cannot be written.
+    Protect {
+        /// The site.
+        at: usize,
+        /// The kernel's error number.
+        errno: i32,
+    },
+    /// `membarrier` is refused, so other processors might execute stale code.
+    Membarrier {
+        /// The kernel's error number.
+        errno: i32,
+    },
+    /// The bytes are as before, but the page's protection could not be restored: it is still writable.
+    NotRestored {
+        /// The site.
+        at: usize,
+        /// The kernel's error number.
+        errno: i32,
+    },
+}
+
+impl Error {
+    /// A positive number for C; below 16 they are [`crate::heart::Reason`]'s, and the bits above the lowest 8 are the kernel's error
+    /// number.
+    pub fn code(&self) -> i32 {
+        let (code, errno) = match *self {
+            Error::NotABranch { .. } => (1, 0),
+            Error::OtherTarget { .. } => (2, 0),
+            Error::NotExecutable { .. } => (5, 0),
+            Error::NoMaps { errno } => (6, errno),
+            Error::Protect { errno, .. } => (7, errno),
+            Error::Membarrier { errno } => (8, errno),
+            Error::Changed { .. } => (9, 0),
+            Error::NotRestored { errno, .. } => (10, errno),
+            Error::NotDisplaceable { .. } => (16, 0),
+            Error::TooShort { .. } => (17, 0),
+            Error::NotWhileRunning { .. } => (18, 0),
+            Error::NoRoom { .. } => (19, 0),
+            Error::StubTaken { .. } => (20, 0),
+            Error::Stub { errno, .. } => (21, errno),
+            Error::AlreadyApplied { .. } => (22, 0),
+            Error::NotApplied { .. } => (23, 0),
+            Error::Overlaps { .. } => (24, 0),
+        };
+        code | errno << 8
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NotExecutable { at } => {
+                write!(f, "{at:#x} is not in memory that is mapped readable and executable; check the address")
+            }
+            Error::NoMaps { errno } => write!(
+                f,
+                "/proc/self/maps cannot be read (error {errno}), so no page's protection is known; mount /proc"
+            ),
+            Error::NotABranch { found } => write!(
+                f,
+                "no direct call or branch at {found}; give the address of its first byte, or divert an instruction"
+            ),
+            Error::OtherTarget { found, target, expected } => write!(
+                f,
+                "{found} leads to {target:#x}, not to {expected:#x}; another patch, or another build of this library?"
+            ),
+            Error::NotDisplaceable { found, why } => {
+                write!(f, "{found} cannot run elsewhere: {why}; choose another instruction")
+            }
+            Error::TooShort { found, needed } => write!(
+                f,
+                "{found} has {} bytes and a branch needs {needed}; displacing a second instruction is not safe, since a thread may be \
+                 suspended between the two: choose a longer one, or retarget a direct call nearby",
+                found.bytes.len()
+            ),
+            Error::NotWhileRunning { found } => write!(
+                f,
+                "{found} may not become a branch while another thread may execute it (Arm ARM B2.2.5: only B, BL, NOP and ISB \
+                 may); retarget a B or BL, or promise with `Site::quiet` that no thread runs there"
+            ),
+            Error::NoRoom { found, why } => write!(
+                f,
+                "no free page for a stub in reach of {found} from which one aligned store would do ({})",
+                why.unwrap_or("every page there is mapped")
+            ),
+            Error::StubTaken { at } => {
+                write!(f, "the page of {at:#x} was free when the patch was planned, but is mapped by now; plan again")
+            }
+            Error::Stub { step, errno } => {
+                write!(f, "{step} of a page for the stub was refused (error {errno})")
+            }
+            Error::AlreadyApplied { at } => write!(f, "the patch at {at:#x} is applied already"),
+            Error::NotApplied { at } => write!(f, "the patch at {at:#x} is not applied"),
+            Error::Overlaps { at, other } => {
+                write!(f, "the patch at {at:#x} shares bytes with the one applied at {other:#x}; undo that first")
+            }
+            Error::Changed { expected, found } => {
+                write!(f, "somebody else changed the code: expected {expected}, found {found}; nothing was written")
+            }
+            Error::Protect { at, errno } => write!(
+                f,
+                "the code page of {at:#x} cannot be made writable (error {errno}): a seccomp filter or SELinux (execmod) may forbid it"
+            ),
+            Error::Membarrier { errno } => write!(
+                f,
+                "membarrier(PRIVATE_EXPEDITED_SYNC_CORE) is refused (error {errno}), so other processors might run stale code; it needs Linux 4.16"
+            ),
+            Error::NotRestored { at, errno } => write!(
+                f,
+                "the code at {at:#x} is as before, but its page could not be made read-only again (error {errno})"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,236 @@
+//! A planned change of code: inert until applied, taken back byte for byte.
+
+use super::error::{Bytes, Error};
+use super::registry::{self, Registry, Stub};
+use super::site::{self, Site};
+use super::stub;
+use crate::heart::{self, Fallback, Reason, Refusal, Store};
+use std::fmt;
+use std::ops::Range;
+
+/// Where a patch's stub is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// It needs none.
+    None,
+    /// There from an earlier patch.
+    Mapped { at: usize, resume: Option<usize> },
+    /// A free page, reserved among this process's patches.
+    Planned { stub: Stub, resume: Option<usize>, pages: Range<usize> },
+}
+
+/// What will be written, and why that is safe; then whether it is. Its [`Display`](fmt::Display) tells all of it.
+///
+/// Dropping it changes nothing: what is applied stays applied.
+#[derive(Debug)]
+pub struct Patch {
+    site: Site,
+    before: Vec<u8>,
+    after: Vec<u8>,
+    place: Place,
+    fallback: Fallback,
+    applied: bool,
+}
+
+impl Patch {
+    pub(super) fn new(site: Site, before: Vec<u8>, after: Vec<u8>, place: Place) -> Self {
+        Self { site, before, after, place, fallback: Fallback::ProcMem, applied: false }
+    }
+
+    /// What to do where `mprotect` is refused. [`Fallback::ProcMem`] unless set.
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = fallback;
+        self
+    }
+
+    /// The site's bytes as they are when the patch is not applied.
+    pub fn before(&self) -> Bytes {
+        self.bytes(&self.before)
+    }
+
+    /// The site's bytes when it is.
+    pub fn after(&self) -> Bytes {
+        self.bytes(&self.after)
+    }
+
+    /// The stub's address, if there is one.
+    pub fn stub(&self) -> Option<*const u8> {
+        let at = match &self.place {
+            Place::None => return None,
+            Place::Mapped { at, .. } => *at,
+            Place::Planned { stub, .. } => stub.at,
+        };
+        Some(std::ptr::with_exposed_provenance(at))
+    }
+
+    /// Where a hook jumps to go on as if there were no patch: the displaced instruction. Executable once the patch was applied, and for
+    /// ever after. `None` for a retargeted branch.
+    pub fn resume(&self) -> Option<*const u8> {
+        let at = match &self.place {
+            Place::None => return None,
+            Place::Mapped { at, resume } => at + (*resume)?,
+            Place::Planned { stub, resume, .. } => stub.at + (*resume)?,
+        };
+        Some(std::ptr::with_exposed_provenance(at))
+    }
+
+    /// Whether it is applied.
+    pub fn is_applied(&self) -> bool {
+        self.applied
+    }
+
+    /// Writes the patch. When it returns, every thread executes the new code; until then each executes the old or the new. On an
+    /// error the code and its protection are as before.
+    ///
+    /// # Safety
+    ///
+    /// Until it is undone: the new target or hook may be entered wherever the old instruction could be executed, and its code and the
+    /// site's stay mapped. Nobody outside this crate re-protects the site's page at the same time.
+    pub unsafe fn apply(&mut self) -> Result<(), Error> {
+        let at = self.site.at();
+        if self.applied {
+            return Err(Error::AlreadyApplied { at });
+        }
+        let mut registry = registry::lock();
+        if let Some(other) = registry.overlapping(at, self.before.len()) {
+            return Err(Error::Overlaps { at, other });
+        }
+        self.expect(&self.before)?;
+        self.map_stub(&mut registry)?;
+        self.write(&self.before, &self.after)?;
+        registry.insert(at, self.before.len());
+        self.applied = true;
+        Ok(())
+    }
+
+    /// Takes the patch back: every byte at the site is as it was. A stub stays mapped, because a thread may still be in it.
+    pub fn undo(&mut self) -> Result<(), Error> {
+        let at = self.site.at();
+        if !self.applied {
+            return Err(Error::NotApplied { at });
+        }
+        let mut registry = registry::lock();
+        self.write(&self.after, &self.before)?;
+        registry.remove(at);
+        self.applied = false;
+        Ok(())
+    }
+
+    fn map_stub(&mut self, registry: &mut Registry) -> Result<(), Error> {
+        let Place::Planned { stub: Stub { at, code }, resume, pages } = &self.place else {
+            return Ok(());
+        };
+        stub::map(*at, code)?;
+        let mapped = Place::Mapped { at: *at, resume: *resume };
+        registry.release(pages);
+        registry.stubs.push(Stub { at: *at, code: code.clone() });
+        self.place = mapped;
+        Ok(())
+    }
+
+    /// Checks the site's bytes; the registry is locked.
+    fn expect(&self, bytes: &[u8]) -> Result<(), Error> {
+        let found = site::read(self.site.at(), bytes.len())?;
+        if found == bytes {
+            Ok(())
+        } else {
+            Err(Error::Changed { expected: self.bytes(bytes), found: self.bytes(&found) })
+        }
+    }
+
+    /// Exchanges the site's bytes by one store; the registry is locked.
+    fn write(&self, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        self.expect(from)?;
+        let at = self.site.at();
+        let Some((first, changed)) = changed(from, to) else {
+            return Ok(());
+        };
+        let word = (at + first) & !(size_of::<heart::arch::Word>() - 1);
+        // The planner chose the stub so that all changed bytes share a word.
+        debug_assert!(at + first + changed.len() <= word + size_of::<heart::arch::Word>());
+        let protection = heart::pages::executable(word).map_err(|refusal| Error::from_heart(refusal, at, from))?;
+        // SAFETY: aligned, and mapped readable: just looked up.
+        let before = unsafe { heart::arch::read(word) };
+        let mut after = before.to_le_bytes();
+        after[at + first - word..][..changed.len()].copy_from_slice(changed);
+        let store = Store { at: word, before, after: heart::arch::Word::from_le_bytes(after) };
+        // SAFETY: the word is mapped with this protection, and nobody changes that: our own patches hold the registry's lock, others
+        // are excluded by `apply`'s contract. Both words may be executed: the old one is there (`expect`, and the store compares the
+        // whole word), the new one differs by the planned branch, for which `apply`'s contract speaks.
+        unsafe { heart::write(store, protection, self.fallback) }.map_err(|refusal| match refusal.reason {
+            Reason::Changed => self.expect(from).err().unwrap_or_else(|| Error::Changed {
+                // A neighbour in the same word changed, and maybe back.
+                expected: self.bytes(from),
+                found: self.bytes(from),
+            }),
+            _ => Error::from_heart(refusal, at, from),
+        })
+    }
+
+    fn bytes(&self, bytes: &[u8]) -> Bytes {
+        Bytes { at: self.site.at(), bytes: bytes.to_vec() }
+    }
+}
+
+/// The bytes of `to` from the first to the last that differs, and where they begin.
+fn changed<'a>(from: &[u8], to: &'a [u8]) -> Option<(usize, &'a [u8])> {
+    let differs = |(old, new): (&u8, &u8)| old != new;
+    let first = from.iter().zip(to).position(differs)?;
+    let last = from.iter().zip(to).rposition(differs)?;
+    Some((first, &to[first..=last]))
+}
+
+impl Drop for Patch {
+    fn drop(&mut self) {
+        if let Place::Planned { pages, .. } = &self.place {
+            registry::lock().release(pages);
+        }
+    }
+}
+
+impl fmt::Display for Patch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "before  {}", self.before())?;
+        writeln!(f, "after   {}", self.after())?;
+        match &self.place {
+            Place::None => {}
+            Place::Mapped { at, .. } => writeln!(f, "stub    {at:#x}, mapped r-x")?,
+            Place::Planned { stub, .. } => {
+                let bytes = Bytes { at: stub.at, bytes: stub.code.clone() };
+                writeln!(f, "stub    {bytes}, to be mapped rw-, filled, then r-x")?;
+            }
+        }
+        match changed(&self.before, &self.after) {
+            None => write!(f, "safe    nothing changes"),
+            Some((first, bytes)) => {
+                let at = self.site.at() + first;
+                let word = size_of::<heart::arch::Word>();
+                write!(
+                    f,
+                    "safe    {} byte(s) change at {at:#x}, all in the aligned {word} bytes at {:#x}: one store, then membarrier",
+                    bytes.len(),
+                    at & !(word - 1)
+                )
+            }
+        }
+    }
+}
+
+impl Error {
+    pub(super) fn from_heart(refusal: Refusal, at: usize, bytes: &[u8]) -> Self {
+        let errno = i32::from(refusal.errno);
+        let found = Bytes { at, bytes: bytes.to_vec() };
+        match refusal.reason {
+            Reason::NotABranch => Error::NotABranch { found },
+            Reason::NotExecutable => Error::NotExecutable { at },
+            Reason::NoMaps => Error::NoMaps { errno },
+            Reason::Protect => Error::Protect { at, errno },
+            Reason::Membarrier => Error::Membarrier { errno },
+            Reason::NotRestored => Error::NotRestored { at, errno },
+            // The bytes are not what they were a moment ago: target and reach were checked then.
+            Reason::Changed | Reason::OtherTarget | Reason::OutOfReach | Reason::Straddles => {
+                Error::Changed { expected: found.clone(), found }
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A place in code, and what can be planned there. Planning changes nothing.
+
+use super::arch;
+use super::error::{Bytes, Error};
+use super::patch::{Patch, Place};
+use super::place::{Window, candidates};
+use super::registry::{self, Stub};
+use super::stub;
+use crate::heart::{self, Reason};
+
+/// One instruction of running code.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    at: usize,
+    quiet: bool,
+    scratch: bool,
+}
+
+/// Code for a stub at an address, and where its displaced instruction (if any) begins in it; or why not there.
+type Build<'a> = &'a dyn Fn(usize) -> Result<(Vec<u8>, Option<usize>), &'static str>;
+/// The site's bytes when they lead to an address.
+type Lead<'a> = &'a dyn Fn(usize) -> Option<Vec<u8>>;
+
+impl Site {
+    /// The instruction at `at`.
+    ///
+    /// # Safety
+    ///
+    /// `at` is any address, or the first byte of an instruction that stays mapped while this value, or a [`Patch`] made
+    /// from it, is used.
+    pub unsafe fn new(at: *const u8) -> Self {
+        Self { at: at.addr(), quiet: false, scratch: false }
+    }
+
+    /// Promises that no thread executes the site, or is suspended at it, while a patch made from here on is applied or
+    /// undone. aarch64 asks for it where the instruction is not one that may be modified while it runs; x86_64 never does.
+    ///
+    /// # Safety
+    ///
+    /// That promise.
+    pub unsafe fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// Promises that `x16` holds nothing of value when the site is reached, so that a relay may use it (aarch64; no
+    /// relay needs a register on x86_64).
+    ///
+    /// # Safety
+    ///
+    /// That promise. It holds at function entries and at calls (AAPCS64, 6.1.1).
+    pub unsafe fn x16_is_free(mut self) -> Self {
+        self.scratch = true;
+        self
+    }
+
+    /// The site's address.
+    pub fn address(&self) -> *const u8 {
+        std::ptr::with_exposed_provenance(self.at)
+    }
+
+    /// Where the direct call or branch here leads.
+    pub fn target(&self) -> Result<*const u8, Error> {
+        let found = self.read(arch::BRANCH_LEN)?;
+        // SAFETY: just read.
+        match unsafe { heart::arch::target(self.at) } {
+            Some(target) => Ok(std::ptr::with_exposed_provenance(target)),
+            None => Err(Error::NotABranch { found: self.one(found) }),
+        }
+    }
+
+    /// Plans that the direct call or branch here leads to `new` instead of `expected`.
+    ///
+    /// Directly if the instruction reaches `new` and one aligned store can say so. Else through a relay, a stub in reach that jumps on:
+    /// on x86_64 its address is chosen so that one aligned store suffices wherever the instruction lies; on aarch64 it
+    /// uses `x16`, as linkers' veneers do between a call and its target.
+    pub fn retarget(&self, expected: *const u8, new: *const u8) -> Result<Patch, Error> {
+        let (expected, new) = (expected.addr(), new.addr());
+        let target = self.target()?.addr();
+        let before = self.read(arch::BRANCH_LEN)?;
+        if target != expected {
+            return Err(Error::OtherTarget { found: self.one(before), target, expected });
+        }
+        // SAFETY: `target` has looked the site up; it stays mapped by `new`'s contract.
+        match unsafe { heart::check(self.at, expected, new, 0) } {
+            Ok(_) => {
+                let after = arch::retargeted(&before, self.at, new).expect("the heart found it in reach");
+                Ok(Patch::new(*self, before, after, Place::None))
+            }
+            Err(refusal) => match refusal.reason {
+                Reason::OutOfReach | Reason::Straddles => self.with_stub(
+                    &before,
+                    &arch::retarget_windows(&before, self.at),
+                    &|at| Ok((arch::relay(at, new, true)?, None)),
+                    &|stub| arch::retargeted(&before, self.at, stub),
+                ),
+                _ => Err(Error::from_heart(refusal, self.at, &before)),
+            },
+        }
+    }
+
+    /// Plans that the instruction here becomes a branch to `hook`, which runs with every register and flag as it was at
+    /// the site, and goes on (if it does) by jumping to [`Patch::resume`]: there is the displaced instruction, followed by a branch back.
+    pub fn divert(&self, hook: *const u8) -> Result<Patch, Error> {
+        self.displace_behind(Some(hook.addr()))
+    }
+
+    /// Plans that the instruction here runs in a stub, with no other effect: what [`Site::divert`] does but for the hook.
+    pub fn displace(&self) -> Result<Patch, Error> {
+        self.displace_behind(None)
+    }
+
+    fn displace_behind(&self, hook: Option<usize>) -> Result<Patch, Error> {
+        let (at, before) = (self.at, self.instruction()?);
+        if before.len() < arch::BRANCH_LEN {
+            return Err(Error::TooShort { found: self.bytes(before), needed: arch::BRANCH_LEN });
+        }
+        if !self.quiet && !arch::may_run_meanwhile(&before) {
+            return Err(Error::NotWhileRunning { found: self.bytes(before) });
+        }
+        // So that what can never be displaced is refused for that reason, not for want of a place.
+        displaced(&before, at, at).map_err(|why| Error::NotDisplaceable { found: self.bytes(before.clone()), why })?;
+        self.with_stub(
+            &before,
+            &arch::jump_windows(&before, at),
+            &|stub| {
+                let mut code = match hook {
+                    Some(hook) => arch::relay(stub, hook, self.scratch)?,
+                    None => Vec::new(),
+                };
+                let resume = code.len();
+                code.extend(displaced(&before, at, stub + resume)?);
+                Ok((code, Some(resume)))
+            },
+            &|stub| arch::jump(&before, at, stub),
+        )
+    }
+
+    /// Looks for a stub that is there already, then for a free place in reach, nearest first.
+    fn with_stub(&self, before: &[u8], windows: &[Window], build: Build, lead: Lead) -> Result<Patch, Error> {
+        let mut registry = registry::lock();
+        for Stub { at, code } in &registry.stubs {
+            if windows.iter().any(|window| window.contains(*at))
+                && let Ok((wanted, resume)) = build(*at)
+                && wanted == *code
+                && let Some(after) = lead(*at)
+            {
+                let place = Place::Mapped { at: *at, resume };
+                return Ok(Patch::new(*self, before.to_vec(), after, place));
+            }
+        }
+        let mut why = None;
+        let reserved = registry.reserved.clone();
+        for at in candidates(self.at, windows, arch::STUB_LEN, reserved.into_iter())? {
+            let (code, resume) = match build(at) {
+                Ok(built) => built,
+                Err(reason) => {
+                    why = Some(reason);
+                    continue;
+                }
+            };
+            if let Some(after) = lead(at) {
+                let pages = stub::pages(at, code.len());
+                registry.reserved.push(pages.clone());
+                let place = Place::Planned { stub: Stub { at, code }, resume, pages };
+                return Ok(Patch::new(*self, before.to_vec(), after, place));
+            }
+        }
+        Err(Error::NoRoom { found: self.bytes(before.to_vec()), why })
+    }
+
+    /// The bytes of the one instruction here.
+    fn instruction(&self) -> Result<Vec<u8>, Error> {
+        // The longest instruction has 15 bytes; fewer may be mapped.
+        let mut code = self.read(1)?;
+        for len in (1..=15).rev() {
+            if let Ok(all) = self.read(len) {
+                code = all;
+                break;
+            }
+        }
+        match arch::length(&code, self.at as u64) {
+            Ok(len) => {
+                code.truncate(len);
+                Ok(code)
+            }
+            Err(why) => Err(Error::NotDisplaceable { found: self.bytes(code), why }),
+        }
+    }
+
+    fn read(&self, len: usize) -> Result<Vec<u8>, Error> {
+        read(self.at, len)
+    }
+
+    fn bytes(&self, bytes: Vec<u8>) -> Bytes {
+        Bytes { at: self.at, bytes }
+    }
+
+    /// The whole first instruction for an error message, if it is one; else the bytes that were read.
+    fn one(&self, read: Vec<u8>) -> Bytes {
+        self.bytes(self.instruction().unwrap_or(read))
+    }
+
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+}
+
+/// Bytes of code, after a look at the mappings.
+pub(super) fn read(at: usize, len: usize) -> Result<Vec<u8>, Error> {
+    for address in [at, at.wrapping_add(len - 1)] {
+        heart::pages::executable(address).map_err(|refusal| Error::from_heart(refusal, at, &[]))?;
+    }
+    // SAFETY: mapped readable, just looked up, and it stays so by `Site::new`'s contract. Volatile: others may patch here.
+    Ok((0..len).map(|offset| unsafe { ((at + offset) as *const u8).read_volatile() }).collect())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn displaced(before: &[u8], at: usize, to: usize) -> Result<Vec<u8>, &'static str> {
+    arch::displace(before, at as u64, to as u64)
+}
+
+#[cfg(target_arch = "aarch64")]
+fn displaced(before: &[u8], at: usize, to: usize) -> Result<Vec<u8>, &'static str> {
+    let word = u32::from_le_bytes(before.try_into().map_err(|_| "an instruction has 4 bytes")?);
+    arch::displace(word, at as u64, to as u64)
+}

@@ -1,0 +1,136 @@
+//! One x86_64 instruction, moved to another address with the same effect, or refused.
+//!
+//! An instruction is copied byte for byte, but for its RIP-relative displacement. Branches are written anew, since a short one
+//! does not reach back. Decoding is `iced-x86`'s.
+//!
+//! Refused is whatever has an effect that tells its address: calls (they push it), `syscall` (leaves it in `rcx`), interrupts and
+//! transactions (hand it to a handler), x87 (remembers it in FIP), `endbr64` (is one itself).
+
+use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpAccess, Register};
+
+/// The length of the instruction at the start of `bytes`, if it is one.
+pub fn length(bytes: &[u8], at: u64) -> Result<usize, &'static str> {
+    let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
+    if instruction.is_invalid() { Err("these bytes are not an instruction") } else { Ok(instruction.len()) }
+}
+
+/// The instruction `bytes` of address `at` for address `to`, followed by a jump to the instruction after it.
+pub fn displace(bytes: &[u8], at: u64, to: u64) -> Result<Vec<u8>, &'static str> {
+    let mut decoder = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE);
+    let instruction = decoder.decode();
+    if instruction.is_invalid() || instruction.len() != bytes.len() {
+        return Err("these bytes are not one instruction");
+    }
+    let mut code = match instruction.flow_control() {
+        FlowControl::Next | FlowControl::Return | FlowControl::IndirectBranch => {
+            check(&instruction)?;
+            let displacement = decoder.get_constant_offsets(&instruction).displacement_offset();
+            copy(bytes, &instruction, displacement, to)?
+        }
+        FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => branch(bytes, &instruction, to)?,
+        FlowControl::Call | FlowControl::IndirectCall => {
+            return Err("it leaves its own address behind (a return address); retarget a direct call instead");
+        }
+        FlowControl::Interrupt | FlowControl::XbeginXabortXend | FlowControl::Exception => {
+            return Err("it hands its own address to a handler");
+        }
+    };
+    jump(&mut code, to, instruction.next_ip())?;
+    Ok(code)
+}
+
+/// Refuses effects that depend on the address in other ways than through a RIP-relative operand.
+fn check(instruction: &Instruction) -> Result<(), &'static str> {
+    match instruction.flow_control() {
+        FlowControl::Return if instruction.code() != Code::Retnq && instruction.code() != Code::Retnq_imm16 => {
+            return Err("it is not a near return");
+        }
+        FlowControl::IndirectBranch if instruction.code() != Code::Jmp_rm64 => {
+            return Err("it is not a near jump");
+        }
+        _ => {}
+    }
+    if instruction.is_privileged() {
+        return Err("it is privileged");
+    }
+    if matches!(instruction.mnemonic(), Mnemonic::Endbr64 | Mnemonic::Endbr32) {
+        return Err("it marks its own address as a target of indirect branches");
+    }
+    let x87 = [
+        CpuidFeature::FPU,
+        CpuidFeature::FPU287,
+        CpuidFeature::FPU287XL_ONLY,
+        CpuidFeature::FPU387,
+        CpuidFeature::FPU387SL_ONLY,
+    ];
+    if instruction.cpuid_features().iter().any(|feature| x87.contains(feature)) {
+        return Err("it is an x87 instruction, whose address the processor remembers (FIP)");
+    }
+    if instruction.memory_base() == Register::EIP {
+        return Err("its operand is relative to EIP, the low half of its address");
+    }
+    Ok(())
+}
+
+/// The same bytes, with the RIP-relative displacement for the new address.
+fn copy(bytes: &[u8], instruction: &Instruction, displacement: usize, to: u64) -> Result<Vec<u8>, &'static str> {
+    let mut code = bytes.to_vec();
+    if instruction.is_ip_rel_memory_operand() {
+        let operand = instruction.ip_rel_memory_address();
+        let touched = iced_x86::InstructionInfoFactory::new()
+            .info(instruction)
+            .used_memory()
+            .iter()
+            .any(|memory| memory.access() != OpAccess::None && memory.access() != OpAccess::NoMemAccess);
+        // 64 bytes: the widest operand (`vmovaps zmm`); `fxsave` and its like are wider, but aligned to 16 or more and so cannot reach back here
+        // without beginning before the instruction, which the distance below also refuses.
+        let size = instruction.memory_size().size().max(64) as u64;
+        let reaches_back = instruction.ip().wrapping_sub(operand) < size.max(4096);
+        let begins_inside = operand.wrapping_sub(instruction.ip()) < instruction.len() as u64;
+        if touched && (reaches_back || begins_inside) {
+            return Err("its memory operand is or may be its own bytes");
+        }
+        let distance = operand.wrapping_sub(to + instruction.len() as u64) as i64;
+        let distance = i32::try_from(distance).map_err(|_| "its operand is out of the stub's reach")?;
+        code[displacement..displacement + 4].copy_from_slice(&distance.to_le_bytes());
+    }
+    Ok(code)
+}
+
+/// A branch to the same target: `jmp rel32`, `jcc rel32`, or for `loop` and `jrcxz`, which only come short,
+///
+/// ```text
+///     e? 02   loop  taken
+///     eb 05   jmp   not_taken
+///     e9 ..   taken: jmp target
+///             not_taken:
+/// ```
+fn branch(bytes: &[u8], instruction: &Instruction, to: u64) -> Result<Vec<u8>, &'static str> {
+    let target = instruction.near_branch_target();
+    let mut code = match *bytes {
+        [0xe9, _, _, _, _] | [0xeb, _] => vec![],
+        [0x0f, opcode @ 0x80..=0x8f, _, _, _, _] => vec![0x0f, opcode],
+        [opcode @ 0x70..=0x7f, _] => vec![0x0f, opcode + 0x10],
+        [opcode @ 0xe0..=0xe3, _] => vec![opcode, 2, 0xeb, 5],
+        // Processors disagree on what a 16-bit operand size means here, and the other prefixes are rare.
+        _ => return Err("it is a branch with a prefix, or one that is not known"),
+    };
+    if code.first() == Some(&0x0f) {
+        code.extend_from_slice(&distance(to + 6, target)?.to_le_bytes());
+    } else {
+        jump(&mut code, to, target)?;
+    }
+    Ok(code)
+}
+
+/// Appends `jmp target` to code that begins at `start`.
+fn jump(code: &mut Vec<u8>, start: u64, target: u64) -> Result<(), &'static str> {
+    let displacement = distance(start + code.len() as u64 + 5, target)?;
+    code.push(0xe9);
+    code.extend_from_slice(&displacement.to_le_bytes());
+    Ok(())
+}
+
+fn distance(next: u64, target: u64) -> Result<i32, &'static str> {
+    super::rel32(next, target).ok_or("a branch target is out of the stub's reach")
+}
