@@ -162,6 +162,69 @@ SYMBOL(exeunt_probe):
         .cfi_endproc
         SIZE(SYMBOL(exeunt_probe))
 
+// void exeunt_enter(void (*call)(void *), void *data, uintptr_t *top): calls `call(data)` as an entry function, with the
+// address behind the call being an exit trampoline that is always known. Before the call it stores in `*top` the stack
+// pointer at which `call` will return.
+//
+//   | x30                 |
+//   | x29                 | <- sp during the call, x29: the top
+//   +---------------------+
+//   | frame of `call`, where it stores x30 = exeunt_enter_return: the foot
+        .p2align 4
+        .globl  SYMBOL(exeunt_enter)
+        HIDDEN(exeunt_enter)
+        FUNCTION(SYMBOL(exeunt_enter))
+SYMBOL(exeunt_enter):
+        .cfi_startproc
+        hint    #34                     // bti c
+        stp     x29, x30, [sp, #-16]!
+        .cfi_def_cfa_offset 16
+        .cfi_offset x29, -16
+        .cfi_offset x30, -8
+        mov     x29, sp
+        .cfi_def_cfa_register x29
+        str     x29, [x2]
+        mov     x9, x0
+        mov     x0, x1
+        blr     x9
+        .globl  SYMBOL(exeunt_enter_return)
+        HIDDEN(exeunt_enter_return)
+SYMBOL(exeunt_enter_return):            // armed, the trampoline drains and then goes on to here
+        ldp     x29, x30, [sp], #16
+        .cfi_def_cfa sp, 0
+        .cfi_restore x29
+        .cfi_restore x30
+        ret
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_enter))
+
+// void exeunt_tag_frames(void (*call)(void *), void *data), 17 times: calls `call(data)` from a frame of its own. Which of
+// them a frame is of can be told by its return address alone (src/tag.rs): 0 to 15 are digits, 16 begins a number.
+        .balign 32
+        .globl  SYMBOL(exeunt_tag_frames)
+        HIDDEN(exeunt_tag_frames)
+        FUNCTION(SYMBOL(exeunt_tag_frames))
+SYMBOL(exeunt_tag_frames):
+        .rept   17
+        .cfi_startproc
+        hint    #34                     // bti c: called through a pointer
+        stp     x29, x30, [sp, #-16]!
+        .cfi_def_cfa_offset 16
+        .cfi_offset x29, -16
+        .cfi_offset x30, -8
+        mov     x29, sp
+        mov     x9, x0
+        mov     x0, x1
+        blr     x9                      // the sixth instruction: returns to 24 from the start
+        ldp     x29, x30, [sp], #16
+        .cfi_restore x29
+        .cfi_restore x30
+        .cfi_def_cfa_offset 0
+        ret
+        .cfi_endproc
+        .endr
+        SIZE(SYMBOL(exeunt_tag_frames))
+
 #if !defined(__APPLE__)
         .section .note.GNU-stack, "", %progbits         // no executable stack
 #endif

@@ -140,6 +140,66 @@ SYMBOL(exeunt_probe):
         .cfi_endproc
         SIZE(SYMBOL(exeunt_probe))
 
+// void exeunt_enter(void (*call)(void *), void *data, uintptr_t *top): calls `call(data)` as an entry function, with the
+// address behind the call being an exit trampoline that is always known. Before the call it stores in `*top` the stack
+// pointer at which `call` will return.
+//
+//   | return address      |
+//   | rbp                 | <- rsp before the call, rbp: the top
+//   +---------------------+
+//   | exeunt_enter_return | the foot, as `call` finds it
+//   +---------------------+
+        .p2align 4
+        .globl  SYMBOL(exeunt_enter)
+        HIDDEN(exeunt_enter)
+        FUNCTION(SYMBOL(exeunt_enter))
+SYMBOL(exeunt_enter):
+        .cfi_startproc
+        pushq   %rbp                    // also brings the stack pointer back to a multiple of 16
+        .cfi_adjust_cfa_offset 8
+        .cfi_offset %rbp, -16
+        movq    %rsp, %rbp
+        .cfi_def_cfa_register %rbp
+        movq    %rsp, (%rdx)
+        movq    %rdi, %rax
+        movq    %rsi, %rdi
+        call    *%rax
+        .globl  SYMBOL(exeunt_enter_return)
+        HIDDEN(exeunt_enter_return)
+SYMBOL(exeunt_enter_return):            // armed, the trampoline drains and then goes on to here
+        popq    %rbp
+        .cfi_def_cfa %rsp, 8
+        .cfi_restore %rbp
+        ret
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_enter))
+
+// void exeunt_tag_frames(void (*call)(void *), void *data), 17 times: calls `call(data)` from a frame of its own. Which of
+// them a frame is of can be told by its return address alone (src/tag.rs): 0 to 15 are digits, 16 begins a number.
+        .balign 32
+        .globl  SYMBOL(exeunt_tag_frames)
+        HIDDEN(exeunt_tag_frames)
+        FUNCTION(SYMBOL(exeunt_tag_frames))
+SYMBOL(exeunt_tag_frames):
+        .rept   17
+        .balign 32
+        .cfi_startproc
+        pushq   %rbp                    // 1 byte; also brings the stack pointer back to a multiple of 16
+        .cfi_adjust_cfa_offset 8
+        .cfi_offset %rbp, -16
+        movq    %rsp, %rbp              // 3 bytes
+        .cfi_def_cfa_register %rbp
+        movq    %rdi, %rax              // 3 bytes
+        movq    %rsi, %rdi              // 3 bytes: the argument
+        call    *%rax                   // 2 bytes: returns to 12 from the start
+        popq    %rbp
+        .cfi_def_cfa %rsp, 8
+        .cfi_restore %rbp
+        ret
+        .cfi_endproc
+        .endr
+        SIZE(SYMBOL(exeunt_tag_frames))
+
 #if !defined(__APPLE__)
         .section .note.GNU-stack, "", @progbits         // no executable stack
 #endif

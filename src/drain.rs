@@ -2,6 +2,7 @@
 
 use crate::record::Record;
 use crate::{arch, os, registry};
+use std::cell::Cell;
 
 /// Called by a trampoline when an entry function has returned: runs this stack's handlers, drops its values, and gives
 /// its record back. `slot` is the word where the trampoline keeps the original return address, and `top` the stack
@@ -19,6 +20,18 @@ unsafe extern "C" fn exeunt_drain(slot: *mut usize, top: usize) {
     // The foot as such is gone. For the time of the drain the trampoline's own return address stands for it.
     record.watch(slot as usize, word);
     finish(record);
+}
+
+/// Drains a record on its own stack, whose entry function will not return: it was unwound, or jumped out of.
+///
+/// The frames above may be gone, and the foot with them. A word of this frame stands for it meanwhile.
+#[inline(never)]
+pub(crate) fn without_return(record: &'static Record) {
+    record.ending();
+    let stands_for_foot = Cell::new(&raw const *record as usize);
+    record.watch(stands_for_foot.as_ptr() as usize, stands_for_foot.get());
+    finish(record);
+    std::hint::black_box(&stands_for_foot);
 }
 
 /// Drains a record on its own stack and gives it back.

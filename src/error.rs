@@ -31,6 +31,19 @@ pub enum Error {
         /// The return address that was expected.
         expected: usize,
     },
+    /// This stack is armed already, so its end is settled: `enter` is for the first function of a stack.
+    AlreadyArmed(crate::StackId),
+    /// The running code is not on the stack that was named.
+    NotOnThatStack {
+        /// The stack pointer.
+        stack_pointer: usize,
+        /// The memory that was named.
+        range: (usize, usize),
+    },
+    /// All dynamic slots are allocated.
+    SlotsExhausted,
+    /// No dynamic slot is allocated under this handle: it never was, or it was freed.
+    NoSuchSlot(u32),
     /// There is no memory for the record or the page map.
     OutOfMemory,
     /// A change from inside a change: from a key's `Eq`, or from a signal handler that came in the middle of one.
@@ -82,6 +95,22 @@ impl fmt::Display for Error {
                 "the foot at {address:#x} holds {found:#x}, but unwinding says that the entry function returns to \
                  {expected:#x}: something else rewrites return addresses here, so this stack is left alone"
             ),
+            Self::AlreadyArmed(id) => write!(
+                f,
+                "this stack is armed already, as stack {id}: enter is for the first function of a fiber; \
+                 here, just use storage and handlers"
+            ),
+            Self::NotOnThatStack { stack_pointer, range: (low, high) } => write!(
+                f,
+                "the stack pointer {stack_pointer:#x} is not in {low:#x}..{high:#x}: \
+                 name the memory of the very stack that this runs on"
+            ),
+            Self::SlotsExhausted => {
+                write!(f, "all {} dynamic slots are allocated: free some", crate::slots::CAPACITY)
+            }
+            Self::NoSuchSlot(handle) => {
+                write!(f, "no dynamic slot is allocated under {handle:#x}: it never was, or it was freed")
+            }
             Self::OutOfMemory => f.write_str("no memory for this stack's record or its place in the page map"),
             Self::Busy => f.write_str(
                 "this stack's storage is being changed further up on this very stack (in a key's Eq, or in the code \
@@ -114,8 +143,8 @@ impl fmt::Display for Unrecognised {
         }
         f.write_str(
             "  advice: if this is a fiber whose function never returns (corosensei, may, Boost.Context), or a runtime \
-             of your own, let the stack's first function return into a trampoline that exeunt knows: thread start, \
-             main, makecontext",
+             of your own, run its function inside exeunt::enter; if a wrapper of your runtime calls the function and \
+             then switches away, register it with exeunt::register_trampoline",
         )
     }
 }

@@ -4,7 +4,9 @@ use crate::error::{Error, Unrecognised};
 use crate::os;
 use crate::stack::Kind;
 use crate::trampoline;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::ffi::{CStr, CString};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
 /// Held while trampolines are added: the process id of the holder, or zero.
 ///
@@ -81,6 +83,69 @@ pub(crate) fn recognise_main(addresses: &[usize]) -> Result<bool, Error> {
         }
     }
     Ok(false)
+}
+
+/// What a runtime has registered: where its wrapper's code is, and its name.
+struct Registered {
+    start: AtomicUsize,
+    end: AtomicUsize,
+    name: AtomicPtr<Name>,
+}
+
+/// A leaked name; a thin pointer to a fat one.
+struct Name(&'static CStr);
+
+const REGISTERED: usize = 32;
+static REGISTRY: [Registered; REGISTERED] = [const {
+    Registered { start: AtomicUsize::new(0), end: AtomicUsize::new(0), name: AtomicPtr::new(std::ptr::null_mut()) }
+}; REGISTERED];
+static REGISTERED_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+fn registered(address: usize) -> Option<&'static Registered> {
+    let count = REGISTERED_COUNT.load(Ordering::Acquire);
+    REGISTRY[..count].iter().find(|registered| {
+        // A return address may be the first one behind the code that called.
+        registered.start.load(Ordering::Relaxed) < address && address <= registered.end.load(Ordering::Relaxed)
+    })
+}
+
+/// Whether the return address lies in a wrapper that a runtime has registered.
+pub(crate) fn is_registered(address: usize) -> bool {
+    registered(address).is_some()
+}
+
+/// Adds the return address, which lies in a registered wrapper, to the pool.
+pub(crate) fn add_registered(address: usize) -> Result<(), Error> {
+    let _uncancelled = os::Uncancelled::new();
+    // SAFETY: leaked by `register`, and never changed.
+    let name = registered(address).and_then(|found| unsafe { found.name.load(Ordering::Acquire).as_ref() });
+    let _lock = Lock::take();
+    os::pin();
+    trampoline::add(address, Kind::Registered, name.map_or(c"?", |name| name.0)).map(drop)
+}
+
+/// Registers a wrapper's code.
+pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
+    let bytes: Vec<u8> = name.bytes().filter(|&byte| byte != 0).collect();
+    let name = CString::new(bytes).unwrap_or_default();
+    let name = Box::leak(Box::new(Name(Box::leak(name.into_boxed_c_str()))));
+    let _uncancelled = os::Uncancelled::new();
+    let _lock = Lock::take();
+    let count = REGISTERED_COUNT.load(Ordering::Relaxed);
+    let place = REGISTRY.get(count).ok_or(Error::PoolFull)?;
+    place.start.store(code.start, Ordering::Relaxed);
+    place.end.store(code.end, Ordering::Relaxed);
+    place.name.store(name, Ordering::Release);
+    REGISTERED_COUNT.store(count + 1, Ordering::Release);
+    Ok(())
+}
+
+/// Makes the exit trampoline of [`enter`](crate::enter()) known.
+pub(crate) fn add_enter(address: usize) -> Result<(), Error> {
+    let _uncancelled = os::Uncancelled::new();
+    let _lock = Lock::take();
+    os::pin();
+    trampoline::add(address, Kind::Entered, c"exeunt::enter").map(drop)
 }
 
 /// The error for a stack with these return addresses, innermost first.

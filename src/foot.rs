@@ -61,6 +61,8 @@ impl Trail {
 
 /// Why a walk ended without an answer.
 enum Lost {
+    /// It leads to an exit trampoline that a runtime has registered, of which this is the first stack.
+    Registered(usize),
     /// The whole way is in the trail; this is why it ended.
     End(&'static str),
     /// A rule that the quick unwinder does not know.
@@ -92,6 +94,9 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                     if let Some(trampoline) = trampoline::standing_for(address) {
                         let foot = Foot { address: slot, word, top: caller.registers.sp, trampoline };
                         return Ok(Bottom::Bare(foot, in_one_piece));
+                    }
+                    if exits::is_registered(address) {
+                        return Err(Lost::Registered(address));
                     }
                 }
                 if let Some(record) = registry::find(caller.registers.sp) {
@@ -150,6 +155,10 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
         let reason = match result {
             Ok(bottom) => return Ok(bottom),
             Err(Lost::SignalStack) => return Err(Error::SignalStack),
+            Err(Lost::Registered(address)) => {
+                exits::add_registered(address)?;
+                continue;
+            }
             Err(Lost::End(reason)) => reason,
             Err(Lost::Unsupported) => "it could not be unwound",
         };
@@ -168,7 +177,7 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
 /// The general unwinder, for stacks with a frame whose rule is not of the common form: functions that realign their
 /// stack, and coroutines whose bottom frame leads to the stack that resumed them.
 mod slowly {
-    use super::{Bottom, Foot, Lost, Registers, Trail, registry, trampoline};
+    use super::{Bottom, Foot, Lost, Registers, Trail, exits, registry, trampoline};
     use crate::unwind::{Frame, Step, step};
 
     /// A larger step than this, or one downwards, leads to another stack.
@@ -226,6 +235,9 @@ mod slowly {
         }
         if let (Some(trampoline), Some((address, word))) = (trampoline::standing_for(pc), slot) {
             return Some(Ok(Bottom::Bare(Foot { address, word, top: sp, trampoline }, false)));
+        }
+        if exits::is_registered(pc) {
+            return Some(Err(Lost::Registered(pc)));
         }
         registry::find(sp).map(|record| Ok(Bottom::Armed(record, false)))
     }

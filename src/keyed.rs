@@ -2,6 +2,7 @@
 
 use crate::arm;
 use crate::error::Error;
+use crate::inherit::Heir;
 use crate::values::hash_of;
 use std::any::Any;
 use std::hash::Hash;
@@ -26,10 +27,18 @@ use std::rc::Rc;
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn set<K: Hash + Eq + 'static, V: 'static>(key: K, value: V) -> Result<(), Error> {
+    set_with_heir(hash_of(&key), key, value, None)
+}
+
+/// [`set`], of a value that may be inheritable.
+pub(crate) fn set_with_heir<K, V>(hash: u64, key: K, value: V, heir: Option<Heir>) -> Result<(), Error>
+where
+    K: Hash + Eq + 'static,
+    V: 'static,
+{
     let record = arm::record()?;
-    let hash = hash_of(&key);
     let value: Rc<dyn Any> = Rc::new(value);
-    let old = record.change_values(|values| values.set(hash, key, value))?;
+    let old = record.change_values(|values| values.set(hash, key, value, heir))?;
     if let Some(old) = old {
         old.drop_now(record);
     }

@@ -163,6 +163,21 @@ impl<T: 'static> LocalKey<T> {
         Ok(unsafe { lend(value, use_it) })
     }
 
+    /// Calls `look` with the running stack's value if there is one. Never arms the stack, and makes no value.
+    pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
+        let number = self.number.load(Ordering::Acquire);
+        let value = self.quick().or_else(|| {
+            let record = arm::lookup()?;
+            let value: *mut T = record.look(|values| values.local(record, number))?.cast();
+            (!value.is_null()).then_some(value)
+        });
+        match value {
+            // SAFETY: as in `with`.
+            Some(value) => unsafe { lend(value, |value| look(Some(value))) },
+            None => look(None),
+        }
+    }
+
     /// The value of the running stack. No code of the user's may run while it is in use.
     #[inline(always)]
     fn value(&'static self) -> *mut T {

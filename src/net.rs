@@ -3,9 +3,9 @@
 //!
 //! It is a thread-local destructor, which all these ends run on the thread itself.
 
+use crate::drain;
 use crate::record::Record;
 use crate::stack::StackId;
-use crate::{drain, registry};
 use std::cell::Cell;
 
 struct Net {
@@ -28,13 +28,6 @@ impl Drop for Net {
         if record.id() != Some(id) {
             return; // its entry function returned, or it was unloaded
         }
-        record.ending();
-        // After `pthread_exit` the frames above are gone, and the foot with them. A word of this frame stands for it,
-        // and the drain's own block is where handlers find their record.
-        let stands_for_foot = Cell::new(&raw const *record as usize);
-        record.watch(stands_for_foot.as_ptr() as usize, stands_for_foot.get());
-        registry::prove(crate::arch::stack_pointer(), record);
-        drain::finish(record);
-        std::hint::black_box(&stands_for_foot);
+        drain::without_return(record);
     }
 }

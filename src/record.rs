@@ -6,6 +6,7 @@
 
 use crate::error::Error;
 use crate::registry::{self, Links, Slot};
+use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
 use crate::values::Values;
 use std::cell::{Cell, UnsafeCell};
@@ -38,6 +39,8 @@ pub(crate) struct Record {
     /// The number of the trampoline that the foot holds.
     trampoline: AtomicU32,
     links: Links,
+    /// Its dynamic slots, once it has used some; never given back.
+    slots: AtomicPtr<Table>,
     own: UnsafeCell<Own>,
 }
 
@@ -87,6 +90,7 @@ impl Slot for Record {
             phase: AtomicU8::new(Phase::Free as u8),
             trampoline: AtomicU32::new(0),
             links: Links::new(),
+            slots: AtomicPtr::new(std::ptr::null_mut()),
             own: UnsafeCell::new(Own { handlers: Vec::new(), values: Values::new(), busy: Cell::new(0) }),
         }
     }
@@ -185,6 +189,11 @@ impl Record {
         }
     }
 
+    /// Whether it is of a stack that is armed, or was abandoned while it was.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == Phase::Armed as u8
+    }
+
     /// Gives the stack another identity.
     pub(crate) fn renew_id(&self) {
         self.id.store(StackId::fresh().get(), Ordering::Relaxed);
@@ -232,6 +241,22 @@ impl Record {
 
     pub(crate) fn set_near(&self, number: usize, value: *mut u8) {
         self.near[number].store(value, Ordering::Relaxed);
+    }
+
+    /// Its dynamic slots, if it has used some.
+    #[inline(always)]
+    pub(crate) fn slots(&self) -> Option<&Table> {
+        // SAFETY: null, or leaked by `slots_or_new`.
+        unsafe { self.slots.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Its dynamic slots.
+    pub(crate) fn slots_or_new(&self) -> &Table {
+        if self.slots().is_none() {
+            // Only the stack itself comes here, so no other one can be first.
+            self.slots.store(Box::leak(slots::new_table()), Ordering::Release);
+        }
+        self.slots().expect("just stored")
     }
 
     /// Registers a handler.
@@ -290,7 +315,8 @@ impl Record {
             && unsafe { &(*self.own.get()).handlers }.is_empty()
     }
 
-    /// Runs the handlers, last in first out, and then drops the values, last set first, until nothing is left.
+    /// Runs the handlers, last in first out, then drops the values, last set first, then clears the slots, until nothing
+    /// is left.
     /// Called again from inside (a handler that calls `exit`), it goes on where the outer call was.
     pub(crate) fn drain(&self) {
         self.ending();
@@ -302,6 +328,7 @@ impl Record {
             }
             match self.change_values(|values| values.pop(self)) {
                 Ok(Some(value)) => guarded(|| value.drop_now(self)),
+                _ if self.slots().is_some_and(slots::clear) => {}
                 _ => return,
             }
         }

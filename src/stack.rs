@@ -7,7 +7,7 @@ use crate::local::is_borrowed;
 use crate::record::{Record, guarded};
 use crate::redirect::slot;
 use crate::values::LocalValue;
-use crate::{arm, exits, os, registry, trampoline};
+use crate::{arm, exits, os, registry, slots, trampoline};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -54,13 +54,18 @@ pub enum Kind {
     Main,
     /// A `makecontext` fiber.
     Fiber,
+    /// A fiber of another library, whose function runs inside [`enter`](crate::enter()).
+    Entered,
+    /// A fiber whose exit trampoline its runtime has registered.
+    Registered,
     /// An alternate signal stack, which serves whatever runs on its thread and cannot be armed.
     Signal,
 }
 
 impl Kind {
     pub(crate) fn from_raw(raw: u8) -> Self {
-        [Self::Unknown, Self::Thread, Self::Main, Self::Fiber, Self::Signal][usize::from(raw)]
+        [Self::Unknown, Self::Thread, Self::Main, Self::Fiber, Self::Entered, Self::Registered, Self::Signal]
+            [usize::from(raw)]
     }
 }
 
@@ -322,6 +327,9 @@ fn clear(record: &'static Record) {
     let taken = record.change_values(|values| values.take_all(record, keep));
     for value in taken.unwrap_or_default() {
         guarded(|| value.drop_now(record));
+    }
+    if let Some(table) = record.slots() {
+        slots::clear(table);
     }
 }
 

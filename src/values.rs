@@ -1,5 +1,6 @@
 //! The values of one stack, keyed ones and stack locals alike, in the order in which they were set.
 
+use crate::inherit::Heir;
 use crate::record::{NEAR, Record};
 use hashbrown::HashTable;
 use std::any::{Any, TypeId};
@@ -44,7 +45,7 @@ pub(crate) struct LocalValue {
 }
 
 enum Value {
-    Keyed { hash: u64, key: Box<dyn Any>, value: Rc<dyn Any> },
+    Keyed { hash: u64, key: Box<dyn Any>, value: Rc<dyn Any>, heir: Option<Heir> },
     Local(LocalValue),
 }
 
@@ -109,14 +110,29 @@ impl Values {
     }
 
     /// Sets the value of a key, and gives back the one that it had.
-    pub(crate) fn set<K: Hash + Eq + 'static>(&mut self, hash: u64, key: K, value: Rc<dyn Any>) -> Option<Taken> {
+    pub(crate) fn set<K: Hash + Eq + 'static>(
+        &mut self,
+        hash: u64,
+        key: K,
+        value: Rc<dyn Any>,
+        heir: Option<Heir>,
+    ) -> Option<Taken> {
         let old = self.remove(hash, &key);
         self.compact();
         let index = self.in_order.len();
-        self.in_order.push(Some(Value::Keyed { hash, key: Box::new(key), value }));
+        self.in_order.push(Some(Value::Keyed { hash, key: Box::new(key), value, heir }));
         let in_order = &self.in_order;
         self.by_key.insert_unique(hash, index, |&index| hash_at(in_order, index));
         old
+    }
+
+    /// The inheritable values, in the order in which they were set, and what makes their heirs.
+    pub(crate) fn inheritable(&self) -> Vec<(Rc<dyn Any>, Heir)> {
+        let heir = |value: &Option<Value>| match value {
+            Some(Value::Keyed { value, heir: Some(heir), .. }) => Some((Rc::clone(value), Rc::clone(heir))),
+            _ => None,
+        };
+        self.in_order.iter().filter_map(heir).collect()
     }
 
     /// Takes out the value of a key.
@@ -137,7 +153,7 @@ impl Values {
             let index = self.in_order.len().checked_sub(1)?;
             match self.in_order.pop()? {
                 None => self.gaps -= 1,
-                Some(Value::Keyed { hash, key, value }) => {
+                Some(Value::Keyed { hash, key, value, .. }) => {
                     if let Ok(entry) = self.by_key.find_entry(hash, |&other| other == index) {
                         entry.remove();
                     }

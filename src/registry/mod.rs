@@ -123,6 +123,26 @@ pub(crate) fn ending_at(top: usize) -> Option<&'static Record> {
     by_top(top).or_else(|| all().find(|record| record.top() == top))
 }
 
+/// An armed or abandoned record whose stack's top is in `range`, and so all of the stack.
+pub(crate) fn any_in(range: std::ops::Range<usize>) -> Option<&'static Record> {
+    let inside =
+        |record: &&'static Record| range.start < record.top() && record.top() <= range.end && record.is_placed();
+    let last = range.end.saturating_sub(1).min((1 << ADDRESS) - 1) >> PAGE;
+    let mut page = range.start >> PAGE;
+    while page <= last {
+        match entry(page << PAGE) {
+            // SAFETY: entries lead to the slab's slots only, which live for ever.
+            Some(entry) => match unsafe { entry.owner().as_ref() }.filter(inside) {
+                Some(record) => return Some(record),
+                None => page += 1,
+            },
+            // Nothing was ever armed in all of this leaf.
+            None => page = ((page >> LEAF) + 1) << LEAF,
+        }
+    }
+    extras::all().find(inside)
+}
+
 /// Whether any stack was ever armed.
 pub(crate) fn is_used() -> bool {
     RECORDS.is_used()
@@ -210,12 +230,13 @@ mod extras {
         }
     }
 
+    pub(super) fn all() -> impl Iterator<Item = &'static Record> {
+        // SAFETY: places hold null or a slot of the slab, which lives for ever.
+        places().filter_map(|place| unsafe { place.record.load(Ordering::Acquire).as_ref() })
+    }
+
     pub(super) fn by_top(top: usize) -> Option<&'static Record> {
-        places().find_map(|place| {
-            // SAFETY: places hold null or a slot of the slab, which lives for ever.
-            let record = unsafe { place.record.load(Ordering::Acquire).as_ref() }?;
-            (record.top() == top).then_some(record)
-        })
+        all().find(|record| record.top() == top)
     }
 
     pub(super) fn remove(record: &'static Record) {

@@ -1,0 +1,187 @@
+//! Scoped context: values that are visible to everything below a call, on this stack and where it is handed on to.
+//!
+//! This is what `context.With`, `Get`, `GetSafe` and `Go` of goroutine-context packages do, without a limit on depth.
+//! A context is a list of values, newest first, shared and never changed; a stack has a place for the newest one.
+
+use crate::error::Error;
+use crate::inherit;
+use std::any::{Any, type_name};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+struct Node {
+    value: Box<dyn Any + Send + Sync>,
+    outer: Option<Arc<Node>>,
+}
+
+impl Drop for Node {
+    /// Takes a long list apart in a loop; one node dropping the next would need stack for each.
+    fn drop(&mut self) {
+        let mut outer = self.outer.take();
+        while let Some(mut node) = outer.and_then(Arc::into_inner) {
+            outer = node.outer.take();
+        }
+    }
+}
+
+crate::stack_local! {
+    static NEWEST: RefCell<Option<Arc<Node>>> = const { RefCell::new(None) };
+}
+
+/// Puts the outer context back, on return and on unwinding alike.
+struct Restore {
+    outer: Option<Arc<Node>>,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        let outer = self.outer.take();
+        // Dropped outside of the borrow: the value's destructor may use the context.
+        let inner = NEWEST.try_with(|newest| newest.replace(outer));
+        drop(inner);
+    }
+}
+
+fn newest() -> Result<Option<Arc<Node>>, Error> {
+    NEWEST.try_with(|newest| newest.borrow().clone())
+}
+
+fn enter<R>(node: Option<Arc<Node>>, scope: impl FnOnce() -> R) -> Result<R, Error> {
+    let outer = NEWEST.try_with(|newest| newest.replace(node))?;
+    let _restore = Restore { outer };
+    Ok(scope())
+}
+
+/// Makes `value` visible to everything that `scope` calls on this stack, in place of an outer value of the same type.
+/// On return and on unwinding the outer one is back.
+///
+/// # Panics
+/// Where the stack cannot be armed; [`try_with`] gives an error instead.
+///
+/// # Examples
+/// ```
+/// use exeunt::context;
+///
+/// #[derive(Clone)]
+/// struct RequestId(u64);
+///
+/// # std::thread::spawn(|| {
+/// context::with(RequestId(7), || {
+///     assert_eq!(context::get::<RequestId>().0, 7);
+///     context::with(RequestId(8), || assert_eq!(context::get::<RequestId>().0, 8));
+///     assert_eq!(context::get::<RequestId>().0, 7);
+/// });
+/// # }).join().unwrap();
+/// ```
+pub fn with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> R {
+    try_with(value, scope).unwrap_or_else(|error| panic!("no context can be kept here: {error}"))
+}
+
+/// As [`with`], with an error where the stack cannot be armed.
+///
+/// # Errors
+/// Where the stack cannot be armed; then `scope` has not run.
+pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> Result<R, Error> {
+    let outer = newest()?;
+    enter(Some(Arc::new(Node { value: Box::new(value), outer })), scope)
+}
+
+/// A copy of the value of type `T` that this code runs below.
+///
+/// # Panics
+/// Where there is none; [`try_get`] gives `None` instead.
+pub fn get<T: Clone + Send + Sync + 'static>() -> T {
+    try_get().unwrap_or_else(|| {
+        panic!(
+            "no context holds a {0} here: call this below context::with({0}, ...), on the same stack or on one that \
+             the context was handed on to by context::go or Captured::enter",
+            type_name::<T>()
+        )
+    })
+}
+
+/// A copy of the value of type `T` that this code runs below, or `None`. It never arms the stack.
+pub fn try_get<T: Clone + Send + Sync + 'static>() -> Option<T> {
+    look(|value: Option<&T>| value.cloned())
+}
+
+/// Calls `look` with the value of type `T` that this code runs below, or with `None`. It never arms the stack.
+pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> R {
+    NEWEST.peek(|newest| {
+        let newest = newest.map(RefCell::borrow);
+        let mut node = newest.as_ref().and_then(|newest| newest.as_ref());
+        while let Some(found) = node {
+            if let Some(value) = found.value.downcast_ref() {
+                return look(Some(value));
+            }
+            node = found.outer.as_ref();
+        }
+        look(None)
+    })
+}
+
+/// The context of the place where it was captured, to be entered on any other stack.
+#[derive(Clone)]
+pub struct Captured {
+    newest: Option<Arc<Node>>,
+}
+
+/// Captures the context of this place. It costs no more than a reference count, however deep the context is.
+///
+/// # Examples
+/// ```
+/// use exeunt::context;
+/// # std::thread::spawn(|| {
+/// let captured = context::with("outer", || context::capture());
+/// std::thread::spawn(move || {
+///     captured.enter(|| assert_eq!(context::get::<&str>(), "outer"));
+/// }).join().unwrap();
+/// # }).join().unwrap();
+/// ```
+pub fn capture() -> Captured {
+    Captured { newest: NEWEST.peek(|newest| newest.and_then(|newest| newest.borrow().clone())) }
+}
+
+impl Captured {
+    /// Runs `scope` with the captured context in place of the one that is here.
+    ///
+    /// # Panics
+    /// Where the stack cannot be armed.
+    pub fn enter<R>(&self, scope: impl FnOnce() -> R) -> R {
+        enter(self.newest.clone(), scope).unwrap_or_else(|error| panic!("no context can be kept here: {error}"))
+    }
+}
+
+impl std::fmt::Debug for Captured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let depth = std::iter::successors(self.newest.as_ref(), |node| node.outer.as_ref()).count();
+        f.debug_struct("Captured").field("values", &depth).finish()
+    }
+}
+
+/// Starts a thread that `run`s with the context of this place, and with this stack's inheritable values
+/// ([`set_inheritable`](crate::set_inheritable)).
+///
+/// # Panics
+/// Where the system cannot start a thread, as [`std::thread::spawn`]. The new thread panics where it cannot be armed.
+///
+/// # Examples
+/// ```
+/// use exeunt::context;
+/// # std::thread::spawn(|| {
+/// let there = context::with(3_u8, || context::go(|| context::get::<u8>()));
+/// assert_eq!(there.join().unwrap(), 3);
+/// # }).join().unwrap();
+/// ```
+pub fn go<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
+    let context = capture();
+    let inheritance = inherit::collect();
+    std::thread::spawn(move || {
+        inheritance.hand_over();
+        match &context.newest {
+            Some(_) => context.enter(run),
+            None => run(),
+        }
+    })
+}

@@ -1,0 +1,308 @@
+//! Dynamic slots, with the semantics of `TlsAlloc`, `TlsSetValue`, `TlsGetValue` and `TlsFree`, for stacks.
+//!
+//! A slot is an index from a bitmap. It is zero on every stack when it is allocated, and freeing it clears it on all live
+//! stacks. Each allocation has a generation of its own, which is part of the handle and is stored beside every value, so
+//! an old handle is an error, and a value from before is never seen again.
+//!
+//! [`Slot`] is the face for Rust: a double free or a slot that was never allocated do not compile there. The functions
+//! are what the C face and other runtimes need.
+
+use crate::arm;
+use crate::error::Error;
+use crate::record::{Record, guarded};
+use crate::registry;
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// How many slots there are.
+pub const CAPACITY: usize = 2048;
+
+const INDEX_BITS: u32 = CAPACITY.ilog2();
+const BLOCK: usize = 64;
+
+/// What is called with a slot's value when its stack ends, or when the slot is freed, unless the value is null.
+pub type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
+
+/// One slot's state for all stacks.
+struct Allocation {
+    /// Odd while it is allocated.
+    generation: AtomicU32,
+    /// A [`Destructor`], or null.
+    destructor: AtomicPtr<c_void>,
+}
+
+static ALLOCATIONS: [Allocation; CAPACITY] =
+    [const { Allocation { generation: AtomicU32::new(0), destructor: AtomicPtr::new(ptr::null_mut()) } }; CAPACITY];
+static USED: [AtomicU64; CAPACITY / 64] = [const { AtomicU64::new(0) }; CAPACITY / 64];
+
+/// One slot's value on one stack; it counts only if the generation is the slot's.
+struct Cell {
+    generation: AtomicU32,
+    value: AtomicPtr<c_void>,
+}
+
+type Block = [Cell; BLOCK];
+
+/// A stack's slots, in blocks that are made when they are first used. It stays with its record, which other stacks may
+/// look into at any time, to free a slot; all of it is atomic.
+pub(crate) struct Table {
+    blocks: [AtomicPtr<Block>; CAPACITY / BLOCK],
+}
+
+impl Table {
+    fn cell(&self, index: usize) -> Option<&Cell> {
+        // SAFETY: null, or a block that was leaked when it was published.
+        let block = unsafe { self.blocks[index / BLOCK].load(Ordering::Acquire).as_ref() }?;
+        Some(&block[index % BLOCK])
+    }
+
+    fn ensure_cell(&self, index: usize) -> &Cell {
+        let place = &self.blocks[index / BLOCK];
+        if place.load(Ordering::Acquire).is_null() {
+            let empty = || Cell { generation: AtomicU32::new(0), value: AtomicPtr::new(ptr::null_mut()) };
+            // Only the stack itself adds blocks, so no other one can be first.
+            place.store(Box::leak(Box::new(std::array::from_fn(|_| empty()))), Ordering::Release);
+        }
+        self.cell(index).expect("just made")
+    }
+}
+
+/// The index and the generation in a handle, if it is one of an allocated slot.
+#[inline(always)]
+fn check(handle: u32) -> Result<(usize, u32), Error> {
+    let index = handle as usize % CAPACITY;
+    let generation = ALLOCATIONS[index].generation.load(Ordering::Acquire);
+    if generation & 1 == 1 && generation << INDEX_BITS | index as u32 == handle {
+        Ok((index, generation))
+    } else {
+        Err(Error::NoSuchSlot(handle))
+    }
+}
+
+/// Allocates a slot, which is null on every stack, and gives its handle, which is never zero.
+///
+/// # Errors
+/// [`Error::SlotsExhausted`].
+///
+/// # Safety
+/// `destructor` must be sound to call with any value that will be set, on the stack that set it when that ends, and on
+/// whichever stack frees the slot.
+pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
+    for (word, used) in USED.iter().enumerate() {
+        let mut bits = used.load(Ordering::Relaxed);
+        while bits != u64::MAX {
+            let bit = (!bits).trailing_zeros();
+            match used.compare_exchange(bits, bits | 1 << bit, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    let index = word * 64 + bit as usize;
+                    let allocation = &ALLOCATIONS[index];
+                    let pointer = destructor.map_or(ptr::null_mut(), |destructor| destructor as *mut c_void);
+                    allocation.destructor.store(pointer, Ordering::Relaxed);
+                    let generation = allocation.generation.fetch_add(1, Ordering::AcqRel) + 1;
+                    return Ok(generation << INDEX_BITS | index as u32);
+                }
+                Err(now) => bits = now,
+            }
+        }
+    }
+    Err(Error::SlotsExhausted)
+}
+
+/// Sets the slot's value on the running stack, which is armed if it was not. The value that was there is overwritten, and
+/// no destructor is called for it.
+///
+/// # Errors
+/// [`Error::NoSuchSlot`], and where the stack cannot be armed.
+pub fn set(handle: u32, value: *mut c_void) -> Result<(), Error> {
+    let (index, generation) = check(handle)?;
+    let cell = arm::record()?.slots_or_new().ensure_cell(index);
+    // Never the new value under the old generation, which somebody may be freeing, nor the old one under the new.
+    if cell.generation.load(Ordering::Relaxed) != generation {
+        cell.value.store(ptr::null_mut(), Ordering::Relaxed);
+        cell.generation.store(generation, Ordering::Release);
+    }
+    cell.value.store(value, Ordering::Release);
+    Ok(())
+}
+
+/// The slot's value on the running stack; null where none was set. It never arms the stack.
+///
+/// # Errors
+/// [`Error::NoSuchSlot`].
+#[inline]
+pub fn get(handle: u32) -> Result<*mut c_void, Error> {
+    let (index, generation) = check(handle)?;
+    let cell = arm::lookup().and_then(Record::slots).and_then(|table| table.cell(index));
+    Ok(match cell {
+        Some(cell) if cell.generation.load(Ordering::Relaxed) == generation => cell.value.load(Ordering::Relaxed),
+        _ => ptr::null_mut(),
+    })
+}
+
+/// Frees the slot: its handle is no more, and it is null again on all stacks. Where a value was set, the destructor is
+/// called with it, here and now, for the values of all stacks.
+///
+/// # Errors
+/// [`Error::NoSuchSlot`], also when it was freed before.
+///
+/// # Safety
+/// No stack may be using the slot or one of its values meanwhile.
+pub unsafe fn free(handle: u32) -> Result<(), Error> {
+    let (index, generation) = check(handle)?;
+    let allocation = &ALLOCATIONS[index];
+    let next = generation.wrapping_add(1);
+    if allocation.generation.compare_exchange(generation, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return Err(Error::NoSuchSlot(handle));
+    }
+    let destructor = destructor(allocation);
+    for table in registry::all().filter_map(Record::slots) {
+        take(table, index, generation, destructor);
+    }
+    USED[index / 64].fetch_and(!(1 << (index % 64)), Ordering::AcqRel);
+    Ok(())
+}
+
+fn destructor(allocation: &Allocation) -> Option<Destructor> {
+    let pointer = allocation.destructor.load(Ordering::Relaxed);
+    // SAFETY: `alloc` stored a destructor or null, and an optional function pointer has just that form.
+    unsafe { std::mem::transmute::<*mut c_void, Option<Destructor>>(pointer) }
+}
+
+/// Takes the value of this generation out of a table, and calls the destructor with it. Whether there was one.
+fn take(table: &Table, index: usize, generation: u32, destructor: Option<Destructor>) -> bool {
+    let Some(cell) = table.cell(index) else { return false };
+    if cell.generation.load(Ordering::Acquire) != generation {
+        return false;
+    }
+    // The swap decides between the stack's own end and a concurrent `free`.
+    let value = cell.value.swap(ptr::null_mut(), Ordering::AcqRel);
+    if let (false, Some(destructor)) = (value.is_null(), destructor) {
+        // SAFETY: the promise of who allocated the slot.
+        guarded(|| unsafe { destructor(value) });
+    }
+    !value.is_null()
+}
+
+/// Takes all values of a stack that ends or is cleared. Whether there was one.
+pub(crate) fn clear(table: &Table) -> bool {
+    let mut any = false;
+    for (number, block) in table.blocks.iter().enumerate() {
+        if block.load(Ordering::Acquire).is_null() {
+            continue;
+        }
+        for index in number * BLOCK..(number + 1) * BLOCK {
+            let allocation = &ALLOCATIONS[index];
+            let generation = allocation.generation.load(Ordering::Acquire);
+            if generation & 1 == 1 {
+                any |= take(table, index, generation, destructor(allocation));
+            }
+        }
+    }
+    any
+}
+
+/// The table of a record that has none.
+pub(crate) fn new_table() -> Box<Table> {
+    Box::new(Table { blocks: [const { AtomicPtr::new(ptr::null_mut()) }; CAPACITY / BLOCK] })
+}
+
+/// A slot for values of type `T`: made at run time, with a value of its own on every stack, freed when it is dropped.
+///
+/// # Examples
+/// ```
+/// let slot = exeunt::Slot::new()?;
+/// slot.set(5)?;
+/// assert_eq!(slot.get(), Some(5));
+/// let there = std::thread::scope(|scope| scope.spawn(|| slot.get()).join().unwrap());
+/// assert_eq!(there, None);
+/// # exeunt::unload();
+/// # Ok::<(), exeunt::Error>(())
+/// ```
+pub struct Slot<T: Send + Sync + 'static> {
+    handle: u32,
+    values: PhantomData<fn(T) -> T>,
+}
+
+impl<T: Send + Sync + 'static> Slot<T> {
+    /// Allocates a slot that no stack has a value in.
+    ///
+    /// # Errors
+    /// [`Error::SlotsExhausted`].
+    pub fn new() -> Result<Self, Error> {
+        unsafe extern "C-unwind" fn release<T>(value: *mut c_void) {
+            // SAFETY: values are references that `set` let go of.
+            drop(unsafe { Arc::from_raw(value.cast::<T>()) });
+        }
+        // SAFETY: only `set` stores values in it, and they may be dropped on any thread.
+        let handle = unsafe { alloc(Some(release::<T>)) }?;
+        Ok(Self { handle, values: PhantomData })
+    }
+
+    /// Sets the running stack's value; the one that was there is dropped.
+    ///
+    /// # Errors
+    /// Where the stack cannot be armed.
+    pub fn set(&self, value: T) -> Result<(), Error> {
+        let old = get(self.handle)?;
+        let value = Arc::into_raw(Arc::new(value)).cast_mut();
+        if let Err(error) = set(self.handle, value.cast()) {
+            // SAFETY: just let go of, and not stored.
+            drop(unsafe { Arc::from_raw(value) });
+            return Err(error);
+        }
+        // SAFETY: it was stored by an earlier call, and has just been overwritten.
+        drop((!old.is_null()).then(|| unsafe { Arc::from_raw(old.cast::<T>()) }));
+        Ok(())
+    }
+
+    /// The running stack's value, shared; `None` if it has none.
+    pub fn share(&self) -> Option<Arc<T>> {
+        let value = get(self.handle).ok()?.cast::<T>();
+        if value.is_null() {
+            return None;
+        }
+        // SAFETY: a reference that `set` let go of; this makes another one.
+        unsafe {
+            Arc::increment_strong_count(value);
+            Some(Arc::from_raw(value))
+        }
+    }
+
+    /// A copy of the running stack's value; `None` if it has none.
+    #[inline]
+    pub fn get(&self) -> Option<T>
+    where
+        T: Copy,
+    {
+        let value = get(self.handle).ok()?.cast::<T>();
+        // SAFETY: null, or what `set` let go of. Copying runs no code of the user's that could drop it meanwhile.
+        unsafe { value.as_ref() }.copied()
+    }
+
+    /// Takes the running stack's value, and leaves none.
+    pub fn take(&self) -> Option<Arc<T>> {
+        let value = get(self.handle).ok()?.cast::<T>();
+        if value.is_null() || set(self.handle, ptr::null_mut()).is_err() {
+            return None;
+        }
+        // SAFETY: what `set` let go of, and no longer stored.
+        Some(unsafe { Arc::from_raw(value) })
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Slot<T> {
+    /// Frees the slot, and drops its values on all stacks.
+    fn drop(&mut self) {
+        // SAFETY: nobody else has this slot any more, so nobody uses it.
+        let _ = unsafe { free(self.handle) };
+    }
+}
+
+impl<T: Send + Sync + 'static> std::fmt::Debug for Slot<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").field("handle", &format_args!("{:#x}", self.handle)).finish()
+    }
+}
