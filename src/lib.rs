@@ -1,4 +1,88 @@
 //! Storage and exit handlers for any stack - thread, main thread or fiber - without having started it.
+//!
+//! The code that runs at this moment runs on some stack. Whoever made that stack, `exeunt` finds the place at its bottom
+//! that decides where it goes when its entry function returns, and puts itself there: from then on the stack has values
+//! of its own, and handlers that run when it ends.
+//!
+//! ```
+//! # fn main() -> Result<(), exeunt::Error> {
+//! // Nobody knows this thread: no hook, no wrapper, no cooperation.
+//! std::thread::spawn(|| -> Result<(), exeunt::Error> {
+//!     exeunt::set("connection", String::from("db-1"))?;
+//!     exeunt::at_exit(|| {
+//!         let connection: Option<String> = exeunt::get(&"connection");
+//!         println!("closing {connection:?}");
+//!     })
+//! })
+//! .join()
+//! .unwrap()
+//! # }
+//! ```
+//!
+//! # What there is
+//!
+//! | you want | use |
+//! |---|---|
+//! | something done when this stack ends | [`at_exit`] |
+//! | a static with a value for each stack | [`stack_local!`], [`LocalKey`] |
+//! | values under keys of any type | [`set`], [`get`], [`with`], [`del`], [`reset`], [`unload`], [`id`] |
+//! | values that are visible to everything below a call | [`context`] |
+//! | storage made and freed at run time | [`Slot`], [`slots`] |
+//! | values that new stacks inherit | [`set_inheritable`], [`set_inheritable_by`] |
+//! | an identity without any storage | [`tag`] |
+//! | all this on fibers whose function never returns | [`enter()`], [`enter_on`], [`register_trampoline`], [`discard`] |
+//! | to see what is found | [`Stack::current`], [`survey`] |
+//!
+//! # How it works
+//!
+//! A stack's *entry function* returns into its *exit trampoline*, code of the system: glibc's `start_thread`,
+//! `__libc_start_call_main`, `__start_context`. The stack word that holds the return address is its *foot*. Arming a stack
+//! means to write the address of a trampoline of ours into the foot. When the entry function returns, the trampoline puts
+//! the original address back, saves the result, *drains* the stack - handlers last in first out, then values, last set
+//! first - and goes on to the real exit.
+//!
+//! ```text
+//!     an unarmed stack                an armed one                     while it drains
+//!
+//!  |  start_thread's     |         |  start_thread's     |         |  start_thread's     |
+//!  |  own frame          |         |  own frame          |         |  own frame          |
+//!  +---------------------+         +---------------------+         +---------------------+
+//!  |  start_thread+0x2d5 |  foot   |  trampoline         |  foot   |  start_thread+0x2d5 |
+//!  +---------------------+         +---------------------+         +---------------------+
+//!  |  entry function     |         |  entry function     |         |  trampoline         |
+//!  |  ...                |         |  ...                |         |  drain              |
+//!  |  your code          |         |  your code          |         |  your handler       |
+//! ```
+//!
+//! Unwinders are told: the trampoline's unwind table leads them from it to the exit trampoline at every instruction, so
+//! backtraces, debuggers, panics and exceptions work as before, with one more frame named `exeunt_exit_trampoline`.
+//!
+//! Which stack this is, is asked of the stack pointer alone, by a table of pages (16 bytes each) that is filled by
+//! unwinding when code reads on a page for the first time. No thread-local register is involved: that is why it is right
+//! on a fiber that has moved to another thread, where `thread_local!` is not.
+//!
+//! # What you must do, and what is done for you
+//!
+//! | you | exeunt |
+//! |---|---|
+//! | Threads, `main`, and `makecontext` fibers that stay on their thread: nothing, and no `unsafe`. | Recognises the exit trampoline before it writes one word, or refuses with an [`Error`] that says what it found, having changed nothing. |
+//! | Fibers that move between threads: what you store on them must be fit to move as well. `T: Send` is not asked for, as most stacks stay where they are; who moves a stack makes this promise for everything on it, as for its local variables. | The storage moves with the stack. |
+//! | Fibers that never return to a known exit trampoline: run their function in [`enter()`], or register the wrapper that calls it. | Drains on return and on unwinding. |
+//! | Before you unmap the memory of a suspended fiber, or cut it up anew: [`discard`] it. | Memory that is used for another stack of the same top is noticed without: the new stack starts empty, and the old one's handlers run when it is first armed. |
+//! | Handlers do not end their thread by `pthread_exit`. | Defers cancellation while it drains. |
+//! | The first use on a stack, and the first one on each of its pages, needs about 6 KiB of free stack. | Later uses need none worth mentioning. |
+//!
+//! # What it does not do
+//!
+//! Handlers do not run when the process ends under a stack: by `_exit`, by a fatal signal, by `abort`, or, for all other
+//! stacks, when one of them calls `exit`. A thread with a shadow stack (CET, GCS) is refused: its return would fault.
+//!
+//! # Where things are
+//!
+//! Data goes one way: a face (`keyed`, `local`, `context`, `slots`) asks `arm` for the running stack's record; that looks
+//! in the `registry`, or unwinds to the `foot`, and redirects it (`redirect`). An exit goes from `asm/` to `drain`, and
+//! from there to the `record`.
+#![warn(missing_docs)]
 
 pub mod context;
 pub mod slots;

@@ -96,6 +96,9 @@ impl Slot for Record {
     }
 }
 
+// The read path touches the first cache lines only, and a record is small.
+const _: () = assert!(memoffset::offset_of!(Record, near) == 16 && size_of::<Record>() <= 512);
+
 /// Where a stack's exit was redirected, for its record.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {

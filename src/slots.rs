@@ -193,8 +193,7 @@ pub(crate) fn clear(table: &Table) -> bool {
         if block.load(Ordering::Acquire).is_null() {
             continue;
         }
-        for index in number * BLOCK..(number + 1) * BLOCK {
-            let allocation = &ALLOCATIONS[index];
+        for (index, allocation) in ALLOCATIONS.iter().enumerate().skip(number * BLOCK).take(BLOCK) {
             let generation = allocation.generation.load(Ordering::Acquire);
             if generation & 1 == 1 {
                 any |= take(table, index, generation, destructor(allocation));

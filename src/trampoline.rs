@@ -37,7 +37,7 @@ static KNOWN: AtomicUsize = AtomicUsize::new(0);
 
 fn cells() -> &'static [AtomicUsize; COUNT] {
     // SAFETY: the assembly reserves them, zeroed, for as long as this code is loaded. They are written in `add` only.
-    unsafe { &*(&raw const exeunt_cells) }
+    unsafe { &exeunt_cells }
 }
 
 fn pool() -> usize {

@@ -17,7 +17,7 @@ pub(crate) struct Entry<R> {
 
 impl<R> Entry<R> {
     /// An empty entry.
-    #[cfg(test)]
+    #[cfg(loom)]
     pub(crate) fn new() -> Self {
         Self { proven: AtomicU64::new(0), record: AtomicPtr::new(std::ptr::null_mut()) }
     }

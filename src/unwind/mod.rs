@@ -71,10 +71,11 @@ unsafe fn apply(frame: Frame, rule: Rule) -> Step {
     let Registers { sp, fp, link, .. } = frame.registers;
     let (base, offset, return_at, fp_at) = match rule {
         Rule::Frame { base, offset, return_at, fp_at } => (base, offset, return_at, fp_at),
-        // SAFETY: the rule says that this is a signal frame.
         #[cfg(target_os = "linux")]
         Rule::Signal => {
-            return Step::Interrupted(Frame { registers: unsafe { Registers::interrupted(sp) }, exact: true });
+            // SAFETY: the rule says that this is a signal frame.
+            let registers = unsafe { Registers::interrupted(sp) };
+            return Step::Interrupted(Frame { registers, exact: true });
         }
         #[cfg(not(target_os = "linux"))]
         Rule::Signal => return Step::Unsupported,
