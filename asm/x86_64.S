@@ -80,10 +80,31 @@ SYMBOL(exeunt_exit_trampoline):
         .cfi_endproc
         .set    n, n + 1
         .endr
+
+// The others, for stacks whose exit trampoline has a word to spare in its own frame, 8 * n above the top, in which the
+// original address is kept (src/os/landing.rs). Here the unwind table needs no expression, and unwinders no more than
+// the stack: profilers unwind a copy of it, later, without the process.
+        .set    n, 0
+        .rept   KEPT
+        .balign TRAMPOLINE_SIZE
+        .cfi_startproc
+        .cfi_def_cfa %rsp, 0
+        .cfi_offset %rip, 8 * n         // the spare word
+        .long   0                       // as above, so that labels are at the same place
+        .byte   0x0f, 0x1f, 0x40, 0x00  // nopl 0(%rax)
+        // label: an entry function returned to here, or pthread_exit jumped.
+        pushq   8 * n (%rsp)            // as the exit trampoline's call would have
+        .cfi_def_cfa_offset 8
+        .cfi_offset %rip, -8
+        jmp     exeunt_trampoline_body
+        .cfi_endproc
+        .set    n, n + 1
+        .endr
         .balign TRAMPOLINE_SIZE
         SIZE(SYMBOL(exeunt_exit_trampoline))
 
-// The common part: an ordinary function from here on.
+// The common part: an ordinary function from here on. `exeunt_drain` is src/drain.rs; saying here that it is hidden keeps
+// it out of what a shared library exports.
 //
 //   |  exit trampoline's  |
 //   |  own frame          |
@@ -99,6 +120,7 @@ SYMBOL(exeunt_exit_trampoline):
 //
 // What is saved is where the System V ABI returns values that exit trampolines know: rax and rdx, xmm0 and xmm1.
         .p2align 4
+        HIDDEN(exeunt_drain)
         .globl  SYMBOL(exeunt_exit_trampoline_body)
         HIDDEN(exeunt_exit_trampoline_body)
         FUNCTION(SYMBOL(exeunt_exit_trampoline_body))
@@ -140,9 +162,9 @@ SYMBOL(exeunt_probe):
         .cfi_endproc
         SIZE(SYMBOL(exeunt_probe))
 
-// void exeunt_enter(void (*call)(void *), void *data, uintptr_t *top): calls `call(data)` as an entry function, with the
-// address behind the call being an exit trampoline that is always known. Before the call it stores in `*top` the stack
-// pointer at which `call` will return.
+// void exeunt_call_entry(void (*call)(void *), void *data, uintptr_t *top): calls `call(data)` as an entry function,
+// with the address behind the call being an exit trampoline that is always known. Before the call it stores in `*top` the
+// stack pointer at which `call` will return.
 //
 //   | return address      |
 //   | rbp                 | <- rsp before the call, rbp: the top
@@ -150,10 +172,10 @@ SYMBOL(exeunt_probe):
 //   | exeunt_enter_return | the foot, as `call` finds it
 //   +---------------------+
         .p2align 4
-        .globl  SYMBOL(exeunt_enter)
-        HIDDEN(exeunt_enter)
-        FUNCTION(SYMBOL(exeunt_enter))
-SYMBOL(exeunt_enter):
+        .globl  SYMBOL(exeunt_call_entry)
+        HIDDEN(exeunt_call_entry)
+        FUNCTION(SYMBOL(exeunt_call_entry))
+SYMBOL(exeunt_call_entry):
         .cfi_startproc
         pushq   %rbp                    // also brings the stack pointer back to a multiple of 16
         .cfi_adjust_cfa_offset 8
@@ -172,7 +194,7 @@ SYMBOL(exeunt_enter_return):            // armed, the trampoline drains and then
         .cfi_restore %rbp
         ret
         .cfi_endproc
-        SIZE(SYMBOL(exeunt_enter))
+        SIZE(SYMBOL(exeunt_call_entry))
 
 // void exeunt_tag_frames(void (*call)(void *), void *data), 17 times: calls `call(data)` from a frame of its own. Which of
 // them a frame is of can be told by its return address alone (src/tag.rs): 0 to 15 are digits, 16 begins a number.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 unsafe extern "C-unwind" {
     /// `asm/`: calls `call(data)`, having stored in `top` the stack pointer at which that will return.
-    fn exeunt_enter(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, top: *mut usize);
+    fn exeunt_call_entry(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, top: *mut usize);
 }
 
 unsafe extern "C" {
@@ -141,7 +141,7 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
     let mut work: Work<F, R> = Work { entry: ManuallyDrop::new(entry) };
     let mut scope = Scope { top: 0, returned: false };
     // SAFETY: `run` fits `work`, and the assembly calls it once. It may unwind: the assembly's frame has unwind tables.
-    unsafe { exeunt_enter(run::<F, R>, (&raw mut work).cast(), &raw mut scope.top) };
+    unsafe { exeunt_call_entry(run::<F, R>, (&raw mut work).cast(), &raw mut scope.top) };
     scope.returned = true;
     // SAFETY: `run` has returned, so it has stored the result.
     unsafe { ManuallyDrop::into_inner(work.result) }
