@@ -1,0 +1,182 @@
+//! What the doctor says: one value, printed as text for people or as JSON for machines.
+//!
+//! `cli/doctor.md` describes the JSON for those who read it; the two must agree, and a test compares them.
+
+use super::bottom::{self, BottomOfKind};
+use super::child::Outcome;
+use crate::machine::{
+    Kernel, Libc, Membarrier, PageProtection, PointerAuthentication, ShadowStack, kernel, libc, membarrier,
+    page_protection, pointer_authentication, shadow_stack,
+};
+use crate::paint::{BAD, FAINT, GOOD, MARK, THEIRS, TITLE, padded, paint};
+use crate::places::{Places, symbol};
+use anstream::println;
+use exeunt::Kind;
+use serde::Serialize;
+
+/// All of it.
+#[derive(Serialize)]
+pub struct Report {
+    version: u32,
+    exeunt: &'static str,
+    architecture: &'static str,
+    kernel: Kernel,
+    libc: Libc,
+    shadow_stack: ShadowStack,
+    pointer_authentication: PointerAuthentication,
+    page_protection: PageProtection,
+    membarrier: Membarrier,
+    exit_trampolines: Vec<ExitTrampoline>,
+    exit_trampolines_problem: Option<String>,
+    bottoms: [BottomOfKind; 3],
+    self_tests: Vec<Outcome>,
+    pub passed: bool,
+}
+
+/// An exit trampoline that is recognised.
+#[derive(Serialize)]
+struct ExitTrampoline {
+    kind: &'static str,
+    name: String,
+    address: String,
+    file: Option<String>,
+    offset: Option<String>,
+    symbol: Option<String>,
+}
+
+impl Report {
+    pub fn make(self_tests: Vec<Outcome>) -> Self {
+        // The bottoms first: that of the main thread is recognised when it is looked at.
+        let bottoms = bottom::all();
+        let (exit_trampolines, problem) = match exeunt::survey() {
+            Ok(survey) => (survey.trampolines, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let places = Places::read();
+        let described = |(name, address, kind): (String, usize, Kind)| {
+            let (file, offset) = places.in_file(address).unzip();
+            ExitTrampoline {
+                kind: kind_name(kind),
+                name,
+                address: format!("{address:#x}"),
+                file: file.map(str::to_owned),
+                offset: offset.map(|offset| format!("{offset:#x}")),
+                symbol: symbol(address),
+            }
+        };
+        Self {
+            version: 1,
+            exeunt: env!("CARGO_PKG_VERSION"),
+            architecture: std::env::consts::ARCH,
+            kernel: kernel(),
+            libc: libc(),
+            shadow_stack: shadow_stack(),
+            pointer_authentication: pointer_authentication(),
+            page_protection: page_protection(),
+            membarrier: membarrier(),
+            exit_trampolines: exit_trampolines.into_iter().map(described).collect(),
+            exit_trampolines_problem: problem,
+            bottoms,
+            passed: self_tests.iter().all(|outcome| outcome.passed),
+            self_tests,
+        }
+    }
+
+    pub fn print_json(&self) {
+        match serde_json::to_string_pretty(self) {
+            Ok(text) => println!("{text}"),
+            Err(error) => anstream::eprintln!("{error}"),
+        }
+    }
+
+    pub fn print_text(&self) {
+        println!("{} {} on this machine\n", paint(TITLE, "exeunt"), self.exeunt);
+        let fact = |name: &str, text: &str| println!("  {name:24}{text}");
+        fact("architecture", self.architecture);
+        fact("kernel", &format!("{} {}", self.kernel.system, self.kernel.release));
+        let file = self.libc.file.as_deref().unwrap_or("in no file");
+        fact("libc", &format!("{} {}, {file}", self.libc.name, self.libc.version));
+        judged("shadow stack", !self.shadow_stack.active, &self.shadow_stack.found);
+        fact("pointer authentication", &self.pointer_authentication.found);
+        judged("page protection", self.page_protection.works, &self.page_protection.found);
+        fact("membarrier", &self.membarrier.found);
+        self.print_exit_trampolines();
+        self.print_bottoms();
+        self.print_self_tests();
+    }
+
+    fn print_exit_trampolines(&self) {
+        println!("\n{}", paint(TITLE, "exit trampolines recognised"));
+        for found in &self.exit_trampolines {
+            let place = match (&found.file, &found.offset) {
+                (Some(file), Some(offset)) => format!("{file}+{offset}"),
+                _ => "in no file".to_owned(),
+            };
+            let symbol = found.symbol.as_ref().map_or("no symbol".to_owned(), |symbol| format!("symbol {symbol}"));
+            println!(
+                "  {:8}{} {} {}",
+                found.kind,
+                padded(THEIRS, &found.name, 24),
+                found.address,
+                paint(FAINT, format!("{place}, {symbol}"))
+            );
+        }
+        if let Some(problem) = &self.exit_trampolines_problem {
+            indented(problem);
+        }
+    }
+
+    fn print_bottoms(&self) {
+        println!("\n{}", paint(TITLE, "unwind tables, from the entry function to the outermost frame"));
+        for bottom in &self.bottoms {
+            let frames = bottom.frames.iter().map(|frame| {
+                let name = crate::paint::shortened(&frame.name, 40);
+                if frame.table { name } else { format!("{name} {}", paint(FAINT, "(no table: it ends here)")) }
+            });
+            println!("  {:8}{}", bottom.kind, frames.collect::<Vec<_>>().join(" → "));
+            if let Some(problem) = &bottom.problem {
+                indented(problem);
+            }
+        }
+    }
+
+    fn print_self_tests(&self) {
+        println!("\n{}", paint(TITLE, "self-tests, each in a process of its own"));
+        for outcome in &self.self_tests {
+            let mark = if outcome.passed { paint(GOOD, "passed") } else { paint(BAD, "FAILED") };
+            println!("  {mark}  {} {}", padded(MARK, outcome.name, 23), outcome.about);
+            if !outcome.passed {
+                println!("          expected:");
+                outcome.expected.iter().for_each(|line| println!("            {line}"));
+                println!("          found:");
+                outcome.found.iter().for_each(|line| println!("            {line}"));
+            }
+        }
+        let (failed, all) = (self.self_tests.iter().filter(|outcome| !outcome.passed).count(), self.self_tests.len());
+        if failed == 0 {
+            println!("\n{}", paint(GOOD, format!("All {all} self-tests passed.")));
+        } else {
+            println!("\n{}", paint(BAD, format!("{failed} of {all} self-tests failed.")));
+        }
+    }
+}
+
+/// A fact that is in exeunt's way if it is not good.
+fn judged(name: &str, good: bool, text: &str) {
+    let style = if good { anstyle::Style::new() } else { BAD };
+    println!("  {name:24}{}", paint(style, text));
+}
+
+fn indented(problem: &str) {
+    problem.lines().for_each(|line| println!("          {}", paint(BAD, line)));
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Thread => "thread",
+        Kind::Main => "main",
+        Kind::Fiber => "fiber",
+        Kind::Signal => "signal",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,162 @@
+//! What this machine is and allows, asked of the system.
+
+use crate::places::Places;
+use serde::Serialize;
+use std::ffi::CStr;
+
+/// The kernel, as `uname` tells.
+#[derive(Serialize)]
+pub struct Kernel {
+    pub system: String,
+    pub release: String,
+}
+
+pub fn kernel() -> Kernel {
+    // SAFETY: all zeroes is a valid `utsname`, which the call fills in with strings that end in zero.
+    let (system, release) = unsafe {
+        let mut names: libc::utsname = std::mem::zeroed();
+        libc::uname(&raw mut names);
+        (
+            CStr::from_ptr(names.sysname.as_ptr()).to_string_lossy().into_owned(),
+            CStr::from_ptr(names.release.as_ptr()).to_string_lossy().into_owned(),
+        )
+    };
+    Kernel { system, release }
+}
+
+/// The C library.
+#[derive(Serialize)]
+pub struct Libc {
+    pub name: &'static str,
+    pub version: String,
+    /// Where it was loaded from; the program itself if it is linked statically.
+    pub file: Option<String>,
+}
+
+pub fn libc() -> Libc {
+    // SAFETY: returns a string that lives as long as the library.
+    let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_string_lossy().into_owned();
+    let places = Places::read();
+    let file = places.in_file(libc::exit as *const () as usize).map(|(file, _)| file.to_owned());
+    Libc { name: "glibc", version, file }
+}
+
+/// A shadow stack: a second copy of all return addresses, which the processor compares at each return.
+#[derive(Serialize)]
+pub struct ShadowStack {
+    pub active: bool,
+    pub found: String,
+}
+
+pub fn shadow_stack() -> ShadowStack {
+    let mut state: libc::c_ulong = 0;
+    // Linux' Documentation/arch/x86/shstk.rst: ARCH_SHSTK_STATUS, and bit 0 is ARCH_SHSTK_SHSTK.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: asks; the kernel writes one word.
+    let result = unsafe { libc::syscall(libc::SYS_arch_prctl, 0x5005, &raw mut state) };
+    // Linux' include/uapi/linux/prctl.h: PR_GET_SHADOW_STACK_STATUS, and bit 0 is PR_SHADOW_STACK_ENABLE.
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: as above.
+    let result = unsafe { libc::prctl(74, &raw mut state, 0, 0, 0) };
+    let active = result == 0 && state & 1 != 0;
+    let found = if active {
+        "active: rewriting a return address ends the process".to_owned()
+    } else if result == 0 {
+        "not active on this thread; the kernel knows them".to_owned()
+    } else {
+        "not active; the kernel knows none".to_owned()
+    };
+    ShadowStack { active, found }
+}
+
+/// Pointer authentication: return addresses that are signed.
+#[derive(Serialize)]
+pub struct PointerAuthentication {
+    pub available: bool,
+    pub found: String,
+}
+
+pub fn pointer_authentication() -> PointerAuthentication {
+    #[cfg(target_arch = "aarch64")]
+    {
+        // SAFETY: only asks. Bits of AT_HWCAP by Linux' Documentation/arch/arm64/elf_hwcaps.rst.
+        let capabilities = unsafe { libc::getauxval(libc::AT_HWCAP) };
+        let available = capabilities & libc::HWCAP_PACA != 0;
+        let found = if available { "the processor signs addresses (HWCAP_PACA)" } else { "no HWCAP_PACA" };
+        PointerAuthentication { available, found: found.to_owned() }
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    {
+        let found = format!("{} has none", std::env::consts::ARCH);
+        PointerAuthentication { available: false, found }
+    }
+}
+
+/// Whether a page can be made writable and read-only again, as the trampolines' cells are.
+#[derive(Serialize)]
+pub struct PageProtection {
+    pub works: bool,
+    pub found: String,
+}
+
+pub fn page_protection() -> PageProtection {
+    match protect_a_page() {
+        Ok(()) => PageProtection { works: true, found: "a page was made writable and read-only again".to_owned() },
+        Err((step, error)) => PageProtection { works: false, found: format!("{step}: {error}") },
+    }
+}
+
+fn protect_a_page() -> Result<(), (&'static str, std::io::Error)> {
+    // The size of the pages that hold the cells (asm/offsets.h): what is refused there should be refused here.
+    const SIZE: usize = 65536;
+    let failed = |step| (step, std::io::Error::last_os_error());
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping, used by nobody else, which is written only while it is writable, and unmapped once.
+    unsafe {
+        let page = libc::mmap(std::ptr::null_mut(), SIZE, libc::PROT_READ, flags, -1, 0);
+        if page == libc::MAP_FAILED {
+            return Err(failed("a page could not be mapped"));
+        }
+        let mut result = Ok(());
+        if libc::mprotect(page, SIZE, libc::PROT_READ | libc::PROT_WRITE) != 0 {
+            result = Err(failed("a page could not be made writable"));
+        } else {
+            page.cast::<usize>().write_volatile(1);
+            if libc::mprotect(page, SIZE, libc::PROT_READ) != 0 {
+                result = Err(failed("a page could not be made read-only again"));
+            }
+        }
+        libc::munmap(page, SIZE);
+        result
+    }
+}
+
+/// Whether the kernel makes all threads see changed code (`membarrier`), which a redirect of code needs.
+#[derive(Serialize)]
+pub struct Membarrier {
+    pub sync_core: bool,
+    pub found: String,
+}
+
+pub fn membarrier() -> Membarrier {
+    // Linux' include/uapi/linux/membarrier.h.
+    const QUERY: libc::c_int = 0;
+    const PRIVATE_EXPEDITED_SYNC_CORE: libc::c_long = 1 << 5;
+    // SAFETY: asks which commands there are.
+    let commands = unsafe { libc::syscall(libc::SYS_membarrier, QUERY, 0, 0) };
+    let sync_core = commands >= 0 && commands & PRIVATE_EXPEDITED_SYNC_CORE != 0;
+    let found = if commands < 0 {
+        format!("refused: {}", std::io::Error::last_os_error())
+    } else if sync_core {
+        "PRIVATE_EXPEDITED_SYNC_CORE is available".to_owned()
+    } else {
+        "PRIVATE_EXPEDITED_SYNC_CORE is missing".to_owned()
+    };
+    Membarrier { sync_core, found }
+}
+
+/// The running thread, as the kernel numbers it.
+pub fn thread() -> i32 {
+    // SAFETY: only asks.
+    unsafe { libc::gettid() }
+}

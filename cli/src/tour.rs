@@ -1,0 +1,191 @@
+//! The tour: three stacks are armed, shown, and left to end.
+//!
+//! The main thread comes last, because it really ends: what is printed last, its own handlers print after `main` has
+//! returned.
+
+use crate::fiber::{Fiber, Memory, Suspender};
+use crate::frames::{self, Frame};
+use crate::machine::{self, thread};
+use crate::paint::{BAD, FAINT, GOOD, MARK, OURS, TITLE, paint};
+use crate::picture::{Words, draw};
+use anstream::println;
+use exeunt::{Error, FootInfo, Stack};
+use std::process::ExitCode;
+
+/// The tour, on the main thread. Its last part runs when `main` has returned.
+pub fn run() -> ExitCode {
+    let (kernel, libc) = (machine::kernel(), machine::libc());
+    println!(
+        "{}: the tour    {}",
+        paint(TITLE, "exeunt"),
+        paint(
+            FAINT,
+            format!(
+                "{}, {} {}, {} {}, process {}",
+                std::env::consts::ARCH,
+                libc.name,
+                libc.version,
+                kernel.system,
+                kernel.release,
+                std::process::id()
+            )
+        )
+    );
+    println!(
+        "\nA stack ends when its {entry} returns into the {exit}. The word of the stack\n\
+         that holds this return address is its {foot}. exeunt writes the address of a {ours}\n\
+         there, which runs the stack's handlers and then goes on to the real exit.\n\
+         All addresses, words and names below are what this process finds in itself.",
+        entry = paint(MARK, "entry function"),
+        exit = paint(crate::paint::THEIRS, "exit trampoline"),
+        foot = paint(MARK, "foot"),
+        ours = paint(OURS, "trampoline of its own"),
+    );
+    let told = [tell_of_a_thread(), tell_of_a_fiber(), tell_of_main()];
+    let mut status = ExitCode::SUCCESS;
+    for problem in told.into_iter().filter_map(Result::err) {
+        anstream::eprintln!("{}: {problem}", paint(BAD, "this stack could not be shown"));
+        status = ExitCode::FAILURE;
+    }
+    status
+}
+
+type Told = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+fn tell_of_a_thread() -> Told {
+    title(1, "a thread, which std::thread::spawn started");
+    let there = std::thread::spawn(|| show_and_arm(|| ()).map(|()| "its result")).join();
+    let result = there.map_err(|_| "the thread panicked")??;
+    println!("   {} Joined; {result:?} arrived unchanged.", paint(GOOD, "✓"));
+    Ok(())
+}
+
+fn tell_of_a_fiber() -> Told {
+    title(2, "a makecontext fiber, which changes threads");
+    let memory = Memory::map()?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let mut fiber = Fiber::on(&memory, move |suspender| {
+        let result = show_and_arm(|| ());
+        change_threads(suspender);
+        let _ = sender.send(result);
+        println!("   Thread {} resumed it.", thread());
+    });
+    let resume = |fiber: Fiber| {
+        let mut fiber = fiber;
+        std::thread::spawn(move || (fiber.resume(), fiber).1).join().map_err(|_| "the thread panicked")
+    };
+    fiber = resume(fiber)?;
+    fiber = resume(fiber)?;
+    drop(fiber);
+    receiver.recv()??;
+    println!("   {} It came back to the thread that resumed it last.", paint(GOOD, "✓"));
+    Ok(())
+}
+
+/// Never inlined: what a compiler knows of thread-locals must not outlive it.
+#[inline(never)]
+fn change_threads(suspender: &Suspender) {
+    println!("   It suspends itself, and thread {} ends.", thread());
+    suspender.suspend();
+}
+
+fn tell_of_main() -> Told {
+    title(3, "the main thread");
+    show_and_arm(|| {
+        println!(
+            "   {} That was after main had returned; the process exits now.\n\n\
+             Read on in {}, and in the documentation: {}.\n\
+             What this machine allows, and whether every kind of stack and end works here: {}.",
+            paint(GOOD, "✓"),
+            paint(MARK, "README.md"),
+            paint(MARK, "cargo doc -p exeunt --open"),
+            paint(MARK, "cargo run -- doctor"),
+        );
+    })?;
+    println!("   main returns.");
+    Ok(())
+}
+
+fn title(number: u32, text: &str) {
+    const WIDTH: usize = 93;
+    let rule = "━".repeat(WIDTH.saturating_sub(text.chars().count()));
+    println!("\n{} {} {}", paint(TITLE, number), paint(TITLE, text), paint(FAINT, rule));
+}
+
+/// Shows the running stack, arms it with three handlers, and shows it again. What `last` prints comes after all else.
+#[inline(never)]
+fn show_and_arm(last: impl FnOnce() + 'static) -> Result<(), Error> {
+    let before = Stack::current();
+    let Some(foot) = before.foot().cloned() else {
+        return Err(before.problem().cloned().unwrap_or(Error::Busy));
+    };
+    let bare = frames::walk();
+    println!("   On thread {}, unarmed. Unwinding finds, innermost first:", thread());
+    frames::print(&bare, &foot, false);
+
+    let words = Words::around(&foot);
+    let armed_on = thread();
+    exeunt::at_exit(move || first_handler(last))?;
+    let then = Words::around(&foot);
+    let in_handlers = foot.clone();
+    exeunt::at_exit(move || second_handler(&in_handlers))?;
+    exeunt::at_exit(move || third_handler(armed_on))?;
+    exeunt::set("ink", "black")?;
+
+    let armed = frames::walk();
+    let after = Stack::current();
+    println!("   The foot, before and after exeunt::at_exit:");
+    draw(&after, &words, &then);
+    println!(
+        "   Armed: stack {}. Unwinding finds {} frames, {} before. {}",
+        after.id().map_or(0, exeunt::StackId::get),
+        armed.len(),
+        bare.len(),
+        difference(&bare, &armed, &foot),
+    );
+    Ok(())
+}
+
+/// What is new in the frames of a stack that was armed, in words.
+fn difference(bare: &[Frame], armed: &[Frame], foot: &FootInfo) -> String {
+    let places = crate::places::Places::read();
+    let known = frames::addresses(bare);
+    // Innermost is the function that looked, from another place each time.
+    let new = armed.iter().skip(1).filter(|frame| !known.contains(&frame.pc));
+    let new: Vec<String> = new.map(|frame| paint(OURS, frames::name(frame, foot, &places)).to_string()).collect();
+    match armed.last() {
+        Some(last) if !new.is_empty() => {
+            format!("New: {}. Outermost: {}.", new.join(", "), frames::name(last, foot, &places))
+        }
+        Some(last) => format!("Outermost: {}.", frames::name(last, foot, &places)),
+        None => String::new(),
+    }
+}
+
+fn third_handler(armed_on: i32) {
+    let here = thread();
+    println!("   The entry function has returned. The handlers run, last in first out:");
+    let moved = if here == armed_on { "where it was armed".to_owned() } else { format!("armed on {armed_on}") };
+    let ink = exeunt::get::<&str>(&"ink").map_or("gone".to_owned(), |ink| format!("still there, {ink:?}"));
+    println!("   {} on thread {here}, {moved}. The value of \"ink\" is {ink}.", handler(3));
+}
+
+fn second_handler(foot: &FootInfo) {
+    println!("   {} its backtrace, complete:", handler(2));
+    frames::print(&frames::walk(), foot, true);
+}
+
+fn first_handler(last: impl FnOnce()) {
+    let stack = Stack::current();
+    let state = if stack.is_draining() { "draining" } else { "not draining" };
+    println!(
+        "   {} stack {}, {state}. Registered first, it runs last.",
+        handler(1),
+        stack.id().map_or(0, |id| id.get())
+    );
+    last();
+}
+
+fn handler(number: u32) -> impl std::fmt::Display {
+    paint(OURS, format!("handler {number}"))
+}
