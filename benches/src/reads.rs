@@ -1,0 +1,155 @@
+//! One read of a small value: in a tight loop, and once per call of a function that is not inlined; on a thread and on a
+//! `makecontext` fiber.
+//!
+//! Every peer reads the same 8 bytes. `thread_local! with a destructor` is the peer that does the same for its user: it
+//! too has to know whether the value is there and not dropped yet.
+
+use crate::fiber::{Memory, on_fiber};
+use crate::sample::bench;
+use criterion::{Criterion, measurement::WallTime};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// A value with a destructor.
+pub struct Number(Cell<u64>);
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        black_box(self.0.get());
+    }
+}
+
+exeunt::stack_local! {
+    static STACK: Number = Number(Cell::new(1));
+    static STACK_CELL: Cell<u64> = const { Cell::new(1) };
+}
+
+thread_local! {
+    static THREAD: Number = Number(Cell::new(1));
+    static THREAD_CONST: Cell<u64> = const { Cell::new(1) };
+}
+
+unsafe extern "C" fn free(value: *mut libc::c_void) {
+    // SAFETY: the key only ever holds boxes of this type.
+    drop(unsafe { Box::from_raw(value.cast::<Number>()) });
+}
+
+fn key() -> libc::pthread_key_t {
+    static KEY: OnceLock<libc::pthread_key_t> = OnceLock::new();
+    *KEY.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: the destructor fits what is stored.
+        assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(free)) }, 0);
+        key
+    })
+}
+
+fn set_up() {
+    STACK.with(|_| ());
+    STACK_CELL.get();
+    THREAD.with(|_| ());
+    // SAFETY: the key exists, and its value is a box that `free` takes back.
+    unsafe {
+        if libc::pthread_getspecific(key()).is_null() {
+            let value = Box::into_raw(Box::new(Number(Cell::new(1))));
+            libc::pthread_setspecific(key(), value.cast());
+        }
+    }
+}
+
+/// One read, as a type, so that each loop is compiled for itself.
+trait Read {
+    const NAME: &'static str;
+    fn read(key: libc::pthread_key_t) -> u64;
+}
+
+macro_rules! reads {
+    ($($type:ident, $name:literal, $key:ident => $read:expr;)*) => {$(
+        struct $type;
+        impl Read for $type {
+            const NAME: &'static str = $name;
+            #[inline(always)]
+            fn read($key: libc::pthread_key_t) -> u64 {
+                $read
+            }
+        }
+    )*};
+}
+
+reads! {
+    StackWith, "stack_local with", _key => STACK.with(|number| number.0.get());
+    StackGet, "stack_local get", _key => STACK_CELL.get();
+    ThreadWith, "thread_local with destructor", _key => THREAD.with(|number| number.0.get());
+    ThreadConst, "thread_local const", _key => THREAD_CONST.get();
+    // SAFETY: `set_up` stored a number on this thread.
+    Specific, "pthread_getspecific", key => unsafe { (*libc::pthread_getspecific(key).cast::<Number>()).0.get() };
+}
+
+#[inline(never)]
+fn tight<R: Read>(key: libc::pthread_key_t, count: u64) -> Duration {
+    let start = Instant::now();
+    for _ in 0..count {
+        black_box(R::read(key));
+    }
+    start.elapsed()
+}
+
+#[inline(never)]
+fn in_a_call<R: Read>(key: libc::pthread_key_t) -> u64 {
+    R::read(key)
+}
+
+#[inline(never)]
+fn called<R: Read>(key: libc::pthread_key_t, count: u64) -> Duration {
+    let start = Instant::now();
+    for _ in 0..count {
+        black_box(in_a_call::<R>(key));
+    }
+    start.elapsed()
+}
+
+fn on_thread(run: fn(libc::pthread_key_t, u64) -> Duration, count: u64) -> Duration {
+    // A thread of its own for each sample: the main thread is an odd one.
+    std::thread::spawn(move || {
+        set_up();
+        run(key(), count)
+    })
+    .join()
+    .expect("the loop does not panic")
+}
+
+fn on_a_fiber(run: fn(libc::pthread_key_t, u64) -> Duration, count: u64) -> Duration {
+    thread_local! {
+        static MEMORY: Cell<Option<Memory>> = const { Cell::new(None) };
+    }
+    let mut memory = MEMORY.take().unwrap_or_else(|| Memory::new(256 * 1024));
+    let duration = on_fiber(&mut memory, move || {
+        set_up();
+        run(key(), count)
+    });
+    MEMORY.set(Some(memory));
+    duration
+}
+
+type Where = fn(fn(libc::pthread_key_t, u64) -> Duration, u64) -> Duration;
+
+fn measure_read<R: Read>(criterion: &mut Criterion<WallTime>) {
+    let places: [(&str, Where); 2] = [("thread", on_thread), ("fiber", on_a_fiber)];
+    for (place, run_there) in places {
+        for (shape, run) in [("tight", tight::<R> as fn(_, _) -> _), ("called", called::<R>)] {
+            let name = format!("read/{place} {shape} {}", R::NAME);
+            bench(criterion, &name, |count| run_there(run, count));
+        }
+    }
+}
+
+/// Measures all of them.
+pub fn measure(criterion: &mut Criterion<WallTime>) {
+    measure_read::<ThreadWith>(criterion);
+    measure_read::<StackWith>(criterion);
+    measure_read::<StackGet>(criterion);
+    measure_read::<Specific>(criterion);
+    measure_read::<ThreadConst>(criterion);
+}

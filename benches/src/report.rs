@@ -1,0 +1,106 @@
+//! The table.
+
+use crate::children;
+use crate::deeper::deeper;
+use crate::lives;
+use crate::sample::loop_time;
+
+/// Measures what criterion does not, and prints the table of everything.
+pub fn print() {
+    println!("\n## exeunt and its peers, one run\n");
+    println!("Ratios above 1 are losses. Loops: lower quartile of the samples; lives: medians.\n");
+    println!("| a read | exeunt | peer | ratio | bar |");
+    println!("|---|---|---|---|---|");
+    let read = |name: &str| loop_time(&format!("read/{name}"));
+    for shape in ["tight", "called"] {
+        let how = if shape == "tight" { "in a loop" } else { "one per call" };
+        for place in ["thread", "fiber"] {
+            for own in ["with", "get"] {
+                for (peer, bar) in
+                    [("thread_local with destructor", "1.25"), ("pthread_getspecific", "1.0"), ("thread_local const", "")]
+                {
+                    let mine = read(&format!("{place} {shape} stack_local {own}"));
+                    let bar = if place == "thread" { bar } else { "" };
+                    let label = format!("`stack_local!` `{own}`, {place}, {how}");
+                    row(&label, mine, peer, read(&format!("{place} {shape} {peer}")), bar);
+                }
+            }
+        }
+        for own in ["with", "get"] {
+            let mine = read(&format!("fiber {shape} stack_local {own}"));
+            let thread = read(&format!("thread {shape} stack_local {own}"));
+            row(&format!("`stack_local!` `{own}`, fiber, {how}"), mine, "the same on a thread", thread, "1.1");
+        }
+    }
+    for what in ["get", "set"] {
+        for peer in ["thread_local HashMap", "thread_local HashMap of any"] {
+            let mine = loop_time(&format!("keyed/{what} exeunt"));
+            row(&format!("keyed `{what}`"), mine, peer, loop_time(&format!("keyed/{what} {peer}")), "");
+        }
+    }
+    lives();
+    places();
+    memory();
+}
+
+fn row(what: &str, mine: f64, peer: &str, theirs: f64, bar: &str) {
+    println!("| {what} | {mine:.2} ns | {peer}: {theirs:.2} ns | {:.2} | {bar} |", mine / theirs);
+}
+
+fn lives() {
+    println!("\n| a life | ns | bar |");
+    println!("|---|---|---|");
+    let line = |what: &str, took: f64, bar: &str| println!("| {what} | {took:.0} | {bar} |");
+    let threads = lives::threads();
+    line("thread: `at_exit`, the stack's first", threads.arming, "");
+    line("thread: drain", threads.draining, "");
+    line("thread: `at_exit` and drain", threads.arming + threads.draining, "300");
+    line("thread: `at_exit` and `unload`, over and over", loop_time("arm/at_exit and unload"), "");
+    line("`at_exit` on a stack that is armed", loop_time("arm/at_exit, one more"), "");
+    line("thread from create to join, without", threads.without, "");
+    let more = 100.0 * (threads.with / threads.without - 1.0);
+    println!("| the same, armed | {:.0} ({more:+.1}%) | +5% |", threads.with);
+    for depth in [1, 10, 100, 1000] {
+        let pooled = lives::pooled(depth);
+        let bar = if depth == 1 { "500" } else { "500 and unwinding" };
+        line(&format!("pooled fiber, {depth} frames deep: `at_exit`"), pooled.arming, "");
+        line(&format!("pooled fiber, {} frames deep: what its life takes longer", pooled.depth), pooled.life, bar);
+    }
+    let (thread, main) = children::recognition();
+    line("once in a process: the first `at_exit`, on a thread", thread, "");
+    line("once in a process: the first `at_exit`, on the main thread", main, "");
+}
+
+fn places() {
+    println!("\n| a read at a new place, ns | frames | first | second | in every frame on the way, each |");
+    println!("|---|---|---|---|---|");
+    let rows = [
+        deeper::<0>(10),
+        deeper::<0>(100),
+        deeper::<0>(1000),
+        deeper::<1024>(10),
+        deeper::<1024>(100),
+        deeper::<1024>(1000),
+    ];
+    for row in rows {
+        let frames = if row.room == 0 { "small frames" } else { "1 KiB frames" };
+        println!("| {frames} | {} | {:.0} | {:.0} | {:.0} |", row.depth, row.first, row.second, row.on_the_way);
+    }
+}
+
+fn memory() {
+    let fibers = children::FIBERS as f64;
+    println!("\n| {fibers} armed fibers at once, bytes for each | resident map | reserved map | records | one record |");
+    println!("|---|---|---|---|---|");
+    for stack in [16 << 10, 64 << 10, 256 << 10] {
+        let memory = children::memory(stack);
+        println!(
+            "| stacks of {} KiB | {:.0} | {:.0} | {:.0} | {} |",
+            memory.stack >> 10,
+            memory.map / fibers,
+            memory.reserved / fibers,
+            memory.records / fibers,
+            memory.record
+        );
+    }
+}

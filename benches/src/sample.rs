@@ -1,0 +1,71 @@
+//! Samples: of criterion's loops, kept for the table, and of what cannot be repeated in a loop.
+
+use criterion::{Criterion, measurement::WallTime};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Nanoseconds, many times.
+#[derive(Default, Clone)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub fn push(&mut self, nanoseconds: f64) {
+        self.0.push(nanoseconds);
+    }
+
+    pub fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    /// The value below which this share of the samples lies.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[((sorted.len() - 1) as f64 * share) as usize]
+    }
+}
+
+/// What criterion's loops took, by the benchmark's name: nanoseconds for one turn.
+static LOOPS: Mutex<BTreeMap<String, Samples>> = Mutex::new(BTreeMap::new());
+
+/// Shorter loops than this are criterion finding out how many turns it wants.
+const SHORTEST: Duration = Duration::from_micros(200);
+
+/// Has criterion measure a loop, and keeps what it took for the table.
+pub fn bench(criterion: &mut Criterion<WallTime>, name: &str, run: impl Fn(u64) -> Duration) {
+    criterion.bench_function(name, |b| {
+        b.iter_custom(|count| {
+            let duration = run(count);
+            if duration >= SHORTEST {
+                let mut loops = LOOPS.lock().expect("nobody panics with it");
+                loops.entry(name.into()).or_default().push(duration.as_nanos() as f64 / count as f64);
+            }
+            duration
+        });
+    });
+}
+
+/// What a benchmark's turn took: the lower quartile, since what else runs on the machine only ever adds.
+pub fn loop_time(name: &str) -> f64 {
+    let loops = LOOPS.lock().expect("nobody panics with it");
+    loops.get(name).unwrap_or_else(|| panic!("{name} was not measured")).quantile(0.25)
+}
+
+/// Nanoseconds since `start`.
+pub fn since(start: Instant) -> f64 {
+    start.elapsed().as_nanos() as f64
+}
+
+/// What two readings of the clock right after each other differ by.
+pub fn clock() -> f64 {
+    let mut samples = Samples::default();
+    for _ in 0..10_000 {
+        samples.push(since(Instant::now()));
+    }
+    samples.median()
+}
