@@ -38,7 +38,11 @@ impl Drop for Restore {
     fn drop(&mut self) {
         let outer = self.outer.take();
         // Dropped outside of the borrow: the value's destructor may use the context.
-        let inner = NEWEST.try_with(|newest| newest.replace(outer));
+        let inner = match outer {
+            // Not to arm the stack again, if it was unloaded below.
+            None => NEWEST.peek(|newest| newest.map(RefCell::take)).flatten(),
+            outer => NEWEST.try_with(|newest| newest.replace(outer)).ok().flatten(),
+        };
         drop(inner);
     }
 }
@@ -107,17 +111,16 @@ pub fn try_get<T: Clone + Send + Sync + 'static>() -> Option<T> {
 }
 
 /// Calls `look` with the value of type `T` that this code runs below, or with `None`. It never arms the stack.
+///
+/// `look` may do anything, also use the context.
 pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> R {
     NEWEST.peek(|newest| {
-        let newest = newest.map(RefCell::borrow);
-        let mut node = newest.as_ref().and_then(|newest| newest.as_ref());
-        while let Some(found) = node {
-            if let Some(value) = found.value.downcast_ref() {
-                return look(Some(value));
-            }
-            node = found.outer.as_ref();
-        }
-        look(None)
+        // SAFETY: nobody changes the cell while this reference lives, which is gone before `look` is called. The nodes
+        // never change, and they outlive `look`: what replaces the newest one further down on this stack keeps it (a
+        // node that points to it, or a `Restore`), and what drops the cell's value (`reset`, `unload`) leaves one that
+        // is lent alone.
+        let newest = newest.and_then(|newest| unsafe { newest.try_borrow_unguarded() }.ok()?.as_deref());
+        look(std::iter::successors(newest, |node| node.outer.as_deref()).find_map(|node| node.value.downcast_ref()))
     })
 }
 

@@ -148,6 +148,18 @@ pub(crate) fn add_enter(address: usize) -> Result<(), Error> {
     trampoline::add(address, Kind::Entered, c"exeunt::enter").map(drop)
 }
 
+/// The trampoline that stands for `target`, where threads of the exit trampoline `number` land without a return.
+pub(crate) fn landing_at(target: usize, number: usize) -> Result<usize, Error> {
+    if let Some(known) = trampoline::standing_for(target) {
+        return Ok(known);
+    }
+    let name = format!("{}, unwound", trampoline::name(number).to_string_lossy());
+    let name = CString::new(name).unwrap_or_default();
+    let _uncancelled = os::Uncancelled::new();
+    let _lock = Lock::take();
+    trampoline::add(target, trampoline::kind(number), &name)
+}
+
 /// The error for a stack with these return addresses, innermost first.
 pub(crate) fn unrecognised(addresses: &[usize], reason: &'static str) -> Error {
     let _uncancelled = os::Uncancelled::new();

@@ -70,6 +70,9 @@ enum Lost {
     SignalStack,
 }
 
+/// Why a walk ended where a coroutine's stack does.
+const SWITCH: &str = "it ends in a coroutine's switch to the stack that resumed it";
+
 /// Unwinds from `from` to the first frame that a live record owns, or to the foot.
 ///
 /// # Safety
@@ -85,7 +88,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 let address = caller.registers.pc;
                 trail.push(address);
                 if let Some(slot) = slot {
-                    if trampoline::labelled(address).is_some() {
+                    if trampoline::is_label(address) {
                         let record = registry::by_top(caller.registers.sp).filter(|record| record.foot() == slot);
                         return record
                             .map(|record| Bottom::Armed(record, in_one_piece))
@@ -114,6 +117,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 }
                 frame = interrupted;
             }
+            Step::Switch => return Err(Lost::End(SWITCH)),
             Step::Outermost => return Err(Lost::End("its outermost frame is none that exeunt knows")),
             Step::NoTable => return Err(Lost::End("it runs code without unwind tables")),
             Step::Unsupported => return Err(Lost::Unsupported),
@@ -177,7 +181,7 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
 /// The general unwinder, for stacks with a frame whose rule is not of the common form: functions that realign their
 /// stack, and coroutines whose bottom frame leads to the stack that resumed them.
 mod slowly {
-    use super::{Bottom, Foot, Lost, Registers, Trail, exits, registry, trampoline};
+    use super::{Bottom, Foot, Lost, Registers, SWITCH, Trail, exits, registry, trampoline};
     use crate::unwind::{Frame, Step, step};
 
     /// A larger step than this, or one downwards, leads to another stack.
@@ -221,11 +225,11 @@ mod slowly {
         let jumped = sp <= inner.sp || sp - inner.sp > LARGEST_STEP;
         // SAFETY: general unwinding just took this step; what is read lies in the same frame.
         let quick = unsafe { step(Frame { registers: inner, exact: false }) };
-        if jumped && matches!(quick, Step::Unsupported) {
-            return Some(Err(Lost::End("it ends in a coroutine's switch to the stack that resumed it")));
+        if matches!(quick, Step::Switch) || jumped && matches!(quick, Step::Unsupported) {
+            return Some(Err(Lost::End(SWITCH)));
         }
         let slot = return_slot(inner, pc, sp);
-        if trampoline::labelled(pc).is_some() {
+        if trampoline::is_label(pc) {
             let record = registry::by_top(sp);
             return Some(
                 record

@@ -94,6 +94,8 @@ mod drain;
 mod enter;
 mod error;
 mod exits;
+#[cfg(feature = "capi")]
+mod ffi;
 mod foot;
 mod inherit;
 mod keyed;

@@ -5,6 +5,7 @@
 //! the page map may lead there.
 
 use crate::error::Error;
+use crate::redirect::slot::Place;
 use crate::registry::{self, Links, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
@@ -98,16 +99,6 @@ impl Slot for Record {
 
 // The read path touches the first cache lines only, and a record is small.
 const _: () = assert!(memoffset::offset_of!(Record, near) == 16 && size_of::<Record>() <= 512);
-
-/// Where a stack's exit was redirected, for its record.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    pub foot: usize,
-    pub top: usize,
-    pub word: usize,
-    pub trampoline: usize,
-    pub kind: Kind,
-}
 
 impl Record {
     /// Whether the foot still holds what was put there: if not, the stack has ended or was abandoned.

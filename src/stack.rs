@@ -322,7 +322,8 @@ pub fn unload() {
 fn clear(record: &'static Record) {
     let here = arch::stack_pointer();
     // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
-    let in_one_piece = registry::find(here).is_some();
+    // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
+    let in_one_piece = arm::lookup().is_some() && registry::find(here).is_some();
     let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
     let taken = record.change_values(|values| values.take_all(record, keep));
     for value in taken.unwrap_or_default() {

@@ -6,7 +6,7 @@
 //! unwinding. This is the technique of jtolds/gls, in assembly, so that no optimiser can inline or merge the frames.
 
 use crate::arch::Registers;
-use crate::unwind::{Frame, Step, step};
+use crate::unwind::{Frame, Step, is_switch, step};
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -117,7 +117,7 @@ pub fn current() -> Option<u64> {
                 frame = caller;
             }
             Step::Interrupted(interrupted) => frame = interrupted,
-            Step::Outermost | Step::NoTable => return None,
+            Step::Switch | Step::Outermost | Step::NoTable => return None,
             Step::Unsupported => return slowly(),
         }
     }
@@ -147,8 +147,10 @@ impl Reader {
 fn slowly() -> Option<u64> {
     let (mut reader, mut tag) = (Reader { tag: 0, digits: 0 }, None);
     backtrace::trace(|frame| {
-        tag = reader.read(frame.ip() as usize);
-        tag.is_none()
+        let address = frame.ip() as usize;
+        tag = reader.read(address);
+        // A coroutine's stack ends there; the tables would lead on to who resumed it.
+        tag.is_none() && !is_switch(address)
     });
     tag
 }

@@ -1,8 +1,10 @@
 //! The pool of trampolines: one for each distinct exit trampoline that this process has met.
 //!
-//! `asm/` holds the code. Trampoline N ends in the jump to what cell N holds: the return address into the N-th exit
+//! `asm/` holds the code, and two ways to know the original address. Trampoline N of the first ones ends in the jump to what cell N holds: the return address into the N-th exit
 //! trampoline. A cell is filled once and never changes, so an armed stack can rely on its own for ever. The cells' pages
-//! are read-only but for that moment: whoever can write them decides where threads end up.
+//! are read-only but for that moment: whoever can write them decides where threads end up. The others, one for each
+//! distance, take the original from a word of the stack above its top, where glibc's exit trampolines have one to spare
+//! (`os/landing.rs`): then unwinders need nothing but the stack.
 
 use crate::error::Error;
 use crate::stack::Kind;
@@ -12,6 +14,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 /// Trampolines in the pool, and bytes from one to the next: `asm/offsets.h`.
 pub(crate) const COUNT: usize = 64;
 const SIZE: usize = 32;
+/// Trampolines behind them in the pool, for stacks that keep the original return address themselves.
+const KEPT: usize = 64;
 /// Where in a trampoline its label is: behind the distance to the cell and a `nop`.
 const LABEL: usize = 8;
 /// Bytes of the pages that hold nothing but the cells.
@@ -50,15 +54,27 @@ pub(crate) fn standing_for(original: usize) -> Option<usize> {
     cells()[..known].iter().position(|cell| cell.load(Ordering::Relaxed) == original)
 }
 
-/// The address that a foot holds when it is redirected to trampoline `number`.
+/// The address that a foot holds when it is redirected to trampoline `number`, which takes the original from its cell.
 pub(crate) fn label(number: usize) -> usize {
     pool() + SIZE * number + LABEL
 }
 
-/// The trampoline whose label is `address`.
-pub(crate) fn labelled(address: usize) -> Option<usize> {
+/// The address that a foot holds when the original return address is kept `distance` bytes above the stack's top.
+pub(crate) fn label_keeping(distance: usize) -> Option<usize> {
+    let number = distance / 8;
+    (distance.is_multiple_of(8) && number < KEPT).then(|| label(COUNT + number))
+}
+
+/// The trampoline with a cell whose label is `address`.
+pub(crate) fn number_of(address: usize) -> Option<usize> {
     let offset = address.wrapping_sub(pool() + LABEL);
     (offset < SIZE * COUNT && offset.is_multiple_of(SIZE)).then_some(offset / SIZE)
+}
+
+/// Whether `address` is one that we write into feet.
+pub(crate) fn is_label(address: usize) -> bool {
+    let offset = address.wrapping_sub(pool() + LABEL);
+    offset < SIZE * (COUNT + KEPT) && offset.is_multiple_of(SIZE)
 }
 
 /// The return address that trampoline `number` stands for.

@@ -58,6 +58,17 @@ impl Registers {
     }
 }
 
+/// Whether the code at `pc` is what the system has signal handlers return into: `mov x8, #139; svc #0`. A table may mark
+/// other code as a signal's frame; corosensei does, for debuggers.
+///
+/// # Safety
+/// `pc` must be the address of code.
+pub(crate) unsafe fn returns_from_signal(pc: usize) -> bool {
+    let code = pc as *const u32;
+    // SAFETY: the caller promises code here; a function does not end with the first of these instructions.
+    pc.is_multiple_of(4) && unsafe { code.read() == 0xd280_1168 && code.add(1).read() == 0xd400_0001 }
+}
+
 /// The address in a return address word, without its signature.
 pub(crate) fn strip(word: usize) -> usize {
     let address: usize;
@@ -117,6 +128,16 @@ pub(crate) fn shadow_stack_active() -> bool {
 pub(crate) mod dwarf {
     pub(crate) const STACK_POINTER: u16 = 31;
     pub(crate) const FRAME_POINTER: u16 = 29;
+}
+
+/// glibc's `jmp_buf` (`sysdeps/aarch64/jmpbuf-offsets.h`), and how it mixes pointers with its secret
+/// (`sysdeps/unix/sysv/linux/aarch64/pointer_guard.h`: it does not rotate them).
+#[cfg(target_os = "linux")]
+pub(crate) mod landing {
+    pub(crate) const WORDS: usize = 22;
+    pub(crate) const STACK_POINTER: usize = 13;
+    pub(crate) const PROGRAM_COUNTER: usize = 11;
+    pub(crate) const ROTATION: u32 = 0;
 }
 
 /// Whether the code at `address` hands an entry function's result to `exit`: `bl exit`, as w0 is result and argument.

@@ -7,10 +7,12 @@
 //! | `stack_pointer` | the stack pointer of the function it is inlined into |
 //! | `Registers::here` | what an unwinder needs to start from the function it is inlined into |
 //! | `Registers::interrupted` | the same, of what a signal interrupted |
+//! | `returns_from_signal` | whether code is what the system has signal handlers return into |
 //! | `strip` | a return address without its signature |
 //! | `replace_address` | a word to store in a foot in place of the one found, signed the same way |
 //! | `shadow_stack_active` | whether returns of this thread are checked against a shadow stack |
 //! | `dwarf` | the numbers that unwind tables give to registers |
+//! | `landing` | where glibc's `jmp_buf` keeps what |
 //! | `ends_in_exit` | whether the code at an address hands a result to `exit` |
 
 #[cfg(target_arch = "aarch64")]

@@ -53,6 +53,18 @@ impl Registers {
     }
 }
 
+/// Whether the code at `pc` is what the system has signal handlers return into: `mov $15,%rax; syscall`. A table may mark
+/// other code as a signal's frame; corosensei does, for debuggers.
+///
+/// # Safety
+/// `pc` must be the address of code.
+pub(crate) unsafe fn returns_from_signal(pc: usize) -> bool {
+    let sigreturn = [0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05];
+    // SAFETY: the caller promises code here, and each byte is read only if those before it are the beginning of a longer
+    // instruction or of this very sequence.
+    (0..).zip(sigreturn).all(|(at, byte): (usize, u8)| unsafe { (pc as *const u8).add(at).read() } == byte)
+}
+
 /// The address in a return address word: x86_64 has no signatures.
 pub(crate) fn strip(word: usize) -> usize {
     word
@@ -77,6 +89,16 @@ pub(crate) fn shadow_stack_active() -> bool {
 pub(crate) mod dwarf {
     pub(crate) const STACK_POINTER: u16 = 7;
     pub(crate) const FRAME_POINTER: u16 = 6;
+}
+
+/// glibc's `jmp_buf` (`sysdeps/x86_64/jmpbuf-offsets.h`), and how it mixes pointers with its secret
+/// (`sysdeps/unix/sysv/linux/x86_64/pointer_guard.h`).
+#[cfg(target_os = "linux")]
+pub(crate) mod landing {
+    pub(crate) const WORDS: usize = 8;
+    pub(crate) const STACK_POINTER: usize = 6;
+    pub(crate) const PROGRAM_COUNTER: usize = 7;
+    pub(crate) const ROTATION: u32 = 17;
 }
 
 /// Whether the code at `address` hands an entry function's result to `exit`: `mov %eax,%edi; call exit`.

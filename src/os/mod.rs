@@ -9,14 +9,19 @@
 //! | `pin` | keeps this library loaded for ever |
 //! | `Uncancelled` | no cancellation of this thread while it lives |
 //! | `probe` | the addresses of the system's exit trampolines, by experiment |
+//! | `Landing` | where a thread goes that ends without a return |
 //! | `main_exit` | recognises the exit trampoline of `main` |
 
+#[cfg(target_os = "linux")]
+mod landing;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
 mod unix;
 
+#[cfg(target_os = "linux")]
+pub(crate) use landing::Landing;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 #[cfg(target_os = "macos")]

@@ -1,55 +1,94 @@
-//! Slot redirect: one word of the stack, its foot, is rewritten.
+//! Slot redirect: one word of the stack, its foot, is rewritten; on a thread also where it lands without a return.
 
 use crate::arch;
 use crate::error::Error;
 use crate::foot::Foot;
-use crate::record::{Place, Record};
-use crate::trampoline;
+use crate::os::Landing;
+use crate::record::Record;
+use crate::stack::Kind;
+use crate::{exits, trampoline};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What to write into a foot, and what that makes of the stack; nothing has been written yet.
+/// What is to be written, and what that makes of the stack.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub foot: usize,
+    pub top: usize,
+    /// The word for the foot.
+    pub word: usize,
+    /// The number of the trampoline that stands for the exit trampoline.
+    pub trampoline: usize,
+    pub kind: Kind,
+    landing: Option<Landing>,
+    /// The word above the top that keeps the original address, and that address.
+    keep: Option<(usize, usize)>,
+    /// Where the thread is to land.
+    land_at: Option<usize>,
+}
+
+/// What to write into a foot, and what that makes of the stack; nothing of it has been written yet.
 pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
     if arch::shadow_stack_active() {
         return Err(Error::ShadowStack);
     }
-    let original = trampoline::original(foot.trampoline);
-    let label = trampoline::label(foot.trampoline);
+    let number = foot.trampoline;
+    let original = trampoline::original(number);
+    let kind = trampoline::kind(number);
+    let is_thread = matches!(kind, Kind::Thread | Kind::Main);
+    let landing = if is_thread { Landing::find(foot.top) } else { None };
+    let spare = landing.map(Landing::spare);
+    let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
+    let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
     let word = arch::replace_address(foot.word, original, label, foot.top).ok_or(Error::ForeignFoot {
         address: foot.address,
         found: foot.word,
         expected: original,
     })?;
-    Ok(Place {
-        foot: foot.address,
-        top: foot.top,
-        word,
-        trampoline: foot.trampoline,
-        kind: trampoline::kind(foot.trampoline),
-    })
+    let target = landing.and_then(|landing| landing.target(original)).filter(|&target| !trampoline::is_label(target));
+    let land_at = match target {
+        Some(target) => Some(trampoline::label(exits::landing_at(target, number)?)),
+        None => None,
+    };
+    let keep = keeping.map(|(spare, _)| (spare, original));
+    Ok(Place { foot: foot.address, top: foot.top, word, trampoline: number, kind, landing, keep, land_at })
 }
 
-/// Redirects the exit of the running stack: the one store that arms it.
+/// Redirects the exit of the running stack.
 ///
 /// # Safety
-/// `place` must come from [`plan`] for the running stack, and its record be ready to be drained: from this store on the
-/// entry function returns into the trampoline.
+/// `place` must come from [`plan`] for the running stack, and its record be ready to be drained: from here on the entry
+/// function returns into the trampoline.
 pub(crate) unsafe fn redirect(place: Place) {
+    if let Some((spare, original)) = place.keep {
+        // SAFETY: a word of the exit trampoline's frame that glibc does not use. It has to be there before the foot
+        // leads unwinders to it.
+        unsafe { AtomicUsize::from_ptr(spare as *mut usize) }.store(original, Ordering::Release);
+    }
+    if let (Some(landing), Some(target)) = (place.landing, place.land_at) {
+        // SAFETY: a trampoline runs on the exit trampoline's stack pointer, and keeps its registers.
+        unsafe { landing.set_target(target) };
+    }
     // SAFETY: the foot is an aligned word of the running stack, and nobody but this stack's code uses it. The unwinder
     // found the return address there, and `plan` that it is one which can be replaced.
     unsafe { AtomicUsize::from_ptr(place.foot as *mut usize) }.store(place.word, Ordering::Release);
 }
 
-/// Puts the original return address of the running stack back.
+/// Puts the exit of the running stack back.
 ///
 /// # Safety
 /// `record` must be the live record of the running stack, and not be draining.
 pub(crate) unsafe fn restore(record: &Record) {
-    let number = record.trampoline();
-    let (original, label) = (trampoline::original(number), trampoline::label(number));
+    let original = trampoline::original(record.trampoline());
     // SAFETY: a live record's foot is a word of this stack.
     let foot = unsafe { AtomicUsize::from_ptr(record.foot() as *mut usize) };
     let found = foot.load(Ordering::Relaxed);
-    if let Some(word) = arch::replace_address(found, label, original, record.top()) {
+    if let Some(word) = arch::replace_address(found, arch::strip(found), original, record.top()) {
         foot.store(word, Ordering::Release);
+    }
+    let landing = if matches!(record.kind(), Kind::Thread | Kind::Main) { Landing::find(record.top()) } else { None };
+    let target = landing.and_then(|landing| landing.target(original));
+    if let (Some(landing), Some(number)) = (landing, target.and_then(trampoline::number_of)) {
+        // SAFETY: where it landed before.
+        unsafe { landing.set_target(trampoline::original(number)) };
     }
 }

@@ -9,6 +9,8 @@ mod cache;
 mod rule;
 
 use crate::arch::{self, Registers};
+#[cfg(target_os = "linux")]
+pub(crate) use rule::function_at;
 use rule::{Base, Rule};
 
 /// One frame, as seen from the frame below it.
@@ -35,6 +37,8 @@ pub(crate) enum Step {
     },
     /// The code that a signal interrupted.
     Interrupted(Frame),
+    /// The way to another stack: this one ends here, and the table leads debuggers on to who resumed it.
+    Switch,
     /// The unwind table says that this is the outermost frame, or the return address is zero.
     Outermost,
     /// There is no unwind table for this code.
@@ -65,12 +69,31 @@ pub(crate) unsafe fn step(frame: Frame) -> Step {
     unsafe { apply(frame, rule) }
 }
 
+/// Whether the code at `pc`, which a table marks as a signal's frame, is the kernel's.
+#[cfg(target_os = "linux")]
+fn is_kernels(pc: usize) -> bool {
+    // SAFETY: there is a table for it, so it is code.
+    unsafe { arch::returns_from_signal(pc) }
+}
+
+/// Whether the table marks the code at the return address `pc` as the way to another stack.
+pub(crate) fn is_switch(pc: usize) -> bool {
+    #[cfg(target_os = "linux")]
+    return rule::from_tables(pc.wrapping_sub(1)) == Rule::Signal && !is_kernels(pc);
+    #[cfg(not(target_os = "linux"))]
+    return pc == 0;
+}
+
 /// # Safety
 /// As for [`step`], with `rule` being the rule of the frame's program counter.
 unsafe fn apply(frame: Frame, rule: Rule) -> Step {
     let Registers { sp, fp, link, .. } = frame.registers;
     let (base, offset, return_at, fp_at) = match rule {
         Rule::Frame { base, offset, return_at, fp_at } => (base, offset, return_at, fp_at),
+        // The kernel's registers are there only if it is the kernel's frame. Others that are marked as such are those of
+        // coroutine libraries, at the bottom of a coroutine.
+        #[cfg(target_os = "linux")]
+        Rule::Signal if !is_kernels(frame.registers.pc) => return Step::Switch,
         #[cfg(target_os = "linux")]
         Rule::Signal => {
             // SAFETY: the rule says that this is a signal frame.

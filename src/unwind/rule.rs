@@ -59,6 +59,13 @@ unsafe extern "C" {
     safe fn _Unwind_Find_FDE(pc: usize, bases: &mut Bases) -> *const u8;
 }
 
+/// The start of the function that `pc` is in, by the unwind tables.
+#[cfg(target_os = "linux")]
+pub(crate) fn function_at(pc: usize) -> Option<usize> {
+    let mut bases = Bases { text: 0, data: 0, function: 0 };
+    (!_Unwind_Find_FDE(pc, &mut bases).is_null()).then_some(bases.function)
+}
+
 /// The rule for the instruction at `pc`, by interpreting its unwind table.
 #[cfg(target_os = "linux")]
 pub(super) fn from_tables(pc: usize) -> Rule {
