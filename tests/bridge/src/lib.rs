@@ -1,0 +1,202 @@
+//! What the C and C++ programs among the tests call: a few functions of `exeunt`, by numbers and pointers only.
+//!
+//! No panic crosses to C: each function catches, and answers with [`PANICKED`]. The two functions whose purpose is to
+//! let a panic pass are `extern "C-unwind"`, and say so. The header is `tests/c/bridge.h`.
+
+pub mod walk;
+
+use exeunt::{Error, Kind, Stack};
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The call was refused; the reason is on standard error.
+const REFUSED: c_int = -1;
+/// A panic was caught.
+const PANICKED: c_int = -2;
+
+exeunt::stack_local! {
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A function of the program, and what it wants to be called with.
+struct Callback {
+    function: extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+}
+
+impl Callback {
+    fn call(&self) {
+        (self.function)(self.argument);
+    }
+}
+
+impl Drop for Callback {
+    fn drop(&mut self) {
+        self.call();
+    }
+}
+
+fn answer(call: impl FnOnce() -> Result<c_int, Error>) -> c_int {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(number)) => number,
+        Ok(Err(error)) => {
+            eprintln!("exeunt: {error}");
+            REFUSED
+        }
+        Err(_) => PANICKED,
+    }
+}
+
+/// [`exeunt::at_exit`].
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_at_exit(function: extern "C" fn(*mut c_void), argument: *mut c_void) -> c_int {
+    answer(|| {
+        // Forgotten handlers are not called, so this is not the `Callback` whose drop calls.
+        exeunt::at_exit(move || function(argument))?;
+        Ok(0)
+    })
+}
+
+/// [`exeunt::at_exit`] with a handler that panics.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_panic_at_exit() -> c_int {
+    answer(|| {
+        exeunt::at_exit(|| panic!("a handler panics"))?;
+        Ok(0)
+    })
+}
+
+/// [`exeunt::set`] with a number.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_set(key: u64, value: u64) -> c_int {
+    answer(|| {
+        exeunt::set(key, value)?;
+        Ok(0)
+    })
+}
+
+/// [`exeunt::set`] with a value whose drop calls `function`.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_set_dropped(key: u64, function: extern "C" fn(*mut c_void), argument: *mut c_void) -> c_int {
+    answer(|| {
+        exeunt::set(key, Callback { function, argument })?;
+        Ok(0)
+    })
+}
+
+/// Whether a value of either kind is there.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_has(key: u64) -> c_int {
+    answer(|| {
+        let number = exeunt::with(&key, |value: Option<&u64>| value.is_some());
+        Ok(c_int::from(number || exeunt::with(&key, |value: Option<&Callback>| value.is_some())))
+    })
+}
+
+/// The number under `key`, or `otherwise`.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_get(key: u64, otherwise: u64) -> u64 {
+    catch_unwind(|| exeunt::get(&key).unwrap_or(otherwise)).unwrap_or(otherwise)
+}
+
+/// Stores a number in a stack local, and gives the one that was there.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_swap_local(value: u64) -> u64 {
+    catch_unwind(|| NUMBER.replace(value)).unwrap_or(u64::MAX)
+}
+
+/// [`exeunt::id`], or zero.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_id() -> u64 {
+    catch_unwind(|| exeunt::id().map_or(0, exeunt::StackId::get)).unwrap_or(0)
+}
+
+/// [`exeunt::unload`].
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_unload() -> c_int {
+    answer(|| {
+        exeunt::unload();
+        Ok(0)
+    })
+}
+
+/// Whether the running stack is armed.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_is_armed() -> c_int {
+    answer(|| Ok(c_int::from(Stack::current().is_armed())))
+}
+
+/// What the running stack's foot says.
+#[repr(C)]
+pub struct Foot {
+    /// Where it is.
+    pub address: usize,
+    /// The word there.
+    pub word: usize,
+    /// The return address into the exit trampoline.
+    pub original: usize,
+    /// 1 for a thread, 2 for main, 3 for a fiber, 0 for anything else.
+    pub kind: c_int,
+}
+
+/// Fills in `foot`. Gives 0, or -1 where the stack has none.
+///
+/// # Safety
+/// `foot` must be writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_foot(foot: *mut Foot) -> c_int {
+    answer(|| {
+        let stack = Stack::current();
+        let Some(info) = stack.foot() else { return Ok(REFUSED) };
+        let kind = match stack.kind() {
+            Kind::Thread => 1,
+            Kind::Main => 2,
+            Kind::Fiber => 3,
+            _ => 0,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { foot.write(Foot { address: info.address, word: info.word, original: info.original, kind }) };
+        Ok(0)
+    })
+}
+
+/// [`exeunt::register_trampoline`].
+///
+/// # Safety
+/// That function's promise, for the code from `start` to `end`; `name` must be a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_register(name: *const c_char, start: usize, end: usize) -> c_int {
+    answer(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let name = CStr::from_ptr(name).to_string_lossy();
+            exeunt::register_trampoline(&name, start..end)?;
+        }
+        Ok(0)
+    })
+}
+
+/// The return addresses of the running stack, innermost first, as the `backtrace` crate (libgcc's unwinder) finds them.
+/// Gives how many there are.
+///
+/// # Safety
+/// `addresses` must have room for `room` words.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_walk(addresses: *mut usize, room: usize) -> usize {
+    // SAFETY: the caller's promise.
+    let addresses = unsafe { std::slice::from_raw_parts_mut(addresses, room) };
+    walk::walk(addresses)
+}
+
+/// Panics. Unwinds into its caller.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn bridge_panic() {
+    panic!("the program asked for it");
+}
+
+/// Calls `function`, which may panic, as the bottom of a Rust stack would: 1 if it did, 0 if not.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_catch(function: extern "C-unwind" fn(*mut c_void), argument: *mut c_void) -> c_int {
+    c_int::from(catch_unwind(AssertUnwindSafe(|| function(argument))).is_err())
+}

@@ -1,0 +1,36 @@
+// What the C and C++ programs among the tests use of exeunt: tests/bridge/src/lib.rs.
+#ifndef EXEUNT_BRIDGE_H
+#define EXEUNT_BRIDGE_H
+#include <stddef.h>
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Each `int` is 0 or an answer, or negative: refused, with the reason on standard error.
+int bridge_at_exit(void (*function)(void *), void *argument);
+int bridge_panic_at_exit(void);
+int bridge_set(uint64_t key, uint64_t value);
+int bridge_set_dropped(uint64_t key, void (*function)(void *), void *argument);
+int bridge_has(uint64_t key);
+uint64_t bridge_get(uint64_t key, uint64_t otherwise);
+uint64_t bridge_swap_local(uint64_t value);
+uint64_t bridge_id(void);
+int bridge_unload(void);
+int bridge_is_armed(void);
+
+struct bridge_foot {
+    uintptr_t address, word, original;
+    int kind; // 1 thread, 2 main, 3 fiber
+};
+int bridge_foot(struct bridge_foot *foot);
+int bridge_register(const char *name, uintptr_t start, uintptr_t end);
+size_t bridge_walk(uintptr_t *addresses, size_t room);
+
+void bridge_panic(void); // unwinds
+int bridge_catch(void (*function)(void *), void *argument);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

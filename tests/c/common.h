@@ -1,0 +1,88 @@
+// What the test programs have in common: telling the test what happened, line by line, on standard output.
+#ifndef EXEUNT_COMMON_H
+#define EXEUNT_COMMON_H
+#include "bridge.h"
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// Writes a line at once. By `syscall`, since `write` is a cancellation point, and the programs choose theirs.
+__attribute__((format(printf, 1, 2), unused)) static void say(const char *format, ...) {
+    char line[256];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(line, sizeof line - 1, format, arguments);
+    va_end(arguments);
+    line[length++] = '\n';
+    if (syscall(SYS_write, 1, line, (size_t)length) != length)
+        _exit(90);
+}
+
+// What has to be true, or the program is not worth running on. `_exit`, so that no stack of it ends in a way that counts.
+#define MUST(condition)                                                                                                \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
+            _exit(91);                                                                                                 \
+        }                                                                                                              \
+    } while (0)
+
+// The two outermost return addresses of this stack, which tell a complete walk: taken before it is armed.
+struct bottom {
+    uintptr_t outer[2];
+};
+
+__attribute__((unused, noinline)) static struct bottom bottom_here(void) {
+    uintptr_t addresses[128];
+    size_t count = bridge_walk(addresses, 128);
+    MUST(count >= 3 && count < 128);
+    struct bottom bottom = {{addresses[count - 2], addresses[count - 1]}};
+    return bottom;
+}
+
+__attribute__((unused, noinline)) static const char *walk_from_here(const struct bottom *bottom) {
+    struct bottom now = bottom_here();
+    return memcmp(&now, bottom, sizeof now) == 0 ? "complete" : "BROKEN";
+}
+
+// A stack's life as most cases have it: two handlers and two values, whose ends are told.
+struct life {
+    struct bottom bottom;
+    const char *name;
+};
+
+__attribute__((unused)) static void told_handler(void *argument) {
+    struct life *life = (struct life *)argument;
+    say("handler of %s, walk %s, values %d %d", life->name, walk_from_here(&life->bottom), bridge_has(1), bridge_has(2));
+}
+
+__attribute__((unused)) static void told_drop(void *argument) { say("value %s dropped", (const char *)argument); }
+
+// Arms the running stack; `life` must outlive it.
+__attribute__((unused, noinline)) static void arm(struct life *life, const char *name) {
+    life->name = name;
+    life->bottom = bottom_here();
+    MUST(bridge_at_exit(told_handler, life) == 0);
+    MUST(bridge_is_armed() == 1);
+    MUST(bridge_set_dropped(1, told_drop, "one") == 0);
+    MUST(bridge_set_dropped(2, told_drop, "two") == 0);
+    MUST(bridge_set(3, 33) == 0 && bridge_get(3, 0) == 33);
+    MUST(bridge_swap_local(44) == 0 && bridge_swap_local(44) == 44);
+    MUST(strcmp(walk_from_here(&life->bottom), "complete") == 0);
+}
+
+// A pthread key whose destructor tells its end.
+static pthread_key_t told_key;
+__attribute__((unused)) static void told_key_gone(void *argument) { say("key %s destroyed", (const char *)argument); }
+__attribute__((unused)) static void make_key(void) { MUST(pthread_key_create(&told_key, told_key_gone) == 0); }
+__attribute__((unused)) static void use_key(const char *value) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_key);
+    MUST(pthread_setspecific(told_key, value) == 0);
+}
+
+#endif

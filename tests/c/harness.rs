@@ -1,0 +1,256 @@
+//! Building and running the child programs of the tests: C and C++ programs of `tests/c`, Rust programs of
+//! `tests/bridge`.
+//!
+//! Cargo builds the bridge for the target and the profile of the tests themselves, into the same directory, so that it
+//! shares what is built already. The compiler for C and C++ is the one that the `cc` crate finds for the target, or `CC`
+//! and `CXX` name. Under an emulator the children run as cargo runs the tests: by the target's runner.
+
+#![allow(dead_code, reason = "each test file that includes this uses a part of it")]
+
+use std::env;
+use std::fmt;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a child may take. Far more than it needs, even under an emulator: one that hangs is killed then.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Where the tests run: what cargo was asked to build them for.
+struct Target {
+    /// The target's name, if it was given to cargo by `--target`.
+    named: Option<String>,
+    /// The directory of its build.
+    root: PathBuf,
+    release: bool,
+}
+
+impl Target {
+    fn get() -> &'static Self {
+        static TARGET: OnceLock<Target> = OnceLock::new();
+        TARGET.get_or_init(|| {
+            // .../target/[name/]profile/deps/test
+            let this = env::current_exe().expect("a test knows its own file");
+            let profile = this.parent().and_then(Path::parent).expect("cargo puts tests into deps");
+            let parent = profile.parent().expect("cargo puts profiles into a directory");
+            let name = parent.file_name().expect("that directory has a name").to_string_lossy().into_owned();
+            let named = name.starts_with(&format!("{}-", env::consts::ARCH)).then_some(name);
+            let root = if named.is_some() { parent.parent().expect("as above") } else { parent };
+            Self { named, root: root.to_owned(), release: profile.ends_with("release") }
+        })
+    }
+
+    fn triple(&self) -> String {
+        self.named.clone().unwrap_or_else(|| format!("{}-unknown-linux-gnu", env::consts::ARCH))
+    }
+
+    /// What runs programs of the target here, if they do not run by themselves.
+    fn runner(&self) -> Option<Vec<String>> {
+        let triple = self.named.as_ref()?.to_uppercase().replace('-', "_");
+        let runner = env::var(format!("CARGO_TARGET_{triple}_RUNNER")).ok()?;
+        Some(runner.split_whitespace().map(str::to_owned).collect())
+    }
+}
+
+/// Whether the tests run under an emulator: what needs the processor's own debugging is not there.
+pub fn is_emulated() -> bool {
+    Target::get().runner().is_some()
+}
+
+/// The directory with the bridge's libraries and programs. Builds them first.
+pub fn bridge() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = Target::get();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--manifest-path"]);
+        cargo.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bridge/Cargo.toml"));
+        cargo.arg("--target-dir").arg(&target.root);
+        if let Some(name) = &target.named {
+            cargo.args(["--target", name]);
+        }
+        if target.release {
+            cargo.arg("--release");
+        }
+        let built = cargo.status().expect("cargo is there, as it runs the tests");
+        assert!(built.success(), "the bridge could not be built: {cargo:?}");
+        let directory = target.named.iter().fold(target.root.clone(), |path, name| path.join(name));
+        directory.join(if target.release { "release" } else { "debug" })
+    })
+}
+
+/// How a program is built.
+#[derive(Clone, Copy)]
+pub struct Build<'a> {
+    /// Its file in `tests/c`.
+    pub source: &'a str,
+    /// Options of the compiler.
+    pub options: &'a [&'a str],
+    /// Whether it links the bridge; one that does not loads it by itself.
+    pub linked: bool,
+}
+
+impl<'a> Build<'a> {
+    /// With the bridge linked statically.
+    pub fn linked(source: &'a str, options: &'a [&'a str]) -> Self {
+        Self { source, options, linked: true }
+    }
+
+    /// Compiles the program. Panics where the compiler is missing or refuses it.
+    pub fn build(self) -> Program {
+        let bridge = bridge();
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
+        let source = sources.join(self.source);
+        let cpp = source.extension().is_some_and(|extension| extension == "cpp");
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs");
+        std::fs::create_dir_all(&directory).expect("cargo's directory for tests is writable");
+        // Tests of one process run at the same time: each build has a file of its own.
+        static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let file = directory.join(format!("{}-{}-{number}", self.source.replace('.', "-"), std::process::id()));
+        let mut compiler = compiler(cpp);
+        compiler.args(["-g", "-Wall", "-Wextra", "-pthread"]).args(self.options);
+        compiler.arg("-I").arg(&sources).arg(&source).arg("-o").arg(&file);
+        if self.linked {
+            compiler.arg(bridge.join("libexeunt_bridge.a"));
+        }
+        // What a Rust library stands on: `rustc --print native-static-libs`.
+        compiler.args(["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"]);
+        let name = compiler.get_program().to_string_lossy().into_owned();
+        let output = compiler.output().unwrap_or_else(|error| panic!("no compiler {name}: {error}"));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name} {:?} {}:\n{told}", self.options, self.source);
+        Program { file, temporary: true }
+    }
+}
+
+fn compiler(cpp: bool) -> Command {
+    let target = Target::get();
+    let triple = target.triple();
+    // Only an emulated target is not the host's.
+    let host = if is_emulated() { "x86_64-unknown-linux-gnu" } else { &triple };
+    let mut build = cc::Build::new();
+    build.target(&triple).host(host).cpp(cpp).opt_level(0).no_default_flags(true);
+    build.cargo_metadata(false).cargo_debug(false).cargo_warnings(false).emit_rerun_if_env_changed(false);
+    build.get_compiler().to_command()
+}
+
+/// A program of the bridge, by its name.
+pub fn program(name: &str) -> Program {
+    Program { file: bridge().join(name), temporary: false }
+}
+
+/// A program that can be run.
+pub struct Program {
+    file: PathBuf,
+    temporary: bool,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.temporary {
+            // One that stays does no harm.
+            let _ = std::fs::remove_file(&self.file);
+        }
+    }
+}
+
+impl Program {
+    /// Its file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The command that runs it.
+    pub fn command(&self) -> Command {
+        match Target::get().runner() {
+            None => Command::new(&self.file),
+            Some(runner) => {
+                let mut command = Command::new(&runner[0]);
+                command.args(&runner[1..]).arg(&self.file);
+                command
+            }
+        }
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        let mut command = self.command();
+        command.args(arguments);
+        run(command)
+    }
+}
+
+/// What became of a child.
+pub struct Outcome {
+    pub status: ExitStatus,
+    pub output: String,
+    pub errors: String,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n--- output\n{}--- errors\n{}", self.status, self.output, self.errors)
+    }
+}
+
+impl Outcome {
+    /// The child must have exited with `status`, and have told these lines and no others.
+    #[track_caller]
+    pub fn expect(&self, status: i32, lines: &[&str]) {
+        assert_eq!(self.status.code(), Some(status), "{self}");
+        assert_eq!(self.output.lines().collect::<Vec<_>>(), lines, "{self}");
+    }
+}
+
+/// Runs a command to its end, or kills it when it takes far too long, which is a failure.
+pub fn run(mut command: Command) -> Outcome {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = collect(child.stdout.take());
+    let errors = collect(child.stderr.take());
+    let waited = wait(&mut child);
+    let take = |collected: thread::JoinHandle<String>| collected.join().expect("reading a pipe does not panic");
+    match waited {
+        Some(status) => Outcome { status, output: take(output), errors: take(errors) },
+        None => panic!("{command:?} hung and was killed; it had told\n{}{}", take(output), take(errors)),
+    }
+}
+
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("a child can be killed");
+    child.wait().expect("a child that was killed ends");
+    None
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    let mut pipe = pipe.expect("the pipe was asked for");
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // A pipe that breaks off gives what was read so far.
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Says in the tests' result that something was not run. It goes past the test harness, which keeps to itself what tests
+/// that pass have printed.
+pub fn not_run(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "NOT RUN: {what}: {why}");
+}
+
+/// Whether a tool is installed.
+pub fn has(tool: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(tool).is_file())
+}
