@@ -9,36 +9,48 @@ use std::ffi::c_void;
 /// One frame.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// The program counter: a return address, but for what a signal interrupted.
+    /// The return address into it.
     pub pc: usize,
     /// Functions with their names, those that were inlined first. Empty if nothing is known.
     pub names: Vec<String>,
 }
 
-/// The frames of the function that calls this, and of its callers.
+/// The return addresses of the function that calls this, and of its callers.
 #[inline(never)]
-pub fn walk() -> Vec<Frame> {
-    let mut frames = Vec::new();
+pub fn addresses() -> Vec<usize> {
+    let mut addresses = Vec::new();
     let mut inside = true;
     backtrace::trace(|frame| {
         let pc = frame.ip() as usize;
         if inside {
             // Frames of the unwinding itself, up to this function.
-            inside = frame.symbol_address() != walk as *const () as *mut c_void;
+            inside = frame.symbol_address() != this_function();
         } else if pc != 0 {
-            // (Some unwinders report the end as a frame whose return address is zero.)
-            let mut names = Vec::new();
-            backtrace::resolve_frame(frame, |symbol| names.extend(symbol.name().map(|name| format!("{name:#}"))));
-            frames.push(Frame { pc, names });
+            // (libgcc reports the end of a stack as a frame at zero, where the outermost return address is zero.)
+            addresses.push(pc);
         }
         true
     });
-    frames
+    addresses
 }
 
-/// The program counters alone.
-pub fn addresses(frames: &[Frame]) -> Vec<usize> {
-    frames.iter().map(|frame| frame.pc).collect()
+fn this_function() -> *mut c_void {
+    addresses as *const () as *mut c_void
+}
+
+/// Names for return addresses.
+pub fn named(addresses: &[usize]) -> Vec<Frame> {
+    let frame = |&pc: &usize| {
+        let mut names = Vec::new();
+        backtrace::resolve(pc as *mut c_void, |symbol| names.extend(symbol.name().map(|name| format!("{name:#}"))));
+        Frame { pc, names }
+    };
+    addresses.iter().map(frame).collect()
+}
+
+/// The addresses from the exit trampoline on: what is the same in the whole life of a stack.
+pub fn bottom<'f>(addresses: &'f [usize], foot: &FootInfo) -> Option<&'f [usize]> {
+    addresses.iter().position(|&pc| pc == foot.original).map(|exit| &addresses[exit..])
 }
 
 /// A name to call a frame by, from whatever is known of it.

@@ -100,14 +100,15 @@ pub fn without_signature(word: usize) -> usize {
 
 /// The function that a code address is of: by debug information, symbol table, or what its object exports.
 ///
-/// A return address can be the first one behind its function, where the call that never returns was the last
-/// instruction. But far more often a function's first address is a pointer to that function.
+/// A return address can be the first one behind its function, where a call that never returns was the last instruction.
+/// But far more often a function's first address is a pointer to that function.
 pub fn symbol(address: usize) -> Option<String> {
-    let (before, at) = (resolved(address - 1), resolved(address));
+    let (before, at) = (before(address), before(address + 1));
     if at != before { at.or(before) } else { before }
 }
 
-fn resolved(address: usize) -> Option<String> {
+/// The function that the byte before `address` is of: `backtrace` takes what it is given for a return address.
+fn before(address: usize) -> Option<String> {
     let mut name = None;
     // The last one is the function itself, those before it were inlined into it.
     backtrace::resolve(address as *mut _, |symbol| name = symbol.name().map(|symbol| format!("{symbol:#}")));

@@ -4,10 +4,11 @@
 //! returned.
 
 use crate::fiber::{Fiber, Memory, Suspender};
-use crate::frames::{self, Frame};
+use crate::frames;
 use crate::machine::{self, thread};
-use crate::paint::{BAD, FAINT, GOOD, MARK, OURS, TITLE, paint};
+use crate::paint::{BAD, FAINT, GOOD, MARK, OURS, THEIRS, TITLE, paint};
 use crate::picture::{Words, draw};
+use crate::places::Places;
 use anstream::println;
 use exeunt::{Error, FootInfo, Stack};
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ pub fn run() -> ExitCode {
          there, which runs the stack's handlers and then goes on to the real exit.\n\
          All addresses, words and names below are what this process finds in itself.",
         entry = paint(MARK, "entry function"),
-        exit = paint(crate::paint::THEIRS, "exit trampoline"),
+        exit = paint(THEIRS, "exit trampoline"),
         foot = paint(MARK, "foot"),
         ours = paint(OURS, "trampoline of its own"),
     );
@@ -53,7 +54,7 @@ pub fn run() -> ExitCode {
 type Told = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 fn tell_of_a_thread() -> Told {
-    title(1, "a thread, which std::thread::spawn started");
+    title(1, "A thread, which std::thread::spawn started");
     let there = std::thread::spawn(|| show_and_arm(|| ()).map(|()| "its result")).join();
     let result = there.map_err(|_| "the thread panicked")??;
     println!("   {} Joined; {result:?} arrived unchanged.", paint(GOOD, "✓"));
@@ -61,7 +62,7 @@ fn tell_of_a_thread() -> Told {
 }
 
 fn tell_of_a_fiber() -> Told {
-    title(2, "a makecontext fiber, which changes threads");
+    title(2, "A makecontext fiber, which changes threads");
     let memory = Memory::map()?;
     let (sender, receiver) = std::sync::mpsc::channel();
     let mut fiber = Fiber::on(&memory, move |suspender| {
@@ -90,7 +91,7 @@ fn change_threads(suspender: &Suspender) {
 }
 
 fn tell_of_main() -> Told {
-    title(3, "the main thread");
+    title(3, "The main thread");
     show_and_arm(|| {
         println!(
             "   {} That was after main had returned; the process exits now.\n\n\
@@ -107,9 +108,9 @@ fn tell_of_main() -> Told {
 }
 
 fn title(number: u32, text: &str) {
-    const WIDTH: usize = 93;
+    const WIDTH: usize = 92;
     let rule = "━".repeat(WIDTH.saturating_sub(text.chars().count()));
-    println!("\n{} {} {}", paint(TITLE, number), paint(TITLE, text), paint(FAINT, rule));
+    println!("\n{}  {} {}", paint(TITLE, number), paint(TITLE, text), paint(FAINT, rule));
 }
 
 /// Shows the running stack, arms it with three handlers, and shows it again. What `last` prints comes after all else.
@@ -119,20 +120,20 @@ fn show_and_arm(last: impl FnOnce() + 'static) -> Result<(), Error> {
     let Some(foot) = before.foot().cloned() else {
         return Err(before.problem().cloned().unwrap_or(Error::Busy));
     };
-    let bare = frames::walk();
+    let bare = frames::addresses();
     println!("   On thread {}, unarmed. Unwinding finds, innermost first:", thread());
-    frames::print(&bare, &foot, false);
+    frames::print(&frames::named(&bare), &foot, false);
 
     let words = Words::around(&foot);
     let armed_on = thread();
     exeunt::at_exit(move || first_handler(last))?;
     let then = Words::around(&foot);
-    let in_handlers = foot.clone();
-    exeunt::at_exit(move || second_handler(&in_handlers))?;
+    let (foot_then, bare_then) = (foot.clone(), bare.clone());
+    exeunt::at_exit(move || second_handler(&foot_then, &bare_then))?;
     exeunt::at_exit(move || third_handler(armed_on))?;
     exeunt::set("ink", "black")?;
 
-    let armed = frames::walk();
+    let armed = frames::addresses();
     let after = Stack::current();
     println!("   The foot, before and after exeunt::at_exit:");
     draw(&after, &words, &then);
@@ -147,19 +148,14 @@ fn show_and_arm(last: impl FnOnce() + 'static) -> Result<(), Error> {
 }
 
 /// What is new in the frames of a stack that was armed, in words.
-fn difference(bare: &[Frame], armed: &[Frame], foot: &FootInfo) -> String {
-    let places = crate::places::Places::read();
-    let known = frames::addresses(bare);
+fn difference(bare: &[usize], armed: &[usize], foot: &FootInfo) -> String {
+    let places = Places::read();
+    let name =
+        |pc: &usize| frames::named(&[*pc]).first().map_or_else(String::new, |frame| frames::name(frame, foot, &places));
     // Innermost is the function that looked, from another place each time.
-    let new = armed.iter().skip(1).filter(|frame| !known.contains(&frame.pc));
-    let new: Vec<String> = new.map(|frame| paint(OURS, frames::name(frame, foot, &places)).to_string()).collect();
-    match armed.last() {
-        Some(last) if !new.is_empty() => {
-            format!("New: {}. Outermost: {}.", new.join(", "), frames::name(last, foot, &places))
-        }
-        Some(last) => format!("Outermost: {}.", frames::name(last, foot, &places)),
-        None => String::new(),
-    }
+    let new = armed.iter().skip(1).filter(|pc| !bare.contains(pc));
+    let new: Vec<_> = new.map(|pc| paint(OURS, name(pc)).to_string()).collect();
+    format!("New: {}. Outermost: {}.", new.join(", "), armed.last().map_or("none".to_owned(), name))
 }
 
 fn third_handler(armed_on: i32) {
@@ -170,9 +166,13 @@ fn third_handler(armed_on: i32) {
     println!("   {} on thread {here}, {moved}. The value of \"ink\" is {ink}.", handler(3));
 }
 
-fn second_handler(foot: &FootInfo) {
-    println!("   {} its backtrace, complete:", handler(2));
-    frames::print(&frames::walk(), foot, true);
+fn second_handler(foot: &FootInfo, bare: &[usize]) {
+    let frames = frames::addresses();
+    let bottom = frames::bottom(&frames, foot);
+    let complete = bottom.is_some() && bottom == frames::bottom(bare, foot);
+    let verdict = if complete { "complete, as deep as on the unarmed stack" } else { "and it is NOT complete" };
+    println!("   {} its backtrace, {verdict}:", handler(2));
+    frames::print(&frames::named(&frames), foot, true);
 }
 
 fn first_handler(last: impl FnOnce()) {
@@ -187,5 +187,5 @@ fn first_handler(last: impl FnOnce()) {
 }
 
 fn handler(number: u32) -> impl std::fmt::Display {
-    paint(OURS, format!("handler {number}"))
+    paint(OURS, format!("handler {number}:"))
 }

@@ -1,64 +1,62 @@
 //! The bottom of a stack of each kind: whether unwinding gets there, and whether there are unwind tables.
 
 use crate::fiber::{Fiber, Memory};
-use crate::frames::{self, addresses};
+use crate::frames::{self, addresses, bottom};
 use crate::places::{Places, without_signature};
 use exeunt::{Error, FootInfo, Stack};
 use serde::Serialize;
 use std::ffi::c_void;
 
-/// What unwinding found on a stack before it was armed, to be compared with what it finds later.
-pub struct Completeness {
+/// Arms the running stack, and compares what unwinding finds before and after: the same, and one frame for the
+/// trampoline where the exit trampoline is called from.
+#[inline(never)]
+pub fn compare_armed() -> Result<String, Error> {
+    let foot = foot()?;
+    let before = addresses();
+    exeunt::at_exit(|| ())?;
+    let found = addresses();
+    let word = Stack::current().foot().map_or(0, |foot| without_signature(foot.word));
+    let exit = before.iter().position(|&pc| pc == foot.original);
+    let mut expected = before;
+    if let (Some(exit), Some(&here)) = (exit, found.first()) {
+        // Innermost is this function, which looked from two places.
+        expected[0] = here;
+        expected.insert(exit, word);
+    }
+    Ok(if exit.is_some() && found == expected {
+        "complete".to_owned()
+    } else {
+        format!("found {found:x?}, expected {expected:x?}")
+    })
+}
+
+/// What unwinding found on a stack before it was armed, to be compared with what it finds in a handler.
+pub struct Before {
     foot: FootInfo,
-    /// Return addresses, innermost first.
     frames: Vec<usize>,
 }
 
-impl Completeness {
-    /// To be called by the function that calls `armed` later.
+impl Before {
     #[inline(never)]
-    pub fn before() -> Result<Self, Error> {
-        let stack = Stack::current();
-        let Some(foot) = stack.foot().cloned() else { return Err(stack.problem().cloned().unwrap_or(Error::Busy)) };
-        Ok(Self { foot, frames: addresses(&frames::walk()) })
+    pub fn arming() -> Result<Self, Error> {
+        Ok(Self { foot: foot()?, frames: addresses() })
     }
 
-    /// From the exit trampoline on: what is the same in the whole life of a stack.
-    fn bottom<'f>(&self, frames: &'f [usize]) -> Option<&'f [usize]> {
-        frames.iter().position(|&pc| pc == self.foot.original).map(|exit| &frames[exit..])
-    }
-
-    /// Compares the frames of this stack, which is armed by now: the same, and one for the trampoline in between.
-    #[inline(never)]
-    pub fn armed(&self) -> String {
-        let frames = addresses(&frames::walk());
-        let word = Stack::current().foot().map_or(0, |foot| without_signature(foot.word));
-        let (Some(bottom), Some(bottom_before)) = (self.bottom(&frames), self.bottom(&self.frames)) else {
-            return format!("the exit trampoline {:#x} is not in it: {frames:x?}", self.foot.original);
-        };
-        let inner = &frames[..frames.len() - bottom.len()];
-        let inner_before = &self.frames[..self.frames.len() - bottom_before.len()];
-        let Some((&trampoline, entry)) = inner.split_last() else { return format!("it is too short: {frames:x?}") };
-        // The frames of the two functions that looked, and of closures between them, differ.
-        let entry_function = (entry.last(), inner_before.last());
-        if trampoline != word {
-            format!("{trampoline:#x} is where the trampoline {word:#x} was expected: {frames:x?}")
-        } else if entry_function.0 != entry_function.1 || bottom != bottom_before {
-            format!("it is {frames:x?}, and was {:x?}", self.frames)
-        } else {
-            "complete".to_owned()
-        }
-    }
-
-    /// Compares the frames in a handler: from the exit trampoline on they must be the same.
+    /// Compares: from the exit trampoline on, the frames must be the same.
     #[inline(never)]
     pub fn in_handler(&self) -> String {
-        let frames = addresses(&frames::walk());
-        match self.bottom(&frames) {
-            Some(bottom) if Some(bottom) == self.bottom(&self.frames) => "complete".to_owned(),
-            _ => format!("it is {frames:x?}, and was {:x?}", self.frames),
+        let found = addresses();
+        match (bottom(&found, &self.foot), bottom(&self.frames, &self.foot)) {
+            (Some(bottom), Some(expected)) if bottom == expected => "complete".to_owned(),
+            _ => format!("found {found:x?}, expected the end of {:x?}", self.frames),
         }
     }
+}
+
+/// The foot of the running stack, or why there is none.
+fn foot() -> Result<FootInfo, Error> {
+    let stack = Stack::current();
+    stack.foot().cloned().ok_or_else(|| stack.problem().cloned().unwrap_or(Error::Busy))
 }
 
 /// Runs `code` on a thread of its own.
@@ -96,7 +94,7 @@ pub struct BottomOfKind {
     pub problem: Option<String>,
 }
 
-/// The bottoms of a thread, a fiber and the main thread, which has to be the one that calls this.
+/// The bottoms of a thread, a fiber and the main thread: the last is the one that calls this.
 pub fn all() -> [BottomOfKind; 3] {
     let made = |kind, found: Result<Result<Vec<BottomFrame>, String>, String>| match found.and_then(|found| found) {
         Ok(frames) => BottomOfKind { kind, frames, problem: None },
@@ -107,12 +105,9 @@ pub fn all() -> [BottomOfKind; 3] {
 
 /// The bottom of the running stack.
 fn here() -> Result<Vec<BottomFrame>, String> {
-    let stack = Stack::current();
-    let Some(foot) = stack.foot() else {
-        return Err(stack.problem().map_or("no foot was found".to_owned(), Error::to_string));
-    };
-    let (frames, places) = (frames::walk(), Places::read());
-    let exit = frames.iter().position(|frame| frame.pc == foot.original);
+    let foot = foot().map_err(|error| error.to_string())?;
+    let (frames, places) = (addresses(), Places::read());
+    let exit = frames.iter().position(|&pc| pc == foot.original);
     let Some(entry) = exit.and_then(|exit| exit.checked_sub(1)) else {
         return Err(format!(
             "unwinding does not get to its exit trampoline, {} at {:#x}",
@@ -121,10 +116,10 @@ fn here() -> Result<Vec<BottomFrame>, String> {
     };
     let frame = |frame: &frames::Frame| BottomFrame {
         address: format!("{:#x}", frame.pc),
-        name: frames::name(frame, foot, &places),
+        name: frames::name(frame, &foot, &places),
         table: has_table(frame.pc),
     };
-    Ok(frames[entry..].iter().map(frame).collect())
+    Ok(frames::named(&frames[entry..]).iter().map(frame).collect())
 }
 
 /// `struct dwarf_eh_bases` of libgcc's `unwind-dw2-fde.h`.

@@ -1,6 +1,6 @@
 //! The self-tests: each kind of stack, each end, and what backtraces show. Each runs in a child, on its main thread.
 
-use super::bottom::{Completeness, on_a_fiber, on_a_thread};
+use super::bottom::{Before, compare_armed, on_a_fiber, on_a_thread};
 use super::child::say;
 use crate::fiber::{Fiber, Memory};
 use crate::machine::thread;
@@ -303,7 +303,7 @@ fn fiber_is_abandoned() -> ExitCode {
     })
 }
 
-/// Says what `look` finds on a thread, on a fiber, and here on the main thread, where `last` comes after it.
+/// Has `look` say what it finds on a thread, on a fiber, and here on the main thread.
 fn on_each_kind(look: fn(&'static str)) -> ExitCode {
     complain(on_a_thread(move || look("thread")));
     complain(on_a_fiber(move || look("fiber")));
@@ -313,15 +313,15 @@ fn on_each_kind(look: fn(&'static str)) -> ExitCode {
 
 fn backtraces_of_armed_stacks() -> ExitCode {
     on_each_kind(|kind| {
-        let found = Completeness::before().and_then(|before| exeunt::at_exit(|| ()).map(|()| before.armed()));
-        say(&format!("{kind}: {}", found.unwrap_or_else(|error| error.to_string())));
+        let found = compare_armed().unwrap_or_else(|error| error.to_string());
+        say(&format!("{kind}: {found}"));
     })
 }
 
 fn backtraces_in_handlers() -> ExitCode {
     on_each_kind(|kind| {
-        let arm = |before: Completeness| exeunt::at_exit(move || say(&format!("{kind}: {}", before.in_handler())));
-        if let Err(error) = Completeness::before().and_then(arm) {
+        let arm = |before: Before| exeunt::at_exit(move || say(&format!("{kind}: {}", before.in_handler())));
+        if let Err(error) = Before::arming().and_then(arm) {
             say(&format!("{kind}: {error}"));
         }
     })

@@ -1,0 +1,195 @@
+//! The tour: what it shows is what it finds, in colour on a terminal and plain elsewhere.
+
+mod common;
+
+use common::{exeunt, text};
+use std::io::Read;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+fn take_the_tour() -> Output {
+    let output = exeunt().output().expect("the program starts");
+    assert!(output.status.success(), "{output:?}");
+    output
+}
+
+/// One tour, for the tests that look at it from different sides.
+fn tour() -> &'static Output {
+    static TOUR: OnceLock<Output> = OnceLock::new();
+    TOUR.get_or_init(take_the_tour)
+}
+
+/// The part of the tour about one stack, by its number.
+fn part(tour: &str, number: usize) -> &str {
+    let start = tour.find(&format!("\n{number}  ")).expect("a heading");
+    let end = tour.find(&format!("\n{}  ", number + 1)).unwrap_or(tour.len());
+    &tour[start..end]
+}
+
+/// The first hexadecimal number of a line, and the words behind it.
+fn numbered(line: &str) -> Option<(usize, &str)> {
+    let (number, rest) = line.trim_start().split_once(' ')?;
+    Some((usize::from_str_radix(number.strip_prefix("0x")?, 16).ok()?, rest))
+}
+
+/// A row of the drawing: address, word before, word after, and what is said beside it.
+fn rows(part: &str) -> Vec<(usize, usize, usize, &str)> {
+    part.lines()
+        .filter_map(|line| {
+            let mut cells = line.split('│').map(str::trim);
+            let address = cells.next()?.trim_start_matches("foot ▸").trim();
+            let word = |cell: &str| usize::from_str_radix(cell, 16).ok();
+            let address = usize::from_str_radix(address.strip_prefix("0x")?, 16).ok()?;
+            let was = word(cells.next()?)?;
+            let now = word(cells.nth(1)?)?;
+            Some((address, was, now, cells.next()?))
+        })
+        .collect()
+}
+
+fn plain(word: usize) -> usize {
+    // On aarch64 the word may be signed, in the bits that addresses do not use.
+    if cfg!(target_arch = "aarch64") { word & ((1 << 48) - 1) } else { word }
+}
+
+/// Checks one part of the tour against itself: the numbers in it have to fit together, wherever they come from.
+fn check(part: &str, exit_trampoline: &str) {
+    let (unarmed, _) = part.split_once("The foot, before and after").expect("a drawing behind the frames");
+    let unarmed: Vec<_> = unarmed.lines().filter_map(numbered).collect();
+    let (exit, _) = *unarmed.iter().find(|(_, rest)| rest.ends_with("◂ exit trampoline")).expect("an exit trampoline");
+    let rows = rows(part);
+    let foot = part.lines().find_map(|line| line.trim_start().strip_prefix("foot ▸ ")).expect("a foot");
+    let (foot, _) = numbered(foot).expect("its address");
+    let changed: Vec<_> = rows.iter().filter(|(_, was, now, _)| was != now).collect();
+    assert_eq!(changed.len(), 1, "one word of the stack changed, the foot: {part}");
+    let &&(address, was, now, beside) = changed.first().expect("it is one");
+    assert_eq!(address, foot);
+    assert_eq!(plain(was), exit, "before, the foot holds the address that unwinding found");
+    assert!(beside.starts_with(exit_trampoline), "{beside}");
+    assert!(rows.windows(2).all(|pair| pair[0].0 == pair[1].0 + 8), "words in a row, highest first");
+
+    let (_, below) = part.split_once(beside).expect("the row is there");
+    let caption = below.lines().nth(1).expect("a line below the foot");
+    assert!(caption.contains("now exeunt_exit_trampoline ("), "{caption}");
+    let differ = was.to_ne_bytes().iter().zip(now.to_ne_bytes()).filter(|(was, now)| **was != *now).count();
+    assert!(caption.contains(&format!("{differ} bytes changed:")), "{caption}");
+    assert_eq!(caption.matches("^^").count(), differ, "two carets for each byte: {caption}");
+
+    assert!(part.contains("New: exeunt_exit_trampoline."), "armed, unwinding finds one frame more: {part}");
+    let order = ["handler 3:", "handler 2:", "handler 1:"].map(|handler| part.find(handler).expect(handler));
+    assert!(order.is_sorted(), "handlers run last in first out: {part}");
+    assert!(part.contains("is still there, \"black\""), "a handler finds the stack's values: {part}");
+
+    let in_handler = &part[order[1]..order[2]];
+    assert!(in_handler.contains("complete, as deep as on the unarmed stack"), "{in_handler}");
+    let in_handler: Vec<_> = in_handler.lines().filter_map(numbered).collect();
+    let at = |frames: &[(usize, &str)]| frames.iter().position(|&(pc, _)| pc == exit).expect("the exit trampoline");
+    assert_eq!(
+        in_handler[at(&in_handler)..],
+        unarmed[at(&unarmed)..],
+        "from the exit trampoline on, a backtrace in a handler is what it was before the stack was armed"
+    );
+    assert!(in_handler[..at(&in_handler)].last().is_some_and(|(_, rest)| rest.contains("◂ trampoline of exeunt")));
+}
+
+#[test]
+fn a_thread_is_shown_unarmed_armed_and_ending() {
+    let tour = tour();
+    let part = part(text(tour), 1);
+    check(part, "start_thread (");
+    assert!(part.contains("Joined; \"its result\" arrived unchanged."), "{part}");
+}
+
+#[test]
+fn a_fiber_is_armed_on_one_thread_and_its_handlers_run_on_another() {
+    let tour = tour();
+    let part = part(text(tour), 2);
+    check(part, "__start_context (");
+    let word_after = |before: &str| part.split(before).nth(1).and_then(|rest| rest.split([' ', ',', '.']).next());
+    let (armed_on, ended_on) = (word_after("On thread "), word_after("handler 3: on thread "));
+    assert!(armed_on.is_some() && ended_on.is_some() && armed_on != ended_on, "{part}");
+    assert_eq!(word_after("armed on "), armed_on);
+}
+
+#[test]
+fn the_main_thread_is_shown_and_its_handlers_run_when_main_has_returned() {
+    let tour = tour();
+    let part = part(text(tour), 3);
+    check(part, "__libc_start_call_main (");
+    assert!(part.find("main returns.") < part.find("handler 3:"), "{part}");
+}
+
+#[test]
+fn the_tour_ends_with_where_to_read_on() {
+    let tour = tour();
+    let end: Vec<_> = text(tour).trim_end().lines().rev().take(2).collect();
+    assert!(end[1].starts_with("Read on in README.md"), "{end:?}");
+    assert!(end[0].contains("doctor"), "{end:?}");
+}
+
+#[test]
+fn the_numbers_of_two_tours_differ_as_they_are_of_two_processes() {
+    let first_line = |output: &Output| text(output).lines().next().map(str::to_owned);
+    assert_ne!(first_line(tour()), first_line(&take_the_tour()));
+}
+
+#[test]
+fn piped_output_has_no_escape_codes() {
+    assert!(!tour().stdout.contains(&0x1b));
+}
+
+/// Runs a command whose standard output and error are a terminal, and returns what it printed there.
+fn on_a_terminal(mut command: Command) -> String {
+    let (mut outer, mut inner) = (0, 0);
+    let none = std::ptr::null_mut();
+    // SAFETY: fills in the two descriptors, which the `OwnedFd`s take; name, settings and size are optional.
+    let (outer, inner) = unsafe {
+        assert_eq!(libc::openpty(&raw mut outer, &raw mut inner, none, none.cast(), none.cast()), 0);
+        (OwnedFd::from_raw_fd(outer), OwnedFd::from_raw_fd(inner))
+    };
+    let mut child = command
+        .env("TERM", "xterm-256color")
+        .stdout(inner.try_clone().expect("a descriptor"))
+        .stderr(inner)
+        .spawn()
+        .expect("the program starts");
+    drop(command); // and with it the terminal's inner end, so that reading ends with the child
+    let mut printed = Vec::new();
+    // Linux ends a terminal whose inner end is closed with EIO.
+    let _ = std::fs::File::from(outer).read_to_end(&mut printed);
+    assert!(child.wait().expect("a child to wait for").success());
+    String::from_utf8(printed).expect("the program prints UTF-8")
+}
+
+#[test]
+fn on_a_terminal_the_tour_is_in_colour_and_says_the_same() {
+    let printed = on_a_terminal(exeunt());
+    assert!(printed.contains("\x1b["), "{printed}");
+    let mut without = String::new();
+    let mut rest = printed.as_str();
+    while let Some((before, after)) = rest.split_once("\x1b[") {
+        without += before;
+        rest = after.split_once('m').expect("only colours").1;
+    }
+    without += rest;
+    assert!(!without.contains('\x1b'), "{without}");
+    check(part(&without.replace("\r\n", "\n"), 1), "start_thread (");
+}
+
+#[test]
+fn on_a_terminal_no_color_is_respected() {
+    let mut command = exeunt();
+    command.env("NO_COLOR", "1");
+    let printed = on_a_terminal(command);
+    assert!(!printed.contains('\x1b') && printed.contains("Read on in"), "{printed}");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_tour_quietly() {
+    let mut child = exeunt().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("a child to wait for");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(!output.status.success(), "ended by SIGPIPE, or by the emulator that was: {output:?}");
+}
