@@ -117,3 +117,200 @@ fn handlers_that_panic_are_reported_and_the_others_still_run() {
     expect(&outcome, 47, &[], "main", &[]);
     assert_eq!(outcome.errors.matches("a handler panics").count(), 2, "{outcome}");
 }
+
+/// The entry functions of `tests/c/shapes.c`, and what each gives its thread: 100, and 3 from the frames below.
+const SHAPES: [&str; 8] = ["plain", "realigned", "realigned_vla", "vla", "large", "busy", "tail", "early"];
+
+/// All shapes, compiled with `options`: each drains once, and its result arrives; the feet are `plain` or `signed`.
+#[track_caller]
+fn expect_shapes(options: &[&str], more: &[&str], foot: &str) {
+    let outcome = Build::linked("shapes.c", options).build().run(&[]);
+    let mut lines = Vec::new();
+    for shape in SHAPES.iter().chain(more) {
+        lines.push(format!("foot {foot}"));
+        lines.extend(drained("shape"));
+        lines.push(format!("{shape} gave 103"));
+    }
+    // main is armed last.
+    lines.push(format!("foot {foot}"));
+    lines.extend(drained("shape"));
+    outcome.expect(39, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn entry_functions_of_all_shapes_drain_without_optimisation() {
+    expect_shapes(&["-O0"], &[], "plain");
+}
+
+#[test]
+fn entry_functions_of_all_shapes_drain_when_optimised() {
+    expect_shapes(&["-O2"], &[], "plain");
+}
+
+#[test]
+fn entry_functions_of_all_shapes_drain_when_optimised_hard() {
+    expect_shapes(&["-O3", "-funroll-loops"], &[], "plain");
+}
+
+#[test]
+fn entry_functions_of_all_shapes_drain_when_optimised_for_size() {
+    expect_shapes(&["-Os"], &[], "plain");
+}
+
+#[test]
+fn entry_functions_of_all_shapes_drain_without_frame_pointers() {
+    expect_shapes(&["-O2", "-fomit-frame-pointer"], &[], "plain");
+}
+
+#[test]
+fn entry_functions_of_all_shapes_drain_with_frame_pointers() {
+    expect_shapes(&["-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"], &[], "plain");
+}
+
+#[test]
+fn entry_functions_of_all_shapes_drain_with_stack_protectors_and_large_probes() {
+    expect_shapes(&["-O2", "-fstack-protector-all", "-fstack-clash-protection"], &[], "plain");
+}
+
+#[test]
+fn entry_functions_of_all_shapes_drain_in_a_static_program() {
+    if !harness::has_static_libc() {
+        return harness::not_run("entry functions in a static program", "there is no static libc to link");
+    }
+    expect_shapes(&["-O2", "-static"], &[], "plain");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn entry_functions_with_vectors_on_the_stack_drain() {
+    if !is_x86_feature_detected!("avx") {
+        return harness::not_run("entry functions with vectors on the stack", "this processor has no AVX");
+    }
+    expect_shapes(&["-O2", "-mavx"], &["vectors"], "plain");
+    expect_shapes(&["-O0", "-mavx"], &["vectors"], "plain");
+}
+
+#[test]
+#[cfg(target_arch = "aarch64")]
+fn entry_functions_that_sign_their_return_address_drain_and_the_foot_stays_signed() {
+    if !std::arch::is_aarch64_feature_detected!("paca") {
+        return harness::not_run("entry functions that sign their return address", "this processor cannot sign");
+    }
+    expect_shapes(&["-O2", "-mbranch-protection=standard"], &[], "signed");
+    expect_shapes(&["-O0", "-mbranch-protection=standard"], &[], "signed");
+    expect_shapes(&["-O2", "-mbranch-protection=pac-ret+leaf+b-key"], &[], "signed");
+}
+
+#[test]
+#[cfg(target_arch = "aarch64")]
+fn a_program_that_signs_its_return_addresses_ends_its_stacks_in_all_ways() {
+    for protection in ["-mbranch-protection=standard", "-mbranch-protection=pac-ret+b-key"] {
+        let program = Build::linked("ends.c", &["-O2", protection]).build();
+        expect(&program.run(&["thread returns"]), 0, &[], "thread", &[KEY, VALUE]);
+        let before = ["cleanup inner", "cleanup outer"];
+        expect(&program.run(&["thread exits"]), 0, &before, "thread", &[KEY, VALUE]);
+        let lines = ["value two dropped", "value one dropped", "foot of a thread", VALUE];
+        program.run(&["thread exits unloaded"]).expect(0, &lines);
+        expect(&program.run(&["main returns"]), 42, &[], "main", &["atexit"]);
+        expect(&program.run(&["main exits"]), 43, &[], "main", &["atexit"]);
+    }
+}
+
+/// What `tests/c/results.c` tells when all results arrive as they were given.
+const RESULTS: [&str; 10] = [
+    "int -123456",
+    "pointer 0xfedcba9876543210",
+    "float 0x1.4p+0",
+    "double -0x1.999999999999ap-4",
+    "int128 1122334455667788 99aabbccddeeff00",
+    "complex 1.5 -2.5",
+    "pair 11 22",
+    "mixed 3.5 33",
+    "three 1.5 2.5 3.5",
+    "large 123456789",
+];
+
+#[test]
+fn an_entry_functions_result_arrives_unchanged_in_whatever_registers_it_is() {
+    for options in [["-O0"], ["-O2"]] {
+        Build::linked("results.c", &options).build().run(&[]).expect(0, &RESULTS);
+    }
+}
+
+fn frames() -> &'static Program {
+    static FRAMES: OnceLock<Program> = OnceLock::new();
+    FRAMES.get_or_init(|| Build::linked("frames.cpp", &["-O2", "-std=c++17"]).build())
+}
+
+/// What is told after the drain of a thread in `tests/c/frames.cpp`: thread-locals, last made first, and then keys.
+const AFTER: [&str; 3] =
+    ["thread_local made after arming destroyed", "thread_local made before arming destroyed", "key k destroyed"];
+
+fn after<'a>(last: &[&'a str]) -> Vec<&'a str> {
+    AFTER.iter().chain(last).copied().collect()
+}
+
+#[test]
+fn a_std_thread_of_cpp_drains_before_its_thread_locals_and_keys() {
+    expect(&frames().run(&["std::thread returns"]), 0, &[], "thread", &after(&[]));
+}
+
+#[test]
+fn pthread_exit_drains_after_the_frames_and_before_thread_locals_and_keys() {
+    let before = ["frame of pthread_exit destroyed", "entry function's frame destroyed"];
+    expect(&frames().run(&["pthread_exit"]), 0, &before, "thread", &after(&["result 0x55"]));
+}
+
+#[test]
+fn cancellation_drains_after_the_frames_and_before_thread_locals_and_keys() {
+    let before = ["frame of pause destroyed", "entry function's frame destroyed"];
+    expect(&frames().run(&["pthread_cancel"]), 0, &before, "thread", &after(&["cancelled"]));
+}
+
+#[test]
+fn the_unwinding_of_pthread_exit_can_be_seen_on_its_way_and_drains_once() {
+    let before = ["frame of pthread_exit destroyed", "passing by"];
+    expect(&frames().run(&["pthread_exit seen"]), 0, &before, "thread", &after(&["result 0x55"]));
+}
+
+/// The lines of the same case on a stack that is not armed.
+fn unarmed(case: &str) -> Vec<String> {
+    let outcome = frames().run(&[&format!("{case}, unarmed")]);
+    assert!(outcome.status.success(), "{outcome}");
+    assert!(!outcome.output.is_empty());
+    outcome.output.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_exception_that_the_entry_function_catches_unwinds_as_on_an_unarmed_stack_and_drains_once() {
+    let before = unarmed("exception to the bottom");
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    assert_eq!(before.last(), Some(&"caught thrown at the bottom"));
+    expect(&frames().run(&["exception to the bottom"]), 0, &before, "thread", &after(&[]));
+}
+
+#[test]
+fn exceptions_that_are_caught_half_way_unwind_as_on_an_unarmed_stack_and_drain_once() {
+    let before = unarmed("exceptions half-way");
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    assert_eq!(before.last(), Some(&"caught 5 again"));
+    expect(&frames().run(&["exceptions half-way"]), 0, &before, "thread", &after(&[]));
+}
+
+#[test]
+fn an_exception_that_nobody_catches_terminates_as_on_an_unarmed_stack() {
+    for case in ["uncaught", "uncaught on main"] {
+        let armed = frames().run(&[case]);
+        let unarmed = frames().run(&[&format!("{case}, unarmed")]);
+        assert!(!unarmed.status.success(), "{unarmed}");
+        assert!(unarmed.errors.contains("std::runtime_error"), "{unarmed}");
+        assert_eq!(armed.status, unarmed.status, "{armed}");
+        assert_eq!((armed.output, armed.errors), (unarmed.output, unarmed.errors));
+    }
+}
+
+#[test]
+fn a_rust_panic_passes_cpp_frames_to_the_bottom_and_drains_once() {
+    let before = ["C++ frame destroyed", "caught: 1"];
+    expect(&frames().run(&["panic"]), 0, &before, "thread", &after(&["result (nil)"]));
+}

@@ -68,8 +68,8 @@ __attribute__((unused, noinline)) static void arm(struct life *life, const char 
     life->bottom = bottom_here();
     MUST(bridge_at_exit(told_handler, life) == 0);
     MUST(bridge_is_armed() == 1);
-    MUST(bridge_set_dropped(1, told_drop, "one") == 0);
-    MUST(bridge_set_dropped(2, told_drop, "two") == 0);
+    MUST(bridge_set_dropped(1, told_drop, (void *)"one") == 0);
+    MUST(bridge_set_dropped(2, told_drop, (void *)"two") == 0);
     MUST(bridge_set(3, 33) == 0 && bridge_get(3, 0) == 33);
     MUST(bridge_swap_local(44) == 0 && bridge_swap_local(44) == 44);
     MUST(strcmp(walk_from_here(&life->bottom), "complete") == 0);

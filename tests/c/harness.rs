@@ -118,7 +118,8 @@ impl<'a> Build<'a> {
             compiler.arg(bridge.join("libexeunt_bridge.a"));
         }
         // What a Rust library stands on: `rustc --print native-static-libs`.
-        compiler.args(["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"]);
+        let unwinder = if self.options.contains(&"-static") { "-lgcc_eh" } else { "-lgcc_s" };
+        compiler.args([unwinder, "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"]);
         let name = compiler.get_program().to_string_lossy().into_owned();
         let output = compiler.output().unwrap_or_else(|error| panic!("no compiler {name}: {error}"));
         let told = String::from_utf8_lossy(&output.stderr);
@@ -136,6 +137,13 @@ fn compiler(cpp: bool) -> Command {
     build.target(&triple).host(host).cpp(cpp).opt_level(0).no_default_flags(true);
     build.cargo_metadata(false).cargo_debug(false).cargo_warnings(false).emit_rerun_if_env_changed(false);
     build.get_compiler().to_command()
+}
+
+/// Whether the compiler has a libc to link statically: not every distribution installs it with the other one.
+pub fn has_static_libc() -> bool {
+    let output = compiler(false).arg("-print-file-name=libc.a").output().expect("the compiler runs");
+    // Without one the answer is the name as it was asked for.
+    Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute()
 }
 
 /// A program of the bridge, by its name.
