@@ -208,8 +208,11 @@ impl Site {
 
 /// Bytes of code, after a look at the mappings.
 pub(super) fn read(at: usize, len: usize) -> Result<Vec<u8>, Error> {
-    for address in [at, at.wrapping_add(len - 1)] {
-        heart::pages::executable(address).map_err(|refusal| Error::from_heart(refusal, at, &[]))?;
+    let look_up = |address| heart::pages::executable(address).map_err(|refusal| Error::from_heart(refusal, at, &[]));
+    let last = at.wrapping_add(len - 1);
+    look_up(at)?;
+    if last >> 12 != at >> 12 {
+        look_up(last)?;
     }
     // SAFETY: mapped readable, just looked up, and it stays so by `Site::new`'s contract. Volatile: others may patch here.
     Ok((0..len).map(|offset| unsafe { ((at + offset) as *const u8).read_volatile() }).collect())

@@ -76,6 +76,14 @@ global_asm!(
     "exeunt_site nop, nop",
     "exeunt_site relative, adr x0, exeunt_site_relative",
     "exeunt_site indirect, blr x0",
+    ".pushsection .text.exeunt_nop_returns, \"ax\", %progbits",
+    ".balign 4096",
+    ".globl exeunt_fn_nop_returns, exeunt_site_nop_returns",
+    "exeunt_fn_nop_returns: mov w0, #5",
+    "exeunt_site_nop_returns: nop",
+    "ret",
+    ".balign 4096",
+    ".popsection",
     ".pushsection .text.exeunt_call, \"ax\", %progbits",
     ".balign 4096",
     ".globl exeunt_fn_call, exeunt_site_call",
@@ -146,7 +154,7 @@ declare! { exeunt_fn_jump exeunt_site_jump exeunt_fn_jump_b exeunt_site_jump_b e
 declare! { exeunt_fn_call exeunt_site_call exeunt_fn_none exeunt_site_none }
 declare! { exeunt_fn_relative exeunt_site_relative exeunt_site_indirect }
 #[cfg(target_arch = "aarch64")]
-declare! { exeunt_fn_nop exeunt_site_nop }
+declare! { exeunt_fn_nop exeunt_site_nop exeunt_fn_nop_returns exeunt_site_nop_returns }
 #[cfg(target_arch = "x86_64")]
 declare! { exeunt_fn_straddle exeunt_site_straddle exeunt_fn_nine exeunt_site_nine exeunt_site_short exeunt_site_nested }
 
@@ -225,10 +233,13 @@ pub fn writable_code() -> Vec<Mapping> {
     executable_mappings().into_iter().filter(|m| m.permissions.contains('w')).collect()
 }
 
-/// The same page by page, since a single mapping can be listed as several or the other way round.
+/// Whether all this code is still mapped with the same permissions. Stubs may have joined it.
 pub fn same_code_pages(before: &[Mapping]) -> Result<(), String> {
     let after = executable_mappings();
-    match before.iter().find(|mapping| !after.contains(mapping)) {
+    let still = |old: &Mapping| {
+        after.iter().any(|new| new.start <= old.start && old.end <= new.end && new.permissions == old.permissions)
+    };
+    match before.iter().find(|mapping| !still(mapping)) {
         None => Ok(()),
         Some(gone) => Err(format!("{gone:x?} is not among {after:x?}")),
     }

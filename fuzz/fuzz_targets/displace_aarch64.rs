@@ -1,0 +1,12 @@
+//! Arbitrary bytes at a site: displaced, they do what they did, or they are refused.
+#![no_main]
+
+use exeunt_patch_fuzz::{Machine, aarch64};
+use libfuzzer_sys::fuzz_target;
+use std::cell::RefCell;
+
+thread_local! {
+    static MACHINE: RefCell<Machine> = RefCell::new(aarch64::machine());
+}
+
+fuzz_target!(|data: &[u8]| MACHINE.with_borrow_mut(|machine| aarch64::check(machine, data)));

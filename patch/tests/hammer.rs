@@ -1,0 +1,120 @@
+//! Threads run a site while it is patched and taken back, again and again.
+//!
+//! Rounds: 100,000 of the heart and a fifth of that for each test of the engine, whose every step reads the list of mappings. On aarch64
+//! a hundredth, because there these tests run under QEMU, which translates the page anew after every store; `EXEUNT_HAMMER=100000` on a
+//! real one.
+
+mod common;
+
+use common::*;
+use exeunt_patch::heart::{self, Fallback};
+use exeunt_patch::{Patch, Site};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Two processors are busy enough with one test.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn rounds() -> u64 {
+    let usual = if cfg!(target_arch = "x86_64") { 100_000 } else { 1_000 };
+    std::env::var("EXEUNT_HAMMER").map_or(usual, |text| text.parse().expect("a number of rounds"))
+}
+
+/// Runs `function` on two threads while `patch_and_undo` is called `rounds` times. Every run must return one of `allowed`.
+fn hammer(name: &str, function: Function, allowed: [usize; 2], rounds: u64, mut patch_and_undo: impl FnMut()) {
+    let stop = AtomicBool::new(false);
+    let seen = [AtomicU64::new(0), AtomicU64::new(0)];
+    let pages = executable_mappings();
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut mine = [0; 2];
+                while !stop.load(Ordering::Relaxed) {
+                    // SAFETY: a function of the fixture, before or after the patch.
+                    let answer = unsafe { function() };
+                    match allowed.iter().position(|&value| value == answer) {
+                        Some(index) => mine[index] += 1,
+                        None => panic!("{answer} is neither of {allowed:?}"),
+                    }
+                }
+                for (all, mine) in seen.iter().zip(mine) {
+                    all.fetch_add(mine, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..rounds {
+            patch_and_undo();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!(
+        "{name}: {rounds} rounds in {:.1?}, the site ran {} times before and {} times after the patch",
+        started.elapsed(),
+        seen[0].load(Ordering::Relaxed),
+        seen[1].load(Ordering::Relaxed),
+    );
+    assert!(allowed[0] == allowed[1] || seen.iter().all(|count| count.load(Ordering::Relaxed) > 0));
+    same_code_pages(&pages).unwrap();
+    assert_eq!(writable_code(), []);
+}
+
+fn exchange(patch: &mut Patch) {
+    // SAFETY: the fixture's targets fit its sites.
+    unsafe { patch.apply() }.unwrap();
+    patch.undo().unwrap();
+}
+
+#[test]
+fn the_heart_alone_retargets_a_branch_that_two_threads_run() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (site, one, two) = (at(exeunt_site_jump), at(exeunt_one), at(exeunt_far_two));
+    let before = bytes(site);
+    hammer("heart", exeunt_fn_jump, [1, 2], rounds(), || {
+        for (from, to) in [(one, two), (two, one)] {
+            // SAFETY: the fixture's code; nobody else patches it now.
+            unsafe { heart::retarget(site, from, to, 0, Fallback::Refuse) }.unwrap();
+        }
+    });
+    assert_eq!(bytes(site), before);
+}
+
+#[test]
+fn the_engine_retargets_a_call_that_two_threads_run() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // SAFETY: the fixture's label.
+    let site = unsafe { Site::new(exeunt_site_call as *const u8) };
+    let mut patch = site.retarget(exeunt_one as *const u8, exeunt_far_two as *const u8).unwrap();
+    let before = bytes(at(exeunt_site_call));
+    hammer("engine, call", exeunt_fn_call, [1, 2], rounds() / 5, || exchange(&mut patch));
+    assert_eq!(bytes(at(exeunt_site_call)), before);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_branch_across_a_quadword_is_retargeted_through_a_relay_while_two_threads_run_it() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // Two bytes of the displacement in one quadword, two in the next.
+    let (function, label) = BRANCHES[5];
+    // SAFETY: the fixture's label.
+    let site = unsafe { Site::new(label as *const u8) };
+    let mut patch = site.retarget(exeunt_one as *const u8, exeunt_far_two as *const u8).unwrap();
+    assert!(patch.stub().is_some());
+    hammer("engine, relay", function, [1, 2], rounds() / 5, || exchange(&mut patch));
+}
+
+#[test]
+fn an_instruction_is_displaced_while_two_threads_run_it() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // aarch64: `nop`, which may become a branch while it runs; x0 is what it was.
+    #[cfg(target_arch = "aarch64")]
+    let (function, label, value) = (exeunt_fn_nop_returns as Function, exeunt_site_nop_returns as Function, 5);
+    #[cfg(target_arch = "x86_64")]
+    let (function, label, value) = (exeunt_fn_none as Function, exeunt_site_none as Function, 3);
+    // SAFETY: the fixture's label.
+    let mut patch = unsafe { Site::new(label as *const u8) }.displace().unwrap();
+    let before = bytes(at(label));
+    hammer("engine, displaced", function, [value; 2], rounds() / 5, || exchange(&mut patch));
+    assert_eq!(bytes(at(label)), before);
+}
