@@ -6,7 +6,7 @@ use crate::foot::{self, Bottom};
 use crate::local::is_borrowed;
 use crate::record::{Record, guarded};
 use crate::redirect::slot;
-use crate::values::LocalValue;
+use crate::values::{LocalValue, Making};
 use crate::{arm, exits, os, registry, slots, trampoline};
 use std::fmt;
 use std::num::NonZeroU64;
@@ -292,7 +292,7 @@ pub fn reset() {
 ///
 /// In a handler or a destructor, while the stack is ending, the exit is behind it: then the values and the handlers that
 /// have not run yet are gone, and what is added later counts as any other. A stack that holds a stack local which is
-/// borrowed by a `with` further up stays armed for that value alone. In any case [`id`] gives another number afterwards.
+/// borrowed by a `with` further up, or being made, stays armed for that value alone. In any case [`id`] gives another number afterwards.
 ///
 /// # Examples
 /// ```
@@ -324,6 +324,8 @@ fn clear(record: &'static Record) {
     // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
     // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
     let in_one_piece = arm::lookup().is_some() && registry::find(here).is_some();
+    // A destructor may unload as well. It must leave the record, which is in use here, to its stack.
+    let _in_use = Making::new(record, 0);
     let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
     let taken = record.change_values(|values| values.take_all(record, keep));
     for value in taken.unwrap_or_default() {

@@ -96,8 +96,9 @@ impl Values {
         Self { in_order: Vec::new(), by_key: HashTable::new(), far: Vec::new(), gaps: 0, in_making: Vec::new() }
     }
 
+    /// Whether there is nothing here, and nobody further up on the stack comes back to change that.
     pub(crate) fn is_empty(&self) -> bool {
-        self.in_order.len() == self.gaps
+        self.in_order.len() == self.gaps && self.in_making.is_empty()
     }
 
     /// The value of a key.

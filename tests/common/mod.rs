@@ -1,0 +1,101 @@
+//! What the behaviour tests share.
+
+// Each test crate uses a part of it.
+#![allow(dead_code)]
+
+pub mod fiber;
+pub mod process;
+
+use std::sync::{Arc, Mutex, Once};
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a line.
+    pub fn note(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+
+    /// A handler that adds a line.
+    pub fn noting(&self, line: &str) -> impl FnOnce() + 'static + use<> {
+        let (log, line) = (self.clone(), line.to_owned());
+        move || log.note(line)
+    }
+
+    /// A value that adds `drop <name>` when it is dropped.
+    pub fn loud(&self, name: impl Into<String>) -> Loud {
+        Loud { log: self.clone(), name: name.into() }
+    }
+
+    /// The lines so far, which are forgotten.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+/// A value whose drop is logged.
+pub struct Loud {
+    log: Log,
+    /// What it is called in the log.
+    pub name: String,
+}
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        self.log.note(format!("drop {}", self.name));
+    }
+}
+
+/// A value whose destructor is a closure.
+pub struct OnDrop<F: FnMut()>(pub F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Runs `code` as a thread's closure, to the very end of the thread.
+pub fn on_a_thread<R: Send + 'static>(code: impl FnOnce() -> R + Send + 'static) -> R {
+    std::thread::spawn(code).join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+}
+
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// From now on the panic hook keeps what it is told, for [`panics_with`].
+pub fn keep_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.lock().unwrap().push(info.payload_as_str().unwrap_or("?").to_owned());
+            before(info);
+        }));
+    });
+}
+
+/// How often the panic hook was called with this message.
+pub fn panics_with(message: &str) -> usize {
+    PANICS.lock().unwrap().iter().filter(|panic| *panic == message).count()
+}
+
+/// How much of a count a test does here: all of it on the processor at hand, a part where every instruction is
+/// emulated (the suite runs on aarch64 under QEMU, which is some twenty times slower).
+pub fn scaled(count: usize, emulated: usize) -> usize {
+    if cfg!(target_arch = "aarch64") { emulated } else { count }
+}
+
+/// Bytes of this process that are in memory (`VmRSS`).
+pub fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says how much memory is resident");
+    let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kilobytes * 1024
+}

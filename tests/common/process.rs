@@ -1,0 +1,64 @@
+//! Tests that need a process of their own: because it must die, or because nobody else may be armed in it.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+
+/// Names the part that the child process plays.
+const ROLE: &str = "EXEUNT_TEST_ROLE";
+
+/// After this many seconds a child process is hung, and ends by `SIGALRM`. An emulated one on a busy machine takes long.
+const PATIENCE: u32 = 300;
+
+/// This program again. Where cargo runs it through an emulator, so does this.
+pub fn this_program() -> Command {
+    let program = std::env::current_exe().unwrap();
+    let architecture = std::env::consts::ARCH.to_uppercase();
+    let runner = std::env::var(format!("CARGO_TARGET_{architecture}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let mut command = match words.next() {
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.args(words).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    // SAFETY: between fork and exec this makes one system call, and nothing else.
+    unsafe {
+        command.pre_exec(|| {
+            libc::alarm(PATIENCE);
+            Ok(())
+        });
+    }
+    command
+}
+
+/// Whether this process runs under an emulator.
+pub fn is_emulated() -> bool {
+    this_program().get_program() != std::env::current_exe().unwrap()
+}
+
+/// The part that this process plays; `None` in the one that runs the tests.
+pub fn role() -> Option<String> {
+    std::env::var(ROLE).ok()
+}
+
+/// Starts this program with a part to play, and waits for its end.
+pub fn play(role: &str, arguments: &[&str]) -> Output {
+    this_program().args(arguments).env(ROLE, role).output().unwrap()
+}
+
+/// Runs `code` in a process in which the test called `test`, the caller, is the only one.
+pub fn alone(test: &str, code: impl FnOnce()) {
+    if role().as_deref() == Some(test) {
+        code();
+        println!("[{test} came to its end]");
+        return;
+    }
+    let output = play(test, &["--exact", test, "--nocapture", "--test-threads=1"]);
+    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    print!("{out}");
+    eprint!("{errors}");
+    assert!(output.status.success(), "{test} in its own process: {}", output.status);
+    assert!(out.contains(&format!("[{test} came to its end]")), "{test} did not come to its end");
+}
