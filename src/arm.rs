@@ -6,6 +6,7 @@ use crate::foot::{self, Bottom, Foot};
 use crate::record::Record;
 use crate::redirect::slot;
 use crate::stack::Kind;
+use crate::unwind::memo;
 use crate::{net, registry};
 
 /// The record of the running stack; `None` where it is not armed. Never arms.
@@ -20,9 +21,15 @@ pub(crate) fn lookup() -> Option<&'static Record> {
 /// The record of the running stack, which is armed if it was not.
 #[inline(always)]
 pub(crate) fn record() -> Result<&'static Record, Error> {
-    match registry::find(arch::stack_pointer()) {
+    record_from(arch::stack_pointer())
+}
+
+/// As [`record`], for a function further out with the stack pointer `sp`, which will look there again.
+#[inline(always)]
+pub(crate) fn record_from(sp: usize) -> Result<&'static Record, Error> {
+    match registry::find(sp) {
         Some(record) => Ok(record),
-        None => find_or_arm(arch::stack_pointer()),
+        None => find_or_arm(sp),
     }
 }
 
@@ -47,6 +54,13 @@ fn search(sp: usize) -> Option<&'static Record> {
 #[inline(never)]
 fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
     let here = Registers::here();
+    // SAFETY: these are registers of the running stack, and this is the one place that remembers walks.
+    if let Some(foot) = unsafe { memo::recall(here) } {
+        // SAFETY: the way from here leads to this foot.
+        let record = unsafe { arm(foot) }?;
+        remember(sp, record, true);
+        return Ok(record);
+    }
     // SAFETY: these are registers of the running stack.
     match unsafe { foot::bottom(here) }? {
         Bottom::Armed(record, contiguous) => {
@@ -54,6 +68,8 @@ fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
             Ok(record)
         }
         Bottom::Bare(foot, contiguous) => {
+            // SAFETY: the walk has just led to this foot.
+            unsafe { memo::learn(here, foot) };
             // SAFETY: unwinding led from here to this foot.
             let record = unsafe { arm(foot) }?;
             remember(sp, record, contiguous);
@@ -92,7 +108,8 @@ unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
     // stack, one that comes after it an armed one.
     unsafe { slot::redirect(place) };
     record.armed();
-    if matches!(place.kind, Kind::Thread | Kind::Main) {
+    // `exit` on the main thread unwinds nothing, so it needs the net in any case.
+    if place.kind == Kind::Main || place.kind == Kind::Thread && !place.lands() {
         net::spread(record);
     }
     if let Some(abandoned) = abandoned {

@@ -72,6 +72,52 @@ pub unsafe extern "C" fn exeunt_at_exit(handler: exeunt_fn, arg: *mut c_void) ->
     })
 }
 
+/// A handler, and what is called instead if it is forgotten.
+struct Owned {
+    handler: Option<unsafe extern "C-unwind" fn(*mut c_void)>,
+    forget: exeunt_fn,
+    arg: *mut c_void,
+}
+
+impl Owned {
+    fn run(mut self) {
+        if let Some(handler) = self.handler.take() {
+            // SAFETY: the duty of who called `exeunt_at_exit_owned`.
+            unsafe { handler(self.arg) }
+        }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let (Some(_), Some(forget)) = (self.handler, self.forget) {
+            // SAFETY: as above.
+            unsafe { forget(self.arg) }
+        }
+    }
+}
+
+/// As `exeunt_at_exit`, for a handler that owns its `arg`: if it is forgotten by `exeunt_unload`, `forget` is called with
+/// `arg` instead, to free it. After an error neither is called, and `arg` is still yours.
+///
+/// Returns and thread safety: as `exeunt_at_exit`.
+///
+/// # Safety
+/// As `exeunt_at_exit`, for both functions.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt_fn, arg: *mut c_void) -> c_int {
+    shielded(|| {
+        if handler.is_none() {
+            return Err(Failure::Invalid("exeunt_at_exit_owned: the handler is null"));
+        }
+        // Armed first, so that after an error nothing has been made whose drop would call `forget`.
+        arm::record()?;
+        let owned = Owned { handler, forget, arg };
+        crate::at_exit(move || owned.run())?;
+        Ok(())
+    })
+}
+
 /// Stores `value` under `key` on the running stack, which is armed if it was not.
 ///
 /// The key is the address alone: take that of a static variable. When the stack ends, after its handlers, or when the

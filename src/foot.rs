@@ -83,7 +83,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
     loop {
         // SAFETY: starts on the running stack, and goes from caller to caller.
         match unsafe { step(frame) } {
-            Step::Caller { frame: caller, slot, word, contiguous } => {
+            Step::Caller { frame: caller, slot, word, contiguous, .. } => {
                 in_one_piece &= contiguous;
                 let address = caller.registers.pc;
                 trail.push(address);

@@ -72,10 +72,11 @@ impl<T: 'static> LocalKey<T> {
         Self { near: AtomicUsize::new(0), number: AtomicUsize::new(0), init }
     }
 
-    /// The value of the running stack, if it is there and can be found quickly.
+    /// The value of the running stack, if it is there and can be found quickly. `sp` is the stack pointer of the function
+    /// that this is used in: the quick path and the slow one have to look for the same.
     #[inline(always)]
-    fn quick(&'static self) -> Option<*mut T> {
-        let record = registry::find(stack_pointer())?;
+    fn quick(&'static self, sp: usize) -> Option<*mut T> {
+        let record = registry::find(sp)?;
         // SAFETY: `near` is never anything else than a number less than NEAR.
         let value = unsafe { record.near(self.near.load(Ordering::Relaxed)) };
         (!value.is_null()).then_some(value.cast())
@@ -84,8 +85,8 @@ impl<T: 'static> LocalKey<T> {
     /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
     #[cold]
     #[inline(never)]
-    fn slow(&'static self, given: &mut Option<T>) -> Result<*mut T, Error> {
-        let record = arm::record()?;
+    fn slow(&'static self, sp: usize, given: &mut Option<T>) -> Result<*mut T, Error> {
+        let record = arm::record_from(sp)?;
         let number = self.number();
         let (value, in_making) =
             record.look(|values| (values.local(record, number), values.is_in_making(number))).ok_or(Error::Busy)?;
@@ -103,7 +104,7 @@ impl<T: 'static> LocalKey<T> {
             }
         };
         // `init` may have done anything, even unloaded this stack.
-        let record = arm::record()?;
+        let record = arm::record_from(sp)?;
         let value = Box::into_raw(Box::new(made));
         let local = LocalValue { number, value: value.cast(), destroy: destroy::<T> };
         let added = record.change_values(|values| values.add_local(record, local));
@@ -138,10 +139,11 @@ impl<T: 'static> LocalKey<T> {
     /// Where the stack cannot be armed, and in the value's own initialiser or destructor.
     #[inline]
     pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
-        match self.quick() {
+        let sp = stack_pointer();
+        match self.quick(sp) {
             // SAFETY: the value lives until the stack ends; `lend` keeps it from being dropped earlier.
             Some(value) => unsafe { lend(value, use_it) },
-            None => match self.slow(&mut None) {
+            None => match self.slow(sp, &mut None) {
                 // SAFETY: as above.
                 Ok(value) => unsafe { lend(value, use_it) },
                 Err(error) => refuse(&error),
@@ -155,9 +157,10 @@ impl<T: 'static> LocalKey<T> {
     /// Where the stack cannot be armed, and [`Error::InItsOwnMaking`] in the value's own initialiser or destructor.
     #[inline]
     pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Result<R, Error> {
-        let value = match self.quick() {
+        let sp = stack_pointer();
+        let value = match self.quick(sp) {
             Some(value) => value,
-            None => self.slow(&mut None)?,
+            None => self.slow(sp, &mut None)?,
         };
         // SAFETY: as in `with`.
         Ok(unsafe { lend(value, use_it) })
@@ -166,7 +169,7 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `look` with the running stack's value if there is one. Never arms the stack, and makes no value.
     pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
         let number = self.number.load(Ordering::Acquire);
-        let value = self.quick().or_else(|| {
+        let value = self.quick(stack_pointer()).or_else(|| {
             let record = arm::lookup()?;
             let value: *mut T = record.look(|values| values.local(record, number))?.cast();
             (!value.is_null()).then_some(value)
@@ -181,19 +184,21 @@ impl<T: 'static> LocalKey<T> {
     /// The value of the running stack. No code of the user's may run while it is in use.
     #[inline(always)]
     fn value(&'static self) -> *mut T {
-        match self.quick() {
+        let sp = stack_pointer();
+        match self.quick(sp) {
             Some(value) => value,
-            None => self.slow(&mut None).unwrap_or_else(|error| refuse(&error)),
+            None => self.slow(sp, &mut None).unwrap_or_else(|error| refuse(&error)),
         }
     }
 
     /// Makes the running stack's value from `value`, or gives it back if there is one already.
     fn start_with(&'static self, value: T) -> Option<T> {
-        if self.quick().is_some() {
+        let sp = stack_pointer();
+        if self.quick(sp).is_some() {
             return Some(value);
         }
         let mut given = Some(value);
-        if let Err(error) = self.slow(&mut given) {
+        if let Err(error) = self.slow(sp, &mut given) {
             refuse(&error);
         }
         given

@@ -1,7 +1,8 @@
-//! The safety net: drains a thread's stack whose entry function never returns, because the thread ended by
-//! `pthread_exit`, by cancellation, or, the main thread, by `exit`.
+//! The safety net: drains the main thread's stack when `exit` ends it, and a thread's that ends by `pthread_exit` or by
+//! cancellation where its landing could not be redirected (`os/landing.rs`).
 //!
-//! It is a thread-local destructor, which all these ends run on the thread itself.
+//! It is a thread-local destructor, which all these ends run on the thread itself. Destructors of thread-locals that were
+//! made later have run before it.
 
 use crate::drain;
 use crate::record::Record;

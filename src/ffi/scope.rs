@@ -21,8 +21,8 @@
 
 use super::code::{Failure, report, shielded};
 use crate::arch::{self, Registers};
-use crate::record::{Place, Record};
-use crate::stack::Kind;
+use crate::record::Record;
+use crate::redirect::slot::Place;
 use crate::unwind::{Frame, Step, step};
 use crate::{Error, arm, drain, exits, registry, trampoline};
 use std::ffi::c_int;
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         let number = number()?;
         let record = registry::take().ok_or(Error::OutOfMemory)?;
         let word = std::ptr::from_ref(record).addr();
-        record.prepare(Place { foot, top, word, trampoline: number, kind: Kind::Entered });
+        record.prepare(Place::marked(foot, top, word, number));
         if !registry::insert(record) {
             record.retire();
             return Err(Error::OutOfMemory.into());

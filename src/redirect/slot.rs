@@ -26,6 +26,22 @@ pub(crate) struct Place {
     land_at: Option<usize>,
 }
 
+impl Place {
+    /// Whether the thread drains as well where it lands without a return.
+    pub(crate) fn lands(&self) -> bool {
+        self.land_at.is_some()
+    }
+}
+
+#[cfg(feature = "capi")]
+impl Place {
+    /// The place of a stack whose foot is no return address, but a word that somebody else keeps: a C scope.
+    pub(crate) fn marked(foot: usize, top: usize, word: usize, trampoline: usize) -> Self {
+        let kind = trampoline::kind(trampoline);
+        Self { foot, top, word, trampoline, kind, landing: None, keep: None, land_at: None }
+    }
+}
+
 /// What to write into a foot, and what that makes of the stack; nothing of it has been written yet.
 pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
     if arch::shadow_stack_active() {

@@ -3,9 +3,10 @@
 //! Unwinding is the judge of who owns a stack pointer, so it is asked often: whenever code reads on a page for the first
 //! time. The unwind tables give the truth but cost about 100 ns a frame to interpret. The rules that they give for one
 //! program counter never change, and nearly all are of one form (`rule.rs`), so they are kept (`cache.rs`), and a step
-//! up the stack costs a few loads.
+//! up the stack costs a few loads. Arming goes the same way again and again, which is kept as a whole (`memo.rs`).
 
 mod cache;
+pub(crate) mod memo;
 mod rule;
 
 use crate::arch::{self, Registers};
@@ -34,6 +35,10 @@ pub(crate) enum Step {
         word: usize,
         /// Whether both frames are certain to lie on one piece of memory.
         contiguous: bool,
+        /// Where the caller's frame pointer was stored; `None` if it was in its register.
+        fp_slot: Option<usize>,
+        /// Whether the step went by the frame pointer.
+        by_fp: bool,
     },
     /// The code that a signal interrupted.
     Interrupted(Frame),
@@ -127,5 +132,7 @@ unsafe fn apply(frame: Frame, rule: Rule) -> Step {
         return Step::Outermost;
     }
     let registers = Registers { pc, sp: cfa, fp: fp_at.map_or(fp, load), link: 0 };
-    Step::Caller { frame: Frame { registers, exact: false }, slot, word, contiguous }
+    let frame = Frame { registers, exact: false };
+    let fp_slot = fp_at.map(|at| cfa.wrapping_add_signed(at as isize));
+    Step::Caller { frame, slot, word, contiguous, fp_slot, by_fp: base == Base::FramePointer }
 }
