@@ -30,6 +30,8 @@ pub(crate) struct Foot {
 /// The return addresses on the way, for an error and for what needs to see several at once.
 struct Trail {
     innermost: [usize; Self::KEPT],
+    /// The stack pointers of the frames that those addresses are in.
+    places: [usize; Self::KEPT],
     outermost: [usize; Self::KEPT],
     count: usize,
 }
@@ -38,16 +40,28 @@ impl Trail {
     const KEPT: usize = 16;
 
     const fn new() -> Self {
-        Self { innermost: [0; Self::KEPT], outermost: [0; Self::KEPT], count: 0 }
+        Self { innermost: [0; Self::KEPT], places: [0; Self::KEPT], outermost: [0; Self::KEPT], count: 0 }
     }
 
-    fn push(&mut self, address: usize) {
+    fn push(&mut self, address: usize, place: usize) {
         if self.count < Self::KEPT {
             self.innermost[self.count] = address;
+            self.places[self.count] = place;
         } else {
             self.outermost[self.count % Self::KEPT] = address;
         }
         self.count += 1;
+    }
+
+    /// The record that this way has led to: the innermost frames on it are known to be on its stack from now on, if that
+    /// is in one piece. Or else code that goes deeper and deeper would unwind from each new place to the oldest one.
+    fn armed(&self, record: &'static Record, in_one_piece: bool) -> Bottom {
+        if in_one_piece {
+            for &place in self.places[..self.count.min(Self::KEPT)].iter().filter(|&&place| place < record.top()) {
+                registry::prove(place, record);
+            }
+        }
+        Bottom::Armed(record, in_one_piece)
     }
 
     fn addresses(&self) -> Vec<usize> {
@@ -86,12 +100,12 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
             Step::Caller { frame: caller, slot, word, contiguous, .. } => {
                 in_one_piece &= contiguous;
                 let address = caller.registers.pc;
-                trail.push(address);
+                trail.push(address, caller.registers.sp);
                 if let Some(slot) = slot {
                     if trampoline::is_label(address) {
                         let record = registry::by_top(caller.registers.sp).filter(|record| record.foot() == slot);
                         return record
-                            .map(|record| Bottom::Armed(record, in_one_piece))
+                            .map(|record| trail.armed(record, in_one_piece))
                             .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it"));
                     }
                     if let Some(trampoline) = trampoline::standing_for(address) {
@@ -103,7 +117,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                     }
                 }
                 if let Some(record) = registry::find(caller.registers.sp) {
-                    return Ok(Bottom::Armed(record, in_one_piece));
+                    return Ok(trail.armed(record, in_one_piece));
                 }
                 frame = caller;
             }
@@ -111,9 +125,9 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 if os::on_signal_stack() {
                     return Err(Lost::SignalStack);
                 }
-                trail.push(interrupted.registers.pc);
+                trail.push(interrupted.registers.pc, interrupted.registers.sp);
                 if let Some(record) = registry::find(interrupted.registers.sp) {
-                    return Ok(Bottom::Armed(record, in_one_piece));
+                    return Ok(trail.armed(record, in_one_piece));
                 }
                 frame = interrupted;
             }
@@ -203,7 +217,7 @@ mod slowly {
                     return true;
                 }
                 if let Some(inner) = previous {
-                    trail.push(pc);
+                    trail.push(pc, sp);
                     match verdict(inner, pc, sp) {
                         Some(answer) => {
                             result = answer;

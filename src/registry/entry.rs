@@ -51,7 +51,9 @@ impl<R> Entry<R> {
 
     /// Adds a proven block; only for the owner, from its own stack.
     pub(crate) fn prove(&self, bit: u64) {
-        self.proven.fetch_or(bit, Ordering::Release);
+        if self.proven.load(Ordering::Relaxed) & bit == 0 {
+            self.proven.fetch_or(bit, Ordering::Release);
+        }
     }
 
     /// Empties the entry if `record` owns it.
