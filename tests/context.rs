@@ -1,0 +1,447 @@
+//! Scoped context: what is visible where, on one stack and on those that it is handed on to.
+
+use corosensei::{Coroutine, CoroutineResult};
+use exeunt::context;
+use std::cell::Cell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+#[derive(Clone, Debug, PartialEq)]
+struct User(&'static str);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Depth(usize);
+
+/// Runs `body` on a thread of its own, with room for deep recursion in a debug build.
+fn on_thread<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+    let builder = std::thread::Builder::new().stack_size(256 << 20);
+    builder.spawn(body).expect("a thread starts").join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[inline(never)]
+fn far_below(frames: usize) -> Option<User> {
+    if frames == 0 { context::try_get() } else { std::hint::black_box(far_below(frames - 1)) }
+}
+
+#[test]
+fn a_value_is_visible_to_everything_below() {
+    on_thread(|| {
+        let result = context::with(User("ann"), || {
+            assert_eq!(context::get::<User>(), User("ann"));
+            assert_eq!(far_below(1_000), Some(User("ann")));
+            "the scope's result"
+        });
+        assert_eq!(result, "the scope's result");
+        assert_eq!(context::try_get::<User>(), None);
+    });
+}
+
+#[test]
+fn an_inner_value_shadows_the_outer_one_of_its_type_until_it_returns() {
+    on_thread(|| {
+        context::with(User("ann"), || {
+            context::with(Depth(1), || {
+                context::with(User("bob"), || {
+                    assert_eq!(context::get::<User>(), User("bob"));
+                    assert_eq!(context::get::<Depth>(), Depth(1));
+                });
+                assert_eq!(context::get::<User>(), User("ann"));
+            });
+            assert_eq!(context::try_get::<Depth>(), None);
+            assert_eq!(context::get::<User>(), User("ann"));
+        });
+    });
+}
+
+#[test]
+fn unwinding_restores_the_outer_value() {
+    on_thread(|| {
+        context::with(User("ann"), || {
+            let panic = catch_unwind(AssertUnwindSafe(|| {
+                context::with(User("bob"), || context::with(User("eve"), || panic!("out of here")))
+            }));
+            assert!(panic.is_err());
+            assert_eq!(context::get::<User>(), User("ann"));
+        });
+        assert_eq!(context::try_get::<User>(), None);
+    });
+}
+
+#[test]
+fn get_panics_where_there_is_none_and_says_what_is_missing_and_what_to_do() {
+    let panic = on_thread(|| catch_unwind(|| context::get::<User>())).expect_err("there is no such value");
+    let message = panic.downcast_ref::<String>().expect("a message");
+    assert!(message.contains("User"), "{message}");
+    assert!(message.contains("context::with") && message.contains("context::go"), "{message}");
+}
+
+#[test]
+fn looking_does_not_arm_the_stack_and_with_does() {
+    on_thread(|| {
+        assert_eq!(context::try_get::<User>(), None);
+        context::look(|user: Option<&User>| assert!(user.is_none()));
+        let _ = format!("{:?}", context::capture());
+        assert!(!exeunt::Stack::current().is_armed());
+        context::with(User("ann"), || assert!(exeunt::Stack::current().is_armed()));
+    });
+}
+
+#[test]
+fn a_value_needs_no_clone_to_be_looked_at() {
+    struct Unclonable(u32);
+    on_thread(|| {
+        context::with(Unclonable(3), || {
+            assert_eq!(context::look(|value: Option<&Unclonable>| value.map(|value| value.0)), Some(3));
+        });
+    });
+}
+
+#[test]
+fn looking_may_use_the_context_itself() {
+    on_thread(|| {
+        context::with(User("ann"), || {
+            context::look(|user: Option<&User>| {
+                let user = user.expect("it is there");
+                context::with(User("bob"), || {
+                    assert_eq!(context::get::<User>(), User("bob"));
+                    assert_eq!(user, &User("ann"));
+                });
+                context::Captured::enter(&context::capture(), || assert_eq!(context::get::<User>(), User("ann")));
+                exeunt::reset();
+                assert_eq!(context::try_get::<User>(), None);
+                assert_eq!(user, &User("ann"), "a value that is being looked at outlives a reset");
+            });
+        });
+    });
+}
+
+#[test]
+fn a_clone_may_use_the_context() {
+    struct Odd;
+    impl Clone for Odd {
+        fn clone(&self) -> Self {
+            context::with(User("made by clone"), || assert!(context::try_get::<User>().is_some()));
+            Odd
+        }
+    }
+    on_thread(|| context::with(Odd, || drop(context::get::<Odd>())));
+}
+
+#[test]
+fn a_value_is_dropped_when_its_scope_is_over_and_its_destructor_may_use_the_context() {
+    struct Noisy(Arc<Mutex<Vec<Option<User>>>>);
+    impl Drop for Noisy {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().push(context::try_get());
+            context::with(User("in a destructor"), || self.0.lock().unwrap().push(context::try_get()));
+        }
+    }
+    on_thread(|| {
+        let seen = Arc::default();
+        context::with(User("ann"), || {
+            context::with(Noisy(Arc::clone(&seen)), || assert!(seen.lock().unwrap().is_empty()));
+            assert_eq!(*seen.lock().unwrap(), [Some(User("ann")), Some(User("in a destructor"))]);
+        });
+    });
+}
+
+fn nest(depth: usize, limit: usize) -> usize {
+    if depth == limit {
+        return context::get::<Depth>().0;
+    }
+    context::with(Depth(depth), || {
+        let deepest = nest(depth + 1, limit);
+        // On the way out every level sees its own value again.
+        assert_eq!(context::get::<Depth>(), Depth(depth));
+        deepest
+    })
+}
+
+#[test]
+fn depth_is_unlimited() {
+    // The system that this succeeds failed past 100 levels.
+    for limit in [100, 101, 10_000, 30_000] {
+        assert_eq!(on_thread(move || nest(0, limit)), limit - 1);
+    }
+}
+
+#[test]
+fn a_deep_context_is_let_go_of_on_a_small_stack() {
+    fn capture_at(depth: usize) -> context::Captured {
+        if depth == 0 { context::capture() } else { context::with(Depth(depth), || capture_at(depth - 1)) }
+    }
+    let deep = on_thread(|| capture_at(30_000));
+    let dropper = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
+        assert!(format!("{deep:?}").contains("30000"));
+        drop(deep);
+    });
+    dropper.unwrap().join().unwrap();
+}
+
+#[test]
+fn an_outermost_value_is_found_below_many_of_other_types() {
+    fn below(depth: usize) -> User {
+        if depth == 0 { context::get() } else { context::with(Depth(depth), || below(depth - 1)) }
+    }
+    assert_eq!(on_thread(|| context::with(User("ann"), || below(10_000))), User("ann"));
+}
+
+#[test]
+fn go_forwards_the_context_to_the_thread_that_it_starts() {
+    on_thread(|| {
+        let there = context::with(User("ann"), || {
+            context::with(Depth(7), || {
+                context::go(|| {
+                    let seen = (context::get::<User>(), context::get::<Depth>());
+                    // Whatever the new thread nests is its own affair.
+                    let further = context::with(User("eve"), || context::go(|| context::get::<User>()).join().unwrap());
+                    assert_eq!(context::get::<User>(), User("ann"));
+                    (seen, further)
+                })
+            })
+        });
+        // Here the scope is over already; there it lasts as long as the thread.
+        assert_eq!(context::try_get::<User>(), None);
+        assert_eq!(there.join().unwrap(), ((User("ann"), Depth(7)), User("eve")));
+    });
+}
+
+#[test]
+fn go_without_a_context_is_a_plain_thread() {
+    on_thread(|| {
+        let armed = context::go(|| (context::try_get::<User>(), exeunt::Stack::current().is_armed()));
+        assert_eq!(armed.join().unwrap(), (None, false));
+    });
+}
+
+#[test]
+fn a_panic_in_go_is_what_its_join_gives() {
+    on_thread(|| {
+        let there = context::with(User("ann"), || context::go(|| panic!("from {}", context::get::<User>().0)));
+        let panic = there.join().expect_err("it panicked");
+        assert_eq!(panic.downcast_ref::<String>().map(String::as_str), Some("from ann"));
+    });
+}
+
+#[test]
+fn a_captured_context_is_entered_on_any_thread_and_what_was_there_is_back_afterwards() {
+    let captured = on_thread(|| context::with(User("ann"), || context::with(Depth(2), context::capture)));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let captured = captured.clone();
+            std::thread::spawn(move || {
+                context::with(User("local"), || {
+                    for _ in 0..100 {
+                        captured.enter(|| {
+                            assert_eq!((context::get(), context::get()), (User("ann"), Depth(2)));
+                            context::with(Depth(3), || assert_eq!(context::get::<Depth>(), Depth(3)));
+                        });
+                        assert_eq!(context::get::<User>(), User("local"));
+                        assert_eq!(context::try_get::<Depth>(), None);
+                    }
+                    let panic = catch_unwind(AssertUnwindSafe(|| captured.enter(|| panic!("out of here"))));
+                    assert!(panic.is_err());
+                    assert_eq!(context::get::<User>(), User("local"));
+                });
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn a_captured_empty_context_hides_the_one_that_is_there() {
+    on_thread(|| {
+        let empty = context::capture();
+        context::with(User("ann"), || {
+            empty.enter(|| assert_eq!(context::try_get::<User>(), None));
+            assert_eq!(context::get::<User>(), User("ann"));
+        });
+    });
+}
+
+/// A thread pool as anybody might have one: it knows nothing of contexts.
+struct Pool {
+    jobs: std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Pool {
+    fn new(workers: usize) -> Self {
+        let (jobs, queue) = channel::<Box<dyn FnOnce() + Send>>();
+        let queue = Arc::new(Mutex::new(queue));
+        let work = |queue: Arc<Mutex<Receiver<Box<dyn FnOnce() + Send>>>>| {
+            move || {
+                loop {
+                    let job = queue.lock().unwrap().recv();
+                    match job {
+                        Ok(job) => job(),
+                        Err(_) => return,
+                    }
+                }
+            }
+        };
+        let workers = (0..workers).map(|_| std::thread::spawn(work(Arc::clone(&queue)))).collect();
+        Self { jobs, workers }
+    }
+
+    fn finish(self) {
+        drop(self.jobs);
+        self.workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
+}
+
+#[test]
+fn a_captured_context_goes_with_jobs_into_a_thread_pool() {
+    let pool = Pool::new(3);
+    let (sender, results) = channel();
+    for number in 0..60 {
+        let sender = sender.clone();
+        context::with(Depth(number), || {
+            let captured = context::capture();
+            let job = move || {
+                assert_eq!(context::try_get::<Depth>(), None, "a worker keeps no job's context");
+                let seen = captured.enter(|| context::get::<Depth>().0);
+                sender.send((number, seen)).unwrap();
+            };
+            pool.jobs.send(Box::new(job)).unwrap();
+        });
+    }
+    drop(sender);
+    pool.finish();
+    let mut results: Vec<_> = results.iter().collect();
+    results.sort_unstable();
+    assert_eq!(results, (0..60).map(|number| (number, number)).collect::<Vec<_>>());
+}
+
+/// A future that is polled with the context in which it was made.
+struct InContext<F> {
+    captured: context::Captured,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for InContext<F> {
+    type Output = F::Output;
+    fn poll(mut self: Pin<&mut Self>, poll: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        this.captured.enter(|| this.future.as_mut().poll(poll))
+    }
+}
+
+/// Ready at its fourth poll; adds what it sees at each.
+struct Polled(Vec<Option<User>>);
+
+impl Future for Polled {
+    type Output = Vec<Option<User>>;
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.push(context::try_get());
+        if self.0.len() < 4 { Poll::Pending } else { Poll::Ready(std::mem::take(&mut self.0)) }
+    }
+}
+
+#[test]
+fn a_captured_context_goes_with_a_future_from_thread_to_thread() {
+    let future =
+        context::with(User("ann"), || InContext { captured: context::capture(), future: Box::pin(Polled(Vec::new())) });
+    let mut future = Box::pin(future);
+    let seen = loop {
+        // Every poll on a new thread, as an executor is free to do.
+        let polled = std::thread::spawn(move || {
+            let poll = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(context::try_get::<User>(), None);
+            (future, poll)
+        });
+        match polled.join().unwrap() {
+            (_, Poll::Ready(seen)) => break seen,
+            (unfinished, Poll::Pending) => future = unfinished,
+        }
+    };
+    assert_eq!(seen, vec![Some(User("ann")); 4]);
+}
+
+#[test]
+fn a_fiber_that_is_suspended_in_a_scope_leaves_its_resumers_context_alone() {
+    on_thread(|| {
+        let mut fiber = Coroutine::new(|yielder, ()| {
+            exeunt::enter(|| {
+                assert_eq!(context::try_get::<User>(), None, "a stack starts without its resumer's context");
+                context::with(User("fiber"), || {
+                    yielder.suspend(());
+                    assert_eq!(context::get::<User>(), User("fiber"));
+                });
+            })
+            .unwrap();
+        });
+        context::with(User("thread"), || {
+            assert_eq!(fiber.resume(()), CoroutineResult::Yield(()));
+            assert_eq!(context::get::<User>(), User("thread"));
+        });
+        assert_eq!(context::try_get::<User>(), None);
+        assert_eq!(fiber.resume(()), CoroutineResult::Return(()));
+    });
+}
+
+#[test]
+fn forced_unwinding_out_of_a_scope_drops_its_value() {
+    let dropped = Arc::new(AtomicUsize::new(0));
+    struct Counted(Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let value = Counted(Arc::clone(&dropped));
+    let mut fiber = Coroutine::<(), (), ()>::new(|yielder, ()| {
+        exeunt::enter(|| context::with(value, || yielder.suspend(()))).unwrap();
+    });
+    fiber.resume(());
+    assert_eq!(dropped.load(Ordering::Relaxed), 0);
+    drop(fiber);
+    assert_eq!(dropped.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn where_no_stack_can_be_armed_try_with_is_an_error_and_its_scope_has_not_run() {
+    let mut fiber = Coroutine::<(), (), ()>::new(|_, ()| {
+        let ran = Cell::new(false);
+        let result = context::try_with(User("ann"), || ran.set(true));
+        assert!(matches!(result, Err(exeunt::Error::UnknownTrampoline(_))), "{result:?}");
+        assert!(!ran.get());
+        assert_eq!(context::try_get::<User>(), None);
+    });
+    assert_eq!(fiber.resume(()), CoroutineResult::Return(()));
+}
+
+#[test]
+fn reset_and_unload_hide_the_context_and_the_scopes_still_end_well() {
+    on_thread(|| {
+        context::with(User("ann"), || {
+            context::with(User("bob"), || {
+                exeunt::reset();
+                assert_eq!(context::try_get::<User>(), None);
+            });
+            assert_eq!(context::get::<User>(), User("ann"), "the outer scope is in force again");
+        });
+        context::with(User("ann"), || exeunt::unload());
+        assert!(!exeunt::Stack::current().is_armed(), "leaving the scope has nothing to restore, so it does not arm");
+        assert_eq!(context::try_get::<User>(), None);
+    });
+}
+
+#[test]
+fn a_handler_runs_outside_of_the_scope_that_registered_it() {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        context::with(User("ann"), || {
+            exeunt::at_exit(move || sender.send(context::try_get::<User>()).unwrap()).unwrap();
+        });
+    })
+    .join()
+    .unwrap();
+    assert_eq!(receiver.recv(), Ok(None));
+}
