@@ -8,10 +8,10 @@ func NewInheritable[T any](child func(T) T) *Local[T] {
 	shares := child == nil
 	inherit := func(parent *record) func(*record) {
 		s := parent.slot(l.index)
-		if s == nil || s.pointer == nil {
+		if s == nil || !l.isSet(s) {
 			return nil
 		}
-		v := load[T](l.kind, s)
+		v := *l.at(s)
 		if !shares {
 			v = child(v)
 		}
@@ -36,8 +36,8 @@ func With(ctx any, fn func()) {
 	context, entered := r.context, r.entered
 	r.context, r.entered = ctx, true
 	defer func() {
-		// fn may have called Unload, and begun anew.
-		if r := lookup(); r != nil {
+		// If fn called Unload, there is nothing to go back to.
+		if r := lookup(); r != nil && r.entered {
 			r.context, r.entered = context, entered
 		}
 	}()

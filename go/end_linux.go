@@ -13,7 +13,7 @@ import (
 // goroutineEnds: by return, or by runtime.Goexit.
 func goroutineEnds() {
 	if r := lookup(); r != nil {
-		r.end(nil)
+		r.end(leaveGoroutine)
 	}
 }
 

@@ -17,36 +17,68 @@ import (
 // Pointers, maps, channels and functions, and types of up to eight bytes without pointers, are kept without an allocation; other types need
 // one for the first Set in a goroutine. The first eight locals of a program are the fastest, and need no other memory.
 type Local[T any] struct {
-	index  int
+	localBase
 	kind   kind
 	closes bool
 }
 
-// How a local keeps its value in a slot.
+// localBase is what the assembly knows of a local.
+type localBase struct {
+	offset   uintptr        // of the value, or of the pointer to it, in a record; recordSize or more if it is in record.more
+	zero     unsafe.Pointer // a zero value, for goroutines that have set none
+	index    int
+	inSlot   uintptr // the same in a slot
+	indirect bool    // there is a pointer to the value
+}
+
+// How a local keeps its value in a slot. The other half of the slot says whether it is set: not 0 or nil if so, and for an inherited
+// value that is another goroutine's to close, lentMark.
 type kind uint8
 
 const (
-	direct kind = iota // the value is one pointer, in slot.pointer; &nilMark there is a nil that was set
-	scalar             // the value is in slot.word; slot.pointer is &setMark
-	boxed              // slot.pointer leads to the value
+	direct kind = iota // the value is one pointer, in slot.pointer; slot.word is set or lent
+	scalar             // the value is in slot.word; slot.pointer is &setMark or &lentMark
+	boxed              // slot.pointer leads to the value; slot.word is set or lent
 )
 
-var nilMark, setMark, lentMark byte
+const (
+	set  = 1
+	lent = 2
+)
 
-// A lent value is another goroutine's, inherited as it is: not for this one to close. A scalar says so by its pointer, the others by their word.
+var setMark, lentMark byte
+
+func (l *Local[T]) isSet(s *slot) bool {
+	if l.kind == scalar {
+		return s.pointer != nil
+	}
+	return s.word != 0
+}
+
 func (l *Local[T]) lend(s *slot) {
 	if l.kind == scalar {
 		s.pointer = unsafe.Pointer(&lentMark)
 	} else {
-		s.word = 1
+		s.word = lent
 	}
 }
 
-func (l *Local[T]) lent(s *slot) bool {
+func (l *Local[T]) isLent(s *slot) bool {
 	if l.kind == scalar {
 		return s.pointer == unsafe.Pointer(&lentMark)
 	}
-	return s.word != 0
+	return s.word == lent
+}
+
+// at is where the value in a slot is.
+func (l *Local[T]) at(s *slot) *T {
+	switch l.kind {
+	case scalar:
+		return (*T)(unsafe.Pointer(&s.word))
+	case direct:
+		return (*T)(unsafe.Pointer(&s.pointer))
+	}
+	return (*T)(s.pointer)
 }
 
 var locals struct {
@@ -58,6 +90,8 @@ var locals struct {
 func NewLocal[T any]() *Local[T] {
 	t := reflect.TypeOf((*T)(nil)).Elem()
 	l := &Local[T]{kind: kindOf(t)}
+	l.zero = unsafe.Pointer(new(T))
+	l.indirect = l.kind == boxed
 	// A concrete type tells now whether its values can be closed, an interface type only value by value.
 	closer := reflect.TypeOf((*io.Closer)(nil)).Elem()
 	l.closes = t.Kind() == reflect.Interface || t.Implements(closer)
@@ -65,10 +99,10 @@ func NewLocal[T any]() *Local[T] {
 	var toClose func(*slot) io.Closer
 	if l.closes {
 		toClose = func(s *slot) io.Closer {
-			if l.lent(s) {
+			if !l.isSet(s) || l.isLent(s) {
 				return nil
 			}
-			c, _ := any(load[T](l.kind, s)).(io.Closer)
+			c, _ := any(*l.at(s)).(io.Closer)
 			if v := reflect.ValueOf(c); c == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 				return nil
 			}
@@ -82,6 +116,13 @@ func NewLocal[T any]() *Local[T] {
 		all = *old
 	}
 	l.index = len(all)
+	if l.kind == scalar {
+		l.inSlot = unsafe.Offsetof(slot{}.word)
+	}
+	l.offset = recordSize
+	if l.index < inlineSlots {
+		l.offset = unsafe.Offsetof(record{}.slots) + uintptr(l.index)*unsafe.Sizeof(slot{}) + l.inSlot
+	}
 	all = append(all[:len(all):len(all)], toClose)
 	closers.Store(&all)
 	return l
@@ -113,36 +154,36 @@ func hasPointers(t reflect.Type) bool {
 	return t.Kind() > reflect.Complex128
 }
 
-// load is small enough to be inlined, so that a read is one call, that of current.
-func load[T any](k kind, s *slot) (v T) {
-	if k == scalar {
-		return *(*T)(unsafe.Pointer(&s.word)) // zero where nothing is set
-	}
-	p := s.pointer
-	if k == direct {
-		if p != unsafe.Pointer(&nilMark) {
-			return *(*T)(unsafe.Pointer(&p))
-		}
-	} else if p != nil {
-		return *(*T)(p)
-	}
-	return v
+// Get returns the running goroutine's value, or T's zero value if it has set none.
+func (l *Local[T]) Get() T {
+	// Small enough to be inlined, so that a read is one call.
+	return *(*T)(value(&l.localBase))
 }
 
-// Get returns the running goroutine's value, or T's zero value if it has set none.
-func (l *Local[T]) Get() (v T) {
-	if r := current(); r != nil && l.index < inlineSlots {
-		return load[T](l.kind, &r.slots[l.index])
+// slowValue is value for records that are in the map, and for locals that are not among the first.
+func slowValue(l *localBase) unsafe.Pointer {
+	r := lookup()
+	if r == nil {
+		return l.zero
 	}
-	v, _ = l.Lookup()
-	return v
+	s := r.slot(l.index)
+	if s == nil {
+		return l.zero
+	}
+	switch {
+	case !l.indirect:
+		return unsafe.Add(unsafe.Pointer(s), l.inSlot)
+	case s.pointer == nil:
+		return l.zero
+	}
+	return s.pointer
 }
 
 // Lookup is Get, and tells whether a value is set.
 func (l *Local[T]) Lookup() (v T, ok bool) {
 	if r := lookup(); r != nil {
-		if s := r.slot(l.index); s != nil && s.pointer != nil {
-			return load[T](l.kind, s), true
+		if s := r.slot(l.index); s != nil && l.isSet(s) {
+			return *l.at(s), true
 		}
 	}
 	return v, false
@@ -160,10 +201,6 @@ func (l *Local[T]) Set(v T) {
 	} else {
 		s = r.slotToSet(l.index)
 	}
-	if l.closes {
-		r.closes = true
-		s.word = 0 // not lent
-	}
 	switch l.kind {
 	case scalar:
 		*(*T)(unsafe.Pointer(&s.word)) = v
@@ -171,12 +208,13 @@ func (l *Local[T]) Set(v T) {
 			s.pointer = unsafe.Pointer(&setMark)
 		}
 	case direct:
-		s.pointer = *(*unsafe.Pointer)(unsafe.Pointer(&v))
-		if s.pointer == nil {
-			s.pointer = unsafe.Pointer(&nilMark)
-		}
+		*(*T)(unsafe.Pointer(&s.pointer)) = v
+		s.word = set
 	default:
 		l.setBoxed(s, v)
+	}
+	if l.closes {
+		r.closes = true
 	}
 }
 
@@ -188,6 +226,7 @@ func (l *Local[T]) setBoxed(s *slot, v T) {
 		s.pointer = unsafe.Pointer(new(T))
 	}
 	*(*T)(s.pointer) = v
+	s.word = set
 }
 
 // Del removes the running goroutine's value, without closing it.

@@ -8,7 +8,7 @@ import (
 
 // A slot holds one local's value. Its shape depends on the local's kind, see local.go.
 type slot struct {
-	pointer unsafe.Pointer // nil: nothing is set
+	pointer unsafe.Pointer
 	word    uint64
 }
 
@@ -28,7 +28,7 @@ type record struct {
 	more     []slot
 	handlers []func()
 	context  any
-	// then ends the goroutine in its own way after a drain, where that way isn't runtime.Goexit's: see runTop.
+	// then ends the goroutine for good, in the way it was ending when the drain began; nil before that, and at the end of a callback from C.
 	then func()
 	_    [recordSize - 224]byte
 }
@@ -82,8 +82,9 @@ func (r *record) run(f func()) {
 			reportPanic(value)
 			return
 		}
-		// f called runtime.Goexit. Where the goroutine was ending by return or by Goexit itself, that leads to the redirected call again,
-		// which runs what is left. The other ends (of main, of the process, of a coroutine) would be lost, so they happen here.
+		// f called runtime.Goexit. If the goroutine is ending, it ends here, after what is left has run: going on with Goexit would lose the
+		// other ends (of main, of the process, of a coroutine), and walk a second time through frames that an earlier Goexit
+		// has left behind, which Go 1.27 takes badly ("unknown pc 0x0", nextFrame in src/runtime/panic.go).
 		if then := r.then; then != nil {
 			r.drain()
 			r.release()
@@ -102,7 +103,7 @@ func (r *record) closeValues() {
 		all := *closers.Load()
 		for i := inlineSlots + len(r.more) - 1; i >= 0; i-- {
 			s := r.slot(i)
-			if s == nil || s.pointer == nil || i >= len(all) || all[i] == nil {
+			if s == nil || *s == (slot{}) || i >= len(all) || all[i] == nil {
 				continue
 			}
 			c := all[i](s)
@@ -159,7 +160,9 @@ const maxKeptHandlers = 8
 
 // release gives the record back: from here on the goroutine has none.
 func (r *record) release() {
-	unmark()
+	if !useMap {
+		unmark()
+	}
 	clear(r.handlers)
 	if cap(r.handlers) > maxKeptHandlers {
 		r.handlers = nil

@@ -1,5 +1,6 @@
 //go:build linux
 
+#include "go_asm.h"
 #include "textflag.h"
 #include "funcdata.h"
 
@@ -10,16 +11,14 @@
 // there and wherever it is called back; arguments are in AX, BX, CX, and the callee may spill them to the first words of its caller's frame.
 
 // ARMED jumps to yes if the running goroutine may have a record: by its check word (see stack_linux.go; what it lets through is looked
-// at more closely in Go), or because some goroutine has its record in the map. It keeps AX.
+// at more closely in Go). It keeps AX.
 #define ARMED(yes)		\
 	MOVQ	(TLS), CX	\
 	MOVQ	8(CX), DX	\
-	XORQ	·secret(SB), CX	\
+	XORQ	·common+commonState_secret(SB), CX	\
 	XORQ	-8(DX), CX	\
 	CMPQ	CX, -16(DX)	\
-	JEQ	yes		\
-	CMPL	·mapped(SB), $0	\
-	JNE	yes
+	JEQ	yes
 
 // GO makes the registers what compiled Go code expects, after a call that followed the stack-based ABI.
 #define GO			\
@@ -29,7 +28,7 @@
 // runtime.goexit, into which a goroutine's entry function returns: call runtime.goexit1.
 TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·nextByReturn(SB), DX
+	MOVQ	·common+commonState_nextByReturn(SB), DX
 	JMP	DX
 drain:
 	JMP	·drainEndByReturn(SB)
@@ -38,14 +37,21 @@ TEXT ·drainEndByReturn(SB), 0, $8-0
 	NO_LOCAL_POINTERS
 	CALL	·goroutineEnds(SB)
 	GO
-	MOVQ	·nextByReturn(SB), DX
+	MOVQ	·common+commonState_nextByReturn(SB), DX
+	CALL	DX
+	UNDEF
+
+// func leaveGoroutine()
+TEXT ·leaveGoroutine(SB), NOSPLIT, $8-0
+	NO_LOCAL_POINTERS
+	MOVQ	·common+commonState_nextByReturn(SB), DX
 	CALL	DX
 	UNDEF
 
 // runtime.Goexit, after the deferred functions: call runtime.goexit1.
 TEXT ·endByGoexit(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·nextByGoexit(SB), DX
+	MOVQ	·common+commonState_nextByGoexit(SB), DX
 	JMP	DX
 drain:
 	JMP	·drainEndByGoexit(SB)
@@ -54,14 +60,14 @@ TEXT ·drainEndByGoexit(SB), 0, $8-0
 	NO_LOCAL_POINTERS
 	CALL	·goroutineEnds(SB)
 	GO
-	MOVQ	·nextByGoexit(SB), DX
+	MOVQ	·common+commonState_nextByGoexit(SB), DX
 	CALL	DX
 	UNDEF
 
 // runtime.main and os.runtime_beforeExit: call exithook.Run or runtime.runExitHooks, with the exit code in AX.
 TEXT ·endOfProcess(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·nextOfProcess(SB), DX
+	MOVQ	·common+commonState_nextOfProcess(SB), DX
 	JMP	DX
 drain:
 	JMP	·drainEndOfProcess(SB)
@@ -74,7 +80,7 @@ TEXT ·drainEndOfProcess(SB), NOSPLIT, $16-0
 	CALL	·processEnds(SB)
 	GO
 	MOVQ	8(SP), AX
-	MOVQ	·nextOfProcess(SB), DX
+	MOVQ	·common+commonState_nextOfProcess(SB), DX
 	CALL	DX
 	RET
 
@@ -82,7 +88,7 @@ TEXT ·drainEndOfProcess(SB), NOSPLIT, $16-0
 // is reachable elsewhere (c by the frame of corostart, the function from read-only data), so the frame may hide it.
 TEXT ·endOfCoroutine(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·nextOfCoroutine(SB), DX
+	MOVQ	·common+commonState_nextOfCoroutine(SB), DX
 	JMP	DX
 drain:
 	JMP	·drainEndOfCoroutine(SB)
@@ -100,7 +106,7 @@ TEXT ·leaveCoroutine(SB), NOSPLIT, $8-8
 	NO_LOCAL_POINTERS
 	MOVQ	argument+0(FP), AX
 	GO
-	MOVQ	·nextOfCoroutine(SB), DX
+	MOVQ	·common+commonState_nextOfCoroutine(SB), DX
 	CALL	DX
 	UNDEF
 
@@ -108,7 +114,7 @@ TEXT ·leaveCoroutine(SB), NOSPLIT, $8-8
 // arguments, which the callee may spill; it describes them itself when the stack is copied.
 TEXT ·endOfCallback(SB), NOSPLIT, $24-0
 	NO_LOCAL_POINTERS
-	MOVQ	·nextOfCallback(SB), DX
+	MOVQ	·common+commonState_nextOfCallback(SB), DX
 	CALL	DX
 	ARMED(drain)
 	RET
@@ -117,20 +123,46 @@ drain:
 	GO
 	RET
 
-// func entryPoints() (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback, probe uintptr)
+TEXT ·drainEndOfCallback(SB), NOSPLIT, $24-0
+	NO_LOCAL_POINTERS
+	MOVQ	·common+commonState_nextOfCallback(SB), DX
+	CALL	DX
+	CALL	·callbackEnds(SB)
+	GO
+	RET
+
+// func entryPoints(spareWords bool) (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback uintptr)
 TEXT ·entryPoints(SB), NOSPLIT, $0-48
+	CMPB	spareWords+0(FP), $0
+	JEQ	map
 	LEAQ	·endByReturn(SB), AX
-	MOVQ	AX, byReturn+0(FP)
+	MOVQ	AX, byReturn+8(FP)
 	LEAQ	·endByGoexit(SB), AX
-	MOVQ	AX, byGoexit+8(FP)
+	MOVQ	AX, byGoexit+16(FP)
 	LEAQ	·endOfProcess(SB), AX
-	MOVQ	AX, ofProcess+16(FP)
+	MOVQ	AX, ofProcess+24(FP)
 	LEAQ	·endOfCoroutine(SB), AX
-	MOVQ	AX, ofCoroutine+24(FP)
+	MOVQ	AX, ofCoroutine+32(FP)
 	LEAQ	·endOfCallback(SB), AX
-	MOVQ	AX, ofCallback+32(FP)
+	MOVQ	AX, ofCallback+40(FP)
+	RET
+map:
+	LEAQ	·drainEndByReturn(SB), AX
+	MOVQ	AX, byReturn+8(FP)
+	LEAQ	·drainEndByGoexit(SB), AX
+	MOVQ	AX, byGoexit+16(FP)
+	LEAQ	·drainEndOfProcess(SB), AX
+	MOVQ	AX, ofProcess+24(FP)
+	LEAQ	·drainEndOfCoroutine(SB), AX
+	MOVQ	AX, ofCoroutine+32(FP)
+	LEAQ	·drainEndOfCallback(SB), AX
+	MOVQ	AX, ofCallback+40(FP)
+	RET
+
+// func probeAddress() uintptr
+TEXT ·probeAddress(SB), NOSPLIT, $0-8
 	LEAQ	·probeEntry(SB), AX
-	MOVQ	AX, probe+40(FP)
+	MOVQ	AX, ret+0(FP)
 	RET
 
 // The entry function of a goroutine: notes where its stack begins, then goes on in Go as if it weren't there.

@@ -1,5 +1,6 @@
 //go:build linux
 
+#include "go_asm.h"
 #include "textflag.h"
 #include "funcdata.h"
 
@@ -10,22 +11,20 @@
 // R2, and the callee may spill them to its caller's frame, from 8(RSP) on.
 
 // ARMED branches to yes if the running goroutine may have a record: by its check word (see stack_linux.go; what it lets through is looked
-// at more closely in Go), or because some goroutine has its record in the map. It keeps R0.
+// at more closely in Go). It keeps R0.
 #define ARMED(yes)			\
 	MOVD	8(g), R9		\
 	LDP	-16(R9), (R10, R11)	\
-	MOVD	·secret(SB), R12	\
+	MOVD	·common+commonState_secret(SB), R12	\
 	EOR	g, R12, R12		\
 	EOR	R11, R12, R12		\
 	CMP	R10, R12		\
-	BEQ	yes			\
-	MOVWU	·mapped(SB), R12	\
-	CBNZ	R12, yes
+	BEQ	yes
 
 // runtime.goexit, into which a goroutine's entry function returns: bl runtime.goexit1.
 TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·nextByReturn(SB), R9
+	MOVD	·common+commonState_nextByReturn(SB), R9
 	JMP	(R9)
 drain:
 	JMP	·drainEndByReturn(SB)
@@ -33,14 +32,21 @@ drain:
 TEXT ·drainEndByReturn(SB), 0, $8-0
 	NO_LOCAL_POINTERS
 	CALL	·goroutineEnds(SB)
-	MOVD	·nextByReturn(SB), R9
+	MOVD	·common+commonState_nextByReturn(SB), R9
+	CALL	(R9)
+	UNDEF
+
+// func leaveGoroutine()
+TEXT ·leaveGoroutine(SB), NOSPLIT, $8-0
+	NO_LOCAL_POINTERS
+	MOVD	·common+commonState_nextByReturn(SB), R9
 	CALL	(R9)
 	UNDEF
 
 // runtime.Goexit, after the deferred functions: bl runtime.goexit1.
 TEXT ·endByGoexit(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·nextByGoexit(SB), R9
+	MOVD	·common+commonState_nextByGoexit(SB), R9
 	JMP	(R9)
 drain:
 	JMP	·drainEndByGoexit(SB)
@@ -48,14 +54,14 @@ drain:
 TEXT ·drainEndByGoexit(SB), 0, $8-0
 	NO_LOCAL_POINTERS
 	CALL	·goroutineEnds(SB)
-	MOVD	·nextByGoexit(SB), R9
+	MOVD	·common+commonState_nextByGoexit(SB), R9
 	CALL	(R9)
 	UNDEF
 
 // runtime.main and os.runtime_beforeExit: bl exithook.Run or runtime.runExitHooks, with the exit code in R0.
 TEXT ·endOfProcess(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·nextOfProcess(SB), R9
+	MOVD	·common+commonState_nextOfProcess(SB), R9
 	JMP	(R9)
 drain:
 	JMP	·drainEndOfProcess(SB)
@@ -67,7 +73,7 @@ TEXT ·drainEndOfProcess(SB), NOSPLIT, $24-0
 	MOVD	R0, 8(RSP)
 	CALL	·processEnds(SB)
 	MOVD	16(RSP), R0
-	MOVD	·nextOfProcess(SB), R9
+	MOVD	·common+commonState_nextOfProcess(SB), R9
 	CALL	(R9)
 	RET
 
@@ -75,7 +81,7 @@ TEXT ·drainEndOfProcess(SB), NOSPLIT, $24-0
 // is reachable elsewhere (c by the frame of corostart, the function from read-only data), so the frame may hide it.
 TEXT ·endOfCoroutine(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·nextOfCoroutine(SB), R9
+	MOVD	·common+commonState_nextOfCoroutine(SB), R9
 	JMP	(R9)
 drain:
 	JMP	·drainEndOfCoroutine(SB)
@@ -91,7 +97,7 @@ TEXT ·drainEndOfCoroutine(SB), NOSPLIT, $24-0
 TEXT ·leaveCoroutine(SB), NOSPLIT, $24-8
 	NO_LOCAL_POINTERS
 	MOVD	argument+0(FP), R0
-	MOVD	·nextOfCoroutine(SB), R9
+	MOVD	·common+commonState_nextOfCoroutine(SB), R9
 	CALL	(R9)
 	UNDEF
 
@@ -99,7 +105,7 @@ TEXT ·leaveCoroutine(SB), NOSPLIT, $24-8
 // arguments, which the callee may spill; it describes them itself when the stack is copied.
 TEXT ·endOfCallback(SB), NOSPLIT, $40-0
 	NO_LOCAL_POINTERS
-	MOVD	·nextOfCallback(SB), R9
+	MOVD	·common+commonState_nextOfCallback(SB), R9
 	CALL	(R9)
 	ARMED(drain)
 	RET
@@ -107,20 +113,45 @@ drain:
 	CALL	·callbackEnds(SB)
 	RET
 
-// func entryPoints() (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback, probe uintptr)
+TEXT ·drainEndOfCallback(SB), NOSPLIT, $40-0
+	NO_LOCAL_POINTERS
+	MOVD	·common+commonState_nextOfCallback(SB), R9
+	CALL	(R9)
+	CALL	·callbackEnds(SB)
+	RET
+
+// func entryPoints(spareWords bool) (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback uintptr)
 TEXT ·entryPoints(SB), NOSPLIT, $0-48
+	MOVBU	spareWords+0(FP), R0
+	CBZ	R0, map
 	MOVD	$·endByReturn(SB), R0
-	MOVD	R0, byReturn+0(FP)
+	MOVD	R0, byReturn+8(FP)
 	MOVD	$·endByGoexit(SB), R0
-	MOVD	R0, byGoexit+8(FP)
+	MOVD	R0, byGoexit+16(FP)
 	MOVD	$·endOfProcess(SB), R0
-	MOVD	R0, ofProcess+16(FP)
+	MOVD	R0, ofProcess+24(FP)
 	MOVD	$·endOfCoroutine(SB), R0
-	MOVD	R0, ofCoroutine+24(FP)
+	MOVD	R0, ofCoroutine+32(FP)
 	MOVD	$·endOfCallback(SB), R0
-	MOVD	R0, ofCallback+32(FP)
+	MOVD	R0, ofCallback+40(FP)
+	RET
+map:
+	MOVD	$·drainEndByReturn(SB), R0
+	MOVD	R0, byReturn+8(FP)
+	MOVD	$·drainEndByGoexit(SB), R0
+	MOVD	R0, byGoexit+16(FP)
+	MOVD	$·drainEndOfProcess(SB), R0
+	MOVD	R0, ofProcess+24(FP)
+	MOVD	$·drainEndOfCoroutine(SB), R0
+	MOVD	R0, ofCoroutine+32(FP)
+	MOVD	$·drainEndOfCallback(SB), R0
+	MOVD	R0, ofCallback+40(FP)
+	RET
+
+// func probeAddress() uintptr
+TEXT ·probeAddress(SB), NOSPLIT, $0-8
 	MOVD	$·probeEntry(SB), R0
-	MOVD	R0, probe+40(FP)
+	MOVD	R0, ret+0(FP)
 	RET
 
 // The entry function of a goroutine: notes where its stack begins, then goes on in Go as if it weren't there.

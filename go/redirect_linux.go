@@ -92,7 +92,7 @@ func locate() ([]redirection, error) {
 	if err != nil {
 		return nil, err
 	}
-	byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback, _ := entryPoints()
+	byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback := entryPoints(!useMap)
 	var found []redirection
 	add := func(in uintptr, call site.Ref, code uintptr, next *uintptr) error {
 		name, _ := image.Func(in)
@@ -112,10 +112,10 @@ func locate() ([]redirection, error) {
 	}
 
 	// Every way out of a goroutine: return, Goexit, ...
-	if err := one(seen.goexit, byReturn, &nextByReturn, "runtime.goexit1"); err != nil {
+	if err := one(seen.goexit, byReturn, &common.nextByReturn, "runtime.goexit1"); err != nil {
 		return nil, err
 	}
-	if err := one(reflect.ValueOf(runtime.Goexit).Pointer(), byGoexit, &nextByGoexit, "runtime.goexit1"); err != nil {
+	if err := one(reflect.ValueOf(runtime.Goexit).Pointer(), byGoexit, &common.nextByGoexit, "runtime.goexit1"); err != nil {
 		return nil, err
 	}
 	// ... out of main and os.Exit (builds with the race detector have two calls in runtime.main), ...
@@ -129,7 +129,7 @@ func locate() ([]redirection, error) {
 			return nil, err
 		}
 		for _, call := range calls {
-			if err := add(in, call, ofProcess, &nextOfProcess); err != nil {
+			if err := add(in, call, ofProcess, &common.nextOfProcess); err != nil {
 				return nil, err
 			}
 		}
@@ -140,7 +140,7 @@ func locate() ([]redirection, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := add(in, call, ofCoroutine, &nextOfCoroutine); err != nil {
+		if err := add(in, call, ofCoroutine, &common.nextOfCoroutine); err != nil {
 			return nil, err
 		}
 	}
@@ -150,7 +150,7 @@ func locate() ([]redirection, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := one(in, ofCallback, &nextOfCallback, "runtime.cgocallbackg1"); err != nil {
+		if err := one(in, ofCallback, &common.nextOfCallback, "runtime.cgocallbackg1"); err != nil {
 			return nil, err
 		}
 	}
@@ -220,7 +220,7 @@ var sights chan sight
 
 // probe starts a goroutine whose entry function is assembly: it notes where a new stack begins. What follows is Go.
 func probe() (sight, error) {
-	_, _, _, _, _, entry := entryPoints()
+	entry := probeAddress()
 	sights = make(chan sight, 1)
 	code := &entry
 	run := *(*func())(unsafe.Pointer(&code)) // a function value: the address of a word that holds the code's address

@@ -1,38 +1,76 @@
 //go:build linux
 
+#include "go_asm.h"
 #include "textflag.h"
 
-// func current() *record
-TEXT ·current(SB), NOSPLIT, $0-8
-	MOVD	8(g), R1           // g.stack.hi
-	LDP	-16(R1), (R2, R0)  // check word, index
-	MOVD	·secret(SB), R3
-	EOR	g, R3, R3
-	EOR	R0, R3, R3
-	CMP	R2, R3
+// RECORD leaves the running goroutine's record in R1, or branches to none. It keeps R0.
+#define RECORD(none)						\
+	MOVD	8(g), R2           /* g.stack.hi */		\
+	LDP	-16(R2), (R3, R1)  /* check word, index */	\
+	MOVD	·common+commonState_secret(SB), R4		\
+	EOR	g, R4, R4					\
+	EOR	R1, R4, R4					\
+	CMP	R3, R4						\
+	BNE	none						\
+	LSR	$8, R1, R4         /* chunkRecords */		\
+	MOVD	$·chunks(SB), R2				\
+	MOVD	(R2)(R4<<3), R2					\
+	CBZ	R2, none					\
+	AND	$255, R1, R1					\
+	ADD	R1<<8, R2, R1      /* recordSize */		\
+	MOVD	record_owner(R1), R3				\
+	CMP	R3, g						\
 	BNE	none
-	LSR	$8, R0, R3         // chunkRecords
-	CMP	$8192, R3          // maxChunks
-	BHS	none
-	MOVD	$·chunks(SB), R1
-	MOVD	(R1)(R3<<3), R1
-	CBZ	R1, none
-	AND	$255, R0, R0
-	ADD	R0<<8, R1, R0      // recordSize
-	MOVD	(R0), R2           // record.owner
-	CMP	R2, g
-	BNE	none
-	MOVD	R0, ret+0(FP)
+
+// func(l *localBase) unsafe.Pointer, with l and the result in R0
+TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
+	RECORD(none)
+	MOVD	localBase_offset(R0), R2
+	CMP	$256, R2           // recordSize
+	BHS	slow               // not one of the first locals
+	MOVBU	localBase_indirect(R0), R3
+	ADD	R2, R1, R1
+	CBNZ	R3, indirect
+	MOVD	R1, R0
+	RET
+indirect:
+	MOVD	(R1), R1
+	CBZ	R1, zero
+	MOVD	R1, R0
 	RET
 none:
-	MOVD	ZR, ret+0(FP)
+	MOVWU	·common+commonState_mapped(SB), R2
+	CBNZ	R2, slow
+zero:
+	MOVD	localBase_zero(R0), R0
+	RET
+slow:
+	MOVD	·common+commonState_slow(SB), R26
+	MOVD	(R26), R1
+	JMP	(R1)
+
+// func() *record, with the result in R0
+TEXT ·currentInRegisters(SB), NOSPLIT|NOFRAME, $0-0
+	RECORD(none)
+	MOVD	R1, R0
+	RET
+none:
+	MOVD	ZR, R0
+	RET
+
+// func registerFunctions() (value, current uintptr)
+TEXT ·registerFunctions(SB), NOSPLIT, $0-16
+	MOVD	$·valueInRegisters(SB), R0
+	MOVD	R0, value+0(FP)
+	MOVD	$·currentInRegisters(SB), R0
+	MOVD	R0, current+8(FP)
 	RET
 
 // func mark(index uint64)
 TEXT ·mark(SB), NOSPLIT, $0-8
 	MOVD	index+0(FP), R0
 	MOVD	8(g), R1
-	MOVD	·secret(SB), R3
+	MOVD	·common+commonState_secret(SB), R3
 	EOR	g, R3, R3
 	EOR	R0, R3, R3
 	STP	(R3, R0), -16(R1)

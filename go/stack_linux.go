@@ -2,7 +2,10 @@
 
 package exeunt
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"unsafe"
+)
 
 // How a goroutine's record is found
 //
@@ -24,16 +27,48 @@ import "hash/maphash"
 //   - that the record's owner is this goroutine. A goroutine owns at most one record, so this alone decides; a stale pair of words
 //     from an earlier life of the same descriptor fails here.
 
-// secret is what rubbish does not know.
-var secret = func() uint64 {
-	var h maphash.Hash
-	return h.Sum64() | 1
-}()
+// common is what the assembly reads at every exit and every read: together, so that it is in one or two cache lines.
+type commonState struct {
+	secret uint64 // what rubbish does not know
+	// Where the redirected calls led. Set before they are redirected, and never again.
+	nextByReturn, nextByGoexit, nextOfProcess, nextOfCoroutine, nextOfCallback uintptr
+	// mapped counts the goroutines whose records are in the map: then a miss is worth another look, by slow.
+	mapped uint32
+	slow   func(*localBase) unsafe.Pointer
+}
 
-// current is the running goroutine's record in the table, or nil.
+var common = commonState{
+	secret: func() uint64 {
+		var h maphash.Hash
+		return h.Sum64() | 1
+	}(),
+}
+
+func init() { common.slow = slowValue }
+
+// valueCode and currentCode are the addresses of two assembly functions that follow the calling convention of compiled code: argument and result in
+// the first register, and g in its own. A function declared in assembly is called through a wrapper that moves both to and from the
+// stack, which would cost a read half as much again; a function value is called directly.
 //
+// The convention is Go's internal one (src/cmd/compile/abi-internal.md), of which only the first integer register and g are used: the same
+// from Go 1.17 (amd64) and 1.18 (arm64) on.
+var valueCode, currentCode = registerFunctions()
+
+var (
+	value   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
+	current = *(*func() *record)(unsafe.Pointer(&currentCodeAt))
+
+	// A function value is the address of a word that holds the code's address.
+	valueCodeAt, currentCodeAt = &valueCode, &currentCode
+)
+
+// value is the address of the running goroutine's value of a local, or of the zero value.
+// current is the running goroutine's record in the table, or nil.
+func valueInRegisters()
+func currentInRegisters()
+
 //go:noescape
-func current() *record
+func registerFunctions() (value, current uintptr)
 
 // mark writes the spare words; unmark clears them.
 //
@@ -53,24 +88,28 @@ func endByGoexit()
 func endOfProcess()
 func endOfCoroutine()
 func endOfCallback()
-
+func drainEndOfCallback()
 func drainEndByReturn()
 func drainEndByGoexit()
 func drainEndOfProcess()
 func drainEndOfCoroutine()
 
-// entryPoints are the first instructions of the five functions. (A Go function value would be that of a wrapper.)
+// entryPoints are their first instructions (a Go function value would lead to a wrapper): of those that test the spare words, or where these cannot
+// be used, of those that always look for a record; and probeEntry's.
 //
 //go:noescape
-func entryPoints() (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback, probe uintptr)
+func entryPoints(spareWords bool) (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback uintptr)
+
+//go:noescape
+func probeAddress() uintptr
+
+// leaveGoroutine makes the redirected call of runtime.goexit1; it does not return.
+func leaveGoroutine()
 
 // leaveCoroutine makes the redirected call of runtime.coroexit or runtime.mcall with its original argument; it does not return.
 //
 //go:noescape
 func leaveCoroutine(argument uintptr)
-
-// Where the redirected calls led, in the order of the functions above. Set before the calls are redirected, and never again.
-var nextByReturn, nextByGoexit, nextOfProcess, nextOfCoroutine, nextOfCallback uintptr
 
 // probeEntry is the entry function of a goroutine that looks at its own stack; see probe in redirect_linux.go.
 func probeEntry()

@@ -74,6 +74,9 @@ func arm() *record {
 	r := new(record)
 	r.owner.Store(g)
 	others.add(g, r)
+	if !useMap {
+		mark(0) // valid words with no place in the table: at the goroutine's end it is looked for in the map
+	}
 	return r
 }
 
@@ -181,10 +184,7 @@ type registry struct {
 	}
 }
 
-// mapped counts the records in others. The assembly looks there only while it isn't 0.
-var mapped uint32
-
-// useMap is set by Install, before any goroutine has a record.
+// useMap is set by Install, before any goroutine has a record: the spare words cannot be relied on.
 var useMap bool
 
 func (m *registry) add(g uintptr, r *record) {
@@ -195,7 +195,7 @@ func (m *registry) add(g uintptr, r *record) {
 	}
 	part.records[g] = r
 	part.Unlock()
-	atomic.AddUint32(&mapped, 1)
+	atomic.AddUint32(&common.mapped, 1)
 }
 
 func (m *registry) remove(g uintptr) {
@@ -203,7 +203,7 @@ func (m *registry) remove(g uintptr) {
 	part.Lock()
 	delete(part.records, g)
 	part.Unlock()
-	atomic.AddUint32(&mapped, ^uint32(0))
+	atomic.AddUint32(&common.mapped, ^uint32(0))
 }
 
 func (m *registry) get(g uintptr) *record {
@@ -223,7 +223,7 @@ func lookup() *record {
 }
 
 func lookupElsewhere() *record {
-	if atomic.LoadUint32(&mapped) == 0 {
+	if atomic.LoadUint32(&common.mapped) == 0 {
 		return nil
 	}
 	return others.get(getg())

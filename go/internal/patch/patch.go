@@ -14,7 +14,6 @@ const Supported = true
 
 func room()
 
-
 //go:noescape
 func check(site, expected, replacement uintptr) int32
 

@@ -5,6 +5,9 @@ import "encoding/binary"
 // arm64 reads A64 machine code. An address is taken by two instructions: `adrp` of its page, then `add` of the rest.
 type arm64 struct{}
 
+// How far apart those two may be, in instructions.
+const apart = 8
+
 func (arm64) next(code []byte, at uintptr) (instruction, bool) {
 	if len(code) < 4 || at%4 != 0 {
 		return instruction{}, false
@@ -16,12 +19,20 @@ func (arm64) next(code []byte, at uintptr) (instruction, bool) {
 		found.kind, found.target = Call, branch(word, at)
 	case word>>26 == 0b000101: // b
 		found.kind, found.target = Jump, branch(word, at)
-	case word&0x9f000000 == 0x90000000 && len(code) >= 8: // adrp
-		add := binary.LittleEndian.Uint32(code[4:])
-		if add&0xffc00000 == 0x91000000 && add>>5&31 == word&31 { // add of an unshifted immediate to that register
-			pages := int64(int32(word<<8)>>13)&^3 | int64(word>>29&3)
-			page := at&^0xfff + uintptr(pages<<12)
-			found.kind, found.target = Address, page+uintptr(add>>10&0xfff)
+	case word&0x9f000000 == 0x90000000: // adrp
+		pages := int64(int32(word<<8)>>11)&^3 | int64(word>>29&3)
+		page := at&^0xfff + uintptr(pages<<12)
+		register := word & 31
+		// The add need not be the next instruction: compilers put others in between.
+		for i := 4; i < 4*apart && i+4 <= len(code); i += 4 {
+			add := binary.LittleEndian.Uint32(code[i:])
+			if add&0xffc00000 == 0x91000000 && add>>5&31 == register { // add of an unshifted immediate to that register
+				found.kind, found.target = Address, page+uintptr(add>>10&0xfff)
+				break
+			}
+			if add&31 == register { // written by something else (or only named there: then the address is not seen)
+				break
+			}
 		}
 	}
 	return found, true

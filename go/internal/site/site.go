@@ -72,7 +72,7 @@ func (im Image) Refs(entry uintptr) ([]Ref, error) {
 		if _, in := im.Func(at); in != entry {
 			return refs, nil
 		}
-		code := im.Bytes(at, 16)
+		code := im.Bytes(at, 4*apart)
 		found, ok := arch.next(code, at)
 		if !ok {
 			return nil, fmt.Errorf("%s+%#x: %x is no instruction that is known here", name, at-entry, code)

@@ -1,0 +1,288 @@
+// Command measure prints the figures that the README quotes, and whether the project's targets are met.
+//
+//	go run ./measure
+//
+// Every candidate runs in many short slices, in turn with the others, and the fastest slice counts: what it takes when nothing
+// disturbs, on a machine that also does something else. For a goroutine that uses nothing the redirected program is compared
+// with itself before it was redirected, in alternating processes.
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"runtime"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"exeunt.invalid/exeunt"
+	"github.com/jtolds/gls"
+	"github.com/timandy/routine"
+)
+
+type candidate struct {
+	name string
+	ops  int // in a slice
+	run  func(ops int)
+	best float64
+}
+
+// measure runs the candidates' slices in turn and keeps the best ns per operation of each.
+func measure(slices int, candidates ...*candidate) {
+	for _, c := range candidates {
+		c.best = math.Inf(1)
+	}
+	for i := 0; i < slices; i++ {
+		for _, c := range candidates {
+			start := time.Now()
+			c.run(c.ops)
+			c.best = min(c.best, float64(time.Since(start).Nanoseconds())/float64(c.ops))
+		}
+	}
+}
+
+var (
+	local   = exeunt.NewLocal[int]()
+	pointer = exeunt.NewLocal[*int]()
+	text    = exeunt.NewLocal[string]()
+
+	rival   = routine.NewThreadLocal[int]()
+	manager = gls.NewContextManager()
+	key     = gls.GenSym()
+	table   sync.Map
+	sum     int
+)
+
+type contextKey struct{}
+
+func repeat(f func(i int)) func(int) {
+	return func(ops int) {
+		for i := 0; i < ops; i++ {
+			f(i)
+		}
+	}
+}
+
+func spawn(body func()) func(int) {
+	done := make(chan struct{})
+	run := func() { body(); done <- struct{}{} }
+	return func(ops int) {
+		for i := 0; i < ops; i++ {
+			go run()
+			<-done
+		}
+	}
+}
+
+func main() {
+	if len(os.Args) == 2 {
+		child(os.Args[1] == "redirected")
+		return
+	}
+	fmt.Printf("%s %s/%s, %d processors\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
+	reads()
+	writes()
+	spawns()
+	parallel()
+	overhead()
+}
+
+func show(title string, candidates ...*candidate) {
+	fmt.Println(title)
+	for _, c := range candidates {
+		fmt.Printf("  %-34s %8.2f ns\n", c.name, c.best)
+	}
+}
+
+func target(what string, met bool) {
+	word := "met   "
+	if !met {
+		word = "MISSED"
+	}
+	fmt.Printf("  %s %s\n", word, what)
+}
+
+func reads() {
+	value := 42
+	local.Set(42)
+	pointer.Set(&value)
+	text.Set("forty-two")
+	rival.Set(42)
+	table.Store(routine.Goid(), 42)
+	ctx := context.WithValue(context.Background(), contextKey{}, 42)
+	const ops = 20000
+	// Each loop is written out, so that what can be inlined is.
+	exeuntGet := &candidate{name: "exeunt Local[int].Get", ops: ops, run: func(ops int) {
+		for i := 0; i < ops; i++ {
+			sum += local.Get()
+		}
+	}}
+	exeuntPointer := &candidate{name: "exeunt Local[*int].Get", ops: ops, run: func(ops int) {
+		for i := 0; i < ops; i++ {
+			sum += *pointer.Get()
+		}
+	}}
+	exeuntText := &candidate{name: "exeunt Local[string].Get", ops: ops, run: func(ops int) {
+		for i := 0; i < ops; i++ {
+			sum += len(text.Get())
+		}
+	}}
+	routineGet := &candidate{name: "timandy/routine ThreadLocal.Get", ops: ops, run: func(ops int) {
+		for i := 0; i < ops; i++ {
+			sum += rival.Get()
+		}
+	}}
+	syncMap := &candidate{name: "sync.Map by goroutine", ops: ops, run: repeat(func(int) {
+		v, _ := table.Load(routine.Goid())
+		sum += v.(int)
+	})}
+	contextValue := &candidate{name: "context.Value", ops: ops, run: repeat(func(int) { sum += ctx.Value(contextKey{}).(int) })}
+	glsGet := &candidate{name: "jtolds/gls GetValue", ops: 500, run: func(ops int) {
+		manager.SetValues(gls.Values{key: 42}, func() {
+			for i := 0; i < ops; i++ {
+				v, _ := manager.GetValue(key)
+				sum += v.(int)
+			}
+		})
+	}}
+	all := []*candidate{exeuntGet, exeuntPointer, exeuntText, routineGet, syncMap, contextValue, glsGet}
+	measure(1000, all...)
+	show("read", all...)
+	target("Local[int].Get takes at most 3 ns", exeuntGet.best <= 3)
+	target(fmt.Sprintf("and at most a third of routine's (%.2f)", exeuntGet.best/routineGet.best), exeuntGet.best <= routineGet.best/3)
+}
+
+func writes() {
+	value := 42
+	const ops = 20000
+	exeuntSet := &candidate{name: "exeunt Local[int].Set", ops: ops, run: func(ops int) {
+		for i := 0; i < ops; i++ {
+			local.Set(i)
+		}
+	}}
+	exeuntPointer := &candidate{name: "exeunt Local[*int].Set", ops: ops, run: func(ops int) {
+		for i := 0; i < ops; i++ {
+			pointer.Set(&value)
+		}
+	}}
+	exeuntText := &candidate{name: "exeunt Local[string].Set", ops: ops, run: func(ops int) {
+		for i := 0; i < ops; i++ {
+			text.Set("forty-two")
+		}
+	}}
+	routineSet := &candidate{name: "timandy/routine ThreadLocal.Set", ops: ops, run: func(ops int) {
+		for i := 0; i < ops; i++ {
+			rival.Set(42) // a small integer, which needs no allocation in an interface
+		}
+	}}
+	syncMap := &candidate{name: "sync.Map by goroutine", ops: ops, run: repeat(func(int) { table.Store(routine.Goid(), 42) })}
+	all := []*candidate{exeuntSet, exeuntPointer, exeuntText, routineSet, syncMap}
+	measure(600, all...)
+	show("write", all...)
+	target(fmt.Sprintf("Local[int].Set takes at most half of routine's (%.2f)", exeuntSet.best/routineSet.best), exeuntSet.best <= routineSet.best/2)
+}
+
+func spawns() {
+	handler := func() {}
+	const ops = 500
+	nothing := &candidate{name: "nothing", ops: ops, run: spawn(handler)}
+	set := &candidate{name: "exeunt Set", ops: ops, run: spawn(func() { local.Set(42) })}
+	both := &candidate{name: "exeunt Set and AtExit", ops: ops, run: spawn(func() {
+		local.Set(42)
+		exeunt.AtExit(handler)
+	})}
+	routineSet := &candidate{name: "timandy/routine Set", ops: ops, run: spawn(func() { rival.Set(42) })}
+	syncMap := &candidate{name: "sync.Map Store and deferred Delete", ops: ops, run: spawn(func() {
+		id := routine.Goid()
+		table.Store(id, 42)
+		defer table.Delete(id)
+	})}
+	all := []*candidate{nothing, set, both, routineSet, syncMap}
+	measure(600, all...)
+	show("a goroutine, from go to its end", all...)
+	target(fmt.Sprintf("Set and AtExit take at most 1.5 times routine's Set (%.2f)", both.best/routineSet.best), both.best <= 1.5*routineSet.best)
+}
+
+// parallel reads on both processors: the best slice in which they read at the same time.
+func parallel() {
+	const ops = 200000
+	read := func(goroutines int) float64 {
+		best := math.Inf(1)
+		for slice := 0; slice < 200; slice++ {
+			var wg sync.WaitGroup
+			start := make(chan struct{})
+			var began time.Time
+			for g := 0; g < goroutines; g++ {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					local.Set(42)
+					n := 0
+					<-start
+					for i := 0; i < ops; i++ {
+						n += local.Get()
+					}
+					if n != 42*ops {
+						panic("another goroutine's value")
+					}
+				}()
+			}
+			began = time.Now()
+			close(start)
+			wg.Wait()
+			best = min(best, float64(time.Since(began).Nanoseconds())/float64(ops*goroutines))
+		}
+		return best
+	}
+	one, two := read(1), read(2)
+	fmt.Printf("read, wall time per read\n  %-34s %8.2f ns\n  %-34s %8.2f ns\n", "on one processor", one, "on two", two)
+	target(fmt.Sprintf("twice the throughput on two (%.2f)", one/two), one/two >= 1.9)
+}
+
+// overhead compares processes of two kinds, each with the best slice of many.
+func overhead() {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	const rounds = 25
+	results := map[string][]float64{}
+	for round := 0; round < rounds; round++ {
+		for _, kind := range []string{"untouched", "redirected"} {
+			out, err := exec.Command(self, kind).Output()
+			if err != nil {
+				panic(err)
+			}
+			ns, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+			if err != nil {
+				panic(err)
+			}
+			results[kind] = append(results[kind], ns)
+		}
+	}
+	median := func(kind string) float64 {
+		all := results[kind]
+		sort.Float64s(all)
+		return all[len(all)/2]
+	}
+	untouched, redirected := median("untouched"), median("redirected")
+	fmt.Printf("a goroutine that uses nothing: median of %d processes\n  %-34s %8.2f ns\n  %-34s %8.2f ns\n",
+		rounds, "runtime as it is", untouched, "redirected", redirected)
+	target(fmt.Sprintf("at most 2%% (%+.1f%%)", 100*(redirected/untouched-1)), redirected <= 1.02*untouched)
+}
+
+func child(redirect bool) {
+	if redirect {
+		if err := exeunt.Install(); err != nil {
+			panic(err)
+		}
+	}
+	c := &candidate{ops: 500, run: spawn(func() {})}
+	measure(1500, c)
+	fmt.Println(c.best)
+}

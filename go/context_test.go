@@ -1,0 +1,165 @@
+package exeunt
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+)
+
+func TestWithGivesAContextToWhatItRuns(t *testing.T) {
+	ended(func() {
+		if GetSafe() != nil {
+			t.Error("a context before With")
+		}
+		if panics(func() { Get() }) == nil {
+			t.Error("Get outside of With")
+		}
+		With("outer", func() {
+			With(2, func() {
+				if Get() != 2 || GetSafe() != 2 {
+					t.Error("not the inner context")
+				}
+			})
+			if Get() != "outer" {
+				t.Error("not the outer context")
+			}
+			if panics(func() { With(3, func() { panic(4) }) }) != 4 || Get() != "outer" {
+				t.Error("a panic leaves its context behind")
+			}
+			With(nil, func() {
+				if Get() != nil {
+					t.Error("not nil")
+				}
+			})
+			Reset()
+			if Get() != "outer" {
+				t.Error("Reset forgot the context")
+			}
+		})
+		if GetSafe() != nil {
+			t.Error("a context after With")
+		}
+		With("ends by Goexit", func() {
+			AtExit(func() {
+				if GetSafe() != nil {
+					t.Error("a context after Goexit")
+				}
+			})
+			runtime.Goexit()
+		})
+	})
+	done := make(chan struct{})
+	go func() { // not by ended, whose handler Unload would drop
+		defer close(done)
+		With("forgotten", func() {
+			With("unloaded", func() { Unload(); ID() })
+			if GetSafe() != nil {
+				t.Error("a context after Unload")
+			}
+		})
+		if GetSafe() != nil {
+			t.Error("a context after Unload and With")
+		}
+	}()
+	<-done
+}
+
+func TestGoCarriesTheContext(t *testing.T) {
+	var wg sync.WaitGroup
+	wg.Add(3)
+	With("request 7", func() {
+		Go(func() {
+			defer wg.Done()
+			if Get() != "request 7" {
+				t.Error(Get())
+			}
+			Go(func() {
+				defer wg.Done()
+				if Get() != "request 7" {
+					t.Error(Get())
+				}
+				runtime.Goexit()
+			})
+		})
+		go func() {
+			defer wg.Done()
+			if GetSafe() != nil {
+				t.Error("a plain go statement carried the context")
+			}
+		}()
+	})
+	wg.Wait()
+	ended(func() { // a goroutine with nothing to carry
+		done := make(chan any)
+		Go(func() { done <- GetSafe() })
+		if v := <-done; v != nil {
+			t.Error(v)
+		}
+	})
+}
+
+func TestInheritableLocalsGoAlong(t *testing.T) {
+	var j journal
+	plain := NewLocal[string]()
+	number := NewInheritable[int](nil)
+	doubled := NewInheritable(func(n int) int { return 2 * n })
+	shared := NewInheritable[*resource](nil)
+	own := NewInheritable(func(r *resource) *resource { return &resource{name: r.name + " of the child", j: r.j} })
+	ended(func() {
+		plain.Set("stays")
+		number.Set(0)
+		doubled.Set(21)
+		shared.Set(&resource{name: "shared", j: &j})
+		own.Set(&resource{name: "own", j: &j})
+		closed := make(chan struct{})
+		Go(func() {
+			if plain.Get() != "" || doubled.Get() != 42 || shared.Get().name != "shared" || own.Get().name != "own of the child" {
+				t.Error("other values in the child")
+			}
+			if _, ok := number.Lookup(); !ok {
+				t.Error("a zero that was set is inherited as set")
+			}
+			Reset() // closes what is the child's own
+			close(closed)
+		})
+		<-closed
+		j.want(t, "close own of the child")
+		closed = make(chan struct{})
+		Go(func() {
+			shared.Set(&resource{name: "set by the child", j: &j})
+			Reset()
+			close(closed)
+		})
+		<-closed
+	})
+	waitFor(t, &j, "close own of the child", "close own of the child", "close set by the child", "close own", "close shared")
+}
+
+// fd is a value without pointers that can be closed, like a file descriptor.
+type fd int
+
+var closedDescriptors journal
+
+func (f fd) Close() error {
+	closedDescriptors.add("close")
+	return nil
+}
+
+func TestInheritedScalarsAreNotClosedTwice(t *testing.T) {
+	l := NewInheritable[fd](nil)
+	ended(func() {
+		l.Set(3)
+		done := make(chan struct{})
+		Go(func() {
+			if l.Get() != 3 {
+				t.Error(l.Get())
+			}
+			Reset()
+			close(done)
+		})
+		<-done
+		Reset()
+		Reset()
+	})
+	closedDescriptors.want(t, "close")
+}

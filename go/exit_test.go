@@ -1,0 +1,292 @@
+package exeunt
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestHandlersRunLastInFirstOutHoweverTheGoroutineEnds(t *testing.T) {
+	for name, end := range map[string]func(){
+		"return":          func() {},
+		"Goexit":          runtime.Goexit,
+		"deep Goexit":     func() { deep(100, runtime.Goexit) },
+		"recovered panic": func() { defer func() { _ = recover() }(); panic("recovered") },
+		"panic and Goexit": func() {
+			defer runtime.Goexit()
+			defer func() { _ = recover() }()
+			panic("recovered")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var j journal
+			ended(func() {
+				defer j.add("deferred")
+				AtExit(func() { j.add("first") })
+				AtExit(func() { j.add("second") })
+				end()
+			})
+			j.want(t, "deferred", "second", "first")
+		})
+	}
+}
+
+// deep calls f with n large frames above it.
+//
+//go:noinline
+func deep(n int, f func()) byte {
+	var frame [1024]byte
+	if n == 0 {
+		f()
+		return 0
+	}
+	frame[n%1024] = deep(n-1, f)
+	return frame[(n+1)%1024]
+}
+
+func TestTestsThatEndByFailNowOrSkipNowRunTheirHandlers(t *testing.T) {
+	ran := make(chan struct{})
+	t.Run("skipped", func(t *testing.T) {
+		AtExit(func() { close(ran) })
+		t.Skip("SkipNow is what is tested here: it ends the goroutine by runtime.Goexit")
+	})
+	<-ran
+}
+
+func TestHandlersRunOnTheirGoroutineAndMayDoAnything(t *testing.T) {
+	var j journal
+	local := NewLocal[string]()
+	ended(func() {
+		id := ID()
+		local.Set("own")
+		AtExit(func() { j.add("goes on after Goexit with " + local.Get()) })
+		AtExit(func() {
+			defer j.add("deferred in a handler")
+			runtime.Goexit()
+		})
+		AtExit(func() { AtExit(func() { j.add("registered by a handler") }) })
+		AtExit(func() {
+			if ID() != id || local.Get() != "own" {
+				j.add("another goroutine")
+			}
+			values := make(chan int)
+			go func() { values <- len(make([]byte, 1<<20)) }()
+			<-values // blocks
+			runtime.GC()
+			deep(200, func() {}) // grows the stack
+		})
+	})
+	j.want(t, "registered by a handler", "deferred in a handler", "goes on after Goexit with own")
+}
+
+func TestEveryHandlerMayCallGoexitAfterAnyEnd(t *testing.T) {
+	for name, end := range map[string]func(){"return": func() {}, "Goexit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			count := 0
+			ended(func() {
+				for i := 0; i < 50; i++ {
+					AtExit(func() { count++; runtime.Goexit() })
+				}
+				end()
+			})
+			if count != 50 {
+				t.Errorf("%d of 50 handlers ran", count)
+			}
+		})
+	}
+}
+
+func TestAPanicInAHandlerIsReportedWithItsStackAndTheOthersRun(t *testing.T) {
+	var j journal
+	reports := reported(func() {
+		ended(func() {
+			AtExit(func() { j.add("runs") })
+			AtExit(func() { handlerThatPanics() })
+			AtExit(func() { panic(errors.New("second")) })
+			runtime.Goexit()
+		})
+	})
+	j.want(t, "runs")
+	if len(reports) != 2 {
+		t.Fatalf("%d reports", len(reports))
+	}
+	if !strings.HasPrefix(reports[0], "second\n") || !strings.HasPrefix(reports[1], "broken\n") {
+		t.Errorf("%q", reports)
+	}
+	for _, function := range []string{"panic(", "exeunt.handlerThatPanics(", "exeunt.(*record).runTop(", "exeunt.goroutineEnds(", "runtime.Goexit("} {
+		if !strings.Contains(reports[1], function) {
+			t.Errorf("%s is not in the stack:\n%s", function, reports[1])
+		}
+	}
+}
+
+//go:noinline
+func handlerThatPanics() { panic("broken") }
+
+func TestTheReportItselfMayPanic(t *testing.T) {
+	OnPanic(func(any, []byte) { panic("again") })
+	defer OnPanic(nil)
+	ran := false
+	ended(func() {
+		AtExit(func() { ran = true })
+		AtExit(func() { panic("once") })
+	})
+	if !ran {
+		t.Error("the other handler has not run")
+	}
+}
+
+func TestTracebacksAndCallersFromAHandlerAreComplete(t *testing.T) {
+	for name, end := range map[string]func(){"return": func() {}, "Goexit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			var stack, outermost string
+			ended(func() {
+				AtExit(func() {
+					text := make([]byte, 1<<16)
+					stack = string(text[:runtime.Stack(text, false)])
+					pcs := make([]uintptr, 100)
+					frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
+					for {
+						frame, more := frames.Next()
+						outermost = frame.Function
+						if !more {
+							break
+						}
+					}
+					runtime.Stack(make([]byte, 1<<20), true) // all goroutines: stops the world with this one here
+				})
+				end()
+			})
+			if outermost != "runtime.goexit" {
+				t.Errorf("the outermost function is %s", outermost)
+			}
+			if !strings.Contains(stack, "TestTracebacks") || !strings.Contains(stack, "created by") {
+				t.Errorf("incomplete:\n%s", stack)
+			}
+			if name == "Goexit" && !strings.Contains(stack, "runtime.Goexit(") {
+				t.Errorf("no Goexit:\n%s", stack)
+			}
+		})
+	}
+}
+
+func TestLockedThreadsEndWithTheirHandlers(t *testing.T) {
+	var j journal
+	ended(func() {
+		runtime.LockOSThread() // never unlocked: the thread ends too
+		AtExit(func() { j.add("ran") })
+	})
+	j.want(t, "ran")
+}
+
+func TestIDsAreUniqueAndStayUntilUnload(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[int64]bool{}
+	note := func() {
+		id := ID()
+		mu.Lock()
+		defer mu.Unlock()
+		if id == 0 || seen[id] {
+			t.Errorf("ID %d is not new", id)
+		}
+		seen[id] = true
+	}
+	var wg sync.WaitGroup
+	for i := 0; i < 1000; i++ {
+		wg.Add(1)
+		go func() {
+			AtExit(wg.Done)
+			note()
+			id := ID()
+			AtExit(func() {
+				if ID() != id {
+					t.Error("the ID changed before the end")
+				}
+			})
+		}()
+	}
+	wg.Wait()
+	done := make(chan struct{})
+	go func() {
+		note()
+		AtExit(func() { t.Error("this handler was unloaded") })
+		Unload()
+		note()
+		AtExit(func() { close(done) })
+	}()
+	<-done
+}
+
+func TestResetForgetsValuesAndKeepsHandlers(t *testing.T) {
+	var j journal
+	local := NewLocal[int]()
+	ended(func() {
+		AtExit(func() { j.add("handler") })
+		local.Set(1)
+		id := ID()
+		Reset()
+		if _, ok := local.Lookup(); ok || local.Get() != 0 || ID() != id {
+			t.Error("a value, or another ID, after Reset")
+		}
+	})
+	j.want(t, "handler")
+	ended(func() { Reset() }) // with nothing to forget
+}
+
+func TestUnloadMayBeCalledAnywhere(t *testing.T) {
+	var j journal
+	done := make(chan struct{})
+	go func() {
+		Unload() // before anything
+		AtExit(func() { j.add("dropped by the next one") })
+		AtExit(func() { j.add("unloads"); Unload(); AtExit(func() { j.add("anew"); close(done) }) })
+	}()
+	<-done
+	j.want(t, "unloads", "anew")
+}
+
+func TestAtExitWantsAFunction(t *testing.T) {
+	if value := panics(func() { AtExit(nil) }); value == nil {
+		t.Error("AtExit(nil) went through")
+	}
+}
+
+func TestNothingIsSeenByTheNextGoroutine(t *testing.T) {
+	local := NewLocal[int]()
+	for i := 0; i < 10000; i++ {
+		end := func() {}
+		if i%3 == 0 {
+			end = runtime.Goexit
+		}
+		ended(func() {
+			if v, ok := local.Lookup(); ok {
+				t.Errorf("goroutine %d finds %d", i, v)
+			}
+			local.Set(i + 1)
+			if i%7 == 0 {
+				deep(8, func() {}) // leaves a stack of another size to the next owner of the descriptor
+			}
+			end()
+		})
+	}
+}
+
+// The main goroutine's return needs a program of its own: a test binary ends by os.Exit.
+func TestReturnFromMainRunsHandlers(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "mainreturn")
+	build := exec.Command("go", append([]string{"build", "-o", program}, strings.Fields(os.Getenv(flagsVariable))...)...)
+	build.Args = append(build.Args, "./internal/mainreturn")
+	build.Env = append(os.Environ(), "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	code, output := binary(t, nil, program)
+	want(t, code, output, 0, "main returns\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
+	code, output = binary(t, nil, program, "exit")
+	want(t, code, output, 7, "main returns\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
+}

@@ -1,0 +1,125 @@
+package exeunt
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// What must not happen in the process that runs the tests (exits, crashes, system calls that are refused) happens in a child:
+// the same binary, with the name of a scenario in its environment. It runs on the main goroutine.
+var scenarios = map[string]func(){}
+
+const (
+	scenarioVariable = "EXEUNT_TEST_SCENARIO"
+	mapVariable      = "EXEUNT_TEST_MAP"  // use the map where the spare words would serve
+	runnerVariable   = "EXEUNT_TEST_EXEC" // what runs a binary of this architecture, if the system can't: qemu-aarch64-static -cpu max
+	flagsVariable    = "EXEUNT_TEST_BUILD_FLAGS"
+)
+
+func TestMain(m *testing.M) {
+	forceMap = os.Getenv(mapVariable) != ""
+	if name := os.Getenv(scenarioVariable); name != "" {
+		scenario := scenarios[name]
+		if scenario == nil {
+			fmt.Println("no scenario", name)
+			os.Exit(97)
+		}
+		scenario()
+		fmt.Println("the scenario returned")
+		os.Exit(0)
+	}
+	if err := Install(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// binary runs one, and gives its exit code and all that it printed.
+func binary(t *testing.T, environment []string, name string, arguments ...string) (code int, output string) {
+	t.Helper()
+	words := append(strings.Fields(os.Getenv(runnerVariable)), name)
+	words = append(words, arguments...)
+	command := exec.Command(words[0], words[1:]...)
+	command.Env = append(os.Environ(), environment...)
+	var out bytes.Buffer
+	command.Stdout, command.Stderr = &out, &out
+	err := command.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%q: %v", words, err)
+	}
+	return command.ProcessState.ExitCode(), out.String()
+}
+
+func child(t *testing.T, scenario string, environment ...string) (code int, output string) {
+	t.Helper()
+	return binary(t, append(environment, scenarioVariable+"="+scenario), os.Args[0])
+}
+
+func want(t *testing.T, gotCode int, gotOutput string, code int, output string) {
+	t.Helper()
+	if gotCode != code || gotOutput != output {
+		t.Errorf("exit code %d, output:\n%s\nwanted exit code %d, output:\n%s", gotCode, gotOutput, code, output)
+	}
+}
+
+// A journal is written by several goroutines.
+type journal struct {
+	sync.Mutex
+	lines []string
+}
+
+func (j *journal) add(line string) {
+	j.Lock()
+	j.lines = append(j.lines, line)
+	j.Unlock()
+}
+
+func (j *journal) want(t *testing.T, lines ...string) {
+	t.Helper()
+	j.Lock()
+	defer j.Unlock()
+	if got, want := strings.Join(j.lines, "; "), strings.Join(lines, "; "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// ended runs body on a goroutine of its own, and returns when its handlers have run: those that body registers, and before (so that it runs
+// last) one that says so.
+func ended(body func()) {
+	done := make(chan struct{})
+	go func() {
+		AtExit(func() { close(done) })
+		body()
+	}()
+	<-done
+}
+
+// panics calls f and returns the value it panics with.
+func panics(f func()) (value any) {
+	defer func() { value = recover() }()
+	f()
+	return nil
+}
+
+// reported collects what would go to standard error during f.
+func reported(f func()) (reports []string) {
+	var mu sync.Mutex
+	OnPanic(func(value any, stack []byte) {
+		mu.Lock()
+		reports = append(reports, fmt.Sprint(value)+"\n"+string(stack))
+		mu.Unlock()
+	})
+	defer OnPanic(nil)
+	f()
+	mu.Lock()
+	defer mu.Unlock()
+	return reports
+}
