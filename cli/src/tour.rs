@@ -170,7 +170,7 @@ fn second_handler(foot: &FootInfo, bare: &[usize]) {
     let frames = frames::addresses();
     let bottom = frames::bottom(&frames, foot);
     let complete = bottom.is_some() && bottom == frames::bottom(bare, foot);
-    let verdict = if complete { "complete, as deep as on the unarmed stack" } else { "and it is NOT complete" };
+    let verdict = if complete { "complete to the outermost frame" } else { "and it is NOT complete" };
     println!("   {} its backtrace, {verdict}:", handler(2));
     frames::print(&frames::named(&frames), foot, true);
 }
@@ -179,7 +179,7 @@ fn first_handler(last: impl FnOnce()) {
     let stack = Stack::current();
     let state = if stack.is_draining() { "draining" } else { "not draining" };
     println!(
-        "   {} stack {}, {state}. Registered first, it runs last.",
+        "   {} on stack {}, {state}. Registered first, it runs last.",
         handler(1),
         stack.id().map_or(0, |id| id.get())
     );

@@ -82,7 +82,7 @@ fn check(part: &str, exit_trampoline: &str) {
     assert!(part.contains("is still there, \"black\""), "a handler finds the stack's values: {part}");
 
     let in_handler = &part[order[1]..order[2]];
-    assert!(in_handler.contains("complete, as deep as on the unarmed stack"), "{in_handler}");
+    assert!(in_handler.contains("complete to the outermost frame"), "{in_handler}");
     let in_handler: Vec<_> = in_handler.lines().filter_map(numbered).collect();
     let at = |frames: &[(usize, &str)]| frames.iter().position(|&(pc, _)| pc == exit).expect("the exit trampoline");
     assert_eq!(
