@@ -41,11 +41,18 @@ fn answer(call: impl FnOnce() -> Result<c_int, Error>) -> c_int {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(number)) => number,
         Ok(Err(error)) => {
-            eprintln!("exeunt: {error}");
+            report(&format!("exeunt: {error}\n"));
             REFUSED
         }
         Err(_) => PANICKED,
     }
+}
+
+/// Writes to standard error by a bare system call: C's `write`, on which `eprintln!` stands, is a cancellation point, and
+/// a program with a pending request may call.
+fn report(message: &str) {
+    // SAFETY: the kernel reads the message's bytes.
+    unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, message.as_ptr(), message.len()) };
 }
 
 /// [`exeunt::at_exit`].
