@@ -1,0 +1,27 @@
+//! Builds an example with a profile of the workspace and runs it: optimisation is part of what is tested.
+
+use std::process::Command;
+
+/// The profile that compiles a program as one piece (root `Cargo.toml`).
+#[allow(dead_code, reason = "not every test file that builds programs wants this profile")]
+pub const LTO: &str = "lto";
+
+/// Builds the example `name` with `profile`, runs it, and returns what it printed. Panics where it fails.
+pub fn run(profile: &str, name: &str) -> String {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    // A target directory of its own: the one of this very build may be locked.
+    let directory = concat!(env!("CARGO_TARGET_TMPDIR"), "/optimised");
+    let output = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "exeunt", "--example", name, "--profile", profile])
+        .args(["--target", &target, "--target-dir", directory])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        // What a cargo that runs the test, or an instrumented build of it, has set is not for this one.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .output()
+        .expect("cargo runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}, {profile}: {}\n{text}\n{errors}", output.status);
+    text
+}
