@@ -31,6 +31,8 @@ __attribute__((format(printf, 1, 2), unused)) static void say(const char *format
         }                                                                                                              \
     } while (0)
 
+#ifndef BRIDGE_BY_HAND // a program that loads the bridge cannot call it by name
+
 // The two outermost return addresses of this stack, which tell a complete walk: taken before it is armed.
 struct bottom {
     uintptr_t outer[2];
@@ -74,6 +76,8 @@ __attribute__((unused, noinline)) static void arm(struct life *life, const char 
     MUST(bridge_swap_local(44) == 0 && bridge_swap_local(44) == 44);
     MUST(strcmp(walk_from_here(&life->bottom), "complete") == 0);
 }
+
+#endif
 
 // A pthread key whose destructor tells its end.
 static pthread_key_t told_key;
