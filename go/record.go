@@ -172,7 +172,7 @@ func (r *record) release() {
 	r.more = nil
 	r.id, r.closes, r.entered = 0, false, false
 	r.context, r.then = nil, nil
-	free(r)
+	freeRecord(r)
 }
 
 // closers has, for each local, how to get what is to be closed out of its slot; nil where T can't be an io.Closer.

@@ -134,8 +134,8 @@ func newChunk(home *shard) *chunk {
 	return c
 }
 
-// free takes back a record whose goroutine has forgotten it.
-func free(r *record) {
+// freeRecord takes back a record whose goroutine has forgotten it.
+func freeRecord(r *record) {
 	g := r.owner.Swap(0)
 	if r.index == 0 {
 		others.remove(g)

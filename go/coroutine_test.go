@@ -1,0 +1,95 @@
+//go:build go1.23
+
+package exeunt
+
+import (
+	"iter"
+	"runtime"
+	"testing"
+)
+
+// The race detector sees iter.Pull's own synchronisation, which comes before the coroutine's end; what handlers write has to be guarded
+// (journal has a lock).
+
+func TestCoroutinesEndWithTheirHandlers(t *testing.T) {
+	for name, use := range map[string]func(next func() (int, bool), stop func()){
+		"returned": func(next func() (int, bool), stop func()) { next(); next(); next() },
+		"stopped":  func(next func() (int, bool), stop func()) { next(); stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var j journal
+			local := NewLocal[string]()
+			local.Set("of the caller")
+			next, stop := iter.Pull(func(yield func(int) bool) {
+				if _, ok := local.Lookup(); ok {
+					j.add("a value of the caller")
+				}
+				local.Set("of the coroutine")
+				AtExit(func() { j.add("first with a value " + local.Get()) })
+				AtExit(func() {
+					defer j.add("second")
+					runtime.Goexit()
+				})
+				AtExit(func() {
+					// A handler may run coroutines of its own.
+					next, stop := iter.Pull(func(yield func(int) bool) { yield(7) })
+					defer stop()
+					if v, ok := next(); v != 7 || !ok {
+						j.add("a coroutine in a handler fails")
+					}
+					runtime.GC()
+				})
+				AtExit(func() { deep(100, func() {}) })
+				_ = yield(1) && yield(2)
+			})
+			use(next, stop)
+			j.want(t, "second", "first with a value of the coroutine")
+			if local.Get() != "of the caller" {
+				t.Error("the caller's value is", local.Get())
+			}
+			local.Del()
+		})
+	}
+}
+
+func TestCoroutinesMayPanicAndCallGoexit(t *testing.T) {
+	var j journal
+	if value := panics(func() {
+		next, _ := iter.Pull(func(func(int) bool) {
+			AtExit(func() { j.add("after a panic") })
+			panic("out of the coroutine")
+		})
+		next()
+	}); value != "out of the coroutine" {
+		t.Error(value)
+	}
+	ended(func() {
+		next, _ := iter.Pull(func(func(int) bool) {
+			AtExit(func() { j.add("after Goexit") })
+			runtime.Goexit()
+		})
+		next()
+		t.Error("Goexit in a coroutine ends its caller too")
+	})
+	j.want(t, "after a panic", "after Goexit")
+}
+
+func TestManyCoroutines(t *testing.T) {
+	stop := collect()
+	defer stop()
+	var j journal
+	const n = 2000
+	for i := 0; i < n; i++ {
+		next, stop := iter.Pull(func(yield func(int) bool) {
+			AtExit(func() { j.add("") })
+			yield(i)
+		})
+		if v, _ := next(); v != i {
+			t.Fatal(v)
+		}
+		stop()
+	}
+	if len(j.lines) != n {
+		t.Errorf("%d of %d handlers ran", len(j.lines), n)
+	}
+}

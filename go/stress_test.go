@@ -1,0 +1,248 @@
+package exeunt
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
+	"runtime/trace"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// collect runs the garbage collector in a loop until the function it returns is called.
+func collect() (stop func()) {
+	var stopping atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; i < 1e6 && !stopping.Load(); i++ {
+			runtime.GC()
+		}
+	}()
+	return func() {
+		stopping.Store(true)
+		<-done
+	}
+}
+
+// inUse counts the records that goroutines have, and the chunks.
+func inUse() (records, held int) {
+	for i := range chunks {
+		if c := chunks[i].Load(); c != nil {
+			held++
+			c.home.Lock()
+			records += c.used
+			c.home.Unlock()
+			if i == 0 {
+				records-- // place 0 is nobody's
+			}
+		}
+	}
+	return records + int(atomic.LoadUint32(&common.mapped)), held
+}
+
+// storm starts n goroutines, at most 1000 at a time, that each set a value, check it after their stack has grown and they have been scheduled,
+// and end: a third by Goexit. It returns how often handlers ran, and how often somebody saw a value that was not their own.
+func storm(n int) (handlers, strange int64) {
+	number := NewLocal[int]()
+	text := NewLocal[*[2]int]()
+	var ran, wrong atomic.Int64
+	slots := make(chan struct{}, 1000)
+	var wg sync.WaitGroup
+	wg.Add(n)
+	for i := 0; i < n; i++ {
+		slots <- struct{}{}
+		go func() {
+			if _, ok := number.Lookup(); ok || number.Get() != 0 || text.Get() != nil {
+				wrong.Add(1)
+			}
+			AtExit(func() {
+				if number.Get() != i || text.Get()[1] != i {
+					wrong.Add(1)
+				}
+				ran.Add(1)
+				<-slots
+				wg.Done()
+			})
+			number.Set(i)
+			text.Set(&[2]int{0, i})
+			if i%5 == 0 {
+				deep(4+i%40, func() {
+					if number.Get() != i {
+						wrong.Add(1)
+					}
+				})
+			}
+			if i%4 == 0 {
+				runtime.Gosched()
+			}
+			if text.Get()[1] != i {
+				wrong.Add(1)
+			}
+			if i%3 == 0 {
+				runtime.Goexit()
+			}
+		}()
+	}
+	wg.Wait()
+	return ran.Load(), wrong.Load()
+}
+
+func TestAMillionGoroutinesUnderGarbageCollection(t *testing.T) {
+	n := 1_000_000
+	if testing.Short() {
+		n = 30_000
+	}
+	storm(2000) // so that what stays is there: the chunk that every shard keeps, the stacks of free descriptors
+	settled := func() (records, held int, bytes uint64) {
+		for i := 0; i < 1000; i++ { // the last goroutines are still on their way out
+			if records, held = inUse(); records == 0 {
+				break
+			}
+			runtime.Gosched()
+		}
+		debug.FreeOSMemory()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return records, held, m.HeapInuse + m.StackInuse
+	}
+	recordsBefore, _, before := settled()
+	stop := collect()
+	handlers, strange := storm(n)
+	stop()
+	records, held, after := settled()
+	if handlers != int64(n) {
+		t.Errorf("%d handlers ran, of %d", handlers, n)
+	}
+	if strange != 0 {
+		t.Errorf("%d times a goroutine found a value that was not its own", strange)
+	}
+	if records > recordsBefore {
+		t.Errorf("%d records are in use, %d were before", records, recordsBefore)
+	}
+	if !useMap && held > 2*len(shards) {
+		t.Errorf("%d chunks are held by %d shards", held, len(shards))
+	}
+	if after > before+8<<20 {
+		t.Errorf("%d KiB in use, before it were %d", after>>10, before>>10)
+	}
+}
+
+func TestManyGoroutinesAtOnceGiveTheirMemoryBack(t *testing.T) {
+	n := 100_000
+	if testing.Short() {
+		n = 20_000
+	}
+	local := NewLocal[int]()
+	var ran atomic.Int64
+	var ready, wg sync.WaitGroup
+	ready.Add(n)
+	wg.Add(n)
+	release := make(chan struct{})
+	for i := 0; i < n; i++ {
+		go func() {
+			local.Set(i)
+			AtExit(func() {
+				if local.Get() == i {
+					ran.Add(1)
+				}
+				wg.Done()
+			})
+			ready.Done()
+			<-release
+		}()
+	}
+	ready.Wait()
+	if records, held := inUse(); records < n || !useMap && held < n/chunkRecords {
+		t.Errorf("%d records in %d chunks for %d goroutines", records, held, n)
+	}
+	close(release)
+	wg.Wait()
+	if ran.Load() != int64(n) {
+		t.Errorf("%d handlers ran with their goroutine's value, of %d", ran.Load(), n)
+	}
+	for i := 0; i < 1000; i++ {
+		if records, held := inUse(); records < 10 && held <= 2*len(shards) {
+			return
+		}
+		runtime.Gosched()
+	}
+	records, held := inUse()
+	t.Errorf("%d records in %d chunks remain", records, held)
+}
+
+func TestValuesStayWhenTheStackGrowsAndShrinks(t *testing.T) {
+	local := NewLocal[int]()
+	ended(func() {
+		local.Set(42)
+		id := ID()
+		for i := 0; i < 20; i++ {
+			deep(1000, func() {
+				if local.Get() != 42 || ID() != id {
+					t.Error("lost when the stack grew")
+				}
+			})
+			runtime.GC() // shrinks it
+			if local.Get() != 42 || ID() != id {
+				t.Error("lost when the stack shrank")
+			}
+		}
+	})
+}
+
+func TestGoroutinesEndUnderProfilingAndTracing(t *testing.T) {
+	runtime.SetCPUProfileRate(1000)
+	if err := pprof.StartCPUProfile(io.Discard); err != nil { // complains about the rate that is set already, and keeps it
+		t.Fatal(err)
+	}
+	defer pprof.StopCPUProfile()
+	if err := trace.Start(io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	defer trace.Stop()
+	n := 100_000
+	if testing.Short() {
+		n = 10_000
+	}
+	if handlers, strange := storm(n); handlers != int64(n) || strange != 0 {
+		t.Errorf("%d handlers ran, of %d; %d strange values", handlers, n, strange)
+	}
+}
+
+func TestManyGoroutinesInstallAtOnce(t *testing.T) {
+	code, output := child(t, "install")
+	want(t, code, output, 0, "10000 handlers ran\nthe scenario returned\n")
+}
+
+func init() {
+	scenarios["install"] = func() {
+		// The calls are redirected while other goroutines make them.
+		var stopping atomic.Bool
+		for i := 0; i < 4; i++ {
+			go func() {
+				for i := 0; i < 1e8 && !stopping.Load(); i++ {
+					done := make(chan struct{})
+					go func() { defer close(done); runtime.Goexit() }()
+					<-done
+				}
+			}()
+		}
+		var ran atomic.Int64
+		var wg sync.WaitGroup
+		for i := 0; i < 10_000; i++ {
+			wg.Add(1)
+			go func() {
+				AtExit(func() { ran.Add(1); wg.Done() })
+				if i%2 == 0 {
+					runtime.Goexit()
+				}
+			}()
+		}
+		wg.Wait()
+		stopping.Store(true)
+		fmt.Println(ran.Load(), "handlers ran")
+	}
+}
