@@ -4,9 +4,10 @@
 //! a stack pointer was once proven, by unwinding, to belong to the record's stack: bit N of `proven` stands for block N.
 //!
 //! Invariant, kept here: a bit that a reader sees set after it has loaded `record` was set for that record, or for one
-//! that owned the entry later. Owners are changed by clearing the bits first, and readers load `record` first.
+//! that owned the entry later. Between two owners there is none, and then the bits are cleared; readers load `record`
+//! first. `tests/model.rs` checks it in all orders.
 
-use crate::sync::{AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, fence};
 
 /// An entry of the page map. All zeros is an empty one.
 #[repr(C)]
@@ -35,32 +36,43 @@ impl<R> Entry<R> {
     }
 
     /// Makes `record` the owner, unless another one is that `stale` does not give up. Returns whether it is.
+    ///
+    /// `stale` may be wrong about an owner that is just ending, or of which it has seen an earlier life. That owner loses
+    /// the entry, which costs it time only: see `prove`.
     pub(crate) fn claim(&self, record: *mut R, stale: impl Fn(*mut R) -> bool) -> bool {
+        let null = std::ptr::null_mut();
         let owner = self.record.load(Ordering::Acquire);
         if owner == record {
             return true;
         }
         if !owner.is_null() {
-            if !stale(owner) {
+            if !stale(owner) || self.record.compare_exchange(owner, null, Ordering::AcqRel, Ordering::Relaxed).is_err()
+            {
                 return false;
             }
-            self.proven.store(0, Ordering::Release);
+            // Pairs with the fence in `prove`.
+            fence(Ordering::SeqCst);
         }
-        self.record.compare_exchange(owner, record, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        // Nobody's now. What the last owner proved must be gone before there is a next one. (A swap, not a store: `loom`
+        // would let a store be overtaken by the other side's read-modify-writes, which no processor does.)
+        self.proven.swap(0, Ordering::AcqRel);
+        self.record.compare_exchange(null, record, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Adds a proven block; only for the owner, from its own stack.
-    pub(crate) fn prove(&self, bit: u64) {
-        if self.proven.load(Ordering::Relaxed) & bit == 0 {
-            self.proven.fetch_or(bit, Ordering::Release);
+    /// Adds a proven block for `record`, which has claimed this entry; only from its own stack.
+    ///
+    /// Somebody may have taken the entry away meanwhile. Either this sees it, and takes the block back before any code
+    /// of this stack can look there, or the fences put this before the other's clearing of the blocks.
+    pub(crate) fn prove(&self, record: *mut R, bit: u64) {
+        self.proven.fetch_or(bit, Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        if self.record.load(Ordering::Relaxed) != record {
+            self.proven.fetch_and(!bit, Ordering::AcqRel);
         }
     }
 
-    /// Empties the entry if `record` owns it.
+    /// Empties the entry if `record` owns it. Its blocks are cleared by whoever claims the entry next.
     pub(crate) fn clear(&self, record: *mut R) {
-        if self.record.load(Ordering::Acquire) == record {
-            self.proven.store(0, Ordering::Release);
-            let _ = self.record.compare_exchange(record, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
-        }
+        let _ = self.record.compare_exchange(record, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn prove(sp: usize, record: &'static Record) {
         return;
     }
     if entry.claim(pointer(record), is_stale) {
-        entry.prove(bit(sp));
+        entry.prove(pointer(record), bit(sp));
         record.note_page(sp >> PAGE);
     }
 }
