@@ -1,0 +1,266 @@
+//! The registry's lock-free parts under the model checker `loom`, which runs them in every order of their loads and
+//! stores that the memory model allows (up to a bound on involuntary switches).
+//!
+//! Without `--cfg loom` this file is empty. Run it so, the flag being an environment variable because it concerns every
+//! crate of the build:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test --release --test model
+//! ```
+//!
+//! The files under test are the library's own, compiled a second time with loom's atomics in the place of `std`'s.
+#![cfg(loom)]
+
+/// What `src/sync.rs` is in the library.
+mod sync {
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+}
+
+#[path = "../src/registry/entry.rs"]
+#[allow(dead_code, reason = "the model does not need all of it")]
+mod entry;
+#[path = "../src/registry/slab.rs"]
+#[allow(dead_code, reason = "the model does not need all of it")]
+mod slab;
+
+use entry::Entry;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, Ordering};
+use slab::{Links, Slab, Slot};
+
+/// Runs a model with as many involuntary switches as are affordable. Two find all of the bugs that were ever in these
+/// files; the bound is one more.
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+/// What the model stores in the slab: who uses it, as loom sees it. Two at once, and loom stops.
+struct Item {
+    links: Links,
+    used: loom::cell::UnsafeCell<u32>,
+}
+
+// SAFETY: the slab gives an item to one user at a time; that this holds is what loom checks.
+unsafe impl Sync for Item {}
+// SAFETY: as above.
+unsafe impl Send for Item {}
+
+impl Slot for Item {
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn vacant() -> Self {
+        Self { links: Links::new(), used: loom::cell::UnsafeCell::new(0) }
+    }
+}
+
+impl Item {
+    fn use_it(&self) {
+        // SAFETY: the slab gave it to this thread only.
+        self.used.with_mut(|used| unsafe { *used += 1 });
+    }
+}
+
+fn slab() -> Arc<Slab<Item>> {
+    use crate::sync::{AtomicPtr, AtomicU32, AtomicU64};
+    let chunks = std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut()));
+    Arc::new(Slab::from_parts(chunks, AtomicU32::new(0), AtomicU64::new(0)))
+}
+
+#[test]
+fn no_slot_is_handed_out_twice() {
+    check(|| {
+        let slab = slab();
+        let other = Arc::clone(&slab);
+        let thread = loom::thread::spawn(move || {
+            let first = other.take().unwrap();
+            first.use_it();
+            other.give(first);
+            other.take().unwrap().use_it();
+        });
+        let first = slab.take().unwrap();
+        first.use_it();
+        let second = slab.take().unwrap();
+        second.use_it();
+        assert!(!std::ptr::eq(first, second));
+        slab.give(first);
+        slab.give(second);
+        slab.take().unwrap().use_it();
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_free_list_that_changed_and_changed_back_meanwhile_is_noticed() {
+    check(|| {
+        let slab = slab();
+        // The free list is first, second.
+        let (second, first) = (slab.take().unwrap(), slab.take().unwrap());
+        slab.give(second);
+        slab.give(first);
+        let other = Arc::clone(&slab);
+        let thread = loom::thread::spawn(move || {
+            let first = other.take().unwrap();
+            let second = other.take().unwrap();
+            first.use_it();
+            second.use_it();
+            // The list begins with the first again, and what follows it is another one.
+            other.give(first);
+            second.use_it();
+        });
+        slab.take().unwrap().use_it();
+        slab.take().unwrap().use_it();
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn every_slot_that_was_handed_out_is_among_all_of_them() {
+    check(|| {
+        let slab = slab();
+        let other = Arc::clone(&slab);
+        let thread = loom::thread::spawn(move || {
+            let mine = other.take().unwrap();
+            assert!(other.all().any(|item| std::ptr::eq(item, mine)));
+        });
+        let mine = slab.take().unwrap();
+        assert!(slab.all().any(|item| std::ptr::eq(item, mine)));
+        thread.join().unwrap();
+        assert_eq!(slab.all().count(), 2);
+    });
+}
+
+/// A record as entries see it: whether it would be taken for that of an abandoned stack.
+#[derive(Default)]
+struct Record {
+    stale: AtomicBool,
+}
+
+impl Record {
+    fn new(stale: bool) -> Arc<Self> {
+        Arc::new(Self { stale: AtomicBool::new(stale) })
+    }
+}
+
+fn pointer(record: &Arc<Record>) -> *mut Record {
+    Arc::as_ptr(record).cast_mut()
+}
+
+fn is_stale(record: *mut Record) -> bool {
+    // SAFETY: every model keeps its records until all of its threads are joined.
+    unsafe { &*record }.stale.load(Ordering::Acquire)
+}
+
+/// One look-up's life on a stack: make the entry one's own if it can be had, and read.
+fn live(entry: &Entry<Record>, record: &Arc<Record>, bit: u64) {
+    if entry.claim(pointer(record), is_stale) {
+        entry.prove(pointer(record), bit);
+    }
+    let found = entry.find(bit);
+    assert!(found.is_null() || found == pointer(record), "another stack's record, by a bit that was not proven for it");
+}
+
+const LOW: u64 = 1;
+const HIGH: u64 = 1 << 63;
+
+#[test]
+fn two_stacks_on_one_page_never_find_each_other() {
+    check(|| {
+        let (one, two) = (Record::new(false), Record::new(false));
+        let entry = Arc::new(Entry::new());
+        let (theirs, entry_too) = (Arc::clone(&two), Arc::clone(&entry));
+        let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
+        live(&entry, &one, LOW);
+        thread.join().unwrap();
+        let owner = entry.owner();
+        assert!(owner == pointer(&one) || owner == pointer(&two), "one of them has it, and a live one loses nothing");
+    });
+}
+
+#[test]
+fn of_an_abandoned_stack_nothing_is_left_to_those_who_come_after_it() {
+    check(|| {
+        // It proved its block, and was abandoned. Its neighbour and a new stack in the same place meet there.
+        let (abandoned, neighbour, next) = (Record::new(true), Record::new(false), Record::new(false));
+        let entry = Arc::new(Entry::new());
+        assert!(entry.claim(pointer(&abandoned), is_stale));
+        entry.prove(pointer(&abandoned), LOW);
+        let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
+        let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
+        let found = entry.find(LOW);
+        assert!(found.is_null() || found == pointer(&abandoned), "its canary tells that it is stale");
+        // A new stack in its place takes it away first, as `Record::detach` does.
+        entry.clear(pointer(&abandoned));
+        live(&entry, &next, LOW);
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn who_is_taken_for_stale_by_mistake_loses_the_entry_and_nothing_else() {
+    check(|| {
+        // Between its return through the foot and the trampoline's first look, a stack cannot be told from an
+        // abandoned one. It goes on to prove the block that it drains in.
+        let (ending, neighbour) = (Record::new(false), Record::new(false));
+        let entry = Arc::new(Entry::new());
+        assert!(entry.claim(pointer(&ending), is_stale));
+        let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
+        let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
+        ending.stale.store(true, Ordering::Release);
+        ending.stale.store(false, Ordering::Release);
+        live(&entry, &ending, LOW);
+        thread.join().unwrap();
+        let found = entry.find(LOW);
+        assert!(found.is_null() || found == pointer(&ending));
+        let found = entry.find(HIGH);
+        assert!(found.is_null() || found == pointer(&neighbour));
+    });
+}
+
+#[test]
+fn a_record_that_is_used_again_meanwhile_is_not_mistaken_for_its_earlier_self() {
+    check(|| {
+        // The neighbour decides that the owner is stale, the owner is given back and serves another stack, and only
+        // then does the neighbour act on it.
+        let (again, neighbour) = (Record::new(true), Record::new(false));
+        let entry = Arc::new(Entry::new());
+        assert!(entry.claim(pointer(&again), is_stale));
+        entry.prove(pointer(&again), HIGH >> 1);
+        let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
+        let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
+        entry.clear(pointer(&again));
+        again.stale.store(false, Ordering::Release);
+        live(&entry, &again, LOW);
+        thread.join().unwrap();
+        let found = entry.find(LOW);
+        assert!(found.is_null() || found == pointer(&again));
+        // What the record's earlier life proved is gone.
+        assert!(entry.find(HIGH >> 1).is_null());
+    });
+}
+
+#[test]
+fn whoever_clears_an_entry_takes_nothing_from_its_next_owner() {
+    check(|| {
+        let (ended, next) = (Record::new(true), Record::new(false));
+        let entry = Arc::new(Entry::new());
+        assert!(entry.claim(pointer(&ended), is_stale));
+        entry.prove(pointer(&ended), LOW);
+        let (theirs, entry_too) = (Arc::clone(&ended), Arc::clone(&entry));
+        let thread = loom::thread::spawn(move || entry_too.clear(pointer(&theirs)));
+        let mine = entry.claim(pointer(&next), is_stale);
+        if mine {
+            entry.prove(pointer(&next), HIGH);
+        }
+        thread.join().unwrap();
+        if mine {
+            assert_eq!(entry.owner(), pointer(&next));
+        } else {
+            assert!(entry.owner().is_null());
+        }
+        assert!(entry.find(LOW).is_null());
+    });
+}
