@@ -56,12 +56,7 @@ func ID() int64 { return own().identity() }
 // [AtExit] stay, and so does the context of [With].
 func Reset() {
 	if r := lookup(); r != nil {
-		for round := 0; round < maxRounds; round++ {
-			r.closeValues()
-			if !r.closes {
-				return
-			}
-		}
+		r.reset()
 	}
 }
 

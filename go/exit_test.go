@@ -248,6 +248,27 @@ func TestUnloadMayBeCalledAnywhere(t *testing.T) {
 	}()
 	<-done
 	j.want(t, "unloads", "anew")
+
+	l := NewLocal[*resource]()
+	ended(func() {
+		finished := make(chan struct{})
+		go func() {
+			defer close(finished)
+			id := ID()
+			l.Set(&resource{name: "that unloads", j: &j, close: func() error {
+				Unload()
+				l.Set(&resource{name: "set meanwhile", j: &j})
+				Reset()
+				return nil
+			}})
+			Reset()
+			if ID() == id {
+				j.add("the same ID")
+			}
+		}()
+		<-finished
+	})
+	j.want(t, "unloads", "anew", "close that unloads", "close set meanwhile")
 }
 
 func TestAtExitWantsAFunction(t *testing.T) {

@@ -24,6 +24,7 @@ type record struct {
 	index    uint32         // in the table; 0 if the record is in the map instead
 	closes   bool           // some value set here may have to be closed
 	entered  bool           // context is set
+	busy     int16          // how many drains, resets and unloads are running: the record can't be given back meanwhile
 	slots    [inlineSlots]slot
 	more     []slot
 	handlers []func()
@@ -42,6 +43,7 @@ var (
 // end drains a goroutine that is about to end, and gives its record back.
 func (r *record) end(then func()) {
 	r.then = then
+	r.busy++
 	r.drain()
 	r.release()
 }
@@ -142,17 +144,27 @@ func (r *record) slotToSet(index int) *slot {
 	return r.slot(index)
 }
 
-// unload forgets everything without running the handlers.
-func (r *record) unload() {
-	clear(r.handlers)
-	r.handlers = r.handlers[:0]
+// reset closes and forgets the values.
+func (r *record) reset() {
+	r.busy++
+	defer func() { r.busy-- }() // also if a Close calls runtime.Goexit
 	for round := 0; round < maxRounds; round++ {
 		r.closeValues()
 		if !r.closes {
 			break
 		}
 	}
-	r.release()
+}
+
+// unload forgets everything without running the handlers. In a handler or a Close the record stays, as if it were a new one.
+func (r *record) unload() {
+	clear(r.handlers)
+	r.handlers = r.handlers[:0]
+	r.reset()
+	r.id, r.context, r.entered = 0, nil, false
+	if r.busy == 0 {
+		r.release()
+	}
 }
 
 // Handlers kept room for in a free record.
@@ -170,7 +182,7 @@ func (r *record) release() {
 	r.handlers = r.handlers[:0]
 	r.slots = [inlineSlots]slot{}
 	r.more = nil
-	r.id, r.closes, r.entered = 0, false, false
+	r.id, r.closes, r.entered, r.busy = 0, false, false, 0
 	r.context, r.then = nil, nil
 	freeRecord(r)
 }
