@@ -97,7 +97,7 @@ template <class F> void at_exit(F &&handler) {
         std::unique_ptr<handler_type> owned(static_cast<handler_type *>(arg));
         std::invoke(std::move(*owned));
     };
-    detail::check(exeunt_at_exit(call, owned.get()));
+    detail::check(exeunt_at_exit_owned(call, detail::destroy<handler_type>, owned.get()));
     owned.release(); // the stack owns it now
 }
 

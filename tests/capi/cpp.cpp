@@ -1,0 +1,189 @@
+// exeunt.hpp on threads that nobody prepared.
+#include "check.h"
+
+#include <exeunt.hpp>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+std::atomic<int> alive{0};
+
+struct counted {
+    int number = 7;
+    explicit counted(int number) : number(number) { ++alive; }
+    counted() { ++alive; }
+    counted(const counted &) = delete;
+    ~counted() { --alive; }
+};
+
+template <class F> void on_a_thread(F f) { std::thread(f).join(); }
+
+exeunt::stack_local<counted> by_default;
+exeunt::stack_local<counted> by_function{[] { return counted(9); }};
+static_assert(std::is_trivially_destructible_v<exeunt::stack_local<counted>>, "good to the very end of the program");
+
+void each_stack_has_its_own_value_and_destroys_it() {
+    on_a_thread([] {
+        CHECK(by_default.try_get() == nullptr && alive == 0);
+        CHECK(by_default->number == 7 && by_function->number == 9 && alive == 2);
+        by_default->number = 1;
+        on_a_thread([] { CHECK(by_default->number == 7 && alive == 3); });
+        CHECK(by_default->number == 1 && alive == 2);
+        by_default.clear();
+        CHECK(by_default.try_get() == nullptr && alive == 1);
+    });
+    CHECK(alive == 0);
+}
+
+void handlers_own_what_they_capture() {
+    std::vector<int> log;
+    on_a_thread([&log] {
+        auto first = std::make_unique<counted>(1);
+        exeunt::at_exit([&log, first = std::move(first)] { log.push_back(first->number); });
+        exeunt::at_exit([&log] { log.push_back(by_default->number); });
+    });
+    CHECK((log == std::vector<int>{7, 1}) && alive == 0);
+    on_a_thread([&log] {
+        exeunt::at_exit([&log, lost = std::make_unique<counted>(1)] { log.push_back(lost->number); });
+        exeunt::unload();
+        CHECK(exeunt::id() != 0);
+    });
+    CHECK(log.size() == 2 && alive == 0); // forgotten, and what it captured is freed
+}
+
+void slots_come_and_go() {
+    on_a_thread([] {
+        {
+            exeunt::slot<counted> slot;
+            CHECK(!slot && slot.get() == nullptr);
+            CHECK(slot.emplace(3).number == 3 && alive == 1);
+            CHECK(slot.emplace(4).number == 4 && alive == 1);
+            on_a_thread([&slot] {
+                CHECK(!slot);
+                slot.emplace(5);
+                CHECK(alive == 2);
+            });
+            CHECK(alive == 1 && slot.get()->number == 4);
+            exeunt::slot<counted> moved = std::move(slot);
+            CHECK(moved.get()->number == 4);
+            moved.clear();
+            CHECK(!moved && alive == 0);
+            moved.emplace(6);
+        }
+        CHECK(alive == 0);
+    });
+}
+
+void enter_passes_results_of_all_kinds() {
+    on_a_thread([] {
+        int target = 1;
+        CHECK(exeunt::enter([] { return 5; }) == 5);
+        exeunt::enter([&] { target = 2; });
+        CHECK(&exeunt::enter([&]() -> int & { return target; }) == &target && target == 2);
+        CHECK(*exeunt::enter([] { return std::make_unique<int>(3); }) == 3);
+        CHECK(exeunt::entered([](int a, int b) { return a - b; })(9, 4) == 5);
+        CHECK(exeunt::enter([] { return by_default->number; }) == 7 && alive == 0);
+    });
+}
+
+void exceptions_pass_through_enter_and_drain_it() {
+    on_a_thread([] {
+        bool handled = false;
+        std::string caught;
+        try {
+            exeunt::enter([&] {
+                exeunt::at_exit([&] { handled = true; });
+                by_default->number = 2;
+                throw std::string("thrown");
+            });
+        } catch (const std::string &text) {
+            caught = text;
+        }
+        CHECK(caught == "thrown" && handled && alive == 0);
+        CHECK(by_default.try_get() == nullptr);
+    });
+}
+
+void an_error_says_why() {
+    on_a_thread([] {
+        exeunt::id();
+        try {
+            exeunt::enter([] { CHECK(false); });
+            CHECK(false);
+        } catch (const exeunt::error &error) {
+            CHECK(error.code() == EXEUNT_EALREADY_ARMED);
+            CHECK(std::string(error.what()).find("armed already") != std::string::npos);
+        }
+    });
+}
+
+void a_scope_drains_on_return_and_on_unwinding() {
+    on_a_thread([] {
+        {
+            exeunt::scope scope;
+            CHECK(by_default->number == 7 && alive == 1);
+            CHECK(exeunt::id() == exeunt::id());
+        }
+        CHECK(alive == 0);
+        try {
+            exeunt::scope scope;
+            by_default->number = 3;
+            throw 1;
+        } catch (int) {
+        }
+        CHECK(alive == 0 && by_default.try_get() == nullptr);
+    });
+}
+
+// Frames of all sizes between the scope and the use of storage, and deep ones that come back to it.
+__attribute__((noinline)) int deep(int depth) {
+    volatile char frame[3000];
+    frame[0] = static_cast<char>(depth);
+    CHECK(by_default->number == 40);
+    return depth == 0 ? frame[0] : deep(depth - 1) + frame[0] * 0;
+}
+
+void a_scope_is_found_from_any_depth() {
+    on_a_thread([] {
+        exeunt::scope scope;
+        by_default->number = 40;
+        CHECK(deep(0) == 0);
+        CHECK(deep(200) == 0);
+        CHECK(by_default->number == 40 && alive == 1);
+    });
+    CHECK(alive == 0);
+}
+
+void a_scope_that_is_no_automatic_variable_is_refused() {
+    on_a_thread([] {
+        struct holder {
+            exeunt::scope scope;
+        };
+        try {
+            auto held = std::make_unique<holder>();
+            CHECK(false);
+        } catch (const exeunt::error &error) {
+            CHECK(error.code() == EXEUNT_EINVALID);
+        }
+    });
+}
+
+} // namespace
+
+int main() {
+    RUN(each_stack_has_its_own_value_and_destroys_it);
+    RUN(handlers_own_what_they_capture);
+    RUN(slots_come_and_go);
+    RUN(enter_passes_results_of_all_kinds);
+    RUN(exceptions_pass_through_enter_and_drain_it);
+    RUN(an_error_says_why);
+    RUN(a_scope_drains_on_return_and_on_unwinding);
+    RUN(a_scope_is_found_from_any_depth);
+    RUN(a_scope_that_is_no_automatic_variable_is_refused);
+}
