@@ -1,6 +1,6 @@
 //! Threads run a site while it is patched and taken back, again and again.
 //!
-//! Rounds: 100,000 of the heart and a fifth of that for each test of the engine, whose every step reads the list of mappings. On aarch64
+//! Rounds: 100,000 of the heart and a tenth of that for each test of the engine, whose every step reads the list of mappings. On aarch64
 //! a hundredth, because there these tests run under QEMU, which translates the page anew after every store; `EXEUNT_HAMMER=100000` on a
 //! real one.
 
@@ -87,7 +87,7 @@ fn the_engine_retargets_a_call_that_two_threads_run() {
     let site = unsafe { Site::new(exeunt_site_call as *const u8) };
     let mut patch = site.retarget(exeunt_one as *const u8, exeunt_far_two as *const u8).unwrap();
     let before = bytes(at(exeunt_site_call));
-    hammer("engine, call", exeunt_fn_call, [1, 2], rounds() / 5, || exchange(&mut patch));
+    hammer("engine, call", exeunt_fn_call, [1, 2], rounds() / 10, || exchange(&mut patch));
     assert_eq!(bytes(at(exeunt_site_call)), before);
 }
 
@@ -101,7 +101,7 @@ fn a_branch_across_a_quadword_is_retargeted_through_a_relay_while_two_threads_ru
     let site = unsafe { Site::new(label as *const u8) };
     let mut patch = site.retarget(exeunt_one as *const u8, exeunt_far_two as *const u8).unwrap();
     assert!(patch.stub().is_some());
-    hammer("engine, relay", function, [1, 2], rounds() / 5, || exchange(&mut patch));
+    hammer("engine, relay", function, [1, 2], rounds() / 10, || exchange(&mut patch));
 }
 
 #[test]
@@ -115,6 +115,6 @@ fn an_instruction_is_displaced_while_two_threads_run_it() {
     // SAFETY: the fixture's label.
     let mut patch = unsafe { Site::new(label as *const u8) }.displace().unwrap();
     let before = bytes(at(label));
-    hammer("engine, displaced", function, [value; 2], rounds() / 5, || exchange(&mut patch));
+    hammer("engine, displaced", function, [value; 2], rounds() / 10, || exchange(&mut patch));
     assert_eq!(bytes(at(label)), before);
 }

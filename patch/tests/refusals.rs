@@ -18,7 +18,9 @@ fn in_child(name: &str, body: impl FnOnce()) {
         body();
         return;
     }
-    let mut command = match std::env::var("EXEUNT_RUNNER") {
+    // Cargo's own way to say that these programs need an emulator; it is inherited from whoever called cargo.
+    let runner = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase());
+    let mut command = match std::env::var(runner) {
         Ok(runner) => {
             let mut words = runner.split(' ');
             let mut command = Command::new(words.next().unwrap());

@@ -16,7 +16,7 @@ pub use text::disassemble;
 /// Length of the branch that is put at a site.
 pub const BRANCH_LEN: usize = 4;
 
-/// An upper bound of what [`relay`] and [`displace`] emit together.
+/// An upper bound of what [`relay`] and [`displace()`] emit together.
 pub const STUB_LEN: usize = 64;
 
 const B: u32 = 0x1400_0000;

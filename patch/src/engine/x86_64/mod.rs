@@ -16,7 +16,7 @@ pub use text::disassemble;
 /// Length of the branch that is put at a site.
 pub const BRANCH_LEN: usize = 5;
 
-/// An upper bound of what [`relay`] and [`displace`] emit together.
+/// An upper bound of what [`relay`] and [`displace()`] emit together.
 pub const STUB_LEN: usize = 64;
 
 /// Whether bytes that begin this instruction may become a branch while other threads execute them: here any, if one aligned
