@@ -26,16 +26,16 @@
 #  define FUNCTION(name)
 #  define SIZE(name)
 #  define CELLS_SECTION .section __DATA,__data
-#  define PAGE(name) name@PAGE
-#  define PAGEOFF(name) name@PAGEOFF
+#  define PAGE(name, offset) name@PAGE + (offset)
+#  define PAGEOFF(name, offset) name@PAGEOFF + (offset)
 #else
 #  define SYMBOL(name) name
 #  define HIDDEN(name) .hidden name
 #  define FUNCTION(name) .type name, %function
 #  define SIZE(name) .size name, . - name
 #  define CELLS_SECTION .section .data.exeunt_cells, "aw", %progbits
-#  define PAGE(name) name
-#  define PAGEOFF(name) :lo12:name
+#  define PAGE(name, offset) name + (offset)
+#  define PAGEOFF(name, offset) :lo12:name + (offset)
 #endif
 
 // The cells: cell N holds the original return address that trampoline N stands for. They have pages of their own, so
@@ -85,8 +85,8 @@ SYMBOL(exeunt_exit_trampoline):
         .long   SYMBOL(exeunt_cells) + 8 * n - .
         nop                             // never run, it stands for `label - 1`
         // label N: an entry function returned to here; x30 is this label.
-        adrp    x16, PAGE(SYMBOL(exeunt_cells) + 8 * n)         // x16 is free at a return (IP0)
-        ldr     x16, [x16, PAGEOFF(SYMBOL(exeunt_cells) + 8 * n)]
+        adrp    x16, PAGE(SYMBOL(exeunt_cells), 8 * n)         // x16 is free at a return (IP0)
+        ldr     x16, [x16, PAGEOFF(SYMBOL(exeunt_cells), 8 * n)]
         mov     x30, x16                // as the exit trampoline's bl would have left it
         .cfi_same_value x30             // from here the return address is in x30, as at any function's entry
         b       exeunt_trampoline_body

@@ -100,6 +100,7 @@ mod foot;
 mod inherit;
 mod keyed;
 mod local;
+mod nearby;
 mod net;
 mod os;
 mod record;

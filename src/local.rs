@@ -2,7 +2,8 @@
 
 use crate::arch::stack_pointer;
 use crate::error::Error;
-use crate::record::NEAR;
+use crate::nearby::Nearby;
+use crate::record::Record;
 use crate::values::{LocalValue, Making};
 use crate::{arm, registry};
 use std::cell::{Cell, RefCell};
@@ -58,9 +59,7 @@ macro_rules! stack_local {
 
 /// A static with one value for each stack, made by [`stack_local!`](crate::stack_local).
 pub struct LocalKey<T: 'static> {
-    /// Its number, if that is less than [`NEAR`], else zero, where no record has a value: the quick path takes that for
-    /// a value that is not there yet.
-    near: AtomicUsize,
+    nearby: Nearby,
     /// Its number; zero before its first use.
     number: AtomicUsize,
     init: fn() -> T,
@@ -69,32 +68,55 @@ pub struct LocalKey<T: 'static> {
 impl<T: 'static> LocalKey<T> {
     #[doc(hidden)]
     pub const fn new(init: fn() -> T) -> Self {
-        Self { near: AtomicUsize::new(0), number: AtomicUsize::new(0), init }
+        Self { nearby: Nearby::new(), number: AtomicUsize::new(0), init }
     }
 
-    /// The value of the running stack, if it is there and can be found quickly. `sp` is the stack pointer of the function
-    /// that this is used in: the quick path and the slow one have to look for the same.
+    /// The value of the running stack, if it can be found quickly. `sp` is the stack pointer of the function that this is
+    /// used in: the quick path and the slow one have to look for the same.
     #[inline(always)]
     fn quick(&'static self, sp: usize) -> Option<*mut T> {
-        let record = registry::find(sp)?;
-        // SAFETY: `near` is never anything else than a number less than NEAR.
-        let value = unsafe { record.near(self.near.load(Ordering::Relaxed)) };
+        let value = self.nearby.find(sp);
         (!value.is_null()).then_some(value.cast())
     }
 
-    /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
+    /// The value of the running stack, made if need be.
     #[cold]
     #[inline(never)]
-    fn slow(&'static self, sp: usize, given: &mut Option<T>) -> Result<*mut T, Error> {
-        let record = arm::record_from(sp)?;
-        let number = self.number();
-        let (value, in_making) =
-            record.look(|values| (values.local(record, number), values.is_in_making(number))).ok_or(Error::Busy)?;
-        if !value.is_null() {
-            return Ok(value.cast());
+    fn slow(&'static self, sp: usize) -> Result<*mut T, Error> {
+        self.slow_or_given(sp, &mut None)
+    }
+
+    /// The same for callers that cannot hand an error on.
+    #[cold]
+    #[inline(never)]
+    fn slow_or_panic(&'static self, sp: usize) -> *mut T {
+        self.slow(sp).unwrap_or_else(|error| refuse(&error))
+    }
+
+    /// The value of the running stack, if it has one; found by the page map and the record, and remembered for next time.
+    fn in_record(&'static self, sp: usize, record: &'static Record) -> Option<*mut T> {
+        let value = record.look(|values| values.local(self.number()))?;
+        if value.is_null() {
+            return None;
         }
-        if in_making {
-            return Err(Error::InItsOwnMaking);
+        // Only a place that the page map vouches for: others may serve another stack next.
+        if registry::find(sp).is_some_and(|found| std::ptr::eq(found, record)) {
+            self.nearby.remember(sp, record, value);
+        }
+        Some(value.cast())
+    }
+
+    /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
+    fn slow_or_given(&'static self, sp: usize, given: &mut Option<T>) -> Result<*mut T, Error> {
+        let record = arm::record_from(sp)?;
+        if let Some(value) = self.in_record(sp, record) {
+            return Ok(value);
+        }
+        let number = self.number();
+        match record.look(|values| values.is_in_making(number)) {
+            None => return Err(Error::Busy),
+            Some(true) => return Err(Error::InItsOwnMaking),
+            Some(false) => {}
         }
         let made = match given.take() {
             Some(given) => given,
@@ -106,8 +128,8 @@ impl<T: 'static> LocalKey<T> {
         // `init` may have done anything, even unloaded this stack.
         let record = arm::record_from(sp)?;
         let value = Box::into_raw(Box::new(made));
-        let local = LocalValue { number, value: value.cast(), destroy: destroy::<T> };
-        let added = record.change_values(|values| values.add_local(record, local));
+        let local = LocalValue { number, value: value.cast(), destroy: destroy::<T>, nearby: &self.nearby };
+        let added = record.change_values(|values| values.add_local(local));
         if let Err(error) = added {
             // SAFETY: nobody else has seen this box.
             drop(unsafe { Box::from_raw(value) });
@@ -123,14 +145,10 @@ impl<T: 'static> LocalKey<T> {
             return number;
         }
         let fresh = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-        let number = match self.number.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
+        match self.number.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => fresh,
             Err(first) => first,
-        };
-        if number < NEAR {
-            self.near.store(number, Ordering::Relaxed);
         }
-        number
     }
 
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
@@ -139,16 +157,8 @@ impl<T: 'static> LocalKey<T> {
     /// Where the stack cannot be armed, and in the value's own initialiser or destructor.
     #[inline]
     pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
-        let sp = stack_pointer();
-        match self.quick(sp) {
-            // SAFETY: the value lives until the stack ends; `lend` keeps it from being dropped earlier.
-            Some(value) => unsafe { lend(value, use_it) },
-            None => match self.slow(sp, &mut None) {
-                // SAFETY: as above.
-                Ok(value) => unsafe { lend(value, use_it) },
-                Err(error) => refuse(&error),
-            },
-        }
+        // SAFETY: the value lives until the stack ends; `lend` keeps it from being dropped earlier.
+        unsafe { lend(self.value(), use_it) }
     }
 
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
@@ -160,7 +170,7 @@ impl<T: 'static> LocalKey<T> {
         let sp = stack_pointer();
         let value = match self.quick(sp) {
             Some(value) => value,
-            None => self.slow(sp, &mut None)?,
+            None => self.slow(sp)?,
         };
         // SAFETY: as in `with`.
         Ok(unsafe { lend(value, use_it) })
@@ -168,12 +178,8 @@ impl<T: 'static> LocalKey<T> {
 
     /// Calls `look` with the running stack's value if there is one. Never arms the stack, and makes no value.
     pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
-        let number = self.number.load(Ordering::Acquire);
-        let value = self.quick(stack_pointer()).or_else(|| {
-            let record = arm::lookup()?;
-            let value: *mut T = record.look(|values| values.local(record, number))?.cast();
-            (!value.is_null()).then_some(value)
-        });
+        let sp = stack_pointer();
+        let value = self.quick(sp).or_else(|| self.in_record(sp, arm::lookup()?));
         match value {
             // SAFETY: as in `with`.
             Some(value) => unsafe { lend(value, |value| look(Some(value))) },
@@ -187,7 +193,7 @@ impl<T: 'static> LocalKey<T> {
         let sp = stack_pointer();
         match self.quick(sp) {
             Some(value) => value,
-            None => self.slow(sp, &mut None).unwrap_or_else(|error| refuse(&error)),
+            None => self.slow_or_panic(sp),
         }
     }
 
@@ -198,7 +204,7 @@ impl<T: 'static> LocalKey<T> {
             return Some(value);
         }
         let mut given = Some(value);
-        if let Err(error) = self.slow(sp, &mut given) {
+        if let Err(error) = self.slow_or_given(sp, &mut given) {
             refuse(&error);
         }
         given
@@ -321,9 +327,11 @@ unsafe fn destroy<T>(value: *mut u8) {
     drop(unsafe { Box::from_raw(value.cast::<T>()) });
 }
 
-/// What a borrower writes on the stack: the value's address, changed so that no ordinary copy of it looks like this.
-fn mark(value: *mut u8) -> usize {
-    value as usize ^ 0x5a5a_0ff5_c3c3_a55a
+/// What a borrower writes on the stack, at `place`: the value's address, changed so that no copy of it, and no copy of the
+/// mark either, looks like a mark.
+#[inline(always)]
+fn mark(value: *mut u8, place: usize) -> usize {
+    !(value as usize ^ place)
 }
 
 /// Lends a value to `use_it`, and marks the stack meanwhile. `reset` and `unload`, which would drop the value, search
@@ -336,7 +344,7 @@ unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
     let mut marked = 0_usize;
     // SAFETY: a local variable, written so that the compiler cannot leave it out. Where `use_it` unwinds the mark stays
     // behind, below the stack pointer or overwritten soon; were it found, the value would only be dropped later.
-    unsafe { (&raw mut marked).write_volatile(mark(value.cast())) };
+    unsafe { (&raw mut marked).write_volatile(mark(value.cast(), &raw const marked as usize)) };
     // SAFETY: the caller's promise, and the mark.
     let result = use_it(unsafe { &*value });
     // SAFETY: as above.
@@ -346,8 +354,9 @@ unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
 
 /// Whether somebody on the given part of the running stack borrows `value`.
 pub(crate) fn is_borrowed(value: *mut u8, stack: Range<usize>) -> bool {
-    let mark = mark(value);
     let start = stack.start.next_multiple_of(size_of::<usize>());
     // SAFETY: the caller names a part of the running stack that is known to be in one piece.
-    (start..stack.end & !7).step_by(8).any(|word| unsafe { (word as *const usize).read_volatile() } == mark)
+    (start..stack.end & !7)
+        .step_by(8)
+        .any(|place| unsafe { (place as *const usize).read_volatile() } == mark(value, place))
 }

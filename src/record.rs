@@ -15,9 +15,6 @@ use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// Stack locals whose value is found without looking at how many there are: the first ones of the process.
-pub(crate) const NEAR: usize = 32;
-
 /// A handler, as it was registered.
 pub(crate) type Handler = Box<dyn FnOnce()>;
 
@@ -27,8 +24,8 @@ pub(crate) struct Record {
     /// Where the stack's foot is, and the word that is there while the stack is armed: the canary.
     foot: AtomicUsize,
     word: AtomicUsize,
-    /// Values of stack locals by their number; number 0 belongs to none, and stays null.
-    near: [AtomicPtr<u8>; NEAR],
+    /// Its dynamic slots, once it has used some; never given back.
+    slots: AtomicPtr<Table>,
     /// The stack pointer at which the entry function returns: the end of the stack's memory, as far as it is known.
     top: AtomicUsize,
     id: AtomicU64,
@@ -40,8 +37,6 @@ pub(crate) struct Record {
     /// The number of the trampoline that the foot holds.
     trampoline: AtomicU32,
     links: Links,
-    /// Its dynamic slots, once it has used some; never given back.
-    slots: AtomicPtr<Table>,
     own: UnsafeCell<Own>,
 }
 
@@ -82,7 +77,6 @@ impl Slot for Record {
         Self {
             foot: AtomicUsize::new(&raw const DEAD as usize),
             word: AtomicUsize::new(1),
-            near: [const { AtomicPtr::new(std::ptr::null_mut()) }; NEAR],
             top: AtomicUsize::new(0),
             id: AtomicU64::new(0),
             lowest: AtomicUsize::new(usize::MAX),
@@ -97,8 +91,8 @@ impl Slot for Record {
     }
 }
 
-// The read path touches the first cache lines only, and a record is small.
-const _: () = assert!(memoffset::offset_of!(Record, near) == 16 && size_of::<Record>() <= 512);
+// What other stacks' code may look at, and the read path, is in the first cache line; and a record is small.
+const _: () = assert!(memoffset::offset_of!(Record, slots) < 64 && size_of::<Record>() <= 512);
 
 impl Record {
     /// Whether the foot still holds what was put there: if not, the stack has ended or was abandoned.
@@ -117,6 +111,11 @@ impl Record {
 
     pub(crate) fn top(&self) -> usize {
         self.top.load(Ordering::Relaxed)
+    }
+
+    /// The foot and the word that is there while the stack is armed.
+    pub(crate) fn canary(&self) -> (usize, usize) {
+        (self.foot.load(Ordering::Relaxed), self.word.load(Ordering::Relaxed))
     }
 
     pub(crate) fn foot(&self) -> usize {
@@ -223,20 +222,6 @@ impl Record {
         registry::give(self);
     }
 
-    /// The value of the stack local with this number, if it is near.
-    ///
-    /// # Safety
-    /// `number` must be less than [`NEAR`].
-    #[inline(always)]
-    pub(crate) unsafe fn near(&self, number: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        unsafe { self.near.get_unchecked(number) }.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_near(&self, number: usize, value: *mut u8) {
-        self.near[number].store(value, Ordering::Relaxed);
-    }
-
     /// Its dynamic slots, if it has used some.
     #[inline(always)]
     pub(crate) fn slots(&self) -> Option<&Table> {
@@ -320,7 +305,7 @@ impl Record {
                 guarded(handler);
                 continue;
             }
-            match self.change_values(|values| values.pop(self)) {
+            match self.change_values(|values| values.pop()) {
                 Ok(Some(value)) => guarded(|| value.drop_now(self)),
                 _ if self.slots().is_some_and(slots::clear) => {}
                 _ => return,

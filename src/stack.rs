@@ -327,7 +327,7 @@ fn clear(record: &'static Record) {
     // A destructor may unload as well. It must leave the record, which is in use here, to its stack.
     let _in_use = Making::new(record, 0);
     let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
-    let taken = record.change_values(|values| values.take_all(record, keep));
+    let taken = record.change_values(|values| values.take_all(keep));
     for value in taken.unwrap_or_default() {
         guarded(|| value.drop_now(record));
     }

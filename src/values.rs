@@ -1,7 +1,8 @@
 //! The values of one stack, keyed ones and stack locals alike, in the order in which they were set.
 
 use crate::inherit::Heir;
-use crate::record::{NEAR, Record};
+use crate::nearby::Nearby;
+use crate::record::Record;
 use hashbrown::HashTable;
 use std::any::{Any, TypeId};
 use std::hash::{BuildHasher, Hash};
@@ -42,6 +43,8 @@ pub(crate) struct LocalValue {
     pub value: *mut u8,
     /// Drops and frees the value.
     pub destroy: unsafe fn(*mut u8),
+    /// Where the stack local remembers it.
+    pub nearby: &'static Nearby,
 }
 
 enum Value {
@@ -55,8 +58,8 @@ pub(crate) struct Values {
     in_order: Vec<Option<Value>>,
     /// Hash of a key → index in `in_order`.
     by_key: HashTable<usize>,
-    /// The stack locals that are not near, by their number less [`NEAR`].
-    far: Vec<*mut u8>,
+    /// The values of stack locals by their number, null where there is none. Number 0 belongs to none.
+    locals: Vec<*mut u8>,
     gaps: usize,
     /// The stack locals whose values are being made or dropped, further up on this stack.
     in_making: Vec<usize>,
@@ -93,7 +96,7 @@ impl Values {
     }
 
     pub(crate) const fn new() -> Self {
-        Self { in_order: Vec::new(), by_key: HashTable::new(), far: Vec::new(), gaps: 0, in_making: Vec::new() }
+        Self { in_order: Vec::new(), by_key: HashTable::new(), locals: Vec::new(), gaps: 0, in_making: Vec::new() }
     }
 
     /// Whether there is nothing here, and nobody further up on the stack comes back to change that.
@@ -149,7 +152,7 @@ impl Values {
     }
 
     /// Takes out the value that was set last. The caller drops it when the values are no longer borrowed.
-    pub(crate) fn pop(&mut self, record: &Record) -> Option<Taken> {
+    pub(crate) fn pop(&mut self) -> Option<Taken> {
         loop {
             let index = self.in_order.len().checked_sub(1)?;
             match self.in_order.pop()? {
@@ -161,7 +164,8 @@ impl Values {
                     return Some(Taken::Keyed(value, key));
                 }
                 Some(Value::Local(local)) => {
-                    self.store_local(record, local.number, std::ptr::null_mut());
+                    local.nearby.forget(local.value);
+                    self.store_local(local.number, std::ptr::null_mut());
                     return Some(Taken::Local(local));
                 }
             }
@@ -169,10 +173,10 @@ impl Values {
     }
 
     /// Takes out every value that `keep` does not want, last set first.
-    pub(crate) fn take_all(&mut self, record: &Record, keep: impl Fn(&LocalValue) -> bool) -> Vec<Taken> {
+    pub(crate) fn take_all(&mut self, keep: impl Fn(&LocalValue) -> bool) -> Vec<Taken> {
         let mut taken = Vec::new();
         let mut kept = Vec::new();
-        while let Some(value) = self.pop(record) {
+        while let Some(value) = self.pop() {
             match value {
                 Taken::Local(local) if keep(&local) => kept.push(local),
                 other => taken.push(other),
@@ -186,33 +190,24 @@ impl Values {
     }
 
     /// The value of the stack local with this number, or null.
-    pub(crate) fn local(&self, record: &Record, number: usize) -> *mut u8 {
-        if number < NEAR {
-            // SAFETY: just compared.
-            unsafe { record.near(number) }
-        } else {
-            self.far.get(number - NEAR).copied().unwrap_or(std::ptr::null_mut())
-        }
+    pub(crate) fn local(&self, number: usize) -> *mut u8 {
+        self.locals.get(number).copied().unwrap_or(std::ptr::null_mut())
     }
 
     /// Adds the value of a stack local that has none.
-    pub(crate) fn add_local(&mut self, record: &Record, local: LocalValue) {
+    pub(crate) fn add_local(&mut self, local: LocalValue) {
         self.compact();
         self.in_order.push(Some(Value::Local(local)));
-        self.store_local(record, local.number, local.value);
+        self.store_local(local.number, local.value);
     }
 
-    fn store_local(&mut self, record: &Record, number: usize, value: *mut u8) {
-        if number == 0 {
-            // A value that was put out of reach by `take_all`.
-        } else if number < NEAR {
-            record.set_near(number, value);
-        } else {
-            let index = number - NEAR;
-            if self.far.len() <= index {
-                self.far.resize(index + 1, std::ptr::null_mut());
+    fn store_local(&mut self, number: usize, value: *mut u8) {
+        // Number 0 is of a value that `take_all` put out of reach.
+        if number != 0 {
+            if self.locals.len() <= number {
+                self.locals.resize(number + 1, std::ptr::null_mut());
             }
-            self.far[index] = value;
+            self.locals[number] = value;
         }
     }
 

@@ -87,7 +87,7 @@ pub(crate) fn prove(sp: usize, record: &'static Record) {
     if sp >> 6 == record.top() >> 6 {
         return;
     }
-    if entry.claim(pointer(record), is_stale) {
+    if entry.claim(pointer(record), |owner| is_stale(owner, sp >> PAGE)) {
         entry.prove(pointer(record), bit(sp));
         record.note_page(sp >> PAGE);
     }
@@ -98,7 +98,7 @@ pub(crate) fn insert(record: &'static Record) -> bool {
     let sp = record.top() - 1;
     let Some(entry) = ensure_entry(sp) else { return false };
     record.note_page(sp >> PAGE);
-    if !entry.claim(pointer(record), is_stale) {
+    if !entry.claim(pointer(record), |owner| is_stale(owner, sp >> PAGE)) {
         extras::insert(record);
     }
     true
@@ -182,9 +182,12 @@ fn pointer(record: &'static Record) -> *mut Record {
     std::ptr::from_ref(record).cast_mut()
 }
 
-fn is_stale(record: *mut Record) -> bool {
+/// Whether an entry for `page` may be taken from the stack that owns it. The one of its top never: that leads a new stack
+/// on the same memory to the abandoned record, before it would be mistaken for the new one's.
+fn is_stale(record: *mut Record, page: usize) -> bool {
     // SAFETY: as in `find`.
-    unsafe { &*record }.is_stale()
+    let record = unsafe { &*record };
+    (record.top().wrapping_sub(1)) >> PAGE != page && record.is_stale()
 }
 
 /// Records whose top shares its page with the top of another armed stack: a list that only grows, of places that are
