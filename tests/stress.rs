@@ -1,0 +1,243 @@
+//! Very many lives at once: each stack is drained exactly once, and none ever sees what another one stored.
+//!
+//! A plain `cargo test` runs a tenth of them. All 200,000 threads and 1,000,000 fibers are run with `EXEUNT_STRESS=full`,
+//! which CI sets, and for which the release profile is the better one:
+//!
+//! ```text
+//! EXEUNT_STRESS=full cargo test --release --test stress -- --nocapture
+//! ```
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::fiber::{Fiber, Inside, Pages};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// How many lives of a full count are lived here. Where every instruction is emulated (aarch64, under QEMU) a hundredth
+/// takes as long as all of them do elsewhere.
+fn lives(full: usize) -> usize {
+    let lives = match std::env::var("EXEUNT_STRESS") {
+        Ok(word) if word == "full" => full,
+        Ok(word) => panic!("EXEUNT_STRESS is {word:?}, and knows the word full only"),
+        Err(_) => full / 10,
+    };
+    common::scaled(lives, lives / 100)
+}
+
+/// Threads or workers at a time.
+const AT_ONCE: usize = 8;
+
+/// What became of each life, by its number.
+struct Lives {
+    drained: Vec<AtomicU8>,
+    dropped: Vec<AtomicU8>,
+    armed: Vec<AtomicU8>,
+    abandoned: Vec<AtomicU8>,
+    started: AtomicUsize,
+}
+
+impl Lives {
+    fn new(count: usize) -> Arc<Self> {
+        let none = || (0..count).map(|_| AtomicU8::new(0)).collect();
+        Arc::new(Self {
+            drained: none(),
+            dropped: none(),
+            armed: none(),
+            abandoned: none(),
+            started: AtomicUsize::new(0),
+        })
+    }
+
+    /// The number of the next life, if there is one left.
+    fn next(&self) -> Option<usize> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        (number < self.armed.len()).then_some(number)
+    }
+
+    fn assert_each_ended_once(&self, whose: &str) {
+        for (number, armed) in self.armed.iter().enumerate() {
+            let armed = armed.load(Ordering::Relaxed);
+            let ends = [&self.drained, &self.dropped].map(|ends| ends[number].load(Ordering::Relaxed));
+            assert_eq!(ends, [armed; 2], "{whose} {number}: handlers run and values dropped, armed {armed} times");
+        }
+    }
+}
+
+/// A value that knows whose it is.
+struct Own {
+    lives: Arc<Lives>,
+    number: usize,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.lives.dropped[self.number].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+exeunt::stack_local! {
+    static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Calls `leaf` some frames further down.
+#[inline(never)]
+fn deeper(frames: usize, leaf: &dyn Fn()) {
+    let room = black_box([frames; 16]);
+    if frames == 0 {
+        leaf();
+    } else {
+        deeper(frames - 1, leaf);
+    }
+    black_box(&room);
+}
+
+/// Stores a life's number on its stack in three ways.
+fn begin(lives: &Arc<Lives>, number: usize) {
+    assert_eq!(exeunt::get::<usize>(&"number"), None, "{number} starts with a value of another one");
+    let theirs = Arc::clone(lives);
+    exeunt::at_exit(move || {
+        if theirs.abandoned[number].load(Ordering::Relaxed) == 0 {
+            look(number);
+        } else {
+            // It runs on the stack of whoever came after it, which starts empty.
+            assert_eq!(exeunt::get::<usize>(&"number"), None);
+        }
+        theirs.drained[number].fetch_add(1, Ordering::Relaxed);
+    })
+    .unwrap();
+    lives.armed[number].fetch_add(1, Ordering::Relaxed);
+    assert_eq!(NUMBER.replace(number), usize::MAX, "{number} starts with a stack local of another one");
+    exeunt::set("number", number).unwrap();
+    exeunt::set("own", Own { lives: Arc::clone(lives), number }).unwrap();
+}
+
+/// Finds it there again.
+fn look(number: usize) {
+    assert_eq!(NUMBER.get(), number);
+    assert_eq!(exeunt::get::<usize>(&"number"), Some(number));
+}
+
+#[test]
+fn of_very_many_threads_each_is_drained_once_and_sees_its_own_values_only() {
+    let count = lives(200_000);
+    let lives = Lives::new(count);
+    let spawner = || {
+        while let Some(number) = lives.next() {
+            let lives = Arc::clone(&lives);
+            let life = move || {
+                begin(&lives, number);
+                deeper(number % 50, &|| look(number));
+                if number.is_multiple_of(7) {
+                    // A panic's unwinding without its message.
+                    std::panic::resume_unwind(Box::new(number));
+                }
+            };
+            let ended = std::thread::spawn(life).join();
+            assert_eq!(ended.is_err(), number.is_multiple_of(7));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(spawner);
+        }
+    });
+    lives.assert_each_ended_once("thread");
+    println!("{count} threads");
+}
+
+/// A place for a fiber, and the one that lives there, if any.
+struct Place {
+    memory: Range<usize>,
+    fiber: Option<(Fiber, usize)>,
+}
+
+/// What a fiber does in its life, by its number, with pauses in which it may change threads or be abandoned.
+fn live(lives: &Arc<Lives>, number: usize, inside: Inside) {
+    for _ in 0..number % 3 {
+        inside.suspend();
+    }
+    deeper(number % 5, &|| assert_eq!(exeunt::get::<usize>(&"number"), None));
+    if number.is_multiple_of(11) {
+        return; // never armed
+    }
+    deeper(number % 13, &|| begin(lives, number));
+    for pause in 0..number % 4 {
+        look(number);
+        inside.suspend();
+        deeper(pause * 10, &|| look(number));
+    }
+}
+
+/// Whether the fiber of this number is abandoned where it suspended itself just now.
+fn is_abandoned(number: usize, pause: usize) -> bool {
+    number.is_multiple_of(17) && pause.is_multiple_of(2)
+}
+
+/// Lets one more fiber live in a place: what was abandoned there is drained when that one arms its stack.
+fn clear(memory: Range<usize>) {
+    // SAFETY: nobody else lives there any more.
+    let fiber = unsafe { Fiber::new(memory, |_| assert!(exeunt::id().is_ok())) };
+    fiber.finish();
+}
+
+#[test]
+fn of_very_many_fibers_that_change_threads_each_is_drained_once_and_sees_its_own_values_only() {
+    // Stacks without a page to themselves: each shares its uppermost and its lowest page with a neighbour.
+    const STACK: usize = 64 * 1024 + 0x350;
+    const PLACES: usize = 48;
+    let count = lives(1_000_000);
+    let pages = Pages::new(STACK * PLACES + 0x1000);
+    let start = pages.range().start + 0x120;
+    let place = |index: usize| Place { memory: start + index * STACK..start + (index + 1) * STACK, fiber: None };
+    let places: Mutex<VecDeque<Place>> = Mutex::new((0..PLACES).map(place).collect());
+    let lives = Lives::new(count);
+    let in_use = AtomicUsize::new(PLACES);
+    let worker = || {
+        let mut pauses = 0;
+        while in_use.load(Ordering::Relaxed) > 0 {
+            let Some(mut place) = places.lock().unwrap().pop_front() else {
+                // All of them are at the other workers.
+                std::thread::yield_now();
+                continue;
+            };
+            let (fiber, number) = match place.fiber.take() {
+                Some(fiber) => fiber,
+                None => {
+                    let Some(number) = lives.next() else {
+                        clear(place.memory);
+                        in_use.fetch_sub(1, Ordering::Relaxed);
+                        continue;
+                    };
+                    let theirs = Arc::clone(&lives);
+                    let body = move |inside| live(&theirs, number, inside);
+                    // SAFETY: the place is this fiber's alone until it is over or abandoned.
+                    (unsafe { Fiber::new(place.memory.clone(), body) }, number)
+                }
+            };
+            pauses += 1;
+            if fiber.resume() {
+                if is_abandoned(number, pauses) {
+                    lives.abandoned[number].store(1, Ordering::Relaxed);
+                } else {
+                    place.fiber = Some((fiber, number));
+                }
+            }
+            // To the end of the queue, so that another worker goes on with it.
+            places.lock().unwrap().push_back(place);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE / 2 {
+            scope.spawn(worker);
+        }
+    });
+    lives.assert_each_ended_once("fiber");
+    let abandoned = lives.abandoned.iter().filter(|abandoned| abandoned.load(Ordering::Relaxed) == 1).count();
+    assert!(abandoned > count / 1000, "only {abandoned} of {count} fibers were abandoned");
+    println!("{count} fibers, {abandoned} of them abandoned");
+}
