@@ -22,6 +22,7 @@
 
 #if defined(__APPLE__)
 #  define SYMBOL(name) _##name
+#  define LOCAL(name) L##name
 #  define HIDDEN(name) .private_extern _##name
 #  define FUNCTION(name)
 #  define SIZE(name)
@@ -30,6 +31,7 @@
 #  define PAGEOFF(name, offset) name@PAGEOFF + (offset)
 #else
 #  define SYMBOL(name) name
+#  define LOCAL(name) .L##name
 #  define HIDDEN(name) .hidden name
 #  define FUNCTION(name) .type name, %function
 #  define SIZE(name) .size name, . - name
@@ -208,9 +210,7 @@ SYMBOL(exeunt_call_entry):
         mov     x9, x0
         mov     x0, x1
         blr     x9
-        .globl  SYMBOL(exeunt_enter_return)
-        HIDDEN(exeunt_enter_return)
-SYMBOL(exeunt_enter_return):            // armed, the trampoline drains and then goes on to here
+LOCAL(enter_return):                    // armed, the trampoline drains and then goes on to here
         ldp     x29, x30, [sp], #16
         .cfi_def_cfa sp, 0
         .cfi_restore x29
@@ -218,6 +218,10 @@ SYMBOL(exeunt_enter_return):            // armed, the trampoline drains and then
         ret
         .cfi_endproc
         SIZE(SYMBOL(exeunt_call_entry))
+// The name is given here: Mach-O's assembler takes none in the middle of a function.
+        .globl  SYMBOL(exeunt_enter_return)
+        HIDDEN(exeunt_enter_return)
+        .set    SYMBOL(exeunt_enter_return), LOCAL(enter_return)
 
 // void exeunt_tag_frames(void (*call)(void *), void *data), 17 times: calls `call(data)` from a frame of its own. Which of
 // them a frame is of can be told by its return address alone (src/tag.rs): 0 to 15 are digits, 16 begins a number.

@@ -18,12 +18,14 @@
 
 #if defined(__APPLE__)
 #  define SYMBOL(name) _##name
+#  define LOCAL(name) L##name
 #  define HIDDEN(name) .private_extern _##name
 #  define FUNCTION(name)
 #  define SIZE(name)
 #  define CELLS_SECTION .section __DATA,__data
 #else
 #  define SYMBOL(name) name
+#  define LOCAL(name) .L##name
 #  define HIDDEN(name) .hidden name
 #  define FUNCTION(name) .type name, @function
 #  define SIZE(name) .size name, . - name
@@ -186,15 +188,17 @@ SYMBOL(exeunt_call_entry):
         movq    %rdi, %rax
         movq    %rsi, %rdi
         call    *%rax
-        .globl  SYMBOL(exeunt_enter_return)
-        HIDDEN(exeunt_enter_return)
-SYMBOL(exeunt_enter_return):            // armed, the trampoline drains and then goes on to here
+LOCAL(enter_return):                    // armed, the trampoline drains and then goes on to here
         popq    %rbp
         .cfi_def_cfa %rsp, 8
         .cfi_restore %rbp
         ret
         .cfi_endproc
         SIZE(SYMBOL(exeunt_call_entry))
+// The name is given here: Mach-O's assembler takes none in the middle of a function.
+        .globl  SYMBOL(exeunt_enter_return)
+        HIDDEN(exeunt_enter_return)
+        .set    SYMBOL(exeunt_enter_return), LOCAL(enter_return)
 
 // void exeunt_tag_frames(void (*call)(void *), void *data), 17 times: calls `call(data)` from a frame of its own. Which of
 // them a frame is of can be told by its return address alone (src/tag.rs): 0 to 15 are digits, 16 begins a number.

@@ -10,6 +10,7 @@
 //! through them, and a panic of ours before that call ends the process.
 #![allow(non_camel_case_types)]
 
+mod cache;
 mod code;
 mod scope;
 
@@ -39,12 +40,14 @@ impl Hash for Key {
 }
 
 struct Value {
+    key: *const c_void,
     value: *mut c_void,
     destructor: exeunt_fn,
 }
 
 impl Drop for Value {
     fn drop(&mut self) {
+        cache::forget(self.key);
         if let (false, Some(destructor)) = (self.value.is_null(), self.destructor) {
             // SAFETY: the duty of who called `exeunt_set`: the destructor fits the value. It is called once, here.
             unsafe { destructor(self.value) }
@@ -134,8 +137,8 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
 pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, destructor: exeunt_fn) -> c_int {
     shielded(|| {
         // Armed first, so that after an error no `Value` has been made, whose drop would call the destructor.
-        arm::record()?;
-        crate::set(Key(key), Value { value, destructor })?;
+        cache::ensure()?;
+        crate::set(Key(key), Value { key, value, destructor })?;
         Ok(())
     })
 }
@@ -146,7 +149,13 @@ pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, dest
 /// of this stack's values, it gives null.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_get(key: *const c_void) -> *mut c_void {
-    crate::with(&Key(key), |value: Option<&Value>| value.map_or(std::ptr::null_mut(), |value| value.value))
+    cache::get(key, || search(key))
+}
+
+#[cold]
+#[inline(never)]
+fn search(key: *const c_void) -> Option<*mut c_void> {
+    crate::with(&Key(key), |value: Option<&Value>| value.map(|value| value.value))
 }
 
 /// Deletes the value under `key` on the running stack, and calls its destructor.

@@ -24,6 +24,17 @@ struct Place {
     block: AtomicUsize,
 }
 
+impl Place {
+    const fn new() -> Self {
+        Self {
+            value: AtomicPtr::new(std::ptr::null_mut()),
+            foot: AtomicUsize::new(0),
+            word: AtomicUsize::new(0),
+            block: AtomicUsize::new(0),
+        }
+    }
+}
+
 /// A stack local's places.
 pub(crate) struct Nearby {
     places: [Place; PLACES],
@@ -36,13 +47,7 @@ fn block(sp: usize) -> usize {
 
 impl Nearby {
     pub(crate) const fn new() -> Self {
-        const EMPTY: Place = Place {
-            value: AtomicPtr::new(std::ptr::null_mut()),
-            foot: AtomicUsize::new(0),
-            word: AtomicUsize::new(0),
-            block: AtomicUsize::new(0),
-        };
-        Self { places: [EMPTY; PLACES] }
+        Self { places: [const { Place::new() }; PLACES] }
     }
 
     /// Blocks of one stack are apart in their low bits, stacks of one size in the bits above 2^12 or 2^20.

@@ -59,11 +59,12 @@ impl Landing {
             __pthread_unregister_cancel(&raw mut mine);
         }
         let mut buffer = mine.previous;
-        // SAFETY: these are buffers of functions further out on this stack; the outermost is the exit trampoline's.
-        while let Some(outer) =
-            unsafe { buffer.as_ref() }.map(|buffer| buffer.previous).filter(|outer| !outer.is_null())
-        {
-            buffer = outer;
+        loop {
+            // SAFETY: these are buffers of functions further out on this stack; the outermost is the exit trampoline's.
+            match unsafe { buffer.as_ref() } {
+                Some(inner) if !inner.previous.is_null() => buffer = inner.previous,
+                _ => break,
+            }
         }
         let place = buffer as usize;
         let end = place.wrapping_add(size_of::<Buffer>());
