@@ -4,6 +4,7 @@
 //! let a panic pass are `extern "C-unwind"`, and say so. The header is `tests/c/bridge.h`.
 
 pub mod walk;
+pub mod watch;
 
 use exeunt::{Error, Kind, Stack};
 use std::cell::Cell;

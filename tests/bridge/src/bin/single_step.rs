@@ -1,0 +1,124 @@
+//! Steps through a stack's life one instruction at a time, with the processor's trap flag, and looks after each of them:
+//! is the stack walkable from here, and do reads give what they must? x86_64 only.
+//!
+//! Arguments: how to look (`walking`, `reading`, `reading-elsewhere`) and how the thread ends (`return`, `pthread_exit`).
+//!
+//! The first-time recognition of exit trampolines is left out: it blocks all signals, so no handler can run in it, and a
+//! trap that is blocked kills the process. `hammer` covers it.
+
+#[cfg(target_arch = "x86_64")]
+fn main() {
+    stepping::main();
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn main() {
+    panic!("only x86_64 has a trap flag");
+}
+
+#[cfg(target_arch = "x86_64")]
+mod stepping {
+    use exeunt_bridge::walk::Bottom;
+    use exeunt_bridge::watch::{self, How};
+    use std::arch::asm;
+    use std::ffi::{c_int, c_void};
+    use std::sync::OnceLock;
+
+    const TRAP_FLAG: i64 = 0x100;
+
+    static BOTTOM: OnceLock<Bottom> = OnceLock::new();
+
+    unsafe extern "C-unwind" {
+        fn pthread_exit(result: *mut c_void) -> !;
+    }
+
+    extern "C" fn on_step(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+        // SAFETY: the kernel passes the interrupted code's context to a handler with SA_SIGINFO.
+        let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+        let pc = registers[libc::REG_RIP as usize] as usize;
+        let bottom = BOTTOM.get().expect("stepping starts after it is known");
+        if bottom.is_beyond(pc) {
+            registers[libc::REG_EFL as usize] &= !TRAP_FLAG;
+            return;
+        }
+        watch::look(bottom, pc);
+    }
+
+    #[inline(always)]
+    fn start_stepping() {
+        // SAFETY: sets the trap flag; each instruction from here on is followed by SIGTRAP, which has its handler.
+        unsafe { asm!("pushfq", "or qword ptr [rsp], {flag}", "popfq", flag = const TRAP_FLAG) };
+    }
+
+    extern "C-unwind" fn returns(elsewhere: *mut c_void) -> *mut c_void {
+        begin(elsewhere);
+        start_stepping();
+        watch::live();
+        std::ptr::null_mut()
+    }
+
+    extern "C-unwind" fn exits(elsewhere: *mut c_void) -> *mut c_void {
+        begin(elsewhere);
+        start_stepping();
+        watch::live();
+        // SAFETY: no frame of this stack has anything to drop.
+        unsafe { pthread_exit(std::ptr::null_mut()) }
+    }
+
+    fn begin(elsewhere: *mut c_void) {
+        BOTTOM.get_or_init(Bottom::here);
+        if elsewhere.is_null() {
+            return;
+        }
+        let memory = vec![0_u8; 1 << 20].leak();
+        let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+        // SAFETY: the memory lives for ever.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
+    }
+
+    fn run(routine: extern "C-unwind" fn(*mut c_void) -> *mut c_void, elsewhere: bool) {
+        // SAFETY: the routine does not use its argument but as a flag, and is joined here.
+        unsafe {
+            let routine = std::mem::transmute::<
+                extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+                extern "C" fn(*mut c_void) -> *mut c_void,
+            >(routine);
+            let mut thread = 0;
+            let flag = if elsewhere { &raw mut thread as *mut c_void } else { std::ptr::null_mut() };
+            assert_eq!(libc::pthread_create(&raw mut thread, std::ptr::null(), routine, flag), 0);
+            assert_eq!(libc::pthread_join(thread, std::ptr::null_mut()), 0);
+        }
+    }
+
+    pub(super) fn main() {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let [how, end] = arguments.as_slice() else { panic!("two arguments, not {arguments:?}") };
+        let how = match how.as_str() {
+            "walking" => How::Walking,
+            "reading" => How::Reading,
+            "reading-elsewhere" => How::ReadingElsewhere,
+            _ => panic!("how: {how}?"),
+        };
+        let routine = match end.as_str() {
+            "return" => returns as extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+            "pthread_exit" => exits,
+            _ => panic!("end: {end}?"),
+        };
+        std::thread::spawn(exeunt::id).join().expect("a thread").expect("threads can be armed");
+        watch::prepare(how);
+        let elsewhere = how == How::ReadingElsewhere;
+        // SAFETY: installs a handler which may do all that it does at any instruction: that is what is tested.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_step as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | if elsewhere { libc::SA_ONSTACK } else { 0 };
+            assert_eq!(libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()), 0);
+        }
+        // The first life meets unwind rules that are not cached yet, the second one finds them there.
+        for _ in 0..2 {
+            run(routine, elsewhere);
+            watch::life_is_over();
+        }
+        std::process::exit(watch::verdict(2));
+    }
+}

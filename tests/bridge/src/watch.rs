@@ -1,0 +1,142 @@
+//! A stack's life under watch: a signal handler that walks the stack it interrupts and reads what is stored there,
+//! whenever it is called, and keeps count of what was not as it must be.
+
+use crate::walk::Bottom;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// The key under which the watched life keeps its number.
+const KEY: &str = "watched";
+
+exeunt::stack_local! {
+    static LOCAL: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What [`look`] found so far.
+pub static LOOKS: AtomicUsize = AtomicUsize::new(0);
+static SEEN: AtomicUsize = AtomicUsize::new(0);
+static BROKEN: AtomicUsize = AtomicUsize::new(0);
+static WRONG: AtomicUsize = AtomicUsize::new(0);
+static HANDLERS: AtomicUsize = AtomicUsize::new(0);
+static FIRST_BROKEN: AtomicUsize = AtomicUsize::new(0);
+static FIRST_WRONG: AtomicUsize = AtomicUsize::new(0);
+
+/// What a read may give now: `NONE`, a number, or any of the two while a change is under way.
+static BEFORE: AtomicU64 = AtomicU64::new(NONE);
+static AFTER: AtomicU64 = AtomicU64::new(NONE);
+const NONE: u64 = u64::MAX;
+
+/// Whether the watch reads, or only walks.
+static READS: AtomicBool = AtomicBool::new(false);
+
+/// Whether reads are expected to find nothing: on an alternate signal stack, which has no values.
+static ELSEWHERE: AtomicBool = AtomicBool::new(false);
+
+/// How to look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Walk the stack only.
+    Walking,
+    /// Walk and read.
+    Reading,
+    /// Walk and read on an alternate signal stack.
+    ReadingElsewhere,
+}
+
+/// Says how [`look`] is to look.
+pub fn prepare(how: How) {
+    READS.store(how != How::Walking, Ordering::Relaxed);
+    ELSEWHERE.store(how == How::ReadingElsewhere, Ordering::Relaxed);
+}
+
+/// Looks, from a signal handler that interrupted the code at `pc`.
+pub fn look(bottom: &Bottom, pc: usize) {
+    LOOKS.fetch_add(1, Ordering::Relaxed);
+    if !bottom.is_reached() {
+        BROKEN.fetch_add(1, Ordering::Relaxed);
+        let _ = FIRST_BROKEN.compare_exchange(0, pc, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    if !READS.load(Ordering::Relaxed) {
+        return;
+    }
+    let got = exeunt::get::<u64>(&KEY).unwrap_or(NONE);
+    let (before, after) = (BEFORE.load(Ordering::Relaxed), AFTER.load(Ordering::Relaxed));
+    let right = if ELSEWHERE.load(Ordering::Relaxed) {
+        got == NONE
+    } else {
+        got == before || got == after || (before != after && got == NONE)
+    };
+    if !right {
+        WRONG.fetch_add(1, Ordering::Relaxed);
+        let _ = FIRST_WRONG.compare_exchange(0, pc, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    SEEN.fetch_add(usize::from(got != NONE), Ordering::Relaxed);
+}
+
+/// A change of what reads may give, from what it was to `to`, by `change`.
+fn changing(to: u64, change: impl FnOnce()) {
+    AFTER.store(to, Ordering::SeqCst);
+    change();
+    BEFORE.store(to, Ordering::SeqCst);
+}
+
+/// Arms, changes, reads, disarms, and arms again, on a stack that is not armed. What comes after it is the drain.
+#[inline(never)]
+pub fn live() {
+    let refused = "this stack can be armed";
+    changing(NONE, || exeunt::at_exit(|| unreachable!("it is forgotten")).expect(refused));
+    changing(1, || exeunt::set(KEY, 1_u64).expect(refused));
+    changing(2, || exeunt::set(KEY, 2_u64).expect(refused));
+    assert_eq!(exeunt::get(&KEY), Some(2_u64));
+    LOCAL.with(|local| local.set(5));
+    assert!(deeper(3) > 0);
+    changing(NONE, || assert!(exeunt::del(&KEY)));
+    changing(3, || exeunt::set(KEY, 3_u64).expect(refused));
+    changing(NONE, exeunt::unload);
+    assert!(exeunt::get::<u64>(&KEY).is_none());
+    changing(4, || exeunt::set(KEY, 4_u64).expect(refused));
+    exeunt::at_exit(|| {
+        HANDLERS.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(exeunt::get(&KEY), Some(4_u64));
+        // After the handlers the values go.
+        AFTER.store(NONE, Ordering::SeqCst);
+    })
+    .expect(refused);
+    LOCAL.set(6);
+}
+
+/// Reads on pages that nobody has read on.
+#[inline(never)]
+fn deeper(depth: u32) -> u64 {
+    let room = std::hint::black_box([1_u8; 5000]);
+    let below = if depth == 0 { LOCAL.get() } else { deeper(depth - 1) };
+    below * u64::from(room[below as usize])
+}
+
+/// Forgets what reads may give: the life is over.
+pub fn life_is_over() {
+    BEFORE.store(NONE, Ordering::SeqCst);
+    AFTER.store(NONE, Ordering::SeqCst);
+}
+
+/// Tells what was found, and gives the process's exit status: zero if nothing was wrong in `lives` lives.
+pub fn verdict(lives: usize) -> i32 {
+    let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+    println!("{} looks", of(&LOOKS));
+    let reads = READS.load(Ordering::Relaxed);
+    let sees = reads && !ELSEWHERE.load(Ordering::Relaxed);
+    for (what, count, pc) in [("incomplete walks", &BROKEN, &FIRST_BROKEN), ("wrong reads", &WRONG, &FIRST_WRONG)] {
+        if of(count) > 0 {
+            println!("{} {what}, the first at {:#x}:", of(count), of(pc));
+            backtrace::resolve(of(pc) as *mut _, |symbol| println!("  {symbol:?}"));
+        }
+    }
+    if of(&HANDLERS) != lives {
+        println!("{lives} lives, and {} handlers that ran", of(&HANDLERS));
+    }
+    if sees && of(&SEEN) == 0 {
+        println!("no read ever found the value");
+    }
+    let right = of(&BROKEN) + of(&WRONG) == 0 && of(&HANDLERS) == lives && of(&LOOKS) > 0 && (!sees || of(&SEEN) > 0);
+    i32::from(!right)
+}
