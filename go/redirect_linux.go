@@ -64,6 +64,10 @@ func install() error {
 			return fmt.Errorf("%s+%#x: %w", r.in, r.at-entryOf(r.at), err)
 		}
 	}
+	return apply(found)
+}
+
+func apply(found []redirection) error {
 	for i, r := range found {
 		err := patch.Retarget(r.at, r.target, r.code)
 		if err == nil {
