@@ -93,7 +93,7 @@ fn a_panic_drains_on_its_way_and_goes_on() {
                 set("k", Noisy(Rc::clone(&log), "value")).unwrap();
                 let noisy = Noisy(Rc::clone(&log), "handler");
                 at_exit(move || {
-                    assert_eq!(exeunt::with(&"k", |value: Option<&Noisy>| value.is_some()), true);
+                    assert!(exeunt::with(&"k", |value: Option<&Noisy>| value.is_some()));
                     drop(noisy);
                 })
                 .unwrap();

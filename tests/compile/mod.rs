@@ -1,4 +1,4 @@
-//! Builds an example with a profile of the workspace and runs it: optimisation is part of what is tested.
+//! Builds a program of `tests/programs` with a profile of the workspace and runs it: optimisation is part of what is tested.
 
 use std::process::Command;
 
@@ -6,13 +6,13 @@ use std::process::Command;
 #[allow(dead_code, reason = "not every test file that builds programs wants this profile")]
 pub const LTO: &str = "lto";
 
-/// Builds the example `name` with `profile`, runs it, and returns what it printed. Panics where it fails.
+/// Builds the program `name` with `profile`, runs it, and returns what it printed. Panics where it fails.
 pub fn run(profile: &str, name: &str) -> String {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     // A target directory of its own: the one of this very build may be locked.
     let directory = concat!(env!("CARGO_TARGET_TMPDIR"), "/optimised");
     let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--package", "exeunt", "--example", name, "--profile", profile])
+        .args(["run", "--quiet", "--package", "exeunt-programs", "--bin", name, "--profile", profile])
         .args(["--target", &target, "--target-dir", directory])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         // What a cargo that runs the test, or an instrumented build of it, has set is not for this one.
