@@ -241,3 +241,62 @@ fn of_very_many_fibers_that_change_threads_each_is_drained_once_and_sees_its_own
     assert!(abandoned > count / 1000, "only {abandoned} of {count} fibers were abandoned");
     println!("{count} fibers, {abandoned} of them abandoned");
 }
+
+/// Goes down to below `lowest` in frames that read, and calls `then` there.
+#[inline(never)]
+fn descend_reading(lowest: usize, name: &'static str, then: &dyn Fn()) {
+    let room = black_box([0_u8; 64]);
+    let found = exeunt::get::<&str>(&"name");
+    assert!(found.is_none_or(|found| found == name), "{name} found what {found:?} stored");
+    if (&raw const room as usize) < lowest {
+        then();
+    } else {
+        descend_reading(lowest, name, then);
+    }
+    black_box(&room);
+}
+
+#[test]
+fn what_was_abandoned_below_a_neighbour_that_took_over_its_page_is_found_when_its_memory_is_used_again() {
+    const STACK: usize = 128 * 1024;
+    let pages = Pages::new(3 * STACK);
+    // The upper stack's lowest words share the page with the lower one's top.
+    let border = pages.range().start + STACK + 0x100;
+    let (lower, upper) = (pages.range().start..border, border..pages.range().end);
+    let ended = Arc::new(AtomicUsize::new(0));
+    let reach = border - STACK / 2;
+    let life = move |name: &'static str, inside: Inside, store: bool| {
+        if store {
+            exeunt::set("name", name).unwrap();
+        } else {
+            exeunt::id().unwrap();
+        }
+        descend_reading(reach, name, &|| inside.suspend());
+    };
+    let theirs = Arc::clone(&ended);
+    let abandoned = move |inside| {
+        exeunt::at_exit(move || {
+            theirs.fetch_add(1, Ordering::Relaxed);
+        })
+        .unwrap();
+        life("abandoned", inside, true);
+    };
+    // SAFETY: the memory is this fiber's until it is dropped, which abandons it.
+    assert!(unsafe { Fiber::new(lower.clone(), abandoned) }.resume());
+    // SAFETY: nobody uses this memory now. Whoever owns it may write what he likes.
+    unsafe { std::ptr::write_bytes(lower.start as *mut u8, 0, lower.len()) };
+    let neighbour = move |inside: Inside| {
+        exeunt::set("name", "neighbour").unwrap();
+        descend_reading(border + 0xe00, "neighbour", &|| inside.suspend());
+    };
+    // SAFETY: the upper memory is this fiber's, whose lowest frames may reach over the border, where nobody is.
+    let neighbour = unsafe { Fiber::new(upper, neighbour) };
+    assert!(neighbour.resume());
+    // SAFETY: the neighbour is suspended above the border.
+    let next = unsafe { Fiber::new(lower, move |inside| life("next", inside, false)) };
+    assert!(next.resume());
+    assert_eq!(ended.load(Ordering::Relaxed), 1, "the abandoned stack's handler ran when the next one was armed");
+    next.finish();
+    neighbour.finish();
+    assert_eq!(ended.load(Ordering::Relaxed), 1);
+}
