@@ -80,7 +80,7 @@ impl Patch {
     }
 
     /// Writes the patch. When it returns, every thread executes the new code; until then each executes the old or the new. On an
-    /// error the code and its protection are as before.
+    /// error the code and its protection are as before; a stub that was mapped for it stays for the next attempt.
     ///
     /// # Safety
     ///

@@ -78,7 +78,7 @@ fn control(instruction: u32, at: u64, stub: &mut Stub) -> Result<(), &'static st
     if instruction & 0xffff_f01f == 0xd503_201f {
         let number = instruction >> 5 & 0x7f;
         return match number {
-            // PACIASP and PACIBSP accept indirect calls, as BTI does (Arm ARM, D8.4.5); PACM changes what follows them.
+            // PACIASP and PACIBSP accept indirect calls, as BTI does; PACM changes what follows it.
             25 | 27 | 32..=39 => {
                 Err("it marks its own address as a target of indirect branches, or belongs to its neighbour")
             }
