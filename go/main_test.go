@@ -22,8 +22,14 @@ const (
 	flagsVariable    = "EXEUNT_TEST_BUILD_FLAGS"
 )
 
-func TestMain(m *testing.M) {
+// Before any init function runs.
+var _ = func() (none struct{}) {
 	forceMap = os.Getenv(mapVariable) != ""
+	lazy = os.Getenv(scenarioVariable) != ""
+	return
+}()
+
+func TestMain(m *testing.M) {
 	if name := os.Getenv(scenarioVariable); name != "" {
 		scenario := scenarios[name]
 		if scenario == nil {

@@ -17,4 +17,7 @@ func mark(index uint64)                 {}
 func unmark()                           {}
 func getg() (g uintptr)                 { return }
 
+// Tests set these everywhere.
+var forceMap, lazy bool
+
 var common struct{ mapped uint32 }

@@ -255,6 +255,17 @@ func probe() (sight, error) {
 	return seen, nil
 }
 
+// With cgo a callback from a thread of C may be running when the first call is made: one that came by the call as it was, so that its end
+// would pass unnoticed. Therefore such programs are redirected at once. An error is kept for who calls Install, or needs it.
+func init() {
+	if !lazy && runtime.NumCgoCall() > 0 {
+		_ = Install()
+	}
+}
+
+// lazy lets a test come before that.
+var lazy bool
+
 // forceMap lets a test use the map where the spare words would serve.
 var forceMap bool
 

@@ -1,0 +1,2 @@
+// Package cgotest has the tests that need cgo: Go functions called from threads that C has started. Without cgo it is empty.
+package cgotest

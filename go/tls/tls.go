@@ -1,0 +1,154 @@
+// Package tls has go-tls's functions, name for name, on today's Go: a program that used github.com/huandu/go-tls changes its import
+// path and works again.
+//
+// What was forbidden there is allowed here: storage may be used in a value's Close, and AtExit works on the main goroutine. New programs are
+// better served by package exeunt, whose locals are typed and faster; both can be used together.
+package tls
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"exeunt.invalid/exeunt"
+)
+
+// Data is a value with something to do when it is dropped.
+type Data interface {
+	io.Closer
+	Value() interface{}
+}
+
+// MakeData makes any value Data. Its Close closes the value, once, if that implements io.Closer.
+func MakeData(data interface{}) Data {
+	closer, _ := data.(io.Closer)
+	return &made{data, closer}
+}
+
+type made struct {
+	value  interface{}
+	closer io.Closer
+}
+
+func (d *made) Value() interface{} { return d.value }
+
+func (d *made) Close() error {
+	closer := d.closer
+	if closer == nil {
+		return nil
+	}
+	d.closer = nil
+	return closer.Close()
+}
+
+// A table has one goroutine's data, in the order in which the keys were first set.
+type table struct {
+	places map[interface{}]int
+	data   []entry
+}
+
+type entry struct {
+	key  interface{}
+	data Data // nil: deleted
+}
+
+var tables = exeunt.NewLocal[*table]()
+
+// Close closes the data, the newest first. What is not closed yet can be used meanwhile, and what a Close sets is closed in another round.
+func (t *table) Close() error {
+	var errs []error
+	tables.Set(t)
+	n := len(t.data)
+	defer func() {
+		switch {
+		case len(t.data) == 0:
+			tables.Del()
+		case n > 0: // a Close called runtime.Goexit
+			_ = t.Close()
+		}
+	}()
+	for ; n > 0 && len(t.data) > 0; n-- {
+		last := t.data[len(t.data)-1]
+		t.data = t.data[:len(t.data)-1]
+		if last.data != nil {
+			delete(t.places, last.key)
+			errs = append(errs, closeOne(last.data))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func closeOne(d Data) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = fmt.Errorf("panic in Close: %v\n\n%s", value, debug.Stack())
+		}
+	}()
+	return d.Close()
+}
+
+func (t *table) set(key interface{}, data Data) {
+	if place, ok := t.places[key]; ok {
+		t.data[place].data = data
+		return
+	}
+	t.places[key] = len(t.data)
+	t.data = append(t.data, entry{key, data})
+}
+
+// Get returns the running goroutine's data for a key.
+func Get(key interface{}) (d Data, ok bool) {
+	t := tables.Get()
+	if t == nil {
+		return nil, false
+	}
+	place, ok := t.places[key]
+	if !ok {
+		return nil, false
+	}
+	return t.data[place].data, true
+}
+
+// Set sets the running goroutine's data for a key. Data that was there is replaced, and not closed.
+func Set(key interface{}, data Data) {
+	t := tables.Get()
+	if t == nil {
+		t = &table{places: map[interface{}]int{}}
+		tables.Set(t)
+	}
+	t.set(key, data)
+}
+
+// Del removes the running goroutine's data for a key, without closing it.
+func Del(key interface{}) {
+	t := tables.Get()
+	if t == nil {
+		return
+	}
+	if place, ok := t.places[key]; ok {
+		delete(t.places, key)
+		t.data[place] = entry{}
+		for len(t.data) > 0 && t.data[len(t.data)-1].data == nil {
+			t.data = t.data[:len(t.data)-1]
+		}
+	}
+}
+
+// ID returns a number that no other goroutine of this process has, or 0 where goroutine exits cannot be redirected (see exeunt.Install). After
+// Unload it is another one.
+func ID() int64 {
+	if exeunt.Install() != nil {
+		return 0
+	}
+	return exeunt.ID()
+}
+
+// AtExit runs f when the running goroutine ends, the last one registered first. The goroutine's data is still there then.
+func AtExit(f func()) { exeunt.AtExit(f) }
+
+// Reset drops the running goroutine's data, and closes it. Functions registered by AtExit stay.
+func Reset() { exeunt.Reset() }
+
+// Unload drops the running goroutine's data, which is closed, and the functions registered by AtExit, which will not run.
+func Unload() { exeunt.Unload() }
