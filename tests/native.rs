@@ -102,8 +102,8 @@ fn a_main_thread_that_leaves_its_process_running_drains_once() {
 }
 
 #[test]
-fn a_thread_that_exits_the_process_drains_its_own_stack_alone() {
-    expect(&ends().run(&["thread exits the process"]), 45, &[], "thread", &[]);
+fn an_exit_that_another_thread_calls_runs_no_handler() {
+    ends().run(&["thread exits the process"]).expect(45, &[]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Steps through a stack's life one instruction at a time, with the processor's trap flag, and looks after each of them:
 //! is the stack walkable from here, and do reads give what they must? x86_64 only.
 //!
-//! Arguments: how to look (`walking`, `reading`, `reading-elsewhere`) and how the thread ends (`return`, `pthread_exit`).
+//! Arguments: how to look (`walking`, `reading`, `reading-elsewhere`), how the thread ends (`return`, `pthread_exit`), and
+//! whether it is the first (`cold`), or the library has cached the unwind rules of such a life (`warm`).
 //!
 //! The first-time recognition of exit trampolines is left out: it blocks all signals, so no handler can run in it, and a
 //! trap that is blocked kills the process. `hammer` covers it.
@@ -23,10 +24,12 @@ mod stepping {
     use std::arch::asm;
     use std::ffi::{c_int, c_void};
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const TRAP_FLAG: i64 = 0x100;
 
     static BOTTOM: OnceLock<Bottom> = OnceLock::new();
+    static STEPPING: AtomicBool = AtomicBool::new(false);
 
     unsafe extern "C-unwind" {
         fn pthread_exit(result: *mut c_void) -> !;
@@ -46,6 +49,9 @@ mod stepping {
 
     #[inline(always)]
     fn start_stepping() {
+        if !STEPPING.load(Ordering::Relaxed) {
+            return;
+        }
         // SAFETY: sets the trap flag; each instruction from here on is followed by SIGTRAP, which has its handler.
         unsafe { asm!("pushfq", "or qword ptr [rsp], {flag}", "popfq", flag = const TRAP_FLAG) };
     }
@@ -53,14 +59,14 @@ mod stepping {
     extern "C-unwind" fn returns(elsewhere: *mut c_void) -> *mut c_void {
         begin(elsewhere);
         start_stepping();
-        watch::live();
+        watch::live(|| ());
         std::ptr::null_mut()
     }
 
     extern "C-unwind" fn exits(elsewhere: *mut c_void) -> *mut c_void {
         begin(elsewhere);
         start_stepping();
-        watch::live();
+        watch::live(|| ());
         // SAFETY: no frame of this stack has anything to drop.
         unsafe { pthread_exit(std::ptr::null_mut()) }
     }
@@ -92,7 +98,7 @@ mod stepping {
 
     pub(super) fn main() {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let [how, end] = arguments.as_slice() else { panic!("two arguments, not {arguments:?}") };
+        let [how, end, warm] = arguments.as_slice() else { panic!("three arguments, not {arguments:?}") };
         let how = match how.as_str() {
             "walking" => How::Walking,
             "reading" => How::Reading,
@@ -114,11 +120,12 @@ mod stepping {
             action.sa_flags = libc::SA_SIGINFO | if elsewhere { libc::SA_ONSTACK } else { 0 };
             assert_eq!(libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()), 0);
         }
-        // The first life meets unwind rules that are not cached yet, the second one finds them there.
-        for _ in 0..2 {
+        let lives = if warm == "warm" { 2 } else { 1 };
+        for life in 1..=lives {
+            STEPPING.store(life == lives, Ordering::Relaxed);
             run(routine, elsewhere);
             watch::life_is_over();
         }
-        std::process::exit(watch::verdict(2));
+        std::process::exit(watch::verdict(lives));
     }
 }

@@ -1,0 +1,102 @@
+//! Lives of stacks under a hail of signals, each of whose handlers walks the stack that it interrupts and reads there: also
+//! during the recognition of exit trampolines, which happens once in a process, and where there is no single-stepping.
+//!
+//! Arguments: how to look (`walking`, `reading`, `reading-elsewhere`) and the number of lives.
+//!
+//! What it cannot see is luck's part: an instruction that no signal happens to meet.
+
+use exeunt_bridge::walk::Bottom;
+use exeunt_bridge::watch::{self, How};
+use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static BOTTOM: OnceLock<Bottom> = OnceLock::new();
+static DONE: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes the interrupted code's context to a handler with SA_SIGINFO.
+    let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    #[cfg(target_arch = "x86_64")]
+    let pc = machine.gregs[libc::REG_RIP as usize] as usize;
+    #[cfg(target_arch = "aarch64")]
+    let pc = machine.pc as usize;
+    let bottom = BOTTOM.get().expect("signals are let in after it is known");
+    if !bottom.is_beyond(pc) {
+        watch::look(bottom, pc);
+    }
+}
+
+/// Lets the signal in or keeps it out, for the running thread and those that it starts.
+fn mask(how: c_int) {
+    // SAFETY: the set is initialised by sigemptyset.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGUSR1);
+        assert_eq!(libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()), 0);
+    }
+}
+
+/// A life, on a thread that lets the signals in; all others keep them out.
+extern "C" fn entry(elsewhere: *mut c_void) -> *mut c_void {
+    BOTTOM.get_or_init(Bottom::here);
+    if !elsewhere.is_null() {
+        let stack = libc::stack_t { ss_sp: elsewhere, ss_flags: 0, ss_size: ELSEWHERE };
+        // SAFETY: the memory lives for ever, and one thread at a time uses it.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
+    }
+    mask(libc::SIG_UNBLOCK);
+    // However the others fall, one signal meets the value.
+    // SAFETY: the signal has a handler.
+    watch::live(|| assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0));
+    std::ptr::null_mut()
+}
+
+const ELSEWHERE: usize = 1 << 20;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [how, lives] = arguments.as_slice() else { panic!("two arguments, not {arguments:?}") };
+    let lives: usize = lives.parse().expect("a number of lives");
+    let how = match how.as_str() {
+        "walking" => How::Walking,
+        "reading" => How::Reading,
+        "reading-elsewhere" => How::ReadingElsewhere,
+        _ => panic!("how: {how}?"),
+    };
+    watch::prepare(how);
+    let elsewhere = how == How::ReadingElsewhere;
+    mask(libc::SIG_BLOCK);
+    // SAFETY: installs a handler which may do all that it does at any instruction: that is what is tested.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_signal as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | if elsewhere { libc::SA_ONSTACK } else { 0 };
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
+    }
+    let hammering = std::thread::spawn(|| {
+        while !DONE.load(Ordering::Relaxed) {
+            // To the process: whichever thread lets it in gets it.
+            // SAFETY: the signal has a handler.
+            unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
+            for _ in 0..200 {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    let memory: *mut c_void =
+        if elsewhere { vec![0_u8; ELSEWHERE].leak().as_mut_ptr().cast() } else { std::ptr::null_mut() };
+    for _ in 0..lives {
+        // SAFETY: the routine uses the memory as its signal stack, and is joined before the next one does.
+        unsafe {
+            let mut thread = 0;
+            assert_eq!(libc::pthread_create(&raw mut thread, std::ptr::null(), entry, memory), 0);
+            assert_eq!(libc::pthread_join(thread, std::ptr::null_mut()), 0);
+        }
+        watch::life_is_over();
+    }
+    DONE.store(true, Ordering::Relaxed);
+    hammering.join().expect("it only sends");
+    std::process::exit(watch::verdict(lives));
+}

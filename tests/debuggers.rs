@@ -1,0 +1,158 @@
+//! What debuggers and profilers see of an armed stack: gdb, and perf with the stack copies that it records.
+//!
+//! Where an armed stack ends is told by the same stack before it was armed. The tools are asked for nothing but addresses
+//! and the names of our own functions, as not every system has names for libc's.
+
+#[path = "c/harness.rs"]
+mod harness;
+
+use harness::{Build, Outcome, Program, has, is_emulated, not_run, run};
+use std::path::Path;
+use std::process::Command;
+
+fn program() -> Program {
+    Build::linked("debug.c", &["-O2"]).build()
+}
+
+/// Why a tool that traces processes cannot be used here, if it cannot.
+fn missing(tool: &str) -> Option<String> {
+    if is_emulated() {
+        return Some("an emulator's processes cannot be traced".to_owned());
+    }
+    (!has(tool)).then(|| format!("{tool} is not installed"))
+}
+
+/// A backtrace, innermost frame first: address and function.
+type Backtrace = Vec<(String, String)>;
+
+/// The frames of a backtrace that gdb printed: `#1  0x5555 in name (arguments) at place`, or `#0  name (...)`.
+fn gdb_frame(line: &str) -> Option<(String, String)> {
+    let rest = line.strip_prefix('#')?.split_once(' ')?.1.trim_start();
+    let (address, rest) = match rest.split_once(" in ") {
+        Some((address, rest)) if address.starts_with("0x") => (address, rest),
+        _ => ("", rest),
+    };
+    let name = rest.split([' ', '(']).next()?;
+    Some((address.to_owned(), name.to_owned()))
+}
+
+#[track_caller]
+fn expect_inner(backtrace: &Backtrace, inner: &[&str], all: &Outcome) {
+    let names: Vec<&str> = backtrace.iter().map(|(_, name)| name.as_str()).collect();
+    assert!(names.starts_with(inner), "{names:?} instead of {inner:?}...\n{all}");
+}
+
+#[test]
+fn gdb_shows_an_armed_stack_and_one_in_a_handler_down_to_the_bottom() {
+    if let Some(why) = missing("gdb") {
+        return not_run("backtraces in gdb", &why);
+    }
+    let program = program();
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-ex", "set pagination off", "-ex", "set debuginfod enabled off"]);
+    gdb.args(["-ex", "set backtrace past-main on", "-ex", "set print frame-arguments none", "-ex", "set width 0"]);
+    for place in ["unarmed_here", "armed_here", "draining_here"] {
+        gdb.args(["-ex", &format!("break {place}")]);
+    }
+    gdb.args(["-ex", "run"]);
+    for _ in 0..6 {
+        gdb.args(["-ex", "echo BACKTRACE\\n", "-ex", "backtrace", "-ex", "continue"]);
+    }
+    gdb.arg(program.file());
+    let outcome = run(gdb);
+    if outcome.errors.contains("ptrace: Operation not permitted") || outcome.errors.contains("Could not trace") {
+        return not_run("backtraces in gdb", "processes may not be traced here");
+    }
+    let backtraces: Vec<Backtrace> =
+        outcome.output.split("BACKTRACE\n").skip(1).map(|part| part.lines().filter_map(gdb_frame).collect()).collect();
+    assert_eq!(backtraces.len(), 6, "{outcome}");
+    assert!(outcome.output.contains("exited normally"), "{outcome}");
+    for (stack, entry) in [(&backtraces[..3], "thread_entry"), (&backtraces[3..], "main")] {
+        let [unarmed, armed, draining] = stack else { unreachable!("three backtraces of each") };
+        let bottom = &unarmed[unarmed.len() - 2..];
+        assert!(bottom.iter().all(|(address, _)| !address.is_empty()), "{outcome}");
+        assert_eq!(&armed[armed.len() - 2..], bottom, "{outcome}");
+        assert_eq!(&draining[draining.len() - 2..], bottom, "{outcome}");
+        expect_inner(unarmed, &["unarmed_here", "middle", entry], &outcome);
+        // One frame more than before: ours.
+        expect_inner(armed, &["armed_here", "middle", entry, "exeunt_exit_trampoline"], &outcome);
+        assert_eq!(armed.len(), unarmed.len() + 1, "{outcome}");
+        assert_eq!(armed[4..], unarmed[3..], "{outcome}");
+        // In the handler the exit trampoline's frame, and all below it, are as they were.
+        expect_inner(draining, &["draining_here", "handler"], &outcome);
+        let ours = draining.len() - unarmed[3..].len() - 1;
+        assert_eq!(draining[ours].1, "exeunt_exit_trampoline_body", "{outcome}");
+        assert_eq!(draining[ours + 1..], unarmed[3..], "{outcome}");
+    }
+}
+
+/// The samples of `perf script`: blocks of lines `address name (object)`.
+fn samples(script: &str) -> Vec<Backtrace> {
+    let frame = |line: &str| {
+        let (address, name) = line.trim().split_once(' ')?;
+        // `+0x1f` behind the name is left out by the fields that are asked for.
+        Some((address.to_owned(), name.split(' ').next()?.to_owned()))
+    };
+    script
+        .split("\n\n")
+        .map(|block| block.lines().filter_map(frame).collect::<Backtrace>())
+        .filter(|sample| !sample.is_empty())
+        .collect()
+}
+
+fn perf(arguments: &[&str], data: &Path, more: &[&str]) -> Outcome {
+    let mut perf = Command::new("perf");
+    perf.args(arguments).arg(data).args(more);
+    run(perf)
+}
+
+#[test]
+fn perf_shows_an_armed_stack_and_one_in_a_handler_down_to_the_bottom() {
+    const WHAT: &str = "backtraces in perf";
+    if let Some(why) = missing("perf") {
+        return not_run(WHAT, &why);
+    }
+    let program = program();
+    let data = program.file().with_extension("perf");
+    let file = program.file().to_str().expect("a path in Unicode");
+    // A tenth of a second of work at each place, and 400 samples in a second.
+    let record = ["record", "-e", "cpu-clock:u", "-F", "400", "--call-graph", "dwarf", "-o"];
+    let recorded = perf(&record, &data, &[file, "60000000"]);
+    if !recorded.status.success() {
+        let why = recorded.errors.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
+        return not_run(WHAT, &format!("perf cannot record here: {why}"));
+    }
+    let script = perf(&["script", "--no-inline", "-F", "ip,sym", "-i"], &data, &[]);
+    let _ = std::fs::remove_file(&data);
+    assert!(script.status.success(), "{script}");
+    let samples = samples(&script.output);
+    let of = |names: &[&str]| -> Vec<&Backtrace> {
+        let has = |sample: &&Backtrace| names.iter().all(|name| sample.iter().any(|(_, here)| here == name));
+        samples.iter().filter(has).collect()
+    };
+    let mut bottoms = Vec::new();
+    for entry in ["thread_entry", "main"] {
+        let unarmed = of(&["unarmed_here", entry]);
+        let example = unarmed.first().unwrap_or_else(|| panic!("no sample of {entry} unarmed\n{script}"));
+        let below = example.iter().position(|(_, name)| name == entry).expect("it has this frame");
+        let bottom = &example[below + 1..];
+        assert!(bottom.len() >= 2, "{example:?}");
+        let armed = of(&["armed_here", entry]);
+        assert!(!armed.is_empty(), "no sample of {entry} armed\n{script}");
+        for sample in armed {
+            let at = sample.iter().position(|(_, name)| name == entry).expect("it has this frame");
+            assert_eq!(sample[at + 1].1, "exeunt_exit_trampoline", "{sample:?}");
+            assert_eq!(&sample[at + 2..], bottom, "{sample:?}");
+        }
+        bottoms.push(bottom);
+    }
+    let draining = of(&["draining_here"]);
+    for bottom in &bottoms {
+        assert!(draining.iter().any(|sample| sample.ends_with(bottom)), "{bottom:?}\n{script}");
+    }
+    for sample in draining {
+        let at = sample.iter().position(|(_, name)| name == "exeunt_exit_trampoline_body");
+        let at = at.unwrap_or_else(|| panic!("{sample:?}"));
+        assert!(bottoms.contains(&&sample[at + 1..]), "{sample:?}");
+    }
+}

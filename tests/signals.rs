@@ -1,0 +1,91 @@
+//! Signals at any instruction of arming, reading and draining: the handler finds a stack that can be walked down to its
+//! bottom, and reads give what they must.
+//!
+//! On x86_64 the processor's trap flag brings a signal at *every* instruction (`tests/bridge/src/bin/single_step.rs`).
+//! Elsewhere, and for the recognition of exit trampolines, a hail of signals has to do: it cannot see an instruction that
+//! no signal meets. Under QEMU signals arrive between translated blocks only, so that the children are run with blocks of
+//! one instruction.
+
+#[path = "c/harness.rs"]
+mod harness;
+
+use harness::{Outcome, program};
+
+/// A child that looks at its stack must have found nothing wrong, and have looked often enough to mean something.
+#[track_caller]
+fn expect_looks(outcome: &Outcome, at_least: usize) {
+    assert_eq!(outcome.status.code(), Some(0), "{outcome}");
+    let looks = outcome.output.lines().find_map(|line| line.strip_suffix(" looks")).expect("the child tells its looks");
+    assert!(looks.parse::<usize>().expect("a number") >= at_least, "{outcome}");
+    assert_eq!(outcome.output.lines().count(), 1, "{outcome}");
+}
+
+#[cfg(target_arch = "x86_64")]
+mod at_every_instruction {
+    use super::{expect_looks, program};
+
+    /// A life is some hundred thousand instructions in a debug build, and some thousands in a release build.
+    const INSTRUCTIONS: usize = 2000;
+
+    #[track_caller]
+    fn step(arguments: [&str; 3]) {
+        expect_looks(&program("single_step").run(&arguments), INSTRUCTIONS);
+    }
+
+    #[test]
+    fn a_thread_that_returns_can_be_walked() {
+        step(["walking", "return", "warm"]);
+    }
+
+    #[test]
+    fn the_first_thread_of_its_kind_can_be_walked() {
+        step(["walking", "return", "cold"]);
+    }
+
+    #[test]
+    fn a_thread_that_exits_can_be_walked() {
+        step(["walking", "pthread_exit", "warm"]);
+    }
+
+    #[test]
+    fn reads_on_the_stack_that_was_interrupted_give_what_they_must() {
+        step(["reading", "return", "warm"]);
+    }
+
+    #[test]
+    fn reads_on_a_stack_that_was_interrupted_while_exiting_give_what_they_must() {
+        step(["reading", "pthread_exit", "warm"]);
+    }
+
+    #[test]
+    fn an_alternate_signal_stack_can_be_walked_to_the_bottom_and_has_no_values() {
+        step(["reading-elsewhere", "return", "warm"]);
+    }
+}
+
+/// Runs the hammer.
+#[track_caller]
+fn hammer(how: &str) {
+    let mut command = program("hammer").command();
+    // QEMU's two names for blocks of one instruction, before and since version 8.1.
+    command.env("QEMU_SINGLESTEP", "1").env("QEMU_ONE_INSN_PER_TB", "1");
+    // Emulated in that way, a life takes some tenths of a second.
+    let lives = if harness::is_emulated() { "20" } else { "300" };
+    command.args([how, lives]);
+    expect_looks(&harness::run(command), 10);
+}
+
+#[test]
+fn a_stack_under_a_hail_of_signals_can_be_walked() {
+    hammer("walking");
+}
+
+#[test]
+fn reads_under_a_hail_of_signals_give_what_they_must() {
+    hammer("reading");
+}
+
+#[test]
+fn an_alternate_signal_stack_under_a_hail_of_signals_can_be_walked_and_has_no_values() {
+    hammer("reading-elsewhere");
+}
