@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a child may take. Far more than it needs, even under an emulator: one that hangs is killed then.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where the tests run: what cargo was asked to build them for.
 struct Target {
