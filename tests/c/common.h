@@ -1,6 +1,7 @@
 // What the test programs have in common: telling the test what happened, line by line, on standard output.
 #ifndef EXEUNT_COMMON_H
 #define EXEUNT_COMMON_H
+#include <unwind.h>
 #include "bridge.h"
 #include <pthread.h>
 #include <stdarg.h>
@@ -33,16 +34,21 @@ __attribute__((format(printf, 1, 2), unused)) static void say(const char *format
 
 #ifndef BRIDGE_BY_HAND // a program that loads the bridge cannot call it by name
 
-// The two outermost return addresses of this stack, which tell a complete walk: taken before it is armed.
+// The functions of the two outermost frames of this stack, which tell a complete walk: taken before it is armed. Functions,
+// because a thread that ends without a return drains at another place of the exit trampoline than one that returns.
 struct bottom {
-    uintptr_t outer[2];
+    void *outer[2];
 };
 
 __attribute__((unused, noinline)) static struct bottom bottom_here(void) {
     uintptr_t addresses[128];
     size_t count = bridge_walk(addresses, 128);
     MUST(count >= 3 && count < 128);
-    struct bottom bottom = {{addresses[count - 2], addresses[count - 1]}};
+    struct bottom bottom = {{
+        _Unwind_FindEnclosingFunction((void *)(addresses[count - 2] - 1)),
+        _Unwind_FindEnclosingFunction((void *)(addresses[count - 1] - 1)),
+    }};
+    MUST(bottom.outer[0]);
     return bottom;
 }
 
