@@ -200,9 +200,28 @@ impl Record {
     }
 
     /// Drains the record of an abandoned stack on the stack that found it so, and gives it back.
+    ///
+    /// A thread does not abandon its stack, all its ends are seen. Where one is found gone, this is a child of `fork`, and
+    /// the thread lives on in the parent: there it drains. Here what it stored is forgotten, neither run nor dropped.
     pub(crate) fn drain_abandoned(&'static self) {
-        self.drain();
+        if matches!(self.kind(), Kind::Thread | Kind::Main) {
+            self.forget();
+        } else {
+            self.drain();
+        }
         self.retire();
+    }
+
+    fn forget(&self) {
+        if let Ok(mut own) = self.change() {
+            std::mem::forget(std::mem::take(&mut own.handlers));
+            while let Some(value) = own.values.pop() {
+                std::mem::forget(value);
+            }
+        }
+        if let Some(table) = self.slots() {
+            slots::forget(table);
+        }
     }
 
     /// Lets the record be found live for as long as `foot` holds `word`.

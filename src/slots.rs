@@ -203,6 +203,15 @@ pub(crate) fn clear(table: &Table) -> bool {
     any
 }
 
+/// Takes all values out of a table, and calls no destructor.
+pub(crate) fn forget(table: &Table) {
+    for index in 0..CAPACITY {
+        if let Some(cell) = table.cell(index) {
+            cell.value.store(ptr::null_mut(), Ordering::Release);
+        }
+    }
+}
+
 /// The table of a record that has none.
 pub(crate) fn new_table() -> Box<Table> {
     Box::new(Table { blocks: [const { AtomicPtr::new(ptr::null_mut()) }; CAPACITY / BLOCK] })
