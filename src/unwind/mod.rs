@@ -107,6 +107,14 @@ unsafe fn apply(frame: Frame, rule: Rule) -> Step {
         }
         #[cfg(not(target_os = "linux"))]
         Rule::Signal => return Step::Unsupported,
+        // On aarch64 the kernel's own code for this has had no table since Linux 5.8 («arm64: vdso: Disable dwarf unwinding
+        // through the sigreturn trampoline»): unwinders are to know its two instructions. libgcc does so as well.
+        #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+        Rule::NoTable if !frame.exact && is_kernels(frame.registers.pc) => {
+            // SAFETY: only a signal handler returns to this code.
+            let registers = unsafe { Registers::interrupted(sp) };
+            return Step::Interrupted(Frame { registers, exact: true });
+        }
         Rule::Outermost => return Step::Outermost,
         Rule::NoTable => return Step::NoTable,
         Rule::Unsupported => return Step::Unsupported,
