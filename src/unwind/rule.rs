@@ -75,7 +75,18 @@ pub(super) fn from_tables(pc: usize) -> Rule {
         return Rule::NoTable;
     }
     // SAFETY: libgcc found a table entry here.
-    let Some((section, start)) = (unsafe { section_around(fde) }) else { return Rule::Unsupported };
+    let Some((bytes, start)) = (unsafe { section_around(fde) }) else { return Rule::Unsupported };
+    let mut room = [0; PLAIN];
+    let (bytes, start) = match plain(bytes, fde as usize - start, &mut room) {
+        Plain::AsItIs => (bytes, start),
+        Plain::Copied { length, offset } => (&room[..length], fde as usize - offset),
+        Plain::TooLong => return Rule::Unsupported,
+    };
+    let mut section = EhFrame::new(bytes, NativeEndian);
+    section.set_address_size(8);
+    if cfg!(target_arch = "aarch64") {
+        section.set_vendor(Vendor::AArch64);
+    }
     let addresses =
         BaseAddresses::default().set_eh_frame(start as u64).set_text(bases.text as u64).set_got(bases.data as u64);
     rule(&section, &addresses, fde as usize - start, pc).unwrap_or(Rule::Unsupported)
@@ -93,7 +104,7 @@ pub(super) fn from_tables(_pc: usize) -> Rule {
 /// # Safety
 /// `fde` must be a frame description entry in an `.eh_frame` section.
 #[cfg(target_os = "linux")]
-unsafe fn section_around(fde: *const u8) -> Option<(EhFrame<EndianSlice<'static, NativeEndian>>, usize)> {
+unsafe fn section_around(fde: *const u8) -> Option<(&'static [u8], usize)> {
     // SAFETY: an entry begins with its length and the distance back to its common part (LSB Core, 10.6.1).
     let (length, back) = unsafe { (fde.cast::<u32>().read_unaligned(), fde.add(4).cast::<u32>().read_unaligned()) };
     if length == u32::MAX || length == 0 {
@@ -103,18 +114,58 @@ unsafe fn section_around(fde: *const u8) -> Option<(EhFrame<EndianSlice<'static,
     let end = fde as usize + 4 + length as usize;
     // SAFETY: both lie in one section, the common part first, and what is between them is of the section as well.
     // Loaded tables live as long as the code that they describe, which is on this stack.
-    let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, end.checked_sub(start)?) };
-    let mut section = EhFrame::new(bytes, NativeEndian);
-    section.set_address_size(8);
-    if cfg!(target_arch = "aarch64") {
-        section.set_vendor(Vendor::AArch64);
+    Some((unsafe { std::slice::from_raw_parts(start as *const u8, end.checked_sub(start)?) }, start))
+}
+
+/// Bytes of the longest entry, with its common part, that is copied.
+#[cfg(target_os = "linux")]
+const PLAIN: usize = 1024;
+
+/// A table entry as gimli can read it.
+#[cfg(target_os = "linux")]
+enum Plain {
+    AsItIs,
+    /// The copy's length, and where in it the entry is, behind its common part.
+    Copied {
+        length: usize,
+        offset: usize,
+    },
+    TooLong,
+}
+
+/// Code that signs its return addresses with key B says so by a `B` in the common part's augmentation, which gimli refuses
+/// to read (0.34). It changes nothing else, so it is left out in a copy, and a no-operation added at the end.
+#[cfg(target_os = "linux")]
+fn plain(bytes: &[u8], fde: usize, room: &mut [u8; PLAIN]) -> Plain {
+    // Length, identifier and version come before the augmentation, a string.
+    const AUGMENTATION: usize = 9;
+    let length_at = |at: usize| {
+        let field = bytes.get(at..at + 4).and_then(|field| field.try_into().ok());
+        field.map_or(0, |field| u32::from_ne_bytes(field) as usize + 4)
+    };
+    let common = length_at(0);
+    let augmentation = bytes.get(AUGMENTATION..).unwrap_or_default().split(|&byte| byte == 0).next();
+    let Some(key_b) = augmentation.and_then(|string| string.iter().position(|&byte| byte == b'B')) else {
+        return Plain::AsItIs;
+    };
+    let own = length_at(fde);
+    let length = common + own;
+    if length > PLAIN || fde + own > bytes.len() || fde < common {
+        return Plain::TooLong;
     }
-    Some((section, start))
+    let key_b = AUGMENTATION + key_b;
+    room[..key_b].copy_from_slice(&bytes[..key_b]);
+    room[key_b..common - 1].copy_from_slice(&bytes[key_b + 1..common]);
+    room[common - 1] = 0; // DW_CFA_nop
+    room[common..length].copy_from_slice(&bytes[fde..fde + own]);
+    // The entry's second field is the distance from itself back to its common part.
+    room[common + 4..common + 8].copy_from_slice(&(common as u32 + 4).to_ne_bytes());
+    Plain::Copied { length, offset: common }
 }
 
 #[cfg(target_os = "linux")]
 fn rule(
-    section: &EhFrame<EndianSlice<'static, NativeEndian>>,
+    section: &EhFrame<EndianSlice<'_, NativeEndian>>,
     addresses: &BaseAddresses,
     offset: usize,
     pc: usize,
