@@ -216,6 +216,10 @@ mod slowly {
                 if sp < from.sp && previous.is_none() {
                     return true;
                 }
+                // How some outermost frames are marked; it is no address to look for names at.
+                if pc == 0 {
+                    return false;
+                }
                 if let Some(inner) = previous {
                     trail.push(pc, sp);
                     match verdict(inner, pc, sp) {
