@@ -70,7 +70,7 @@ fn hammer(how: &str) {
     // QEMU's two names for blocks of one instruction, before and since version 8.1.
     command.env("QEMU_SINGLESTEP", "1").env("QEMU_ONE_INSN_PER_TB", "1");
     // Emulated in that way, a life takes some tenths of a second.
-    let lives = if harness::is_emulated() { "20" } else { "300" };
+    let lives = if harness::is_emulated() { "40" } else { "2000" };
     command.args([how, lives]);
     expect_looks(&harness::run(command), 10);
 }

@@ -79,15 +79,20 @@ pub fn look(bottom: &Bottom, pc: usize) {
 }
 
 /// Whether `pc` is in a stub of the procedure linkage table. Not every linker describes these to unwinders (LLVM's does
-/// not), so a signal that arrives there finds a stack that nobody can walk, whether it is armed or not.
+/// not, on aarch64 none does), so a signal that arrives there finds a stack that nobody can walk, armed or not.
 fn is_linkage_stub(pc: usize) -> bool {
-    if cfg!(not(target_arch = "x86_64")) || function_at(pc) != 0 {
+    if function_at(pc) != 0 {
         return false;
     }
     // SAFETY: the code around `pc` was just run, and stubs are aligned.
     let stub: [u8; 16] = unsafe { ((pc & !15) as *const [u8; 16]).read() };
-    // `jmp *slot(%rip)`, maybe after `endbr64`.
-    stub.starts_with(&[0xff, 0x25]) || stub.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25])
+    if cfg!(target_arch = "x86_64") {
+        // `jmp *slot(%rip)`, maybe after `endbr64`.
+        stub.starts_with(&[0xff, 0x25]) || stub.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25])
+    } else {
+        // `adrp x16, page; ldr x17, [x16, slot]; add x16, x16, slot; br x17`.
+        stub.ends_with(&[0x20, 0x02, 0x1f, 0xd6])
+    }
 }
 
 /// Something that keeps what reads give, but is a change of the stack's storage.

@@ -9,10 +9,12 @@ use exeunt_bridge::walk::Bottom;
 use exeunt_bridge::watch::{self, How};
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 static BOTTOM: OnceLock<Bottom> = OnceLock::new();
 static DONE: AtomicBool = AtomicBool::new(false);
+/// Handlers that have returned, or nearly so.
+static HANDLED: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel passes the interrupted code's context to a handler with SA_SIGINFO.
@@ -24,6 +26,31 @@ extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
     let bottom = BOTTOM.get().expect("signals are let in after it is known");
     if !bottom.is_beyond(pc) {
         watch::look(bottom, pc);
+    }
+    HANDLED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Sends signals, one after the other, at distances that differ, so that the interrupted code gets on in between.
+fn hammer() {
+    let mut random = 0x9e37_79b9_u32;
+    while !DONE.load(Ordering::Relaxed) {
+        let handled = HANDLED.load(Ordering::Relaxed);
+        // To the process: whichever thread lets it in gets it.
+        // SAFETY: the signal has a handler.
+        unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
+        for _ in 0..100_000 {
+            if HANDLED.load(Ordering::Relaxed) != handled {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        // Marsaglia's xorshift.
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        for _ in 0..random % 4000 {
+            std::hint::spin_loop();
+        }
     }
 }
 
@@ -75,16 +102,7 @@ fn main() {
         action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | if elsewhere { libc::SA_ONSTACK } else { 0 };
         assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
     }
-    let hammering = std::thread::spawn(|| {
-        while !DONE.load(Ordering::Relaxed) {
-            // To the process: whichever thread lets it in gets it.
-            // SAFETY: the signal has a handler.
-            unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
-            for _ in 0..200 {
-                std::hint::spin_loop();
-            }
-        }
-    });
+    let hammering = std::thread::spawn(hammer);
     let memory: *mut c_void =
         if elsewhere { vec![0_u8; ELSEWHERE].leak().as_mut_ptr().cast() } else { std::ptr::null_mut() };
     for _ in 0..lives {
