@@ -359,3 +359,42 @@ fn what_was_abandoned_below_a_neighbour_that_took_over_its_page_is_found_when_it
     neighbour.finish();
     assert_eq!(ended.load(Ordering::Relaxed), 1);
 }
+
+/// Reads below a frame of this size.
+#[inline(never)]
+fn read_below<const ROOM: usize>() -> Option<&'static str> {
+    let room = black_box([0_u8; ROOM]);
+    let found = exeunt::get(&"name");
+    black_box(&room);
+    found
+}
+
+/// Reads in blocks of 64 bytes below the caller's frame, one after the other. Returns how often something was there.
+#[inline(never)]
+fn read_everywhere() -> usize {
+    macro_rules! read_below {
+        ($($room:literal)*) => { [$(read_below::<$room>()),*] };
+    }
+    let found = read_below!(0 64 128 192 256 320 384 448 512 576 640 704 768 832 896 960 1024 1088 1152 1216 1280 1344
+        1408 1472 1536 1600 1664 1728 1792 1856 1920 1984 2048 2112 2176 2240 2304 2368 2432 2496);
+    found.iter().filter(|found| found.is_some()).count()
+}
+
+#[test]
+fn what_was_abandoned_in_a_handler_is_found_nowhere_on_the_stack_that_uses_its_memory_next() {
+    let pages = Pages::new(128 * 1024);
+    let abandoned = |inside: Inside| {
+        exeunt::set("name", "abandoned").unwrap();
+        exeunt::at_exit(move || {
+            assert_eq!(read_everywhere(), 40);
+            inside.suspend();
+        })
+        .unwrap();
+    };
+    // SAFETY: the memory is this fiber's until it is dropped, which abandons it.
+    let fiber = unsafe { Fiber::new(pages.range(), abandoned) };
+    fiber.resume();
+    drop(fiber);
+    // SAFETY: nobody uses this memory now.
+    unsafe { Fiber::new(pages.range(), |_| assert_eq!(read_everywhere(), 0)) }.finish();
+}
