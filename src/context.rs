@@ -5,33 +5,50 @@
 
 use crate::error::Error;
 use crate::inherit;
-use std::any::{Any, type_name};
+use std::any::{Any, TypeId, type_name};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-struct Node {
-    value: Box<dyn Any + Send + Sync>,
-    outer: Option<Arc<Node>>,
+struct Node<T: ?Sized = dyn Any + Send + Sync> {
+    /// Of `value`. Beside it, so that a look at the list asks no vtable.
+    of_type: TypeId,
+    outer: Outer,
+    value: T,
 }
 
-impl Drop for Node {
+type Newest = Option<Arc<Node>>;
+
+/// The rest of the list.
+struct Outer(Newest);
+
+impl Drop for Outer {
     /// Takes a long list apart in a loop; one node dropping the next would need stack for each.
     fn drop(&mut self) {
-        let mut outer = self.outer.take();
-        while let Some(mut node) = outer.and_then(Arc::into_inner) {
-            outer = node.outer.take();
+        let mut outer = self.0.take();
+        while let Some(mut node) = outer {
+            // Somebody else who holds it goes on from there. If two let go at once, neither may find itself the last,
+            // and the later one drops this node with its own `Outer`, which is one call deeper and no more.
+            outer = Arc::get_mut(&mut node).and_then(|node| node.outer.0.take());
         }
     }
 }
 
+impl Node {
+    #[inline(always)]
+    fn value<T: 'static>(&self) -> Option<&T> {
+        // SAFETY: the type was noted when the value was stored.
+        (self.of_type == TypeId::of::<T>()).then(|| unsafe { &*(&raw const self.value).cast::<T>() })
+    }
+}
+
 crate::stack_local! {
-    static NEWEST: RefCell<Option<Arc<Node>>> = const { RefCell::new(None) };
+    static NEWEST: RefCell<Newest> = const { RefCell::new(None) };
 }
 
 /// Puts the outer context back, on return and on unwinding alike.
 struct Restore {
-    outer: Option<Arc<Node>>,
+    outer: Newest,
 }
 
 impl Drop for Restore {
@@ -47,11 +64,11 @@ impl Drop for Restore {
     }
 }
 
-fn newest() -> Result<Option<Arc<Node>>, Error> {
+fn newest() -> Result<Newest, Error> {
     NEWEST.try_with(|newest| newest.borrow().clone())
 }
 
-fn enter<R>(node: Option<Arc<Node>>, scope: impl FnOnce() -> R) -> Result<R, Error> {
+fn enter<R>(node: Newest, scope: impl FnOnce() -> R) -> Result<R, Error> {
     let outer = NEWEST.try_with(|newest| newest.replace(node))?;
     let _restore = Restore { outer };
     Ok(scope())
@@ -88,7 +105,7 @@ pub fn with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) ->
 /// Where the stack cannot be armed; then `scope` has not run.
 pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> Result<R, Error> {
     let outer = newest()?;
-    enter(Some(Arc::new(Node { value: Box::new(value), outer })), scope)
+    enter(Some(Arc::new(Node { of_type: TypeId::of::<T>(), outer: Outer(outer), value })), scope)
 }
 
 /// A copy of the value of type `T` that this code runs below.
@@ -120,14 +137,14 @@ pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> 
         // node that points to it, or a `Restore`), and what drops the cell's value (`reset`, `unload`) leaves one that
         // is lent alone.
         let newest = newest.and_then(|newest| unsafe { newest.try_borrow_unguarded() }.ok()?.as_deref());
-        look(std::iter::successors(newest, |node| node.outer.as_deref()).find_map(|node| node.value.downcast_ref()))
+        look(std::iter::successors(newest, |node| node.outer.0.as_deref()).find_map(Node::value))
     })
 }
 
 /// The context of the place where it was captured, to be entered on any other stack.
 #[derive(Clone)]
 pub struct Captured {
-    newest: Option<Arc<Node>>,
+    newest: Newest,
 }
 
 /// Captures the context of this place. It costs no more than a reference count, however deep the context is.
@@ -158,7 +175,7 @@ impl Captured {
 
 impl std::fmt::Debug for Captured {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let depth = std::iter::successors(self.newest.as_ref(), |node| node.outer.as_ref()).count();
+        let depth = std::iter::successors(self.newest.as_ref(), |node| node.outer.0.as_ref()).count();
         f.debug_struct("Captured").field("values", &depth).finish()
     }
 }

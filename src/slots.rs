@@ -7,10 +7,11 @@
 //! [`Slot`] is the face for Rust: a double free or a slot that was never allocated do not compile there. The functions
 //! are what the C face and other runtimes need.
 
-use crate::arm;
+use crate::arch::stack_pointer;
 use crate::error::Error;
+use crate::nearby::Nearby;
 use crate::record::{Record, guarded};
-use crate::registry;
+use crate::{arm, registry};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr;
@@ -36,6 +37,9 @@ struct Allocation {
 
 static ALLOCATIONS: [Allocation; CAPACITY] =
     [const { Allocation { generation: AtomicU32::new(0), destructor: AtomicPtr::new(ptr::null_mut()) } }; CAPACITY];
+/// Where each slot was lately used from: block of the stack → the cell there. Cells live for ever, and are looked into
+/// anyway, so it is only when a stack ends that places must be forgotten (`clear`). A mebibyte, untouched where unused.
+static NEARBY: [Nearby; CAPACITY] = [const { Nearby::new() }; CAPACITY];
 static USED: [AtomicU64; CAPACITY / 64] = [const { AtomicU64::new(0) }; CAPACITY / 64];
 
 /// One slot's value on one stack; it counts only if the generation is the slot's.
@@ -53,13 +57,13 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    fn cell(&self, index: usize) -> Option<&Cell> {
+    fn cell(&self, index: usize) -> Option<&'static Cell> {
         // SAFETY: null, or a block that was leaked when it was published.
         let block = unsafe { self.blocks[index / BLOCK].load(Ordering::Acquire).as_ref() }?;
         Some(&block[index % BLOCK])
     }
 
-    fn ensure_cell(&self, index: usize) -> &Cell {
+    fn ensure_cell(&self, index: usize) -> &'static Cell {
         let place = &self.blocks[index / BLOCK];
         if place.load(Ordering::Acquire).is_null() {
             let empty = || Cell { generation: AtomicU32::new(0), value: AtomicPtr::new(ptr::null_mut()) };
@@ -67,6 +71,37 @@ impl Table {
             place.store(Box::leak(Box::new(std::array::from_fn(|_| empty()))), Ordering::Release);
         }
         self.cell(index).expect("just made")
+    }
+}
+
+/// The running stack's cell of a slot, if it has one. Never arms.
+#[inline(always)]
+fn cell_here(index: usize) -> Option<&'static Cell> {
+    let sp = stack_pointer();
+    let cell: *const Cell = NEARBY[index].find(sp).cast();
+    // SAFETY: null, or a cell that `find_cell` remembered: those live for ever.
+    unsafe { cell.as_ref() }.or_else(|| find_cell(sp, index))
+}
+
+/// The same by the page map and the record, for a function with the stack pointer `sp`, which will look there again.
+#[inline(never)]
+fn find_cell(sp: usize, index: usize) -> Option<&'static Cell> {
+    let found = registry::find(sp);
+    let record = found.or_else(arm::lookup)?;
+    let cell = record.slots()?.cell(index)?;
+    // Only a place that the page map vouches for: others may serve another stack next.
+    if found.is_some() {
+        NEARBY[index].remember(sp, record, ptr::from_ref(cell).cast_mut().cast());
+    }
+    Some(cell)
+}
+
+impl Cell {
+    /// The value, if it is of this allocation of the slot.
+    #[inline(always)]
+    fn value(&self, generation: u32) -> *mut c_void {
+        let value = self.value.load(Ordering::Relaxed);
+        if self.generation.load(Ordering::Relaxed) == generation { value } else { ptr::null_mut() }
     }
 }
 
@@ -135,11 +170,7 @@ pub fn set(handle: u32, value: *mut c_void) -> Result<(), Error> {
 #[inline]
 pub fn get(handle: u32) -> Result<*mut c_void, Error> {
     let (index, generation) = check(handle)?;
-    let cell = arm::lookup().and_then(Record::slots).and_then(|table| table.cell(index));
-    Ok(match cell {
-        Some(cell) if cell.generation.load(Ordering::Relaxed) == generation => cell.value.load(Ordering::Relaxed),
-        _ => ptr::null_mut(),
-    })
+    Ok(cell_here(index).map_or(ptr::null_mut(), |cell| cell.value(generation)))
 }
 
 /// Frees the slot: its handle is no more, and it is null again on all stacks. Where a value was set, the destructor is
@@ -190,10 +221,15 @@ fn take(table: &Table, index: usize, generation: u32, destructor: Option<Destruc
 pub(crate) fn clear(table: &Table) -> bool {
     let mut any = false;
     for (number, block) in table.blocks.iter().enumerate() {
-        if block.load(Ordering::Acquire).is_null() {
-            continue;
-        }
-        for (index, allocation) in ALLOCATIONS.iter().enumerate().skip(number * BLOCK).take(BLOCK) {
+        // SAFETY: null, or a block that was leaked when it was published.
+        let Some(block) = (unsafe { block.load(Ordering::Acquire).as_ref() }) else { continue };
+        for (index, cell) in (number * BLOCK..).zip(block) {
+            if cell.generation.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            // The stack may be ending, and the next one in its place has other cells.
+            NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
+            let allocation = &ALLOCATIONS[index];
             let generation = allocation.generation.load(Ordering::Acquire);
             if generation & 1 == 1 {
                 any |= take(table, index, generation, destructor(allocation));
@@ -207,6 +243,7 @@ pub(crate) fn clear(table: &Table) -> bool {
 pub(crate) fn forget(table: &Table) {
     for index in 0..CAPACITY {
         if let Some(cell) = table.cell(index) {
+            NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
             cell.value.store(ptr::null_mut(), Ordering::Release);
         }
     }
@@ -231,6 +268,8 @@ pub(crate) fn new_table() -> Box<Table> {
 /// ```
 pub struct Slot<T: Send + Sync + 'static> {
     handle: u32,
+    /// All of the generation, of which the handle has a part.
+    generation: u32,
     values: PhantomData<fn(T) -> T>,
 }
 
@@ -246,7 +285,14 @@ impl<T: Send + Sync + 'static> Slot<T> {
         }
         // SAFETY: only `set` stores values in it, and they may be dropped on any thread.
         let handle = unsafe { alloc(Some(release::<T>)) }?;
-        Ok(Self { handle, values: PhantomData })
+        let (_, generation) = check(handle)?;
+        Ok(Self { handle, generation, values: PhantomData })
+    }
+
+    /// What is stored on the running stack, or null. This slot is allocated, so its handle needs no check.
+    #[inline(always)]
+    fn value(&self) -> *mut c_void {
+        cell_here(self.handle as usize % CAPACITY).map_or(ptr::null_mut(), |cell| cell.value(self.generation))
     }
 
     /// Sets the running stack's value; the one that was there is dropped.
@@ -254,7 +300,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
     /// # Errors
     /// Where the stack cannot be armed.
     pub fn set(&self, value: T) -> Result<(), Error> {
-        let old = get(self.handle)?;
+        let old = self.value();
         let value = Arc::into_raw(Arc::new(value)).cast_mut();
         if let Err(error) = set(self.handle, value.cast()) {
             // SAFETY: just let go of, and not stored.
@@ -268,7 +314,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
 
     /// The running stack's value, shared; `None` if it has none.
     pub fn share(&self) -> Option<Arc<T>> {
-        let value = get(self.handle).ok()?.cast::<T>();
+        let value = self.value().cast::<T>();
         if value.is_null() {
             return None;
         }
@@ -285,14 +331,14 @@ impl<T: Send + Sync + 'static> Slot<T> {
     where
         T: Copy,
     {
-        let value = get(self.handle).ok()?.cast::<T>();
+        let value = self.value().cast::<T>();
         // SAFETY: null, or what `set` let go of. Copying runs no code of the user's that could drop it meanwhile.
         unsafe { value.as_ref() }.copied()
     }
 
     /// Takes the running stack's value, and leaves none.
     pub fn take(&self) -> Option<Arc<T>> {
-        let value = get(self.handle).ok()?.cast::<T>();
+        let value = self.value().cast::<T>();
         if value.is_null() || set(self.handle, ptr::null_mut()).is_err() {
             return None;
         }
