@@ -82,7 +82,9 @@ mod stepping {
         assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
     }
 
-    fn run(routine: extern "C-unwind" fn(*mut c_void) -> *mut c_void, elsewhere: bool) {
+    /// Runs a life on a stack of `size` bytes. Each life has a larger one, as the C library would use the memory of a
+    /// smaller one again, where the words that the library wrote for the life before are still to be found.
+    fn run(routine: extern "C-unwind" fn(*mut c_void) -> *mut c_void, elsewhere: bool, size: usize) {
         // SAFETY: the routine does not use its argument but as a flag, and is joined here.
         unsafe {
             let routine = std::mem::transmute::<
@@ -91,7 +93,11 @@ mod stepping {
             >(routine);
             let mut thread = 0;
             let flag = if elsewhere { &raw mut thread as *mut c_void } else { std::ptr::null_mut() };
-            assert_eq!(libc::pthread_create(&raw mut thread, std::ptr::null(), routine, flag), 0);
+            let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+            assert_eq!(libc::pthread_attr_init(&raw mut attributes), 0);
+            assert_eq!(libc::pthread_attr_setstacksize(&raw mut attributes, size), 0);
+            assert_eq!(libc::pthread_create(&raw mut thread, &raw const attributes, routine, flag), 0);
+            assert_eq!(libc::pthread_attr_destroy(&raw mut attributes), 0);
             assert_eq!(libc::pthread_join(thread, std::ptr::null_mut()), 0);
         }
     }
@@ -123,7 +129,7 @@ mod stepping {
         let lives = if warm == "warm" { 2 } else { 1 };
         for life in 1..=lives {
             STEPPING.store(life == lives, Ordering::Relaxed);
-            run(routine, elsewhere);
+            run(routine, elsewhere, life << 23);
             watch::life_is_over();
         }
         std::process::exit(watch::verdict(lives));
