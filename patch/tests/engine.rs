@@ -336,3 +336,27 @@ fn a_hook_out_of_reach_is_refused_unless_x16_is_free() {
     // SAFETY: a function's entry.
     unsafe { site(exeunt_site_nop).x16_is_free() }.divert(far).unwrap();
 }
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn an_operand_that_may_be_the_instruction_itself_is_refused_and_others_are_relocated() {
+    use exeunt_patch::engine::x86_64::displace;
+    // cmp dword ptr [rip + displacement], 0: seven bytes.
+    let compare = |displacement: i32| {
+        let mut code = vec![0x83, 0x3d];
+        code.extend(displacement.to_le_bytes());
+        code.push(0);
+        displace(&code, 0x10_0000, 0x20_0000)
+    };
+    for displacement in [-7, -1, -8, -4103] {
+        assert!(compare(displacement).unwrap_err().contains("its own bytes"), "{displacement}");
+    }
+    for displacement in [0, 1, 0x1000, -4104] {
+        let code = compare(displacement).unwrap();
+        let moved = i32::from_le_bytes(code[2..6].try_into().unwrap());
+        assert_eq!(0x10_0000 + displacement, 0x20_0000 + moved);
+        assert_eq!(code[7], 0xe9);
+    }
+    // lea touches nothing, so its own address is as good as any.
+    assert!(displace(&[0x48, 0x8d, 0x05, 0xf9, 0xff, 0xff, 0xff], 0x10_0000, 0x20_0000).is_ok());
+}

@@ -49,13 +49,11 @@ fn hammer(name: &str, function: Function, allowed: [usize; 2], rounds: u64, mut 
         }
         stop.store(true, Ordering::Relaxed);
     });
-    println!(
-        "{name}: {rounds} rounds in {:.1?}, the site ran {} times before and {} times after the patch",
-        started.elapsed(),
-        seen[0].load(Ordering::Relaxed),
-        seen[1].load(Ordering::Relaxed),
-    );
-    assert!(allowed[0] == allowed[1] || seen.iter().all(|count| count.load(Ordering::Relaxed) > 0));
+    let [first, second] = seen.each_ref().map(|count| count.load(Ordering::Relaxed));
+    let runs = format!("{first} runs returned {}, {second} returned {}", allowed[0], allowed[1]);
+    println!("{name}: {rounds} rounds in {:.1?}; {runs}", started.elapsed());
+    // A displaced instruction does the same in both places.
+    assert!(first > 0 && (second > 0 || allowed[0] == allowed[1]));
     same_code_pages(&pages).unwrap();
     assert_eq!(writable_code(), []);
 }

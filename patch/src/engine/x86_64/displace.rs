@@ -8,6 +8,9 @@
 
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpAccess, Register};
 
+/// More than any operand but `xrstor`'s has: that one is a page at most without AMX, and nobody keeps it among code.
+const WIDEST: u64 = 4096;
+
 /// The length of the instruction at the start of `bytes`, if it is one.
 pub fn length(bytes: &[u8], at: u64) -> Result<usize, &'static str> {
     let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
@@ -82,12 +85,8 @@ fn copy(bytes: &[u8], instruction: &Instruction, displacement: usize, to: u64) -
             .used_memory()
             .iter()
             .any(|memory| memory.access() != OpAccess::None && memory.access() != OpAccess::NoMemAccess);
-        // 64 bytes: the widest operand (`vmovaps zmm`); `fxsave` and its like are wider, but aligned to 16 or more and so cannot reach back here
-        // without beginning before the instruction, which the distance below also refuses.
-        let size = instruction.memory_size().size().max(64) as u64;
-        let reaches_back = instruction.ip().wrapping_sub(operand) < size.max(4096);
-        let begins_inside = operand.wrapping_sub(instruction.ip()) < instruction.len() as u64;
-        if touched && (reaches_back || begins_inside) {
+        // From WIDEST bytes before the instruction to its end: what begins there may reach into it.
+        if touched && operand.wrapping_sub(instruction.ip()).wrapping_add(WIDEST) < WIDEST + instruction.len() as u64 {
             return Err("its memory operand is or may be its own bytes");
         }
         let distance = operand.wrapping_sub(to + instruction.len() as u64) as i64;
