@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,14 @@ pub fn is_emulated() -> bool {
     Target::get().runner().is_some()
 }
 
+/// One child at a time, under an emulator: QEMU's fork copies locks of its own that another thread holds in that moment
+/// (seen with 7.2), and then the child hangs before it has begun. Threads that wait for their turn hold none.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed in its turn has changed nothing that the next one needs.
+    is_emulated().then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// The directory with the bridge's libraries and programs. Builds them first.
 pub fn bridge() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -75,6 +83,7 @@ pub fn bridge() -> &'static Path {
         if target.release {
             cargo.arg("--release");
         }
+        let _turn = turn();
         let built = cargo.status().expect("cargo is there, as it runs the tests");
         assert!(built.success(), "the bridge could not be built: {cargo:?}");
         let directory = target.named.iter().fold(target.root.clone(), |path, name| path.join(name));
@@ -111,6 +120,7 @@ impl<'a> Build<'a> {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let file = directory.join(format!("{}-{}-{number}", self.source.replace('.', "-"), std::process::id()));
+        let _turn = turn();
         let mut compiler = compiler(cpp);
         compiler.args(["-g", "-Wall", "-Wextra", "-pthread"]).args(self.options);
         compiler.arg("-I").arg(&sources).arg(&source).arg("-o").arg(&file);
@@ -141,7 +151,9 @@ fn compiler(cpp: bool) -> Command {
 
 /// Whether the compiler has a libc to link statically: not every distribution installs it with the other one.
 pub fn has_static_libc() -> bool {
-    let output = compiler(false).arg("-print-file-name=libc.a").output().expect("the compiler runs");
+    let _turn = turn();
+    let mut compiler = compiler(false);
+    let output = compiler.arg("-print-file-name=libc.a").output().expect("the compiler runs");
     // Without one the answer is the name as it was asked for.
     Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute()
 }
@@ -216,6 +228,7 @@ impl Outcome {
 
 /// Runs a command to its end, or kills it when it takes far too long, which is a failure.
 pub fn run(mut command: Command) -> Outcome {
+    let _turn = turn();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let output = collect(child.stdout.take());
