@@ -112,17 +112,25 @@ pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R
 ///
 /// # Panics
 /// Where there is none; [`try_get`] gives `None` instead.
+#[inline]
 pub fn get<T: Clone + Send + Sync + 'static>() -> T {
-    try_get().unwrap_or_else(|| {
-        panic!(
-            "no context holds a {0} here: call this below context::with({0}, ...), on the same stack or on one that \
-             the context was handed on to by context::go or Captured::enter",
-            type_name::<T>()
-        )
-    })
+    match try_get() {
+        Some(value) => value,
+        None => missing(type_name::<T>()),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn missing(name: &str) -> ! {
+    panic!(
+        "no context holds a {name} here: call this below context::with({name}, ...), on the same stack or on one that \
+         the context was handed on to by context::go or Captured::enter"
+    )
 }
 
 /// A copy of the value of type `T` that this code runs below, or `None`. It never arms the stack.
+#[inline]
 pub fn try_get<T: Clone + Send + Sync + 'static>() -> Option<T> {
     look(|value: Option<&T>| value.cloned())
 }
@@ -130,6 +138,7 @@ pub fn try_get<T: Clone + Send + Sync + 'static>() -> Option<T> {
 /// Calls `look` with the value of type `T` that this code runs below, or with `None`. It never arms the stack.
 ///
 /// `look` may do anything, also use the context.
+#[inline]
 pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> R {
     NEWEST.peek(|newest| {
         // SAFETY: nobody changes the cell while this reference lives, which is gone before `look` is called. The nodes
@@ -137,7 +146,14 @@ pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> 
         // node that points to it, or a `Restore`), and what drops the cell's value (`reset`, `unload`) leaves one that
         // is lent alone.
         let newest = newest.and_then(|newest| unsafe { newest.try_borrow_unguarded() }.ok()?.as_deref());
-        look(std::iter::successors(newest, |node| node.outer.0.as_deref()).find_map(Node::value))
+        let mut node = newest;
+        while let Some(found) = node {
+            if let Some(value) = found.value() {
+                return look(Some(value));
+            }
+            node = found.outer.0.as_deref();
+        }
+        look(None)
     })
 }
 

@@ -177,14 +177,20 @@ impl<T: 'static> LocalKey<T> {
     }
 
     /// Calls `look` with the running stack's value if there is one. Never arms the stack, and makes no value.
+    #[inline(always)]
     pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
         let sp = stack_pointer();
-        let value = self.quick(sp).or_else(|| self.in_record(sp, arm::lookup()?));
-        match value {
+        match self.quick(sp).or_else(|| self.peek_slow(sp)) {
             // SAFETY: as in `with`.
             Some(value) => unsafe { lend(value, |value| look(Some(value))) },
             None => look(None),
         }
+    }
+
+    /// The value of the running stack, if it has one, by the page map.
+    #[inline(never)]
+    fn peek_slow(&'static self, sp: usize) -> Option<*mut T> {
+        self.in_record(sp, registry::find(sp).or_else(arm::lookup)?)
     }
 
     /// The value of the running stack. No code of the user's may run while it is in use.

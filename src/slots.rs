@@ -241,9 +241,9 @@ pub(crate) fn clear(table: &Table) -> bool {
 
 /// Takes all values out of a table, and calls no destructor.
 pub(crate) fn forget(table: &Table) {
-    for index in 0..CAPACITY {
+    for (index, nearby) in NEARBY.iter().enumerate() {
         if let Some(cell) = table.cell(index) {
-            NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
+            nearby.forget(ptr::from_ref(cell).cast_mut().cast());
             cell.value.store(ptr::null_mut(), Ordering::Release);
         }
     }
@@ -265,6 +265,23 @@ pub(crate) fn new_table() -> Box<Table> {
 /// assert_eq!(there, None);
 /// # exeunt::unload();
 /// # Ok::<(), exeunt::Error>(())
+/// ```
+///
+/// What would be a double free or a use after it does not compile, and neither does a slot that was never allocated:
+/// ```compile_fail,E0382
+/// let slot = exeunt::Slot::<u32>::new()?;
+/// drop(slot);
+/// slot.set(1)?;
+/// # Ok::<(), exeunt::Error>(())
+/// ```
+/// ```compile_fail,E0382
+/// let slot = exeunt::Slot::<u32>::new()?;
+/// drop(slot);
+/// drop(slot);
+/// # Ok::<(), exeunt::Error>(())
+/// ```
+/// ```compile_fail,E0451
+/// let slot = exeunt::Slot::<u32> { handle: 7, generation: 1, values: std::marker::PhantomData };
 /// ```
 pub struct Slot<T: Send + Sync + 'static> {
     handle: u32,

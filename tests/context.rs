@@ -74,7 +74,7 @@ fn unwinding_restores_the_outer_value() {
 
 #[test]
 fn get_panics_where_there_is_none_and_says_what_is_missing_and_what_to_do() {
-    let panic = on_thread(|| catch_unwind(|| context::get::<User>())).expect_err("there is no such value");
+    let panic = on_thread(|| catch_unwind(context::get::<User>)).expect_err("there is no such value");
     let message = panic.downcast_ref::<String>().expect("a message");
     assert!(message.contains("User"), "{message}");
     assert!(message.contains("context::with") && message.contains("context::go"), "{message}");
@@ -129,7 +129,7 @@ fn a_clone_may_use_the_context() {
             Odd
         }
     }
-    on_thread(|| context::with(Odd, || drop(context::get::<Odd>())));
+    on_thread(|| context::with(Odd, || std::hint::black_box(context::get::<Odd>())));
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn go_forwards_the_context_to_the_thread_that_it_starts() {
                 context::go(|| {
                     let seen = (context::get::<User>(), context::get::<Depth>());
                     // Whatever the new thread nests is its own affair.
-                    let further = context::with(User("eve"), || context::go(|| context::get::<User>()).join().unwrap());
+                    let further = context::with(User("eve"), || context::go(context::get::<User>).join().unwrap());
                     assert_eq!(context::get::<User>(), User("ann"));
                     (seen, further)
                 })
@@ -265,17 +265,19 @@ fn a_captured_empty_context_hides_the_one_that_is_there() {
     });
 }
 
+type Job = Box<dyn FnOnce() + Send>;
+
 /// A thread pool as anybody might have one: it knows nothing of contexts.
 struct Pool {
-    jobs: std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>,
+    jobs: std::sync::mpsc::Sender<Job>,
     workers: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Pool {
     fn new(workers: usize) -> Self {
-        let (jobs, queue) = channel::<Box<dyn FnOnce() + Send>>();
+        let (jobs, queue) = channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
-        let work = |queue: Arc<Mutex<Receiver<Box<dyn FnOnce() + Send>>>>| {
+        let work = |queue: Arc<Mutex<Receiver<Job>>>| {
             move || {
                 loop {
                     let job = queue.lock().unwrap().recv();
@@ -427,7 +429,7 @@ fn reset_and_unload_hide_the_context_and_the_scopes_still_end_well() {
             });
             assert_eq!(context::get::<User>(), User("ann"), "the outer scope is in force again");
         });
-        context::with(User("ann"), || exeunt::unload());
+        context::with(User("ann"), exeunt::unload);
         assert!(!exeunt::Stack::current().is_armed(), "leaving the scope has nothing to restore, so it does not arm");
         assert_eq!(context::try_get::<User>(), None);
     });
