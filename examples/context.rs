@@ -38,7 +38,8 @@ fn main() {
     context::with(RequestId(1), handle);
 
     // A panic leaves the scopes as a return does.
-    let result = std::panic::catch_unwind(|| context::with(RequestId(2), || std::panic::resume_unwind(Box::new("out"))));
+    let result =
+        std::panic::catch_unwind(|| context::with(RequestId(2), || std::panic::resume_unwind(Box::new("out"))));
     assert!(result.is_err() && context::try_get::<RequestId>().is_none());
     println!("no request here: {:?}", context::try_get::<RequestId>().map(|id| id.0));
 }
