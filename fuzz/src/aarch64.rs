@@ -35,6 +35,10 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
     if instruction & 0xffc0_0000 == 0xd500_0000 && instruction & 0xffff_f000 != 0xd503_2000 {
         return TALLY.count(&TALLY.left_out);
     }
+    // SIMD with half precision, two or three registers: on unallocated ones the emulator (QEMU 5.0) fails an assertion. Copied unchanged.
+    if instruction & 0x8f7e_0c00 == 0x0e78_0800 || instruction & 0x8f60_c400 == 0x0e40_0400 {
+        return TALLY.count(&TALLY.left_out);
+    }
     machine.tidy();
     let at = SITE_PAGE + u64::from(seed & 0x3f) * 4;
     let to = SITE_PAGE.wrapping_add_signed(STUBS[usize::from(stub & 7)]) + 0x200 + u64::from(stub >> 3) * 16;

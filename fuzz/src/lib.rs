@@ -26,6 +26,8 @@ const MOST_PAGES: usize = 256;
 pub struct Memory {
     pages: Vec<u64>,
     writes: Vec<(u64, usize)>,
+    /// What the run stopped for. Mapped outside of it: the emulator frees what a load in progress still uses if a hook maps.
+    missing: Vec<u64>,
 }
 
 /// What a run left behind.
@@ -70,7 +72,7 @@ impl Machine {
             unicorn.ctl_set_cpu_model(model).expect("a processor");
         }
         unicorn
-            .add_mem_hook(HookType::MEM_READ_UNMAPPED | HookType::MEM_WRITE_UNMAPPED, 1, 0, map_page)
+            .add_mem_hook(HookType::MEM_READ_UNMAPPED | HookType::MEM_WRITE_UNMAPPED, 1, 0, note_missing)
             .expect("a hook");
         unicorn.add_mem_hook(HookType::MEM_WRITE, 1, 0, log_write).expect("a hook");
         let code_pages: Vec<u64> =
@@ -101,43 +103,33 @@ impl Machine {
         inside: impl Fn(u64) -> bool,
         registers: &[(i32, usize)],
     ) -> Option<Outcome> {
-        let unicorn = &mut self.unicorn;
+        let Self { unicorn, code_pages, end } = self;
         for &(at, bytes) in code {
             unicorn.mem_write(at, bytes).expect("code");
             unicorn.ctl_remove_cache(at, at + bytes.len() as u64).expect("fresh code");
         }
-        set_up(unicorn);
-        let mut pc = start;
-        let mut error = None;
-        let mut ended = false;
+        let mut outcome = None;
         for _ in 0..MOST_STEPS {
-            if let Err(found) = unicorn.emu_start(pc, u64::MAX & !0xf, 0, 1) {
-                error = Some(found);
-                ended = true;
+            outcome = Some(attempt(unicorn, &set_up, start, &inside, registers));
+            for (at, bytes) in outcome.iter().flat_map(|outcome| &outcome.writes) {
+                let addresses = (0..bytes.len() as u64).map(|n| at.wrapping_add(n));
+                let original: Vec<u8> = if code_pages.iter().any(|&page| at.wrapping_sub(page) < 0x2000) {
+                    addresses.map(|at| end[at as usize % end.len()]).collect()
+                } else {
+                    addresses.map(pattern).collect()
+                };
+                unicorn.mem_write(*at, &original).expect("mapped memory");
+            }
+            if !map_missing(unicorn) {
                 break;
             }
-            pc = unicorn.pc_read().expect("the program counter");
-            if !inside(pc) {
-                ended = true;
-                break;
-            }
-        }
-        let registers = registers.iter().map(|&(id, len)| (id, read(unicorn, id, len))).collect();
-        let written = std::mem::take(&mut unicorn.get_data_mut().writes);
-        let writes = written
-            .into_iter()
-            .filter_map(|(at, len)| Some((at, unicorn.mem_read_as_vec(at, len).ok()?)))
-            .collect::<Vec<_>>();
-        for (at, bytes) in &writes {
-            let original: Vec<u8> = (0..bytes.len() as u64).map(|n| pattern(at.wrapping_add(n))).collect();
-            unicorn.mem_write(*at, &original).expect("mapped memory");
         }
         for &(at, bytes) in code {
-            let filler: Vec<u8> = (at..at + bytes.len() as u64).map(|at| self.end[at as usize % self.end.len()]).collect();
+            let filler: Vec<u8> = (at..at + bytes.len() as u64).map(|at| end[at as usize % end.len()]).collect();
             unicorn.mem_write(at, &filler).expect("code");
             unicorn.ctl_remove_cache(at, at + bytes.len() as u64).expect("fresh code");
         }
-        ended.then_some(Outcome { pc: error.is_none().then_some(pc), error, registers, writes })
+        outcome.filter(|outcome| outcome.pc.is_some_and(|pc| !inside(pc)) || outcome.error.is_some())
     }
 
     /// Forgets pages when there are many. Not between two runs of one input, which must find the same.
@@ -158,16 +150,41 @@ fn read(unicorn: &Unicorn<'static, Memory>, id: i32, len: usize) -> Vec<u8> {
     }
 }
 
-fn map_page(unicorn: &mut Unicorn<Memory>, _: MemType, address: u64, size: usize, _: i64) -> bool {
-    let first = address & !0xfff;
-    let last = address.wrapping_add(size.max(1) as u64 - 1) & !0xfff;
-    let mut done = false;
-    for page in [first, last] {
-        let memory = unicorn.get_data();
-        if memory.pages.contains(&page) || memory.pages.len() >= MOST_PAGES {
-            continue;
+/// One run from the start.
+fn attempt(
+    unicorn: &mut Unicorn<'static, Memory>,
+    set_up: impl Fn(&mut Unicorn<'static, Memory>),
+    start: u64,
+    inside: impl Fn(u64) -> bool,
+    registers: &[(i32, usize)],
+) -> Outcome {
+    set_up(unicorn);
+    let mut pc = start;
+    let mut error = None;
+    for _ in 0..MOST_STEPS {
+        error = unicorn.emu_start(pc, u64::MAX & !0xf, 0, 1).err();
+        if error.is_some() {
+            break;
         }
-        if unicorn.mem_map(page, 0x1000, Prot::READ | Prot::WRITE).is_err() {
+        pc = unicorn.pc_read().expect("the program counter");
+        if !inside(pc) {
+            break;
+        }
+    }
+    let registers = registers.iter().map(|&(id, len)| (id, read(unicorn, id, len))).collect();
+    let written = std::mem::take(&mut unicorn.get_data_mut().writes);
+    let writes =
+        written.into_iter().filter_map(|(at, len)| Some((at, unicorn.mem_read_as_vec(at, len).ok()?))).collect();
+    Outcome { pc: error.is_none().then_some(pc), error, registers, writes }
+}
+
+/// Maps what the last run missed; says whether it may now get further.
+fn map_missing(unicorn: &mut Unicorn<'static, Memory>) -> bool {
+    let mut done = false;
+    for page in std::mem::take(&mut unicorn.get_data_mut().missing) {
+        if unicorn.get_data().pages.len() >= MOST_PAGES
+            || unicorn.mem_map(page, 0x1000, Prot::READ | Prot::WRITE).is_err()
+        {
             continue;
         }
         unicorn.get_data_mut().pages.push(page);
@@ -176,6 +193,13 @@ fn map_page(unicorn: &mut Unicorn<Memory>, _: MemType, address: u64, size: usize
         done = true;
     }
     done
+}
+
+fn note_missing(unicorn: &mut Unicorn<Memory>, _: MemType, address: u64, size: usize, _: i64) -> bool {
+    let first = address & !0xfff;
+    let last = address.wrapping_add(size.max(1) as u64 - 1) & !0xfff;
+    unicorn.get_data_mut().missing.extend([first, last]);
+    false
 }
 
 fn log_write(unicorn: &mut Unicorn<Memory>, _: MemType, address: u64, size: usize, _: i64) -> bool {
@@ -199,7 +223,7 @@ impl Tally {
     pub fn count(&self, one: &AtomicU64) {
         one.fetch_add(1, Relaxed);
         let all = self.refused.load(Relaxed) + self.compared.load(Relaxed) + self.left_out.load(Relaxed);
-        if all.is_multiple_of(1 << 18) {
+        if all.is_multiple_of(1 << 12) {
             eprintln!(
                 "tally: {} compared, {} refused, {} left out",
                 self.compared.load(Relaxed),

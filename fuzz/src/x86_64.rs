@@ -50,9 +50,9 @@ fn registers() -> Vec<(i32, usize)> {
 
 /// Repeated string instructions are taken one round a step.
 fn repeats(code: &[u8]) -> bool {
-    let prefixes = code.iter().take_while(|byte| {
-        matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 | 0x40..=0x4f)
-    });
+    let prefixes = code
+        .iter()
+        .take_while(|byte| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 | 0x40..=0x4f));
     let prefixes: Vec<u8> = prefixes.copied().collect();
     let repeated = prefixes.iter().any(|byte| matches!(byte, 0xf2 | 0xf3));
     repeated && matches!(code.get(prefixes.len()), Some(0xa4..=0xa7 | 0xaa..=0xaf | 0x6c..=0x6f))
