@@ -10,6 +10,10 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+/// One value, and the list that it was put before.
+///
+/// The next line is for the tool that makes the C header, which does not know such a default.
+/// cbindgen:ignore
 struct Node<T: ?Sized = dyn Any + Send + Sync> {
     /// Of `value`. Beside it, so that a look at the list asks no vtable.
     of_type: TypeId,
