@@ -123,7 +123,7 @@ SYMBOL(exeunt_exit_trampoline):
 //   |  exit trampoline's  |
 //   |  own frame          |
 //   +---------------------+ sp on entry: the top of this stack
-//   | (alignment)         | sp + 152
+//   | the drain's mark    | sp + 152
 //   | x8                  | sp + 144
 //   | q0 .. q3            | sp + 80
 //   | x0 .. x7            | sp + 16
@@ -152,7 +152,7 @@ exeunt_trampoline_body:
         stp     q0, q1, [sp, #80]       // the same, floating point and vectors
         stp     q2, q3, [sp, #112]
         str     x8, [sp, #144]
-        add     x0, sp, #8              // 1st argument: where the original address is now
+        add     x0, sp, #152            // 1st argument: where the drain puts its mark
         add     x1, sp, #160            // 2nd argument: the top of this stack
         bl      SYMBOL(exeunt_drain)    // runs the handlers, drops the values
         ldr     x8, [sp, #144]

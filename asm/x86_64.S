@@ -111,9 +111,9 @@ SYMBOL(exeunt_exit_trampoline):
 //   |  exit trampoline's  |
 //   |  own frame          |
 //   +---------------------+
-//   | original address    | <- rsp on entry, 8 below a multiple of 16; the foot
+//   | original address    | <- rsp on entry, 8 below a multiple of 16; the foot. During the drain: its mark
 //   +---------------------+
-//   | (alignment)         | rsp + 48
+//   | original address    | rsp + 48
 //   | xmm1                | rsp + 32
 //   | xmm0                | rsp + 16
 //   | rdx                 | rsp + 8
@@ -121,6 +121,10 @@ SYMBOL(exeunt_exit_trampoline):
 //   +---------------------+
 //
 // What is saved is where the System V ABI returns values that exit trampolines know: rax and rdx, xmm0 and xmm1.
+//
+// The drain needs a word that says "this stack is draining", and that any next stack on this memory overwrites when it
+// begins, should this one be abandoned in a handler. That is the foot alone, so the original address moves down for the
+// time, and the unwind table follows it.
         .p2align 4
         HIDDEN(exeunt_drain)
         .globl  SYMBOL(exeunt_exit_trampoline_body)
@@ -135,10 +139,16 @@ exeunt_trampoline_body:
         movq    %rdx, 8(%rsp)           // and its second half
         movups  %xmm0, 16(%rsp)         // the same, floating point
         movups  %xmm1, 32(%rsp)
-        leaq    56(%rsp), %rdi          // 1st argument: where the original address is now: the foot
+        movq    56(%rsp), %rax          // the original address
+        movq    %rax, 48(%rsp)          // is kept here while the foot holds the mark
+        .cfi_offset %rip, -16
+        leaq    56(%rsp), %rdi          // 1st argument: where the drain puts its mark: the foot
         leaq    64(%rsp), %rsi          // 2nd argument: the top of this stack
         cld                             // the ABI wants the direction flag clear at a call; the result needs no flag
         call    SYMBOL(exeunt_drain)    // runs the handlers, drops the values
+        movq    48(%rsp), %rax
+        movq    %rax, 56(%rsp)          // the original address is in the foot again
+        .cfi_offset %rip, -8
         movq    (%rsp), %rax
         movq    8(%rsp), %rdx
         movups  16(%rsp), %xmm0

@@ -5,20 +5,21 @@ use crate::{arch, os, registry};
 use std::cell::Cell;
 
 /// Called by a trampoline when an entry function has returned: runs this stack's handlers, drops its values, and gives
-/// its record back. `slot` is the word where the trampoline keeps the original return address, and `top` the stack
-/// pointer at which the entry function returned.
+/// its record back. `mark` is a word of the trampoline's frame for the drain to use, right below `top`, the stack pointer
+/// at which the entry function returned.
 ///
 /// # Safety
-/// Only for the trampolines in `asm/`, whose frame `slot` is in.
+/// Only for the trampolines in `asm/`, whose frame `mark` is in.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn exeunt_drain(slot: *mut usize, top: usize) {
+unsafe extern "C" fn exeunt_drain(mark: *mut usize, top: usize) {
     // A stack without a record (its `unload` ran in the very moment of its return) just goes on to its exit.
     let Some(record) = registry::ending_at(top) else { return };
     record.ending();
-    // SAFETY: the trampoline's frame holds this word until the drain is over.
-    let word = unsafe { *slot };
-    // The foot as such is gone. For the time of the drain the trampoline's own return address stands for it.
-    record.watch(slot as usize, word);
+    // The foot as such is gone. For the time of the drain the mark stands for it: no word that anybody else would write,
+    // so that a stack which is abandoned in a handler is not mistaken for the next one on its memory.
+    // SAFETY: the trampoline's frame holds this word until the drain is over, and nobody else uses it.
+    unsafe { mark.write_volatile(record.mark()) };
+    record.watch(mark as usize, record.mark());
     finish(record);
 }
 
@@ -28,7 +29,7 @@ unsafe extern "C" fn exeunt_drain(slot: *mut usize, top: usize) {
 #[inline(never)]
 pub(crate) fn without_return(record: &'static Record) {
     record.ending();
-    let stands_for_foot = Cell::new(&raw const *record as usize);
+    let stands_for_foot = Cell::new(record.mark());
     record.watch(stands_for_foot.as_ptr() as usize, stands_for_foot.get());
     finish(record);
     std::hint::black_box(&stands_for_foot);

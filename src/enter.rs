@@ -6,7 +6,7 @@
 
 use crate::arch::stack_pointer;
 use crate::error::Error;
-use crate::{arm, drain, exits, registry};
+use crate::{arm, drain, exits, nearby, registry};
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -147,14 +147,19 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
     unsafe { ManuallyDrop::into_inner(work.result) }
 }
 
-/// Says that the stacks in `range` will never run again, although their functions have not returned: for runtimes that
-/// free the memory of a suspended fiber. Returns how many armed ones there were.
+/// Says that the stacks in `range` will never run again, although their functions have not returned, and that other
+/// stacks may use this memory from now on. For runtimes that free the memory of a suspended fiber, or that cut stacks out
+/// of memory which was part of a stack before. Returns how many armed stacks there were.
 ///
 /// Each of them is drained here and now: its handlers run and its values are dropped, on the stack that calls. So what
 /// they do with storage they do with the caller's. Call it before the memory is unmapped or given to somebody else.
 ///
+/// A fiber whose stack is a local array of a function needs it too, before it starts: the function's own stack may have
+/// been deeper before, have used storage there, and would still be taken for the owner of those places. So does one on
+/// any other part of an armed stack's memory.
+///
 /// # Safety
-/// The stacks in `range` must be suspended for ever, and `range` must not hold the running stack.
+/// The stacks in `range` must be suspended for ever, and nobody must be running in `range`.
 ///
 /// # Examples
 /// ```
@@ -172,6 +177,8 @@ pub unsafe fn discard(range: Range<usize>) -> usize {
         record.drain_abandoned();
         count += 1;
     }
+    registry::disprove(&range);
+    nearby::forget_all(&range);
     count
 }
 

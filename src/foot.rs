@@ -108,6 +108,9 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                             .map(|record| trail.armed(record, in_one_piece))
                             .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it"));
                     }
+                    if let Some(record) = draining(address, caller.registers.sp) {
+                        return Ok(trail.armed(record, in_one_piece));
+                    }
                     if let Some(trampoline) = trampoline::standing_for(address) {
                         let foot = Foot { address: slot, word, top: caller.registers.sp, trampoline };
                         return Ok(Bottom::Bare(foot, in_one_piece));
@@ -137,6 +140,13 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
             Step::Unsupported => return Err(Lost::Unsupported),
         }
     }
+}
+
+/// The record of the stack that ends in the exit trampoline at `address` with the stack pointer `top`, if it is draining:
+/// then a trampoline of ours, which was there, has put the original address back already.
+fn draining(address: usize, top: usize) -> Option<&'static Record> {
+    trampoline::standing_for(address)?;
+    registry::by_top(top).filter(|record| record.is_draining() && record.is_live())
 }
 
 /// The bottom of the running stack, without recognising anything new: for reading, so it has to be quick and safe in a
@@ -254,6 +264,9 @@ mod slowly {
                     .map(|record| Bottom::Armed(record, false))
                     .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it")),
             );
+        }
+        if let Some(record) = super::draining(pc, sp) {
+            return Some(Ok(Bottom::Armed(record, false)));
         }
         if let (Some(trampoline), Some((address, word))) = (trampoline::standing_for(pc), slot) {
             return Some(Ok(Bottom::Bare(Foot { address, word, top: sp, trampoline }, false)));

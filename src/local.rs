@@ -138,7 +138,7 @@ impl<T: 'static> LocalKey<T> {
         Ok(value)
     }
 
-    fn number(&self) -> usize {
+    fn number(&'static self) -> usize {
         static LAST: AtomicUsize = AtomicUsize::new(0);
         let number = self.number.load(Ordering::Acquire);
         if number != 0 {
@@ -146,7 +146,10 @@ impl<T: 'static> LocalKey<T> {
         }
         let fresh = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         match self.number.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => fresh,
+            Ok(_) => {
+                self.nearby.enlist();
+                fresh
+            }
             Err(first) => first,
         }
     }

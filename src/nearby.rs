@@ -5,10 +5,12 @@
 //! needs the same block, once proven to belong to the record, and the same canary in the same foot.
 //!
 //! A stack only gives up places of its own: an entry is filled when it is empty, or by the stack that it belongs to. So
-//! an entry for a block is changed by nobody but the stack which that block is of. That makes it safe to read the other
-//! fields first and the block last: if it is the reader's own, so was all before.
+//! an entry for a block is changed by nobody but the stack which that block is of, and a reader that finds its own block
+//! there has nobody to fear but signal handlers on its own stack, before or between its loads. These may fill the entry
+//! anew, so the value is loaded last: once the canary's word is the one of this life of the stack, so is the value.
 
 use crate::record::Record;
+use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 const PLACES: usize = 16;
@@ -38,7 +40,12 @@ impl Place {
 /// A stack local's places.
 pub(crate) struct Nearby {
     places: [Place; PLACES],
+    /// The next one in the list of all that were ever used.
+    next: AtomicPtr<Nearby>,
 }
+
+/// The first one in the list of all that were ever used, which only grows.
+static ALL: AtomicPtr<Nearby> = AtomicPtr::new(std::ptr::null_mut());
 
 #[inline(always)]
 fn block(sp: usize) -> usize {
@@ -47,7 +54,20 @@ fn block(sp: usize) -> usize {
 
 impl Nearby {
     pub(crate) const fn new() -> Self {
-        Self { places: [const { Place::new() }; PLACES] }
+        Self { places: [const { Place::new() }; PLACES], next: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    /// Adds it to the list of all, once and before it remembers anything.
+    pub(crate) fn enlist(&'static self) {
+        let this = std::ptr::from_ref(self).cast_mut();
+        let mut first = ALL.load(Ordering::Acquire);
+        loop {
+            self.next.store(first, Ordering::Relaxed);
+            match ALL.compare_exchange(first, this, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
     }
 
     /// Blocks of one stack are apart in their low bits, stacks of one size in the bits above 2^12 or 2^20.
@@ -61,16 +81,15 @@ impl Nearby {
     #[inline(always)]
     pub(crate) fn find(&self, sp: usize) -> *mut u8 {
         let place = self.place(sp);
-        let value = place.value.load(Ordering::Acquire);
-        let foot = place.foot.load(Ordering::Acquire);
-        let word = place.word.load(Ordering::Acquire);
-        if place.block.load(Ordering::Relaxed) != block(sp) {
+        if place.block.load(Ordering::Acquire) != block(sp) {
             return std::ptr::null_mut();
         }
+        let foot = place.foot.load(Ordering::Relaxed);
+        let word = place.word.load(Ordering::Acquire);
         // SAFETY: the entry is this stack's, so this is its foot, or the one of an earlier stack on this memory, whose
         // owner discards it before the memory is unmapped.
-        let found = unsafe { (*(foot as *const AtomicUsize)).load(Ordering::Relaxed) };
-        if found == word { value } else { std::ptr::null_mut() }
+        let found = unsafe { (*(foot as *const AtomicUsize)).load(Ordering::Acquire) };
+        if found == word { place.value.load(Ordering::Relaxed) } else { std::ptr::null_mut() }
     }
 
     /// Remembers the value for this place, which is proven to be of the record's stack.
@@ -100,5 +119,21 @@ impl Nearby {
                 place.block.store(0, Ordering::Release);
             }
         }
+    }
+}
+
+/// Forgets what all locals remember of places in `range`, which is not in use as a stack.
+pub(crate) fn forget_all(range: &Range<usize>) {
+    let mut next = ALL.load(Ordering::Acquire);
+    // SAFETY: only statics are enlisted.
+    while let Some(nearby) = unsafe { next.as_ref() } {
+        for place in &nearby.places {
+            let now = place.block.load(Ordering::Acquire);
+            if now != 0 && now != FILLING && now <= block(range.end) && now >= block(range.start) {
+                // A place that its stack is just taking for another block is none of these any more.
+                let _ = place.block.compare_exchange(now, 0, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+        next = nearby.next.load(Ordering::Relaxed);
     }
 }

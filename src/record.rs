@@ -118,6 +118,11 @@ impl Record {
         (self.foot.load(Ordering::Relaxed), self.word.load(Ordering::Relaxed))
     }
 
+    /// A word that is nobody else's: no code is at an odd address of data of ours.
+    pub(crate) fn mark(&self) -> usize {
+        std::ptr::from_ref(self) as usize | 1
+    }
+
     pub(crate) fn foot(&self) -> usize {
         self.foot.load(Ordering::Relaxed)
     }
@@ -177,14 +182,15 @@ impl Record {
     /// Whether this is of a stack that went away without an end: abandoned half-way, its memory used for another one.
     pub(crate) fn is_stale(&self) -> bool {
         match self.phase.load(Ordering::Acquire) {
-            phase if phase == Phase::Armed as u8 => !self.is_live_at_a_distance(),
+            phase if phase == Phase::Armed as u8 || phase == Phase::Draining as u8 => !self.is_live_at_a_distance(),
             phase => phase == Phase::Free as u8,
         }
     }
 
-    /// Whether it is of a stack that is armed, or was abandoned while it was.
+    /// Whether it is of a stack that is armed or draining, or was abandoned while it was.
     pub(crate) fn is_placed(&self) -> bool {
-        self.phase.load(Ordering::Acquire) == Phase::Armed as u8
+        let phase = self.phase.load(Ordering::Acquire);
+        phase == Phase::Armed as u8 || phase == Phase::Draining as u8
     }
 
     /// Gives the stack another identity.

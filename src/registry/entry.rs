@@ -71,6 +71,11 @@ impl<R> Entry<R> {
         }
     }
 
+    /// Takes back proven blocks, of whichever record, that are not in use as a stack now.
+    pub(crate) fn disprove(&self, bits: u64) {
+        self.proven.fetch_and(!bits, Ordering::AcqRel);
+    }
+
     /// Empties the entry if `record` owns it. Its blocks are cleared by whoever claims the entry next.
     pub(crate) fn clear(&self, record: *mut R) {
         let _ = self.record.compare_exchange(record, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);

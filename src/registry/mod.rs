@@ -143,6 +143,25 @@ pub(crate) fn any_in(range: std::ops::Range<usize>) -> Option<&'static Record> {
     extras::all().find(inside)
 }
 
+/// Takes back that stack pointers in `range` were ever proven to belong to some stack.
+pub(crate) fn disprove(range: &std::ops::Range<usize>) {
+    let end = range.end.min(1 << ADDRESS);
+    let mut sp = range.start & !63;
+    while sp < end {
+        let next_page = (sp | ((1 << PAGE) - 1)) + 1;
+        match entry(sp) {
+            Some(entry) => {
+                let last = end.min(next_page) - 1;
+                // From the block of `sp` to the block of `last`.
+                entry.disprove((u64::MAX << ((sp >> 6) & 63)) & (u64::MAX >> (63 - ((last >> 6) & 63))));
+                sp = next_page;
+            }
+            // Nothing was ever armed in all of this leaf.
+            None => sp = ((sp >> PAGE >> LEAF) + 1) << LEAF << PAGE,
+        }
+    }
+}
+
 /// Whether any stack was ever armed.
 pub(crate) fn is_used() -> bool {
     RECORDS.is_used()
