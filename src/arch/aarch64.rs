@@ -69,6 +69,46 @@ pub(crate) unsafe fn returns_from_signal(pc: usize) -> bool {
     pc.is_multiple_of(4) && unsafe { code.read() == 0xd280_1168 && code.add(1).read() == 0xd400_0001 }
 }
 
+/// How far above the stack pointer its caller's frame begins, if the code at `pc` is in a stub of the procedure linkage
+/// table. No linker describes these to unwinders, and a signal may arrive there. The return address is in the link
+/// register. The form is that of the ABI for AArch64, sysvabi64, "procedure linkage table":
+/// `adrp x16, page; ldr x17, [x16, slot]; add x16, x16, slot; br x17`, maybe after `bti c`.
+///
+/// # Safety
+/// `pc` must be the address of an instruction that was just run, or is about to be.
+pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
+    const BTI: u32 = 0xd503_245f;
+    const SAVE: u32 = 0xa9bf_7bf0; // stp x16, x30, [sp, #-16]!
+    let read = |at: usize| {
+        // SAFETY: the caller's promise for the first one; none of the instructions that are read over ends a function.
+        unsafe { (at as *const u32).read() }
+    };
+    let is_middle = |word: u32| {
+        word & 0x9f00_001f == 0x9000_0010 // adrp x16
+            || word & 0xffc0_03ff == 0xf940_0211 // ldr x17, [x16, #n]
+            || word & 0xff80_03ff == 0x9100_0210 // add x16, x16, #n
+    };
+    let is_last = |word: u32| word == 0xd61f_0220; // br x17
+    if !pc.is_multiple_of(4) {
+        return None;
+    }
+    let rest = (0..5).find(|&at| !matches!(read(pc + 4 * at), BTI | SAVE) && !is_middle(read(pc + 4 * at)))?;
+    if !is_last(read(pc + 4 * rest)) {
+        return None;
+    }
+    // The first stub, for functions that are not bound yet, has pushed two registers, and kept the link register.
+    let mut before = pc;
+    while !before.is_multiple_of(4096) && before + 16 > pc {
+        before -= 4;
+        match read(before) {
+            SAVE => return Some(16),
+            word if is_middle(word) => {}
+            _ => break,
+        }
+    }
+    Some(0)
+}
+
 /// The address in a return address word, without its signature.
 pub(crate) fn strip(word: usize) -> usize {
     let address: usize;

@@ -65,6 +65,31 @@ pub(crate) unsafe fn returns_from_signal(pc: usize) -> bool {
     (0..).zip(sigreturn).all(|(at, byte): (usize, u8)| unsafe { (pc as *const u8).add(at).read() } == byte)
 }
 
+/// How far above the stack pointer its caller's frame begins, if the code at `pc` is in a stub of the procedure linkage
+/// table. Not every linker describes these to unwinders (LLVM's does not), and a signal may arrive there. The forms are
+/// those of the System V ABI, x86_64, section 5.2, and with `endbr64` of its section on control flow protection.
+///
+/// # Safety
+/// `pc` must be the address of an instruction that was just run, or is about to be.
+pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
+    // SAFETY: stubs are 16 bytes and so aligned, and 16 bytes so aligned lie in one page, with the instruction at `pc`.
+    let code: [u8; 16] = unsafe { ((pc & !15) as *const [u8; 16]).read() };
+    let at = pc & 15;
+    // Where a stub begins there are the bytes `begins`; the places of its instructions, and how much is on the stack there.
+    let forms: [(&[u8], &[(usize, usize)]); 5] = [
+        // The first one, for functions that are not bound yet: `push link; jmp *resolver`. The index is on the stack already.
+        (&[0xff, 0x35], &[(0, 16), (6, 24)]),
+        // `jmp *slot`, and maybe `push index; jmp first`.
+        (&[0xff, 0x25], &[(0, 8), (6, 8), (11, 16)]),
+        // The two halves with `endbr64`: `jmp *slot`, and `push index; jmp first`; the jumps may have a prefix.
+        (&[0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25], &[(0, 8), (4, 8)]),
+        (&[0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25], &[(0, 8), (4, 8)]),
+        (&[0xf3, 0x0f, 0x1e, 0xfa, 0x68], &[(0, 8), (4, 8), (9, 16)]),
+    ];
+    let (_, places) = forms.iter().find(|(begins, _)| code.starts_with(begins))?;
+    places.iter().find(|(place, _)| *place == at).map(|(_, above)| *above)
+}
+
 /// The address in a return address word: x86_64 has no signatures.
 pub(crate) fn strip(word: usize) -> usize {
     word

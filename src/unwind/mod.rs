@@ -116,6 +116,12 @@ unsafe fn apply(frame: Frame, rule: Rule) -> Step {
             return Step::Interrupted(Frame { registers, exact: true });
         }
         Rule::Outermost => return Step::Outermost,
+        Rule::NoTable if frame.exact => {
+            // SAFETY: the exact program counter of running code.
+            let Some(above) = (unsafe { arch::linkage_stub(frame.registers.pc) }) else { return Step::NoTable };
+            let return_at = if cfg!(target_arch = "x86_64") { Some(-8) } else { None };
+            (Base::StackPointer, above as i32, return_at, None)
+        }
         Rule::NoTable => return Step::NoTable,
         Rule::Unsupported => return Step::Unsupported,
     };
@@ -124,8 +130,8 @@ unsafe fn apply(frame: Frame, rule: Rule) -> Step {
         Base::FramePointer => fp,
     }
     .wrapping_add_signed(offset as isize);
-    // A caller's frame is above, but for code that switches stacks under a frame pointer.
-    let contiguous = cfa > sp && (base == Base::StackPointer || cfa - sp <= LARGEST_TRUSTED_FRAME);
+    // A caller's frame is not below, but for code that switches stacks under a frame pointer.
+    let contiguous = cfa >= sp && (base == Base::StackPointer || cfa - sp <= LARGEST_TRUSTED_FRAME);
     if cfa == 0 || !cfa.is_multiple_of(8) || (base == Base::StackPointer && cfa < sp) {
         return Step::Unsupported;
     }
