@@ -686,7 +686,9 @@ fn a_fiber_that_stores_nothing_is_not_touched() {
                 fn look(anchor: usize, end: usize) {
                     // SAFETY: memory of this fiber.
                     let bytes = || -> Vec<u8> {
-                        (anchor..end).map(|address| unsafe { (address as *const u8).read_volatile() }).collect()
+                        // SAFETY: the part of this very stack above the anchor.
+                        let byte = |address: usize| unsafe { (address as *const u8).read_volatile() };
+                        (anchor..end).map(byte).collect()
                     };
                     let before = bytes();
                     assert_eq!(exeunt::get::<i32>(&"k"), None);

@@ -44,10 +44,12 @@ pub struct Fiber<'m> {
     _memory: &'m mut Memory,
 }
 
+type Body = Box<dyn FnOnce(&Inside)>;
+
 struct Shared {
     own: libc::ucontext_t,
     resumer: libc::ucontext_t,
-    body: Option<Box<dyn FnOnce(&Inside)>>,
+    body: Option<Body>,
     done: bool,
 }
 

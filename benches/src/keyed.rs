@@ -1,13 +1,12 @@
 //! Keyed values beside the map that one would keep in a `thread_local!`.
 
-use crate::sample::bench;
+use crate::sample::{Stopwatch, bench};
 use criterion::{Criterion, measurement::WallTime};
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::rc::Rc;
-use std::time::Instant;
 
 thread_local! {
     // The plainest map there is: one type of key, one type of value.
@@ -32,7 +31,7 @@ fn measure_one<R: 'static>(criterion: &mut Criterion<WallTime>, name: &str, code
                 PLAIN.with_borrow_mut(|map| map.insert(key, number as u64));
                 ANY.with_borrow_mut(|map| map.insert(key, Rc::new(number as u64)));
             }
-            let start = Instant::now();
+            let start = Stopwatch::start();
             for number in 0..count {
                 black_box(code(number));
             }

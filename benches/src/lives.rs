@@ -2,7 +2,7 @@
 
 use crate::deeper::descend;
 use crate::fiber::{Memory, on_fiber};
-use crate::sample::{Samples, bench, clock, since};
+use crate::sample::{Samples, Stopwatch, bench, clock, since};
 use criterion::{Criterion, measurement::WallTime};
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -14,7 +14,7 @@ pub fn measure_pairs(criterion: &mut Criterion<WallTime>) {
         let body = move || {
             exeunt::at_exit(|| ()).expect("a thread can be armed");
             exeunt::unload();
-            let start = Instant::now();
+            let start = Stopwatch::start();
             for _ in 0..count {
                 exeunt::at_exit(|| ()).expect("a thread can be armed");
                 exeunt::unload();
@@ -31,7 +31,7 @@ pub fn measure_pairs(criterion: &mut Criterion<WallTime>) {
             while left > 0 {
                 // Not so many that the list of handlers is what is measured.
                 let turn = left.min(1000);
-                let start = Instant::now();
+                let start = Stopwatch::start();
                 for _ in 0..turn {
                     exeunt::at_exit(|| ()).expect("a thread can be armed");
                 }

@@ -3,22 +3,28 @@
 use crate::children;
 use crate::deeper::deeper;
 use crate::lives;
+use crate::reads;
 use crate::sample::loop_time;
 
 /// Measures what criterion does not, and prints the table of everything.
 pub fn print() {
     println!("\n## exeunt and its peers, one run\n");
-    println!("Ratios above 1 are losses. Loops: lower quartile of the samples; lives: medians.\n");
+    println!(
+        "Ratios above 1 are losses. Reads: the best of short batches, all peers in turns; keyed: lower quartile; lives: medians.\n"
+    );
     println!("| a read | exeunt | peer | ratio | bar |");
     println!("|---|---|---|---|---|");
-    let read = |name: &str| loop_time(&format!("read/{name}"));
+    let reads = reads::in_turns();
+    let read = |name: &str| reads[name];
     for shape in ["tight", "called"] {
         let how = if shape == "tight" { "in a loop" } else { "one per call" };
         for place in ["thread", "fiber"] {
             for own in ["with", "get"] {
-                for (peer, bar) in
-                    [("thread_local with destructor", "1.25"), ("pthread_getspecific", "1.0"), ("thread_local const", "")]
-                {
+                for (peer, bar) in [
+                    ("thread_local with destructor", "1.25"),
+                    ("pthread_getspecific", "1.0"),
+                    ("thread_local const", ""),
+                ] {
                     let mine = read(&format!("{place} {shape} stack_local {own}"));
                     let bar = if place == "thread" { bar } else { "" };
                     let label = format!("`stack_local!` `{own}`, {place}, {how}");
@@ -90,7 +96,9 @@ fn places() {
 
 fn memory() {
     let fibers = children::FIBERS as f64;
-    println!("\n| {fibers} armed fibers at once, bytes for each | resident map | reserved map | records | one record |");
+    println!(
+        "\n| {fibers} armed fibers at once, bytes for each | resident map | reserved map | records | one record |"
+    );
     println!("|---|---|---|---|---|");
     for stack in [16 << 10, 64 << 10, 256 << 10] {
         let memory = children::memory(stack);

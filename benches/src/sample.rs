@@ -50,10 +50,31 @@ pub fn bench(criterion: &mut Criterion<WallTime>, name: &str, run: impl Fn(u64) 
     });
 }
 
-/// What a benchmark's turn took: the lower quartile, since what else runs on the machine only ever adds.
+/// What a benchmark's turn took: the lower quartile, since what else runs on the machine (caches, the other hardware thread) only ever
+/// adds.
 pub fn loop_time(name: &str) -> f64 {
     let loops = LOOPS.lock().expect("nobody panics with it");
     loops.get(name).unwrap_or_else(|| panic!("{name} was not measured")).quantile(0.25)
+}
+
+/// A stopwatch that only runs while this thread does: what else the machine is doing does not count.
+pub struct Stopwatch(Duration);
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Self(Self::now())
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        Self::now() - self.0
+    }
+
+    fn now() -> Duration {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: fills in `time`.
+        assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }, 0);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
 }
 
 /// Nanoseconds since `start`.

@@ -1,6 +1,6 @@
 //! What the C and C++ programs among the tests call: a few functions of `exeunt`, by numbers and pointers only.
 //!
-//! No panic crosses to C: each function catches, and answers with [`PANICKED`]. The two functions whose purpose is to
+//! No panic crosses to C: each function catches, and answers with `PANICKED`. The two functions whose purpose is to
 //! let a panic pass are `extern "C-unwind"`, and say so. The header is `tests/c/bridge.h`.
 
 pub mod walk;
