@@ -76,7 +76,8 @@ pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
     let code: [u8; 16] = unsafe { ((pc & !15) as *const [u8; 16]).read() };
     let at = pc & 15;
     // Where a stub begins there are the bytes `begins`; the places of its instructions, and how much is on the stack there.
-    let forms: [(&[u8], &[(usize, usize)]); 5] = [
+    type Form<'a> = (&'a [u8], &'a [(usize, usize)]);
+    let forms: [Form; 5] = [
         // The first one, for functions that are not bound yet: `push link; jmp *resolver`. The index is on the stack already.
         (&[0xff, 0x35], &[(0, 16), (6, 24)]),
         // `jmp *slot`, and maybe `push index; jmp first`.

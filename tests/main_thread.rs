@@ -1,0 +1,193 @@
+//! The main thread, whose ends are ends of the process: each case is a child process, whose output and exit status tell.
+//!
+//! The harness runs tests on threads, so this file does without it (`harness = false`): `main` either runs the cases, or
+//! is one of them.
+
+mod common;
+
+use common::process;
+use std::cell::RefCell;
+
+/// Says so when it is dropped.
+struct Loud(&'static str);
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        println!("drop {}", self.0);
+    }
+}
+
+exeunt::stack_local! {
+    static LOCAL: RefCell<Option<Loud>> = const { RefCell::new(None) };
+}
+
+thread_local! {
+    static THREADS: RefCell<Option<Loud>> = const { RefCell::new(None) };
+}
+
+/// Stores something of everything, and registers a handler that finds it.
+fn store() {
+    THREADS.set(Some(Loud("thread_local")));
+    LOCAL.set(Some(Loud("stack local")));
+    exeunt::set("key", Loud("value")).expect("the main thread can be armed");
+    exeunt::at_exit(|| {
+        exeunt::with(&"key", |value: Option<&Loud>| assert!(value.is_some()));
+        LOCAL.with_borrow(|value| assert!(value.is_some()));
+        assert!(exeunt::Stack::current().is_draining());
+        println!("handler");
+    })
+    .expect("the main thread can be armed");
+}
+
+const DRAINED: [&str; 3] = ["handler", "drop value", "drop stack local"];
+
+#[inline(never)]
+fn deep(depth: usize, end: fn()) {
+    if depth == 0 {
+        end();
+    } else {
+        deep(depth - 1, end);
+    }
+    std::hint::black_box(depth);
+}
+
+/// A case: what the main thread does, the status that its process ends with, and what it prints.
+struct Case {
+    name: &'static str,
+    code: fn(),
+    status: i32,
+    prints: &'static [&'static [&'static str]],
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "a main that returns drains before its thread locals",
+        code: store,
+        status: 0,
+        prints: &[&DRAINED, &["drop thread_local"]],
+    },
+    Case {
+        name: "exit deep in main drains, and its status arrives",
+        code: || {
+            store();
+            deep(20, || std::process::exit(7));
+        },
+        status: 7,
+        prints: &[&DRAINED, &["drop thread_local"]],
+    },
+    Case {
+        name: "a panic in main drains, and the status is that of a panic",
+        code: || {
+            store();
+            deep(20, || panic!("out of main"));
+        },
+        status: 101,
+        prints: &[&DRAINED, &["drop thread_local"]],
+    },
+    Case {
+        name: "an exit in a handler ends the process with its status, and the rest is drained once",
+        code: || {
+            store();
+            exeunt::at_exit(|| {
+                println!("handler exits");
+                // std has begun to exit itself by now, and aborts at a second call of its own.
+                // SAFETY: as for C.
+                unsafe { libc::exit(9) }
+            })
+            .expect("it is armed");
+        },
+        status: 9,
+        prints: &[&["handler exits"], &DRAINED, &["drop thread_local"]],
+    },
+    Case {
+        name: "a main thread that unloads drops its values, runs no handler, and ends as ever",
+        code: || {
+            store();
+            exeunt::unload();
+            println!("unloaded");
+            assert!(!exeunt::Stack::current().is_armed());
+        },
+        status: 0,
+        prints: &[&["drop value", "drop stack local"], &["unloaded"], &["drop thread_local"]],
+    },
+    Case {
+        name: "an exit on another thread ends the process without the main thread's handlers",
+        code: || {
+            store();
+            std::thread::spawn(|| {
+                exeunt::at_exit(|| println!("not run: this thread never ends")).expect("a thread can be armed");
+                std::process::exit(3)
+            })
+            .join()
+            .expect("the process ends first");
+        },
+        status: 3,
+        prints: &[],
+    },
+    Case {
+        name: "an abort runs nothing",
+        code: || {
+            store();
+            std::process::abort();
+        },
+        // Not a status but a signal.
+        status: -libc::SIGABRT,
+        prints: &[],
+    },
+    Case {
+        name: "a main thread is known by its kind, bounds and exit trampoline",
+        code: || {
+            let stack = exeunt::Stack::current();
+            assert_eq!((stack.kind(), stack.is_armed(), stack.problem()), (exeunt::Kind::Main, false, None));
+            let foot = stack.foot().expect("it has a foot");
+            let bounds = stack.bounds().expect("the system knows them");
+            assert!(bounds.contains(&foot.address) && bounds.contains(&(&raw const stack).addr()));
+            assert_eq!(foot.word, foot.original);
+            exeunt::at_exit(|| ()).expect("the main thread can be armed");
+            let armed = exeunt::Stack::current();
+            assert!(armed.is_armed());
+            assert_eq!(armed.foot().map(|foot| foot.original), Some(foot.original));
+        },
+        status: 0,
+        prints: &[],
+    },
+];
+
+fn main() {
+    if let Some(role) = process::role() {
+        let case = CASES.iter().find(|case| case.name == role).expect("a case of that name");
+        return (case.code)();
+    }
+    // Cargo passes what was typed behind `--`: a part of names.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        CASES.iter().for_each(|case| println!("{}: test", case.name));
+        return;
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let chosen: Vec<_> = CASES.iter().filter(|case| filter.is_none_or(|part| case.name.contains(&**part))).collect();
+    println!("\nrunning {} tests", chosen.len());
+    let mut failed = 0;
+    for case in &chosen {
+        let output = process::play(case.name, &[]);
+        let expected: Vec<&str> = case.prints.concat();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let status = output.status.code().unwrap_or_else(|| {
+            use std::os::unix::process::ExitStatusExt;
+            -output.status.signal().expect("it has ended")
+        });
+        let right = status == case.status && printed.lines().eq(expected.iter().copied());
+        println!("test {} ... {}", case.name, if right { "ok" } else { "FAILED" });
+        if !right {
+            failed += 1;
+            println!("  status {status}, not {}; printed:\n{printed}", case.status);
+            println!("  instead of {expected:?}; errors:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    println!(
+        "\ntest result: {}. {} passed; {failed} failed\n",
+        if failed == 0 { "ok" } else { "FAILED" },
+        chosen.len() - failed
+    );
+    std::process::exit(if failed == 0 { 0 } else { 101 });
+}
