@@ -1,0 +1,239 @@
+//! What is refused: with an error that says what was found and what to do, and nothing has changed.
+
+mod common;
+
+use common::process;
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult};
+use exeunt::Error;
+
+/// The bytes of the running stack from an address up to its end.
+fn bytes_above(from: usize, end: usize) -> Vec<usize> {
+    let word = |address: usize| {
+        // SAFETY: the tests pass a part of the running stack.
+        unsafe { (address as *const usize).read_volatile() }
+    };
+    (from.next_multiple_of(8)..end & !7).step_by(8).map(word).collect()
+}
+
+/// An error without the frames that were seen, of which the innermost ones differ from call to call.
+fn outline(error: Error) -> Error {
+    match error {
+        Error::UnknownTrampoline(mut found) => {
+            found.frames.drain(..found.frames.len().saturating_sub(1));
+            Error::UnknownTrampoline(found)
+        }
+        error => error,
+    }
+}
+
+/// Runs everything that can arm a stack, expects the same error of each, and that no word above `frame` has changed.
+#[inline(never)]
+fn everything_refuses(frame: usize, end: usize) -> Error {
+    exeunt::stack_local! {
+        static LOCAL: std::cell::Cell<u8> = const { std::cell::Cell::new(1) };
+    }
+    let armed = exeunt::survey().map(|survey| survey.armed);
+    let before = bytes_above(frame, end);
+    let error = exeunt::at_exit(|| unreachable!("it was refused")).expect_err("this stack cannot be armed");
+    let same = Err(outline(error.clone()));
+    assert_eq!(exeunt::set("key", "value").map_err(outline), same);
+    assert_eq!(exeunt::id().map_err(outline).map(|_| ()), same);
+    assert_eq!(LOCAL.try_with(|_| ()).map_err(outline), same);
+    assert!(std::panic::catch_unwind(|| LOCAL.get()).is_err());
+    // What only reads finds nothing, and is no error.
+    assert_eq!(exeunt::get::<&str>(&"key"), None);
+    assert!(!exeunt::del(&"key"));
+    exeunt::reset();
+    exeunt::unload();
+    let stack = exeunt::Stack::current();
+    assert_eq!((stack.is_armed(), stack.id()), (false, None));
+    assert_eq!(stack.problem().cloned().map(outline), same.err());
+    assert!(bytes_above(frame, end) == before, "the stack has changed");
+    assert_eq!(exeunt::survey().map(|survey| survey.armed), armed);
+    error
+}
+
+/// The address of a local variable of the caller's caller, roughly: what is above belongs to callers.
+#[inline(never)]
+fn here() -> usize {
+    let local = 0_u8;
+    std::hint::black_box(&raw const local).addr() + 512
+}
+
+#[test]
+fn a_fiber_that_nobody_knows_is_refused_with_the_frames_seen_and_advice() {
+    // The coroutine's function never returns to anything that could be redirected.
+    let mut coroutine = Coroutine::with_stack(DefaultStack::default(), |_: &corosensei::Yielder<(), ()>, ()| {
+        let frame = here();
+        everything_refuses(frame, frame + 64)
+    });
+    let CoroutineResult::Return(error) = coroutine.resume(()) else { unreachable!("it does not yield") };
+    let Error::UnknownTrampoline(found) = &error else { panic!("{error:?}") };
+    assert!(!found.frames.is_empty() && found.address != 0, "{error:?}");
+    let text = error.to_string();
+    let named = text.contains("everything_refuses") && text.contains("a_fiber_that_nobody_knows");
+    assert!(named, "the frames are named: {text}");
+    assert!(text.contains("exeunt::enter") && text.contains("register_trampoline"), "there is advice: {text}");
+}
+
+#[test]
+fn a_signal_stack_is_refused_and_the_thread_below_it_is_not() {
+    use std::sync::Mutex;
+    static FOUND: Mutex<Option<Error>> = Mutex::new(None);
+    extern "C" fn on_signal(_: libc::c_int) {
+        let frame = here();
+        *FOUND.lock().unwrap() = Some(everything_refuses(frame, frame + 64));
+    }
+    common::on_a_thread(|| {
+        let mut memory = vec![0_u8; 256 * 1024];
+        // SAFETY: the memory outlives its use as a signal stack, and the handler is for this thread's own signal.
+        unsafe {
+            let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+            assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as usize;
+            action.sa_flags = libc::SA_ONSTACK;
+            assert_eq!(libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()), 0);
+            libc::raise(libc::SIGUSR2);
+            let stack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+            assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
+        }
+        assert_eq!(FOUND.lock().unwrap().take(), Some(Error::SignalStack));
+        exeunt::at_exit(|| ()).unwrap();
+    });
+    assert!(Error::SignalStack.to_string().contains("before the signal"), "{}", Error::SignalStack);
+}
+
+#[test]
+fn wrappers_beyond_the_pool_are_refused_and_what_is_known_goes_on_working() {
+    process::alone("wrappers_beyond_the_pool_are_refused_and_what_is_known_goes_on_working", || {
+        let code = here as fn() -> usize as usize;
+        let mut registered = 0;
+        let error = loop {
+            // SAFETY: no function ever returns there.
+            match unsafe { exeunt::register_trampoline("wrapper", code + registered..code + registered + 1) } {
+                Ok(()) => registered += 1,
+                Err(error) => break error,
+            }
+            assert!(registered <= 1000, "a pool has an end");
+        };
+        assert_eq!(error, Error::PoolFull);
+        assert!(registered >= 16, "{registered}");
+        common::on_a_thread(|| exeunt::at_exit(|| ()).unwrap());
+    });
+}
+
+/// Forbids this thread and those that it starts a system call, which fails from now on with `EPERM`.
+fn forbid(call: libc::c_long) -> std::io::Result<()> {
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut filter = [
+        // The call's number is the first word of what a filter sees (linux/seccomp.h, struct seccomp_data).
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32, 0, 1),
+        statement(libc::BPF_RET | libc::BPF_K, REFUSE, 0, 0),
+        statement(libc::BPF_RET | libc::BPF_K, ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the filter outlives the calls, which copy it.
+    unsafe {
+        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+            || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0
+        {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_page_protection_that_is_refused_is_an_error_and_what_was_recognised_before_goes_on_working() {
+    let name = "a_page_protection_that_is_refused_is_an_error_and_what_was_recognised_before_goes_on_working";
+    if process::is_emulated() {
+        return println!("not under QEMU: it has no seccomp");
+    }
+    process::alone(name, || {
+        // Recognises threads. Fibers are known along with them, but wrappers are not.
+        common::on_a_thread(|| exeunt::at_exit(|| ()).unwrap());
+        // A thread needs `mprotect` for its guard page: this one is started before it is forbidden.
+        common::on_a_thread(|| {
+            forbid(libc::SYS_mprotect).expect("this system has seccomp");
+            exeunt::set("key", "value").unwrap();
+            assert_eq!(exeunt::get(&"key"), Some("value"));
+        });
+    });
+}
+
+#[test]
+fn where_no_page_may_be_written_nothing_is_armed_and_the_error_says_so() {
+    let name = "where_no_page_may_be_written_nothing_is_armed_and_the_error_says_so";
+    if process::is_emulated() {
+        return println!("not under QEMU: it has no seccomp");
+    }
+    process::alone(name, || {
+        // A thread needs `mprotect` for its guard page: this one is started before it is forbidden.
+        common::on_a_thread(|| {
+            forbid(libc::SYS_mprotect).expect("this system has seccomp");
+            let frame = here();
+            let error = everything_refuses(frame, frame + 64);
+            assert!(matches!(error, Error::Protection { .. }), "{error:?}");
+            assert!(error.to_string().contains("mprotect"), "{error}");
+        });
+    });
+}
+
+#[test]
+fn without_memory_nothing_is_armed_and_memory_helps() {
+    process::alone("without_memory_nothing_is_armed_and_memory_helps", || {
+        if process::is_emulated() {
+            return println!("not under QEMU: its own memory counts as well");
+        }
+        // Threads are known, but this one's part of the address space has no page map yet.
+        let fiber = common::fiber::Pages::new(1 << 20);
+        common::on_a_thread(|| exeunt::at_exit(|| ()).unwrap());
+        // SAFETY: reads and sets limits.
+        let (mut limit, own) = unsafe {
+            let mut limit: libc::rlimit = std::mem::zeroed();
+            assert_eq!(libc::getrlimit(libc::RLIMIT_AS, &raw mut limit), 0);
+            (limit, limit)
+        };
+        // A part of the address space, far from all others, whose leaf of the page map is not mapped.
+        // SAFETY: a new mapping at an address that nobody uses, or none.
+        let far = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+            libc::mmap(0x1234_0000_0000 as *mut _, 1 << 20, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+        };
+        assert_eq!(far.addr(), 0x1234_0000_0000);
+        limit.rlim_cur = 1 << 20;
+        let range = far.addr()..far.addr() + (1 << 20);
+        // SAFETY: the pages are this fiber's, and it comes to its end.
+        let run = |code: fn()| unsafe { common::fiber::Fiber::new(range.clone(), move |_| code()).finish() };
+        // SAFETY: sets a limit that is lifted again.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+        run(|| {
+            assert_eq!(exeunt::at_exit(|| ()), Err(Error::OutOfMemory));
+            assert_eq!(exeunt::get::<u8>(&"key"), None);
+        });
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const own) }, 0);
+        run(|| {
+            exeunt::set("key", 1_u8).unwrap();
+            assert_eq!(exeunt::get::<u8>(&"key"), Some(1));
+        });
+        drop(fiber);
+    });
+}
+
+#[test]
+fn every_error_says_what_to_do_in_one_piece() {
+    let errors = [Error::SignalStack, Error::ShadowStack, Error::PoolFull, Error::OutOfMemory, Error::Busy];
+    for error in errors {
+        let text = error.to_string();
+        assert!(text.len() > 40 && !text.ends_with('.') && !text.contains("  "), "{text}");
+        // As a source of other errors, and for other threads.
+        let boxed: Box<dyn std::error::Error + Send + Sync> = error.into();
+        assert_eq!(boxed.to_string(), text);
+    }
+}
