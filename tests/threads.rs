@@ -513,13 +513,18 @@ fn thread_lives_leave_nothing_behind() {
         // The first ones make what is made once: the slab's first records, the page map's leaf, the allocator's arenas.
         lives(common::scaled(1000, 100));
         let count = common::scaled(20_000, 500);
+        // What threads that use nothing leave behind: under QEMU some 280 KB each, elsewhere nothing.
+        let resident = common::resident();
+        (0..count).for_each(|_| on_a_thread(|| ()));
+        let others = common::resident().saturating_sub(resident);
         let (armed, resident) = (exeunt::survey().unwrap().armed, common::resident());
         lives(count);
         assert_eq!(exeunt::survey().unwrap().armed, armed);
         assert_eq!(DRAINED.load(Ordering::Relaxed), count + common::scaled(1000, 100));
         let grown = common::resident().saturating_sub(resident);
-        println!("{count} lives of a thread: resident memory grew by {grown} bytes");
+        println!("{count} lives of a thread: resident memory grew by {grown} bytes, without exeunt by {others}");
         // A leak of one record, or of one of these values, in each life would be 128 bytes or more.
-        assert!(grown < count * 100 + (1 << 20), "{grown} bytes more after {count} lives");
+        let allowed = others + others / 20 + count * 100 + (1 << 20);
+        assert!(grown < allowed, "{grown} bytes more after {count} lives, {others} after as many without exeunt");
     });
 }
