@@ -1,5 +1,6 @@
 //! Deferred cancellation of armed threads: it never strikes inside the library, whenever the request comes, and the stack
 //! drains exactly once.
+#![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
 mod harness;

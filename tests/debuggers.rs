@@ -2,6 +2,7 @@
 //!
 //! Where an armed stack ends is told by the same stack before it was armed. The tools are asked for nothing but addresses
 //! and the names of our own functions, as not every system has names for libc's.
+#![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
 mod harness;

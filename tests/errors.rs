@@ -1,4 +1,5 @@
 //! What is refused: with an error that says what was found and what to do, and nothing has changed.
+#![cfg(target_os = "linux")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! `fork` in a threaded process with armed stacks: the child's own stack drains exactly once, the stacks that it does not
 //! have do nothing, and nothing deadlocks.
+#![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
 mod harness;

@@ -1,4 +1,5 @@
 //! Stacks of C and C++ programs: who started them, how they end, and what their entry functions look like.
+#![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
 mod harness;

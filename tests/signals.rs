@@ -5,6 +5,7 @@
 //! Elsewhere, and for the recognition of exit trampolines, a hail of signals has to do: it cannot see an instruction that
 //! no signal meets. Under QEMU signals arrive between translated blocks only, so that the children are run with blocks of
 //! one instruction.
+#![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
 mod harness;

@@ -1,4 +1,5 @@
 //! Unloading the library's shared object: the trampoline stays where armed stacks need it.
+#![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
 mod harness;

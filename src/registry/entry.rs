@@ -5,7 +5,7 @@
 //!
 //! Invariant, kept here: a bit that a reader sees set after it has loaded `record` was set for that record, or for one
 //! that owned the entry later. Between two owners there is none, and then the bits are cleared; readers load `record`
-//! first. `tests/model.rs` checks it in all orders.
+//! first. `tests/model` checks it in all orders.
 
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, fence};
 
@@ -17,8 +17,9 @@ pub(crate) struct Entry<R> {
 }
 
 impl<R> Entry<R> {
-    /// An empty entry.
-    #[cfg(loom)]
+    /// An empty entry, for the model checker (`tests/model`).
+    #[cfg(test)]
+    #[allow(dead_code, reason = "the library's own tests need none")]
     pub(crate) fn new() -> Self {
         Self { proven: AtomicU64::new(0), record: AtomicPtr::new(std::ptr::null_mut()) }
     }

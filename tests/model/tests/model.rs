@@ -1,25 +1,20 @@
 //! The registry's lock-free parts under the model checker `loom`, which runs them in every order of their loads and
 //! stores that the memory model allows (up to a bound on involuntary switches).
 //!
-//! Without `--cfg loom` this file is empty. Run it so, the flag being an environment variable because it concerns every
-//! crate of the build:
-//!
 //! ```text
-//! RUSTFLAGS="--cfg loom" cargo test --release --test model
+//! cargo test --release -p exeunt-model
 //! ```
 //!
 //! The files under test are the library's own, compiled a second time with loom's atomics in the place of `std`'s.
-#![cfg(loom)]
-
 /// What `src/sync.rs` is in the library.
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 }
 
-#[path = "../src/registry/entry.rs"]
+#[path = "../../../src/registry/entry.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod entry;
-#[path = "../src/registry/slab.rs"]
+#[path = "../../../src/registry/slab.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod slab;
 
