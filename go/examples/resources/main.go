@@ -21,6 +21,9 @@ func (s scratch) Close() error {
 	return os.Remove(s.Name())
 }
 
+// The local created last is closed first, so this one is a goroutine's last word: it is created before files.
+var last = exeunt.NewLocal[said]()
+
 var files = exeunt.NewLocal[scratch]()
 
 func file() scratch {
@@ -56,7 +59,6 @@ func main() {
 	gone.Add(6)
 	for i := 0; i < 6; i++ {
 		go func() {
-			// Values are closed after the functions registered by AtExit; the local created last is closed first. So this one is the last word.
 			last.Set(said(gone.Done))
 			defer func() { _ = recover() }()
 			fmt.Fprintln(file(), "line 1 of worker", i)
@@ -82,8 +84,3 @@ func main() {
 type said func()
 
 func (s said) Close() error { s(); return nil }
-
-// first is created before files, so its value is closed after it.
-var last = first
-
-var first = exeunt.NewLocal[said]()
