@@ -8,6 +8,8 @@ import (
 	"unsafe"
 )
 
+//lint:file-ignore U1000 called by assembly, whose uses staticcheck cannot see
+
 // The redirected calls come here through redirect_*.s, on the goroutine that is ending, if it may have a record.
 
 // goroutineEnds: by return, or by runtime.Goexit.

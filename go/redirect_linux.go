@@ -269,6 +269,7 @@ var lazy bool
 // forceMap lets a test use the map where the spare words would serve.
 var forceMap bool
 
+//lint:ignore U1000 probeEntry, in assembly, goes on here
 func probeBody() {
 	var seen sight
 	pcs := make([]uintptr, 64)

@@ -34,10 +34,13 @@ var numbers64 = map[string]systemCalls{
 	"arm64": {membarrier: 283, mprotect: 226, seccomp: 277, prctl: 167},
 }[runtime.GOARCH]
 
+// struct sock_filter of linux/filter.h.
 type filterInstruct struct {
-	code   uint16
-	jt, jf uint8
-	k      uint32
+	code uint16
+	//lint:ignore U1000 always 0 here, and read by the kernel
+	jt uint8
+	jf uint8
+	k  uint32
 }
 
 // refuse makes the kernel answer EPERM to these system calls, in all threads. mprotect is refused only with PROT_EXEC: stacks of new

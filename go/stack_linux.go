@@ -7,6 +7,8 @@ import (
 	"unsafe"
 )
 
+//lint:file-ignore U1000 what is declared here without a body is for assembly, whose uses staticcheck cannot see
+
 // How a goroutine's record is found
 //
 // newproc1 (src/runtime/proc.go, the same from Go 1.22 to 1.27) leaves spare words at the top of every goroutine's stack, "extra

@@ -12,6 +12,7 @@ const Supported = true
 
 // check and retarget run the engine on the goroutine's own stack, by engine (amd64), after room has made it large enough.
 
+//lint:ignore U1000 called by assembly
 func room()
 
 //go:noescape
