@@ -12,46 +12,47 @@
 
 // ARMED jumps to yes if the running goroutine may have a record: by its check word (see stack_linux.go; what it lets through is looked
 // at more closely in Go). It keeps AX.
-#define ARMED(yes)		\
-	MOVQ	(TLS), CX	\
-	MOVQ	8(CX), DX	\
-	XORQ	·common+commonState_secret(SB), CX	\
-	XORQ	-8(DX), CX	\
-	CMPQ	CX, -16(DX)	\
+#define ARMED(yes)								\
+	MOVQ	(TLS), CX				/* g */			\
+	MOVQ	8(CX), DX				/* g.stack.hi */	\
+	XORQ	·common+commonState_secret(SB), CX	/* g ^ secret */	\
+	XORQ	-8(DX), CX				/* g ^ secret ^ index */ \
+	CMPQ	CX, -16(DX)				/* the check word? */	\
 	JEQ	yes
 
 // GO makes the registers what compiled Go code expects, after a call that followed the stack-based ABI.
-#define GO			\
-	MOVQ	(TLS), R14	\
-	XORPS	X15, X15
+#define GO						\
+	MOVQ	(TLS), R14	/* g */			\
+	XORPS	X15, X15	/* always zero */
 
 // runtime.goexit, into which a goroutine's entry function returns: call runtime.goexit1.
 TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_nextByReturn(SB), DX
-	JMP	DX
+	MOVQ	·common+commonState_nextByReturn(SB), DX // goexit1, ...
+	JMP	DX                                       // ... as if it had been called from goexit
 drain:
-	JMP	·drainEndByReturn(SB)
+	JMP	·drainEndByReturn(SB) // apart: it has a frame, which this function must not pay for
 
+// Its prologue may grow the stack: nothing is in a register that matters.
 TEXT ·drainEndByReturn(SB), 0, $8-0
-	NO_LOCAL_POINTERS
+	NO_LOCAL_POINTERS  // the frame holds nothing: a stack that is copied needs to be told
 	CALL	·goroutineEnds(SB)
 	GO
-	MOVQ	·common+commonState_nextByReturn(SB), DX
-	CALL	DX
-	UNDEF
+	MOVQ	·common+commonState_nextByReturn(SB), DX // goexit1, ...
+	CALL	DX                                       // ... which never comes back
+	UNDEF                                            // so nothing follows
 
 // func leaveGoroutine()
 TEXT ·leaveGoroutine(SB), NOSPLIT, $8-0
 	NO_LOCAL_POINTERS
-	MOVQ	·common+commonState_nextByReturn(SB), DX
+	MOVQ	·common+commonState_nextByReturn(SB), DX // goexit1; g and X15 are as Go left them
 	CALL	DX
 	UNDEF
 
 // runtime.Goexit, after the deferred functions: call runtime.goexit1.
 TEXT ·endByGoexit(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_nextByGoexit(SB), DX
+	MOVQ	·common+commonState_nextByGoexit(SB), DX // goexit1; unoptimised builds may call another wrapper of it
 	JMP	DX
 drain:
 	JMP	·drainEndByGoexit(SB)
@@ -61,13 +62,13 @@ TEXT ·drainEndByGoexit(SB), 0, $8-0
 	CALL	·goroutineEnds(SB)
 	GO
 	MOVQ	·common+commonState_nextByGoexit(SB), DX
-	CALL	DX
+	CALL	DX    // never comes back
 	UNDEF
 
 // runtime.main and os.runtime_beforeExit: call exithook.Run or runtime.runExitHooks, with the exit code in AX.
 TEXT ·endOfProcess(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_nextOfProcess(SB), DX
+	MOVQ	·common+commonState_nextOfProcess(SB), DX // exithook.Run, with the exit code still in AX
 	JMP	DX
 drain:
 	JMP	·drainEndOfProcess(SB)
@@ -75,20 +76,20 @@ drain:
 // NOSPLIT: a prologue that grows the stack would lose AX.
 TEXT ·drainEndOfProcess(SB), NOSPLIT, $16-0
 	NO_LOCAL_POINTERS
-	MOVQ	AX, 8(SP)
-	MOVQ	AX, 0(SP)
+	MOVQ	AX, 8(SP)     // the exit code, kept
+	MOVQ	AX, 0(SP)     // and given as an argument
 	CALL	·processEnds(SB)
 	GO
-	MOVQ	8(SP), AX
+	MOVQ	8(SP), AX     // the argument of exithook.Run
 	MOVQ	·common+commonState_nextOfProcess(SB), DX
 	CALL	DX
-	RET
+	RET                   // to runtime.main or os.runtime_beforeExit, which exit
 
 // runtime.corostart's deferred call: call runtime.coroexit(c), or runtime.mcall(coroswitch_m) where coroexit was inlined. The argument in AX
 // is reachable elsewhere (c by the frame of corostart, the function from read-only data), so the frame may hide it.
 TEXT ·endOfCoroutine(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_nextOfCoroutine(SB), DX
+	MOVQ	·common+commonState_nextOfCoroutine(SB), DX // coroexit or mcall, with its argument still in AX
 	JMP	DX
 drain:
 	JMP	·drainEndOfCoroutine(SB)
@@ -96,15 +97,15 @@ drain:
 TEXT ·drainEndOfCoroutine(SB), NOSPLIT, $16-0
 	NO_LOCAL_POINTERS
 	MOVQ	(TLS), CX
-	MOVQ	CX, 0(SP)
-	MOVQ	AX, 8(SP)
+	MOVQ	CX, 0(SP)          // first argument: g
+	MOVQ	AX, 8(SP)          // second: what the redirected call was given
 	CALL	·coroutineEnds(SB) // does not return
 	UNDEF
 
 // func leaveCoroutine(argument uintptr)
 TEXT ·leaveCoroutine(SB), NOSPLIT, $8-8
 	NO_LOCAL_POINTERS
-	MOVQ	argument+0(FP), AX
+	MOVQ	argument+0(FP), AX // where compiled code expects the first argument
 	GO
 	MOVQ	·common+commonState_nextOfCoroutine(SB), DX
 	CALL	DX
@@ -114,10 +115,10 @@ TEXT ·leaveCoroutine(SB), NOSPLIT, $8-8
 // arguments, which the callee may spill; it describes them itself when the stack is copied.
 TEXT ·endOfCallback(SB), NOSPLIT, $24-0
 	NO_LOCAL_POINTERS
-	MOVQ	·common+commonState_nextOfCallback(SB), DX
-	CALL	DX
+	MOVQ	·common+commonState_nextOfCallback(SB), DX // cgocallbackg1: AX, BX and CX are its arguments
+	CALL	DX                                         // runs the Go function
 	ARMED(drain)
-	RET
+	RET                                                // to cgocallbackg
 drain:
 	CALL	·callbackEnds(SB)
 	GO
@@ -125,7 +126,7 @@ drain:
 
 TEXT ·drainEndOfCallback(SB), NOSPLIT, $24-0
 	NO_LOCAL_POINTERS
-	MOVQ	·common+commonState_nextOfCallback(SB), DX
+	MOVQ	·common+commonState_nextOfCallback(SB), DX // as above, without a look at the spare words
 	CALL	DX
 	CALL	·callbackEnds(SB)
 	GO
@@ -135,6 +136,7 @@ TEXT ·drainEndOfCallback(SB), NOSPLIT, $24-0
 TEXT ·entryPoints(SB), NOSPLIT, $0-48
 	CMPB	spareWords+0(FP), $0
 	JEQ	map
+	// Each pair: the address of a function's first instruction, into one result.
 	LEAQ	·endByReturn(SB), AX
 	MOVQ	AX, byReturn+8(FP)
 	LEAQ	·endByGoexit(SB), AX
@@ -168,9 +170,9 @@ TEXT ·probeAddress(SB), NOSPLIT, $0-8
 // The entry function of a goroutine: notes where its stack begins, then goes on in Go as if it weren't there.
 TEXT ·probeEntry(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ	SP, ·probeStackPointer(SB)
-	MOVQ	0(SP), AX
+	MOVQ	0(SP), AX                    // on top of the stack at a function's first instruction
 	MOVQ	AX, ·probeReturnAddress(SB)
-	MOVQ	(TLS), CX
-	MOVQ	8(CX), DX
+	MOVQ	(TLS), CX                    // g
+	MOVQ	8(CX), DX                    // g.stack.hi
 	MOVQ	DX, ·probeStackTop(SB)
-	JMP	·probeBody(SB)
+	JMP	·probeBody(SB)               // which returns where this would have

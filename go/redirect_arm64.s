@@ -12,29 +12,30 @@
 
 // ARMED branches to yes if the running goroutine may have a record: by its check word (see stack_linux.go; what it lets through is looked
 // at more closely in Go). It keeps R0.
-#define ARMED(yes)			\
-	MOVD	8(g), R9		\
-	LDP	-16(R9), (R10, R11)	\
-	MOVD	·common+commonState_secret(SB), R12	\
-	EOR	g, R12, R12		\
-	EOR	R11, R12, R12		\
-	CMP	R10, R12		\
+#define ARMED(yes)								\
+	MOVD	8(g), R9				/* g.stack.hi */	\
+	LDP	-16(R9), (R10, R11)			/* check word, index */	\
+	MOVD	·common+commonState_secret(SB), R12				\
+	EOR	g, R12, R12				/* g ^ secret */	\
+	EOR	R11, R12, R12				/* g ^ secret ^ index */ \
+	CMP	R10, R12				/* the check word? */	\
 	BEQ	yes
 
 // runtime.goexit, into which a goroutine's entry function returns: bl runtime.goexit1.
 TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_nextByReturn(SB), R9
-	JMP	(R9)
+	MOVD	·common+commonState_nextByReturn(SB), R9 // goexit1, ...
+	JMP	(R9)                                     // ... as if it had been called from goexit: the link register is untouched
 drain:
-	JMP	·drainEndByReturn(SB)
+	JMP	·drainEndByReturn(SB) // apart: it has a frame, which this function must not pay for
 
+// Its prologue may grow the stack: nothing is in a register that matters. It saves the link register.
 TEXT ·drainEndByReturn(SB), 0, $8-0
-	NO_LOCAL_POINTERS
+	NO_LOCAL_POINTERS  // the frame holds nothing: a stack that is copied needs to be told
 	CALL	·goroutineEnds(SB)
-	MOVD	·common+commonState_nextByReturn(SB), R9
-	CALL	(R9)
-	UNDEF
+	MOVD	·common+commonState_nextByReturn(SB), R9 // goexit1, ...
+	CALL	(R9)                                     // ... which never comes back
+	UNDEF                                            // so nothing follows
 
 // func leaveGoroutine()
 TEXT ·leaveGoroutine(SB), NOSPLIT, $8-0
@@ -46,7 +47,7 @@ TEXT ·leaveGoroutine(SB), NOSPLIT, $8-0
 // runtime.Goexit, after the deferred functions: bl runtime.goexit1.
 TEXT ·endByGoexit(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_nextByGoexit(SB), R9
+	MOVD	·common+commonState_nextByGoexit(SB), R9 // goexit1; unoptimised builds may call another wrapper of it
 	JMP	(R9)
 drain:
 	JMP	·drainEndByGoexit(SB)
@@ -55,13 +56,13 @@ TEXT ·drainEndByGoexit(SB), 0, $8-0
 	NO_LOCAL_POINTERS
 	CALL	·goroutineEnds(SB)
 	MOVD	·common+commonState_nextByGoexit(SB), R9
-	CALL	(R9)
+	CALL	(R9)  // never comes back
 	UNDEF
 
 // runtime.main and os.runtime_beforeExit: bl exithook.Run or runtime.runExitHooks, with the exit code in R0.
 TEXT ·endOfProcess(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_nextOfProcess(SB), R9
+	MOVD	·common+commonState_nextOfProcess(SB), R9 // exithook.Run, with the exit code still in R0
 	JMP	(R9)
 drain:
 	JMP	·drainEndOfProcess(SB)
@@ -69,34 +70,34 @@ drain:
 // NOSPLIT: a prologue that grows the stack would lose R0.
 TEXT ·drainEndOfProcess(SB), NOSPLIT, $24-0
 	NO_LOCAL_POINTERS
-	MOVD	R0, 16(RSP)
-	MOVD	R0, 8(RSP)
+	MOVD	R0, 16(RSP)   // the exit code, kept
+	MOVD	R0, 8(RSP)    // and given as an argument: the first word above the saved link register
 	CALL	·processEnds(SB)
-	MOVD	16(RSP), R0
+	MOVD	16(RSP), R0   // the argument of exithook.Run
 	MOVD	·common+commonState_nextOfProcess(SB), R9
 	CALL	(R9)
-	RET
+	RET                   // to runtime.main or os.runtime_beforeExit, which exit
 
 // runtime.corostart's deferred call: bl runtime.coroexit(c), or runtime.mcall(coroswitch_m) where coroexit was inlined. The argument in R0
 // is reachable elsewhere (c by the frame of corostart, the function from read-only data), so the frame may hide it.
 TEXT ·endOfCoroutine(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_nextOfCoroutine(SB), R9
+	MOVD	·common+commonState_nextOfCoroutine(SB), R9 // coroexit or mcall, with its argument still in R0
 	JMP	(R9)
 drain:
 	JMP	·drainEndOfCoroutine(SB)
 
 TEXT ·drainEndOfCoroutine(SB), NOSPLIT, $24-0
 	NO_LOCAL_POINTERS
-	MOVD	g, 8(RSP)
-	MOVD	R0, 16(RSP)
+	MOVD	g, 8(RSP)          // first argument
+	MOVD	R0, 16(RSP)        // second: what the redirected call was given
 	CALL	·coroutineEnds(SB) // does not return
 	UNDEF
 
 // func leaveCoroutine(argument uintptr)
 TEXT ·leaveCoroutine(SB), NOSPLIT, $24-8
 	NO_LOCAL_POINTERS
-	MOVD	argument+0(FP), R0
+	MOVD	argument+0(FP), R0 // where compiled code expects the first argument
 	MOVD	·common+commonState_nextOfCoroutine(SB), R9
 	CALL	(R9)
 	UNDEF
@@ -105,17 +106,17 @@ TEXT ·leaveCoroutine(SB), NOSPLIT, $24-8
 // arguments, which the callee may spill; it describes them itself when the stack is copied.
 TEXT ·endOfCallback(SB), NOSPLIT, $40-0
 	NO_LOCAL_POINTERS
-	MOVD	·common+commonState_nextOfCallback(SB), R9
-	CALL	(R9)
+	MOVD	·common+commonState_nextOfCallback(SB), R9 // cgocallbackg1: R0, R1 and R2 are its arguments
+	CALL	(R9)                                       // runs the Go function
 	ARMED(drain)
-	RET
+	RET                                                // to cgocallbackg
 drain:
 	CALL	·callbackEnds(SB)
 	RET
 
 TEXT ·drainEndOfCallback(SB), NOSPLIT, $40-0
 	NO_LOCAL_POINTERS
-	MOVD	·common+commonState_nextOfCallback(SB), R9
+	MOVD	·common+commonState_nextOfCallback(SB), R9 // as above, without a look at the spare words
 	CALL	(R9)
 	CALL	·callbackEnds(SB)
 	RET
@@ -124,6 +125,7 @@ TEXT ·drainEndOfCallback(SB), NOSPLIT, $40-0
 TEXT ·entryPoints(SB), NOSPLIT, $0-48
 	MOVBU	spareWords+0(FP), R0
 	CBZ	R0, map
+	// Each pair: the address of a function's first instruction, into one result.
 	MOVD	$·endByReturn(SB), R0
 	MOVD	R0, byReturn+8(FP)
 	MOVD	$·endByGoexit(SB), R0
@@ -156,9 +158,9 @@ TEXT ·probeAddress(SB), NOSPLIT, $0-8
 
 // The entry function of a goroutine: notes where its stack begins, then goes on in Go as if it weren't there.
 TEXT ·probeEntry(SB), NOSPLIT|NOFRAME, $0-0
-	MOVD	RSP, R0
+	MOVD	RSP, R0                      // RSP itself cannot be stored
 	MOVD	R0, ·probeStackPointer(SB)
-	MOVD	LR, ·probeReturnAddress(SB)
-	MOVD	8(g), R1
+	MOVD	LR, ·probeReturnAddress(SB)  // where it is at a function's first instruction
+	MOVD	8(g), R1                     // g.stack.hi
 	MOVD	R1, ·probeStackTop(SB)
-	JMP	·probeBody(SB)
+	JMP	·probeBody(SB)               // which returns where this would have

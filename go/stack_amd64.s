@@ -8,21 +8,21 @@
 	MOVQ	8(R14), DX         /* g.stack.hi */	\
 	MOVQ	-8(DX), CX         /* index */		\
 	MOVQ	·common+commonState_secret(SB), BX	\
-	XORQ	R14, BX					\
-	XORQ	CX, BX					\
-	CMPQ	BX, -16(DX)				\
-	JNE	none					\
+	XORQ	R14, BX            /* secret ^ g */	\
+	XORQ	CX, BX             /* ^ index */	\
+	CMPQ	BX, -16(DX)        /* the check word? */ \
+	JNE	none               /* rubbish, or no record */ \
 	MOVQ	CX, BX					\
-	SHRQ	$8, BX             /* chunkRecords */	\
+	SHRQ	$8, BX             /* / chunkRecords: the chunk */ \
 	LEAQ	·chunks(SB), DX				\
-	MOVQ	(DX)(BX*8), DX				\
+	MOVQ	(DX)(BX*8), DX     /* chunks[index / chunkRecords] */ \
 	TESTQ	DX, DX					\
-	JEQ	none					\
-	MOVBLZX	CX, CX					\
-	SHLQ	$8, CX             /* recordSize */	\
-	ADDQ	DX, CX					\
-	CMPQ	R14, record_owner(CX)			\
-	JNE	none
+	JEQ	none               /* given back: a stale index */ \
+	MOVBLZX	CX, CX             /* % chunkRecords: the place */ \
+	SHLQ	$8, CX             /* * recordSize */	\
+	ADDQ	DX, CX             /* the record */	\
+	CMPQ	R14, record_owner(CX) /* is it g's? */	\
+	JNE	none               /* a stale index */
 
 // func(l *localBase) unsafe.Pointer, with l and the result in AX
 TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
@@ -32,24 +32,24 @@ TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	JAE	slow               // not one of the first locals
 	CMPB	localBase_indirect(AX), $0
 	JNE	indirect
-	LEAQ	(CX)(BX*1), AX
+	LEAQ	(CX)(BX*1), AX     // the value is in the record: if none is set, it is zero there
 	RET
 indirect:
-	MOVQ	(CX)(BX*1), CX
+	MOVQ	(CX)(BX*1), CX     // the record has the value's address
 	TESTQ	CX, CX
-	JEQ	zero
+	JEQ	zero               // none was set
 	MOVQ	CX, AX
 	RET
 none:
 	CMPL	·common+commonState_mapped(SB), $0
-	JNE	slow
+	JNE	slow               // some records are in the map: this goroutine's may be
 zero:
 	MOVQ	localBase_zero(AX), AX
 	RET
 slow:
-	MOVQ	·common+commonState_slow(SB), DX
-	MOVQ	(DX), CX
-	JMP	CX
+	MOVQ	·common+commonState_slow(SB), DX // a function value, in the register that holds it during a call
+	MOVQ	(DX), CX                         // its code
+	JMP	CX                               // with l still in AX; it returns to our caller
 
 // func() *record, with the result in AX
 TEXT ·currentInRegisters(SB), NOSPLIT|NOFRAME, $0-0
@@ -57,7 +57,7 @@ TEXT ·currentInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ	CX, AX
 	RET
 none:
-	XORL	AX, AX
+	XORL	AX, AX             // nil
 	RET
 
 // func registerFunctions() (value, current uintptr)
@@ -71,24 +71,24 @@ TEXT ·registerFunctions(SB), NOSPLIT, $0-16
 // func mark(index uint64)
 TEXT ·mark(SB), NOSPLIT, $0-8
 	MOVQ	index+0(FP), AX
-	MOVQ	(TLS), CX
-	MOVQ	8(CX), DX
-	MOVQ	AX, -8(DX)
+	MOVQ	(TLS), CX          // g
+	MOVQ	8(CX), DX          // g.stack.hi: the stack cannot move here
+	MOVQ	AX, -8(DX)         // the index
 	XORQ	·common+commonState_secret(SB), CX
-	XORQ	AX, CX
-	MOVQ	CX, -16(DX)
+	XORQ	AX, CX             // g ^ secret ^ index
+	MOVQ	CX, -16(DX)        // the check word
 	RET
 
 // func unmark()
 TEXT ·unmark(SB), NOSPLIT, $0-0
-	MOVQ	(TLS), CX
-	MOVQ	8(CX), DX
-	MOVQ	$0, -8(DX)
-	MOVQ	$0, -16(DX)
+	MOVQ	(TLS), CX          // g
+	MOVQ	8(CX), DX          // g.stack.hi
+	MOVQ	$0, -8(DX)         // the index, ...
+	MOVQ	$0, -16(DX)        // ... and a check word that is right only for g = secret, which is odd
 	RET
 
 // func getg() uintptr
 TEXT ·getg(SB), NOSPLIT, $0-8
-	MOVQ	(TLS), AX
+	MOVQ	(TLS), AX          // g
 	MOVQ	AX, ret+0(FP)
 	RET

@@ -90,6 +90,9 @@ func main() {
 	spawns()
 	parallel()
 	overhead()
+	if sum == 0 { // it is there so that no read can be left out
+		panic("nothing was read")
+	}
 }
 
 func show(title string, candidates ...*candidate) {

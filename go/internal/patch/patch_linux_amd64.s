@@ -10,37 +10,37 @@
 
 // func room()
 TEXT ·room(SB), 0, $8192-0
-	NO_LOCAL_POINTERS
-	RET
+	NO_LOCAL_POINTERS // nothing is ever in it
+	RET               // the prologue has done what this is for
 
 // func check(site, expected, replacement uintptr) int32
 TEXT ·check(SB), 0, $8-28
 	NO_LOCAL_POINTERS
 	CALL	·room(SB)
-	MOVQ	site+0(FP), DI
-	MOVQ	expected+8(FP), SI
-	MOVQ	replacement+16(FP), DX
+	MOVQ	site+0(FP), DI          // first argument
+	MOVQ	expected+8(FP), SI      // second
+	MOVQ	replacement+16(FP), DX  // third
 	LEAQ	exeunt_go_check(SB), AX
 	CALL	·engine(SB)
-	MOVL	AX, ret+24(FP)
+	MOVL	AX, ret+24(FP)          // an i32
 	RET
 
 // func retarget(site, expected, replacement uintptr) int32
 TEXT ·retarget(SB), 0, $8-28
 	NO_LOCAL_POINTERS
 	CALL	·room(SB)
-	MOVQ	site+0(FP), DI
-	MOVQ	expected+8(FP), SI
-	MOVQ	replacement+16(FP), DX
+	MOVQ	site+0(FP), DI          // first argument
+	MOVQ	expected+8(FP), SI      // second
+	MOVQ	replacement+16(FP), DX  // third
 	LEAQ	exeunt_go_retarget(SB), AX
 	CALL	·engine(SB)
-	MOVL	AX, ret+24(FP)
+	MOVL	AX, ret+24(FP)          // an i32
 	RET
 
 // Calls AX with the stack pointer a multiple of 16, as the ABI wants it. A function of its own: one that writes the stack pointer may not be on the
 // stack when that is copied (runtime: "unexpected SPWRITE function"), as those above may, in ·room.
 TEXT ·engine(SB), NOSPLIT, $0-0
-	MOVQ	SP, BX
+	MOVQ	SP, BX    // the callee keeps BX
 	ANDQ	$~15, SP
 	CALL	AX
 	MOVQ	BX, SP

@@ -10,27 +10,27 @@
 
 // func room()
 TEXT ·room(SB), 0, $8192-0
-	NO_LOCAL_POINTERS
-	RET
+	NO_LOCAL_POINTERS // nothing is ever in it
+	RET               // the prologue has done what this is for
 
 // func check(site, expected, replacement uintptr) int32
 TEXT ·check(SB), 0, $24-28
 	NO_LOCAL_POINTERS
 	BL	·room(SB)
-	MOVD	site+0(FP), R0
-	MOVD	expected+8(FP), R1
-	MOVD	replacement+16(FP), R2
+	MOVD	site+0(FP), R0          // first argument
+	MOVD	expected+8(FP), R1      // second
+	MOVD	replacement+16(FP), R2  // third
 	BL	exeunt_go_check(SB)
-	MOVW	R0, ret+24(FP)
+	MOVW	R0, ret+24(FP)          // an i32
 	RET
 
 // func retarget(site, expected, replacement uintptr) int32
 TEXT ·retarget(SB), 0, $24-28
 	NO_LOCAL_POINTERS
 	BL	·room(SB)
-	MOVD	site+0(FP), R0
-	MOVD	expected+8(FP), R1
-	MOVD	replacement+16(FP), R2
+	MOVD	site+0(FP), R0          // first argument
+	MOVD	expected+8(FP), R1      // second
+	MOVD	replacement+16(FP), R2  // third
 	BL	exeunt_go_retarget(SB)
-	MOVW	R0, ret+24(FP)
+	MOVW	R0, ret+24(FP)          // an i32
 	RET
