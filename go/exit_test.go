@@ -1,3 +1,5 @@
+//go:build linux && (amd64 || arm64)
+
 package exeunt
 
 import (
@@ -300,7 +302,12 @@ func TestNothingIsSeenByTheNextGoroutine(t *testing.T) {
 // The main goroutine's return needs a program of its own: a test binary ends by os.Exit.
 func TestReturnFromMainRunsHandlers(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "mainreturn")
-	build := exec.Command("go", append([]string{"build", "-o", program}, strings.Fields(os.Getenv(flagsVariable))...)...)
+	build := exec.Command("go", "build", "-o", program)
+	for _, flag := range strings.Split(os.Getenv(flagsVariable), "\n") {
+		if flag != "" {
+			build.Args = append(build.Args, flag)
+		}
+	}
 	build.Args = append(build.Args, "./internal/mainreturn")
 	build.Env = append(os.Environ(), "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {

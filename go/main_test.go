@@ -1,3 +1,5 @@
+//go:build linux && (amd64 || arm64)
+
 package exeunt
 
 import (
@@ -17,9 +19,9 @@ var scenarios = map[string]func(){}
 
 const (
 	scenarioVariable = "EXEUNT_TEST_SCENARIO"
-	mapVariable      = "EXEUNT_TEST_MAP"  // use the map where the spare words would serve
-	runnerVariable   = "EXEUNT_TEST_EXEC" // what runs a binary of this architecture, if the system can't: qemu-aarch64-static -cpu max
-	flagsVariable    = "EXEUNT_TEST_BUILD_FLAGS"
+	mapVariable      = "EXEUNT_TEST_MAP"         // use the map where the spare words would serve
+	runnerVariable   = "EXEUNT_TEST_EXEC"        // what runs a binary of this architecture, if the system can't: qemu-aarch64-static -cpu max
+	flagsVariable    = "EXEUNT_TEST_BUILD_FLAGS" // what `go test` was given, one a line, for programs that tests build
 )
 
 // Before any init function runs.

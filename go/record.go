@@ -31,14 +31,8 @@ type record struct {
 	context  any
 	// then ends the goroutine for good, in the way it was ending when the drain began; nil before that, and at the end of a callback from C.
 	then func()
-	_    [recordSize - 224]byte
+	_    [recordSize - 224]byte // to recordSize on 64-bit systems; see stack_linux.go
 }
-
-// The assembly computes a record's address from its index: both arrays are empty only if the size is exactly recordSize.
-var (
-	_ [recordSize - unsafe.Sizeof(record{})]byte
-	_ [unsafe.Sizeof(record{}) - recordSize]byte
-)
 
 // end drains a goroutine that is about to end, and gives its record back.
 func (r *record) end(then func()) {

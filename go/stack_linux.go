@@ -46,6 +46,12 @@ var common = commonState{
 	}(),
 }
 
+// The assembly computes a record's address from its index: both arrays are empty only if the size is exactly recordSize.
+var (
+	_ [recordSize - unsafe.Sizeof(record{})]byte
+	_ [unsafe.Sizeof(record{}) - recordSize]byte
+)
+
 func init() { common.slow = slowValue }
 
 // valueCode and currentCode are the addresses of two assembly functions that follow the calling convention of compiled code: argument and result in

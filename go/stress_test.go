@@ -1,6 +1,10 @@
+//go:build linux && (amd64 || arm64)
+
 package exeunt
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"runtime"
@@ -9,7 +13,9 @@ import (
 	"runtime/trace"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // collect runs the garbage collector in a loop until the function it returns is called.
@@ -194,22 +200,52 @@ func TestValuesStayWhenTheStackGrowsAndShrinks(t *testing.T) {
 }
 
 func TestGoroutinesEndUnderProfilingAndTracing(t *testing.T) {
+	var profile, events bytes.Buffer
 	runtime.SetCPUProfileRate(1000)
-	if err := pprof.StartCPUProfile(io.Discard); err != nil { // complains about the rate that is set already, and keeps it
+	if err := pprof.StartCPUProfile(&profile); err != nil { // complains about the rate that is set already, and keeps it
 		t.Fatal(err)
 	}
-	defer pprof.StopCPUProfile()
-	if err := trace.Start(io.Discard); err != nil {
+	if err := trace.Start(&events); err != nil {
+		pprof.StopCPUProfile()
 		t.Fatal(err)
 	}
-	defer trace.Stop()
-	n := 100_000
+	n, rounds := 20_000, 0
 	if testing.Short() {
-		n = 10_000
+		n = 5_000
 	}
-	if handlers, strange := storm(n); handlers != int64(n) || strange != 0 {
-		t.Errorf("%d handlers ran, of %d; %d strange values", handlers, n, strange)
+	// A tenth of a second of processor time, so that there are a hundred samples; how many rounds that takes is the machine's affair.
+	began := processorTime(t)
+	for ; rounds < 5 || rounds < 500 && processorTime(t)-began < 100*time.Millisecond; rounds++ {
+		if handlers, strange := storm(n); handlers != int64(n) || strange != 0 {
+			t.Errorf("%d handlers ran, of %d; %d strange values", handlers, n, strange)
+		}
 	}
+	trace.Stop()
+	pprof.StopCPUProfile()
+	// The format is not decoded here, but the names of all sampled functions are in it as they are.
+	unpacked, err := gzip.NewReader(&profile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := io.ReadAll(unpacked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(names, []byte("exeunt.storm")) {
+		t.Errorf("no sample of exeunt.storm in a profile of %d bytes after %d rounds", len(names), rounds)
+	}
+	if !bytes.HasPrefix(events.Bytes(), []byte("go 1.")) || events.Len() < n {
+		t.Errorf("a trace of %d bytes", events.Len())
+	}
+}
+
+// processorTime is what this process has used.
+func processorTime(t *testing.T) time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func TestManyGoroutinesInstallAtOnce(t *testing.T) {
