@@ -89,6 +89,8 @@ func TestManyCoroutines(t *testing.T) {
 		}
 		stop()
 	}
+	j.Lock()
+	defer j.Unlock()
 	if len(j.lines) != n {
 		t.Errorf("%d of %d handlers ran", len(j.lines), n)
 	}

@@ -33,12 +33,9 @@ func processEnds(code int) {
 func coroutineEnds(g unsafe.Pointer, argument uintptr) {
 	leave := func() { leaveCoroutine(argument) }
 	if coroFields.Coroexit != 0 {
-		coroarg := (*unsafe.Pointer)(unsafe.Add(g, coroFields.Coroarg))
-		coroexit := (*bool)(unsafe.Add(g, coroFields.Coroexit))
-		c := *coroarg
-		*coroarg, *coroexit = nil, false
+		c := setCoroFields(g, nil, false)
 		leave = func() {
-			*coroarg, *coroexit = c, true
+			setCoroFields(g, c, true)
 			leaveCoroutine(argument)
 		}
 	}
@@ -48,25 +45,47 @@ func coroutineEnds(g unsafe.Pointer, argument uintptr) {
 	leave()
 }
 
+// setCoroFields sets g.coroarg, which it returns as it was, and g.coroexit. The race detector must not see that: descriptors are used again and again,
+// in an order that only the runtime knows.
+//
+//go:norace
+func setCoroFields(g, c unsafe.Pointer, exit bool) (before unsafe.Pointer) {
+	coroarg := (*unsafe.Pointer)(unsafe.Add(g, coroFields.Coroarg))
+	before = *coroarg
+	*coroarg = c
+	*(*bool)(unsafe.Add(g, coroFields.Coroexit)) = exit
+	return before
+}
+
 // callbackEnds: Go code called from C returns to C. If the thread is C's own, its goroutine is lent by the runtime, which lends it to
 // other threads later, so for us it ends here. A callback within a goroutine that Go started ends nothing.
 func callbackEnds() {
-	if lookup() == nil {
-		return
+	if lookup() != nil && onLentGoroutine() {
+		lookup().end(nil)
 	}
+}
+
+// callbackBegins: C calls Go. On a lent goroutine nothing can be left from before, with one exception: a callback that came
+// while the program's packages were being initialised, which happens in libraries for C, has passed through the call as it was, and returned
+// unnoticed. It ends now, so that nobody finds its values.
+func callbackBegins() {
+	if lookup() != nil && onLentGoroutine() {
+		lookup().end(nil)
+	}
+}
+
+// onLentGoroutine tells whether beneath the innermost callback from C there is nothing.
+func onLentGoroutine() bool {
 	pcs := make([]uintptr, 16)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
 	for inCallback := false; ; {
 		frame, more := frames.Next()
 		if inCallback && frame.Function != "runtime.goexit" {
-			return
+			return false
 		}
 		inCallback = inCallback || frame.Function == "runtime.cgocallback"
 		if !more {
-			break
+			return inCallback
 		}
-	}
-	if r := lookup(); r != nil {
-		r.end(nil)
 	}
 }

@@ -4,13 +4,16 @@ package exeunt
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // What must not happen in the process that runs the tests (exits, crashes, system calls that are refused) happens in a child:
@@ -54,14 +57,19 @@ func binary(t *testing.T, environment []string, name string, arguments ...string
 	t.Helper()
 	words := append(strings.Fields(os.Getenv(runnerVariable)), name)
 	words = append(words, arguments...)
-	command := exec.Command(words[0], words[1:]...)
+	// What hangs says where, and fails.
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, words[0], words[1:]...)
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGQUIT) }
+	command.WaitDelay = 10 * time.Second
 	command.Env = append(os.Environ(), environment...)
 	var out bytes.Buffer
 	command.Stdout, command.Stderr = &out, &out
 	err := command.Run()
 	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("%q: %v", words, err)
+	if ctx.Err() != nil || err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%q: %v\n%s", words, err, out.String())
 	}
 	return command.ProcessState.ExitCode(), out.String()
 }

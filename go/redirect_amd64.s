@@ -111,22 +111,44 @@ TEXT ·leaveCoroutine(SB), NOSPLIT, $8-8
 	CALL	DX
 	UNDEF
 
-// runtime.cgocallbackg: call runtime.cgocallbackg1(fn, frame, ctxt). What there is to do comes after it. The frame has room for the three
-// arguments, which the callee may spill; it describes them itself when the stack is copied.
-TEXT ·endOfCallback(SB), NOSPLIT, $24-0
+// runtime.cgocallbackg: call runtime.cgocallbackg1(fn, frame, ctxt). What there is to do comes after it, but for what an unnoticed callback
+// has left. The frame has room for the three arguments, which the callee may spill (it describes them itself when the stack is
+// copied), and for our copies: none is a pointer into Go's memory.
+TEXT ·endOfCallback(SB), NOSPLIT, $48-0
 	NO_LOCAL_POINTERS
-	MOVQ	·common+commonState_nextOfCallback(SB), DX // cgocallbackg1: AX, BX and CX are its arguments
-	CALL	DX                                         // runs the Go function
+	MOVQ	AX, 24(SP)         // fn
+	MOVQ	BX, 32(SP)         // frame
+	MOVQ	CX, 40(SP)         // ctxt
+	ARMED(left)                // changes CX
+call:
+	MOVQ	40(SP), CX
+	MOVQ	·common+commonState_nextOfCallback(SB), DX // cgocallbackg1
+	CALL	DX                 // runs the Go function
 	ARMED(drain)
-	RET                                                // to cgocallbackg
+	RET                        // to cgocallbackg
+left:
+	CALL	·callbackBegins(SB)
+	GO
+	MOVQ	24(SP), AX
+	MOVQ	32(SP), BX
+	JMP	call
 drain:
 	CALL	·callbackEnds(SB)
 	GO
 	RET
 
-TEXT ·drainEndOfCallback(SB), NOSPLIT, $24-0
+// The same without a look at the spare words.
+TEXT ·drainEndOfCallback(SB), NOSPLIT, $48-0
 	NO_LOCAL_POINTERS
-	MOVQ	·common+commonState_nextOfCallback(SB), DX // as above, without a look at the spare words
+	MOVQ	AX, 24(SP)
+	MOVQ	BX, 32(SP)
+	MOVQ	CX, 40(SP)
+	CALL	·callbackBegins(SB)
+	GO
+	MOVQ	24(SP), AX
+	MOVQ	32(SP), BX
+	MOVQ	40(SP), CX
+	MOVQ	·common+commonState_nextOfCallback(SB), DX
 	CALL	DX
 	CALL	·callbackEnds(SB)
 	GO

@@ -102,21 +102,37 @@ TEXT ·leaveCoroutine(SB), NOSPLIT, $24-8
 	CALL	(R9)
 	UNDEF
 
-// runtime.cgocallbackg: bl runtime.cgocallbackg1(fn, frame, ctxt). What there is to do comes after it. The frame has room for the three
-// arguments, which the callee may spill; it describes them itself when the stack is copied.
-TEXT ·endOfCallback(SB), NOSPLIT, $40-0
+// runtime.cgocallbackg: bl runtime.cgocallbackg1(fn, frame, ctxt). What there is to do comes after it, but for what an unnoticed callback
+// has left. The frame has room for the three arguments, which the callee may spill (it describes them itself when the stack is
+// copied), and for our copies: none is a pointer into Go's memory.
+TEXT ·endOfCallback(SB), NOSPLIT, $56-0
 	NO_LOCAL_POINTERS
-	MOVD	·common+commonState_nextOfCallback(SB), R9 // cgocallbackg1: R0, R1 and R2 are its arguments
-	CALL	(R9)                                       // runs the Go function
+	ARMED(left)                // keeps the arguments: fn, frame and ctxt, in R0, R1 and R2
+call:
+	MOVD	·common+commonState_nextOfCallback(SB), R9 // cgocallbackg1
+	CALL	(R9)               // runs the Go function
 	ARMED(drain)
-	RET                                                // to cgocallbackg
+	RET                        // to cgocallbackg
+left:
+	STP	(R0, R1), 32(RSP)
+	MOVD	R2, 48(RSP)
+	CALL	·callbackBegins(SB)
+	LDP	32(RSP), (R0, R1)
+	MOVD	48(RSP), R2
+	JMP	call
 drain:
 	CALL	·callbackEnds(SB)
 	RET
 
-TEXT ·drainEndOfCallback(SB), NOSPLIT, $40-0
+// The same without a look at the spare words.
+TEXT ·drainEndOfCallback(SB), NOSPLIT, $56-0
 	NO_LOCAL_POINTERS
-	MOVD	·common+commonState_nextOfCallback(SB), R9 // as above, without a look at the spare words
+	STP	(R0, R1), 32(RSP)
+	MOVD	R2, 48(RSP)
+	CALL	·callbackBegins(SB)
+	LDP	32(RSP), (R0, R1)
+	MOVD	48(RSP), R2
+	MOVD	·common+commonState_nextOfCallback(SB), R9
 	CALL	(R9)
 	CALL	·callbackEnds(SB)
 	RET

@@ -100,7 +100,7 @@ func storm(n int) (handlers, strange int64) {
 func TestAMillionGoroutinesUnderGarbageCollection(t *testing.T) {
 	n := 1_000_000
 	if testing.Short() {
-		n = 30_000
+		n = 10_000
 	}
 	storm(2000) // so that what stays is there: the chunk that every shard keeps, the stacks of free descriptors
 	settled := func() (records, held int, bytes uint64) {
@@ -140,7 +140,7 @@ func TestAMillionGoroutinesUnderGarbageCollection(t *testing.T) {
 func TestManyGoroutinesAtOnceGiveTheirMemoryBack(t *testing.T) {
 	n := 100_000
 	if testing.Short() {
-		n = 20_000
+		n = 5_000
 	}
 	local := NewLocal[int]()
 	var ran atomic.Int64
@@ -211,11 +211,11 @@ func TestGoroutinesEndUnderProfilingAndTracing(t *testing.T) {
 	}
 	n, rounds := 20_000, 0
 	if testing.Short() {
-		n = 5_000
+		n = 2_000
 	}
 	// A tenth of a second of processor time, so that there are a hundred samples; how many rounds that takes is the machine's affair.
 	began := processorTime(t)
-	for ; rounds < 5 || rounds < 500 && processorTime(t)-began < 100*time.Millisecond; rounds++ {
+	for ; rounds < 2 || rounds < 500 && processorTime(t)-began < 100*time.Millisecond; rounds++ {
 		if handlers, strange := storm(n); handlers != int64(n) || strange != 0 {
 			t.Errorf("%d handlers ran, of %d; %d strange values", handlers, n, strange)
 		}
