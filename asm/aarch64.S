@@ -250,6 +250,183 @@ SYMBOL(exeunt_tag_frames):
         .endr
         SIZE(SYMBOL(exeunt_tag_frames))
 
+// Code redirect (src/redirect/code.rs): the return addresses on the stack stay as they were, and a call in the exit
+// trampoline leads here instead of to its target. Hook N is for the N-th such call, and its cell holds that target.
+//
+//   at the call                  on entry to the hook              in the common part
+//
+//   |  exit trampoline's  |      |  exit trampoline's  |           |  exit trampoline's  |
+//   |  own frame          | sp   |  own frame          | <- sp     |  own frame          |
+//   +---------------------+      +---------------------+           +---------------------+
+//                                x30 = behind the call             | saved registers     |
+//                                                                  | x30: behind the call|
+//                                                                  | x29                 | <- sp, x29
+//
+// To the system's unwind tables this is a function that the exit trampoline calls, as it called the target.
+        .balign 32
+        .globl  SYMBOL(exeunt_exit_hook)
+        HIDDEN(exeunt_exit_hook)
+        FUNCTION(SYMBOL(exeunt_exit_hook))
+SYMBOL(exeunt_exit_hook):
+        .set    n, 0
+        .rept   HOOKS
+        .balign TRAMPOLINE_SIZE
+        .cfi_startproc
+        hint    #34                     // bti c: the relay in reach of the call jumps here through x16
+        adrp    x16, PAGE(SYMBOL(exeunt_cells), 8 * (TRAMPOLINES + n))
+        ldr     x16, [x16, PAGEOFF(SYMBOL(exeunt_cells), 8 * (TRAMPOLINES + n))]        // the target, for the end
+        b       exeunt_hook_body
+        .cfi_endproc
+        .set    n, n + 1
+        .endr
+        .balign TRAMPOLINE_SIZE
+        SIZE(SYMBOL(exeunt_exit_hook))
+
+// The common part of the hooks.
+//
+//   |  exit trampoline's own frame    | <- sp on entry: the top of this stack
+//   +---------------------------------+
+//   | q0 .. q7                        | sp + 96
+//   | x8, x16: the target             | sp + 80
+//   | x0 .. x7                        | sp + 16
+//   | x30: behind the call            | sp + 8
+//   | x29                             | <- sp at the call
+//   +---------------------------------+
+//
+// What is saved is what a function may take its arguments from. The target is reached by a jump and not by a return: a
+// guarded control stack has seen no call to it.
+        .p2align 4
+        HIDDEN(exeunt_hook)
+        .globl  SYMBOL(exeunt_exit_hook_body)
+        HIDDEN(exeunt_exit_hook_body)
+        FUNCTION(SYMBOL(exeunt_exit_hook_body))
+SYMBOL(exeunt_exit_hook_body):
+exeunt_hook_body:
+        .cfi_startproc
+        stp     x29, x30, [sp, #-224]!  // a frame record, as any function keeps
+        .cfi_def_cfa_offset 224
+        .cfi_offset x29, -224
+        .cfi_offset x30, -216
+        mov     x29, sp
+        stp     x0, x1, [sp, #16]
+        stp     x2, x3, [sp, #32]
+        stp     x4, x5, [sp, #48]
+        stp     x6, x7, [sp, #64]
+        stp     x8, x16, [sp, #80]
+        stp     q0, q1, [sp, #96]
+        stp     q2, q3, [sp, #128]
+        stp     q4, q5, [sp, #160]
+        stp     q6, q7, [sp, #192]
+        add     x0, sp, #8              // 1st argument: where the return address of this call is
+        add     x1, sp, #224            // 2nd argument: the top of this stack
+        ldr     x2, [sp]                // 3rd argument: the exit trampoline's x29
+        bl      SYMBOL(exeunt_hook)     // drains, if this stack is armed
+        ldp     q6, q7, [sp, #192]
+        ldp     q4, q5, [sp, #160]
+        ldp     q2, q3, [sp, #128]
+        ldp     q0, q1, [sp, #96]
+        ldp     x8, x16, [sp, #80]
+        ldp     x6, x7, [sp, #64]
+        ldp     x4, x5, [sp, #48]
+        ldp     x2, x3, [sp, #32]
+        ldp     x0, x1, [sp, #16]
+        ldp     x29, x30, [sp], #224
+        .cfi_restore x29
+        .cfi_restore x30
+        .cfi_def_cfa_offset 0
+        br      x16                     // on as if there were no hook, with the same return address
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_exit_hook_body))
+
+// The hook in glibc's __start_context, which has no call in reach on every way out; but it begins with a `nop`, which
+// may become a branch. So this is entered as if the entry function had returned to here: sp is the top, x19 is
+// uc_link, and x29 what the entry function's epilogue loaded: on an armed stack a mark of ours (src/redirect/mark.rs).
+//
+//   |  no frame of __start_context's  | <- sp on entry: the top of this stack
+//   +---------------------------------+
+//   | x30: behind the nop             | sp + 8
+//   | x29                             | <- sp, x29 at the call
+//   +---------------------------------+
+        .p2align 4
+        .globl  SYMBOL(exeunt_context_hook)
+        HIDDEN(exeunt_context_hook)
+        FUNCTION(SYMBOL(exeunt_context_hook))
+SYMBOL(exeunt_context_hook):
+        .cfi_startproc
+        .cfi_undefined x30              // nobody has called __start_context either
+        hint    #34                     // bti c: the stub in reach of the nop jumps here through x16
+        adrp    x16, PAGE(SYMBOL(exeunt_cells), 8 * (TRAMPOLINES + HOOKS + 1))
+        ldr     x30, [x16, PAGEOFF(SYMBOL(exeunt_cells), 8 * (TRAMPOLINES + HOOKS + 1))]
+        .cfi_same_value x30             // behind the nop: as if it had been a call
+        stp     x29, x30, [sp, #-16]!
+        .cfi_def_cfa_offset 16
+        .cfi_offset x29, -16
+        .cfi_offset x30, -8
+        mov     x2, x29                 // 3rd argument: the mark
+        mov     x29, sp
+        add     x0, sp, #8              // 1st argument: where the return address is
+        add     x1, sp, #16             // 2nd argument: the top of this stack
+        bl      SYMBOL(exeunt_hook)     // drains, if this stack is armed
+        ldp     x29, x30, [sp], #16
+        .cfi_restore x29
+        .cfi_restore x30
+        .cfi_def_cfa_offset 0
+        adrp    x16, PAGE(SYMBOL(exeunt_cells), 8 * (TRAMPOLINES + HOOKS))
+        ldr     x16, [x16, PAGEOFF(SYMBOL(exeunt_cells), 8 * (TRAMPOLINES + HOOKS))]
+        br      x16                     // in the stub: the nop, and a branch to behind it. A `ret` would ask a guarded
+                                        // control stack, which has seen no call
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_context_hook))
+
+// void exeunt_call_entry_hooked(void (*call)(void *), void *data, uintptr_t *top): as exeunt_call_entry, for code
+// redirect: the code that `call` returns into is ours, so that the hook can be a part of it. The second word at the top
+// is 0 until the stack is armed, and then a mark of ours.
+//
+//   | x30                 | sp + 24
+//   | x29                 | sp + 16, x29
+//   | mark                | sp + 8
+//   | (alignment)         | <- sp during the call: the top
+//   +---------------------+
+//   | frame of `call`, where it stores x30 = exeunt_hooked_return: the foot
+        .p2align 4
+        .globl  SYMBOL(exeunt_call_entry_hooked)
+        HIDDEN(exeunt_call_entry_hooked)
+        FUNCTION(SYMBOL(exeunt_call_entry_hooked))
+SYMBOL(exeunt_call_entry_hooked):
+        .cfi_startproc
+        hint    #34                     // bti c
+        stp     x29, x30, [sp, #-16]!
+        .cfi_def_cfa_offset 16
+        .cfi_offset x29, -16
+        .cfi_offset x30, -8
+        mov     x29, sp
+        .cfi_def_cfa_register x29
+        stp     xzr, xzr, [sp, #-16]!   // no mark
+        mov     x9, sp
+        str     x9, [x2]
+        mov     x9, x0
+        mov     x0, x1
+        blr     x9
+LOCAL(hooked_return):
+        ldr     x9, [sp, #8]
+        cbz     x9, LOCAL(not_armed)
+        add     x0, sp, #8              // 1st argument: a word that does not change: the mark
+        mov     x1, sp                  // 2nd argument: the top of this stack
+        mov     x2, x29                 // 3rd argument: not asked here
+        bl      SYMBOL(exeunt_hook)
+LOCAL(not_armed):
+        mov     sp, x29
+        ldp     x29, x30, [sp], #16
+        .cfi_def_cfa sp, 0
+        .cfi_restore x29
+        .cfi_restore x30
+        ret
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_call_entry_hooked))
+        .globl  SYMBOL(exeunt_hooked_return)
+        HIDDEN(exeunt_hooked_return)
+        .set    SYMBOL(exeunt_hooked_return), LOCAL(hooked_return)
+
 #if !defined(__APPLE__)
         .section .note.GNU-stack, "", %progbits         // no executable stack
 #endif

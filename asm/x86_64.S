@@ -236,6 +236,186 @@ SYMBOL(exeunt_tag_frames):
         .endr
         SIZE(SYMBOL(exeunt_tag_frames))
 
+// Code redirect (src/redirect/code.rs): the return addresses on the stack stay as they were, and a call in the exit
+// trampoline leads here instead of to its target. Hook N is for the N-th such call, and its cell holds that target.
+//
+//   at the call                  on entry to the hook              in the common part
+//
+//   |  exit trampoline's  |      |  exit trampoline's  |           |  exit trampoline's  |
+//   |  own frame          |      |  own frame          |           |  own frame          |
+//   +---------------------+      +---------------------+           +---------------------+
+//                         <- rsp | behind the call     | <- rsp    | behind the call     |
+//                                +---------------------+           | target              |
+//                                                                  | saved registers     | <- rsp
+//
+// To the system's unwind tables this is a function that the exit trampoline calls, as it called the target.
+        .balign 32
+        .globl  SYMBOL(exeunt_exit_hook)
+        HIDDEN(exeunt_exit_hook)
+        FUNCTION(SYMBOL(exeunt_exit_hook))
+SYMBOL(exeunt_exit_hook):
+        .set    n, 0
+        .rept   HOOKS
+        .balign TRAMPOLINE_SIZE
+        .cfi_startproc
+        pushq   SYMBOL(exeunt_cells) + 8 * (TRAMPOLINES + n) (%rip)     // the target, for the end
+        .cfi_adjust_cfa_offset 8
+        jmp     exeunt_hook_body
+        .cfi_endproc
+        .set    n, n + 1
+        .endr
+        .balign TRAMPOLINE_SIZE
+        SIZE(SYMBOL(exeunt_exit_hook))
+
+// The common part of the hooks.
+//
+//   |  exit trampoline's own frame    |
+//   +---------------------------------+ the top of this stack
+//   | behind the call                 | rsp + 200
+//   | target                          | rsp + 192, rsp on entry, a multiple of 16
+//   | xmm0 .. xmm7                    | rsp + 64
+//   | (alignment)                     | rsp + 56
+//   | rdi rsi rdx rcx r8 r9 rax       | <- rsp at the call
+//   +---------------------------------+
+//
+// What is saved is what a function may take its arguments from; al counts the vectors among them. The target is
+// reached by a jump and not by a return: a shadow stack has seen no call to it.
+        .p2align 4
+        HIDDEN(exeunt_hook)
+        .globl  SYMBOL(exeunt_exit_hook_body)
+        HIDDEN(exeunt_exit_hook_body)
+        FUNCTION(SYMBOL(exeunt_exit_hook_body))
+SYMBOL(exeunt_exit_hook_body):
+exeunt_hook_body:
+        .cfi_startproc
+        .cfi_def_cfa_offset 16          // entered with the target pushed
+        subq    $192, %rsp
+        .cfi_adjust_cfa_offset 192
+        movq    %rdi, (%rsp)
+        movq    %rsi, 8(%rsp)
+        movq    %rdx, 16(%rsp)
+        movq    %rcx, 24(%rsp)
+        movq    %r8, 32(%rsp)
+        movq    %r9, 40(%rsp)
+        movq    %rax, 48(%rsp)
+        movaps  %xmm0, 64(%rsp)
+        movaps  %xmm1, 80(%rsp)
+        movaps  %xmm2, 96(%rsp)
+        movaps  %xmm3, 112(%rsp)
+        movaps  %xmm4, 128(%rsp)
+        movaps  %xmm5, 144(%rsp)
+        movaps  %xmm6, 160(%rsp)
+        movaps  %xmm7, 176(%rsp)
+        leaq    200(%rsp), %rdi         // 1st argument: where the return address of this call is
+        leaq    208(%rsp), %rsi         // 2nd argument: the top of this stack
+        movq    %rbp, %rdx              // 3rd argument: the exit trampoline's frame pointer, which x86_64 does not ask
+        cld                             // the ABI wants the direction flag clear at a call
+        call    SYMBOL(exeunt_hook)     // drains, if this stack is armed
+        movaps  176(%rsp), %xmm7
+        movaps  160(%rsp), %xmm6
+        movaps  144(%rsp), %xmm5
+        movaps  128(%rsp), %xmm4
+        movaps  112(%rsp), %xmm3
+        movaps  96(%rsp), %xmm2
+        movaps  80(%rsp), %xmm1
+        movaps  64(%rsp), %xmm0
+        movq    48(%rsp), %rax
+        movq    40(%rsp), %r9
+        movq    32(%rsp), %r8
+        movq    24(%rsp), %rcx
+        movq    16(%rsp), %rdx
+        movq    8(%rsp), %rsi
+        movq    (%rsp), %rdi
+        addq    $192, %rsp
+        .cfi_adjust_cfa_offset -192
+        popq    %r11                    // the target; r11 is nobody's at a call
+        .cfi_adjust_cfa_offset -8
+        jmp     *%r11                   // on as if there were no hook, with the same return address
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_exit_hook_body))
+
+// The hook in glibc's __start_context, which calls it as `setcontext(uc_link)`, with rsp at the stack word that uc_link is
+// in. On an armed stack that word is a mark of ours, which is odd (src/redirect/mark.rs).
+//
+//   | uc_link, or our mark       | the 1st argument was loaded from here
+//   +----------------------------+
+//   | behind the call            | rsp + 8, rsp on entry
+//   | (alignment)                | <- rsp at the call
+//   +----------------------------+
+        .p2align 4
+        HIDDEN(exeunt_context_hook_ends)
+        .globl  SYMBOL(exeunt_context_hook)
+        HIDDEN(exeunt_context_hook)
+        FUNCTION(SYMBOL(exeunt_context_hook))
+SYMBOL(exeunt_context_hook):
+        .cfi_startproc
+        testb   $1, %dil                // a context's address is even: this stack is not armed
+        jz      LOCAL(go_on)
+        subq    $8, %rsp
+        .cfi_adjust_cfa_offset 8
+        movq    %rdi, %rdx              // 3rd argument: the mark
+        leaq    8(%rsp), %rdi           // 1st argument: where the return address of this call is
+        leaq    16(%rsp), %rsi          // 2nd argument: where the mark is
+        cld
+        call    SYMBOL(exeunt_context_hook_ends)        // drains; the result is what the mark stood for
+        addq    $8, %rsp
+        .cfi_adjust_cfa_offset -8
+        movq    %rax, %rdi
+        testq   %rdi, %rdi
+        jnz     LOCAL(go_on)
+        ret                             // no uc_link: 0 goes on to be the argument of exit, as __start_context has it
+LOCAL(go_on):
+        jmp     *(SYMBOL(exeunt_cells) + 8 * (TRAMPOLINES + HOOKS))(%rip)       // setcontext
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_context_hook))
+
+// void exeunt_call_entry_hooked(void (*call)(void *), void *data, uintptr_t *top): as exeunt_call_entry, for code
+// redirect: the code that `call` returns into is ours, so that the hook can be a part of it. The word at the top is 0
+// until the stack is armed, and then a mark of ours.
+//
+//   | return address      |
+//   | rbp                 | <- rbp
+//   | (alignment)         |
+//   | mark                | <- rsp before the call: the top
+//   +---------------------+
+//   | hooked_return       | the foot, as `call` finds it
+//   +---------------------+
+        .p2align 4
+        .globl  SYMBOL(exeunt_call_entry_hooked)
+        HIDDEN(exeunt_call_entry_hooked)
+        FUNCTION(SYMBOL(exeunt_call_entry_hooked))
+SYMBOL(exeunt_call_entry_hooked):
+        .cfi_startproc
+        pushq   %rbp
+        .cfi_adjust_cfa_offset 8
+        .cfi_offset %rbp, -16
+        movq    %rsp, %rbp
+        .cfi_def_cfa_register %rbp
+        pushq   $0                      // alignment
+        pushq   $0                      // no mark
+        movq    %rsp, (%rdx)
+        movq    %rdi, %rax
+        movq    %rsi, %rdi
+        call    *%rax
+LOCAL(hooked_return):
+        cmpq    $0, (%rsp)
+        je      LOCAL(not_armed)
+        movq    %rsp, %rdi              // 1st argument: a word that does not change: the mark
+        movq    %rsp, %rsi              // 2nd argument: the top of this stack
+        movq    %rbp, %rdx              // 3rd argument: not asked here
+        call    SYMBOL(exeunt_hook)
+LOCAL(not_armed):
+        movq    %rbp, %rsp
+        popq    %rbp
+        .cfi_def_cfa %rsp, 8
+        .cfi_restore %rbp
+        ret
+        .cfi_endproc
+        SIZE(SYMBOL(exeunt_call_entry_hooked))
+        .globl  SYMBOL(exeunt_hooked_return)
+        HIDDEN(exeunt_hooked_return)
+        .set    SYMBOL(exeunt_hooked_return), LOCAL(hooked_return)
+
 #if !defined(__APPLE__)
         .section .note.GNU-stack, "", @progbits         // no executable stack
 #endif

@@ -4,8 +4,7 @@ use crate::arch::{self, Registers};
 use crate::error::Error;
 use crate::foot::{self, Bottom, Foot};
 use crate::record::Record;
-use crate::redirect::slot;
-use crate::stack::Kind;
+use crate::redirect;
 use crate::unwind::memo;
 use crate::{net, registry};
 
@@ -56,8 +55,11 @@ fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
     let here = Registers::here();
     // SAFETY: these are registers of the running stack, and this is the one place that remembers walks.
     if let Some(foot) = unsafe { memo::recall(here) } {
-        // SAFETY: the way from here leads to this foot.
-        let record = unsafe { arm(foot) }?;
+        let record = match redirect::code::owner(foot.address, foot.top) {
+            Some(record) => record,
+            // SAFETY: the way from here leads to this foot.
+            None => unsafe { arm(foot) }?,
+        };
         remember(sp, record, true);
         return Ok(record);
     }
@@ -91,25 +93,25 @@ fn remember(sp: usize, record: &'static Record, contiguous: bool) {
 /// # Safety
 /// Unwinding the running stack must have led to `foot`.
 unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
-    let place = slot::plan(foot)?;
+    let place = redirect::plan(foot)?;
     // A record with the same top is of a stack that was abandoned half-way: this one starts empty.
     let abandoned = registry::by_top(foot.top);
     if let Some(abandoned) = abandoned {
         abandoned.detach();
     }
     let record = registry::take().ok_or(Error::OutOfMemory)?;
-    record.prepare(place);
+    record.prepare(&place);
     if !registry::insert(record) {
         record.retire();
         return Err(Error::OutOfMemory);
     }
-    record.watch(place.foot, place.word);
+    let (canary, word) = place.canary(record);
+    record.watch(canary, word);
     // SAFETY: planned for this stack, and the record is ready. A signal that comes before this store finds an unarmed
     // stack, one that comes after it an armed one.
-    unsafe { slot::redirect(place) };
+    unsafe { place.redirect(record) };
     record.armed();
-    // `exit` on the main thread unwinds nothing, so it needs the net in any case.
-    if place.kind == Kind::Main || place.kind == Kind::Thread && !place.lands() {
+    if place.needs_net() {
         net::spread(record);
     }
     if let Some(abandoned) = abandoned {

@@ -6,6 +6,7 @@
 
 use crate::arch::stack_pointer;
 use crate::error::Error;
+use crate::redirect::{self, Way};
 use crate::{arm, drain, exits, nearby, registry};
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
@@ -15,10 +16,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 unsafe extern "C-unwind" {
     /// `asm/`: calls `call(data)`, having stored in `top` the stack pointer at which that will return.
     fn exeunt_call_entry(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, top: *mut usize);
+    /// The same for code redirect: it drains by itself when `call` has returned.
+    fn exeunt_call_entry_hooked(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, top: *mut usize);
 }
 
 unsafe extern "C" {
     safe fn exeunt_enter_return();
+    safe fn exeunt_hooked_return();
+}
+
+/// Where functions return to that `exeunt_call_entry_hooked` has called.
+pub(crate) fn hooked_return() -> usize {
+    exeunt_hooked_return as *const () as usize
 }
 
 /// Runs `entry` as this stack's entry function, on any stack at all.
@@ -91,7 +100,11 @@ fn ready() -> Result<(), Error> {
 
     #[cold]
     fn get_ready() -> Result<(), Error> {
-        exits::add_enter(exeunt_enter_return as *const () as usize)?;
+        let address = match redirect::choice::made()? {
+            Way::Slot => exeunt_enter_return as *const () as usize,
+            Way::Code => hooked_return(),
+        };
+        exits::add_enter(address)?;
         READY.store(true, Ordering::Release);
         Ok(())
     }
@@ -141,7 +154,13 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
     let mut work: Work<F, R> = Work { entry: ManuallyDrop::new(entry) };
     let mut scope = Scope { top: 0, returned: false };
     // SAFETY: `run` fits `work`, and the assembly calls it once. It may unwind: the assembly's frame has unwind tables.
-    unsafe { exeunt_call_entry(run::<F, R>, (&raw mut work).cast(), &raw mut scope.top) };
+    unsafe {
+        if redirect::choice::is_code() {
+            exeunt_call_entry_hooked(run::<F, R>, (&raw mut work).cast(), &raw mut scope.top);
+        } else {
+            exeunt_call_entry(run::<F, R>, (&raw mut work).cast(), &raw mut scope.top);
+        }
+    }
     scope.returned = true;
     // SAFETY: `run` has returned, so it has stored the result.
     unsafe { ManuallyDrop::into_inner(work.result) }

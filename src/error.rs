@@ -13,6 +13,18 @@ pub enum Error {
     SignalStack,
     /// Returns on this thread are checked against a shadow stack: a rewritten return address would end the process.
     ShadowStack,
+    /// The exit trampoline cannot be patched: it has another shape than those known, or the system refuses. The text
+    /// tells what was found, with bytes and disassembly.
+    NoCodeSite(String),
+    /// `EXEUNT_REDIRECT` has a value that says nothing.
+    UnknownRedirect(String),
+    /// The process redirects exits in another way already.
+    RedirectChosen {
+        /// The way that it uses.
+        chosen: crate::Redirect,
+        /// The one that was asked for.
+        wanted: crate::Redirect,
+    },
     /// All trampolines are taken, by as many distinct exit trampolines.
     PoolFull,
     /// The system refused to change the protection of a page of ours.
@@ -77,7 +89,19 @@ impl fmt::Display for Error {
             ),
             Self::ShadowStack => f.write_str(
                 "this thread's returns are checked against a shadow stack, so a rewritten return address would end \
-                 the process: run without it (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)",
+                 the process: redirect the code instead (EXEUNT_REDIRECT=code, or exeunt::Builder), or run without it \
+                 (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)",
+            ),
+            Self::NoCodeSite(found) => {
+                write!(f, "code redirect is not possible here: {found}; slot redirect (EXEUNT_REDIRECT=slot) may be")
+            }
+            Self::UnknownRedirect(value) => {
+                write!(f, "EXEUNT_REDIRECT is {value:?}, which says nothing: set it to slot, code or auto")
+            }
+            Self::RedirectChosen { chosen, wanted } => write!(
+                f,
+                "this process redirects exits by {chosen} already, so that {wanted} comes too late: choose before the \
+                 first stack is armed"
             ),
             Self::PoolFull => write!(
                 f,

@@ -47,6 +47,14 @@ impl Drop for Lock {
     }
 }
 
+/// Runs `code` with the recognition lock: nobody else adds trampolines or changes exit trampolines meanwhile.
+pub(crate) fn locked<R>(code: impl FnOnce() -> R) -> R {
+    let _uncancelled = os::Uncancelled::new();
+    let _lock = Lock::take();
+    os::pin();
+    code()
+}
+
 /// Adds what a probe of this system finds to the pool, if that was not done yet. Returns whether something is new.
 pub(crate) fn probe() -> Result<bool, Error> {
     if PROBED.load(Ordering::Acquire) {

@@ -3,6 +3,7 @@
 use crate::arch::Registers;
 use crate::error::Error;
 use crate::record::Record;
+use crate::redirect::code;
 use crate::unwind::{Frame, Step, step};
 use crate::{exits, os, registry, trampoline};
 
@@ -25,6 +26,8 @@ pub(crate) struct Foot {
     pub top: usize,
     /// The trampoline that stands for the exit trampoline found.
     pub trampoline: usize,
+    /// Where the entry function has saved the frame pointer, if it has.
+    pub frame_pointer_at: Option<usize>,
 }
 
 /// The return addresses on the way, for an error and for what needs to see several at once.
@@ -97,7 +100,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
     loop {
         // SAFETY: starts on the running stack, and goes from caller to caller.
         match unsafe { step(frame) } {
-            Step::Caller { frame: caller, slot, word, contiguous, .. } => {
+            Step::Caller { frame: caller, slot, word, contiguous, fp_slot, .. } => {
                 in_one_piece &= contiguous;
                 let address = caller.registers.pc;
                 trail.push(address, caller.registers.sp);
@@ -112,7 +115,11 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                         return Ok(trail.armed(record, in_one_piece));
                     }
                     if let Some(trampoline) = trampoline::standing_for(address) {
-                        let foot = Foot { address: slot, word, top: caller.registers.sp, trampoline };
+                        let top = caller.registers.sp;
+                        if let Some(record) = code::owner(slot, top) {
+                            return Ok(trail.armed(record, in_one_piece));
+                        }
+                        let foot = Foot { address: slot, word, top, trampoline, frame_pointer_at: fp_slot };
                         return Ok(Bottom::Bare(foot, in_one_piece));
                     }
                     if exits::is_registered(address) {
@@ -205,7 +212,7 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
 /// The general unwinder, for stacks with a frame whose rule is not of the common form: functions that realign their
 /// stack, and coroutines whose bottom frame leads to the stack that resumed them.
 mod slowly {
-    use super::{Bottom, Foot, Lost, Registers, SWITCH, Trail, exits, registry, trampoline};
+    use super::{Bottom, Foot, Lost, Registers, SWITCH, Trail, code, exits, registry, trampoline};
     use crate::unwind::{Frame, Step, step};
 
     /// A larger step than this, or one downwards, leads to another stack.
@@ -269,7 +276,11 @@ mod slowly {
             return Some(Ok(Bottom::Armed(record, false)));
         }
         if let (Some(trampoline), Some((address, word))) = (trampoline::standing_for(pc), slot) {
-            return Some(Ok(Bottom::Bare(Foot { address, word, top: sp, trampoline }, false)));
+            if let Some(record) = code::owner(address, sp) {
+                return Some(Ok(Bottom::Armed(record, false)));
+            }
+            // Where this unwinder's frames have saved what, it does not tell.
+            return Some(Ok(Bottom::Bare(Foot { address, word, top: sp, trampoline, frame_pointer_at: None }, false)));
         }
         if exits::is_registered(pc) {
             return Some(Err(Lost::Registered(pc)));

@@ -117,5 +117,7 @@ pub use error::{Error, Unrecognised};
 pub use inherit::{set_inheritable, set_inheritable_by};
 pub use keyed::{del, get, set, with};
 pub use local::LocalKey;
+pub use redirect::choice::{Builder, Redirect};
+pub use redirect::code::{CodeSite, code_sites};
 pub use slots::Slot;
 pub use stack::{FootInfo, Kind, Stack, StackId, Survey, at_exit, id, reset, survey, unload};

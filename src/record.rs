@@ -5,7 +5,7 @@
 //! the page map may lead there.
 
 use crate::error::Error;
-use crate::redirect::slot::Place;
+use crate::redirect::{Place, Way};
 use crate::registry::{self, Links, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
@@ -21,7 +21,7 @@ pub(crate) type Handler = Box<dyn FnOnce()>;
 /// What is kept for one armed stack.
 #[repr(C, align(64))]
 pub(crate) struct Record {
-    /// Where the stack's foot is, and the word that is there while the stack is armed: the canary.
+    /// A word of the stack, and what it is while the stack is armed: the canary. Under slot redirect it is the foot.
     foot: AtomicUsize,
     word: AtomicUsize,
     /// Its dynamic slots, once it has used some; never given back.
@@ -34,8 +34,16 @@ pub(crate) struct Record {
     highest: AtomicUsize,
     kind: AtomicU8,
     phase: AtomicU8,
-    /// The number of the trampoline that the foot holds.
+    /// The number of the trampoline that stands for the exit trampoline.
     trampoline: AtomicU32,
+    /// How the exit is redirected.
+    way: AtomicU8,
+    /// Where the foot is.
+    place: AtomicUsize,
+    /// What the word of the canary was before, under code redirect.
+    under_mark: AtomicUsize,
+    /// A frame record that ends a chain of frame pointers: its address is a mark on aarch64 (`redirect/mark.rs`).
+    last_frame: [AtomicUsize; 2],
     links: Links,
     own: UnsafeCell<Own>,
 }
@@ -84,6 +92,10 @@ impl Slot for Record {
             kind: AtomicU8::new(0),
             phase: AtomicU8::new(Phase::Free as u8),
             trampoline: AtomicU32::new(0),
+            way: AtomicU8::new(Way::Slot as u8),
+            place: AtomicUsize::new(0),
+            under_mark: AtomicUsize::new(0),
+            last_frame: [const { AtomicUsize::new(0) }; 2],
             links: Links::new(),
             slots: AtomicPtr::new(std::ptr::null_mut()),
             own: UnsafeCell::new(Own { handlers: Vec::new(), values: Values::new(), busy: Cell::new(0) }),
@@ -123,6 +135,38 @@ impl Record {
         std::ptr::from_ref(self) as usize | 1
     }
 
+    /// How the exit is redirected.
+    pub(crate) fn way(&self) -> Way {
+        Way::from_raw(self.way.load(Ordering::Relaxed))
+    }
+
+    /// Where the foot is, while the entry function has not returned.
+    pub(crate) fn place(&self) -> usize {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    /// What the canary's word was before it was marked.
+    pub(crate) fn under_mark(&self) -> usize {
+        self.under_mark.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn last_frame(&self) -> usize {
+        self.last_frame.as_ptr().addr()
+    }
+
+    /// Whether the code redirect's hook is to drain it, if the stack that ends is its own.
+    pub(crate) fn ends_at_hook(&self) -> bool {
+        self.way() == Way::Code
+            && self.foot() != &raw const DEAD as usize
+            && [Phase::Armed as u8, Phase::Draining as u8].contains(&self.phase.load(Ordering::Acquire))
+    }
+
+    /// Lets nobody find it live any more: its thread is not in this process.
+    pub(crate) fn forsake(&self) {
+        self.watch(&raw const DEAD as usize, 1);
+    }
+
+    /// The word of the canary: the foot, or the mark.
     pub(crate) fn foot(&self) -> usize {
         self.foot.load(Ordering::Relaxed)
     }
@@ -159,7 +203,11 @@ impl Record {
     }
 
     /// Fills in a record fresh from the slab, all but the canary: nobody finds it live yet.
-    pub(crate) fn prepare(&self, place: Place) {
+    pub(crate) fn prepare(&self, place: &Place) {
+        let (way, under_mark) = place.way();
+        self.way.store(way as u8, Ordering::Relaxed);
+        self.place.store(place.foot, Ordering::Relaxed);
+        self.under_mark.store(under_mark, Ordering::Relaxed);
         self.top.store(place.top, Ordering::Relaxed);
         self.kind.store(place.kind as u8, Ordering::Relaxed);
         self.trampoline.store(place.trampoline as u32, Ordering::Relaxed);

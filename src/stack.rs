@@ -5,7 +5,8 @@ use crate::error::Error;
 use crate::foot::{self, Bottom};
 use crate::local::is_borrowed;
 use crate::record::{Record, guarded};
-use crate::redirect::slot;
+use crate::redirect::choice::Redirect;
+use crate::redirect::{self, Way};
 use crate::values::{LocalValue, Making};
 use crate::{arm, exits, os, registry, slots, trampoline};
 use std::fmt;
@@ -74,7 +75,8 @@ impl Kind {
 pub struct FootInfo {
     /// Where the word is.
     pub address: usize,
-    /// What was found there: on an armed stack the address of a trampoline of ours. On aarch64 it may be signed.
+    /// What was found there: on a stack that is armed by slot redirect the address of a trampoline of ours, else the
+    /// return address. On aarch64 it may be signed.
     pub word: usize,
     /// The return address into the exit trampoline, which is what an unarmed stack's word says.
     pub original: usize,
@@ -141,7 +143,7 @@ impl Stack {
                     bounds: bounds(kind, foot.top),
                     foot: Some(info(foot.address, foot.word, foot.trampoline)),
                     draining: false,
-                    problem: slot::plan(foot).err(),
+                    problem: redirect::problem(foot),
                 }
             }
             Err(error) => Self {
@@ -156,7 +158,8 @@ impl Stack {
     }
 
     fn armed(record: &Record) -> Self {
-        let foot = record.foot();
+        // What stands for the foot while it drains, else the foot itself, which is not always the canary.
+        let foot = if record.way() == Way::Code && !record.is_draining() { record.place() } else { record.foot() };
         // SAFETY: a live record's foot is a word of this stack.
         let word = unsafe { (foot as *const usize).read_volatile() };
         Self {
@@ -190,7 +193,7 @@ impl Stack {
         self.foot.as_ref()
     }
 
-    /// Whether its exit is redirected, or it is draining already.
+    /// Whether its exit is ours, or it is draining already.
     pub fn is_armed(&self) -> bool {
         self.id.is_some()
     }
@@ -314,7 +317,7 @@ pub fn unload() {
         return;
     }
     // SAFETY: this is the running stack's record, and it is not draining.
-    unsafe { slot::restore(record) };
+    unsafe { redirect::restore(record) };
     record.retire();
 }
 
@@ -350,6 +353,8 @@ pub struct Survey {
     pub map_reserved: u64,
     /// Whether returns of this thread are checked against a shadow stack.
     pub shadow_stack: bool,
+    /// How exits are redirected in this process, or will be from the first stack on that is armed.
+    pub redirect: Redirect,
 }
 
 /// Says what this process has met and keeps. Recognises the exit trampolines of this system if that was not done yet.
@@ -376,6 +381,7 @@ pub fn survey() -> Result<Survey, Error> {
         armed: registry::all().filter(|record| record.id().is_some()).count(),
         record_size: size_of::<Record>(),
         map_reserved: registry::reserved(),
-        shadow_stack: arch::shadow_stack_active(),
+        shadow_stack: redirect::shadow_stack_active(),
+        redirect: redirect::choice::likely()?.redirect(),
     })
 }

@@ -11,19 +11,25 @@ use crate::stack::Kind;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
-/// Trampolines in the pool, and bytes from one to the next: `asm/offsets.h`.
+/// Trampolines in the pool, and bytes from one to the next: `asm/offsets.h`, as all such numbers here.
 pub(crate) const COUNT: usize = 64;
 const SIZE: usize = 32;
 /// Trampolines behind them in the pool, for stacks that keep the original return address themselves.
 const KEPT: usize = 64;
+/// Hooks of code redirect, whose cells are behind those of the trampolines. Behind them are two more for the hook in
+/// `__start_context`.
+pub(crate) const HOOKS: usize = 32;
+const CELLS: usize = COUNT + HOOKS + 2;
 /// Where in a trampoline its label is: behind the distance to the cell and a `nop`.
 const LABEL: usize = 8;
 /// Bytes of the pages that hold nothing but the cells.
 const CELLS_SIZE: usize = 65536;
 
 unsafe extern "C" {
-    static exeunt_cells: [AtomicUsize; COUNT];
+    static exeunt_cells: [AtomicUsize; CELLS];
     safe fn exeunt_exit_trampoline();
+    safe fn exeunt_exit_hook();
+    safe fn exeunt_context_hook();
 }
 
 /// What is known of an exit trampoline.
@@ -39,8 +45,8 @@ static ABOUT: [About; COUNT] =
     [const { About { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()) } }; COUNT];
 static KNOWN: AtomicUsize = AtomicUsize::new(0);
 
-fn cells() -> &'static [AtomicUsize; COUNT] {
-    // SAFETY: the assembly reserves them, zeroed, for as long as this code is loaded. They are written in `add` only.
+fn cells() -> &'static [AtomicUsize; CELLS] {
+    // SAFETY: the assembly reserves them, zeroed, for as long as this code is loaded. They are written in `fill` only.
     unsafe { &exeunt_cells }
 }
 
@@ -111,19 +117,47 @@ pub(crate) fn add(original: usize, kind: Kind, name: &CStr) -> Result<usize, Err
     }
     // A failed protection must leave no trace, so what allocates and what can fail come first.
     let name = Box::leak(Box::new(CStrBox(Box::leak(name.to_owned().into_boxed_c_str()))));
-    let start = &raw const exeunt_cells as *const u8;
-    let refused = |error: region::Error| Error::Protection { address: start as usize, reason: error.to_string() };
-    // SAFETY: these pages hold nothing but the cells, which stay readable.
-    unsafe { region::protect(start, CELLS_SIZE, region::Protection::READ_WRITE) }.map_err(refused)?;
-    cells()[number].store(original, Ordering::Relaxed);
-    // SAFETY: as above.
-    let closed = unsafe { region::protect(start, CELLS_SIZE, region::Protection::READ) };
-    if let Err(error) = closed {
-        cells()[number].store(0, Ordering::Relaxed);
-        return Err(refused(error));
-    }
+    fill(number, original)?;
     ABOUT[number].kind.store(kind as u8, Ordering::Relaxed);
     ABOUT[number].name.store(name, Ordering::Release);
     KNOWN.store(number + 1, Ordering::Release);
     Ok(number)
+}
+
+/// Stores `value` in a cell, which is zero. The caller holds the recognition lock.
+fn fill(cell: usize, value: usize) -> Result<(), Error> {
+    let start = &raw const exeunt_cells as *const u8;
+    let refused = |error: region::Error| Error::Protection { address: start as usize, reason: error.to_string() };
+    // SAFETY: these pages hold nothing but the cells, which stay readable.
+    unsafe { region::protect(start, CELLS_SIZE, region::Protection::READ_WRITE) }.map_err(refused)?;
+    cells()[cell].store(value, Ordering::Relaxed);
+    // SAFETY: as above.
+    let closed = unsafe { region::protect(start, CELLS_SIZE, region::Protection::READ) };
+    if let Err(error) = closed {
+        cells()[cell].store(0, Ordering::Relaxed);
+        return Err(refused(error));
+    }
+    Ok(())
+}
+
+/// The address of hook `number` of code redirect.
+pub(crate) fn hook(number: usize) -> usize {
+    exeunt_exit_hook as *const () as usize + SIZE * number
+}
+
+/// Makes hook `number` go on to `target`. The caller holds the recognition lock.
+pub(crate) fn set_hook(number: usize, target: usize) -> Result<(), Error> {
+    fill(COUNT + number, target)
+}
+
+/// The address of the hook for `__start_context`.
+pub(crate) fn context_hook() -> usize {
+    exeunt_context_hook as *const () as usize
+}
+
+/// Makes the hook for `__start_context` go on to `target`, and look like a call that returns to `behind`. The caller holds
+/// the recognition lock.
+pub(crate) fn set_context_hook(target: usize, behind: usize) -> Result<(), Error> {
+    fill(COUNT + HOOKS, target)?;
+    fill(COUNT + HOOKS + 1, behind)
 }

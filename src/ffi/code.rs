@@ -42,6 +42,11 @@ pub const EXEUNT_EPANIC: c_int = -16;
 /// The page that the scope is on belongs to another live stack as well: use `exeunt_enter`.
 pub const EXEUNT_ESHARED_PAGE: c_int = -17;
 
+/// The exit trampoline cannot be patched. `exeunt_last_error` tells what was found.
+pub const EXEUNT_ENO_CODE_SITE: c_int = -18;
+/// Another redirect than the one that was asked for is in use, or the environment asks for none that there is.
+pub const EXEUNT_EREDIRECT: c_int = -19;
+
 /// Why a call from C failed.
 pub(super) enum Failure {
     Error(Error),
@@ -64,6 +69,8 @@ impl Failure {
                 Error::UnknownTrampoline(_) => EXEUNT_EUNKNOWN_TRAMPOLINE,
                 Error::SignalStack => EXEUNT_ESIGNAL_STACK,
                 Error::ShadowStack => EXEUNT_ESHADOW_STACK,
+                Error::NoCodeSite(_) => EXEUNT_ENO_CODE_SITE,
+                Error::UnknownRedirect(_) | Error::RedirectChosen { .. } => EXEUNT_EREDIRECT,
                 Error::PoolFull => EXEUNT_EPOOL_FULL,
                 Error::Protection { .. } => EXEUNT_EPROTECTION,
                 Error::ForeignFoot { .. } => EXEUNT_EFOREIGN_FOOT,
@@ -134,7 +141,13 @@ fn words(code: c_int) -> &'static CStr {
               register its runtime's wrapper with exeunt_register_trampoline"
         }
         EXEUNT_ESIGNAL_STACK => c"this code runs on a signal stack: arm the stack before the signal comes",
-        EXEUNT_ESHADOW_STACK => c"this thread's returns are checked against a shadow stack: run without it",
+        EXEUNT_ESHADOW_STACK => {
+            c"this thread's returns are checked against a shadow stack: set EXEUNT_REDIRECT=code, or run without it"
+        }
+        EXEUNT_ENO_CODE_SITE => c"code redirect is not possible here: an exit trampoline cannot be patched",
+        EXEUNT_EREDIRECT => {
+            c"another redirect is in use already, or EXEUNT_REDIRECT is none of slot, code and auto"
+        }
         EXEUNT_EPOOL_FULL => c"all trampolines or all places for registered wrappers are taken",
         EXEUNT_EPROTECTION => c"the system refused to change the protection of a page of exeunt's own",
         EXEUNT_EFOREIGN_FOOT => c"something else rewrites return addresses on this stack, so it is left alone",

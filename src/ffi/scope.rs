@@ -22,7 +22,7 @@
 use super::code::{Failure, report, shielded};
 use crate::arch::{self, Registers};
 use crate::record::Record;
-use crate::redirect::slot::Place;
+use crate::redirect::Place;
 use crate::unwind::{Frame, Step, step};
 use crate::{Error, arm, drain, exits, registry, trampoline};
 use std::ffi::c_int;
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         let number = number()?;
         let record = registry::take().ok_or(Error::OutOfMemory)?;
         let word = std::ptr::from_ref(record).addr();
-        record.prepare(Place::marked(foot, top, word, number));
+        record.prepare(&Place::marked(foot, top, word, number));
         if !registry::insert(record) {
             record.retire();
             return Err(Error::OutOfMemory.into());

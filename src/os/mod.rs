@@ -10,8 +10,11 @@
 //! | `Uncancelled` | no cancellation of this thread while it lives |
 //! | `probe` | the addresses of the system's exit trampolines, by experiment |
 //! | `Landing` | where a thread goes that ends without a return |
+//! | `forsake_in_children` | lets a child of `fork` know which threads it does not have |
 //! | `main_exit` | recognises the exit trampoline of `main` |
 
+#[cfg(all(target_os = "linux", feature = "code"))]
+mod fork;
 #[cfg(target_os = "linux")]
 mod landing;
 #[cfg(target_os = "linux")]
@@ -20,6 +23,8 @@ mod linux;
 mod macos;
 mod unix;
 
+#[cfg(all(target_os = "linux", feature = "code"))]
+pub(crate) use fork::forsake_in_children;
 #[cfg(target_os = "linux")]
 pub(crate) use landing::Landing;
 #[cfg(target_os = "linux")]

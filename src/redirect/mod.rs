@@ -1,3 +1,144 @@
-//! The ways to make a stack's exit go through a trampoline of ours.
+//! The ways to make a stack's exit ours.
+//!
+//! | way | what is written | what an entry function returns to |
+//! |---|---|---|
+//! | [`slot`] | the stack's foot | a trampoline of ours, which goes on to the exit trampoline |
+//! | [`code`] | once per process, a call in the exit trampoline | the exit trampoline, which calls a hook of ours |
+//!
+//! [`choice`] says which of them this process uses.
 
+pub(crate) mod choice;
+pub(crate) mod code;
+mod mark;
+#[cfg(all(target_os = "linux", feature = "code"))]
+mod sites;
+#[cfg(not(all(target_os = "linux", feature = "code")))]
+#[path = "no_sites.rs"]
+mod sites;
 pub(crate) mod slot;
+
+use crate::error::Error;
+use crate::foot::Foot;
+use crate::record::Record;
+use crate::stack::Kind;
+pub(crate) use choice::Way;
+pub(crate) use sites::survey;
+
+/// What is to be done to arm a stack, and what that makes of it. Nothing of it has been done yet.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub foot: usize,
+    pub top: usize,
+    /// The number of the trampoline that stands for the exit trampoline.
+    pub trampoline: usize,
+    pub kind: Kind,
+    how: How,
+}
+
+#[derive(Clone, Copy)]
+enum How {
+    Slot(slot::Writes),
+    Code(Option<mark::Mark>),
+    /// The foot is no return address, but a word that somebody else keeps: a C scope.
+    #[cfg(feature = "capi")]
+    Scope(usize),
+}
+
+impl Place {
+    /// The place of a C scope.
+    #[cfg(feature = "capi")]
+    pub(crate) fn marked(foot: usize, top: usize, word: usize, trampoline: usize) -> Self {
+        Self { foot, top, trampoline, kind: crate::trampoline::kind(trampoline), how: How::Scope(word) }
+    }
+
+    /// Which way this is, and the word that will be under the mark.
+    pub(crate) fn way(&self) -> (Way, usize) {
+        match self.how {
+            How::Slot(_) => (Way::Slot, 0),
+            How::Code(mark) => (Way::Code, mark.map_or(0, |mark| mark.before)),
+            #[cfg(feature = "capi")]
+            How::Scope(_) => (Way::Slot, 0),
+        }
+    }
+
+    /// The word that will tell whether `record` is live, and what it will be.
+    pub(crate) fn canary(&self, record: &'static Record) -> (usize, usize) {
+        match self.how {
+            How::Slot(writes) => (self.foot, writes.word),
+            How::Code(Some(mark)) => (mark.address, mark::word(record)),
+            // SAFETY: the foot is a word of the running stack.
+            How::Code(None) => (self.foot, unsafe { (self.foot as *const usize).read_volatile() }),
+            #[cfg(feature = "capi")]
+            How::Scope(word) => (self.foot, word),
+        }
+    }
+
+    /// Whether it has ends that only the safety net sees. `exit` on the main thread unwinds nothing, so it needs the net
+    /// in any case.
+    pub(crate) fn needs_net(&self) -> bool {
+        match self.how {
+            How::Slot(writes) => self.kind == Kind::Main || self.kind == Kind::Thread && !writes.lands(),
+            _ => self.kind == Kind::Main,
+        }
+    }
+
+    /// Makes the exit of the running stack ours.
+    ///
+    /// # Safety
+    /// It must come from [`plan`] for the running stack, and `record` be ready to be drained: from here on the stack's end
+    /// drains it.
+    pub(crate) unsafe fn redirect(self, record: &'static Record) {
+        match self.how {
+            // SAFETY: the caller's promise.
+            How::Slot(writes) => unsafe { slot::redirect(self.foot, writes) },
+            How::Code(Some(mark)) => mark.set(record),
+            _ => {}
+        }
+    }
+}
+
+/// What arming this stack takes, in the way of this process. Under code redirect the exit trampoline is patched here, if
+/// that was not done yet.
+pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
+    let how = match choice::made()? {
+        Way::Slot => How::Slot(slot::plan(foot)?),
+        Way::Code => How::Code(code::plan(foot)?),
+    };
+    Ok(place(foot, how))
+}
+
+/// Why this stack cannot be armed, if it cannot; nothing is changed.
+pub(crate) fn problem(foot: Foot) -> Option<Error> {
+    match choice::likely() {
+        Ok(Way::Slot) => slot::plan(foot).err(),
+        Ok(Way::Code) => code::problem(foot),
+        Err(error) => Some(error),
+    }
+}
+
+fn place(foot: Foot, how: How) -> Place {
+    let kind = crate::trampoline::kind(foot.trampoline);
+    Place { foot: foot.address, top: foot.top, trampoline: foot.trampoline, kind, how }
+}
+
+/// Puts the exit of the running stack back.
+///
+/// # Safety
+/// `record` must be the live record of the running stack, and not be draining.
+pub(crate) unsafe fn restore(record: &Record) {
+    match record.way() {
+        // SAFETY: the caller's promise.
+        Way::Slot => unsafe { slot::restore(record) },
+        Way::Code => mark::remove(record),
+    }
+}
+
+/// Whether returns on this thread are checked against a shadow stack.
+pub(crate) fn shadow_stack_active() -> bool {
+    // No machine of ours has one: this library's own tests, and they alone, can pretend.
+    #[cfg(test)]
+    if std::env::var_os("EXEUNT_TEST_SHADOW_STACK").is_some() {
+        return true;
+    }
+    crate::arch::shadow_stack_active()
+}

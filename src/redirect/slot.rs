@@ -9,16 +9,11 @@ use crate::stack::Kind;
 use crate::{exits, trampoline};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is to be written, and what that makes of the stack.
+/// What is to be written.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
-    pub foot: usize,
-    pub top: usize,
+pub(super) struct Writes {
     /// The word for the foot.
-    pub word: usize,
-    /// The number of the trampoline that stands for the exit trampoline.
-    pub trampoline: usize,
-    pub kind: Kind,
+    pub(super) word: usize,
     landing: Option<Landing>,
     /// The word above the top that keeps the original address, and that address.
     keep: Option<(usize, usize)>,
@@ -26,31 +21,21 @@ pub(crate) struct Place {
     land_at: Option<usize>,
 }
 
-impl Place {
+impl Writes {
     /// Whether the thread drains as well where it lands without a return.
-    pub(crate) fn lands(&self) -> bool {
+    pub(super) fn lands(&self) -> bool {
         self.land_at.is_some()
     }
 }
 
-#[cfg(feature = "capi")]
-impl Place {
-    /// The place of a stack whose foot is no return address, but a word that somebody else keeps: a C scope.
-    pub(crate) fn marked(foot: usize, top: usize, word: usize, trampoline: usize) -> Self {
-        let kind = trampoline::kind(trampoline);
-        Self { foot, top, word, trampoline, kind, landing: None, keep: None, land_at: None }
-    }
-}
-
-/// What to write into a foot, and what that makes of the stack; nothing of it has been written yet.
-pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
-    if arch::shadow_stack_active() {
+/// What to write for the stack with this foot; nothing of it has been written yet.
+pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
+    if super::shadow_stack_active() {
         return Err(Error::ShadowStack);
     }
     let number = foot.trampoline;
     let original = trampoline::original(number);
-    let kind = trampoline::kind(number);
-    let is_thread = matches!(kind, Kind::Thread | Kind::Main);
+    let is_thread = matches!(trampoline::kind(number), Kind::Thread | Kind::Main);
     let landing = if is_thread { Landing::find(foot.top) } else { None };
     let spare = landing.map(Landing::spare);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
@@ -66,34 +51,34 @@ pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
         None => None,
     };
     let keep = keeping.map(|(spare, _)| (spare, original));
-    Ok(Place { foot: foot.address, top: foot.top, word, trampoline: number, kind, landing, keep, land_at })
+    Ok(Writes { word, landing, keep, land_at })
 }
 
-/// Redirects the exit of the running stack.
+/// Redirects the exit of the running stack, whose foot is at `foot`.
 ///
 /// # Safety
-/// `place` must come from [`plan`] for the running stack, and its record be ready to be drained: from here on the entry
+/// `writes` must come from [`plan`] for the running stack, and its record be ready to be drained: from here on the entry
 /// function returns into the trampoline.
-pub(crate) unsafe fn redirect(place: Place) {
-    if let Some((spare, original)) = place.keep {
+pub(super) unsafe fn redirect(foot: usize, writes: Writes) {
+    if let Some((spare, original)) = writes.keep {
         // SAFETY: a word of the exit trampoline's frame that glibc does not use. It has to be there before the foot
         // leads unwinders to it.
         unsafe { AtomicUsize::from_ptr(spare as *mut usize) }.store(original, Ordering::Release);
     }
-    if let (Some(landing), Some(target)) = (place.landing, place.land_at) {
+    if let (Some(landing), Some(target)) = (writes.landing, writes.land_at) {
         // SAFETY: a trampoline runs on the exit trampoline's stack pointer, and keeps its registers.
         unsafe { landing.set_target(target) };
     }
     // SAFETY: the foot is an aligned word of the running stack, and nobody but this stack's code uses it. The unwinder
     // found the return address there, and `plan` that it is one which can be replaced.
-    unsafe { AtomicUsize::from_ptr(place.foot as *mut usize) }.store(place.word, Ordering::Release);
+    unsafe { AtomicUsize::from_ptr(foot as *mut usize) }.store(writes.word, Ordering::Release);
 }
 
 /// Puts the exit of the running stack back.
 ///
 /// # Safety
 /// `record` must be the live record of the running stack, and not be draining.
-pub(crate) unsafe fn restore(record: &Record) {
+pub(super) unsafe fn restore(record: &Record) {
     let original = trampoline::original(record.trampoline());
     // SAFETY: a live record's foot is a word of this stack.
     let foot = unsafe { AtomicUsize::from_ptr(record.foot() as *mut usize) };

@@ -187,6 +187,11 @@ pub(crate) fn give(record: &'static Record) {
     RECORDS.give(record);
 }
 
+/// The record at an address, if there is one.
+pub(crate) fn at(address: usize) -> Option<&'static Record> {
+    RECORDS.at(address)
+}
+
 /// Every record there ever was.
 pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
     RECORDS.all()

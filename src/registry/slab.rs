@@ -96,6 +96,18 @@ impl<T: Slot> Slab<T> {
         })
     }
 
+    /// The slot at an address, free or not.
+    pub(crate) fn at(&self, address: usize) -> Option<&T> {
+        (0..CHUNKS).find_map(|chunk| {
+            let first = self.chunks[chunk].load(Ordering::Acquire);
+            let offset = address.checked_sub(first.addr())?;
+            let index = offset / size_of::<T>();
+            let inside = !first.is_null() && offset.is_multiple_of(size_of::<T>()) && index < (FIRST as usize) << chunk;
+            // SAFETY: chunks are complete when published and live for ever; `index` is within the chunk.
+            inside.then(|| unsafe { &*first.add(index) })
+        })
+    }
+
     fn slot(&self, number: u32) -> &T {
         let (chunk, index) = place(number);
         let first = self.chunks[chunk].load(Ordering::Acquire);

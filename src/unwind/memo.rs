@@ -31,6 +31,7 @@ struct Walk {
     words: Vec<(usize, Word)>,
     top: usize,
     trampoline: usize,
+    frame_pointer_at: Option<usize>,
 }
 
 /// Published once and never changed or freed.
@@ -82,7 +83,13 @@ pub(crate) unsafe fn recall(from: Registers) -> Option<Foot> {
     let (distance, _) = walk.words.last()?;
     // SAFETY: just read.
     let word = unsafe { read(from, *distance) };
-    Some(Foot { address: from.sp + distance, word, top: from.sp + walk.top, trampoline: walk.trampoline })
+    Some(Foot {
+        address: from.sp + distance,
+        word,
+        top: from.sp + walk.top,
+        trampoline: walk.trampoline,
+        frame_pointer_at: walk.frame_pointer_at.map(|distance| from.sp + distance),
+    })
 }
 
 /// Remembers the walk from `from`, which has just led to `foot`, unless another one has its place.
@@ -90,8 +97,14 @@ pub(crate) unsafe fn recall(from: Registers) -> Option<Foot> {
 /// # Safety
 /// As for [`recall`], and the walk must have led to `foot`.
 pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
-    let mut walk =
-        Walk { place: 0, frame_pointer: None, words: Vec::new(), top: foot.top - from.sp, trampoline: foot.trampoline };
+    let mut walk = Walk {
+        place: 0,
+        frame_pointer: None,
+        words: Vec::new(),
+        top: foot.top - from.sp,
+        trampoline: foot.trampoline,
+        frame_pointer_at: foot.frame_pointer_at.map(|at| at - from.sp),
+    };
     let mut frame = Frame { registers: from, exact: true };
     // Where the frame pointer of `frame` was stored; none while it is still the one of the beginning.
     let mut fp_from = None;

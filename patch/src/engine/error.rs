@@ -50,6 +50,13 @@ pub enum Error {
         /// Where it should.
         expected: usize,
     },
+    /// No direct call is on the way from here.
+    NoCall {
+        /// The instruction at which the way ends.
+        found: Bytes,
+        /// Why it does.
+        why: &'static str,
+    },
     /// The instruction cannot be displaced.
     NotDisplaceable {
         /// What is there.
@@ -155,6 +162,7 @@ impl Error {
             Error::AlreadyApplied { .. } => (22, 0),
             Error::NotApplied { .. } => (23, 0),
             Error::Overlaps { .. } => (24, 0),
+            Error::NoCall { .. } => (25, 0),
         };
         code | errno << 8
     }
@@ -178,6 +186,12 @@ impl fmt::Display for Error {
                 f,
                 "{found} leads to {target:#x}, not to {expected:#x}; another patch, or another build of this library?"
             ),
+            Error::NoCall { found, why } => {
+                write!(
+                    f,
+                    "no direct call is on the one way that leads to {found}: {why}; another build of this library?"
+                )
+            }
             Error::NotDisplaceable { found, why } => {
                 write!(f, "{found} cannot run elsewhere: {why}; choose another instruction")
             }

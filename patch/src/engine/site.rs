@@ -16,6 +16,17 @@ pub struct Site {
     scratch: bool,
 }
 
+/// Where a path through code goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Here is a direct call.
+    Call,
+    /// At this address, with the stack pointer as it was.
+    On(usize),
+    /// Not in one way only, for this reason.
+    End(&'static str),
+}
+
 /// Code for a stub at an address, and where its displaced instruction (if any) begins in it; or why not there.
 type Build<'a> = &'a dyn Fn(usize) -> Result<(Vec<u8>, Option<usize>), &'static str>;
 /// The site's bytes when they lead to an address.
@@ -67,6 +78,38 @@ impl Site {
             Some(target) => Ok(std::ptr::with_exposed_provenance(target)),
             None => Err(Error::NotABranch { found: self.one(found) }),
         }
+    }
+
+    /// The first direct call on the one way that leads on from here: through jumps, but through nothing that branches or
+    /// moves the stack pointer. So whoever comes here makes that call, with the stack pointer that they come with.
+    pub fn first_call(&self) -> Result<Site, Error> {
+        let mut site = *self;
+        for _ in 0..Self::LONGEST_PATH {
+            let code = site.instruction()?;
+            match arch::step(&code, site.at) {
+                Step::Call => return Ok(site),
+                Step::On(next) => site.at = next,
+                Step::End(why) => return Err(Error::NoCall { found: site.bytes(code), why }),
+            }
+        }
+        Err(Error::NoCall { found: site.bytes(site.instruction()?), why: "the way to here is long already" })
+    }
+
+    /// Instructions that [`Site::first_call`] follows.
+    const LONGEST_PATH: usize = 16;
+
+    /// Refuses an instruction that does not begin with these bytes.
+    pub fn expect(&self, bytes: &[u8]) -> Result<(), Error> {
+        let found = self.instruction()?;
+        if found.starts_with(bytes) {
+            return Ok(());
+        }
+        Err(Error::Changed { expected: self.bytes(bytes.to_vec()), found: self.bytes(found) })
+    }
+
+    /// The instruction behind this one.
+    pub fn next(&self) -> Result<Site, Error> {
+        Ok(Site { at: self.at + self.instruction()?.len(), ..*self })
     }
 
     /// Plans that the direct call or branch here leads to `new` instead of `expected`.

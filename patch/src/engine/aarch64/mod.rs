@@ -7,10 +7,12 @@
 //! ```
 
 pub mod displace;
+pub mod path;
 mod text;
 
 use super::place::Window;
 pub use displace::displace;
+pub use path::step;
 pub use text::disassemble;
 
 /// Length of the branch that is put at a site.

@@ -1,0 +1,166 @@
+//! Which way this process uses: chosen once, by the program or by its user.
+
+use crate::error::Error;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// How stacks' exits are made to go through exeunt. One of the two for the whole process, see [`Builder`].
+///
+/// | | [`Slot`](Redirect::Slot) | [`Code`](Redirect::Code) |
+/// |---|---|---|
+/// | is written | one word of each armed stack: its foot | once per process and exit trampoline: the target of a call in libc's code |
+/// | return addresses | the armed stack's outermost one is a trampoline's | all as they were |
+/// | stacks that are not armed | untouched | go through a few instructions of a hook when they end |
+/// | shadow stacks (CET, GCS) | refused: the return would fault | work |
+/// | needs | nothing | `mprotect` or `/proc/self/mem` on libc's code, and `membarrier` |
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Redirect {
+    /// The word at the stack's bottom that holds the entry function's return address is rewritten. The default.
+    Slot,
+    /// The exit trampoline's code is patched.
+    Code,
+    /// [`Slot`](Redirect::Slot), or [`Code`](Redirect::Code) where the thread that arms the first stack has a shadow stack.
+    Auto,
+}
+
+impl fmt::Display for Redirect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Slot => "slot",
+            Self::Code => "code",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+/// A way, as it is used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Way {
+    Slot = 1,
+    Code = 2,
+}
+
+impl Way {
+    pub(crate) fn from_raw(raw: u8) -> Self {
+        if raw == Self::Code as u8 { Self::Code } else { Self::Slot }
+    }
+
+    pub(crate) fn redirect(self) -> Redirect {
+        match self {
+            Self::Slot => Redirect::Slot,
+            Self::Code => Redirect::Code,
+        }
+    }
+}
+
+/// What a program chooses for its whole process, before it arms the first stack.
+///
+/// Where nothing is chosen, the environment variable `EXEUNT_REDIRECT` says it (`slot`, `code`, `auto`), and where that is
+/// not set, it is [`Redirect::Slot`].
+///
+/// # Examples
+/// ```
+/// use exeunt::{Builder, Error, Redirect};
+/// Builder::new().redirect(Redirect::Slot).install()?;
+/// exeunt::at_exit(|| println!("this thread is over"))?;
+/// // From now on it is settled.
+/// let late = Builder::new().redirect(Redirect::Code).install();
+/// assert!(matches!(late, Err(Error::RedirectChosen { .. })));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "nothing is chosen before `install`"]
+pub struct Builder {
+    redirect: Redirect,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// The defaults.
+    pub const fn new() -> Self {
+        Self { redirect: Redirect::Slot }
+    }
+
+    /// How exits are made to go through exeunt.
+    pub const fn redirect(self, redirect: Redirect) -> Self {
+        Self { redirect }
+    }
+
+    /// Makes this the choice of the process, whatever the environment says.
+    ///
+    /// # Errors
+    /// [`Error::RedirectChosen`] if another choice was made before, by a builder or by the first stack that was armed.
+    pub fn install(self) -> Result<(), Error> {
+        let wanted = wish(self.redirect);
+        match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(made) if made == wanted as u8 => Ok(()),
+            Err(made) => {
+                Err(Error::RedirectChosen { chosen: Way::from_raw(made).redirect(), wanted: wanted.redirect() })
+            }
+        }
+    }
+}
+
+/// The way of this process; 0 while nothing is chosen.
+static CHOICE: AtomicU8 = AtomicU8::new(0);
+
+/// The variable that chooses where the program does not.
+const VARIABLE: &str = "EXEUNT_REDIRECT";
+
+fn wish(redirect: Redirect) -> Way {
+    match redirect {
+        Redirect::Slot => Way::Slot,
+        Redirect::Code => Way::Code,
+        Redirect::Auto if super::shadow_stack_active() => Way::Code,
+        Redirect::Auto => Way::Slot,
+    }
+}
+
+fn from_environment() -> Result<Way, Error> {
+    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(Way::Slot) };
+    match value.to_str() {
+        Some("slot" | "") => Ok(wish(Redirect::Slot)),
+        Some("code") => Ok(wish(Redirect::Code)),
+        Some("auto") => Ok(wish(Redirect::Auto)),
+        _ => Err(Error::UnknownRedirect(value.to_string_lossy().into_owned())),
+    }
+}
+
+/// The way of this process, which is settled by this.
+#[inline]
+pub(crate) fn made() -> Result<Way, Error> {
+    match CHOICE.load(Ordering::Acquire) {
+        0 => settle(),
+        made => Ok(Way::from_raw(made)),
+    }
+}
+
+#[cold]
+fn settle() -> Result<Way, Error> {
+    let wanted = from_environment()?;
+    match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Ok(wanted),
+        Err(made) => Ok(Way::from_raw(made)),
+    }
+}
+
+/// The way that this process would use if a stack were armed now; settles nothing.
+pub(crate) fn likely() -> Result<Way, Error> {
+    match CHOICE.load(Ordering::Acquire) {
+        0 => from_environment(),
+        made => Ok(Way::from_raw(made)),
+    }
+}
+
+/// Whether stacks are armed by code redirect here.
+#[inline(always)]
+pub(crate) fn is_code() -> bool {
+    CHOICE.load(Ordering::Acquire) == Way::Code as u8
+}

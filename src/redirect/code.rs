@@ -1,0 +1,136 @@
+//! Code redirect: the exit trampoline's own code calls a hook of ours, and every return address stays as it was.
+//!
+//! ```text
+//!   start_thread, as it is              as it is patched, once per process
+//!
+//!   call *start_routine                 call *start_routine
+//!   mov  %rax,%fs:result   <- returns   mov  %rax,%fs:result   <- returns
+//!   call __call_tls_dtors               call hook ----------->  the stack is drained, if it is armed
+//!   call __nptl_deallocate_tsd          call __nptl_deallocate_tsd       |
+//!                          ^                                             v
+//!                          +---------- returns here ------------ jmp __call_tls_dtors
+//! ```
+//!
+//! The call that is retargeted is the first one on the one way that leads on from where entry functions return
+//! (`sites.rs`). So each of them makes it, with the stack pointer at the stack's top, which is how the hook finds the
+//! record. For glibc's threads it is also where `pthread_exit` and cancellation lead to.
+//!
+//! What arming writes on a stack is one word at the most, a mark (`mark.rs`).
+
+use super::mark::{self, Mark};
+use super::{Way, sites};
+use crate::drain;
+use crate::error::Error;
+use crate::foot::Foot;
+use crate::record::Record;
+use crate::stack::Kind;
+use crate::{registry, trampoline};
+
+/// What to write on the stack with this foot. Its exit trampoline is patched by this, if it was not yet.
+pub(super) fn plan(foot: Foot) -> Result<Option<Mark>, Error> {
+    sites::ensure(foot.trampoline)?;
+    mark::find(foot)
+}
+
+/// Why the stack with this foot cannot be armed, if it cannot; nothing is changed.
+pub(super) fn problem(foot: Foot) -> Option<Error> {
+    sites::problem(foot.trampoline).or_else(|| mark::find(foot).err())
+}
+
+/// The record of the stack whose foot is at `foot`, if it is armed by code redirect: then its return address does not say.
+#[inline]
+pub(crate) fn owner(foot: usize, top: usize) -> Option<&'static Record> {
+    if !super::choice::is_code() {
+        return None;
+    }
+    registry::by_top(top).filter(|record| record.place() == foot && record.way() == Way::Code && record.is_live())
+}
+
+/// Called by the hooks when a stack ends, whether it is armed or not: `slot` is a word that keeps its value while this runs,
+/// and stands for the foot meanwhile; `top` the stack pointer of the exit trampoline, and `frame_pointer` its register.
+///
+/// # Safety
+/// Only for the hooks in `asm/`, in whose frame `slot` is.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn exeunt_hook(slot: *mut usize, top: usize, frame_pointer: usize) {
+    let Some(record) = registry::by_top(top) else { return };
+    // A record that is still here may be of a stack that was abandoned, whose memory this one has.
+    if !record.ends_at_hook() {
+        return;
+    }
+    if record.kind() == Kind::Fiber && !mark::comes_back(record, frame_pointer) {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { end(record, slot) };
+}
+
+/// Called by the hook in x86_64's `__start_context`, with the address of the word that holds `mark`. Returns the `uc_link`
+/// that the mark stands for.
+///
+/// # Safety
+/// Only for the hook in `asm/`, in whose frame `slot` is.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn exeunt_context_hook_ends(slot: *mut usize, place: usize, mark: usize) -> usize {
+    let marked = registry::at(mark - 1).filter(|record| record.canary() == (place, mark) && record.ends_at_hook());
+    // Not ours, so this is as far as the fiber goes: the next instructions will read a context at an odd address.
+    let Some(record) = marked else { return mark };
+    let link = record.under_mark();
+    // SAFETY: the caller's promise.
+    unsafe { end(record, slot) };
+    link
+}
+
+/// Drains the running stack, whose end this is.
+///
+/// # Safety
+/// `slot` must be a word that keeps its value while this runs.
+unsafe fn end(record: &'static Record, slot: *mut usize) {
+    record.ending();
+    // SAFETY: the caller's promise.
+    let word = unsafe { *slot };
+    record.watch(slot as usize, word);
+    drain::finish(record);
+}
+
+/// What is known of a place at which code redirect enters an exit trampoline, patched or not: see [`code_sites`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CodeSite {
+    /// The exit trampoline's name.
+    pub trampoline: String,
+    /// What kind of stack ends there.
+    pub kind: Kind,
+    /// The address of the instruction; zero where none was found.
+    pub address: usize,
+    /// Bytes and disassembly without the patch.
+    pub before: String,
+    /// Bytes and disassembly with it.
+    pub after: String,
+    /// Where the code in reach of it is that leads to the hook.
+    pub stub: Option<usize>,
+    /// Whether it is patched now.
+    pub applied: bool,
+    /// Why it cannot be, if it cannot.
+    pub problem: Option<Error>,
+}
+
+/// The places at which code redirect enters this process's exit trampolines, or would. Nothing is patched by this.
+///
+/// # Errors
+/// Where the trampolines of this system cannot be set up.
+///
+/// # Examples
+/// ```
+/// for site in exeunt::code_sites()? {
+///     match &site.problem {
+///         None => println!("{}: {} -> {}", site.trampoline, site.before, site.after),
+///         Some(problem) => println!("{}: {problem}", site.trampoline),
+///     }
+/// }
+/// # Ok::<(), exeunt::Error>(())
+/// ```
+pub fn code_sites() -> Result<Vec<CodeSite>, Error> {
+    crate::exits::probe()?;
+    Ok((0..trampoline::known()).flat_map(super::survey).collect())
+}

@@ -1,0 +1,247 @@
+//! Where in an exit trampoline's code the hook goes, and the patch that puts it there: once per process each.
+
+use super::code::CodeSite;
+use crate::error::Error;
+use crate::stack::Kind;
+use crate::{exits, trampoline};
+use exeunt_patch::{Patch, Site};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Whether all sites of trampoline N are patched.
+static DONE: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
+
+/// A place that is found.
+#[derive(Clone, Copy)]
+struct Found {
+    site: Site,
+    entered: Entered,
+}
+
+/// How the hook is entered, and what it goes on to.
+#[derive(Clone, Copy)]
+enum Entered {
+    /// By a direct call, in place of its target.
+    ByCall,
+    /// By the call of `setcontext` in x86_64's `__start_context`.
+    #[cfg(target_arch = "x86_64")]
+    ByContextCall,
+    /// By a branch in place of the `nop` that aarch64's `__start_context` begins with.
+    #[cfg(target_arch = "aarch64")]
+    ByContextBranch,
+}
+
+/// A patch that is applied, for ever.
+struct Applied {
+    patch: Patch,
+    address: usize,
+}
+
+/// Only used under the recognition lock.
+static APPLIED: Mutex<Vec<Applied>> = Mutex::new(Vec::new());
+
+/// Makes sure that the exit trampoline `number` is patched. After an error none of it is.
+pub(super) fn ensure(number: usize) -> Result<(), Error> {
+    if DONE[number].load(Ordering::Acquire) {
+        return Ok(());
+    }
+    let found = find(number)?;
+    exits::locked(|| {
+        let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = applied.len();
+        for found in found {
+            let done = patch(found, &mut applied, number);
+            if let Err(error) = done {
+                for mut undone in applied.drain(before..) {
+                    // Writing it has worked a moment ago. If not, the hook stays, and does nothing on stacks without a record.
+                    let _ = undone.patch.undo();
+                }
+                return Err(error);
+            }
+        }
+        DONE[number].store(true, Ordering::Release);
+        if matches!(trampoline::kind(number), Kind::Thread | Kind::Main) {
+            crate::os::forsake_in_children();
+        }
+        Ok(())
+    })
+}
+
+/// Why the exit trampoline `number` cannot be patched, if it cannot.
+pub(super) fn problem(number: usize) -> Option<Error> {
+    if DONE[number].load(Ordering::Acquire) {
+        return None;
+    }
+    match find(number) {
+        Ok(found) => found.into_iter().find_map(|found| plan(found, 0, number).err()),
+        Err(error) => Some(error),
+    }
+}
+
+/// What is known of the sites of the exit trampoline `number`.
+pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
+    let name = trampoline::name(number).to_string_lossy().into_owned();
+    let blank = CodeSite {
+        trampoline: name,
+        kind: trampoline::kind(number),
+        address: 0,
+        before: String::new(),
+        after: String::new(),
+        stub: None,
+        applied: false,
+        problem: None,
+    };
+    let found = match find(number) {
+        Ok(found) => found,
+        Err(error) => return vec![CodeSite { problem: Some(error), ..blank }],
+    };
+    let applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |found: Found| {
+        let address = found.site.address().addr();
+        let shown = |patch: &Patch| CodeSite {
+            address,
+            before: patch.before().to_string(),
+            after: patch.after().to_string(),
+            stub: patch.stub().map(<*const u8>::addr),
+            applied: patch.is_applied(),
+            ..blank.clone()
+        };
+        match applied.iter().find(|applied| applied.address == address) {
+            Some(known) => shown(&known.patch),
+            None => match plan(found, 0, number) {
+                Ok((patch, _)) => shown(&patch),
+                Err(error) => CodeSite { address, problem: Some(error), ..blank.clone() },
+            },
+        }
+    };
+    found.into_iter().map(of).collect()
+}
+
+/// An error of the patch engine, in the words of this library.
+fn refused(number: usize) -> impl Fn(exeunt_patch::Error) -> Error {
+    move |error| Error::NoCodeSite(format!("{}: {error}", trampoline::name(number).to_string_lossy()))
+}
+
+/// Plans the patch: with it comes what the hook goes on to.
+fn plan(found: Found, hook: usize, number: usize) -> Result<(Patch, usize), Error> {
+    let address = |address: usize| std::ptr::with_exposed_provenance::<u8>(address);
+    let planned = || match found.entered {
+        Entered::ByCall => {
+            let target = found.site.target()?;
+            Ok((found.site.retarget(target, address(trampoline::hook(hook)))?, target.addr()))
+        }
+        #[cfg(target_arch = "x86_64")]
+        Entered::ByContextCall => {
+            let target = found.site.target()?;
+            Ok((found.site.retarget(target, address(trampoline::context_hook()))?, target.addr()))
+        }
+        #[cfg(target_arch = "aarch64")]
+        Entered::ByContextBranch => {
+            // SAFETY: x16 is free where a function returns to (AAPCS64, 6.1.1), and __start_context does not set it.
+            let site = unsafe { found.site.x16_is_free() };
+            let patch = site.divert(address(trampoline::context_hook()))?;
+            let resume = patch.resume().map_or(0, <*const u8>::addr);
+            Ok((patch, resume))
+        }
+    };
+    planned().map_err(refused(number))
+}
+
+/// Patches one place, if it is not patched yet: two exit trampolines can share one.
+fn patch(found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), Error> {
+    let address = found.site.address().addr();
+    if applied.iter().any(|known| known.address == address) {
+        return Ok(());
+    }
+    let hook = applied.len();
+    if hook == trampoline::HOOKS {
+        return Err(Error::PoolFull);
+    }
+    let (mut patch, target) = plan(found, hook, number)?;
+    // Complete before anybody can get there.
+    match found.entered {
+        Entered::ByCall => trampoline::set_hook(hook, target)?,
+        #[cfg(target_arch = "x86_64")]
+        Entered::ByContextCall => trampoline::set_context_hook(target, 0)?,
+        #[cfg(target_arch = "aarch64")]
+        Entered::ByContextBranch => trampoline::set_context_hook(target, address + 4)?,
+    }
+    // SAFETY: the hooks keep what a call keeps and go on to the target, so they may be entered wherever that may; this
+    // library is pinned, libc stays, and who else changes protections of libc's code is not known to this process.
+    unsafe { patch.apply() }.map_err(refused(number))?;
+    applied.push(Applied { patch, address });
+    Ok(())
+}
+
+/// The places at which the hook has to be, so that every end of a stack of the exit trampoline `number` comes by.
+fn find(number: usize) -> Result<Vec<Found>, Error> {
+    let original = trampoline::original(number);
+    // SAFETY: a return address that unwinding gave is the first byte of an instruction, in code that stays mapped.
+    let start = unsafe { Site::new(std::ptr::with_exposed_provenance(original)) };
+    match trampoline::kind(number) {
+        // In code of our own, which has the hook in it.
+        Kind::Entered => Ok(Vec::new()),
+        Kind::Fiber => context(start).map_err(refused(number)),
+        kind => {
+            let site = start.first_call().map_err(refused(number))?;
+            let mut found = vec![Found { site, entered: Entered::ByCall }];
+            if kind == Kind::Main {
+                found.extend(unwound_main(site).map(|site| Found { site, entered: Entered::ByCall }));
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// The other end of `main`: `pthread_exit` does not make it return, and lands behind the call of `exit`, where a call is
+/// that `start_thread` makes as well, behind its own first one (`__nptl_deallocate_tsd`). If it is another, only the
+/// safety net is left.
+fn unwound_main(exit: Site) -> Option<Site> {
+    let thread = (0..trampoline::known()).find(|&number| trampoline::kind(number) == Kind::Thread)?;
+    // SAFETY: as in `find`.
+    let start = unsafe { Site::new(std::ptr::with_exposed_provenance(trampoline::original(thread))) };
+    let known = start.first_call().ok()?.next().ok()?.target().ok()?;
+    let site = exit.next().ok()?;
+    (is_patched(site) || site.target().ok()? == known).then_some(site)
+}
+
+/// The call of `setcontext` in
+///
+/// ```text
+///     mov %rbx,%rsp; mov (%rsp),%rdi; test %rdi,%rdi; je +8; call setcontext; mov %rax,%rdi; call exit
+/// ```
+#[cfg(target_arch = "x86_64")]
+fn context(start: Site) -> Result<Vec<Found>, exeunt_patch::Error> {
+    const SHAPE: [&[u8]; 5] =
+        [&[0x48, 0x89, 0xdc], &[0x48, 0x8b, 0x3c, 0x24], &[0x48, 0x85, 0xff], &[0x74, 0x08], &[0xe8]];
+    let mut site = start;
+    let mut call = start;
+    for expected in SHAPE {
+        site.expect(expected)?;
+        call = site;
+        site = site.next()?;
+    }
+    site.expect(&[0x48, 0x89, 0xc7])?;
+    site.next()?.expect(&[0xe8])?;
+    Ok(vec![Found { site: call, entered: Entered::ByContextCall }])
+}
+
+/// The `nop` in
+///
+/// ```text
+///     nop; mov x0, x19; cbnz x0, setcontext; b exit
+/// ```
+#[cfg(target_arch = "aarch64")]
+fn context(start: Site) -> Result<Vec<Found>, exeunt_patch::Error> {
+    // It is a branch once it has been patched, which the registry of patches says.
+    if !is_patched(start) {
+        start.expect(&0xd503_201f_u32.to_le_bytes())?;
+    }
+    start.next()?.expect(&0xaa13_03e0_u32.to_le_bytes())?;
+    Ok(vec![Found { site: start, entered: Entered::ByContextBranch }])
+}
+
+fn is_patched(site: Site) -> bool {
+    let applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
+    applied.iter().any(|applied| applied.address == site.address().addr())
+}
