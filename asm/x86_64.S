@@ -339,9 +339,12 @@ exeunt_hook_body:
 //
 //   | uc_link, or our mark       | the 1st argument was loaded from here
 //   +----------------------------+
-//   | behind the call            | rsp + 8, rsp on entry
+//   | behind the call            | rsp on entry
+//   | rbp                        | <- rbp
 //   | (alignment)                | <- rsp at the call
 //   +----------------------------+
+//
+// That word can be at any multiple of 8: arguments of the entry function lie below it.
         .p2align 4
         HIDDEN(exeunt_context_hook_ends)
         .globl  SYMBOL(exeunt_context_hook)
@@ -351,15 +354,21 @@ SYMBOL(exeunt_context_hook):
         .cfi_startproc
         testb   $1, %dil                // a context's address is even: this stack is not armed
         jz      LOCAL(go_on)
-        subq    $8, %rsp
+        pushq   %rbp
         .cfi_adjust_cfa_offset 8
+        .cfi_offset %rbp, -16
+        movq    %rsp, %rbp
+        .cfi_def_cfa_register %rbp
         movq    %rdi, %rdx              // 3rd argument: the mark
         leaq    8(%rsp), %rdi           // 1st argument: where the return address of this call is
         leaq    16(%rsp), %rsi          // 2nd argument: where the mark is
+        andq    $-16, %rsp              // as the ABI wants it at a call
         cld
         call    SYMBOL(exeunt_context_hook_ends)        // drains; the result is what the mark stood for
-        addq    $8, %rsp
-        .cfi_adjust_cfa_offset -8
+        movq    %rbp, %rsp
+        popq    %rbp
+        .cfi_def_cfa %rsp, 8
+        .cfi_restore %rbp
         movq    %rax, %rdi
         testq   %rdi, %rdi
         jnz     LOCAL(go_on)

@@ -42,6 +42,8 @@ pub(crate) struct Record {
     place: AtomicUsize,
     /// What the word of the canary was before, under code redirect.
     under_mark: AtomicUsize,
+    /// This life of the record, or zero: what it is watched by where no word of the stack can tell.
+    life: AtomicUsize,
     /// A frame record that ends a chain of frame pointers: its address is a mark on aarch64 (`redirect/mark.rs`).
     last_frame: [AtomicUsize; 2],
     links: Links,
@@ -95,6 +97,7 @@ impl Slot for Record {
             way: AtomicU8::new(Way::Slot as u8),
             place: AtomicUsize::new(0),
             under_mark: AtomicUsize::new(0),
+            life: AtomicUsize::new(0),
             last_frame: [const { AtomicUsize::new(0) }; 2],
             links: Links::new(),
             slots: AtomicPtr::new(std::ptr::null_mut()),
@@ -152,6 +155,11 @@ impl Record {
 
     pub(crate) fn last_frame(&self) -> usize {
         self.last_frame.as_ptr().addr()
+    }
+
+    /// A canary that is no word of the stack: where it is, and what it is in this life.
+    pub(crate) fn life(&self) -> (usize, usize) {
+        (self.life.as_ptr().addr(), self.life.load(Ordering::Relaxed))
     }
 
     /// Whether the code redirect's hook is to drain it, if the stack that ends is its own.
@@ -213,7 +221,9 @@ impl Record {
         self.trampoline.store(place.trampoline as u32, Ordering::Relaxed);
         self.lowest.store(usize::MAX, Ordering::Relaxed);
         self.highest.store(0, Ordering::Relaxed);
-        self.id.store(StackId::fresh().get(), Ordering::Relaxed);
+        let id = StackId::fresh().get();
+        self.id.store(id, Ordering::Relaxed);
+        self.life.store(id as usize, Ordering::Relaxed);
         self.phase.store(Phase::Arming as u8, Ordering::Release);
     }
 
@@ -280,6 +290,10 @@ impl Record {
 
     /// Lets the record be found live for as long as `foot` holds `word`.
     pub(crate) fn watch(&self, foot: usize, word: usize) {
+        if self.foot() == self.life.as_ptr().addr() {
+            // Whatever remembers this canary is to know that it is no more.
+            self.life.store(0, Ordering::Release);
+        }
         // The word first, so that no foot is ever compared with an older word that it may happen to hold.
         self.word.store(word, Ordering::Release);
         self.foot.store(foot, Ordering::Release);

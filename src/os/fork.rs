@@ -1,8 +1,8 @@
 //! What a child of `fork` has to be told: that threads of its parent are not its own.
 //!
-//! Under slot redirect the word in a thread's foot tells one life of a stack from the next. Under code redirect it never
-//! changes; that suffices for as long as no thread ends without our hook. In a child of `fork` all but one have done so,
-//! and its next threads may get their stacks.
+//! Under slot redirect the word in a thread's foot tells one life of a stack from the next. Under code redirect no word of
+//! a thread's stack does, which is well for as long as no thread ends without our hook. In a child of `fork` all but one
+//! have done so, and its next threads may get their stacks.
 
 use crate::redirect::Way;
 use crate::registry;

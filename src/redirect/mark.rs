@@ -1,15 +1,15 @@
 //! The mark: a word of an armed stack that tells its life from the next one on the same memory.
 //!
 //! Under slot redirect the foot is that word: a new stack's foot holds a return address again. Under code redirect the
-//! foot never changes. What serves instead:
+//! foot never changes. What serves instead, where something does:
 //!
 //! | stack | mark | why nobody misses the word |
 //! |---|---|---|
-//! | thread, `main` | none: the foot is watched | their ends never get past the hook; a child of `fork` is told (`os/fork.rs`) |
+//! | thread, `main` | none: a word of the record | their ends never get past the hook; a child of `fork` is told (`os/fork.rs`) |
 //! | `makecontext`, x86_64 | `uc_link`, which lies behind the arguments | `__start_context` is the only one to read it, just before the hook, which gives it back |
 //! | `makecontext`, aarch64 | the frame pointer that the entry function saved | `__start_context` has no frame; who follows frame pointers meets the end, two zeros in the record |
 //! | `enter` | a word of our own frame | it is for that |
-//! | a registered wrapper | none: the foot is watched | memory of suspended fibers is to be `discard`ed before it is used again |
+//! | a registered wrapper | none: a word of the record | memory of suspended fibers is to be `discard`ed before it is used again |
 //!
 //! ```text
 //!   makecontext, x86_64                       makecontext, aarch64

@@ -66,8 +66,7 @@ impl Place {
         match self.how {
             How::Slot(writes) => (self.foot, writes.word),
             How::Code(Some(mark)) => (mark.address, mark::word(record)),
-            // SAFETY: the foot is a word of the running stack.
-            How::Code(None) => (self.foot, unsafe { (self.foot as *const usize).read_volatile() }),
+            How::Code(None) => record.life(),
             #[cfg(feature = "capi")]
             How::Scope(word) => (self.foot, word),
         }
@@ -141,4 +140,66 @@ pub(crate) fn shadow_stack_active() -> bool {
         return true;
     }
     crate::arch::shadow_stack_active()
+}
+
+#[cfg(all(test, target_os = "linux", feature = "code"))]
+mod tests {
+    use crate::{Builder, Error, Redirect, Stack};
+    use std::process::Command;
+
+    /// Runs `code` in a process of its own, with a shadow stack that is only pretended: no machine of ours has one.
+    fn with_shadow_stack(test: &str, code: impl FnOnce()) {
+        if std::env::var_os("EXEUNT_TEST_SHADOW_STACK").is_some() {
+            return code();
+        }
+        let name = format!("redirect::tests::{test}");
+        let program = std::env::current_exe().expect("a test knows its own file");
+        let target = std::env::consts::ARCH.to_uppercase();
+        let runner = std::env::var(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
+        let mut words = runner.split_whitespace().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the program at least"));
+        command.args(words).args(["--exact", &name, "--nocapture"]);
+        command.env("EXEUNT_TEST_SHADOW_STACK", "pretended").env_remove("EXEUNT_REDIRECT");
+        let output = command.output().expect("it can be started again");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
+    }
+
+    fn on_a_thread(code: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(code).join().expect("no panic in the thread");
+    }
+
+    #[test]
+    fn slot_redirect_refuses_a_shadow_stack_and_says_what_to_do() {
+        with_shadow_stack("slot_redirect_refuses_a_shadow_stack_and_says_what_to_do", || {
+            on_a_thread(|| {
+                assert_eq!(crate::at_exit(|| unreachable!()), Err(Error::ShadowStack));
+                assert_eq!(Stack::current().problem(), Some(&Error::ShadowStack));
+                assert!(!Stack::current().is_armed());
+                assert!(Error::ShadowStack.to_string().contains("EXEUNT_REDIRECT=code"));
+            });
+        });
+    }
+
+    #[test]
+    fn code_redirect_works_with_a_shadow_stack() {
+        with_shadow_stack("code_redirect_works_with_a_shadow_stack", || {
+            assert_eq!(Builder::new().redirect(Redirect::Code).install(), Ok(()));
+            let (sender, receiver) = std::sync::mpsc::channel();
+            on_a_thread(move || crate::at_exit(move || sender.send(1).expect("somebody waits")).expect("it is armed"));
+            assert_eq!(receiver.recv(), Ok(1));
+        });
+    }
+
+    #[test]
+    fn auto_is_code_with_a_shadow_stack() {
+        with_shadow_stack("auto_is_code_with_a_shadow_stack", || {
+            assert_eq!(Builder::new().redirect(Redirect::Auto).install(), Ok(()));
+            assert_eq!(
+                crate::survey().map(|survey| (survey.redirect, survey.shadow_stack)),
+                Ok((Redirect::Code, true))
+            );
+            on_a_thread(|| _ = crate::id().expect("it is armed"));
+        });
+    }
 }

@@ -35,6 +35,7 @@ enum Entered {
 struct Applied {
     patch: Patch,
     address: usize,
+    target: usize,
 }
 
 /// Only used under the recognition lock.
@@ -169,7 +170,7 @@ fn patch(found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), 
     // SAFETY: the hooks keep what a call keeps and go on to the target, so they may be entered wherever that may; this
     // library is pinned, libc stays, and who else changes protections of libc's code is not known to this process.
     unsafe { patch.apply() }.map_err(refused(number))?;
-    applied.push(Applied { patch, address });
+    applied.push(Applied { patch, address, target });
     Ok(())
 }
 
@@ -183,26 +184,35 @@ fn find(number: usize) -> Result<Vec<Found>, Error> {
         Kind::Entered => Ok(Vec::new()),
         Kind::Fiber => context(start).map_err(refused(number)),
         kind => {
-            let site = start.first_call().map_err(refused(number))?;
-            let mut found = vec![Found { site, entered: Entered::ByCall }];
+            let mut sites = start.first_calls().map_err(refused(number))?;
             if kind == Kind::Main {
-                found.extend(unwound_main(site).map(|site| Found { site, entered: Entered::ByCall }));
+                sites.extend(sites.last().copied().and_then(unwound_main));
             }
-            Ok(found)
+            Ok(sites.into_iter().map(|site| Found { site, entered: Entered::ByCall }).collect())
         }
     }
 }
 
 /// The other end of `main`: `pthread_exit` does not make it return, and lands behind the call of `exit`, where a call is
-/// that `start_thread` makes as well, behind its own first one (`__nptl_deallocate_tsd`). If it is another, only the
-/// safety net is left.
+/// that `start_thread` makes as well, behind its first one (`__nptl_deallocate_tsd`, behind `__call_tls_dtors`). If it is
+/// another, only the safety net is left.
 fn unwound_main(exit: Site) -> Option<Site> {
     let thread = (0..trampoline::known()).find(|&number| trampoline::kind(number) == Kind::Thread)?;
     // SAFETY: as in `find`.
     let start = unsafe { Site::new(std::ptr::with_exposed_provenance(trampoline::original(thread))) };
-    let known = start.first_call().ok()?.next().ok()?.target().ok()?;
+    let calls = start.first_calls().ok()?;
+    let second = if calls.len() > 1 { calls[1] } else { calls[0].next().ok()? };
     let site = exit.next().ok()?;
-    (is_patched(site) || site.target().ok()? == known).then_some(site)
+    (target(site)? == target(second)?).then_some(site)
+}
+
+/// Where the call at a site leads, or led before it was patched.
+fn target(site: Site) -> Option<usize> {
+    let applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
+    match applied.iter().find(|applied| applied.address == site.address().addr()) {
+        Some(patched) => Some(patched.target),
+        None => Some(site.target().ok()?.addr()),
+    }
 }
 
 /// The call of `setcontext` in
@@ -241,6 +251,7 @@ fn context(start: Site) -> Result<Vec<Found>, exeunt_patch::Error> {
     Ok(vec![Found { site: start, entered: Entered::ByContextBranch }])
 }
 
+#[cfg(target_arch = "aarch64")]
 fn is_patched(site: Site) -> bool {
     let applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
     applied.iter().any(|applied| applied.address == site.address().addr())

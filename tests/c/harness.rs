@@ -55,6 +55,11 @@ impl Target {
     }
 }
 
+/// Whether the children inherit the choice of code redirect. What the suites say holds for both ways, or names the one.
+pub fn is_code() -> bool {
+    env::var("EXEUNT_REDIRECT").is_ok_and(|redirect| redirect == "code")
+}
+
 /// Whether the tests run under an emulator: what needs the processor's own debugging is not there.
 pub fn is_emulated() -> bool {
     Target::get().runner().is_some()

@@ -62,7 +62,15 @@ static union {
     struct large a_large;
 } kept;
 
-#define KEEP(name) WRAPPER static void *keep_##name(void *argument) { kept.name = name(); return argument; }
+// Wrappers have a call to make when the function has returned, as those that end a coroutine do: code redirect wants one.
+__attribute__((noinline, noclone)) static void end_of_a_wrapper(void) { __asm__ volatile("" ::: "memory"); }
+
+#define KEEP(name)                                                                                                     \
+    WRAPPER static void *keep_##name(void *argument) {                                                                 \
+        kept.name = name();                                                                                            \
+        end_of_a_wrapper();                                                                                            \
+        return argument;                                                                                               \
+    }
 KEEP(an_int)
 KEEP(a_pointer)
 KEEP(a_float)

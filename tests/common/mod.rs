@@ -68,6 +68,12 @@ pub fn on_a_thread<R: Send + 'static>(code: impl FnOnce() -> R + Send + 'static)
     std::thread::spawn(code).join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
 }
 
+/// Whether this process was told to use code redirect. The suites run in both ways; what they say holds for both, or it
+/// names the one that it holds for.
+pub fn is_code() -> bool {
+    std::env::var("EXEUNT_REDIRECT").is_ok_and(|redirect| redirect == "code")
+}
+
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// From now on the panic hook keeps what it is told, for [`panics_with`].

@@ -23,6 +23,8 @@ pub enum Step {
     Call,
     /// At this address, with the stack pointer as it was.
     On(usize),
+    /// At this address, or at the next instruction.
+    Fork(usize),
     /// Not in one way only, for this reason.
     End(&'static str),
 }
@@ -80,23 +82,44 @@ impl Site {
         }
     }
 
-    /// The first direct call on the one way that leads on from here: through jumps, but through nothing that branches or
-    /// moves the stack pointer. So whoever comes here makes that call, with the stack pointer that they come with.
-    pub fn first_call(&self) -> Result<Site, Error> {
+    /// The first direct call on the one way that leads on from here: through jumps, but through nothing that moves the
+    /// stack pointer or leads to several places. So whoever comes here makes that call, with the stack pointer that they
+    /// come with.
+    ///
+    /// A branch may skip one instruction. If that is a call, it comes first, and the one that everybody makes last: static
+    /// programs call so what may not be linked.
+    pub fn first_calls(&self) -> Result<Vec<Site>, Error> {
+        let mut skipped = Vec::new();
         let mut site = *self;
         for _ in 0..Self::LONGEST_PATH {
             let code = site.instruction()?;
+            let end = |why| Err(Error::NoCall { found: site.bytes(code.clone()), why });
             match arch::step(&code, site.at) {
-                Step::Call => return Ok(site),
+                Step::Call => {
+                    skipped.push(site);
+                    return Ok(skipped);
+                }
                 Step::On(next) => site.at = next,
-                Step::End(why) => return Err(Error::NoCall { found: site.bytes(code), why }),
+                Step::Fork(target) => {
+                    let other = site.next()?;
+                    if other.next()?.at != target {
+                        return end("it leads elsewhere");
+                    }
+                    match arch::step(&other.instruction()?, other.at) {
+                        Step::Call => skipped.push(other),
+                        Step::On(next) if next == target => {}
+                        _ => return end("it leads elsewhere"),
+                    }
+                    site.at = target;
+                }
+                Step::End(why) => return end(why),
             }
         }
         Err(Error::NoCall { found: site.bytes(site.instruction()?), why: "the way to here is long already" })
     }
 
-    /// Instructions that [`Site::first_call`] follows.
-    const LONGEST_PATH: usize = 16;
+    /// Instructions that [`Site::first_calls`] follows.
+    const LONGEST_PATH: usize = 32;
 
     /// Refuses an instruction that does not begin with these bytes.
     pub fn expect(&self, bytes: &[u8]) -> Result<(), Error> {

@@ -10,6 +10,14 @@ pub fn step(bytes: &[u8], at: usize) -> Step {
         let distance = ((word << 6) as i32 >> 4) as isize;
         return if word >> 31 == 1 { Step::Call } else { Step::On(at.wrapping_add_signed(distance)) };
     }
+    // B.cond, CBZ and CBNZ have 19 bits of distance, TBZ and TBNZ 14.
+    let to = |bits: u32| at.wrapping_add_signed(((word << (27 - bits)) as i32 >> (32 - bits)) as isize * 4);
+    if word & 0xff00_0000 == 0x5400_0000 || word & 0x7e00_0000 == 0x3400_0000 {
+        return Step::Fork(to(19));
+    }
+    if word & 0x7e00_0000 == 0x3600_0000 {
+        return Step::Fork(to(14));
+    }
     // Branches, exceptions and system instructions; of these, hints and barriers go on.
     if word >> 26 & 7 == 0b101 {
         return if word & 0xffc0_0000 == 0xd500_0000 { Step::On(at + 4) } else { Step::End("it leads elsewhere") };

@@ -11,6 +11,7 @@ pub fn step(bytes: &[u8], at: usize) -> Step {
         // Only the plain form of five bytes can be retargeted.
         FlowControl::Call if bytes[0] == 0xe8 => return Step::Call,
         FlowControl::UnconditionalBranch => return Step::On(instruction.near_branch_target() as usize),
+        FlowControl::ConditionalBranch => return Step::Fork(instruction.near_branch_target() as usize),
         _ => return Step::End("it leads elsewhere"),
     }
     if instruction.is_invalid() {
