@@ -12,6 +12,7 @@
 
 mod cache;
 mod code;
+mod patch;
 mod scope;
 
 use crate::error::Error;

@@ -48,15 +48,27 @@ pub fn named(addresses: &[usize]) -> Vec<Frame> {
     addresses.iter().map(frame).collect()
 }
 
-/// The addresses from the exit trampoline on: what is the same in the whole life of a stack.
+/// The return addresses in the exit trampoline of the stack with this foot: that of the entry function, and, under code
+/// redirect, those of its hooks.
+pub fn exits(foot: &FootInfo) -> Vec<usize> {
+    let mut exits = vec![foot.original];
+    if exeunt::survey().is_ok_and(|survey| survey.redirect == exeunt::Redirect::Code) {
+        let sites = exeunt::code_sites().unwrap_or_default();
+        exits.extend(sites.iter().filter(|site| site.trampoline == foot.trampoline).map(|site| site.behind));
+    }
+    exits
+}
+
+/// The addresses beyond the exit trampoline, which has to be there: what is the same in the whole life of a stack.
 pub fn bottom<'f>(addresses: &'f [usize], foot: &FootInfo) -> Option<&'f [usize]> {
-    addresses.iter().position(|&pc| pc == foot.original).map(|exit| &addresses[exit..])
+    let exits = exits(foot);
+    addresses.iter().position(|pc| exits.contains(pc)).map(|exit| &addresses[exit + 1..])
 }
 
 /// A name to call a frame by, from whatever is known of it.
 pub fn name(frame: &Frame, foot: &FootInfo, places: &Places) -> String {
     let own = frame.names.last().cloned();
-    own.or_else(|| (frame.pc == foot.original).then(|| foot.trampoline.clone()))
+    own.or_else(|| exits(foot).contains(&frame.pc).then(|| foot.trampoline.clone()))
         .or_else(|| places.in_short(frame.pc))
         .unwrap_or_else(|| "no name".to_owned())
 }
@@ -68,14 +80,19 @@ fn of_the_standard_library(name: &str) -> bool {
     ["std::", "core::", "alloc::", "__rust_try"].iter().any(|crates| path.starts_with(crates))
 }
 
+/// The frames of code redirect.
+const OUR_HOOKS: [&str; 2] = ["exeunt_exit_hook_body", "exeunt_context_hook"];
+
 /// What a frame is in the words of the documentation.
 fn role(frames: &[Frame], at: usize, foot: &FootInfo, entry: Option<usize>) -> Option<(&'static str, anstyle::Style)> {
-    if frames[at].pc == foot.original {
+    if exits(foot).contains(&frames[at].pc) {
         Some(("exit trampoline", THEIRS))
     } else if Some(at) == entry {
         Some(("entry function", MARK))
     } else if frames[at].names.last().is_some_and(|name| name.starts_with("exeunt_exit_trampoline")) {
         Some(("trampoline of exeunt", OURS))
+    } else if frames[at].names.last().is_some_and(|name| OUR_HOOKS.contains(&name.as_str())) {
+        Some(("hook of exeunt", OURS))
     } else {
         None
     }

@@ -60,7 +60,7 @@ pub fn shadow_stack() -> ShadowStack {
     let result = unsafe { libc::prctl(74, &raw mut state, 0, 0, 0) };
     let active = result == 0 && state & 1 != 0;
     let found = if active {
-        "active: rewriting a return address ends the process".to_owned()
+        "active: rewriting a return address ends the process, so EXEUNT_REDIRECT=code".to_owned()
     } else if result == 0 {
         "not active on this thread; the kernel knows them".to_owned()
     } else {

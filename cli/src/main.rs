@@ -1,5 +1,6 @@
 //! `exeunt`: the tour of the library on the machine at hand, and `exeunt doctor`, which says what this machine allows.
 
+mod code;
 mod doctor;
 mod fiber;
 mod frames;

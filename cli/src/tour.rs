@@ -1,8 +1,9 @@
-//! The tour: three stacks are armed, shown, and left to end.
+//! The tour: three stacks are armed, shown, and left to end; and another one in a child process, in the other way.
 //!
 //! The main thread comes last, because it really ends: what is printed last, its own handlers print after `main` has
 //! returned.
 
+use crate::code;
 use crate::fiber::{Fiber, Memory, Suspender};
 use crate::frames;
 use crate::machine::{self, thread};
@@ -10,11 +11,17 @@ use crate::paint::{BAD, FAINT, GOOD, MARK, OURS, THEIRS, TITLE, paint};
 use crate::picture::{Words, draw};
 use crate::places::Places;
 use anstream::println;
-use exeunt::{Error, FootInfo, Stack};
+use exeunt::{Builder, Error, FootInfo, Redirect, Stack};
 use std::process::ExitCode;
 
 /// The tour, on the main thread. Its last part runs when `main` has returned.
 pub fn run() -> ExitCode {
+    let of_the_code = code::Told::by_a_child();
+    // The other parts show what is written on stacks.
+    if let Err(error) = Builder::new().redirect(Redirect::Slot).install() {
+        anstream::eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let (kernel, libc) = (machine::kernel(), machine::libc());
     println!(
         "{}: the tour    {}",
@@ -35,14 +42,15 @@ pub fn run() -> ExitCode {
     println!(
         "\nA stack ends when its {entry} returns into the {exit}. The word of the stack\n\
          that holds this return address is its {foot}. exeunt writes the address of a {ours}\n\
-         there, which runs the stack's handlers and then goes on to the real exit.\n\
+         there, which runs the stack's handlers and then goes on to the real exit; or, by choice,\n\
+         changes a call in the exit trampoline itself (part 3).\n\
          All addresses, words and names below are what this process finds in itself.",
         entry = paint(MARK, "entry function"),
         exit = paint(THEIRS, "exit trampoline"),
         foot = paint(MARK, "foot"),
         ours = paint(OURS, "trampoline of its own"),
     );
-    let told = [tell_of_a_thread(), tell_of_a_fiber(), tell_of_main()];
+    let told = [tell_of_a_thread(), tell_of_a_fiber(), tell_of_the_code(of_the_code), tell_of_main()];
     let mut status = ExitCode::SUCCESS;
     for problem in told.into_iter().filter_map(Result::err) {
         anstream::eprintln!("{}: {problem}", paint(BAD, "this stack could not be shown"));
@@ -90,8 +98,13 @@ fn change_threads(suspender: &Suspender) {
     suspender.suspend();
 }
 
+fn tell_of_the_code(told: code::Told) -> Told {
+    title(3, "The other way, EXEUNT_REDIRECT=code, in a child process");
+    told.print()
+}
+
 fn tell_of_main() -> Told {
-    title(3, "The main thread");
+    title(4, "The main thread");
     show_and_arm(|| {
         println!(
             "   {} That was after main had returned; the process exits now.\n\n\

@@ -89,6 +89,29 @@ fn the_exit_trampolines_of_all_kinds_are_recognised_in_libc() {
 }
 
 #[test]
+fn each_exit_trampoline_is_said_to_allow_both_redirects_and_what_the_code_s_would_change() {
+    let (text_output, json_output) = healthy();
+    let (text, report) = (text(text_output), json(json_output));
+    for it in report["exit_trampolines"].as_array().expect("a list") {
+        assert_eq!((&it["slot_problem"], &it["code_problem"]), (&Value::Null, &Value::Null), "{it}");
+        let sites = it["code_sites"].as_array().expect("a list");
+        assert!(!sites.is_empty(), "{it}");
+        for site in sites {
+            let string = |member: &str| site[member].as_str().expect("a string").to_owned();
+            assert!(string("before").starts_with(&string("address")) && string("after").starts_with(&string("address")));
+            assert_ne!(site["before"], site["after"]);
+        }
+    }
+    assert_eq!(text.matches("code    possible").count(), report["exit_trampolines"].as_array().map_or(0, Vec::len));
+}
+
+#[test]
+fn all_self_tests_pass_with_code_redirect() {
+    let output = exeunt().args(["doctor", "--json"]).env("EXEUNT_REDIRECT", "code").output().expect("it starts");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+#[test]
 fn the_json_has_the_members_that_its_description_lists() {
     let report = json(&healthy().1);
     let description = include_str!("../doctor.md");

@@ -115,9 +115,28 @@ fn a_fiber_is_armed_on_one_thread_and_its_handlers_run_on_another() {
 #[test]
 fn the_main_thread_is_shown_and_its_handlers_run_when_main_has_returned() {
     let tour = tour();
-    let part = part(text(tour), 3);
+    let part = part(text(tour), 4);
     check(part, "__libc_start_call_main (");
     assert!(part.find("main returns.") < part.find("handler 3:"), "{part}");
+}
+
+#[test]
+fn code_redirect_is_shown_with_the_call_before_and_after_and_a_foot_that_stays() {
+    let tour = tour();
+    let part = part(text(tour), 3);
+    let code = |what: &str| {
+        let line = part.lines().find(|line| line.trim_start().starts_with(what)).unwrap_or_else(|| panic!("{part}"));
+        let (bytes, text) = line.split_once(what).expect("just found").1.trim().split_once(" (").expect("disassembly");
+        (bytes.to_owned(), text.trim_end_matches(')').to_owned())
+    };
+    let ((bytes_before, before), (bytes_after, after)) = (code("before"), code("after"));
+    assert_eq!(bytes_before.split(' ').next(), bytes_after.split(' ').next(), "the same address: {part}");
+    assert_ne!(bytes_before, bytes_after);
+    let call = if cfg!(target_arch = "x86_64") { "call 0x" } else { "bl 0x" };
+    assert!(before.starts_with(call) && after.starts_with(call), "{part}");
+    assert!(part.contains("is as it was: 0x"), "{part}");
+    assert!(part.contains("complete to the outermost frame") && part.contains("◂ hook of exeunt"), "{part}");
+    assert!(part.contains("its result arrived unchanged"), "{part}");
 }
 
 #[test]

@@ -103,6 +103,8 @@ pub struct CodeSite {
     pub kind: Kind,
     /// The address of the instruction; zero where none was found.
     pub address: usize,
+    /// The address behind it: that is where a backtrace from a handler has the exit trampoline.
+    pub behind: usize,
     /// Bytes and disassembly without the patch.
     pub before: String,
     /// Bytes and disassembly with it.

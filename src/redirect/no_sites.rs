@@ -34,6 +34,7 @@ pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
         trampoline: trampoline::name(number).to_string_lossy().into_owned(),
         kind: trampoline::kind(number),
         address: 0,
+        behind: 0,
         before: String::new(),
         after: String::new(),
         stub: None,

@@ -86,6 +86,7 @@ pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
         trampoline: name,
         kind: trampoline::kind(number),
         address: 0,
+        behind: 0,
         before: String::new(),
         after: String::new(),
         stub: None,
@@ -99,8 +100,10 @@ pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
     let applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
     let of = |found: Found| {
         let address = found.site.address().addr();
+        let behind = found.site.next().map_or(0, |next| next.address().addr());
         let shown = |patch: &Patch| CodeSite {
             address,
+            behind,
             before: patch.before().to_string(),
             after: patch.after().to_string(),
             stub: patch.stub().map(<*const u8>::addr),
@@ -111,7 +114,7 @@ pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
             Some(known) => shown(&known.patch),
             None => match plan(found, 0, number) {
                 Ok((patch, _)) => shown(&patch),
-                Err(error) => CodeSite { address, problem: Some(error), ..blank.clone() },
+                Err(error) => CodeSite { address, behind, problem: Some(error), ..blank.clone() },
             },
         }
     };

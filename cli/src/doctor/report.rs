@@ -11,7 +11,7 @@ use crate::machine::{
 use crate::paint::{BAD, FAINT, GOOD, MARK, THEIRS, TITLE, padded, paint};
 use crate::places::{Places, symbol};
 use anstream::println;
-use exeunt::Kind;
+use exeunt::{CodeSite, Kind};
 use serde::Serialize;
 
 /// All of it.
@@ -42,6 +42,33 @@ struct ExitTrampoline {
     file: Option<String>,
     offset: Option<String>,
     symbol: Option<String>,
+    /// Why slot redirect cannot be used here.
+    slot_problem: Option<String>,
+    /// Why code redirect cannot.
+    code_problem: Option<String>,
+    /// What code redirect changes.
+    code_sites: Vec<Site>,
+}
+
+/// A place in an exit trampoline's code.
+#[derive(Clone, Serialize)]
+struct Site {
+    address: String,
+    before: String,
+    after: String,
+}
+
+/// Whether each redirect works on stacks with the exit trampoline called `name`, which has these sites.
+fn redirects(name: &str, sites: &[CodeSite], shadow_stack: bool) -> (Option<String>, Option<String>, Vec<Site>) {
+    let slot = shadow_stack.then(|| exeunt::Error::ShadowStack.to_string());
+    let own = || sites.iter().filter(|site| site.trampoline == name);
+    let problem = own().find_map(|site| site.problem.as_ref()).map(ToString::to_string);
+    let described = own().filter(|site| site.problem.is_none()).map(|site| Site {
+        address: format!("{:#x}", site.address),
+        before: site.before.clone(),
+        after: site.after.clone(),
+    });
+    (slot, problem, described.collect())
 }
 
 impl Report {
@@ -53,7 +80,10 @@ impl Report {
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         let places = Places::read();
+        let sites = exeunt::code_sites().unwrap_or_default();
+        let shadow_stack = shadow_stack();
         let described = |(name, address, kind): (String, usize, Kind)| {
+            let (slot_problem, code_problem, code_sites) = redirects(&name, &sites, shadow_stack.active);
             let (file, offset) = places.in_file(address).unzip();
             ExitTrampoline {
                 kind: kind_name(kind),
@@ -62,19 +92,23 @@ impl Report {
                 file: file.map(str::to_owned),
                 offset: offset.map(|offset| format!("{offset:#x}")),
                 symbol: symbol(address),
+                slot_problem,
+                code_problem,
+                code_sites,
             }
         };
+        let described_all = exit_trampolines.into_iter().map(described).collect();
         Self {
             version: 1,
             exeunt: env!("CARGO_PKG_VERSION"),
             architecture: std::env::consts::ARCH,
             kernel: kernel(),
             libc: libc(),
-            shadow_stack: shadow_stack(),
+            shadow_stack,
             pointer_authentication: pointer_authentication(),
             page_protection: page_protection(),
             membarrier: membarrier(),
-            exit_trampolines: exit_trampolines.into_iter().map(described).collect(),
+            exit_trampolines: described_all,
             exit_trampolines_problem: problem,
             bottoms,
             passed: self_tests.iter().all(|outcome| outcome.passed),
@@ -120,6 +154,18 @@ impl Report {
                 found.address,
                 paint(FAINT, format!("{place}, {symbol}"))
             );
+            match &found.slot_problem {
+                None => println!("          slot    {}", paint(GOOD, "possible")),
+                Some(problem) => println!("          slot    {}", paint(BAD, problem)),
+            }
+            match &found.code_problem {
+                None => println!("          code    {}", paint(GOOD, "possible")),
+                Some(problem) => println!("          code    {}", paint(BAD, problem)),
+            }
+            for site in &found.code_sites {
+                println!("          {}", paint(FAINT, format!("        {} becomes", site.before)));
+                println!("          {}", paint(FAINT, format!("        {}", site.after)));
+            }
         }
         if let Some(problem) = &self.exit_trampolines_problem {
             indented(problem);

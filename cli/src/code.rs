@@ -1,0 +1,108 @@
+//! The tour's part about the other way: code redirect, in a child process, as a process has one way only.
+//!
+//! The child is forked before this process arms its first stack. What it prints is kept until its turn has come.
+
+use crate::frames;
+use crate::paint::{FAINT, GOOD, OURS, THEIRS, paint};
+use anstream::println;
+use exeunt::{Builder, CodeSite, Redirect, Stack};
+use std::fs::File;
+use std::io::{Error, Read};
+use std::os::fd::FromRawFd;
+
+/// What the child found, with colours.
+pub struct Told(Result<String, String>);
+
+impl Told {
+    /// Lets a child tell it. This process must have one thread, and have armed no stack.
+    pub fn by_a_child() -> Self {
+        Self(ask_a_child().map_err(|error| format!("no child process: {error}")))
+    }
+
+    /// Prints it; a terminal gets the colours.
+    pub fn print(self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let text = self.0?;
+        anstream::print!("{text}");
+        // The last line is only there if all went well.
+        if text.contains(LAST) { Ok(()) } else { Err("the child process did not come to its end".into()) }
+    }
+}
+
+const LAST: &str = "and its result arrived unchanged.";
+
+fn ask_a_child() -> Result<String, Error> {
+    let mut ends = [0; 2];
+    // SAFETY: fills in the two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        return Err(Error::last_os_error());
+    }
+    let [to_read, to_write] = ends;
+    // SAFETY: this is the only thread of the process, so the child has all there is; each descriptor is closed once.
+    unsafe {
+        match libc::fork() {
+            0 => {
+                libc::dup2(to_write, libc::STDOUT_FILENO);
+                anstream::ColorChoice::Always.write_global();
+                if let Err(problem) = tell() {
+                    println!("   {problem}");
+                }
+                libc::exit(0)
+            }
+            -1 => {
+                let error = Error::last_os_error();
+                libc::close(to_read);
+                libc::close(to_write);
+                return Err(error);
+            }
+            child => {
+                libc::close(to_write);
+                let mut text = String::new();
+                let read = File::from_raw_fd(to_read).read_to_string(&mut text);
+                libc::waitpid(child, std::ptr::null_mut(), 0);
+                read?;
+                Ok(text)
+            }
+        }
+    }
+}
+
+fn tell() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    Builder::new().redirect(Redirect::Code).install()?;
+    let result = std::thread::spawn(show_and_arm).join().map_err(|_| "the thread panicked")??;
+    println!("   {} Joined, {LAST} ({result})", paint(GOOD, "✓"));
+    Ok(())
+}
+
+/// The first site of the exit trampoline of threads.
+fn site() -> Result<CodeSite, Box<dyn std::error::Error + Send + Sync>> {
+    let sites = exeunt::code_sites()?;
+    let site = sites.into_iter().find(|site| site.kind == exeunt::Kind::Thread).ok_or("no exit trampoline of threads")?;
+    match site.problem {
+        Some(problem) => Err(problem.into()),
+        None => Ok(site),
+    }
+}
+
+fn show_and_arm() -> Result<&'static str, Box<dyn std::error::Error + Send + Sync>> {
+    let before = Stack::current().foot().cloned().ok_or("this thread's foot was not found")?;
+    let (bare, foot) = (frames::addresses(), before.clone());
+    exeunt::at_exit(move || {
+        let frames = frames::addresses();
+        let bottom = frames::bottom(&frames, &foot);
+        let complete = bottom.is_some() && bottom == frames::bottom(&bare, &foot);
+        let verdict = if complete { "complete to the outermost frame" } else { "and it is NOT complete" };
+        println!("   The hook runs the {}, {verdict}:", paint(OURS, "handler; its backtrace"));
+        frames::print(&frames::named(&frames), &foot, true);
+    })?;
+    let site = site()?;
+    println!("   One call in {} leads to exeunt now, for all threads to come:", paint(THEIRS, &before.trampoline));
+    println!("     {} {}", paint(FAINT, "before"), paint(THEIRS, &site.before));
+    println!("     {} {}", paint(FAINT, "after "), paint(OURS, &site.after));
+    if let Some(stub) = site.stub {
+        println!("     {}", paint(FAINT, format!("at {stub:#x} a stub in reach of the call jumps on to the hook")));
+    }
+    let after = Stack::current().foot().cloned().ok_or("this thread's foot was not found")?;
+    let verdict = if before == after { "as it was" } else { "CHANGED" };
+    println!("   The thread is armed, and its foot at {:#x} is {verdict}: {:#x}.", after.address, after.word);
+    Ok("its result")
+}

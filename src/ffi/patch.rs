@@ -1,0 +1,94 @@
+//! The patch engine for C: one direct call or branch in running code is led elsewhere, and that is taken back.
+
+use super::code::{Failure, shielded};
+use crate::Error;
+use std::ffi::{c_int, c_void};
+
+/// Makes the direct call or branch at `site` lead to `new_target` instead of `expected_target`, while other threads may be
+/// running there: each of them executes the old instruction or the new one. Where that is not possible, it is refused.
+/// Return addresses stay as they are. It is what code redirect does to exit trampolines, for code of your own choice.
+///
+/// Returns 0, or `EXEUNT_ENO_CODE_SITE`; then nothing has changed, and `exeunt_last_error` tells why: what is at `site`,
+/// with bytes and disassembly, or what the system refused.
+/// Thread-safe. Not for signal handlers.
+///
+/// # Safety
+/// `site` must be the first byte of an instruction in code that stays loaded, or no code at all. Until it is undone,
+/// `new_target` must be good to enter wherever `expected_target` is. Nobody else may change the protection of the page
+/// of `site` at the same time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn exeunt_redirect_call(
+    site: *mut c_void,
+    expected_target: *const c_void,
+    new_target: *const c_void,
+) -> c_int {
+    shielded(|| {
+        if site.is_null() || new_target.is_null() {
+            return Err(Failure::Invalid("exeunt_redirect_call: the site or the new target is null"));
+        }
+        // SAFETY: the caller's promises.
+        unsafe { engine::redirect(site, expected_target, new_target) }.map_err(refused)
+    })
+}
+
+/// Takes back what `exeunt_redirect_call` did at `site`: every byte is as before.
+///
+/// Returns 0, or `EXEUNT_ENO_CODE_SITE` if nothing was redirected at `site`, or if the system refuses now.
+/// Thread-safe. Not for signal handlers.
+#[unsafe(no_mangle)]
+pub extern "C" fn exeunt_undo_redirect_call(site: *mut c_void) -> c_int {
+    shielded(|| engine::undo(site).map_err(refused))
+}
+
+fn refused(text: String) -> Failure {
+    Failure::Error(Error::NoCodeSite(text))
+}
+
+#[cfg(all(target_os = "linux", feature = "code"))]
+mod engine {
+    use exeunt_patch::{Patch, Site};
+    use std::collections::BTreeMap;
+    use std::ffi::c_void;
+    use std::sync::{Mutex, PoisonError};
+
+    /// What has been redirected through here, by site.
+    static REDIRECTED: Mutex<BTreeMap<usize, Patch>> = Mutex::new(BTreeMap::new());
+
+    /// # Safety
+    /// As for `exeunt_redirect_call`.
+    pub(super) unsafe fn redirect(site: *mut c_void, expected: *const c_void, new: *const c_void) -> Result<(), String> {
+        let mut redirected = REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's promise.
+        let place = unsafe { Site::new(site.cast_const().cast()) };
+        let mut patch = place.retarget(expected.cast(), new.cast()).map_err(|error| error.to_string())?;
+        // SAFETY: the caller's promise.
+        unsafe { patch.apply() }.map_err(|error| error.to_string())?;
+        redirected.insert(site.addr(), patch);
+        Ok(())
+    }
+
+    pub(super) fn undo(site: *mut c_void) -> Result<(), String> {
+        let mut redirected = REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let patch = redirected.get_mut(&site.addr()).ok_or_else(|| format!("nothing was redirected at {site:p}"))?;
+        patch.undo().map_err(|error| error.to_string())?;
+        redirected.remove(&site.addr());
+        Ok(())
+    }
+}
+
+#[cfg(not(all(target_os = "linux", feature = "code")))]
+mod engine {
+    use std::ffi::c_void;
+
+    const REASON: &str = "this build of exeunt has no patch engine";
+
+    /// # Safety
+    /// None: nothing is done.
+    pub(super) unsafe fn redirect(_: *mut c_void, _: *const c_void, _: *const c_void) -> Result<(), String> {
+        Err(REASON.to_owned())
+    }
+
+    pub(super) fn undo(_: *mut c_void) -> Result<(), String> {
+        Err(REASON.to_owned())
+    }
+}
