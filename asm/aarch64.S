@@ -414,7 +414,7 @@ LOCAL(hooked_return):
         mov     x1, sp                  // 2nd argument: the top of this stack
         mov     x2, x29                 // 3rd argument: not asked here
         bl      SYMBOL(exeunt_hook)
-LOCAL(not_armed):
+LOCAL(not_armed):                      // and behind the call
         mov     sp, x29
         ldp     x29, x30, [sp], #16
         .cfi_def_cfa sp, 0
@@ -423,6 +423,9 @@ LOCAL(not_armed):
         ret
         .cfi_endproc
         SIZE(SYMBOL(exeunt_call_entry_hooked))
+        .globl  SYMBOL(exeunt_hooked_behind)
+        HIDDEN(exeunt_hooked_behind)
+        .set    SYMBOL(exeunt_hooked_behind), LOCAL(not_armed)
         .globl  SYMBOL(exeunt_hooked_return)
         HIDDEN(exeunt_hooked_return)
         .set    SYMBOL(exeunt_hooked_return), LOCAL(hooked_return)

@@ -413,7 +413,7 @@ LOCAL(hooked_return):
         movq    %rsp, %rsi              // 2nd argument: the top of this stack
         movq    %rbp, %rdx              // 3rd argument: not asked here
         call    SYMBOL(exeunt_hook)
-LOCAL(not_armed):
+LOCAL(not_armed):                      // and behind the call
         movq    %rbp, %rsp
         popq    %rbp
         .cfi_def_cfa %rsp, 8
@@ -421,6 +421,9 @@ LOCAL(not_armed):
         ret
         .cfi_endproc
         SIZE(SYMBOL(exeunt_call_entry_hooked))
+        .globl  SYMBOL(exeunt_hooked_behind)
+        HIDDEN(exeunt_hooked_behind)
+        .set    SYMBOL(exeunt_hooked_behind), LOCAL(not_armed)
         .globl  SYMBOL(exeunt_hooked_return)
         HIDDEN(exeunt_hooked_return)
         .set    SYMBOL(exeunt_hooked_return), LOCAL(hooked_return)

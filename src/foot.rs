@@ -111,7 +111,8 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                             .map(|record| trail.armed(record, in_one_piece))
                             .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it"));
                     }
-                    if let Some(record) = draining(address, caller.registers.sp) {
+                    let drained = draining(address, caller.registers.sp);
+                    if let Some(record) = drained.or_else(|| code::draining(address, slot, caller.registers.sp)) {
                         return Ok(trail.armed(record, in_one_piece));
                     }
                     if let Some(trampoline) = trampoline::standing_for(address) {
@@ -272,7 +273,8 @@ mod slowly {
                     .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it")),
             );
         }
-        if let Some(record) = super::draining(pc, sp) {
+        let at = slot.map_or(0, |(at, _)| at);
+        if let Some(record) = super::draining(pc, sp).or_else(|| code::draining(pc, at, sp)) {
             return Some(Ok(Bottom::Armed(record, false)));
         }
         if let (Some(trampoline), Some((address, word))) = (trampoline::standing_for(pc), slot) {

@@ -192,8 +192,11 @@ fn without_memory_nothing_is_armed_and_memory_helps() {
             return println!("not under QEMU: its own memory counts as well");
         }
         // Threads are known, but this one's part of the address space has no page map yet.
-        let fiber = common::fiber::Pages::new(1 << 20);
         common::on_a_thread(|| exeunt::at_exit(|| ()).unwrap());
+        // And so are fibers, whose exit trampoline takes memory to patch, in the one way.
+        let fiber = common::fiber::Pages::new(1 << 20);
+        // SAFETY: the pages are this fiber's, and it comes to its end.
+        unsafe { common::fiber::Fiber::new(fiber.range(), |_| exeunt::at_exit(|| ()).unwrap()).finish() };
         // SAFETY: reads and sets limits.
         let (mut limit, own) = unsafe {
             let mut limit: libc::rlimit = std::mem::zeroed();

@@ -76,7 +76,8 @@ fn tell() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 /// The first site of the exit trampoline of threads.
 fn site() -> Result<CodeSite, Box<dyn std::error::Error + Send + Sync>> {
     let sites = exeunt::code_sites()?;
-    let site = sites.into_iter().find(|site| site.kind == exeunt::Kind::Thread).ok_or("no exit trampoline of threads")?;
+    let site =
+        sites.into_iter().find(|site| site.kind == exeunt::Kind::Thread).ok_or("no exit trampoline of threads")?;
     match site.problem {
         Some(problem) => Err(problem.into()),
         None => Ok(site),

@@ -98,7 +98,9 @@ fn each_exit_trampoline_is_said_to_allow_both_redirects_and_what_the_code_s_woul
         assert!(!sites.is_empty(), "{it}");
         for site in sites {
             let string = |member: &str| site[member].as_str().expect("a string").to_owned();
-            assert!(string("before").starts_with(&string("address")) && string("after").starts_with(&string("address")));
+            assert!(
+                string("before").starts_with(&string("address")) && string("after").starts_with(&string("address"))
+            );
             assert_ne!(site["before"], site["after"]);
         }
     }

@@ -56,7 +56,11 @@ mod engine {
 
     /// # Safety
     /// As for `exeunt_redirect_call`.
-    pub(super) unsafe fn redirect(site: *mut c_void, expected: *const c_void, new: *const c_void) -> Result<(), String> {
+    pub(super) unsafe fn redirect(
+        site: *mut c_void,
+        expected: *const c_void,
+        new: *const c_void,
+    ) -> Result<(), String> {
         let mut redirected = REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's promise.
         let place = unsafe { Site::new(site.cast_const().cast()) };

@@ -25,6 +25,7 @@ use crate::foot::Foot;
 use crate::record::Record;
 use crate::stack::Kind;
 use crate::{registry, trampoline};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What to write on the stack with this foot. Its exit trampoline is patched by this, if it was not yet.
 pub(super) fn plan(foot: Foot) -> Result<Option<Mark>, Error> {
@@ -46,6 +47,40 @@ pub(crate) fn owner(foot: usize, top: usize) -> Option<&'static Record> {
     registry::by_top(top).filter(|record| record.place() == foot && record.way() == Way::Code && record.is_live())
 }
 
+unsafe extern "C" {
+    /// `asm/`: where the hook in our own frame returns to.
+    safe fn exeunt_hooked_behind();
+}
+
+/// Where the calls are behind which exit trampolines go on when a hook has drained a stack.
+static BEHIND: [AtomicUsize; trampoline::HOOKS + 1] = [const { AtomicUsize::new(0) }; trampoline::HOOKS + 1];
+
+/// Makes `address` known as one that a hook returns to. The caller holds the recognition lock.
+#[cfg(all(target_os = "linux", feature = "code"))]
+pub(super) fn add_behind(address: usize) {
+    let free = BEHIND.iter().find(|behind| [0, address].contains(&behind.load(Ordering::Relaxed)));
+    // There are as many as hooks.
+    if let Some(free) = free {
+        free.store(address, Ordering::Release);
+    }
+}
+
+/// The record of the stack that a hook drains, where a call at `slot` returns to `address` with the stack pointer `sp`.
+pub(crate) fn draining(address: usize, slot: usize, sp: usize) -> Option<&'static Record> {
+    if !super::choice::is_code() {
+        return None;
+    }
+    let known = |behind: &AtomicUsize| behind.load(Ordering::Acquire) == address;
+    if !BEHIND.iter().any(known) && address != exeunt_hooked_behind as *const () as usize {
+        return None;
+    }
+    let draining = |record: &&Record| record.way() == Way::Code && record.is_draining() && record.is_live();
+    // In x86_64's __start_context, arguments of the entry function may have been between its top and here.
+    registry::by_top(sp)
+        .filter(draining)
+        .or_else(|| registry::all().find(|record| record.foot() == slot && draining(record)))
+}
+
 /// Called by the hooks when a stack ends, whether it is armed or not: `slot` is a word that keeps its value while this runs,
 /// and stands for the foot meanwhile; `top` the stack pointer of the exit trampoline, and `frame_pointer` its register.
 ///
@@ -53,14 +88,11 @@ pub(crate) fn owner(foot: usize, top: usize) -> Option<&'static Record> {
 /// Only for the hooks in `asm/`, in whose frame `slot` is.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn exeunt_hook(slot: *mut usize, top: usize, frame_pointer: usize) {
-    let Some(record) = registry::by_top(top) else { return };
     // A record that is still here may be of a stack that was abandoned, whose memory this one has.
-    if !record.ends_at_hook() {
-        return;
-    }
-    if record.kind() == Kind::Fiber && !mark::comes_back(record, frame_pointer) {
-        return;
-    }
+    let own = |record: &&Record| {
+        record.ends_at_hook() && (record.kind() != Kind::Fiber || mark::comes_back(record, frame_pointer))
+    };
+    let Some(record) = registry::by_top(top).filter(own) else { return };
     // SAFETY: the caller's promise.
     unsafe { end(record, slot) };
 }

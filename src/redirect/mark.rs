@@ -44,7 +44,7 @@ pub(crate) struct Mark {
 /// The mark of a record. On x86_64 an odd number, as it stands where a context's address is expected; on aarch64 the
 /// address of a frame record that ends a chain of frame pointers.
 pub(super) fn word(record: &Record) -> usize {
-    if cfg!(target_arch = "x86_64") { std::ptr::from_ref(record).addr() + 1 } else { record.last_frame() }
+    if cfg!(target_arch = "x86_64") { record.mark() } else { record.last_frame() }
 }
 
 impl Mark {

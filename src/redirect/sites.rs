@@ -1,6 +1,6 @@
 //! Where in an exit trampoline's code the hook goes, and the patch that puts it there: once per process each.
 
-use super::code::CodeSite;
+use super::code::{self, CodeSite};
 use crate::error::Error;
 use crate::stack::Kind;
 use crate::{exits, trampoline};
@@ -170,6 +170,7 @@ fn patch(found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), 
         #[cfg(target_arch = "aarch64")]
         Entered::ByContextBranch => trampoline::set_context_hook(target, address + 4)?,
     }
+    code::add_behind(found.site.next().map_err(refused(number))?.address().addr());
     // SAFETY: the hooks keep what a call keeps and go on to the target, so they may be entered wherever that may; this
     // library is pinned, libc stays, and who else changes protections of libc's code is not known to this process.
     unsafe { patch.apply() }.map_err(refused(number))?;
