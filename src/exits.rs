@@ -165,7 +165,9 @@ pub(crate) fn landing_at(target: usize, number: usize) -> Result<usize, Error> {
     let name = CString::new(name).unwrap_or_default();
     let _uncancelled = os::Uncancelled::new();
     let _lock = Lock::take();
-    trampoline::add(target, trampoline::kind(number), &name)
+    let landing = trampoline::add(target, trampoline::kind(number), &name)?;
+    trampoline::set_landing(landing);
+    Ok(landing)
 }
 
 /// The error for a stack with these return addresses, innermost first.

@@ -31,7 +31,7 @@
 //! | values that new stacks inherit | [`set_inheritable`], [`set_inheritable_by`] |
 //! | an identity without any storage | [`tag`] |
 //! | all this on fibers whose function never returns | [`enter()`], [`enter_on`], [`register_trampoline`], [`discard`] |
-//! | to see what is found | [`Stack::current`], [`survey`] |
+//! | to see what is found | [`Stack::current`], [`survey`], [`code_sites`] |
 //!
 //! # How it works
 //!
@@ -75,7 +75,14 @@
 //! # What it does not do
 //!
 //! Handlers do not run when the process ends under a stack: by `_exit`, by a fatal signal, by `abort`, or, for all other
-//! stacks, when one of them calls `exit`. A thread with a shadow stack (CET, GCS) is refused: its return would fault.
+//! stacks, when one of them calls `exit`.
+//!
+//! # The other way
+//!
+//! Where return addresses must stay as they are - on threads with a shadow stack (CET, GCS) a rewritten one would fault -
+//! [`Redirect::Code`] patches the exit trampoline instead, once per process: a call that it makes when entry functions have
+//! returned leads to a hook, which drains the stack if it is armed, and goes on to what was called before. [`Builder`]
+//! chooses, or `EXEUNT_REDIRECT=code` in the environment.
 //!
 //! # Where things are
 //!

@@ -9,7 +9,7 @@
 use crate::error::Error;
 use crate::stack::Kind;
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 /// Trampolines in the pool, and bytes from one to the next: `asm/offsets.h`, as all such numbers here.
 pub(crate) const COUNT: usize = 64;
@@ -36,13 +36,15 @@ unsafe extern "C" {
 struct About {
     kind: AtomicU8,
     name: AtomicPtr<CStrBox>,
+    landing: AtomicBool,
 }
 
 /// A leaked name; a thin pointer to a fat one.
 struct CStrBox(&'static CStr);
 
-static ABOUT: [About; COUNT] =
-    [const { About { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()) } }; COUNT];
+static ABOUT: [About; COUNT] = [const {
+    About { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()), landing: AtomicBool::new(false) }
+}; COUNT];
 static KNOWN: AtomicUsize = AtomicUsize::new(0);
 
 fn cells() -> &'static [AtomicUsize; CELLS] {
@@ -97,6 +99,16 @@ pub(crate) fn kind(number: usize) -> Kind {
 pub(crate) fn name(number: usize) -> &'static CStr {
     // SAFETY: null, or leaked by `add`.
     unsafe { ABOUT[number].name.load(Ordering::Acquire).as_ref() }.map_or(c"?", |name| name.0)
+}
+
+/// Whether the address is not one that entry functions return to, but where threads land without a return.
+pub(crate) fn is_landing(number: usize) -> bool {
+    ABOUT[number].landing.load(Ordering::Relaxed)
+}
+
+/// Says that it is.
+pub(crate) fn set_landing(number: usize) {
+    ABOUT[number].landing.store(true, Ordering::Relaxed);
 }
 
 /// How many exit trampolines are known, the first ones of the pool.

@@ -108,6 +108,10 @@ unsafe extern "C" fn exeunt_context_hook_ends(slot: *mut usize, place: usize, ma
     // Not ours, so this is as far as the fiber goes: the next instructions will read a context at an odd address.
     let Some(record) = marked else { return mark };
     let link = record.under_mark();
+    // To unwinders this is the return address of __start_context, as its table says nothing else. Nobody looks at it any
+    // more but they, and zero is where they end.
+    // SAFETY: a word of this stack, in which the mark was.
+    unsafe { (place as *mut usize).write_volatile(0) };
     // SAFETY: the caller's promise.
     unsafe { end(record, slot) };
     link
@@ -166,5 +170,5 @@ pub struct CodeSite {
 /// ```
 pub fn code_sites() -> Result<Vec<CodeSite>, Error> {
     crate::exits::probe()?;
-    Ok((0..trampoline::known()).flat_map(super::survey).collect())
+    Ok((0..trampoline::known()).filter(|&number| !trampoline::is_landing(number)).flat_map(super::survey).collect())
 }

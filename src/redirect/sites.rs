@@ -46,8 +46,9 @@ pub(super) fn ensure(number: usize) -> Result<(), Error> {
     if DONE[number].load(Ordering::Acquire) {
         return Ok(());
     }
-    let found = find(number)?;
     exits::locked(|| {
+        // Others may have been at it, and what is half patched looks like no shape that is known.
+        let found = find(number)?;
         let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
         let before = applied.len();
         for found in found {
@@ -73,14 +74,18 @@ pub(super) fn problem(number: usize) -> Option<Error> {
     if DONE[number].load(Ordering::Acquire) {
         return None;
     }
-    match find(number) {
+    exits::locked(|| match find(number) {
         Ok(found) => found.into_iter().find_map(|found| plan(found, 0, number).err()),
         Err(error) => Some(error),
-    }
+    })
 }
 
 /// What is known of the sites of the exit trampoline `number`.
 pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
+    exits::locked(|| look(number))
+}
+
+fn look(number: usize) -> Vec<CodeSite> {
     let name = trampoline::name(number).to_string_lossy().into_owned();
     let blank = CodeSite {
         trampoline: name,

@@ -61,7 +61,9 @@ struct Site {
 /// Whether each redirect works on stacks with the exit trampoline called `name`, which has these sites.
 fn redirects(name: &str, sites: &[CodeSite], shadow_stack: bool) -> (Option<String>, Option<String>, Vec<Site>) {
     let slot = shadow_stack.then(|| exeunt::Error::ShadowStack.to_string());
-    let own = || sites.iter().filter(|site| site.trampoline == name);
+    // Where threads land that were unwound is a part of the same exit trampoline.
+    let whole = name.strip_suffix(", unwound").unwrap_or(name);
+    let own = || sites.iter().filter(|site| site.trampoline == whole);
     let problem = own().find_map(|site| site.problem.as_ref()).map(ToString::to_string);
     let described = own().filter(|site| site.problem.is_none()).map(|site| Site {
         address: format!("{:#x}", site.address),

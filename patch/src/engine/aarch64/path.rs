@@ -35,3 +35,57 @@ pub fn step(bytes: &[u8], at: usize) -> Step {
     }
     Step::On(at + 4)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: usize = 0x1000;
+
+    fn of(word: u32) -> Step {
+        step(&word.to_le_bytes(), AT)
+    }
+
+    // Words and their meaning as `llvm-mc` and `objdump` have them.
+    #[test]
+    fn a_path_goes_through_what_leaves_the_stack_pointer_alone() {
+        for (word, text) in [
+            (0xf85183a1_u32, "ldur x1, [x29, #-232]"),
+            (0xf9021420, "str x0, [x1, #1064]"),
+            (0x93407c00, "sxtw x0, w0"),
+            (0xd503201f, "nop"),
+            (0xf90007e0, "str x0, [sp, #8]"),
+            (0xa90153f3, "stp x19, x20, [sp, #16]"),
+            (0xf81e83a1, "stur x1, [x29, #-24]"),
+            (0xf0000441, "adrp x1, ..."),
+        ] {
+            assert_eq!(of(word), Step::On(AT + 4), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_goes_on_at_a_branch_s_target_forks_at_a_conditional_one_and_ends_at_calls() {
+        assert_eq!(of(0x17ff_ffb4), Step::On(AT - 0x130));
+        assert_eq!(of(0xb400_0041), Step::Fork(AT + 8), "cbz x1, .+8");
+        assert_eq!(of(0x5400_0041), Step::Fork(AT + 8), "b.ne .+8");
+        assert_eq!(of(0x3730_0520), Step::Fork(AT + 0xa4), "tbnz w0, #6");
+        assert_eq!(of(0x97fe_eb6a), Step::Call, "bl");
+    }
+
+    #[test]
+    fn a_path_ends_where_the_stack_pointer_moves_or_the_way_is_not_known() {
+        for (word, text) in [
+            (0xd10083ff_u32, "sub sp, sp, #0x20"),
+            (0x910003ff, "mov sp, x31"),
+            (0xa9ba7bfd, "stp x29, x30, [sp, #-96]!"),
+            (0xa8c27bfd, "ldp x29, x30, [sp], #32"),
+            (0xf81f0ffe, "str x30, [sp, #-16]!"),
+            (0xf84107fe, "ldr x30, [sp], #16"),
+            (0xd63f0020, "blr x1"),
+            (0xd65f03c0, "ret"),
+            (0xd4000001, "svc #0"),
+        ] {
+            assert!(matches!(of(word), Step::End(_)), "{text}: {:?}", of(word));
+        }
+    }
+}

@@ -28,3 +28,49 @@ pub fn step(bytes: &[u8], at: usize) -> Step {
     });
     if moves_stack { Step::End("it moves the stack pointer") } else { Step::On(instruction.next_ip() as usize) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: usize = 0x1000;
+
+    #[test]
+    fn a_path_goes_through_what_leaves_the_stack_pointer_alone() {
+        for code in [
+            &[0x48, 0x98][..],                                 // cltq
+            &[0x64, 0x48, 0x89, 0x04, 0x25, 0x28, 0x06, 0, 0], // mov %rax,%fs:0x628
+            &[0x89, 0xc7],                                     // mov %eax,%edi
+            &[0x48, 0x8b, 0x3c, 0x24],                         // mov (%rsp),%rdi
+            &[0x48, 0x83, 0x3d, 0xd5, 0x0f, 0x0a, 0, 0],       // cmpq $0,0xa0fd5(%rip)
+        ] {
+            assert_eq!(step(code, AT), Step::On(AT + code.len()), "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn a_path_goes_on_at_a_jump_s_target_forks_at_a_conditional_one_and_ends_at_calls() {
+        assert_eq!(step(&[0xe9, 0x28, 0xfe, 0xff, 0xff], AT), Step::On(AT + 5 - 0x1d8));
+        assert_eq!(step(&[0xeb, 0x10], AT), Step::On(AT + 0x12));
+        assert_eq!(step(&[0x74, 0x05], AT), Step::Fork(AT + 7));
+        assert_eq!(step(&[0xe8, 0, 0, 0, 0], AT), Step::Call);
+    }
+
+    #[test]
+    fn a_path_ends_where_the_stack_pointer_moves_or_the_way_is_not_known() {
+        for code in [
+            &[0x48, 0x89, 0xdc][..],   // mov %rbx,%rsp
+            &[0xc9],                   // leave
+            &[0x5d],                   // pop %rbp
+            &[0x48, 0x83, 0xec, 0x08], // sub $8,%rsp
+            &[0xc3],                   // ret
+            &[0xff, 0xd0],             // call *%rax
+            &[0xff, 0xe0],             // jmp *%rax
+            &[0x0f, 0x0b],             // ud2
+            &[0x66, 0xe8, 0, 0],       // a call with a prefix
+            &[0x06],                   // no instruction
+        ] {
+            assert!(matches!(step(code, AT), Step::End(_)), "{code:x?}: {:?}", step(code, AT));
+        }
+    }
+}
