@@ -28,8 +28,6 @@ const CELLS_SIZE: usize = 65536;
 unsafe extern "C" {
     static exeunt_cells: [AtomicUsize; CELLS];
     safe fn exeunt_exit_trampoline();
-    safe fn exeunt_exit_hook();
-    safe fn exeunt_context_hook();
 }
 
 /// What is known of an exit trampoline.
@@ -152,24 +150,38 @@ fn fill(cell: usize, value: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// The address of hook `number` of code redirect.
-pub(crate) fn hook(number: usize) -> usize {
-    exeunt_exit_hook as *const () as usize + SIZE * number
-}
+#[cfg(all(target_os = "linux", feature = "code"))]
+pub(crate) use hooks::*;
 
-/// Makes hook `number` go on to `target`. The caller holds the recognition lock.
-pub(crate) fn set_hook(number: usize, target: usize) -> Result<(), Error> {
-    fill(COUNT + number, target)
-}
+/// The hooks of code redirect, in the same file of assembly.
+#[cfg(all(target_os = "linux", feature = "code"))]
+mod hooks {
+    use super::{COUNT, Error, HOOKS, SIZE, fill};
 
-/// The address of the hook for `__start_context`.
-pub(crate) fn context_hook() -> usize {
-    exeunt_context_hook as *const () as usize
-}
+    unsafe extern "C" {
+        safe fn exeunt_exit_hook();
+        safe fn exeunt_context_hook();
+    }
 
-/// Makes the hook for `__start_context` go on to `target`, and look like a call that returns to `behind`. The caller holds
-/// the recognition lock.
-pub(crate) fn set_context_hook(target: usize, behind: usize) -> Result<(), Error> {
-    fill(COUNT + HOOKS, target)?;
-    fill(COUNT + HOOKS + 1, behind)
+    /// The address of hook `number` of code redirect.
+    pub(crate) fn hook(number: usize) -> usize {
+        exeunt_exit_hook as *const () as usize + SIZE * number
+    }
+
+    /// Makes hook `number` go on to `target`. The caller holds the recognition lock.
+    pub(crate) fn set_hook(number: usize, target: usize) -> Result<(), Error> {
+        fill(COUNT + number, target)
+    }
+
+    /// The address of the hook for `__start_context`.
+    pub(crate) fn context_hook() -> usize {
+        exeunt_context_hook as *const () as usize
+    }
+
+    /// Makes the hook for `__start_context` go on to `target`, and look like a call that returns to `behind`. The caller holds
+    /// the recognition lock.
+    pub(crate) fn set_context_hook(target: usize, behind: usize) -> Result<(), Error> {
+        fill(COUNT + HOOKS, target)?;
+        fill(COUNT + HOOKS + 1, behind)
+    }
 }

@@ -52,7 +52,7 @@ fn ask_a_child() -> Result<String, Error> {
                 let error = Error::last_os_error();
                 libc::close(to_read);
                 libc::close(to_write);
-                return Err(error);
+                Err(error)
             }
             child => {
                 libc::close(to_write);
