@@ -63,6 +63,7 @@ impl Registers {
 ///
 /// # Safety
 /// `pc` must be the address of code.
+#[cfg(target_os = "linux")]
 pub(crate) unsafe fn returns_from_signal(pc: usize) -> bool {
     let code = pc as *const u32;
     // SAFETY: the caller promises code here; a function does not end with the first of these instructions.
@@ -165,6 +166,7 @@ pub(crate) fn shadow_stack_active() -> bool {
 }
 
 /// The numbers that unwind tables give to registers (DWARF for the Arm 64-bit Architecture, table 4).
+#[cfg(target_os = "linux")]
 pub(crate) mod dwarf {
     pub(crate) const STACK_POINTER: u16 = 31;
     pub(crate) const FRAME_POINTER: u16 = 29;
@@ -184,6 +186,7 @@ pub(crate) mod landing {
 ///
 /// # Safety
 /// `address` must be a return address, so that the word there is code.
+#[cfg(target_os = "linux")]
 pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     // SAFETY: the caller promises code here, and code is made of aligned words.
     let instruction = unsafe { (address as *const u32).read() };

@@ -58,6 +58,7 @@ impl Registers {
 ///
 /// # Safety
 /// `pc` must be the address of code.
+#[cfg(target_os = "linux")]
 pub(crate) unsafe fn returns_from_signal(pc: usize) -> bool {
     let sigreturn = [0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05];
     // SAFETY: the caller promises code here, and each byte is read only if those before it are the beginning of a longer
@@ -112,6 +113,7 @@ pub(crate) fn shadow_stack_active() -> bool {
 }
 
 /// The numbers that unwind tables give to registers (System V ABI, x86_64, figure 3.36).
+#[cfg(target_os = "linux")]
 pub(crate) mod dwarf {
     pub(crate) const STACK_POINTER: u16 = 7;
     pub(crate) const FRAME_POINTER: u16 = 6;
@@ -131,6 +133,7 @@ pub(crate) mod landing {
 ///
 /// # Safety
 /// `address` must be a return address, so that the seven bytes from there are code.
+#[cfg(target_os = "linux")]
 pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     // SAFETY: the caller promises code here; a function that calls another does not end within seven bytes of a page
     // that is not mapped, as at least this call's own encoding follows where the first bytes match.

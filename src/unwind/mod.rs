@@ -8,11 +8,17 @@
 mod cache;
 pub(crate) mod memo;
 mod rule;
+// Where rules come from.
+#[cfg(target_os = "macos")]
+#[path = "frame_records.rs"]
+mod tables;
+#[cfg(target_os = "linux")]
+mod tables;
 
 use crate::arch::{self, Registers};
-#[cfg(target_os = "linux")]
-pub(crate) use rule::function_at;
 use rule::{Base, Rule};
+#[cfg(target_os = "linux")]
+pub(crate) use tables::function_at;
 
 /// One frame, as seen from the frame below it.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +31,7 @@ pub(crate) struct Frame {
 
 /// What a step up the stack found.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(target_os = "macos", allow(dead_code, reason = "frame records say nothing of signals and switches"))]
 pub(crate) enum Step {
     /// The caller's frame.
     Caller {
@@ -65,7 +72,7 @@ pub(crate) unsafe fn step(frame: Frame) -> Step {
     let rule = match cache::get(pc) {
         Some(rule) => rule,
         None => {
-            let rule = rule::from_tables(pc);
+            let rule = tables::from_tables(pc);
             cache::put(pc, rule);
             rule
         }
@@ -84,7 +91,7 @@ fn is_kernels(pc: usize) -> bool {
 /// Whether the table marks the code at the return address `pc` as the way to another stack.
 pub(crate) fn is_switch(pc: usize) -> bool {
     #[cfg(target_os = "linux")]
-    return rule::from_tables(pc.wrapping_sub(1)) == Rule::Signal && !is_kernels(pc);
+    return tables::from_tables(pc.wrapping_sub(1)) == Rule::Signal && !is_kernels(pc);
     #[cfg(not(target_os = "linux"))]
     return pc == 0;
 }

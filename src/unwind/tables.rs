@@ -1,0 +1,158 @@
+//! Rules by the unwind tables in DWARF's form, as Linux has them: found by libgcc, interpreted by gimli.
+
+use super::rule::{Base, Rule};
+use gimli::{
+    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, NativeEndian, Register, RegisterRule, UnwindContext,
+    UnwindContextStorage, UnwindSection, UnwindTableRow, Vendor,
+};
+
+/// Room for the interpretation of a table, on the stack: this may run in a signal handler.
+struct OnStack;
+
+impl UnwindContextStorage<usize> for OnStack {
+    // Callee-saved registers, the return address and their like: 18 on x86_64, 22 on aarch64 at the most.
+    type Rules = [(Register, RegisterRule<usize>); 32];
+    // One row, and two remembered ones.
+    type Stack = [UnwindTableRow<usize, Self>; 3];
+}
+
+/// `struct dwarf_eh_bases` of libgcc's `unwind-dw2-fde.h`, which LLVM's libunwind has as well.
+#[repr(C)]
+struct Bases {
+    text: usize,
+    data: usize,
+    function: usize,
+}
+
+unsafe extern "C" {
+    /// Finds the table entry for a program counter: libgcc, with which std is linked, knows all loaded objects, and what
+    /// just-in-time compilers register. With glibc 2.35 or later it takes no lock.
+    safe fn _Unwind_Find_FDE(pc: usize, bases: &mut Bases) -> *const u8;
+}
+
+/// The start of the function that `pc` is in, by the unwind tables.
+pub(crate) fn function_at(pc: usize) -> Option<usize> {
+    let mut bases = Bases { text: 0, data: 0, function: 0 };
+    (!_Unwind_Find_FDE(pc, &mut bases).is_null()).then_some(bases.function)
+}
+
+/// The rule for the instruction at `pc`, by interpreting its unwind table.
+pub(super) fn from_tables(pc: usize) -> Rule {
+    let mut bases = Bases { text: 0, data: 0, function: 0 };
+    let fde = _Unwind_Find_FDE(pc, &mut bases);
+    if fde.is_null() {
+        return Rule::NoTable;
+    }
+    // SAFETY: libgcc found a table entry here.
+    let Some((bytes, start)) = (unsafe { section_around(fde) }) else { return Rule::Unsupported };
+    let mut room = [0; PLAIN];
+    let (bytes, start) = match plain(bytes, fde as usize - start, &mut room) {
+        Plain::AsItIs => (bytes, start),
+        Plain::Copied { length, offset } => (&room[..length], fde as usize - offset),
+        Plain::TooLong => return Rule::Unsupported,
+    };
+    let mut section = EhFrame::new(bytes, NativeEndian);
+    section.set_address_size(8);
+    if cfg!(target_arch = "aarch64") {
+        section.set_vendor(Vendor::AArch64);
+    }
+    let addresses =
+        BaseAddresses::default().set_eh_frame(start as u64).set_text(bases.text as u64).set_got(bases.data as u64);
+    rule(&section, &addresses, fde as usize - start, pc).unwrap_or(Rule::Unsupported)
+}
+
+/// The bytes of a table entry and of the common part that it refers to, and their address.
+///
+/// # Safety
+/// `fde` must be a frame description entry in an `.eh_frame` section.
+unsafe fn section_around(fde: *const u8) -> Option<(&'static [u8], usize)> {
+    // SAFETY: an entry begins with its length and the distance back to its common part (LSB Core, 10.6.1).
+    let (length, back) = unsafe { (fde.cast::<u32>().read_unaligned(), fde.add(4).cast::<u32>().read_unaligned()) };
+    if length == u32::MAX || length == 0 {
+        return None; // 64-bit entries: no linker makes them
+    }
+    let start = (fde as usize + 4).checked_sub(back as usize)?;
+    let end = fde as usize + 4 + length as usize;
+    // SAFETY: both lie in one section, the common part first, and what is between them is of the section as well.
+    // Loaded tables live as long as the code that they describe, which is on this stack.
+    Some((unsafe { std::slice::from_raw_parts(start as *const u8, end.checked_sub(start)?) }, start))
+}
+
+/// Bytes of the longest entry, with its common part, that is copied.
+const PLAIN: usize = 1024;
+
+/// A table entry as gimli can read it.
+enum Plain {
+    AsItIs,
+    /// The copy's length, and where in it the entry is, behind its common part.
+    Copied {
+        length: usize,
+        offset: usize,
+    },
+    TooLong,
+}
+
+/// Code that signs its return addresses with key B says so by a `B` in the common part's augmentation, which gimli refuses
+/// to read (0.34). It changes nothing else, so it is left out in a copy, and a no-operation added at the end.
+fn plain(bytes: &[u8], fde: usize, room: &mut [u8; PLAIN]) -> Plain {
+    // Length, identifier and version come before the augmentation, a string.
+    const AUGMENTATION: usize = 9;
+    let length_at = |at: usize| {
+        let field = bytes.get(at..at + 4).and_then(|field| field.try_into().ok());
+        field.map_or(0, |field| u32::from_ne_bytes(field) as usize + 4)
+    };
+    let common = length_at(0);
+    let augmentation = bytes.get(AUGMENTATION..).unwrap_or_default().split(|&byte| byte == 0).next();
+    let Some(key_b) = augmentation.and_then(|string| string.iter().position(|&byte| byte == b'B')) else {
+        return Plain::AsItIs;
+    };
+    let own = length_at(fde);
+    let length = common + own;
+    if length > PLAIN || fde + own > bytes.len() || fde < common {
+        return Plain::TooLong;
+    }
+    let key_b = AUGMENTATION + key_b;
+    room[..key_b].copy_from_slice(&bytes[..key_b]);
+    room[key_b..common - 1].copy_from_slice(&bytes[key_b + 1..common]);
+    room[common - 1] = 0; // DW_CFA_nop
+    room[common..length].copy_from_slice(&bytes[fde..fde + own]);
+    // The entry's second field is the distance from itself back to its common part.
+    room[common + 4..common + 8].copy_from_slice(&(common as u32 + 4).to_ne_bytes());
+    Plain::Copied { length, offset: common }
+}
+
+fn rule(
+    section: &EhFrame<EndianSlice<'_, NativeEndian>>,
+    addresses: &BaseAddresses,
+    offset: usize,
+    pc: usize,
+) -> Option<Rule> {
+    use crate::arch::dwarf::{FRAME_POINTER, STACK_POINTER};
+    let fde = section.fde_from_offset(addresses, EhFrameOffset(offset), EhFrame::cie_from_offset).ok()?;
+    if fde.is_signal_trampoline() {
+        return Some(Rule::Signal);
+    }
+    let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
+    let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
+    let (base, offset) = match *row.cfa() {
+        CfaRule::RegisterAndOffset { register: Register(STACK_POINTER), offset } => (Base::StackPointer, offset),
+        CfaRule::RegisterAndOffset { register: Register(FRAME_POINTER), offset } => (Base::FramePointer, offset),
+        _ => return None,
+    };
+    let stored = |register: Register| match row.register(register) {
+        Some(RegisterRule::Offset(at)) => Some(Some(i32::try_from(at).ok()?)),
+        Some(RegisterRule::SameValue) | None => Some(None),
+        Some(RegisterRule::Undefined) => Some(None),
+        _ => None,
+    };
+    let return_register = fde.cie().return_address_register();
+    if matches!(row.register(return_register), Some(RegisterRule::Undefined)) {
+        return Some(Rule::Outermost);
+    }
+    Some(Rule::Frame {
+        base,
+        offset: i32::try_from(offset).ok()?,
+        return_at: stored(return_register)?,
+        fp_at: stored(Register(FRAME_POINTER))?,
+    })
+}
