@@ -2,6 +2,7 @@
 
 mod common;
 
+#[cfg(target_os = "linux")]
 use common::fiber::{Fiber, Pages};
 use common::{Log, Loud, keep_panics, on_a_thread, panics_with};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -506,6 +507,7 @@ fn a_deep_recursion_reads_its_value_at_every_depth() {
     thread.unwrap().join().unwrap();
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_deep_recursion_on_a_fiber_reads_its_value_at_every_depth() {
     let pages = Pages::new(32 << 20);

@@ -1,6 +1,7 @@
 //! The two ways to redirect exits: how one is chosen, and what is special about that of the code. Each test has a process
 //! of its own, as the choice is the process's. That all else is the same in both is what the other suites say, run with
 //! `EXEUNT_REDIRECT=code`.
+#![cfg(target_os = "linux")]
 
 mod common;
 

@@ -8,7 +8,7 @@ use anstream::println;
 use exeunt::{Builder, CodeSite, Redirect, Stack};
 use std::fs::File;
 use std::io::{Error, Read};
-use std::os::fd::FromRawFd;
+use std::os::fd::{FromRawFd, IntoRawFd};
 
 /// What the child found, with colours.
 pub struct Told(Result<String, String>);
@@ -31,12 +31,8 @@ impl Told {
 const LAST: &str = "and its result arrived unchanged.";
 
 fn ask_a_child() -> Result<String, Error> {
-    let mut ends = [0; 2];
-    // SAFETY: fills in the two descriptors.
-    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
-        return Err(Error::last_os_error());
-    }
-    let [to_read, to_write] = ends;
+    let (to_read, to_write) = std::io::pipe()?;
+    let (to_read, to_write) = (to_read.into_raw_fd(), to_write.into_raw_fd());
     // SAFETY: this is the only thread of the process, so the child has all there is; each descriptor is closed once.
     unsafe {
         match libc::fork() {

@@ -34,11 +34,15 @@ pub struct Libc {
 }
 
 pub fn libc() -> Libc {
+    #[cfg(target_os = "linux")]
     // SAFETY: returns a string that lives as long as the library.
     let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_string_lossy().into_owned();
+    // Apple's is a part of the system, and has its version.
+    #[cfg(target_os = "macos")]
+    let version = kernel().release;
     let places = Places::read();
     let file = places.in_file(libc::exit as *const () as usize).map(|(file, _)| file.to_owned());
-    Libc { name: "glibc", version, file }
+    Libc { name: if cfg!(target_os = "macos") { "libSystem" } else { "glibc" }, version, file }
 }
 
 /// A shadow stack: a second copy of all return addresses, which the processor compares at each return.
@@ -48,6 +52,12 @@ pub struct ShadowStack {
     pub found: String,
 }
 
+#[cfg(target_os = "macos")]
+pub fn shadow_stack() -> ShadowStack {
+    ShadowStack { active: false, found: "this system has none".to_owned() }
+}
+
+#[cfg(target_os = "linux")]
 pub fn shadow_stack() -> ShadowStack {
     let mut state: libc::c_ulong = 0;
     // Linux' Documentation/arch/x86/shstk.rst: ARCH_SHSTK_STATUS, and bit 0 is ARCH_SHSTK_SHSTK.
@@ -77,7 +87,13 @@ pub struct PointerAuthentication {
 }
 
 pub fn pointer_authentication() -> PointerAuthentication {
-    #[cfg(target_arch = "aarch64")]
+    #[cfg(target_os = "macos")]
+    {
+        // Programs of ordinary users are built for arm64, without signatures; Apple's own for arm64e.
+        let found = format!("programs for {} sign none on this system", std::env::consts::ARCH);
+        PointerAuthentication { available: false, found }
+    }
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
     {
         // SAFETY: only asks. Bits of AT_HWCAP by Linux' Documentation/arch/arm64/elf_hwcaps.rst.
         let capabilities = unsafe { libc::getauxval(libc::AT_HWCAP) };
@@ -85,7 +101,7 @@ pub fn pointer_authentication() -> PointerAuthentication {
         let found = if available { "the processor signs addresses (HWCAP_PACA)" } else { "no HWCAP_PACA" };
         PointerAuthentication { available, found: found.to_owned() }
     }
-    #[cfg(not(target_arch = "aarch64"))]
+    #[cfg(all(target_os = "linux", not(target_arch = "aarch64")))]
     {
         let found = format!("{} has none", std::env::consts::ARCH);
         PointerAuthentication { available: false, found }
@@ -138,6 +154,12 @@ pub struct Membarrier {
     pub found: String,
 }
 
+#[cfg(target_os = "macos")]
+pub fn membarrier() -> Membarrier {
+    Membarrier { sync_core: false, found: "this system has no such call".to_owned() }
+}
+
+#[cfg(target_os = "linux")]
 pub fn membarrier() -> Membarrier {
     // Linux' include/uapi/linux/membarrier.h.
     const QUERY: libc::c_int = 0;
@@ -157,6 +179,10 @@ pub fn membarrier() -> Membarrier {
 
 /// The running thread, as the kernel numbers it.
 pub fn thread() -> i32 {
+    #[cfg(target_os = "linux")]
     // SAFETY: only asks.
-    unsafe { libc::gettid() }
+    return unsafe { libc::gettid() };
+    #[cfg(target_os = "macos")]
+    // SAFETY: as above. The port's name is unique among the process's threads.
+    return unsafe { libc::pthread_mach_thread_np(libc::pthread_self()) } as i32;
 }

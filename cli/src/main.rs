@@ -2,6 +2,7 @@
 
 mod code;
 mod doctor;
+#[cfg_attr(target_os = "macos", path = "no_fiber.rs")]
 mod fiber;
 mod frames;
 mod machine;

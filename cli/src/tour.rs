@@ -71,6 +71,10 @@ fn tell_of_a_thread() -> Told {
 
 fn tell_of_a_fiber() -> Told {
     title(2, "A makecontext fiber, which changes threads");
+    if cfg!(target_os = "macos") {
+        println!("   exeunt knows no fibers of this system's own. Those of libraries run in exeunt::enter.");
+        return Ok(());
+    }
     let memory = Memory::map()?;
     let (sender, receiver) = std::sync::mpsc::channel();
     let mut fiber = Fiber::on(&memory, move |suspender| {

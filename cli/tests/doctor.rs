@@ -1,4 +1,5 @@
 //! The doctor: what it says, in text and in JSON, and that it fails when something is wrong.
+#![cfg(target_os = "linux")]
 
 mod common;
 

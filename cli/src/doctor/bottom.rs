@@ -96,13 +96,15 @@ pub struct BottomOfKind {
     pub problem: Option<String>,
 }
 
-/// The bottoms of a thread, a fiber and the main thread: the last is the one that calls this.
-pub fn all() -> [BottomOfKind; 3] {
+/// The bottoms of a thread, a fiber where there are any, and the main thread: the last is the one that calls this.
+pub fn all() -> Vec<BottomOfKind> {
     let made = |kind, found: Result<Result<Vec<BottomFrame>, String>, String>| match found.and_then(|found| found) {
         Ok(frames) => BottomOfKind { kind, frames, problem: None },
         Err(problem) => BottomOfKind { kind, frames: Vec::new(), problem: Some(problem) },
     };
-    [made("thread", on_a_thread(here)), made("fiber", on_a_fiber(here)), made("main", Ok(here()))]
+    let thread = made("thread", on_a_thread(here));
+    let fiber = cfg!(target_os = "linux").then(|| made("fiber", on_a_fiber(here)));
+    [Some(thread), fiber, Some(made("main", Ok(here())))].into_iter().flatten().collect()
 }
 
 /// The bottom of the running stack.

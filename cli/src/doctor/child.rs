@@ -7,7 +7,8 @@ use super::checks::Check;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{Error, Read};
-use std::os::fd::FromRawFd;
+use std::os::fd::{FromRawFd, IntoRawFd};
+
 use std::process::ExitCode;
 
 /// A self-test's result.
@@ -42,12 +43,10 @@ pub fn run(check: &Check) -> Side {
         found,
         expected: expected.clone(),
     };
-    let mut ends = [0; 2];
-    // SAFETY: fills in the two descriptors.
-    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
-        return Side::Parent(outcome(vec![format!("no pipe: {}", Error::last_os_error())]));
-    }
-    let [to_read, to_write] = ends;
+    let (to_read, to_write) = match std::io::pipe() {
+        Ok((to_read, to_write)) => (to_read.into_raw_fd(), to_write.into_raw_fd()),
+        Err(error) => return Side::Parent(outcome(vec![format!("no pipe: {error}")])),
+    };
     // SAFETY: this is the only thread of the process, so the child has all there is.
     match unsafe { libc::fork() } {
         0 => {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 pub fn run(json: bool) -> ExitCode {
     // First, so that every child starts with a process that has recognised nothing yet, as a program does.
     let mut results = Vec::new();
-    for check in &checks::CHECKS {
+    for check in checks::of_this_system() {
         match child::run(check) {
             Side::Parent(result) => results.push(result),
             // A child ends as a program does: main returns.

@@ -28,7 +28,7 @@ pub struct Report {
     membarrier: Membarrier,
     exit_trampolines: Vec<ExitTrampoline>,
     exit_trampolines_problem: Option<String>,
-    bottoms: [BottomOfKind; 3],
+    bottoms: Vec<BottomOfKind>,
     self_tests: Vec<Outcome>,
     pub passed: bool,
 }
