@@ -185,3 +185,115 @@ fn a_fiber_that_is_unloaded_ends_as_if_it_had_never_been_armed() {
         assert_eq!(log.take(), ["over"]);
     });
 }
+
+// Two wrappers as coroutine libraries have them. One returns when the function has; the other makes a call first, which
+// code redirect can take over. `after` has an argument of each kind, so that it is seen whether the hook keeps them.
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".macro exeunt_wrapper_begins name",
+    ".globl \\name, \\name\\()_end",
+    "\\name: .cfi_startproc",
+    "push rbp",
+    ".cfi_adjust_cfa_offset 8",
+    ".cfi_offset rbp, -16",
+    "mov rbp, rsp",
+    "call rdi",
+    ".endm",
+    ".macro exeunt_wrapper_ends name",
+    "pop rbp",
+    ".cfi_def_cfa rsp, 8",
+    "ret",
+    ".cfi_endproc",
+    "\\name\\()_end:",
+    ".endm",
+    "exeunt_wrapper_begins returning_wrapper",
+    "exeunt_wrapper_ends returning_wrapper",
+    "exeunt_wrapper_begins calling_wrapper",
+    "mov edi, 5",
+    "mov eax, 0x40200000",
+    "movd xmm0, eax",
+    "call {after}",
+    "exeunt_wrapper_ends calling_wrapper",
+    after = sym after,
+);
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".macro exeunt_wrapper_begins name",
+    ".globl \\name, \\name\\()_end",
+    "\\name: .cfi_startproc",
+    "stp x29, x30, [sp, #-16]!",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset x29, -16",
+    ".cfi_offset x30, -8",
+    "mov x29, sp",
+    "blr x0",
+    ".endm",
+    ".macro exeunt_wrapper_ends name",
+    "ldp x29, x30, [sp], #16",
+    ".cfi_def_cfa_offset 0",
+    "ret",
+    ".cfi_endproc",
+    "\\name\\()_end:",
+    ".endm",
+    "exeunt_wrapper_begins returning_wrapper",
+    "exeunt_wrapper_ends returning_wrapper",
+    "exeunt_wrapper_begins calling_wrapper",
+    "mov w0, #5",
+    "fmov s0, #2.5",
+    "bl {after}",
+    "exeunt_wrapper_ends calling_wrapper",
+    after = sym after,
+);
+
+unsafe extern "C" {
+    fn returning_wrapper(function: extern "C" fn());
+    fn returning_wrapper_end();
+    fn calling_wrapper(function: extern "C" fn());
+    fn calling_wrapper_end();
+}
+
+static LINES: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+
+fn line(text: String) {
+    LINES.lock().unwrap().push(text);
+}
+
+extern "C" fn after(whole: i32, real: f32) {
+    line(format!("after {whole} {real}"));
+}
+
+extern "C" fn arms() {
+    match exeunt::at_exit(|| line("handler".to_owned())) {
+        Ok(()) => line(format!("armed {:?}", Stack::current().kind())),
+        Err(error) => line(error.to_string()),
+    }
+}
+
+fn register(name: &str, start: unsafe extern "C" fn(extern "C" fn()), end: unsafe extern "C" fn()) {
+    let code = start as *const () as usize..end as *const () as usize;
+    // SAFETY: the wrappers call nothing but what they are given as the entry function.
+    unsafe { exeunt::register_trampoline(name, code) }.unwrap();
+}
+
+#[test]
+fn a_wrapper_s_call_is_taken_over_with_its_arguments_and_one_without_is_refused_with_what_is_there() {
+    process::alone(
+        "a_wrapper_s_call_is_taken_over_with_its_arguments_and_one_without_is_refused_with_what_is_there",
+        || {
+            choose(Redirect::Code);
+            register("calling", calling_wrapper, calling_wrapper_end);
+            register("returning", returning_wrapper, returning_wrapper_end);
+            // SAFETY: the wrappers call a function without arguments, once.
+            on_a_thread(|| unsafe { calling_wrapper(arms) });
+            assert_eq!(std::mem::take(&mut *LINES.lock().unwrap()), ["armed Registered", "handler", "after 5 2.5"]);
+            // SAFETY: as above.
+            on_a_thread(|| unsafe { returning_wrapper(arms) });
+            let refused = std::mem::take(&mut *LINES.lock().unwrap());
+            let instruction = if cfg!(target_arch = "x86_64") { "5d (pop rbp)" } else { "fd 7b c1 a8" };
+            assert_eq!(refused.len(), 1, "{refused:?}");
+            for part in ["code redirect is not possible here: returning: ", instruction, "moves the stack pointer"] {
+                assert!(refused[0].contains(part), "{part} is not in {}", refused[0]);
+            }
+        },
+    );
+}
