@@ -293,7 +293,7 @@ SYMBOL(exeunt_exit_hook):
 //   | x29                             | <- sp at the call
 //   +---------------------------------+
 //
-// What is saved is what a function may take its arguments from. The target is reached by a jump and not by a return: a
+// What is saved is what a function may take its arguments from, but for scalable vectors. The target is reached by a jump and not by a return: a
 // guarded control stack has seen no call to it.
         .p2align 4
         HIDDEN(exeunt_hook)

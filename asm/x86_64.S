@@ -278,7 +278,8 @@ SYMBOL(exeunt_exit_hook):
 //   | rdi rsi rdx rcx r8 r9 rax       | <- rsp at the call
 //   +---------------------------------+
 //
-// What is saved is what a function may take its arguments from; al counts the vectors among them. The target is
+// What is saved is what a function may take its arguments from; al counts the vectors among them, of which the low 128
+// bits are kept: libc's functions take none, and wrappers of runtimes that do are not known. The target is
 // reached by a jump and not by a return: a shadow stack has seen no call to it.
         .p2align 4
         HIDDEN(exeunt_hook)
