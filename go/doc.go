@@ -24,7 +24,7 @@
 // after each has been found by decoding, and both of its ends have been named by the runtime's function table. Nothing else of the program
 // changes, on no stack an address. See README.md for the list, with a picture.
 //
-// A goroutine's record is found through spare words that the runtime leaves at the top of its stack: a read is one call, of some 15
+// A goroutine's record is found through spare words that the runtime leaves at the top of its stack: a read is one call, of some 25
 // instructions, without a lock.
 //
 // # When it refuses

@@ -24,7 +24,9 @@ type Local[T any] struct {
 
 // localBase is what the assembly knows of a local.
 type localBase struct {
-	offset   uintptr        // of the value, or of the pointer to it, in a record; recordSize or more if it is in record.more
+	// offset of the value in a record; recordSize + that of the pointer to the value, if there is one; 2 * recordSize or more for values that are
+	// in record.more.
+	offset   uintptr
 	zero     unsafe.Pointer // a zero value, for goroutines that have set none
 	index    int
 	inSlot   uintptr // the same in a slot
@@ -119,9 +121,12 @@ func NewLocal[T any]() *Local[T] {
 	if l.kind == scalar {
 		l.inSlot = unsafe.Offsetof(slot{}.word)
 	}
-	l.offset = recordSize
+	l.offset = 2 * recordSize
 	if l.index < inlineSlots {
 		l.offset = unsafe.Offsetof(record{}.slots) + uintptr(l.index)*unsafe.Sizeof(slot{}) + l.inSlot
+		if l.indirect {
+			l.offset += recordSize
+		}
 	}
 	all = append(all[:len(all):len(all)], toClose)
 	closers.Store(&all)

@@ -15,8 +15,8 @@
 #define ARMED(yes)								\
 	MOVQ	(TLS), CX				/* g */			\
 	MOVQ	8(CX), DX				/* g.stack.hi */	\
-	XORQ	·common+commonState_secret(SB), CX	/* g ^ secret */	\
-	XORQ	-8(DX), CX				/* g ^ secret ^ index */ \
+	ADDQ	-8(DX), CX				/* g + place */		\
+	XORQ	·common+commonState_secret(SB), CX	/* ^ secret */		\
 	CMPQ	CX, -16(DX)				/* the check word? */	\
 	JEQ	yes
 

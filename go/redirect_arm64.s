@@ -14,10 +14,10 @@
 // at more closely in Go). It keeps R0.
 #define ARMED(yes)								\
 	MOVD	8(g), R9				/* g.stack.hi */	\
-	LDP	-16(R9), (R10, R11)			/* check word, index */	\
+	LDP	-16(R9), (R10, R11)			/* check word, place */	\
 	MOVD	·common+commonState_secret(SB), R12				\
-	EOR	g, R12, R12				/* g ^ secret */	\
-	EOR	R11, R12, R12				/* g ^ secret ^ index */ \
+	ADD	g, R11, R11				/* g + place */		\
+	EOR	R11, R12, R12				/* ^ secret */		\
 	CMP	R10, R12				/* the check word? */	\
 	BEQ	yes
 

@@ -6,20 +6,18 @@
 // RECORD leaves the running goroutine's record in CX, or jumps to none. R14 is g. It keeps AX.
 #define RECORD(none)					\
 	MOVQ	8(R14), DX         /* g.stack.hi */	\
-	MOVQ	-8(DX), CX         /* index */		\
-	MOVQ	·common+commonState_secret(SB), BX	\
-	XORQ	R14, BX            /* secret ^ g */	\
-	XORQ	CX, BX             /* ^ index */	\
+	MOVQ	-8(DX), CX         /* place: index * recordSize */ \
+	LEAQ	(R14)(CX*1), BX    /* g + place */	\
+	XORQ	·common+commonState_secret(SB), BX	\
 	CMPQ	BX, -16(DX)        /* the check word? */ \
 	JNE	none               /* rubbish, or no record */ \
 	MOVQ	CX, BX					\
-	SHRQ	$8, BX             /* / chunkRecords: the chunk */ \
+	SHRQ	$16, BX            /* / recordSize / chunkRecords: the chunk */ \
 	LEAQ	·chunks(SB), DX				\
 	MOVQ	(DX)(BX*8), DX     /* chunks[index / chunkRecords] */ \
 	TESTQ	DX, DX					\
 	JEQ	none               /* given back: a stale index */ \
-	MOVBLZX	CX, CX             /* % chunkRecords: the place */ \
-	SHLQ	$8, CX             /* * recordSize */	\
+	MOVWLZX	CX, CX             /* the rest: from the chunk to the record */ \
 	ADDQ	DX, CX             /* the record */	\
 	CMPQ	R14, record_owner(CX) /* is it g's? */	\
 	JNE	none               /* a stale index */
@@ -29,13 +27,13 @@ TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	RECORD(none)
 	MOVQ	localBase_offset(AX), BX
 	CMPQ	BX, $256           // recordSize
-	JAE	slow               // not one of the first locals
-	CMPB	localBase_indirect(AX), $0
-	JNE	indirect
+	JAE	other
 	LEAQ	(CX)(BX*1), AX     // the value is in the record: if none is set, it is zero there
 	RET
-indirect:
-	MOVQ	(CX)(BX*1), CX     // the record has the value's address
+other:
+	CMPQ	BX, $512           // 2 * recordSize
+	JAE	slow               // not one of the first locals
+	MOVQ	-256(CX)(BX*1), CX // the record has the value's address
 	TESTQ	CX, CX
 	JEQ	zero               // none was set
 	MOVQ	CX, AX
@@ -68,14 +66,14 @@ TEXT ·registerFunctions(SB), NOSPLIT, $0-16
 	MOVQ	AX, current+8(FP)
 	RET
 
-// func mark(index uint64)
+// func mark(place uint64)
 TEXT ·mark(SB), NOSPLIT, $0-8
-	MOVQ	index+0(FP), AX
+	MOVQ	place+0(FP), AX
 	MOVQ	(TLS), CX          // g
 	MOVQ	8(CX), DX          // g.stack.hi: the stack cannot move here
-	MOVQ	AX, -8(DX)         // the index
-	XORQ	·common+commonState_secret(SB), CX
-	XORQ	AX, CX             // g ^ secret ^ index
+	MOVQ	AX, -8(DX)         // the place
+	ADDQ	AX, CX
+	XORQ	·common+commonState_secret(SB), CX // (g + place) ^ secret
 	MOVQ	CX, -16(DX)        // the check word
 	RET
 
@@ -83,7 +81,7 @@ TEXT ·mark(SB), NOSPLIT, $0-8
 TEXT ·unmark(SB), NOSPLIT, $0-0
 	MOVQ	(TLS), CX          // g
 	MOVQ	8(CX), DX          // g.stack.hi
-	MOVQ	$0, -8(DX)         // the index, ...
+	MOVQ	$0, -8(DX)         // the place, ...
 	MOVQ	$0, -16(DX)        // ... and a check word that is right only for g = secret, which is odd
 	RET
 

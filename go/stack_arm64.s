@@ -6,18 +6,18 @@
 // RECORD leaves the running goroutine's record in R1, or branches to none. It keeps R0.
 #define RECORD(none)						\
 	MOVD	8(g), R2           /* g.stack.hi */		\
-	LDP	-16(R2), (R3, R1)  /* check word, index */	\
+	LDP	-16(R2), (R3, R1)  /* check word; place: index * recordSize */ \
 	MOVD	·common+commonState_secret(SB), R4		\
-	EOR	g, R4, R4          /* secret ^ g */		\
-	EOR	R1, R4, R4         /* ^ index */		\
+	ADD	g, R1, R2          /* g + place */		\
+	EOR	R2, R4, R4         /* ^ secret */		\
 	CMP	R3, R4             /* the check word? */	\
 	BNE	none               /* rubbish, or no record */	\
-	LSR	$8, R1, R4         /* / chunkRecords: the chunk */ \
+	LSR	$16, R1, R4        /* / recordSize / chunkRecords: the chunk */ \
 	MOVD	$·chunks(SB), R2				\
 	MOVD	(R2)(R4<<3), R2    /* chunks[index / chunkRecords] */ \
 	CBZ	R2, none           /* given back: a stale index */ \
-	AND	$255, R1, R1       /* % chunkRecords: the place */ \
-	ADD	R1<<8, R2, R1      /* * recordSize: the record */ \
+	AND	$0xffff, R1, R1    /* the rest: from the chunk to the record */ \
+	ADD	R1, R2, R1         /* the record */		\
 	MOVD	record_owner(R1), R3				\
 	CMP	R3, g              /* is it g's? */		\
 	BNE	none               /* a stale index */
@@ -27,14 +27,14 @@ TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	RECORD(none)
 	MOVD	localBase_offset(R0), R2
 	CMP	$256, R2           // recordSize
-	BHS	slow               // not one of the first locals
-	MOVBU	localBase_indirect(R0), R3
-	ADD	R2, R1, R1         // where the value, or its address, is in the record
-	CBNZ	R3, indirect
-	MOVD	R1, R0             // if none is set, it is zero there
+	BHS	other
+	ADD	R2, R1, R0         // the value is in the record: if none is set, it is zero there
 	RET
-indirect:
-	MOVD	(R1), R1           // the value's address
+other:
+	SUB	$256, R2, R2
+	CMP	$256, R2
+	BHS	slow               // not one of the first locals
+	MOVD	(R1)(R2), R1       // the record has the value's address
 	CBZ	R1, zero           // none was set
 	MOVD	R1, R0
 	RET
@@ -66,14 +66,14 @@ TEXT ·registerFunctions(SB), NOSPLIT, $0-16
 	MOVD	R0, current+8(FP)
 	RET
 
-// func mark(index uint64)
+// func mark(place uint64)
 TEXT ·mark(SB), NOSPLIT, $0-8
-	MOVD	index+0(FP), R0
+	MOVD	place+0(FP), R0
 	MOVD	8(g), R1           // g.stack.hi: the stack cannot move here
 	MOVD	·common+commonState_secret(SB), R3
-	EOR	g, R3, R3
-	EOR	R0, R3, R3         // g ^ secret ^ index
-	STP	(R3, R0), -16(R1)  // the check word, the index
+	ADD	g, R0, R2
+	EOR	R2, R3, R3         // (g + place) ^ secret
+	STP	(R3, R0), -16(R1)  // the check word, the place
 	RET
 
 // func unmark()

@@ -15,8 +15,8 @@ import (
 // space in case of reads slightly beyond frame", and oneNewExtraM does so for the goroutines that run callbacks from C:
 //
 //	 g.stack.hi ─┐
-//	             │  index of the record            hi-8
-//	             │  g ^ secret ^ index             hi-16
+//	             │  place of the record            hi-8     its index * recordSize
+//	             │  (g + place) ^ secret           hi-16
 //	             │  not used                       hi-24, hi-32 (arm64: and more)
 //	             │  return address: goexit+1       hi-40 (arm64: in the link register)
 //	             │  frame of the entry function
@@ -24,8 +24,8 @@ import (
 // copystack moves these words along when a stack grows or shrinks, and neither the garbage collector nor tracebacks look at them.
 // They can hold rubbish, since stacks are reused without being cleared, so three things are checked:
 //
-//   - the check word, which also tells another goroutine's index from one's own;
-//   - that there is a chunk for this index;
+//   - the check word, which also tells another goroutine's place from one's own;
+//   - that there is a chunk for this place;
 //   - that the record's owner is this goroutine. A goroutine owns at most one record, so this alone decides; a stale pair of words
 //     from an earlier life of the same descriptor fails here.
 
@@ -46,10 +46,12 @@ var common = commonState{
 	}(),
 }
 
-// The assembly computes a record's address from its index: both arrays are empty only if the size is exactly recordSize.
+// The assembly computes a record's address from its index: each pair of arrays is empty only if the sizes are exactly these.
 var (
 	_ [recordSize - unsafe.Sizeof(record{})]byte
 	_ [unsafe.Sizeof(record{}) - recordSize]byte
+	_ [chunkRecords*recordSize - 1<<16]byte // a place has its chunk's number above 16 bits
+	_ [1<<16 - chunkRecords*recordSize]byte
 )
 
 func init() { common.slow = slowValue }
@@ -81,7 +83,7 @@ func registerFunctions() (value, current uintptr)
 // mark writes the spare words; unmark clears them.
 //
 //go:noescape
-func mark(index uint64)
+func mark(place uint64)
 func unmark()
 
 // getg is the address of the running goroutine's descriptor. Descriptors are never freed.
