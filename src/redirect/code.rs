@@ -102,6 +102,7 @@ unsafe extern "C" fn exeunt_hook(slot: *mut usize, top: usize, frame_pointer: us
 ///
 /// # Safety
 /// Only for the hook in `asm/`, in whose frame `slot` is.
+#[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn exeunt_context_hook_ends(slot: *mut usize, place: usize, mark: usize) -> usize {
     let marked = registry::at(mark - 1).filter(|record| record.canary() == (place, mark) && record.ends_at_hook());

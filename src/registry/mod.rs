@@ -188,6 +188,7 @@ pub(crate) fn give(record: &'static Record) {
 }
 
 /// The record at an address, if there is one.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn at(address: usize) -> Option<&'static Record> {
     RECORDS.at(address)
 }

@@ -97,6 +97,7 @@ impl<T: Slot> Slab<T> {
     }
 
     /// The slot at an address, free or not.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn at(&self, address: usize) -> Option<&T> {
         (0..CHUNKS).find_map(|chunk| {
             let first = self.chunks[chunk].load(Ordering::Acquire);
