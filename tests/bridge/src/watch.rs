@@ -68,9 +68,7 @@ pub fn look(bottom: &Bottom, pc: usize) {
     let right = if ELSEWHERE.load(Ordering::Relaxed) {
         got == NONE
     } else {
-        // To read on a page for the first time is to walk.
-        let may_miss = before != after || MAY_MISS.load(Ordering::Relaxed) || is_linkage_stub(pc);
-        let missed = got == NONE && may_miss;
+        let missed = got == NONE && (before != after || MAY_MISS.load(Ordering::Relaxed));
         got == before || got == after || missed
     };
     if !right {
