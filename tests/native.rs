@@ -125,7 +125,14 @@ const SHAPES: [&str; 8] = ["plain", "realigned", "realigned_vla", "vla", "large"
 /// All shapes, compiled with `options`: each drains once, and its result arrives; the feet are `plain` or `signed`.
 #[track_caller]
 fn expect_shapes(options: &[&str], more: &[&str], foot: &str) {
-    let outcome = Build::linked("shapes.c", options).build().run(&[]);
+    let program = Build::linked("shapes.c", options).build();
+    let mut outcome = program.run(&[]);
+    // A signature has as few as 7 bits, all of which are zero in one process of 128: each process has keys of its own.
+    for _ in 0..4 {
+        if foot == "signed" && outcome.output.contains("foot plain") {
+            outcome = program.run(&[]);
+        }
+    }
     let mut lines = Vec::new();
     for shape in SHAPES.iter().chain(more) {
         lines.push(format!("foot {foot}"));
