@@ -254,6 +254,9 @@ pub fn id() -> Result<StackId, Error> {
 /// called somewhere deep. They do not run when the process ends in another way: by `_exit`, by a fatal signal, or by an
 /// `exit` that another thread calls.
 ///
+/// A handler on the main thread may call C's `exit`, and the rest is drained first. Rust's `std::process::exit` aborts there
+/// when `main` has returned: std counts that as the first call, and allows no second one.
+///
 /// # Errors
 /// Where the stack cannot be armed. Then `handler` is dropped, and nothing has changed.
 ///
