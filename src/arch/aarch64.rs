@@ -138,22 +138,41 @@ fn sign_b(address: usize, top: usize) -> usize {
     word
 }
 
+/// How a function signs its return address. For all of it the modifier is the stack pointer that it was entered with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Signing {
+    Plain,
+    KeyA,
+    KeyB,
+}
+
 /// The word to store where `found` is, so that the return goes to `new` instead of `original`; `None` if `found` is not
 /// a way to write `original` for a frame that was entered with the stack pointer `top`.
 ///
 /// A function built with `-mbranch-protection` signs its return address at its entry, with the stack pointer as the
 /// modifier (`paciasp`, `pacibsp`). Signing the address found gives the word found only if key and modifier are the
-/// right ones, so that is the proof that our address can be signed in the same way.
-pub(crate) fn replace_address(found: usize, original: usize, new: usize, top: usize) -> Option<usize> {
-    if found == original {
-        Some(new)
-    } else if sign_a(original, top) == found {
-        Some(sign_a(new, top))
-    } else if sign_b(original, top) == found {
-        Some(sign_b(new, top))
-    } else {
-        None
+/// right ones, so that is the proof that our address can be signed in the same way. But a signature has as few as seven
+/// bits: in one process of 128 it is zero, or the same with both keys. Then `signing` is asked how the function does it.
+pub(crate) fn replace_address(
+    found: usize,
+    original: usize,
+    new: usize,
+    top: usize,
+    signing: impl FnOnce() -> Option<Signing>,
+) -> Option<usize> {
+    let sign = |how: Signing, address: usize| match how {
+        Signing::Plain => address,
+        Signing::KeyA => sign_a(address, top),
+        Signing::KeyB => sign_b(address, top),
+    };
+    let ways = [Signing::Plain, Signing::KeyA, Signing::KeyB];
+    let mut fitting = ways.into_iter().filter(|&how| sign(how, original) == found);
+    let word = sign(fitting.next()?, new);
+    if fitting.all(|how| sign(how, new) == word) {
+        return Some(word);
     }
+    let how = signing()?;
+    (sign(how, original) == found).then(|| sign(how, new))
 }
 
 /// Whether this thread's returns are checked against a guarded control stack (GCS). `chkfeat x16` (hint 40) clears bit 0
@@ -170,6 +189,8 @@ pub(crate) fn shadow_stack_active() -> bool {
 pub(crate) mod dwarf {
     pub(crate) const STACK_POINTER: u16 = 31;
     pub(crate) const FRAME_POINTER: u16 = 29;
+    /// The pseudo-register that says whether the return address is signed.
+    pub(crate) const SIGN_STATE: u16 = 34;
 }
 
 /// glibc's `jmp_buf` (`sysdeps/aarch64/jmpbuf-offsets.h`), and how it mixes pointers with its secret
@@ -195,4 +216,31 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     }
     let distance = ((instruction << 6) as i32 >> 6) as isize * 4;
     address.wrapping_add_signed(distance) == exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_signature_says_nothing_the_tables_decide() {
+        let (original, new) = (0x7f12_3456_7890, 0x5512_3456_7890);
+        if sign_a(original, 16) == original && sign_a(original, 32) == original && sign_a(original, 48) == original {
+            return println!("this processor signs nothing");
+        }
+        let unsaid = || None;
+        let mut undecided = 0;
+        for top in (0x7fff_0000_0000..).step_by(16).take(20_000) {
+            let ways = [(Signing::Plain, original, new), (Signing::KeyA, sign_a(original, top), sign_a(new, top))];
+            for (how, found, right) in ways {
+                assert_eq!(replace_address(found, original, new, top, || Some(how)), Some(right));
+                match replace_address(found, original, new, top, unsaid) {
+                    Some(word) => assert_eq!(word, right),
+                    None => undecided += 1,
+                }
+            }
+            assert_eq!(replace_address(original ^ 4, original, new, top, unsaid), None);
+        }
+        assert!(undecided > 0, "there was nothing to decide");
+    }
 }

@@ -99,8 +99,21 @@ pub(crate) fn strip(word: usize) -> usize {
 
 /// The word to store where `found` is, so that the return goes to `new` instead of `original`; `None` if `found` is not
 /// a way to write `original`.
-pub(crate) fn replace_address(found: usize, original: usize, new: usize, _top: usize) -> Option<usize> {
+pub(crate) fn replace_address(
+    found: usize,
+    original: usize,
+    new: usize,
+    _top: usize,
+    _signing: impl FnOnce() -> Option<Signing>,
+) -> Option<usize> {
     (found == original).then_some(new)
+}
+
+/// How a function signs its return address: never.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(dead_code, reason = "aarch64 has it")]
+pub(crate) enum Signing {
+    Plain,
 }
 
 /// Whether this thread's returns are checked against a shadow stack (CET). `rdsspq` gives the shadow stack's pointer,

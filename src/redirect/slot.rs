@@ -6,7 +6,7 @@ use crate::foot::Foot;
 use crate::os::Landing;
 use crate::record::Record;
 use crate::stack::Kind;
-use crate::{exits, trampoline};
+use crate::{exits, trampoline, unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What is to be written.
@@ -40,11 +40,8 @@ pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
     let spare = landing.map(Landing::spare);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
     let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
-    let word = arch::replace_address(foot.word, original, label, foot.top).ok_or(Error::ForeignFoot {
-        address: foot.address,
-        found: foot.word,
-        expected: original,
-    })?;
+    let word = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address))
+        .ok_or(Error::ForeignFoot { address: foot.address, found: foot.word, expected: original })?;
     let target = landing.and_then(|landing| landing.target(original)).filter(|&target| !trampoline::is_label(target));
     let land_at = match target {
         Some(target) => Some(trampoline::label(exits::landing_at(target, number)?)),
@@ -74,6 +71,12 @@ pub(super) unsafe fn redirect(foot: usize, writes: Writes) {
     unsafe { AtomicUsize::from_ptr(foot as *mut usize) }.store(writes.word, Ordering::Release);
 }
 
+/// How the running stack's entry function, whose return address is at `foot`, signs it, if its unwind table says.
+fn signing(foot: usize) -> impl FnOnce() -> Option<arch::Signing> {
+    // SAFETY: these are registers of the running stack.
+    move || unsafe { unwind::signing(arch::Registers::here(), foot) }
+}
+
 /// Puts the exit of the running stack back.
 ///
 /// # Safety
@@ -83,7 +86,8 @@ pub(super) unsafe fn restore(record: &Record) {
     // SAFETY: a live record's foot is a word of this stack.
     let foot = unsafe { AtomicUsize::from_ptr(record.foot() as *mut usize) };
     let found = foot.load(Ordering::Relaxed);
-    if let Some(word) = arch::replace_address(found, arch::strip(found), original, record.top()) {
+    if let Some(word) = arch::replace_address(found, arch::strip(found), original, record.top(), signing(record.foot()))
+    {
         foot.store(word, Ordering::Release);
     }
     let landing = if matches!(record.kind(), Kind::Thread | Kind::Main) { Landing::find(record.top()) } else { None };

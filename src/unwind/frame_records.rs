@@ -7,3 +7,8 @@ use super::rule::{Base, Rule};
 pub(super) fn from_tables(_pc: usize) -> Rule {
     Rule::Frame { base: Base::FramePointer, offset: 16, return_at: Some(-8), fp_at: Some(-16) }
 }
+
+/// Programs of ordinary users are built for arm64, in which no return address is signed.
+pub(super) fn signing(_pc: usize) -> Option<crate::arch::Signing> {
+    None
+}

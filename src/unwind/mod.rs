@@ -81,6 +81,25 @@ pub(crate) unsafe fn step(frame: Frame) -> Step {
     unsafe { apply(frame, rule) }
 }
 
+/// How the function whose return address is at `foot` signs it, if its unwind table says.
+///
+/// # Safety
+/// `from` must be registers of the running stack.
+pub(crate) unsafe fn signing(from: Registers, foot: usize) -> Option<arch::Signing> {
+    let mut frame = Frame { registers: from, exact: true };
+    loop {
+        // SAFETY: starts on the running stack, and goes from caller to caller.
+        frame = match unsafe { step(frame) } {
+            Step::Caller { slot, .. } if slot == Some(foot) => {
+                let pc = if frame.exact { frame.registers.pc } else { frame.registers.pc.wrapping_sub(1) };
+                return tables::signing(pc);
+            }
+            Step::Caller { frame, .. } | Step::Interrupted(frame) => frame,
+            _ => return None,
+        };
+    }
+}
+
 /// Whether the code at `pc`, which a table marks as a signal's frame, is the kernel's.
 #[cfg(target_os = "linux")]
 fn is_kernels(pc: usize) -> bool {

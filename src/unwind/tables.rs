@@ -38,18 +38,49 @@ pub(crate) fn function_at(pc: usize) -> Option<usize> {
 
 /// The rule for the instruction at `pc`, by interpreting its unwind table.
 pub(super) fn from_tables(pc: usize) -> Rule {
+    at(pc, |section, addresses, offset, _| rule(section, addresses, offset, pc)).unwrap_or_else(|none| none)
+}
+
+/// How the function that `pc` is in, at that instruction, has signed its return address.
+#[cfg(target_arch = "aarch64")]
+pub(super) fn signing(pc: usize) -> Option<crate::arch::Signing> {
+    use crate::arch::{Signing, dwarf::SIGN_STATE};
+    let read = |section: &Section, addresses: &BaseAddresses, offset: usize, key_b: bool| {
+        let fde = section.fde_from_offset(addresses, EhFrameOffset(offset), EhFrame::cie_from_offset).ok()?;
+        let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
+        let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
+        match row.register(Register(SIGN_STATE)) {
+            Some(RegisterRule::Constant(1)) if key_b => Some(Signing::KeyB),
+            Some(RegisterRule::Constant(1)) => Some(Signing::KeyA),
+            _ => Some(Signing::Plain),
+        }
+    };
+    at(pc, read).ok()
+}
+
+/// x86_64 has no signatures.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn signing(_pc: usize) -> Option<crate::arch::Signing> {
+    None
+}
+
+type Section<'a> = EhFrame<EndianSlice<'a, NativeEndian>>;
+
+/// Has the table entry for the instruction at `pc` read: it is at an offset of the section, and signs with key B or not.
+/// Where there is nothing to read, the rule that says why.
+fn at<R>(pc: usize, read: impl FnOnce(&Section, &BaseAddresses, usize, bool) -> Option<R>) -> Result<R, Rule> {
     let mut bases = Bases { text: 0, data: 0, function: 0 };
     let fde = _Unwind_Find_FDE(pc, &mut bases);
     if fde.is_null() {
-        return Rule::NoTable;
+        return Err(Rule::NoTable);
     }
     // SAFETY: libgcc found a table entry here.
-    let Some((bytes, start)) = (unsafe { section_around(fde) }) else { return Rule::Unsupported };
+    let (bytes, start) = unsafe { section_around(fde) }.ok_or(Rule::Unsupported)?;
     let mut room = [0; PLAIN];
-    let (bytes, start) = match plain(bytes, fde as usize - start, &mut room) {
-        Plain::AsItIs => (bytes, start),
-        Plain::Copied { length, offset } => (&room[..length], fde as usize - offset),
-        Plain::TooLong => return Rule::Unsupported,
+    let (bytes, start, key_b) = match plain(bytes, fde as usize - start, &mut room) {
+        Plain::AsItIs => (bytes, start, false),
+        Plain::Copied { length, offset } => (&room[..length], fde as usize - offset, true),
+        Plain::TooLong => return Err(Rule::Unsupported),
     };
     let mut section = EhFrame::new(bytes, NativeEndian);
     section.set_address_size(8);
@@ -58,7 +89,7 @@ pub(super) fn from_tables(pc: usize) -> Rule {
     }
     let addresses =
         BaseAddresses::default().set_eh_frame(start as u64).set_text(bases.text as u64).set_got(bases.data as u64);
-    rule(&section, &addresses, fde as usize - start, pc).unwrap_or(Rule::Unsupported)
+    read(&section, &addresses, fde as usize - start, key_b).ok_or(Rule::Unsupported)
 }
 
 /// The bytes of a table entry and of the common part that it refers to, and their address.
@@ -121,12 +152,7 @@ fn plain(bytes: &[u8], fde: usize, room: &mut [u8; PLAIN]) -> Plain {
     Plain::Copied { length, offset: common }
 }
 
-fn rule(
-    section: &EhFrame<EndianSlice<'_, NativeEndian>>,
-    addresses: &BaseAddresses,
-    offset: usize,
-    pc: usize,
-) -> Option<Rule> {
+fn rule(section: &Section, addresses: &BaseAddresses, offset: usize, pc: usize) -> Option<Rule> {
     use crate::arch::dwarf::{FRAME_POINTER, STACK_POINTER};
     let fde = section.fde_from_offset(addresses, EhFrameOffset(offset), EhFrame::cie_from_offset).ok()?;
     if fde.is_signal_trampoline() {
