@@ -809,7 +809,10 @@ fn a_record_is_small_and_a_hundred_thousand_armed_fibers_at_once_work() {
             after.1.map_reserved >> 20
         );
         // A MiB in all for what else the process does meanwhile: QEMU keeps what it has translated.
-        assert!(each <= 1536 + (1 << 20) / count, "{each} bytes for an armed fiber with one stack local and one handler");
+        assert!(
+            each <= 1536 + (1 << 20) / count,
+            "{each} bytes for an armed fiber with one stack local and one handler"
+        );
         for fiber in fibers {
             fiber.finish();
         }
