@@ -280,8 +280,9 @@ fn may_after_a_switch(count: usize) -> (f64, f64) {
                 let body = move || {
                     OF_COROUTINE.with(|number| number.set(1));
                     start.fetch_add(1, Ordering::Relaxed);
+                    // Asleep, as a worker whose own queue is never empty takes no new coroutine.
                     while start.load(Ordering::Relaxed) < count {
-                        may::coroutine::yield_now();
+                        may::coroutine::sleep(Duration::from_millis(1));
                     }
                     let clock = now();
                     for _ in 0..turns {
