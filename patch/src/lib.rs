@@ -77,8 +77,8 @@
 //!
 //! # Parts
 //!
-//! [`heart`] is `no_std`, needs nothing but the kernel, and is all there is without the feature `engine` (on by default). The feature `ffi` adds
-//! C entry points. Linux on x86_64 and aarch64; elsewhere the crate is empty.
+//! [`heart`] is `no_std`, needs nothing but the kernel, and is all there is without the feature `engine` (on by default). For C, the library
+//! `exeunt` has entry points to it. Linux on x86_64 and aarch64; elsewhere the crate is empty.
 //!
 //! # Limits
 //!
@@ -91,8 +91,6 @@
 
 #[cfg(feature = "engine")]
 pub mod engine;
-#[cfg(feature = "ffi")]
-pub mod ffi;
 pub mod heart;
 
 #[cfg(feature = "engine")]

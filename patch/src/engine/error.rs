@@ -140,34 +140,6 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// A positive number for C; below 16 they are [`crate::heart::Reason`]'s, and the bits above the lowest 8 are the kernel's error
-    /// number.
-    pub fn code(&self) -> i32 {
-        let (code, errno) = match *self {
-            Error::NotABranch { .. } => (1, 0),
-            Error::OtherTarget { .. } => (2, 0),
-            Error::NotExecutable { .. } => (5, 0),
-            Error::NoMaps { errno } => (6, errno),
-            Error::Protect { errno, .. } => (7, errno),
-            Error::Membarrier { errno } => (8, errno),
-            Error::Changed { .. } => (9, 0),
-            Error::NotRestored { errno, .. } => (10, errno),
-            Error::NotDisplaceable { .. } => (16, 0),
-            Error::TooShort { .. } => (17, 0),
-            Error::NotWhileRunning { .. } => (18, 0),
-            Error::NoRoom { .. } => (19, 0),
-            Error::StubTaken { .. } => (20, 0),
-            Error::Stub { errno, .. } => (21, errno),
-            Error::AlreadyApplied { .. } => (22, 0),
-            Error::NotApplied { .. } => (23, 0),
-            Error::Overlaps { .. } => (24, 0),
-            Error::NoCall { .. } => (25, 0),
-        };
-        code | errno << 8
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
