@@ -301,20 +301,27 @@ func TestNothingIsSeenByTheNextGoroutine(t *testing.T) {
 
 // The main goroutine's return needs a program of its own: a test binary ends by os.Exit.
 func TestReturnFromMainRunsHandlers(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "mainreturn")
-	build := exec.Command("go", "build", "-o", program)
+	var flags []string
 	for _, flag := range strings.Split(os.Getenv(flagsVariable), "\n") {
 		if flag != "" {
-			build.Args = append(build.Args, flag)
+			flags = append(flags, flag)
 		}
 	}
-	build.Args = append(build.Args, "./internal/mainreturn")
-	build.Env = append(os.Environ(), "GOFLAGS=")
+	program := mainend(t, flags)
+	code, output := binary(t, nil, program)
+	want(t, code, output, 0, "main ends\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
+	code, output = binary(t, nil, program, "exit")
+	want(t, code, output, 7, "main ends\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
+}
+
+// mainend builds that program.
+func mainend(t *testing.T, flags []string, environment ...string) (program string) {
+	t.Helper()
+	program = filepath.Join(t.TempDir(), "mainend")
+	build := exec.Command("go", append(append([]string{"build", "-o", program}, flags...), "./internal/mainend")...)
+	build.Env = append(append(os.Environ(), "GOFLAGS="), environment...)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	code, output := binary(t, nil, program)
-	want(t, code, output, 0, "main returns\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
-	code, output = binary(t, nil, program, "exit")
-	want(t, code, output, 7, "main returns\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
+	return program
 }

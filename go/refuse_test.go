@@ -153,11 +153,23 @@ func init() {
 	}
 }
 
-func TestARefusedSystemCallLeavesTheProgramAsItWas(t *testing.T) {
-	codeOf, output := child(t, "membarrier refused")
-	if codeOf == 98 {
-		t.Skip("this system lets no filter of system calls be set, so none can be refused: " + output)
+// An emulator may have no filters. Where programs run by themselves, a system that lets none be set is not one on which all has been
+// tested, so the test fails.
+func childWithAFilter(t *testing.T, scenario string) (code int, output string) {
+	t.Helper()
+	code, output = child(t, scenario)
+	if code == 98 {
+		refused := "no filter of system calls can be set, so none can be refused: " + output
+		if os.Getenv(runnerVariable) != "" {
+			t.Skip(refused)
+		}
+		t.Fatal(refused)
 	}
+	return code, output
+}
+
+func TestARefusedSystemCallLeavesTheProgramAsItWas(t *testing.T) {
+	codeOf, output := childWithAFilter(t, "membarrier refused")
 	lines := strings.SplitN(output, "\n", 2)
 	for _, part := range []string{"exeunt: goroutine exits cannot be redirected", runtime.Version(), runtime.GOARCH, "nothing was changed",
 		"runtime.goexit+", "membarrier was refused", "operation not permitted"} {
@@ -171,10 +183,7 @@ func TestARefusedSystemCallLeavesTheProgramAsItWas(t *testing.T) {
 }
 
 func TestCodeIsWrittenWhereMprotectIsRefused(t *testing.T) {
-	codeOf, output := child(t, "mprotect refused")
-	if codeOf == 98 {
-		t.Skip("this system lets no filter of system calls be set, so none can be refused: " + output)
-	}
+	codeOf, output := childWithAFilter(t, "mprotect refused")
 	want(t, codeOf, output, 0, "ran\nthe scenario returned\n")
 }
 

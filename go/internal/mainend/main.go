@@ -1,4 +1,4 @@
-// Command mainreturn returns from main, or calls os.Exit, with something left to do.
+// Command mainend ends its main goroutine with something left to do: by returning, or as its argument says.
 package main
 
 import (
@@ -25,8 +25,16 @@ func main() {
 		fmt.Println("handler that calls Goexit")
 		runtime.Goexit()
 	})
-	fmt.Println("main returns")
-	if len(os.Args) > 1 {
+	fmt.Println("main ends")
+	if len(os.Args) == 1 {
+		return
+	}
+	switch os.Args[1] {
+	case "exit":
 		os.Exit(7)
+	case "deadlock":
+		select {}
+	default:
+		panic("neither exit nor deadlock: " + os.Args[1])
 	}
 }
