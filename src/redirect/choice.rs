@@ -62,7 +62,7 @@ impl Way {
 /// not set, it is [`Redirect::Slot`].
 ///
 /// # Examples
-/// ```
+/// ```standalone_crate
 /// use exeunt::{Builder, Error, Redirect};
 /// Builder::new().redirect(Redirect::Slot).install()?;
 /// exeunt::at_exit(|| println!("this thread is over"))?;
