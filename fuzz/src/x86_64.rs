@@ -1,7 +1,8 @@
 //! x86_64: registers, and what is left out.
 
-use crate::{DATA, Machine, Memory, SITE_PAGE, Tally, random};
-use exeunt_patch::engine::x86_64::{disassemble, displace, jump, length};
+use crate::{DATA, Machine, Memory, Outcome, SITE_PAGE, Tally, random};
+use exeunt_patch::engine::site::Step;
+use exeunt_patch::engine::x86_64::{disassemble, displace, jump, length, step};
 use unicorn_engine::{Arch, Mode, RegisterX86, Unicorn};
 
 static TALLY: Tally = Tally::new();
@@ -58,30 +59,14 @@ fn repeats(code: &[u8]) -> bool {
     repeated && matches!(code.get(prefixes.len()), Some(0xa4..=0xa7 | 0xaa..=0xaf | 0x6c..=0x6f))
 }
 
-/// Inputs: 3 bytes of circumstances, then code.
-pub fn check(machine: &mut Machine, data: &[u8]) {
-    let [seed, place, stub, code @ ..] = data else { return };
-    let code = &code[..code.len().min(15)];
-    if code.is_empty() {
-        return;
-    }
-    machine.tidy();
-    let at = SITE_PAGE + u64::from(place & 63);
-    let to = SITE_PAGE.wrapping_add_signed(STUBS[usize::from(stub & 7)]) + u64::from(stub >> 3);
-    let Ok(len) = length(code, at) else {
-        return TALLY.count(&TALLY.refused);
-    };
-    let code = &code[..len];
-    let text = disassemble(code, at as usize);
-    let Ok(moved) = displace(code, at, to) else {
-        return TALLY.count(&TALLY.refused);
-    };
-    // What the engine would write at the site; shorter instructions it refuses, but the stub can still be tested.
-    let patched = (len >= 5).then(|| jump(code, at as usize, to as usize).expect("in reach"));
+/// What `rcx` may hold: a repeated string instruction does not take long.
+fn rounds(code: &[u8]) -> u64 {
+    if repeats(code) { 0x1f } else { u64::MAX }
+}
 
-    let start = u64::from(*seed) << 8 | u64::from(*place);
-    let rounds = if repeats(code) { 0x1f } else { u64::MAX };
-    let set_up = |unicorn: &mut Unicorn<'static, Memory>| {
+/// Sets every register, in a way that `start` tells.
+fn circumstances(start: u64, rounds: u64) -> impl Fn(&mut Unicorn<'static, Memory>) {
+    move |unicorn| {
         let mut state = start;
         for register in GENERAL {
             let number = random(&mut state);
@@ -113,11 +98,37 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
             value.extend([0xff, 0xff]);
             unicorn.reg_write_long(RegisterX86::ST0 as i32 + n, &value).expect("a register");
         }
+    }
+}
+
+/// Inputs: 3 bytes of circumstances, then code.
+pub fn check(machine: &mut Machine, data: &[u8]) {
+    let [seed, place, stub, code @ ..] = data else { return };
+    let code = &code[..code.len().min(15)];
+    if code.is_empty() {
+        return;
+    }
+    machine.tidy();
+    let at = SITE_PAGE + u64::from(place & 63);
+    let to = SITE_PAGE.wrapping_add_signed(STUBS[usize::from(stub & 7)]) + u64::from(stub >> 3);
+    let Ok(len) = length(code, at) else {
+        return TALLY.count(&TALLY.refused);
     };
+    let code = &code[..len];
+    let text = disassemble(code, at as usize);
+    let Ok(moved) = displace(code, at, to) else {
+        return TALLY.count(&TALLY.refused);
+    };
+    // What the engine would write at the site; shorter instructions it refuses, but the stub can still be tested.
+    let patched = (len >= 5).then(|| jump(code, at as usize, to as usize).expect("in reach"));
+
+    let start = u64::from(*seed) << 8 | u64::from(*place);
+    let rounds = rounds(code);
+    let set_up = circumstances(start, rounds);
     let registers = registers();
     let original = |machine: &mut Machine| {
         let same = |pc| rounds != u64::MAX && pc == at;
-        machine.run(&[(at, code), (to, &moved)], set_up, at, same, &registers)
+        machine.run(&[(at, code), (to, &moved)], &set_up, at, same, &registers)
     };
     let Some(expected) = original(machine) else {
         return TALLY.count(&TALLY.left_out);
@@ -141,7 +152,7 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
         Some(bytes) => (bytes, at),
         None => (code, to),
     };
-    let found = machine.run(&[(at, site), (to, &moved)], set_up, from, in_stub, &registers);
+    let found = machine.run(&[(at, site), (to, &moved)], &set_up, from, in_stub, &registers);
     match found {
         None => TALLY.count(&TALLY.left_out),
         // `rdtsc`, `rdrand`: not the same twice.
@@ -153,4 +164,53 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
             TALLY.count(&TALLY.compared);
         }
     }
+}
+
+/// Inputs: 2 bytes of circumstances, then code. What [`step`] says of it is what the emulator does with it.
+pub fn check_path(machine: &mut Machine, data: &[u8]) {
+    let [seed, place, code @ ..] = data else { return };
+    let code = &code[..code.len().min(15)];
+    machine.tidy();
+    let at = SITE_PAGE + u64::from(place & 63);
+    let Ok(len) = length(code, at) else {
+        return TALLY.count(&TALLY.refused);
+    };
+    let code = &code[..len];
+    let said = step(code, at as usize);
+    if matches!(said, Step::End(_)) {
+        return TALLY.count(&TALLY.refused);
+    }
+    let set_up = circumstances(u64::from(*seed) << 8 | u64::from(*place), rounds(code));
+    set_up(&mut machine.unicorn);
+    let before = machine.unicorn.reg_read(RegisterX86::RSP).expect("a register");
+    let again = |pc| repeats(code) && pc == at;
+    let found = machine.run(&[(at, code)], set_up, at, again, &[(RegisterX86::RSP as i32, 8)]);
+    // It faults, so nobody gets further; or it repeats for long.
+    let Some(Outcome { pc: Some(pc), registers, writes, .. }) = found else {
+        return TALLY.count(&TALLY.left_out);
+    };
+    // An exception of the processor itself, such as a division by zero, is no error to the emulator.
+    if pc == at && ![Step::On(at as usize), Step::Fork(at as usize)].contains(&said) {
+        return TALLY.count(&TALLY.left_out);
+    }
+    let after = u64::from_le_bytes(registers[0].1[..8].try_into().expect("8 bytes"));
+    let next = at + len as u64;
+    let text = disassemble(code, at as usize);
+    let told =
+        format!("{text} ({code:02x?}) at {at:#x}: {said:x?}, but it went to {pc:#x}, rsp {before:#x} -> {after:#x}");
+    match said {
+        // Emulator and decoder disagree on the instruction's length, and so on what was run.
+        Step::On(to) if to as u64 == next && pc != next && pc > at && pc < at + 16 => {
+            return TALLY.count(&TALLY.left_out);
+        }
+        Step::On(to) => assert!(pc == to as u64 && after == before, "{told}"),
+        Step::Fork(to) => assert!((pc == to as u64 || pc == next) && after == before, "{told}"),
+        Step::Call => {
+            let target = next.wrapping_add_signed(i32::from_le_bytes(code[1..5].try_into().expect("4 bytes")).into());
+            assert!(pc == target && after == before - 8, "{told}");
+            assert!(writes == [(after, next.to_le_bytes().to_vec())], "{told}, writing {writes:x?}");
+        }
+        Step::End(_) => unreachable!("returned above"),
+    }
+    TALLY.count(&TALLY.compared);
 }

@@ -22,18 +22,41 @@ pub fn step(bytes: &[u8], at: usize) -> Step {
     if word >> 26 & 7 == 0b101 {
         return if word & 0xffc0_0000 == 0xd500_0000 { Step::On(at + 4) } else { Step::End("it leads elsewhere") };
     }
-    // Register 31 is the stack pointer as destination of additions and logic with immediates, and as a base, which pairs
-    // (bit 23) and single registers (bit 10 without bit 21) may write back. What might be one of these ends the path.
-    let (destination, base) = (word & 31, word >> 5 & 31);
-    let immediate = word >> 26 & 7 == 0b100;
-    let memory = word & 0x0a00_0000 == 0x0800_0000;
-    let pair = word & 0x3a00_0000 == 0x2800_0000;
-    let offset = word & 0x3b00_0000 == 0x3900_0000;
-    let written_back = if pair { word >> 23 & 1 == 1 } else { !offset && word & 0x0020_0400 == 0x0000_0400 };
-    if immediate && destination == 31 || memory && base == 31 && written_back {
+    // SVE, SME and what is reserved: some of it adds to the stack pointer.
+    if word >> 27 & 3 == 0b00 {
+        return Step::End("it is not known here");
+    }
+    if may_move_stack_pointer(word) {
         return Step::End("it moves the stack pointer");
     }
     Step::On(at + 4)
+}
+
+/// Whether an instruction that is no branch might write the stack pointer. What is not known to leave it alone might.
+fn may_move_stack_pointer(word: u32) -> bool {
+    let (destination, base) = (word & 31, word >> 5 & 31);
+    match word >> 25 & 0xf {
+        // Immediates: for additions, logic and tags, register 31 as destination is the stack pointer.
+        0b1000 | 0b1001 => destination == 31,
+        // Registers: it is for extended ones that are added without setting flags, and, of those of two sources, for tags.
+        0b0101 | 0b1101 => {
+            let extended = word & 0x3f20_0000 == 0x0b20_0000;
+            let two_sources = word & 0x5fe0_0000 == 0x1ac0_0000;
+            destination == 31 && (extended || two_sources)
+        }
+        // Floating point and vectors have it nowhere.
+        0b0111 | 0b1111 => false,
+        // Loads and stores: as the base it may be written back. It is not in these classes; a literal has no base.
+        _ => {
+            let exclusive = word & 0x3f00_0000 == 0x0800_0000;
+            let literal = word & 0x3b00_0000 == 0x1800_0000;
+            let pair = word & 0x3a80_0000 == 0x2800_0000;
+            let scaled = word & 0x3b00_0000 == 0x3900_0000;
+            // By bits 11 and 10: unscaled 00, unprivileged 10; with bit 21: atomic 00, by a register 10. Odd ones write back.
+            let single = word & 0x3b00_0400 == 0x3800_0000;
+            base == 31 && !(exclusive || literal || pair || scaled || single)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +81,11 @@ mod tests {
             (0xa90153f3, "stp x19, x20, [sp, #16]"),
             (0xf81e83a1, "stur x1, [x29, #-24]"),
             (0xf0000441, "adrp x1, ..."),
+            (0xeb3f63ff, "cmp sp, xzr"),
+            (0x885f7fe0, "ldxr w0, [sp]"),
+            (0xf83f83e0, "swp xzr, x0, [sp]"),
+            (0xf86b6be0, "ldr x0, [sp, x11]"),
+            (0x9e6703e0, "fmov d0, xzr"),
         ] {
             assert_eq!(of(word), Step::On(AT + 4), "{text}");
         }
@@ -81,6 +109,15 @@ mod tests {
             (0xa8c27bfd, "ldp x29, x30, [sp], #32"),
             (0xf81f0ffe, "str x30, [sp, #-16]!"),
             (0xf84107fe, "ldr x30, [sp], #16"),
+            (0xcb2063ff, "sub sp, sp, x0"),
+            (0x8b2063ff, "add sp, sp, x0"),
+            (0x927cec1f, "and sp, x0, #0xfffffffffffffff0"),
+            (0x4cdf73e0, "ld1 {v0.16b}, [sp], #16"),
+            (0x0d9f03e0, "st1 {v0.b}[0], [sp], #1"),
+            (0xf8201fe0, "ldraa x0, [sp, #8]!"),
+            (0xd92017e0, "stg x0, [sp], #16"),
+            (0x9ac0101f, "irg sp, x0, x0"),
+            (0x043f503f, "addvl sp, sp, #1"),
             (0xd63f0020, "blr x1"),
             (0xd65f03c0, "ret"),
             (0xd4000001, "svc #0"),
