@@ -30,6 +30,11 @@ const NONE: u64 = u64::MAX;
 /// a signal handler must not get in the way of.
 static MAY_MISS: AtomicBool = AtomicBool::new(false);
 
+/// What the stack local holds, while it is there and nothing changes it: else `NONE`, and it must not be read, as that
+/// would make it.
+static LOCAL_HOLDS: AtomicU64 = AtomicU64::new(NONE);
+static LOCAL_SEEN: AtomicUsize = AtomicUsize::new(0);
+
 /// Whether the watch reads, or only walks.
 static READS: AtomicBool = AtomicBool::new(false);
 
@@ -65,13 +70,17 @@ pub fn look(bottom: &Bottom, pc: usize) {
     }
     let got = exeunt::get::<u64>(&KEY).unwrap_or(NONE);
     let (before, after) = (BEFORE.load(Ordering::Relaxed), AFTER.load(Ordering::Relaxed));
-    let right = if ELSEWHERE.load(Ordering::Relaxed) {
+    let local = LOCAL_HOLDS.load(Ordering::Relaxed);
+    let elsewhere = ELSEWHERE.load(Ordering::Relaxed);
+    let local_right = local == NONE || elsewhere || LOCAL.get() == local;
+    LOCAL_SEEN.fetch_add(usize::from(local != NONE && !elsewhere), Ordering::Relaxed);
+    let right = if elsewhere {
         got == NONE
     } else {
         let missed = got == NONE && (before != after || MAY_MISS.load(Ordering::Relaxed));
         got == before || got == after || missed
     };
-    if !right {
+    if !right || !local_right {
         WRONG.fetch_add(1, Ordering::Relaxed);
         let _ = FIRST_WRONG.compare_exchange(0, pc, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -119,9 +128,22 @@ pub fn live(midway: impl FnOnce()) {
     changing(2, || exeunt::set(KEY, 2_u64).expect(refused));
     assert_eq!(exeunt::get(&KEY), Some(2_u64));
     midway();
-    among_others(|| LOCAL.with(|local| local.set(5)));
-    LOCAL.with(|local| assert_eq!(local.get(), 5));
+    // Another number in each life, and in other memory: what is left of the life before is neither.
+    static LIVES: AtomicU64 = AtomicU64::new(5);
+    let number = LIVES.fetch_add(1, Ordering::Relaxed);
+    among_others(|| {
+        for _ in 0..4 {
+            Box::leak(Box::new(NONE));
+        }
+        LOCAL.set(number);
+    });
+    LOCAL_HOLDS.store(number, Ordering::SeqCst);
+    LOCAL.with(|local| assert_eq!(local.get(), number));
     assert!(deeper(1) > 0);
+    for _ in 0..READS_OF_LOCAL {
+        LOCAL.with(|local| assert_eq!(std::hint::black_box(local).get(), number));
+    }
+    LOCAL_HOLDS.store(NONE, Ordering::SeqCst);
     changing(NONE, || assert!(exeunt::del(&KEY)));
     changing(3, || exeunt::set(KEY, 3_u64).expect(refused));
     changing(NONE, exeunt::unload);
@@ -139,12 +161,15 @@ pub fn live(midway: impl FnOnce()) {
     LOCAL.set(6);
 }
 
+/// How often a life reads its local.
+const READS_OF_LOCAL: usize = 20;
+
 /// Reads on pages that nobody has read on.
 #[inline(never)]
 fn deeper(depth: u32) -> u64 {
     let room = std::hint::black_box([1_u8; 5000]);
     let below = if depth == 0 { LOCAL.get() } else { deeper(depth - 1) };
-    below * u64::from(room[below as usize])
+    below * u64::from(room[below as usize % room.len()])
 }
 
 /// Forgets what reads may give: the life is over.
@@ -169,9 +194,10 @@ pub fn verdict(lives: usize) -> i32 {
     if of(&HANDLERS) != lives {
         println!("{lives} lives, and {} handlers that ran", of(&HANDLERS));
     }
-    if sees && of(&SEEN) == 0 {
-        println!("no read ever found the value");
+    let seen = of(&SEEN) > 0 && of(&LOCAL_SEEN) > 0;
+    if sees && !seen {
+        println!("no read ever found the value, or none the stack local's");
     }
-    let right = of(&BROKEN) + of(&WRONG) == 0 && of(&HANDLERS) == lives && of(&LOOKS) > 0 && (!sees || of(&SEEN) > 0);
+    let right = of(&BROKEN) + of(&WRONG) == 0 && of(&HANDLERS) == lives && of(&LOOKS) > 0 && (!sees || seen);
     i32::from(!right)
 }
