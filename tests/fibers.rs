@@ -651,6 +651,36 @@ fn a_fiber_in_an_array_where_its_thread_has_read_before_is_not_its_thread() {
 }
 
 #[test]
+fn a_stack_local_in_an_array_where_its_thread_has_read_it_before_is_the_fiber_s() {
+    /// Reads in every frame down to `lowest`.
+    #[inline(never)]
+    fn read_down_to(lowest: usize, expected: usize) {
+        assert_eq!(LOCAL.get(), expected);
+        if here() > lowest {
+            read_down_to(lowest, expected);
+        }
+        std::hint::black_box(lowest);
+    }
+    #[inline(never)]
+    fn fiber_that_reads(middle: usize) {
+        let mut array = [0_u8; 2 * ROOM];
+        let start = std::hint::black_box(&mut array).as_mut_ptr().addr();
+        // SAFETY: nobody runs in the array.
+        unsafe { exeunt::discard(start..start + array.len()) };
+        // SAFETY: the array lives until the fiber has come to its end.
+        let fiber = unsafe { Fiber::new(start..start + array.len(), move |_| read_down_to(middle - 1024, 0)) };
+        fiber.finish();
+    }
+    with_room(|| {
+        LOCAL.set(5);
+        let middle = here() - ROOM;
+        read_down_to(middle, 5);
+        fiber_that_reads(middle);
+        read_down_to(middle, 5);
+    });
+}
+
+#[test]
 fn a_thread_that_grows_over_the_memory_of_a_fiber_that_is_over_keeps_its_own_storage() {
     with_room(|| {
         let log = Log::new();
