@@ -54,8 +54,12 @@ fn a_fork_in_the_middle_of_a_drain_lets_both_processes_finish_it() {
 
 #[test]
 fn a_fork_while_a_thread_recognises_where_stacks_end_leaves_the_child_able_to_arm() {
-    // Recognition takes some hundred microseconds; a round of the pause takes about a nanosecond.
-    for delay in [0, 10_000, 30_000, 60_000, 100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000] {
+    // A round of the pause takes about a nanosecond. Recognition takes some hundred microseconds, and under code redirect
+    // patching some fifteen milliseconds.
+    let recognising = [0, 10_000, 30_000, 60_000, 100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000];
+    let patching =
+        [2_000_000, 3_000_000, 4_000_000, 5_000_000, 6_000_000, 8_000_000, 10_000_000, 12_000_000, 16_000_000];
+    for delay in recognising.into_iter().chain(patching) {
         let told = ["child: handler of a new thread", "child: handler of main", "child exited with 13"];
         forking().run(&["first use", &delay.to_string()]).expect(0, &told);
     }

@@ -20,7 +20,7 @@
 //! | applying it is one aligned store: a thread there executes the old code or the new, nothing else | [`Patch::apply`]: your target or hook may be entered where the old code could run |
 //! | when `apply` and `undo` return, every thread executes what they left | nobody outside this crate re-protects the page at the same moment |
 //! | what cannot be done so is refused, with bytes, disassembly and advice in the [`Error`] | on aarch64, [`Site::quiet`] where the architecture does not allow a change while code runs |
-//! | on every failure bytes and protections are as before; no page stays writable | a fork at that moment would copy a page that is writable for microseconds |
+//! | on every failure bytes and protections are as before; no page stays writable | a fork at that moment would copy a page that is writable for microseconds, and a lock that the child never gets |
 //! | stubs are never writable and executable at once | a hook in a stub's way has no unwind information at the one jump in the stub |
 //! | `undo` restores every byte at the site | a stub stays mapped: a thread may still be in it |
 //!

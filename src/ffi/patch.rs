@@ -61,22 +61,35 @@ mod engine {
         expected: *const c_void,
         new: *const c_void,
     ) -> Result<(), String> {
-        let mut redirected = REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the caller's promise.
         let place = unsafe { Site::new(site.cast_const().cast()) };
-        let mut patch = place.retarget(expected.cast(), new.cast()).map_err(|error| error.to_string())?;
-        // SAFETY: the caller's promise.
-        unsafe { patch.apply() }.map_err(|error| error.to_string())?;
-        redirected.insert(site.addr(), patch);
-        Ok(())
+        while_nobody_forks(|redirected| {
+            let mut patch = place.retarget(expected.cast(), new.cast())?;
+            // SAFETY: the caller's promise.
+            unsafe { patch.apply() }?;
+            redirected.insert(site.addr(), patch);
+            Ok(())
+        })
+        .map_err(|error| error.to_string())
     }
 
     pub(super) fn undo(site: *mut c_void) -> Result<(), String> {
-        let mut redirected = REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner);
-        let patch = redirected.get_mut(&site.addr()).ok_or_else(|| format!("nothing was redirected at {site:p}"))?;
-        patch.undo().map_err(|error| error.to_string())?;
-        redirected.remove(&site.addr());
-        Ok(())
+        while_nobody_forks(|redirected| {
+            let Some(patch) = redirected.get_mut(&site.addr()) else { return Ok(false) };
+            patch.undo()?;
+            redirected.remove(&site.addr());
+            Ok(true)
+        })
+        .map_err(|error| error.to_string())
+        .and_then(|found| found.then_some(()).ok_or_else(|| format!("nothing was redirected at {site:p}")))
+    }
+
+    /// A child of `fork` that found any of the locks held could never patch again.
+    fn while_nobody_forks<R>(
+        change: impl FnOnce(&mut BTreeMap<usize, Patch>) -> Result<R, exeunt_patch::Error>,
+    ) -> Result<R, exeunt_patch::Error> {
+        crate::os::prepare_forks();
+        crate::exits::locked(|| change(&mut REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

@@ -1,25 +1,46 @@
-//! What a child of `fork` has to be told: that threads of its parent are not its own.
+//! What `fork` has to be told where exit trampolines are patched.
 //!
-//! Under slot redirect the word in a thread's foot tells one life of a stack from the next. Under code redirect no word of
-//! a thread's stack does, which is well for as long as no thread ends without our hook. In a child of `fork` all but one
-//! have done so, and its next threads may get their stacks.
+//! The child gets a copy of all there is, also of what another thread was just changing. So a fork waits while an exit
+//! trampoline is being patched, for some 15 milliseconds once in a process (most of it is the kernel's, for `membarrier`),
+//! and the child finds it patched or not.
+//!
+//! And threads of the parent are not the child's own. Under slot redirect the word in a thread's foot tells one life of a
+//! stack from the next. Under code redirect no word of a thread's stack does, which is well for as long as no thread ends
+//! without our hook. In a child of `fork` all but one have done so, and its next threads may get their stacks.
 
 use crate::redirect::Way;
-use crate::registry;
 use crate::stack::Kind;
-use std::sync::Once;
+use crate::{exits, registry};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// From now on, children know which threads they do not have. A child that is made by a bare system call is not told.
-pub(crate) fn forsake_in_children() {
-    static ONCE: Once = Once::new();
-    // SAFETY: the handler fits, and this library is pinned. Without memory for it, children are as if made by the bare
+/// From now on, a fork waits for the recognition lock, and children know which threads they do not have. A child that is
+/// made by a bare system call gets neither.
+pub(crate) fn prepare_forks() {
+    // Not `Once`, in which a child could find another thread at work for ever.
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    super::pin();
+    // SAFETY: the handlers fit, and this library is pinned. Without memory for them, children are as if made by the bare
     // system call.
-    ONCE.call_once(|| unsafe {
-        libc::pthread_atfork(None, None, Some(forsake));
-    });
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
 }
 
-extern "C" fn forsake() {
+extern "C" fn before() {
+    exits::hold();
+}
+
+extern "C" fn in_parent() {
+    exits::let_go();
+}
+
+extern "C" fn in_child() {
+    exits::let_go();
+    forsake();
+}
+
+fn forsake() {
     let Some(own) = super::thread_bounds() else { return };
     for record in registry::all() {
         let of_thread = matches!(record.kind(), Kind::Thread | Kind::Main) && record.way() == Way::Code;

@@ -10,7 +10,7 @@
 //! | `Uncancelled` | no cancellation of this thread while it lives |
 //! | `probe` | the addresses of the system's exit trampolines, by experiment |
 //! | `Landing` | where a thread goes that ends without a return |
-//! | `forsake_in_children` | lets a child of `fork` know which threads it does not have |
+//! | `prepare_forks` | lets a `fork` wait while code is patched, and its child know which threads it does not have |
 //! | `main_exit` | recognises the exit trampoline of `main` |
 
 #[cfg(all(target_os = "linux", feature = "code"))]
@@ -24,7 +24,7 @@ mod macos;
 mod unix;
 
 #[cfg(all(target_os = "linux", feature = "code"))]
-pub(crate) use fork::forsake_in_children;
+pub(crate) use fork::prepare_forks;
 #[cfg(target_os = "linux")]
 pub(crate) use landing::Landing;
 #[cfg(target_os = "linux")]

@@ -46,6 +46,8 @@ pub(super) fn ensure(number: usize) -> Result<(), Error> {
     if DONE[number].load(Ordering::Acquire) {
         return Ok(());
     }
+    // First, as it must be known to a fork that begins while code is written.
+    crate::os::prepare_forks();
     exits::locked(|| {
         // Others may have been at it, and what is half patched looks like no shape that is known.
         let found = find(number)?;
@@ -62,9 +64,6 @@ pub(super) fn ensure(number: usize) -> Result<(), Error> {
             }
         }
         DONE[number].store(true, Ordering::Release);
-        if matches!(trampoline::kind(number), Kind::Thread | Kind::Main) {
-            crate::os::forsake_in_children();
-        }
         Ok(())
     })
 }
