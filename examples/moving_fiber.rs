@@ -64,10 +64,9 @@ unsafe impl Send for Fiber {}
 fn worker(start: u64, fibers: Receiver<Fiber>, next: Sender<Fiber>, seen: Sender<Turn>) {
     THREAD_TURNS.set(start);
     for mut fiber in fibers {
-        if let CoroutineResult::Yield(turn) = fiber.0.resume(()) {
-            seen.send(turn).expect("main listens");
-        }
-        if next.send(fiber).is_err() {
+        let CoroutineResult::Yield(turn) = fiber.0.resume(()) else { return };
+        // Where nobody is there any more, the fiber is dropped, which unwinds it to its bottom.
+        if seen.send(turn).is_err() || next.send(fiber).is_err() {
             return;
         }
     }
