@@ -87,11 +87,20 @@
 //! guarantee: [`Fallback::ProcMem`] says which, [`Patch::fallback`] turns it off. Under a shadow stack (x86_64 SHSTK, aarch64 GCS) all of
 //! this works, because no return address changes.
 #![cfg_attr(not(feature = "engine"), no_std)]
-#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#![cfg(any(
+    all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")),
+    all(target_os = "macos", target_arch = "x86_64", feature = "engine")
+))]
 
 #[cfg(feature = "engine")]
 pub mod engine;
+#[cfg(target_os = "linux")]
 pub mod heart;
+// What the processor's file knows, and the words for a store and a refusal. All else in there makes Linux's system calls: private and
+// unused, it is not compiled into anything.
+#[cfg(not(target_os = "linux"))]
+#[allow(dead_code)]
+mod heart;
 
 #[cfg(feature = "engine")]
 pub use engine::{Bytes, Error, Patch, Site};
