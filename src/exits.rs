@@ -48,7 +48,7 @@ impl Drop for Lock {
 }
 
 /// Runs `code` with the recognition lock: nobody else adds trampolines or changes exit trampolines meanwhile.
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 pub(crate) fn locked<R>(code: impl FnOnce() -> R) -> R {
     let _uncancelled = os::Uncancelled::new();
     let _lock = Lock::take();

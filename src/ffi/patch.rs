@@ -44,7 +44,7 @@ fn refused(text: String) -> Failure {
     Failure::Error(Error::NoCodeSite(text))
 }
 
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 mod engine {
     use exeunt_patch::{Patch, Site};
     use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ mod engine {
     }
 }
 
-#[cfg(not(all(target_os = "linux", feature = "code")))]
+#[cfg(not(code_redirect))]
 mod engine {
     use std::ffi::c_void;
 

@@ -56,7 +56,7 @@ unsafe extern "C" {
 static BEHIND: [AtomicUsize; trampoline::HOOKS + 1] = [const { AtomicUsize::new(0) }; trampoline::HOOKS + 1];
 
 /// Makes `address` known as one that a hook returns to. The caller holds the recognition lock.
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 pub(super) fn add_behind(address: usize) {
     let free = BEHIND.iter().find(|behind| [0, address].contains(&behind.load(Ordering::Relaxed)));
     // There are as many as hooks.
@@ -152,6 +152,23 @@ pub struct CodeSite {
     pub applied: bool,
     /// Why it cannot be, if it cannot.
     pub problem: Option<Error>,
+}
+
+impl CodeSite {
+    /// One of the exit trampoline `number`, of which nothing more is known.
+    pub(super) fn blank(number: usize) -> Self {
+        Self {
+            trampoline: trampoline::name(number).to_string_lossy().into_owned(),
+            kind: trampoline::kind(number),
+            address: 0,
+            behind: 0,
+            before: String::new(),
+            after: String::new(),
+            stub: None,
+            applied: false,
+            problem: None,
+        }
+    }
 }
 
 /// The places at which code redirect enters this process's exit trampolines, or would. Nothing is patched by this.
