@@ -8,7 +8,8 @@ fn main() {
     // `cfg(code_redirect)`. Apple Silicon runs no page of signed code that was changed.
     let system = std::env::var("CARGO_CFG_TARGET_OS").expect("cargo sets the target's system");
     println!("cargo::rustc-check-cfg=cfg(code_redirect)");
-    if std::env::var_os("CARGO_FEATURE_CODE").is_some() && (system == "linux" || system == "macos" && arch == "x86_64") {
+    if std::env::var_os("CARGO_FEATURE_CODE").is_some() && (system == "linux" || system == "macos" && arch == "x86_64")
+    {
         println!("cargo::rustc-cfg=code_redirect");
     }
     cc::Build::new().file(source).include("asm").compile("exeunt_asm");

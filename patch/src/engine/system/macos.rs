@@ -138,9 +138,8 @@ fn translated() -> bool {
     let mut size = size_of_val(&answer);
     let name = c"sysctl.proc_translated";
     // SAFETY: only asks; `size` is that of `answer`. A system without Rosetta does not know the name.
-    let result = unsafe {
-        libc::sysctlbyname(name.as_ptr(), (&raw mut answer).cast(), &raw mut size, std::ptr::null_mut(), 0)
-    };
+    let result =
+        unsafe { libc::sysctlbyname(name.as_ptr(), (&raw mut answer).cast(), &raw mut size, std::ptr::null_mut(), 0) };
     result == 0 && answer != 0
 }
 
