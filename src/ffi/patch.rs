@@ -84,7 +84,11 @@ mod engine {
 mod engine {
     use std::ffi::c_void;
 
-    const REASON: &str = "this build of exeunt has no patch engine";
+    const REASON: &str = if cfg!(all(target_os = "macos", target_arch = "aarch64")) {
+        "Apple Silicon runs no page of signed code that was changed"
+    } else {
+        "this build of exeunt has no patch engine"
+    };
 
     /// # Safety
     /// None: nothing is done.

@@ -13,7 +13,8 @@
 //!
 //! The call that is retargeted is the first one on the one way that leads on from where entry functions return
 //! (`sites.rs`). So each of them makes it, with the stack pointer at the stack's top, which is how the hook finds the
-//! record. For glibc's threads it is also where `pthread_exit` and cancellation lead to.
+//! record. For glibc's threads it is also where `pthread_exit` and cancellation lead to. On macOS these two call the same
+//! target from elsewhere, and the safety net catches them (`net.rs`).
 //!
 //! What arming writes on a stack is one word at the most, a mark (`mark.rs`).
 
