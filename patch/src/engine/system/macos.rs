@@ -14,9 +14,9 @@
 //! page private: `vm_map_protect` in xnu's `osfmk/vm/vm_map.c` puts a copy-on-write mapping of the same memory in its place, under
 //! the lock of the address space, and with the rights that the old one had as far as they were asked for
 //! (`new_entry->protection &= max_prot_for_prot_copy`). So asking for `rw-` would take the right to execute from threads that run
-//! there at the moment; asking for `rwx` leaves it all the time. A thread that comes in between faults, waits for that lock, and
-//! goes on. Frida's gum writes code so on Intel Macs, and with other threads suspended where there is no `rwx`. HotSpot and
-//! JavaScriptCore have their own code writable and executable there.
+//! there at the moment, this one among them if the page has `mach_msg` (coolstar/libhooker issue 1); asking for `rwx` leaves it all the
+//! time. A thread that comes in between faults, waits for that lock, and goes on. BoxFort writes code with these rights
+//! (Snaipe/BoxFort pull request 31), as does Frida's gum on Intel Macs, which suspends other threads where there is no `rwx`.
 //!
 //! A program with the hardened runtime may not have both rights. [`ready`] finds that out with a page of our own, since some
 //! kernels do not refuse but quietly take the right to execute.
