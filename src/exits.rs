@@ -48,18 +48,18 @@ impl Drop for Lock {
 }
 
 /// The lock's holder's own: what `hold` found.
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 struct Held(std::cell::UnsafeCell<Option<Lock>>);
 
 // SAFETY: only whoever holds the lock touches it.
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 unsafe impl Sync for Held {}
 
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 static HELD: Held = Held(std::cell::UnsafeCell::new(None));
 
 /// Takes the recognition lock, until [`let_go`].
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 pub(crate) fn hold() {
     let lock = Lock::take();
     // SAFETY: the lock is held.
@@ -67,14 +67,14 @@ pub(crate) fn hold() {
 }
 
 /// Gives back what [`hold`] has taken, on the same thread or as its copy in a child of `fork`.
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 pub(crate) fn let_go() {
     // SAFETY: the lock is held.
     drop(unsafe { (*HELD.0.get()).take() });
 }
 
 /// Runs `code` with the recognition lock: nobody else adds trampolines or changes exit trampolines meanwhile.
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 pub(crate) fn locked<R>(code: impl FnOnce() -> R) -> R {
     let _uncancelled = os::Uncancelled::new();
     let _lock = Lock::take();

@@ -1,6 +1,9 @@
 //! The safety net: drains the main thread's stack when `exit` ends it, and a thread's that ends by `pthread_exit` or by
 //! cancellation where its landing could not be redirected (`os/landing.rs`).
 //!
+//! Under code redirect it catches the same ends of `main`, and on macOS those of threads: `pthread_exit` and cancellation call
+//! there what a return calls, but not from where a return does.
+//!
 //! It is a thread-local destructor, which all these ends run on the thread itself. Destructors of thread-locals that were
 //! made later have run before it.
 
@@ -15,6 +18,11 @@ struct Net {
 
 thread_local! {
     static NET: Net = const { Net { armed: Cell::new(None) } };
+}
+
+/// Whether [`spread`] would have an effect. The net of a thread that ends right now is behind it.
+pub(crate) fn can_be_spread() -> bool {
+    NET.try_with(|_| ()).is_ok()
 }
 
 /// Spreads the net under the running thread's stack, whose record this is.

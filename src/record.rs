@@ -170,7 +170,7 @@ impl Record {
     }
 
     /// Lets nobody find it live any more: its thread is not in this process.
-    #[cfg(all(target_os = "linux", feature = "code"))]
+    #[cfg(code_redirect)]
     pub(crate) fn forsake(&self) {
         self.watch(&raw const DEAD as usize, 1);
     }

@@ -150,11 +150,11 @@ fn fill(cell: usize, value: usize) -> Result<(), Error> {
     Ok(())
 }
 
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 pub(crate) use hooks::*;
 
 /// The hooks of code redirect, in the same file of assembly.
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 mod hooks {
     use super::{COUNT, Error, HOOKS, SIZE, fill};
 

@@ -156,7 +156,12 @@ pub struct Membarrier {
 
 #[cfg(target_os = "macos")]
 pub fn membarrier() -> Membarrier {
-    Membarrier { sync_core: false, found: "this system has no such call".to_owned() }
+    let found = if cfg!(target_arch = "x86_64") {
+        "this system has no such call; a right taken from a page interrupts all processors"
+    } else {
+        "this system has no such call"
+    };
+    Membarrier { sync_core: false, found: found.to_owned() }
 }
 
 #[cfg(target_os = "linux")]

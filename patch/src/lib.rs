@@ -43,7 +43,9 @@
 //!
 //! ```
 //! use exeunt_patch::{Error, Site};
-//! # #[cfg(target_arch = "x86_64")]
+//! # #[cfg(target_os = "macos")]
+//! # std::arch::global_asm!(".globl _answer, _old, _new", "_answer: jmp _old", ".p2align 4", "_old: mov eax, 1", "ret", "_new: mov eax, 42", "ret");
+//! # #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 //! # std::arch::global_asm!(".globl answer, old, new", "answer: jmp old", ".balign 16", "old: mov eax, 1", "ret", "new: mov eax, 42", "ret");
 //! # #[cfg(target_arch = "aarch64")]
 //! # std::arch::global_asm!(".globl answer, old, new", "answer: b old", "old: mov w0, #1", "ret", "new: mov w0, #42", "ret");
@@ -78,7 +80,22 @@
 //! # Parts
 //!
 //! [`heart`] is `no_std`, needs nothing but the kernel, and is all there is without the feature `engine` (on by default). For C, the library
-//! `exeunt` has entry points to it. Linux on x86_64 and aarch64; elsewhere the crate is empty.
+//! `exeunt` has entry points to it. It is for Linux on x86_64 and aarch64. The engine is for macOS on Intel processors as well, where it
+//! was built and linked, but never run by its authors; elsewhere the crate is empty.
+//!
+//! # macOS
+//!
+//! | | Linux | macOS, x86_64 |
+//! |---|---|---|
+//! | a code page is made writable by | `mprotect`, or written through `/proc/self/mem` | `mach_vm_protect` with `VM_PROT_COPY`: a private copy of the page |
+//! | while one word is written it is | readable, writable, executable | the same |
+//! | every thread executes the new code, because of | `membarrier`, which promises it | a right that is taken from a page: the kernel interrupts each processor that runs this process. That is how it works, and not a promise |
+//! | afterwards | all as before | the protection is as before; the page stays a private copy, whose *greatest* protection includes writing |
+//! | refused where | `mprotect` and `/proc/self/mem` are | the hardened runtime forbids it, and under Rosetta 2: both when it is planned |
+//! | a stub cannot lie | where anything is mapped | nor anywhere in the shared cache of the system's libraries |
+//!
+//! On Apple Silicon no page of signed code that was changed is executed, so there is no engine. Where the calls are from, and why that is
+//! safe, is told in `src/engine/system/macos.rs`.
 //!
 //! # Limits
 //!
@@ -87,11 +104,20 @@
 //! guarantee: [`Fallback::ProcMem`] says which, [`Patch::fallback`] turns it off. Under a shadow stack (x86_64 SHSTK, aarch64 GCS) all of
 //! this works, because no return address changes.
 #![cfg_attr(not(feature = "engine"), no_std)]
-#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#![cfg(any(
+    all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")),
+    all(target_os = "macos", target_arch = "x86_64", feature = "engine")
+))]
 
 #[cfg(feature = "engine")]
 pub mod engine;
+#[cfg(target_os = "linux")]
 pub mod heart;
+// What the processor's file knows, and the words for a store and a refusal. All else in there makes Linux's system calls: private and
+// unused, it is not compiled into anything.
+#[cfg(not(target_os = "linux"))]
+#[allow(dead_code)]
+mod heart;
 
 #[cfg(feature = "engine")]
 pub use engine::{Bytes, Error, Patch, Site};

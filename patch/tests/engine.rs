@@ -1,4 +1,5 @@
 //! Planning, applying and undoing patches.
+#![cfg(target_os = "linux")]
 
 mod common;
 

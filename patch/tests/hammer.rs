@@ -3,6 +3,7 @@
 //! Rounds: 100,000 of the heart and a tenth of that for each test of the engine, whose every step reads the list of mappings. On aarch64
 //! a hundredth, because there these tests run under QEMU, which translates the page anew after every store; `EXEUNT_HAMMER=100000` on a
 //! real one.
+#![cfg(target_os = "linux")]
 
 mod common;
 

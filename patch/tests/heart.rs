@@ -1,4 +1,5 @@
 //! The heart alone: check, retarget, refuse.
+#![cfg(target_os = "linux")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The heart compiled alone, as for Go.
+#![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

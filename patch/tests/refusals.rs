@@ -1,6 +1,7 @@
 //! Each system call refused in turn, by a seccomp filter in a child process: bytes and protections are as before.
 //!
 //! User-mode QEMU has no seccomp filters; there a child says so and the test ends.
+#![cfg(target_os = "linux")]
 
 mod common;
 

@@ -44,7 +44,7 @@ fn refused(text: String) -> Failure {
     Failure::Error(Error::NoCodeSite(text))
 }
 
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 mod engine {
     use exeunt_patch::{Patch, Site};
     use std::collections::BTreeMap;
@@ -93,11 +93,15 @@ mod engine {
     }
 }
 
-#[cfg(not(all(target_os = "linux", feature = "code")))]
+#[cfg(not(code_redirect))]
 mod engine {
     use std::ffi::c_void;
 
-    const REASON: &str = "this build of exeunt has no patch engine";
+    const REASON: &str = if cfg!(all(target_os = "macos", target_arch = "aarch64")) {
+        "Apple Silicon runs no page of signed code that was changed"
+    } else {
+        "this build of exeunt has no patch engine"
+    };
 
     /// # Safety
     /// None: nothing is done.

@@ -114,6 +114,9 @@ fn probe_context(argument: *mut c_void) {
     }
 }
 
+/// Threads that `pthread_exit` or cancellation ends land behind the entry function's call, and come by where it returns to.
+pub(crate) const ALL_ENDS_AT_HOOK: bool = true;
+
 /// The name of main's exit trampoline, since glibc 2.34.
 pub(crate) const MAIN_EXIT: &CStr = c"__libc_start_call_main";
 

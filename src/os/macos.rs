@@ -66,6 +66,10 @@ pub(crate) fn main_exit(address: usize, outer: &[usize]) -> bool {
     main_thread && named && outer.iter().all(|&outer| outer == 0)
 }
 
+/// `_pthread_start` calls `_pthread_exit` with what the start routine returns. `pthread_exit` and cancellation call the same from
+/// where they are, without unwinding (`src/pthread.c` and `src/pthread_cancelable.c` of Apple's libpthread).
+pub(crate) const ALL_ENDS_AT_HOOK: bool = false;
+
 /// The name of main's exit trampoline.
 pub(crate) const MAIN_EXIT: &CStr = c"start";
 

@@ -10,10 +10,11 @@
 //! | `Uncancelled` | no cancellation of this thread while it lives |
 //! | `probe` | the addresses of the system's exit trampolines, by experiment |
 //! | `Landing` | where a thread goes that ends without a return |
+//! | `ALL_ENDS_AT_HOOK` | whether code redirect's hook sees threads that end without a return |
 //! | `prepare_forks` | lets a `fork` wait while code is patched, and its child know which threads it does not have |
 //! | `main_exit` | recognises the exit trampoline of `main` |
 
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 mod fork;
 #[cfg(target_os = "linux")]
 mod landing;
@@ -23,7 +24,7 @@ mod linux;
 mod macos;
 mod unix;
 
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 pub(crate) use fork::prepare_forks;
 #[cfg(target_os = "linux")]
 pub(crate) use landing::Landing;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// | memory of an abandoned fiber, used again | noticed | noticed for `makecontext` and [`enter`](crate::enter()); on aarch64 only if the entry function saves its frame pointer. Else, and behind a registered wrapper, [`discard`](crate::discard) it first |
 /// | a function of a registered wrapper | returns to a trampoline | the first direct call behind it leads to a hook, which keeps arguments but for the upper halves of vectors wider than 128 bits; without such a call it is refused |
 /// | shadow stacks (CET, GCS) | refused: the return would fault | work |
-/// | needs | nothing | `mprotect` or `/proc/self/mem` on libc's code, and `membarrier` |
+/// | needs | nothing | `mprotect` or `/proc/self/mem` on libc's code, and `membarrier`; on macOS an Intel processor, no Rosetta, and no hardened runtime |
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Redirect {
     /// The word at the stack's bottom that holds the entry function's return address is rewritten. The default.

@@ -13,7 +13,8 @@
 //!
 //! The call that is retargeted is the first one on the one way that leads on from where entry functions return
 //! (`sites.rs`). So each of them makes it, with the stack pointer at the stack's top, which is how the hook finds the
-//! record. For glibc's threads it is also where `pthread_exit` and cancellation lead to.
+//! record. For glibc's threads it is also where `pthread_exit` and cancellation lead to. On macOS these two call the same
+//! target from elsewhere, and the safety net catches them (`net.rs`).
 //!
 //! What arming writes on a stack is one word at the most, a mark (`mark.rs`).
 
@@ -56,7 +57,7 @@ unsafe extern "C" {
 static BEHIND: [AtomicUsize; trampoline::HOOKS + 1] = [const { AtomicUsize::new(0) }; trampoline::HOOKS + 1];
 
 /// Makes `address` known as one that a hook returns to. The caller holds the recognition lock.
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 pub(super) fn add_behind(address: usize) {
     let free = BEHIND.iter().find(|behind| [0, address].contains(&behind.load(Ordering::Relaxed)));
     // There are as many as hooks.
@@ -152,6 +153,23 @@ pub struct CodeSite {
     pub applied: bool,
     /// Why it cannot be, if it cannot.
     pub problem: Option<Error>,
+}
+
+impl CodeSite {
+    /// One of the exit trampoline `number`, of which nothing more is known.
+    pub(super) fn blank(number: usize) -> Self {
+        Self {
+            trampoline: trampoline::name(number).to_string_lossy().into_owned(),
+            kind: trampoline::kind(number),
+            address: 0,
+            behind: 0,
+            before: String::new(),
+            after: String::new(),
+            stub: None,
+            applied: false,
+            problem: None,
+        }
+    }
 }
 
 /// The places at which code redirect enters this process's exit trampolines, or would. Nothing is patched by this.

@@ -5,7 +5,7 @@
 //!
 //! | stack | mark | why nobody misses the word |
 //! |---|---|---|
-//! | thread, `main` | none: a word of the record | their ends never get past the hook; a child of `fork` is told (`os/fork.rs`) |
+//! | thread, `main` | none: a word of the record | their ends never get past the hook, or the safety net; a child of `fork` is told (`os/fork.rs`) |
 //! | `makecontext`, x86_64 | `uc_link`, which lies behind the arguments | `__start_context` is the only one to read it, just before the hook, which gives it back |
 //! | `makecontext`, aarch64 | the frame pointer that the entry function saved | `__start_context` has no frame; who follows frame pointers meets the end, two zeros in the record |
 //! | `enter` | a word of our own frame | it is for that |

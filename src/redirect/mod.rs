@@ -10,15 +10,16 @@
 pub(crate) mod choice;
 pub(crate) mod code;
 mod mark;
-#[cfg(all(target_os = "linux", feature = "code"))]
+#[cfg(code_redirect)]
 mod sites;
-#[cfg(not(all(target_os = "linux", feature = "code")))]
+#[cfg(not(code_redirect))]
 #[path = "no_sites.rs"]
 mod sites;
 pub(crate) mod slot;
 
 use crate::error::Error;
 use crate::foot::Foot;
+use crate::net;
 use crate::record::Record;
 use crate::stack::Kind;
 pub(crate) use choice::Way;
@@ -77,8 +78,15 @@ impl Place {
     pub(crate) fn needs_net(&self) -> bool {
         match self.how {
             How::Slot(writes) => self.kind == Kind::Main || self.kind == Kind::Thread && !writes.lands(),
-            _ => self.kind == Kind::Main,
+            How::Code(_) => self.kind == Kind::Main || self.kind == Kind::Thread && !crate::os::ALL_ENDS_AT_HOOK,
+            #[cfg(feature = "capi")]
+            How::Scope(_) => self.kind == Kind::Main,
         }
+    }
+
+    /// Whether a thread's other ends would go by unseen, and leave a record that the next stack on its memory takes for its own.
+    fn is_lost(&self) -> bool {
+        matches!(self.how, How::Code(_)) && self.kind == Kind::Thread && self.needs_net() && !net::can_be_spread()
     }
 
     /// Makes the exit of the running stack ours.
@@ -103,7 +111,11 @@ pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
         Way::Slot => How::Slot(slot::plan(foot)?),
         Way::Code => How::Code(code::plan(foot)?),
     };
-    Ok(place(foot, how))
+    let place = place(foot, how);
+    if place.is_lost() {
+        return Err(Error::NoCodeSite("this thread has ended but for its last destructors".to_owned()));
+    }
+    Ok(place)
 }
 
 /// Why this stack cannot be armed, if it cannot; nothing is changed.

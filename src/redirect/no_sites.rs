@@ -2,14 +2,9 @@
 
 use super::code::CodeSite;
 use crate::error::Error;
-use crate::trampoline;
 
-const REASON: &str = if !cfg!(target_os = "linux") {
-    if cfg!(target_arch = "aarch64") {
-        "Apple Silicon runs no page of signed code that was changed"
-    } else {
-        "it is not written for macOS"
-    }
+const REASON: &str = if cfg!(all(target_os = "macos", target_arch = "aarch64")) {
+    "Apple Silicon runs no page of signed code that was changed"
 } else {
     "this build of exeunt is without the feature `code`"
 };
@@ -30,15 +25,5 @@ pub(super) fn problem(_number: usize) -> Option<Error> {
 
 /// The same, for each exit trampoline.
 pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
-    vec![CodeSite {
-        trampoline: trampoline::name(number).to_string_lossy().into_owned(),
-        kind: trampoline::kind(number),
-        address: 0,
-        behind: 0,
-        before: String::new(),
-        after: String::new(),
-        stub: None,
-        applied: false,
-        problem: Some(error()),
-    }]
+    vec![CodeSite { problem: Some(error()), ..CodeSite::blank(number) }]
 }

@@ -50,7 +50,10 @@ pub(super) fn ensure(number: usize) -> Result<(), Error> {
     crate::os::prepare_forks();
     exits::locked(|| {
         // Others may have been at it, and what is half patched looks like no shape that is known.
-        let found = find(number)?;
+        let found = match find(number) {
+            Err(_) if is_left_to_net(number) => Vec::new(),
+            found => found?,
+        };
         let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
         let before = applied.len();
         for found in found {
@@ -75,6 +78,7 @@ pub(super) fn problem(number: usize) -> Option<Error> {
     }
     exits::locked(|| match find(number) {
         Ok(found) => found.into_iter().find_map(|found| plan(found, 0, number).err()),
+        Err(_) if is_left_to_net(number) => None,
         Err(error) => Some(error),
     })
 }
@@ -85,20 +89,13 @@ pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
 }
 
 fn look(number: usize) -> Vec<CodeSite> {
-    let name = trampoline::name(number).to_string_lossy().into_owned();
-    let blank = CodeSite {
-        trampoline: name,
-        kind: trampoline::kind(number),
-        address: 0,
-        behind: 0,
-        before: String::new(),
-        after: String::new(),
-        stub: None,
-        applied: false,
-        problem: None,
-    };
+    let blank = CodeSite::blank(number);
     let found = match find(number) {
         Ok(found) => found,
+        Err(Error::NoCodeSite(found)) if is_left_to_net(number) => {
+            let found = format!("{found}; so the safety net drains main's stack, when exit runs");
+            return vec![CodeSite { problem: Some(Error::NoCodeSite(found)), ..blank }];
+        }
         Err(error) => return vec![CodeSite { problem: Some(error), ..blank }],
     };
     let applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,6 +179,13 @@ fn patch(found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), 
     Ok(())
 }
 
+/// Whether a stack of the exit trampoline `number` is armed where no place for the hook is found. dyld's `start` calls `exit`
+/// through a table since macOS 12. `main` has no end but `exit` and `pthread_exit` there, and both run the safety net, which
+/// main's stack has in any case.
+fn is_left_to_net(number: usize) -> bool {
+    cfg!(target_os = "macos") && trampoline::kind(number) == Kind::Main
+}
+
 /// The places at which the hook has to be, so that every end of a stack of the exit trampoline `number` comes by.
 fn find(number: usize) -> Result<Vec<Found>, Error> {
     let original = trampoline::original(number);
@@ -193,7 +197,7 @@ fn find(number: usize) -> Result<Vec<Found>, Error> {
         Kind::Fiber => context(start).map_err(refused(number)),
         kind => {
             let mut sites = start.first_calls().map_err(refused(number))?;
-            if kind == Kind::Main {
+            if kind == Kind::Main && cfg!(target_os = "linux") {
                 sites.extend(sites.last().copied().and_then(unwound_main));
             }
             Ok(sites.into_iter().map(|site| Found { site, entered: Entered::ByCall }).collect())
@@ -201,7 +205,7 @@ fn find(number: usize) -> Result<Vec<Found>, Error> {
     }
 }
 
-/// The other end of `main`: `pthread_exit` does not make it return, and lands behind the call of `exit`, where a call is
+/// The other end of `main` in glibc: `pthread_exit` does not make it return, and lands behind the call of `exit`, where a call is
 /// that `start_thread` makes as well, behind its first one (`__nptl_deallocate_tsd`, behind `__call_tls_dtors`). If it is
 /// another, only the safety net is left.
 fn unwound_main(exit: Site) -> Option<Site> {

@@ -1,6 +1,7 @@
 //! Why a patch was refused: what was found, where, and what to do.
 
 use super::arch;
+use super::system::WORDS;
 use std::fmt;
 
 /// Bytes of code at an address. Displayed with their disassembly.
@@ -23,6 +24,8 @@ impl fmt::Display for Bytes {
 }
 
 /// Why nothing was changed. [`Error::NotRestored`] alone leaves a trace, and says which.
+///
+/// The numbers called `errno` are error numbers on Linux, and values of `kern_return_t` on macOS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -31,7 +34,7 @@ pub enum Error {
         /// The site.
         at: usize,
     },
-    /// `/proc/self/maps` cannot be read.
+    /// The list of mappings cannot be read (`/proc/self/maps`; macOS: `mach_vm_region_recurse`).
     NoMaps {
         /// The kernel's error number.
         errno: i32,
@@ -126,10 +129,16 @@ pub enum Error {
         /// The kernel's error number.
         errno: i32,
     },
-    /// `membarrier` is refused, so other processors might execute stale code.
+    /// `membarrier` is refused (macOS: a page of our own cannot be given and taken rights), so other processors might execute stale
+    /// code.
     Membarrier {
         /// The kernel's error number.
         errno: i32,
+    },
+    /// These bytes are not what the processor executes: the process is translated by Rosetta 2 (macOS).
+    Translated {
+        /// The site.
+        at: usize,
     },
     /// The bytes are as before, but the page's protection could not be restored: it is still writable.
     NotRestored {
@@ -148,7 +157,8 @@ impl fmt::Display for Error {
             }
             Error::NoMaps { errno } => write!(
                 f,
-                "/proc/self/maps cannot be read (error {errno}), so no page's protection is known; mount /proc"
+                "{} ({} {errno}), so no page's protection is known; {}",
+                WORDS.look_up, WORDS.number, WORDS.look_up_advice
             ),
             Error::NotABranch { found } => write!(
                 f,
@@ -187,7 +197,7 @@ impl fmt::Display for Error {
                 write!(f, "the page of {at:#x} was free when the patch was planned, but is mapped by now; plan again")
             }
             Error::Stub { step, errno } => {
-                write!(f, "{step} of a page for the stub was refused (error {errno})")
+                write!(f, "{step} of a page for the stub was refused ({} {errno})", WORDS.number)
             }
             Error::AlreadyApplied { at } => write!(f, "the patch at {at:#x} is applied already"),
             Error::NotApplied { at } => write!(f, "the patch at {at:#x} is not applied"),
@@ -199,15 +209,23 @@ impl fmt::Display for Error {
             }
             Error::Protect { at, errno } => write!(
                 f,
-                "the code page of {at:#x} cannot be made writable (error {errno}): a seccomp filter or SELinux (execmod) may forbid it"
+                "the code page of {at:#x} cannot be made writable ({} {errno}): {}",
+                WORDS.number, WORDS.protect_advice
             ),
             Error::Membarrier { errno } => write!(
                 f,
-                "membarrier(PRIVATE_EXPEDITED_SYNC_CORE) is refused (error {errno}), so other processors might run stale code; it needs Linux 4.16"
+                "{} ({} {errno}), so other processors might run stale code; {}",
+                WORDS.synchronise, WORDS.number, WORDS.synchronise_advice
+            ),
+            Error::Translated { at } => write!(
+                f,
+                "this process is translated by Rosetta 2, so the processor does not execute the bytes at {at:#x}, and what it does \
+                 execute cannot be changed by one store; run a build for Apple Silicon, where code is not patched either, or do without"
             ),
             Error::NotRestored { at, errno } => write!(
                 f,
-                "the code at {at:#x} is as before, but its page could not be made read-only again (error {errno})"
+                "the code at {at:#x} is as before, but its page could not be made read-only again ({} {errno})",
+                WORDS.number
             ),
         }
     }

@@ -7,6 +7,7 @@ pub mod place;
 mod registry;
 pub mod site;
 mod stub;
+mod system;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 

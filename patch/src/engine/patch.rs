@@ -4,7 +4,8 @@ use super::error::{Bytes, Error};
 use super::registry::{self, Registry, Stub};
 use super::site::{self, Site};
 use super::stub;
-use crate::heart::{self, Fallback, Reason, Refusal, Store};
+use super::system::{self, Refused, WORDS};
+use crate::heart::{self, Fallback, Reason, Store};
 use std::fmt;
 use std::ops::Range;
 
@@ -37,7 +38,7 @@ impl Patch {
         Self { site, before, after, place, fallback: Fallback::ProcMem, applied: false }
     }
 
-    /// What to do where `mprotect` is refused. [`Fallback::ProcMem`] unless set.
+    /// What to do where `mprotect` is refused. [`Fallback::ProcMem`] unless set. macOS has no other way, and does not ask.
     pub fn fallback(mut self, fallback: Fallback) -> Self {
         self.fallback = fallback;
         self
@@ -148,7 +149,7 @@ impl Patch {
         let word = (at + first) & !(size_of::<heart::arch::Word>() - 1);
         // The planner chose the stub so that all changed bytes share a word.
         debug_assert!(at + first + changed.len() <= word + size_of::<heart::arch::Word>());
-        let protection = heart::pages::executable(word).map_err(|refusal| Error::from_heart(refusal, at, from))?;
+        let protection = system::executable(word).map_err(|refused| Error::refused(refused, at, from))?;
         // SAFETY: aligned, and mapped readable: just looked up.
         let before = unsafe { heart::arch::read(word) };
         let mut after = before.to_le_bytes();
@@ -157,13 +158,13 @@ impl Patch {
         // SAFETY: the word is mapped with this protection, and nobody changes that: our own patches hold the registry's lock, others
         // are excluded by `apply`'s contract. Both words may be executed: the old one is there (`expect`, and the store compares the
         // whole word), the new one differs by the planned branch, for which `apply`'s contract speaks.
-        unsafe { heart::write(store, protection, self.fallback) }.map_err(|refusal| match refusal.reason {
+        unsafe { system::write(store, protection, self.fallback) }.map_err(|refused| match refused.reason {
             Reason::Changed => self.expect(from).err().unwrap_or_else(|| Error::Changed {
                 // A neighbour in the same word changed, and maybe back.
                 expected: self.bytes(from),
                 found: self.bytes(from),
             }),
-            _ => Error::from_heart(refusal, at, from),
+            _ => Error::refused(refused, at, from),
         })
     }
 
@@ -207,9 +208,10 @@ impl fmt::Display for Patch {
                 let word = size_of::<heart::arch::Word>();
                 write!(
                     f,
-                    "safe    {} byte(s) change at {at:#x}, all in the aligned {word} bytes at {:#x}: one store, then membarrier",
+                    "safe    {} byte(s) change at {at:#x}, all in the aligned {word} bytes at {:#x}: one store, then {}",
                     bytes.len(),
-                    at & !(word - 1)
+                    at & !(word - 1),
+                    WORDS.then
                 )
             }
         }
@@ -217,10 +219,10 @@ impl fmt::Display for Patch {
 }
 
 impl Error {
-    pub(super) fn from_heart(refusal: Refusal, at: usize, bytes: &[u8]) -> Self {
-        let errno = i32::from(refusal.errno);
+    pub(super) fn refused(refused: Refused, at: usize, bytes: &[u8]) -> Self {
+        let errno = refused.number;
         let found = Bytes { at, bytes: bytes.to_vec() };
-        match refusal.reason {
+        match refused.reason {
             Reason::NotABranch => Error::NotABranch { found },
             Reason::NotExecutable => Error::NotExecutable { at },
             Reason::NoMaps => Error::NoMaps { errno },

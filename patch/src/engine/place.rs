@@ -1,6 +1,7 @@
-//! Where a stub can be: free address space within a branch's reach, from `/proc/self/maps`.
+//! Where a stub can be: free address space within a branch's reach.
 
 use super::error::Error;
+use super::system::{LOWEST, page_size, taken};
 use std::ops::Range;
 
 /// Addresses `a` in `start..end` with `a % modulus == remainder`. `modulus` is a power of two.
@@ -21,40 +22,6 @@ impl Window {
     pub fn contains(&self, address: usize) -> bool {
         (self.start..self.end).contains(&address) && address & (self.modulus - 1) == self.remainder
     }
-}
-
-/// `vm.mmap_min_addr` is at most this on every distribution.
-const LOWEST: usize = 0x1_0000;
-/// Left free below the main stack and above the heap, so that both can still grow.
-const GROWTH: usize = 1 << 30;
-
-/// What is mapped or must stay free.
-fn taken() -> Result<Vec<Range<usize>>, Error> {
-    let read = |path| {
-        std::fs::read_to_string(path).map_err(|error| Error::NoMaps { errno: error.raw_os_error().unwrap_or(0) })
-    };
-    let mut text = read("/proc/self/maps")?;
-    if text.is_empty() {
-        // The main thread, which is `/proc/self`, has ended.
-        text = read("/proc/thread-self/maps")?;
-    }
-    let mut all = Vec::new();
-    for line in text.lines() {
-        let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-')) else {
-            continue;
-        };
-        let (Ok(mut start), Ok(mut end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) else {
-            continue;
-        };
-        if line.ends_with("[stack]") {
-            start = start.saturating_sub(GROWTH);
-        }
-        if line.ends_with("[heap]") {
-            end = end.saturating_add(GROWTH);
-        }
-        all.push(start..end);
-    }
-    Ok(all)
 }
 
 /// Addresses for a stub of `len` bytes, at most one in each gap between mappings, the nearest to `site` first.
@@ -97,13 +64,6 @@ fn fit(site: usize, window: &Window, gap: &Range<usize>, len: usize) -> Option<u
     let down = |from: usize| from.checked_sub(from.wrapping_sub(window.remainder) & mask);
     let address = if site < low { up(low)? } else { down(high - 1)? };
     (low..high).contains(&address).then_some(address)
-}
-
-/// The kernel's page size.
-pub fn page_size() -> usize {
-    // SAFETY: no arguments that could be wrong.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).expect("a page size is always known")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::error::{Bytes, Error};
 use super::patch::{Patch, Place};
 use super::place::{Window, candidates};
 use super::registry::{self, Stub};
-use super::stub;
+use super::{stub, system};
 use crate::heart::{self, Reason};
 
 /// One instruction of running code.
@@ -147,8 +147,9 @@ impl Site {
         if target != expected {
             return Err(Error::OtherTarget { found: self.one(before), target, expected });
         }
-        // SAFETY: `target` has looked the site up; it stays mapped by `new`'s contract.
-        match unsafe { heart::check(self.at, expected, new, 0) } {
+        system::ready(self.at)?;
+        // SAFETY: `read` has looked all of the instruction up; it stays mapped by `new`'s contract.
+        match unsafe { heart::arch::plan(self.at, expected, new) } {
             Ok(_) => {
                 let after = arch::retargeted(&before, self.at, new).expect("the heart found it in reach");
                 Ok(Patch::new(*self, before, after, Place::None))
@@ -160,7 +161,7 @@ impl Site {
                     &|at| Ok((arch::relay(at, new, true)?, None)),
                     &|stub| arch::retargeted(&before, self.at, stub),
                 ),
-                _ => Err(Error::from_heart(refusal, self.at, &before)),
+                _ => Err(Error::refused(refusal.into(), self.at, &before)),
             },
         }
     }
@@ -184,6 +185,7 @@ impl Site {
         if !self.quiet && !arch::may_run_meanwhile(&before) {
             return Err(Error::NotWhileRunning { found: self.bytes(before) });
         }
+        system::ready(at)?;
         // So that what can never be displaced is refused for that reason, not for want of a place.
         displaced(&before, at, at).map_err(|why| Error::NotDisplaceable { found: self.bytes(before.clone()), why })?;
         self.with_stub(
@@ -274,7 +276,7 @@ impl Site {
 
 /// Bytes of code, after a look at the mappings.
 pub(super) fn read(at: usize, len: usize) -> Result<Vec<u8>, Error> {
-    let look_up = |address| heart::pages::executable(address).map_err(|refusal| Error::from_heart(refusal, at, &[]));
+    let look_up = |address| system::executable(address).map_err(|refused| Error::refused(refused, at, &[]));
     let last = at.wrapping_add(len - 1);
     look_up(at)?;
     if last >> 12 != at >> 12 {

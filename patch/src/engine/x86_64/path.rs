@@ -56,6 +56,49 @@ mod tests {
         assert_eq!(step(&[0xe8, 0, 0, 0, 0], AT), Step::Call);
     }
 
+    /// What comes behind each call of an entry function, instruction by instruction.
+    fn all(mut code: &[u8]) -> Vec<Step> {
+        let mut steps = Vec::new();
+        while !code.is_empty() {
+            let len = Decoder::with_ip(64, code, AT as u64, DecoderOptions::NONE).decode().len();
+            steps.push(step(&code[..len], AT));
+            code = &code[len..];
+        }
+        steps
+    }
+
+    // The shapes of Apple's published sources, as clang compiles them: `_pthread_exit(self, (self->fun)(self->arg))` of libpthread's
+    // `_pthread_start`, and `start` of libdyld (`src/start_glue.s`, up to macOS 11).
+    #[test]
+    fn a_path_goes_to_the_call_behind_macos_s_threads_and_behind_main_where_dyld_calls_exit_itself() {
+        let thread = [0x48, 0x89, 0xdf, 0x48, 0x89, 0xc6, 0xe8, 0, 0, 0, 0]; // mov %rbx,%rdi; mov %rax,%rsi; call _pthread_exit
+        assert_eq!(all(&thread), [Step::On(AT + 3), Step::On(AT + 3), Step::Call]);
+        let main = [0x89, 0xc7, 0xe8, 0, 0, 0, 0]; // mov %eax,%edi; call exit
+        assert_eq!(all(&main), [Step::On(AT + 2), Step::Call]);
+    }
+
+    // `start` of dyld itself, since macOS 12: `if (platform == simulator) _exit(result); helpers->exit(result)`.
+    #[test]
+    fn a_path_ends_behind_main_where_dyld_calls_exit_through_a_table() {
+        let main = [
+            &[0x48, 0x8b, 0x0b][..],   // mov (%rbx),%rcx
+            &[0x83, 0x39, 0x07],       // cmpl $7,(%rcx)
+            &[0x75, 0x07],             // jne over the next two
+            &[0x89, 0xc7],             // mov %eax,%edi
+            &[0xe8, 0, 0, 0, 0],       // call _exit
+            &[0x48, 0x8b, 0x7b, 0x08], // mov 8(%rbx),%rdi
+            &[0x48, 0x8b, 0x0f],       // mov (%rdi),%rcx
+            &[0x89, 0xc6],             // mov %eax,%esi
+            &[0xff, 0x51, 0x18],       // call *24(%rcx)
+        ]
+        .concat();
+        let steps = all(&main);
+        // More than one instruction is skipped, which `first_calls` refuses; and without the question the table is the end.
+        assert_eq!(steps[2], Step::Fork(AT + 9));
+        assert!(matches!(steps[3], Step::On(_)) && steps[4] == Step::Call);
+        assert_eq!(steps[8], Step::End("it leads elsewhere"));
+    }
+
     #[test]
     fn a_path_ends_where_the_stack_pointer_moves_or_the_way_is_not_known() {
         for code in [

@@ -1,0 +1,130 @@
+//! Linux: code is looked up and written by the heart.
+
+use super::{Refused, Words};
+use crate::engine::error::Error;
+use crate::heart::{self, Fallback, Store};
+use std::io;
+use std::ops::Range;
+
+pub const WORDS: Words = Words {
+    number: "error",
+    look_up: "/proc/self/maps cannot be read",
+    look_up_advice: "mount /proc",
+    protect_advice: "a seccomp filter or SELinux (execmod) may forbid it",
+    synchronise: "membarrier(PRIVATE_EXPEDITED_SYNC_CORE) is refused",
+    synchronise_advice: "it needs Linux 4.16",
+    then: "membarrier",
+};
+
+/// `vm.mmap_min_addr` is at most this on every distribution.
+pub const LOWEST: usize = 0x1_0000;
+/// Left free below the main stack and above the heap, so that both can still grow.
+const GROWTH: usize = 1 << 30;
+
+/// Nothing is known to be in the way before it is tried.
+pub fn ready(_at: usize) -> Result<(), Error> {
+    Ok(())
+}
+
+/// The `PROT_…` bits at `address`, if it is mapped readable and executable.
+pub fn executable(address: usize) -> Result<u32, Refused> {
+    Ok(heart::pages::executable(address)?)
+}
+
+/// Replaces one word of code; on every refusal it is as before, and its page's protection too (but see
+/// [`Reason::NotRestored`](heart::Reason::NotRestored)).
+///
+/// # Safety
+///
+/// As for [`heart::write()`].
+pub unsafe fn write(store: Store, protection: u32, fallback: Fallback) -> Result<(), Refused> {
+    // SAFETY: this function's contract.
+    Ok(unsafe { heart::write(store, protection, fallback) }?)
+}
+
+/// What is mapped or must stay free, from `/proc/self/maps`.
+pub fn taken() -> Result<Vec<Range<usize>>, Error> {
+    let read = |path| {
+        std::fs::read_to_string(path).map_err(|error| Error::NoMaps { errno: error.raw_os_error().unwrap_or(0) })
+    };
+    let mut text = read("/proc/self/maps")?;
+    if text.is_empty() {
+        // The main thread, which is `/proc/self`, has ended.
+        text = read("/proc/thread-self/maps")?;
+    }
+    let mut all = Vec::new();
+    for line in text.lines() {
+        let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-')) else {
+            continue;
+        };
+        let (Ok(mut start), Ok(mut end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) else {
+            continue;
+        };
+        if line.ends_with("[stack]") {
+            start = start.saturating_sub(GROWTH);
+        }
+        if line.ends_with("[heap]") {
+            end = end.saturating_add(GROWTH);
+        }
+        all.push(start..end);
+    }
+    Ok(all)
+}
+
+/// Maps free pages writable; `at` is the stub's address in them.
+pub fn reserve(pages: &Range<usize>, at: usize) -> Result<(), Error> {
+    let start = std::ptr::without_provenance_mut(pages.start);
+    // SAFETY: a new mapping that replaces none (`MAP_FIXED_NOREPLACE`).
+    let mapped = unsafe {
+        libc::mmap(
+            start,
+            pages.len(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+            -1,
+            0,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        return Err(match errno() {
+            libc::EEXIST => Error::StubTaken { at },
+            errno => Error::Stub { step: "mmap", errno },
+        });
+    }
+    if mapped != start {
+        // A kernel before 4.17 takes the address for a hint.
+        let elsewhere = mapped.addr()..mapped.addr() + pages.len();
+        // SAFETY: just mapped, and nobody else knows it.
+        unsafe { unmap(&elsewhere) };
+        return Err(Error::StubTaken { at });
+    }
+    Ok(())
+}
+
+/// Makes pages executable, and not writable any more.
+///
+/// # Safety
+///
+/// They are from [`reserve`], and nobody writes there from now on.
+pub unsafe fn seal(pages: &Range<usize>) -> Result<(), Error> {
+    let start = std::ptr::without_provenance_mut(pages.start);
+    // SAFETY: our own pages.
+    match unsafe { libc::mprotect(start, pages.len(), libc::PROT_READ | libc::PROT_EXEC) } {
+        0 => Ok(()),
+        _ => Err(Error::Stub { step: "mprotect", errno: errno() }),
+    }
+}
+
+/// Gives pages back.
+///
+/// # Safety
+///
+/// They were mapped here, and no code knows them yet.
+pub unsafe fn unmap(pages: &Range<usize>) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(std::ptr::without_provenance_mut(pages.start), pages.len()) };
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
