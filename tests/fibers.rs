@@ -387,6 +387,38 @@ fn an_abandoned_fiber_with_its_foot_elsewhere_is_not_inherited_and_not_lost() {
 }
 
 #[test]
+fn a_fiber_that_is_suspended_in_a_handler_is_discarded_with_what_its_drain_has_left() {
+    process::alone("a_fiber_that_is_suspended_in_a_handler_is_discarded_with_what_its_drain_has_left", || {
+        let pages = Pages::new(ROOM);
+        let log = Log::new();
+        let theirs = log.clone();
+        // SAFETY: the pages are this fiber's, and it is not resumed any more once they are discarded.
+        let fiber = unsafe {
+            Fiber::new(pages.range(), move |fiber| {
+                exeunt::set("value", theirs.loud("value")).unwrap();
+                exeunt::at_exit(theirs.noting("the last handler")).unwrap();
+                let log = theirs.clone();
+                exeunt::at_exit(move || {
+                    log.note("suspends");
+                    fiber.suspend();
+                    log.note("never");
+                })
+                .unwrap();
+                exeunt::at_exit(theirs.noting("the first handler")).unwrap();
+            })
+        };
+        assert!(!fiber.resume(), "its function is over");
+        assert_eq!(log.take(), ["the first handler", "suspends"]);
+        // SAFETY: the fiber will not be resumed.
+        assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
+        assert_eq!(log.take(), ["the last handler", "drop value"]);
+        assert_eq!(exeunt::survey().unwrap().armed, 0);
+        // SAFETY: nobody runs there.
+        assert_eq!(unsafe { exeunt::discard(pages.range()) }, 0);
+    });
+}
+
+#[test]
 fn memory_of_an_abandoned_fiber_may_be_unmapped_once_it_is_discarded() {
     let log = Log::new();
     for _ in 0..20 {
