@@ -25,6 +25,21 @@ pub(crate) fn prepare_forks() {
     // SAFETY: the handlers fit, and this library is pinned. Without memory for them, children are as if made by the bare
     // system call.
     unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+    await_forks();
+}
+
+/// Waits for a fork that began before the handlers were known: it copies this process with the list of streams locked
+/// (glibc's `posix/fork.c`, musl's `src/process/fork.c`), and a new stream goes on that list.
+fn await_forks() {
+    let _uncancelled = super::Uncancelled::new();
+    let mut room = [0_u8; 8];
+    // SAFETY: the stream is closed before its memory goes. Where there is none, nobody can have been waited for.
+    unsafe {
+        let stream = libc::fmemopen(room.as_mut_ptr().cast(), room.len(), c"r".as_ptr());
+        if !stream.is_null() {
+            libc::fclose(stream);
+        }
+    }
 }
 
 extern "C" fn before() {

@@ -6,6 +6,7 @@
 //! Refused is whatever has an effect that tells its address: calls (they push it), `syscall` (leaves it in `rcx`), interrupts and
 //! transactions (hand it to a handler), x87 (remembers it in FIP), `endbr64` (is one itself).
 
+use super::{BY_MAKER, has_size_prefix};
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpAccess, Register};
 
 /// More than any operand but `xrstor`'s has: that one is a page at most without AMX, and nobody keeps it among code.
@@ -23,6 +24,9 @@ pub fn displace(bytes: &[u8], at: u64, to: u64) -> Result<Vec<u8>, &'static str>
     let instruction = decoder.decode();
     if instruction.is_invalid() || instruction.len() != bytes.len() {
         return Err("these bytes are not one instruction");
+    }
+    if instruction.flow_control() != FlowControl::Next && has_size_prefix(bytes) {
+        return Err(BY_MAKER);
     }
     let mut code = match instruction.flow_control() {
         FlowControl::Next | FlowControl::Return | FlowControl::IndirectBranch => {
@@ -111,7 +115,7 @@ fn branch(bytes: &[u8], instruction: &Instruction, to: u64) -> Result<Vec<u8>, &
         [0x0f, opcode @ 0x80..=0x8f, _, _, _, _] => vec![0x0f, opcode],
         [opcode @ 0x70..=0x7f, _] => vec![0x0f, opcode + 0x10],
         [opcode @ 0xe0..=0xe3, _] => vec![opcode, 2, 0xeb, 5],
-        // Processors disagree on what a 16-bit operand size means here, and the other prefixes are rare.
+        // Prefixes are rare.
         _ => return Err("it is a branch with a prefix, or one that is not known"),
     };
     if code.first() == Some(&0x0f) {

@@ -21,6 +21,18 @@ pub const BRANCH_LEN: usize = 5;
 /// An upper bound of what [`relay`] and [`displace()`] emit together.
 pub const STUB_LEN: usize = 64;
 
+/// Why a branch with an operand-size prefix is left alone: Intel's processors ignore the prefix (SDM vol. 2, "Jcc", "JMP"), AMD's take
+/// 16 bits of distance and of the target (APM vol. 3, same places).
+const BY_MAKER: &str = "with its operand-size prefix it is one branch to Intel's processors and another to AMD's";
+
+/// Whether an instruction that is no plain one has such a prefix.
+fn has_size_prefix(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .take_while(|byte| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3))
+        .any(|&byte| byte == 0x66)
+}
+
 /// Whether bytes that begin this instruction may become a branch while other threads execute them: here any, if one aligned
 /// store does it (AMD64 APM vol. 2, 7.6.1).
 pub fn may_run_meanwhile(_instruction: &[u8]) -> bool {

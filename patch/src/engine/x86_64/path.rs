@@ -1,5 +1,6 @@
 //! What one instruction does to a path that is followed without running it.
 
+use super::{BY_MAKER, has_size_prefix};
 use crate::engine::site::Step;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, OpAccess, Register};
 
@@ -8,6 +9,7 @@ pub fn step(bytes: &[u8], at: usize) -> Step {
     let instruction = Decoder::with_ip(64, bytes, at as u64, DecoderOptions::NONE).decode();
     match instruction.flow_control() {
         FlowControl::Next => {}
+        _ if has_size_prefix(bytes) => return Step::End(BY_MAKER),
         // Only the plain form of five bytes can be retargeted.
         FlowControl::Call if bytes[0] == 0xe8 => return Step::Call,
         FlowControl::UnconditionalBranch => return Step::On(instruction.near_branch_target() as usize),
@@ -102,16 +104,17 @@ mod tests {
     #[test]
     fn a_path_ends_where_the_stack_pointer_moves_or_the_way_is_not_known() {
         for code in [
-            &[0x48, 0x89, 0xdc][..],   // mov %rbx,%rsp
-            &[0xc9],                   // leave
-            &[0x5d],                   // pop %rbp
-            &[0x48, 0x83, 0xec, 0x08], // sub $8,%rsp
-            &[0xc3],                   // ret
-            &[0xff, 0xd0],             // call *%rax
-            &[0xff, 0xe0],             // jmp *%rax
-            &[0x0f, 0x0b],             // ud2
-            &[0x66, 0xe8, 0, 0],       // a call with a prefix
-            &[0x06],                   // no instruction
+            &[0x48, 0x89, 0xdc][..],                        // mov %rbx,%rsp
+            &[0xc9],                                        // leave
+            &[0x5d],                                        // pop %rbp
+            &[0x48, 0x83, 0xec, 0x08],                      // sub $8,%rsp
+            &[0xc3],                                        // ret
+            &[0xff, 0xd0],                                  // call *%rax
+            &[0xff, 0xe0],                                  // jmp *%rax
+            &[0x0f, 0x0b],                                  // ud2
+            &[0x66, 0xe8, 0, 0],                            // a call with a prefix
+            &[0x66, 0x66, 0x0f, 0x84, 3, 0x67, 0x80, 0xbc], // je with one
+            &[0x06],                                        // no instruction
         ] {
             assert!(matches!(step(code, AT), Step::End(_)), "{code:x?}: {:?}", step(code, AT));
         }
