@@ -182,3 +182,53 @@ fn rule(section: &Section, addresses: &BaseAddresses, offset: usize, pc: usize) 
         fp_at: stored(Register(FRAME_POINTER))?,
     })
 }
+
+#[cfg(all(test, target_arch = "aarch64"))]
+mod tests {
+    use super::*;
+    use crate::arch::Signing;
+
+    // Three functions that are never called, each with its return address signed from its second instruction on.
+    std::arch::global_asm!(
+        ".text",
+        "exeunt_test_plain: .cfi_startproc",
+        "    nop",
+        "    ret",
+        "    .cfi_endproc",
+        "exeunt_test_key_a: .cfi_startproc",
+        "    hint #25", // paciasp
+        "    .cfi_negate_ra_state",
+        "    nop",
+        "    hint #29", // autiasp
+        "    .cfi_negate_ra_state",
+        "    ret",
+        "    .cfi_endproc",
+        "exeunt_test_key_b: .cfi_startproc",
+        "    .cfi_b_key_frame",
+        "    hint #27", // pacibsp
+        "    .cfi_negate_ra_state",
+        "    nop",
+        "    hint #31", // autibsp
+        "    .cfi_negate_ra_state",
+        "    ret",
+        "    .cfi_endproc",
+    );
+
+    unsafe extern "C" {
+        fn exeunt_test_plain();
+        fn exeunt_test_key_a();
+        fn exeunt_test_key_b();
+    }
+
+    #[test]
+    fn a_table_tells_where_and_with_which_key_a_function_signs() {
+        let ways = |function: unsafe extern "C" fn(), count: usize| -> Vec<_> {
+            (0..count).map(|index| signing(function as *const () as usize + 4 * index)).collect()
+        };
+        assert_eq!(ways(exeunt_test_plain, 2), [Some(Signing::Plain); 2]);
+        let signed = |key| [Signing::Plain, key, key, Signing::Plain].map(Some);
+        assert_eq!(ways(exeunt_test_key_a, 4), signed(Signing::KeyA));
+        assert_eq!(ways(exeunt_test_key_b, 4), signed(Signing::KeyB));
+        assert_eq!(signing(8), None);
+    }
+}
