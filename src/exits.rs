@@ -7,6 +7,7 @@ use crate::trampoline;
 use std::ffi::{CStr, CString};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Held while trampolines are added: the process id of the holder, or zero.
 ///
@@ -20,6 +21,14 @@ struct Lock {
 
 impl Lock {
     fn take() -> Self {
+        loop {
+            if let Some(lock) = Self::take_within(Duration::MAX) {
+                return lock;
+            }
+        }
+    }
+
+    fn take_within(patience: Duration) -> Option<Self> {
         // SAFETY: getpid only asks; the mask is filled in by pthread_sigmask. No handler may run here and want the lock.
         let (me, signals) = unsafe {
             let mut all: libc::sigset_t = std::mem::zeroed();
@@ -28,11 +37,17 @@ impl Lock {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut signals);
             (libc::getpid(), signals)
         };
+        let begin = Instant::now();
         loop {
             let holder = HOLDER.load(Ordering::Relaxed);
             let free = holder == 0 || holder != me;
             if free && HOLDER.compare_exchange(holder, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                return Self { signals };
+                return Some(Self { signals });
+            }
+            if begin.elapsed() > patience {
+                // SAFETY: puts back the mask that was found.
+                unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const signals, std::ptr::null_mut()) };
+                return None;
             }
             std::thread::yield_now();
         }
@@ -47,30 +62,46 @@ impl Drop for Lock {
     }
 }
 
-/// The lock's holder's own: what `hold` found.
+/// The lock, while a thread holds it over a fork.
 #[cfg(code_redirect)]
-struct Held(std::cell::UnsafeCell<Option<Lock>>);
+struct Held {
+    /// `pthread_self` of that thread, or zero. It is the same in the child.
+    by: AtomicUsize,
+    lock: std::cell::UnsafeCell<Option<Lock>>,
+}
 
-// SAFETY: only whoever holds the lock touches it.
+// SAFETY: only whoever holds the lock touches what is in the cell.
 #[cfg(code_redirect)]
 unsafe impl Sync for Held {}
 
 #[cfg(code_redirect)]
-static HELD: Held = Held(std::cell::UnsafeCell::new(None));
+static HELD: Held = Held { by: AtomicUsize::new(0), lock: std::cell::UnsafeCell::new(None) };
 
-/// Takes the recognition lock, until [`let_go`].
 #[cfg(code_redirect)]
-pub(crate) fn hold() {
-    let lock = Lock::take();
-    // SAFETY: the lock is held.
-    unsafe { *HELD.0.get() = Some(lock) };
+fn this_thread() -> usize {
+    // SAFETY: only asks.
+    unsafe { libc::pthread_self() as usize }
 }
 
-/// Gives back what [`hold`] has taken, on the same thread or as its copy in a child of `fork`.
+/// Takes the recognition lock for this thread until [`let_go`]; or not, if it is not free within `patience`.
+#[cfg(code_redirect)]
+pub(crate) fn hold(patience: Duration) {
+    if let Some(lock) = Lock::take_within(patience) {
+        // SAFETY: the lock is held.
+        unsafe { *HELD.lock.get() = Some(lock) };
+        HELD.by.store(this_thread(), Ordering::Relaxed);
+    }
+}
+
+/// Gives back what [`hold`] has taken, if it has: on the same thread, or as its copy in a child of `fork`.
 #[cfg(code_redirect)]
 pub(crate) fn let_go() {
-    // SAFETY: the lock is held.
-    drop(unsafe { (*HELD.0.get()).take() });
+    // Another thread's number, or none, stays so: no other stores this one's.
+    if HELD.by.load(Ordering::Relaxed) == this_thread() {
+        HELD.by.store(0, Ordering::Relaxed);
+        // SAFETY: this thread holds the lock.
+        drop(unsafe { (*HELD.lock.get()).take() });
+    }
 }
 
 /// Runs `code` with the recognition lock: nobody else adds trampolines or changes exit trampolines meanwhile.

@@ -12,6 +12,7 @@ use crate::redirect::Way;
 use crate::stack::Kind;
 use crate::{exits, registry};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// From now on, a fork waits for the recognition lock, and children know which threads they do not have. A child that is
 /// made by a bare system call gets neither.
@@ -42,8 +43,12 @@ fn await_forks() {
     }
 }
 
+/// A fork waits so long at the most. It may come from where locks are held that the patching thread needs, such as the
+/// dynamic linker's: then the child is as if made by the bare system call.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 extern "C" fn before() {
-    exits::hold();
+    exits::hold(PATIENCE);
 }
 
 extern "C" fn in_parent() {
