@@ -59,7 +59,9 @@ fn a_fork_while_a_thread_recognises_where_stacks_end_leaves_the_child_able_to_ar
     let recognising = [0, 10_000, 30_000, 60_000, 100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000];
     let patching =
         [2_000_000, 3_000_000, 4_000_000, 5_000_000, 6_000_000, 8_000_000, 10_000_000, 12_000_000, 16_000_000];
-    for delay in recognising.into_iter().chain(patching) {
+    // QEMU 7.2 forks with locks of its own held by the thread whose code is being written, so the child would wait for it.
+    let patching = if harness::is_emulated() { &[][..] } else { &patching };
+    for delay in recognising.iter().chain(patching) {
         let told = ["child: handler of a new thread", "child: handler of main", "child exited with 13"];
         forking().run(&["first use", &delay.to_string()]).expect(0, &told);
     }
