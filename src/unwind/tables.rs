@@ -215,14 +215,14 @@ mod tests {
     );
 
     unsafe extern "C" {
-        fn exeunt_test_plain();
-        fn exeunt_test_key_a();
-        fn exeunt_test_key_b();
+        safe fn exeunt_test_plain();
+        safe fn exeunt_test_key_a();
+        safe fn exeunt_test_key_b();
     }
 
     #[test]
     fn a_table_tells_where_and_with_which_key_a_function_signs() {
-        let ways = |function: unsafe extern "C" fn(), count: usize| -> Vec<_> {
+        let ways = |function: extern "C" fn(), count: usize| -> Vec<_> {
             (0..count).map(|index| signing(function as *const () as usize + 4 * index)).collect()
         };
         assert_eq!(ways(exeunt_test_plain, 2), [Some(Signing::Plain); 2]);
