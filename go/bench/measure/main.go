@@ -219,7 +219,8 @@ func spawns() {
 }
 
 // parallel reads on one processor and on two at once: the best slice in which they ran at the same time. How much more two can do
-// at all, on a machine whose two processors may be threads of one core, is told by a loop that touches no memory.
+// at all, on a machine whose two processors may be threads of one core, is told by a loop that touches no memory, and by one that calls
+// and reads as Get does, but memory that no other goroutine has.
 func parallel() {
 	const ops = 2000
 	arithmetic := func() {
@@ -237,6 +238,16 @@ func parallel() {
 		}
 		if n != 42*ops {
 			panic("another goroutine's value")
+		}
+	}
+	own := func() {
+		ctx := context.WithValue(context.Background(), contextKey{}, 42)
+		n := 0
+		for i := 0; i < ops; i++ {
+			n += ctx.Value(contextKey{}).(int)
+		}
+		if n != 42*ops {
+			panic("another value")
 		}
 	}
 	slice := func(goroutines int, work func()) float64 {
@@ -269,13 +280,18 @@ func parallel() {
 		return float64(last.Sub(first).Nanoseconds()) / float64(ops*goroutines)
 	}
 	one, two, arithmeticOne, arithmeticTwo := math.Inf(1), math.Inf(1), math.Inf(1), math.Inf(1)
+	ownOne, ownTwo := math.Inf(1), math.Inf(1)
 	for turn := 0; turn < 10000; turn++ {
 		one, two = min(one, slice(1, read)), min(two, slice(2, read))
 		arithmeticOne, arithmeticTwo = min(arithmeticOne, slice(1, arithmetic)), min(arithmeticTwo, slice(2, arithmetic))
+		ownOne, ownTwo = min(ownOne, slice(1, own)), min(ownTwo, slice(2, own))
 	}
 	fmt.Printf("read, wall time per read\n  %-34s %8.2f ns\n  %-34s %8.2f ns\n", "on one processor", one, "on two", two)
 	fmt.Printf("  %-34s %8.2f times\n", "what this machine gives arithmetic", arithmeticOne/arithmeticTwo)
+	fmt.Printf("  %-34s %8.2f times\n", "and context.Value, on memory apart", ownOne/ownTwo)
 	target(fmt.Sprintf("twice the throughput on two (%.2f)", one/two), one/two >= 1.9)
+	shared := one / two / (ownOne / ownTwo)
+	target(fmt.Sprintf("at least 0.9 of what code that shares nothing gains (%.2f)", shared), shared >= 0.9)
 }
 
 var spent atomic.Uint32
