@@ -250,3 +250,26 @@ pub(crate) fn unrecognised(addresses: &[usize], reason: &'static str) -> Error {
         reason,
     }))
 }
+
+#[cfg(all(test, code_redirect))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_that_cannot_have_the_lock_in_time_goes_on_without_it_and_gives_nothing_back() {
+        hold(Duration::MAX);
+        let impatient = || {
+            hold(Duration::from_millis(20));
+            assert_ne!(HELD.by.load(Ordering::Relaxed), this_thread());
+            let_go();
+        };
+        std::thread::scope(|scope| scope.spawn(impatient).join()).expect("no panic");
+        assert_eq!(HELD.by.load(Ordering::Relaxed), this_thread());
+        let_go();
+        assert_eq!(HELD.by.load(Ordering::Relaxed), 0);
+        // Signals are let in again, and the next one has it.
+        hold(Duration::from_secs(60));
+        assert_eq!(HELD.by.load(Ordering::Relaxed), this_thread());
+        let_go();
+    }
+}
