@@ -75,8 +75,7 @@ impl<T: 'static> LocalKey<T> {
     /// used in: the quick path and the slow one have to look for the same.
     #[inline(always)]
     fn quick(&'static self, sp: usize) -> Option<*mut T> {
-        let value = self.nearby.find(sp);
-        (!value.is_null()).then_some(value.cast())
+        self.nearby.find(sp).map(|value| value.as_ptr().cast())
     }
 
     /// The value of the running stack, made if need be.

@@ -78,9 +78,11 @@ impl Table {
 #[inline(always)]
 fn cell_here(index: usize) -> Option<&'static Cell> {
     let sp = stack_pointer();
-    let cell: *const Cell = NEARBY[index].find(sp).cast();
-    // SAFETY: null, or a cell that `find_cell` remembered: those live for ever.
-    unsafe { cell.as_ref() }.or_else(|| find_cell(sp, index))
+    match NEARBY[index].find(sp) {
+        // SAFETY: a cell that `find_cell` remembered: those live for ever.
+        Some(cell) => Some(unsafe { cell.cast().as_ref() }),
+        None => find_cell(sp, index),
+    }
 }
 
 /// The same by the page map and the record, for a function with the stack pointer `sp`, which will look there again.
