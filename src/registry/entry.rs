@@ -7,7 +7,7 @@
 //! that owned the entry later. Between two owners there is none, and then the bits are cleared; readers load `record`
 //! first. `tests/model` checks it in all orders.
 
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// An entry of the page map. All zeros is an empty one.
 #[repr(C)]
@@ -51,22 +51,20 @@ impl<R> Entry<R> {
             {
                 return false;
             }
-            // Pairs with the fence in `prove`.
-            fence(Ordering::SeqCst);
         }
-        // Nobody's now. What the last owner proved must be gone before there is a next one. (A swap, not a store: `loom`
-        // would let a store be overtaken by the other side's read-modify-writes, which no processor does.)
+        // Nobody's now. What the last owner proved must be gone before there is a next one. (A swap, not a store: what
+        // `prove` does to the same word comes before it, or after it and in the knowledge of the line above.)
         self.proven.swap(0, Ordering::AcqRel);
         self.record.compare_exchange(null, record, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Adds a proven block for `record`, which has claimed this entry; only from its own stack.
     ///
-    /// Somebody may have taken the entry away meanwhile. Either this sees it, and takes the block back before any code
-    /// of this stack can look there, or the fences put this before the other's clearing of the blocks.
+    /// Somebody may have taken the entry away meanwhile. Either the clearing of the blocks comes after this block is
+    /// added, or this reads what was written there, and so is told that the entry is gone: then it takes the block back
+    /// before any code of this stack can look there.
     pub(crate) fn prove(&self, record: *mut R, bit: u64) {
         self.proven.fetch_or(bit, Ordering::AcqRel);
-        fence(Ordering::SeqCst);
         if self.record.load(Ordering::Relaxed) != record {
             self.proven.fetch_and(!bit, Ordering::AcqRel);
         }

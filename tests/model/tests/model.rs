@@ -8,7 +8,7 @@
 //! The files under test are the library's own, compiled a second time with loom's atomics in the place of `std`'s.
 /// What `src/sync.rs` is in the library.
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 }
 
 #[path = "../../../src/registry/entry.rs"]
