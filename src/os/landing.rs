@@ -71,6 +71,23 @@ impl Landing {
         (place >= top && end > place && end - top <= REACH).then_some(Self { buffer, top })
     }
 
+    /// The same for an exit trampoline that was met before: with the buffer at `distance` above the top, and `target` where
+    /// the thread lands. What is there tells whether it is so here as well. A function's frame has one shape, so it is
+    /// for every thread that nobody has redirected; and this asks nobody, so it is quick.
+    ///
+    /// # Safety
+    /// The running stack's entry function must return to the address at which `distance` was found, with the stack pointer
+    /// `top`.
+    pub(crate) unsafe fn again(top: usize, distance: usize, target: usize) -> Option<Self> {
+        let landing = Self { buffer: ptr::with_exposed_provenance_mut(top + distance), top };
+        (landing.leads_to() == target).then_some(landing)
+    }
+
+    /// How far above the top the buffer is.
+    pub(crate) fn distance(self) -> usize {
+        self.buffer.addr() - self.top
+    }
+
     /// The address of the word that nobody uses.
     pub(crate) fn spare(self) -> usize {
         // SAFETY: the buffer is a local variable of the exit trampoline's frame.
@@ -89,11 +106,16 @@ impl Landing {
         unsafe { self.jump(STACK_POINTER).read_volatile() }.rotate_right(ROTATION) ^ self.top
     }
 
+    /// Where the thread lands, whatever that is.
+    fn leads_to(self) -> usize {
+        // SAFETY: a word of the `jmp_buf`.
+        unsafe { self.jump(PROGRAM_COUNTER).read_volatile() }.rotate_right(ROTATION) ^ self.secret()
+    }
+
     /// Where the thread lands, if what is there can be understood: an address in the very function that the entry
     /// function returns into, at `original`.
     pub(crate) fn target(self, original: usize) -> Option<usize> {
-        // SAFETY: a word of the `jmp_buf`.
-        let target = unsafe { self.jump(PROGRAM_COUNTER).read_volatile() }.rotate_right(ROTATION) ^ self.secret();
+        let target = self.leads_to();
         let known = crate::trampoline::is_label(target) || crate::trampoline::standing_for(target).is_some();
         (known || function_at(original - 1).is_some_and(|function| function_at(target) == Some(function)))
             .then_some(target)

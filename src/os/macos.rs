@@ -82,6 +82,16 @@ impl Landing {
         None
     }
 
+    /// # Safety
+    /// None is needed.
+    pub(crate) unsafe fn again(_top: usize, _distance: usize, _target: usize) -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn distance(self) -> usize {
+        match self.0 {}
+    }
+
     pub(crate) fn spare(self) -> usize {
         match self.0 {}
     }

@@ -36,19 +36,46 @@ pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
     let number = foot.trampoline;
     let original = trampoline::original(number);
     let is_thread = matches!(trampoline::kind(number), Kind::Thread | Kind::Main);
-    let landing = if is_thread { Landing::find(foot.top) } else { None };
+    let (landing, known) = if is_thread { find_landing(foot.top, number) } else { (None, None) };
     let spare = landing.map(Landing::spare);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
     let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
     let word = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address))
         .ok_or(Error::ForeignFoot { address: foot.address, found: foot.word, expected: original })?;
-    let target = landing.and_then(|landing| landing.target(original)).filter(|&target| !trampoline::is_label(target));
-    let land_at = match target {
-        Some(target) => Some(trampoline::label(exits::landing_at(target, number)?)),
-        None => None,
+    let lands = match (known, landing) {
+        (None, Some(landing)) => recognise_landing(landing, number)?,
+        _ => known,
     };
     let keep = keeping.map(|(spare, _)| (spare, original));
-    Ok(Writes { word, landing, keep, land_at })
+    Ok(Writes { word, landing, keep, land_at: lands.map(trampoline::label) })
+}
+
+/// What the first thread with an exit trampoline has shown for all, by the exit trampoline's number: how far above the top
+/// its landing is kept, times 256, and the number of the trampoline that stands for where it leads, plus one.
+static LANDINGS: [AtomicUsize; trampoline::COUNT] = [const { AtomicUsize::new(0) }; trampoline::COUNT];
+
+/// The landing of the running thread, whose exit trampoline has this number; and the number of the one that stands for where
+/// it leads, if that is known.
+fn find_landing(top: usize, number: usize) -> (Option<Landing>, Option<usize>) {
+    let shown = LANDINGS[number].load(Ordering::Acquire);
+    if shown != 0 {
+        let (distance, lands) = (shown >> 8, (shown & 255) - 1);
+        // SAFETY: `foot.rs` found a return to this trampoline's original at the top, and the distance was found there.
+        let landing = unsafe { Landing::again(top, distance, trampoline::original(lands)) };
+        if landing.is_some() {
+            return (landing, Some(lands));
+        }
+    }
+    (Landing::find(top), None)
+}
+
+/// The number of the trampoline that stands for where the landing leads, if nobody has redirected it.
+fn recognise_landing(landing: Landing, number: usize) -> Result<Option<usize>, Error> {
+    let target = landing.target(trampoline::original(number)).filter(|&target| !trampoline::is_label(target));
+    let Some(target) = target else { return Ok(None) };
+    let lands = exits::landing_at(target, number)?;
+    LANDINGS[number].store(landing.distance() << 8 | (lands + 1), Ordering::Release);
+    Ok(Some(lands))
 }
 
 /// Redirects the exit of the running stack, whose foot is at `foot`.
