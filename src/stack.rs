@@ -19,11 +19,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct StackId(NonZeroU64);
 
 impl StackId {
-    /// One that no stack has had.
-    pub(crate) fn fresh() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        let next = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-        Self(NonZeroU64::new(next).expect("no process arms 2^64 stacks"))
+    /// How many a record takes at once, so that stacks which are armed at the same time need not wait for each other.
+    pub(crate) const BATCH: u64 = 1024;
+
+    /// The first of those that no stack has had and nobody else has taken: it, and all up to the next multiple of
+    /// [`Self::BATCH`]. No process needs 2^64.
+    pub(crate) fn batch() -> u64 {
+        static TAKEN: AtomicU64 = AtomicU64::new(0);
+        TAKEN.fetch_add(Self::BATCH, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn from_raw(raw: u64) -> Option<Self> {

@@ -52,15 +52,17 @@ enum Value {
     Local(LocalValue),
 }
 
-/// The values of one stack.
+/// The values of one stack. Those who have none look at no more than the first field, which is in a cache line with
+/// what else the drain needs (`record.rs`).
+#[repr(C)]
 pub(crate) struct Values {
     /// In the order in which they were set; removed ones leave a gap.
     in_order: Vec<Option<Value>>,
-    /// Hash of a key → index in `in_order`.
-    by_key: HashTable<usize>,
+    gaps: usize,
     /// The values of stack locals by their number, null where there is none. Number 0 belongs to none.
     locals: Vec<*mut u8>,
-    gaps: usize,
+    /// Hash of a key → index in `in_order`.
+    by_key: HashTable<usize>,
     /// The stack locals whose values are being made or dropped, further up on this stack.
     in_making: Vec<usize>,
 }
@@ -96,7 +98,7 @@ impl Values {
     }
 
     pub(crate) const fn new() -> Self {
-        Self { in_order: Vec::new(), by_key: HashTable::new(), locals: Vec::new(), gaps: 0, in_making: Vec::new() }
+        Self { in_order: Vec::new(), gaps: 0, locals: Vec::new(), by_key: HashTable::new(), in_making: Vec::new() }
     }
 
     /// Whether there is nothing here, and nobody further up on the stack comes back to change that.
