@@ -285,6 +285,30 @@ fn an_id_is_unique_never_zero_and_stays_until_the_end() {
 }
 
 #[test]
+fn ids_of_stacks_that_take_thousands_at_once_never_repeat() {
+    let lives = scaled(5000, 1500);
+    let together = std::sync::Arc::new(std::sync::Barrier::new(4));
+    let takers: Vec<_> = (0..4)
+        .map(|_| {
+            let together = together.clone();
+            std::thread::spawn(move || {
+                let mut taken = Vec::with_capacity(lives);
+                together.wait();
+                for _ in 0..lives {
+                    taken.push(exeunt::id().unwrap());
+                    exeunt::unload();
+                }
+                taken
+            })
+        })
+        .collect();
+    let mut all: Vec<_> = takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 4 * lives);
+}
+
+#[test]
 fn the_handler_and_its_stack_agree_about_the_id() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let id = on_a_thread(move || {
