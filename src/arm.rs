@@ -92,6 +92,7 @@ fn remember(sp: usize, record: &'static Record, contiguous: bool) {
 ///
 /// # Safety
 /// Unwinding the running stack must have led to `foot`.
+#[inline]
 unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
     let place = redirect::plan(foot)?;
     // A record with the same top is of a stack that was abandoned half-way: this one starts empty.

@@ -106,6 +106,7 @@ impl Place {
 
 /// What arming this stack takes, in the way of this process. Under code redirect the exit trampoline is patched here, if
 /// that was not done yet.
+#[inline]
 pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
     let how = match choice::made()? {
         Way::Slot => How::Slot(slot::plan(foot)?),
@@ -127,6 +128,7 @@ pub(crate) fn problem(foot: Foot) -> Option<Error> {
     }
 }
 
+#[inline]
 fn place(foot: Foot, how: How) -> Place {
     let kind = crate::trampoline::kind(foot.trampoline);
     Place { foot: foot.address, top: foot.top, trampoline: foot.trampoline, kind, how }

@@ -29,6 +29,7 @@ impl Writes {
 }
 
 /// What to write for the stack with this foot; nothing of it has been written yet.
+#[inline]
 pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
     if super::shadow_stack_active() {
         return Err(Error::ShadowStack);
@@ -56,6 +57,7 @@ static LANDINGS: [AtomicUsize; trampoline::COUNT] = [const { AtomicUsize::new(0)
 
 /// The landing of the running thread, whose exit trampoline has this number; and the number of the one that stands for where
 /// it leads, if that is known.
+#[inline]
 fn find_landing(top: usize, number: usize) -> (Option<Landing>, Option<usize>) {
     let shown = LANDINGS[number].load(Ordering::Acquire);
     if shown != 0 {
@@ -83,6 +85,7 @@ fn recognise_landing(landing: Landing, number: usize) -> Result<Option<usize>, E
 /// # Safety
 /// `writes` must come from [`plan`] for the running stack, and its record be ready to be drained: from here on the entry
 /// function returns into the trampoline.
+#[inline]
 pub(super) unsafe fn redirect(foot: usize, writes: Writes) {
     if let Some((spare, original)) = writes.keep {
         // SAFETY: a word of the exit trampoline's frame that glibc does not use. It has to be there before the foot
