@@ -52,8 +52,9 @@ impl<R> Entry<R> {
                 return false;
             }
         }
-        // Nobody's now. What the last owner proved must be gone before there is a next one. (A swap, not a store: what
-        // `prove` does to the same word comes before it, or after it and in the knowledge of the line above.)
+        // Nobody's now. What the last owner proved must be gone before there is a next one: what `prove` does to the same
+        // word comes before this and is cleared, or after it and knows of the exchange above. (A swap, not a store: `loom`
+        // would let a store be overtaken by the other side's read-modify-writes, which no processor does.)
         self.proven.swap(0, Ordering::AcqRel);
         self.record.compare_exchange(null, record, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
