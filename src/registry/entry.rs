@@ -46,11 +46,11 @@ impl<R> Entry<R> {
         if owner == record {
             return true;
         }
-        if !owner.is_null() {
-            if !stale(owner) || self.record.compare_exchange(owner, null, Ordering::AcqRel, Ordering::Relaxed).is_err()
-            {
-                return false;
-            }
+        let taken_away = |owner| {
+            stale(owner) && self.record.compare_exchange(owner, null, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        if !owner.is_null() && !taken_away(owner) {
+            return false;
         }
         // Nobody's now. What the last owner proved must be gone before there is a next one: what `prove` does to the same
         // word comes before this and is cleared, or after it and knows of the exchange above. (A swap, not a store: `loom`
