@@ -221,6 +221,7 @@ impl Record {
     }
 
     /// Fills in a record fresh from the slab, all but the canary: nobody finds it live yet.
+    #[inline]
     pub(crate) fn prepare(&self, place: &Place) {
         let (way, under_mark) = place.way();
         self.way.store(way as u8, Ordering::Relaxed);
@@ -307,6 +308,7 @@ impl Record {
     }
 
     /// Lets the record be found live for as long as `foot` holds `word`.
+    #[inline]
     pub(crate) fn watch(&self, foot: usize, word: usize) {
         if self.foot() == self.life.as_ptr().addr() {
             // Whatever remembers this canary is to know that it is no more.
@@ -318,6 +320,7 @@ impl Record {
     }
 
     /// Takes the record away from its stack and gives it back to the slab.
+    #[inline]
     pub(crate) fn retire(&'static self) {
         self.watch(&raw const DEAD as usize, 1);
         registry::remove(self);
@@ -344,6 +347,7 @@ impl Record {
     }
 
     /// Registers a handler.
+    #[inline]
     pub(crate) fn push(&self, handler: Handler) -> Result<(), Error> {
         let mut own = self.change()?;
         own.handlers.push(handler);
@@ -402,6 +406,7 @@ impl Record {
     /// Runs the handlers, last in first out, then drops the values, last set first, then clears the slots, until nothing
     /// is left.
     /// Called again from inside (a handler that calls `exit`), it goes on where the outer call was.
+    #[inline]
     pub(crate) fn drain(&self) {
         self.ending();
         loop {

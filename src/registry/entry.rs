@@ -40,6 +40,7 @@ impl<R> Entry<R> {
     ///
     /// `stale` may be wrong about an owner that is just ending, or of which it has seen an earlier life. That owner loses
     /// the entry, which costs it time only: see `prove`.
+    #[inline]
     pub(crate) fn claim(&self, record: *mut R, stale: impl Fn(*mut R) -> bool) -> bool {
         let null = std::ptr::null_mut();
         let owner = self.record.load(Ordering::Acquire);
@@ -64,6 +65,7 @@ impl<R> Entry<R> {
     /// Somebody may have taken the entry away meanwhile. Either the clearing of the blocks comes after this block is
     /// added, or this reads what was written there, and so is told that the entry is gone: then it takes the block back
     /// before any code of this stack can look there.
+    #[inline]
     pub(crate) fn prove(&self, record: *mut R, bit: u64) {
         self.proven.fetch_or(bit, Ordering::AcqRel);
         if self.record.load(Ordering::Relaxed) != record {
@@ -77,6 +79,7 @@ impl<R> Entry<R> {
     }
 
     /// Empties the entry if `record` owns it. Its blocks are cleared by whoever claims the entry next.
+    #[inline]
     pub(crate) fn clear(&self, record: *mut R) {
         let _ = self.record.compare_exchange(record, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
     }

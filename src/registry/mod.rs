@@ -60,6 +60,7 @@ pub(crate) fn find(sp: usize) -> Option<&'static Record> {
 }
 
 /// The entry for `sp`, mapping its leaf if need be; `None` outside the map or without memory.
+#[inline]
 fn ensure_entry(sp: usize) -> Option<&'static Entry<Record>> {
     if sp >> ADDRESS != 0 {
         return None;
@@ -81,6 +82,7 @@ fn ensure_entry(sp: usize) -> Option<&'static Entry<Record>> {
 
 /// Notes that `sp` is on the stack of `record`, so that the next [`find`] there is quick. A page that another live stack
 /// owns is left alone: stack pointers there go on being looked up by unwinding.
+#[inline]
 pub(crate) fn prove(sp: usize, record: &'static Record) {
     let Some(entry) = ensure_entry(sp) else { return };
     // The block that holds the top may hold another stack's lowest words as well: never vouch for it.
@@ -94,6 +96,7 @@ pub(crate) fn prove(sp: usize, record: &'static Record) {
 }
 
 /// Makes `record` the one that [`by_top`] finds for its top. `false` without memory.
+#[inline]
 pub(crate) fn insert(record: &'static Record) -> bool {
     let sp = record.top() - 1;
     let Some(entry) = ensure_entry(sp) else { return false };
@@ -105,6 +108,7 @@ pub(crate) fn insert(record: &'static Record) -> bool {
 }
 
 /// The record of the stack whose top is `top`, live or stale.
+#[inline]
 pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
     let owner = entry(top - 1)?.owner();
     if !owner.is_null() {
@@ -119,6 +123,7 @@ pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
 
 /// The same, where a stack ends and must not be missed: a neighbour that shares the page of its top may have taken the
 /// entry just now, between the return through the foot and the trampoline's first look.
+#[inline]
 pub(crate) fn ending_at(top: usize) -> Option<&'static Record> {
     by_top(top).or_else(|| all().find(|record| record.top() == top))
 }
@@ -168,6 +173,7 @@ pub(crate) fn is_used() -> bool {
 }
 
 /// Takes `record` out of the map.
+#[inline]
 pub(crate) fn remove(record: &'static Record) {
     for page in record.pages() {
         if let Some(entry) = entry(page << PAGE) {
@@ -178,11 +184,13 @@ pub(crate) fn remove(record: &'static Record) {
 }
 
 /// A record that nobody else has.
+#[inline]
 pub(crate) fn take() -> Option<&'static Record> {
     RECORDS.take()
 }
 
 /// Gives back a record that is in nobody's way any more.
+#[inline]
 pub(crate) fn give(record: &'static Record) {
     RECORDS.give(record);
 }

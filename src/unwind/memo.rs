@@ -56,6 +56,7 @@ unsafe fn read(from: Registers, distance: usize) -> usize {
 ///
 /// # Safety
 /// `from` must be registers of the running stack, always taken at the same instruction.
+#[inline]
 pub(crate) unsafe fn recall(from: Registers) -> Option<Foot> {
     let first = FIRST.load(Ordering::Relaxed);
     if first == 0 {
