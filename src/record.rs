@@ -276,10 +276,21 @@ impl Record {
     }
 
     /// Takes the record of an abandoned stack away from its place.
+    ///
+    /// From now on the next stack there may have the same word in the same foot, so nothing that is remembered of this one
+    /// may be found any more.
     pub(crate) fn detach(&'static self) {
         self.ending();
         self.watch(&raw const DEAD as usize, 1);
         registry::remove(self);
+        // SAFETY: its own stack will not run again, so this is the only code that uses the record's own part.
+        let own = unsafe { &*self.own.get() };
+        // It may have been left in a key's `Eq`, where nothing is half done.
+        own.busy.set(0);
+        own.values.forget_places();
+        if let Some(table) = self.slots() {
+            slots::forget_places(table);
+        }
     }
 
     /// Drains the record of an abandoned stack on the stack that found it so, and gives it back.

@@ -63,6 +63,16 @@ impl Table {
         Some(&block[index % BLOCK])
     }
 
+    /// The cells that have ever had a value, and their indices.
+    fn used(&self) -> impl Iterator<Item = (usize, &'static Cell)> {
+        let blocks = self.blocks.iter().enumerate().filter_map(|(number, block)| {
+            // SAFETY: as in `cell`.
+            let block = unsafe { block.load(Ordering::Acquire).as_ref() }?;
+            Some((number * BLOCK..).zip(block))
+        });
+        blocks.flatten().filter(|(_, cell)| cell.generation.load(Ordering::Relaxed) != 0)
+    }
+
     fn ensure_cell(&self, index: usize) -> &'static Cell {
         let place = &self.blocks[index / BLOCK];
         if place.load(Ordering::Acquire).is_null() {
@@ -91,8 +101,9 @@ fn find_cell(sp: usize, index: usize) -> Option<&'static Cell> {
     let found = registry::find(sp);
     let record = found.or_else(arm::lookup)?;
     let cell = record.slots()?.cell(index)?;
-    // Only a place that the page map vouches for: others may serve another stack next.
-    if found.is_some() {
+    // Only a place that the page map vouches for: others may serve another stack next. And only a cell that has had a
+    // value, as no others are looked for when places are forgotten.
+    if found.is_some() && cell.generation.load(Ordering::Relaxed) != 0 {
         NEARBY[index].remember(sp, record, ptr::from_ref(cell).cast_mut().cast());
     }
     Some(cell)
@@ -221,33 +232,30 @@ fn take(table: &Table, index: usize, generation: u32, destructor: Option<Destruc
 
 /// Takes all values of a stack that ends or is cleared. Whether there was one.
 pub(crate) fn clear(table: &Table) -> bool {
+    // The stack may be ending, and the next one in its place has other cells.
+    forget_places(table);
     let mut any = false;
-    for (number, block) in table.blocks.iter().enumerate() {
-        // SAFETY: null, or a block that was leaked when it was published.
-        let Some(block) = (unsafe { block.load(Ordering::Acquire).as_ref() }) else { continue };
-        for (index, cell) in (number * BLOCK..).zip(block) {
-            if cell.generation.load(Ordering::Relaxed) == 0 {
-                continue;
-            }
-            // The stack may be ending, and the next one in its place has other cells.
-            NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
-            let allocation = &ALLOCATIONS[index];
-            let generation = allocation.generation.load(Ordering::Acquire);
-            if generation & 1 == 1 {
-                any |= take(table, index, generation, destructor(allocation));
-            }
+    for (index, _) in table.used() {
+        let allocation = &ALLOCATIONS[index];
+        let generation = allocation.generation.load(Ordering::Acquire);
+        if generation & 1 == 1 {
+            any |= take(table, index, generation, destructor(allocation));
         }
     }
     any
 }
 
+/// Lets no slot find its cell in this table by what it remembers.
+pub(crate) fn forget_places(table: &Table) {
+    for (index, cell) in table.used() {
+        NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
+    }
+}
+
 /// Takes all values out of a table, and calls no destructor.
 pub(crate) fn forget(table: &Table) {
-    for (index, nearby) in NEARBY.iter().enumerate() {
-        if let Some(cell) = table.cell(index) {
-            nearby.forget(ptr::from_ref(cell).cast_mut().cast());
-            cell.value.store(ptr::null_mut(), Ordering::Release);
-        }
+    for (_, cell) in table.used() {
+        cell.value.store(ptr::null_mut(), Ordering::Release);
     }
 }
 

@@ -196,6 +196,15 @@ impl Values {
         self.locals.get(number).copied().unwrap_or(std::ptr::null_mut())
     }
 
+    /// Lets no stack local find its value by what it remembers.
+    pub(crate) fn forget_places(&self) {
+        for value in self.in_order.iter().flatten() {
+            if let Value::Local(local) = value {
+                local.nearby.forget(local.value);
+            }
+        }
+    }
+
     /// Adds the value of a stack local that has none.
     pub(crate) fn add_local(&mut self, local: LocalValue) {
         self.compact();

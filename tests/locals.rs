@@ -549,3 +549,69 @@ fn debug_of_a_key_does_not_arm() {
         assert!(!exeunt::Stack::current().is_armed());
     });
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_handler_of_an_abandoned_fiber_reads_the_new_one_s_values_wherever_it_is_called() {
+    exeunt::stack_local! { static WHOSE: Cell<&'static str> = const { Cell::new("nobody's") }; }
+
+    /// Goes deeper, looks on the way in `places`, and calls `at_the_end` below them. Steps of different length meet in some
+    /// place.
+    #[inline(never)]
+    fn look<const ROOM: usize>(
+        places: &std::ops::Range<usize>,
+        seen: &mut Vec<&'static str>,
+        at_the_end: &mut dyn FnMut(),
+    ) {
+        let room = std::hint::black_box([0_u64; ROOM]);
+        if places.contains(&here()) {
+            seen.push(WHOSE.get());
+        }
+        if here() >= places.start {
+            look::<ROOM>(places, seen, at_the_end);
+        } else {
+            at_the_end();
+        }
+        std::hint::black_box((seen, room));
+    }
+
+    #[inline(never)]
+    fn here() -> usize {
+        let local = 0_u8;
+        std::hint::black_box(&raw const local).addr()
+    }
+
+    let pages = Pages::new(256 << 10);
+    let range = pages.range();
+    // Few enough for all of them to be remembered, and in reach of the handler, which runs below what arms the new one.
+    let places = range.end - (33 << 10)..range.end - (32 << 10);
+    // SAFETY: the pages are this fiber's, which is not resumed.
+    let old = unsafe {
+        Fiber::new(range.clone(), move |fiber| {
+            WHOSE.set("the old one's");
+            let theirs = places.clone();
+            exeunt::at_exit(move || {
+                let mut seen = Vec::new();
+                let descents = [look::<1>, look::<2>, look::<3>, look::<5>, look::<9>, look::<12>, look::<17>];
+                for look in descents {
+                    look(&theirs, &mut seen, &mut || ());
+                }
+                seen.dedup();
+                assert_eq!(seen, ["nobody's"], "the new one has set none yet");
+                WHOSE.set("the new one's");
+            })
+            .unwrap();
+            look::<1>(&places, &mut Vec::new(), &mut || fiber.suspend());
+            unreachable!("it is abandoned");
+        })
+    };
+    assert!(old.resume());
+    // SAFETY: the old one is not resumed.
+    let new = unsafe {
+        Fiber::new(range, |_| {
+            exeunt::at_exit(|| ()).unwrap();
+            assert_eq!(WHOSE.get(), "the new one's");
+        })
+    };
+    new.finish();
+}

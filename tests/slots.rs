@@ -446,3 +446,46 @@ fn slots_are_allocated_set_and_freed_on_many_threads_at_once() {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
+
+/// Reads the slot, always in the same place of the stack.
+#[inline(never)]
+fn look(slot: u32) -> usize {
+    get(slot).unwrap()
+}
+
+#[test]
+fn a_stack_that_only_looked_at_a_slot_leaves_nothing_of_it_to_the_next_one_in_its_place() {
+    let _alone = alone();
+    let (other, slot) = (alloc().unwrap(), alloc().unwrap());
+    let (say, hear) = channel();
+    let (end, wait) = channel::<()>();
+    let mut wait = Some(wait);
+    let mut seen = Vec::new();
+    let mut neighbour = None;
+    for _ in 0..2 {
+        // Each time a stack of its own, in the same place.
+        let found = exeunt::enter(|| {
+            slots::set(other, value(1)).unwrap();
+            // More than once, so that the quickest way is known.
+            [look(slot), look(slot), look(slot)]
+        });
+        seen.extend(found.unwrap());
+        // This one takes what the first one has kept its slots in.
+        if let Some(wait) = wait.take() {
+            let say = say.clone();
+            neighbour = Some(std::thread::spawn(move || {
+                slots::set(other, value(2)).unwrap();
+                slots::set(slot, value(3)).unwrap();
+                say.send(()).unwrap();
+                wait.recv().unwrap();
+                assert_eq!(get(slot), Ok(3));
+            }));
+            hear.recv().unwrap();
+        }
+    }
+    end.send(()).unwrap();
+    neighbour.unwrap().join().unwrap();
+    assert_eq!(seen, [0; 6]);
+    free(slot).unwrap();
+    free(other).unwrap();
+}
