@@ -6,6 +6,7 @@ mod common;
 use common::fiber::{Fiber, Inside, Pages};
 use common::{Log, Loud, on_a_thread, process, scaled};
 use std::cell::{Cell, RefCell};
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -384,6 +385,46 @@ fn an_abandoned_fiber_with_its_foot_elsewhere_is_not_inherited_and_not_lost() {
         }
         assert_eq!(exeunt::survey().unwrap().armed, 0);
     });
+}
+
+/// A key that never says whether it equals another one: its fiber is suspended in `eq`.
+struct Suspends(Inside);
+
+impl Hash for Suspends {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl PartialEq for Suspends {
+    fn eq(&self, _: &Self) -> bool {
+        self.0.suspend();
+        unreachable!("it is abandoned");
+    }
+}
+
+impl Eq for Suspends {}
+
+#[test]
+fn a_fiber_that_is_abandoned_in_the_comparison_of_keys_loses_nothing() {
+    let calls: [fn(Suspends); 3] =
+        [|key| _ = exeunt::get::<i32>(&key), |key| _ = exeunt::set(key, 2), |key| _ = exeunt::del(&key)];
+    for compare in calls {
+        let pages = Pages::new(ROOM);
+        let log = Log::new();
+        let theirs = log.clone();
+        // SAFETY: the pages are this fiber's, which is not resumed once it is abandoned.
+        let fiber = unsafe {
+            Fiber::new(pages.range(), move |fiber| {
+                exeunt::set("value", theirs.loud("value")).unwrap();
+                exeunt::at_exit(theirs.noting("handler")).unwrap();
+                exeunt::set(Suspends(fiber), 1).unwrap();
+                compare(Suspends(fiber));
+            })
+        };
+        assert!(fiber.resume());
+        // SAFETY: the fiber will not be resumed.
+        assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
+        assert_eq!(log.take(), ["handler", "drop value"]);
+    }
 }
 
 #[test]
