@@ -38,7 +38,8 @@ where
 {
     let record = arm::record()?;
     let value: Rc<dyn Any> = Rc::new(value);
-    let old = record.change_values(|values| values.set(hash, key, value, heir))?;
+    let before = record.compare(|values| values.find(hash, &key))?;
+    let old = record.change_values(|values| values.set(hash, before, key, value, heir))?;
     if let Some(old) = old {
         old.drop_now(record);
     }
@@ -95,11 +96,12 @@ pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(O
 pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
     let Some(record) = arm::lookup() else { return false };
     let hash = hash_of(key);
-    match record.change_values(|values| values.remove(hash, key)) {
-        Ok(Some(value)) => {
+    let Ok(Some(index)) = record.compare(|values| values.find(hash, key)) else { return false };
+    match record.change_values(|values| values.remove(hash, index)) {
+        Ok(value) => {
             value.drop_now(record);
             true
         }
-        _ => false,
+        Err(_) => false,
     }
 }

@@ -8,11 +8,14 @@
 //! an entry for a block is changed by nobody but the stack which that block is of, and a reader that finds its own block
 //! there has nobody to fear but signal handlers on its own stack, before or between its loads. These may fill the entry
 //! anew, so the value is loaded last: once the canary's word is the one of this life of the stack, so is the value.
+//!
+//! The canary's word is often the same in the next life of a stack's memory. So a value is forgotten before it is dropped,
+//! and all of a stack that never came to its end before the next one there is armed.
 
 use crate::record::Record;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 const PLACES: usize = 16;
 /// What a block is multiplied by; the upper bits of the product are its place. Found by trial for the distances at which
@@ -44,6 +47,7 @@ impl Place {
 /// A stack local's places.
 pub(crate) struct Nearby {
     places: [Place; PLACES],
+    is_listed: AtomicBool,
     /// The next one in the list of all that were ever used.
     next: AtomicPtr<Nearby>,
 }
@@ -58,11 +62,18 @@ fn block(sp: usize) -> usize {
 
 impl Nearby {
     pub(crate) const fn new() -> Self {
-        Self { places: [const { Place::new() }; PLACES], next: AtomicPtr::new(std::ptr::null_mut()) }
+        Self {
+            places: [const { Place::new() }; PLACES],
+            is_listed: AtomicBool::new(false),
+            next: AtomicPtr::new(std::ptr::null_mut()),
+        }
     }
 
-    /// Adds it to the list of all, once and before it remembers anything.
+    /// Adds it to the list of all, once; to be called before it remembers anything.
     pub(crate) fn enlist(&'static self) {
+        if self.is_listed.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let this = std::ptr::from_ref(self).cast_mut();
         let mut first = ALL.load(Ordering::Acquire);
         loop {
@@ -120,7 +131,7 @@ impl Nearby {
     pub(crate) fn forget(&self, value: *mut u8) {
         for place in &self.places {
             let now = place.block.load(Ordering::Relaxed);
-            // The value's own stack is the only one to change a place that holds it.
+            // The value's own stack is the only one to change a place that holds it, or whoever drains it instead.
             if now != 0 && now != FILLING && place.value.load(Ordering::Relaxed) == value {
                 place.block.store(0, Ordering::Release);
             }
@@ -128,20 +139,36 @@ impl Nearby {
     }
 }
 
-/// Forgets what all locals remember of places in `range`, which is not in use as a stack.
-pub(crate) fn forget_all(range: &Range<usize>) {
+/// All that were ever used.
+fn all() -> impl Iterator<Item = &'static Nearby> {
     let mut next = ALL.load(Ordering::Acquire);
-    // SAFETY: only statics are enlisted.
-    while let Some(nearby) = unsafe { next.as_ref() } {
-        for place in &nearby.places {
-            let now = place.block.load(Ordering::Acquire);
-            if now != 0 && now != FILLING && now <= block(range.end) && now >= block(range.start) {
-                // A place that its stack is just taking for another block is none of these any more.
-                let _ = place.block.compare_exchange(now, 0, Ordering::AcqRel, Ordering::Relaxed);
-            }
-        }
+    std::iter::from_fn(move || {
+        // SAFETY: only statics are enlisted.
+        let nearby = unsafe { next.as_ref() }?;
         next = nearby.next.load(Ordering::Relaxed);
+        Some(nearby)
+    })
+}
+
+/// Forgets all places that `which` says it of. They must not be in use as a stack, or be of the one that calls.
+fn forget_where(which: impl Fn(&Place, usize) -> bool) {
+    for place in all().flat_map(|nearby| &nearby.places) {
+        let now = place.block.load(Ordering::Acquire);
+        if now != 0 && now != FILLING && which(place, now) {
+            // A place that its stack is just taking for another block is none of these any more.
+            let _ = place.block.compare_exchange(now, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
     }
+}
+
+/// Forgets what is remembered of places in `range`, which is not in use as a stack.
+pub(crate) fn forget_all(range: &Range<usize>) {
+    forget_where(|_, now| (block(range.start)..=block(range.end)).contains(&now));
+}
+
+/// Forgets what is remembered of the stack whose foot is one of these, and which will not run any more.
+pub(crate) fn forget_stack(feet: [usize; 2]) {
+    forget_where(|place, _| feet.contains(&place.foot.load(Ordering::Relaxed)));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! the page map may lead there.
 
 use crate::error::Error;
+use crate::nearby;
 use crate::redirect::{Place, Way};
 use crate::registry::{self, Links, Slot};
 use crate::slots::{self, Table};
@@ -281,15 +282,15 @@ impl Record {
     /// may be found any more.
     pub(crate) fn detach(&'static self) {
         self.ending();
+        nearby::forget_stack([self.place(), self.foot()]);
         self.watch(&raw const DEAD as usize, 1);
         registry::remove(self);
         // SAFETY: its own stack will not run again, so this is the only code that uses the record's own part.
-        let own = unsafe { &*self.own.get() };
-        // It may have been left in a key's `Eq`, where nothing is half done.
-        own.busy.set(0);
-        own.values.forget_places();
-        if let Some(table) = self.slots() {
-            slots::forget_places(table);
+        let busy = unsafe { &(*self.own.get()).busy };
+        // It may have been left in a key's `Eq`, where nothing is half done. In a change it can only have been left by the
+        // parent of this process, on a thread that is not here; then nobody may touch the values.
+        if busy.get() != CHANGING {
+            busy.set(0);
         }
     }
 
@@ -370,7 +371,7 @@ impl Record {
         let own = self.own.get();
         // SAFETY: this is the record's own stack, and `busy` tells whether a change is under way further up on it.
         let busy = unsafe { &(*own).busy };
-        if busy.get() == CHANGING {
+        if busy.get() >= COMPARING {
             return None;
         }
         busy.set(busy.get() + 1);
@@ -390,6 +391,20 @@ impl Record {
         busy.set(CHANGING);
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
         Ok(Change { record: self })
+    }
+
+    /// Looks for what is to be changed next; an error from inside a key's `Eq`, which this may run, and a change may not.
+    pub(crate) fn compare<R>(&self, find: impl FnOnce(&Values) -> R) -> Result<R, Error> {
+        let own = self.own.get();
+        // SAFETY: as in `look`.
+        let busy = unsafe { &(*own).busy };
+        if busy.get() != 0 {
+            return Err(Error::Busy);
+        }
+        busy.set(COMPARING);
+        let _done = OnDrop(|| busy.set(0));
+        // SAFETY: as in `look`.
+        Ok(find(unsafe { &(*own).values }))
     }
 
     /// Changes the values.
@@ -435,7 +450,9 @@ impl Record {
     }
 }
 
+/// Something is being changed; or compared, to be changed next.
 const CHANGING: u32 = u32::MAX;
+const COMPARING: u32 = CHANGING - 1;
 
 /// A change under way; it ends when this is dropped, also by a panic.
 struct Change<'r> {

@@ -147,6 +147,7 @@ pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
                 Ok(_) => {
                     let index = word * 64 + bit as usize;
                     let allocation = &ALLOCATIONS[index];
+                    NEARBY[index].enlist();
                     let pointer = destructor.map_or(ptr::null_mut(), |destructor| destructor as *mut c_void);
                     allocation.destructor.store(pointer, Ordering::Relaxed);
                     let generation = allocation.generation.fetch_add(1, Ordering::AcqRel) + 1;
@@ -232,10 +233,10 @@ fn take(table: &Table, index: usize, generation: u32, destructor: Option<Destruc
 
 /// Takes all values of a stack that ends or is cleared. Whether there was one.
 pub(crate) fn clear(table: &Table) -> bool {
-    // The stack may be ending, and the next one in its place has other cells.
-    forget_places(table);
     let mut any = false;
-    for (index, _) in table.used() {
+    for (index, cell) in table.used() {
+        // The stack may be ending, and the next one in its place has other cells.
+        NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
         let allocation = &ALLOCATIONS[index];
         let generation = allocation.generation.load(Ordering::Acquire);
         if generation & 1 == 1 {
@@ -243,13 +244,6 @@ pub(crate) fn clear(table: &Table) -> bool {
         }
     }
     any
-}
-
-/// Lets no slot find its cell in this table by what it remembers.
-pub(crate) fn forget_places(table: &Table) {
-    for (index, cell) in table.used() {
-        NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
-    }
 }
 
 /// Takes all values out of a table, and calls no destructor.

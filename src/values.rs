@@ -106,24 +106,29 @@ impl Values {
         self.in_order.len() == self.gaps && self.in_making.is_empty()
     }
 
+    /// Where the value of a key is. This alone runs code of the user's, the key's `Eq`.
+    pub(crate) fn find<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<usize> {
+        self.by_key.find(hash, |&index| key_at(&self.in_order, index) == Some(key)).copied()
+    }
+
     /// The value of a key.
     pub(crate) fn get<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<Rc<dyn Any>> {
-        let index = *self.by_key.find(hash, |&index| key_at(&self.in_order, index) == Some(key))?;
-        match &self.in_order[index] {
+        match &self.in_order[self.find(hash, key)?] {
             Some(Value::Keyed { value, .. }) => Some(Rc::clone(value)),
             _ => None,
         }
     }
 
-    /// Sets the value of a key, and gives back the one that it had.
+    /// Sets the value of a key, and gives back the one that it had, which was found at `before`.
     pub(crate) fn set<K: Hash + Eq + 'static>(
         &mut self,
         hash: u64,
+        before: Option<usize>,
         key: K,
         value: Rc<dyn Any>,
         heir: Option<Heir>,
     ) -> Option<Taken> {
-        let old = self.remove(hash, &key);
+        let old = before.map(|index| self.remove(hash, index));
         self.compact();
         let index = self.in_order.len();
         self.in_order.push(Some(Value::Keyed { hash, key: Box::new(key), value, heir }));
@@ -141,15 +146,19 @@ impl Values {
         self.in_order.iter().filter_map(heir).collect()
     }
 
-    /// Takes out the value of a key.
-    pub(crate) fn remove<K: Hash + Eq + 'static>(&mut self, hash: u64, key: &K) -> Option<Taken> {
-        let in_order = &self.in_order;
-        let found = self.by_key.find_entry(hash, |&index| key_at(in_order, index) == Some(key));
-        let (index, _) = found.ok()?.remove();
+    /// Takes out the value that was found at `index`.
+    pub(crate) fn remove(&mut self, hash: u64, index: usize) -> Taken {
+        self.forget_key(hash, index);
         self.gaps += 1;
         match self.in_order[index].take() {
-            Some(Value::Keyed { key, value, .. }) => Some(Taken::Keyed(value, key)),
+            Some(Value::Keyed { key, value, .. }) => Taken::Keyed(value, key),
             _ => unreachable!("the table leads to keyed values only"),
+        }
+    }
+
+    fn forget_key(&mut self, hash: u64, index: usize) {
+        if let Ok(entry) = self.by_key.find_entry(hash, |&other| other == index) {
+            entry.remove();
         }
     }
 
@@ -160,9 +169,7 @@ impl Values {
             match self.in_order.pop()? {
                 None => self.gaps -= 1,
                 Some(Value::Keyed { hash, key, value, .. }) => {
-                    if let Ok(entry) = self.by_key.find_entry(hash, |&other| other == index) {
-                        entry.remove();
-                    }
+                    self.forget_key(hash, index);
                     return Some(Taken::Keyed(value, key));
                 }
                 Some(Value::Local(local)) => {
@@ -194,15 +201,6 @@ impl Values {
     /// The value of the stack local with this number, or null.
     pub(crate) fn local(&self, number: usize) -> *mut u8 {
         self.locals.get(number).copied().unwrap_or(std::ptr::null_mut())
-    }
-
-    /// Lets no stack local find its value by what it remembers.
-    pub(crate) fn forget_places(&self) {
-        for value in self.in_order.iter().flatten() {
-            if let Value::Local(local) = value {
-                local.nearby.forget(local.value);
-            }
-        }
     }
 
     /// Adds the value of a stack local that has none.

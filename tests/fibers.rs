@@ -724,34 +724,50 @@ fn a_fiber_in_an_array_where_its_thread_has_read_before_is_not_its_thread() {
     assert_eq!(log.take().len(), 0);
 }
 
-#[test]
-fn a_stack_local_in_an_array_where_its_thread_has_read_it_before_is_the_fiber_s() {
-    /// Reads in every frame down to `lowest`.
-    #[inline(never)]
-    fn read_down_to(lowest: usize, expected: usize) {
-        assert_eq!(LOCAL.get(), expected);
-        if here() > lowest {
-            read_down_to(lowest, expected);
-        }
-        std::hint::black_box(lowest);
+/// Reads in every frame down to `lowest`.
+#[inline(never)]
+fn read_down_to(lowest: usize, read: &dyn Fn() -> usize, expected: usize) {
+    assert_eq!(read(), expected);
+    if here() > lowest {
+        read_down_to(lowest, read, expected);
     }
+    std::hint::black_box(lowest);
+}
+
+/// A thread reads 5 all the way down; then a fiber reads there, in an array of one of the thread's functions, and finds 0.
+fn read_where_the_thread_has_read(
+    set_to_5: impl FnOnce() + Send + 'static,
+    read: impl Fn() -> usize + Send + Sync + 'static,
+) {
     #[inline(never)]
-    fn fiber_that_reads(middle: usize) {
+    fn fiber_that_reads(middle: usize, read: &'static (dyn Fn() -> usize + Sync)) {
         let mut array = [0_u8; 2 * ROOM];
         let start = std::hint::black_box(&mut array).as_mut_ptr().addr();
         // SAFETY: nobody runs in the array.
         unsafe { exeunt::discard(start..start + array.len()) };
         // SAFETY: the array lives until the fiber has come to its end.
-        let fiber = unsafe { Fiber::new(start..start + array.len(), move |_| read_down_to(middle - 1024, 0)) };
+        let fiber = unsafe { Fiber::new(start..start + array.len(), move |_| read_down_to(middle - 1024, read, 0)) };
         fiber.finish();
     }
-    with_room(|| {
-        LOCAL.set(5);
+    let read: &'static _ = Box::leak(Box::new(read));
+    with_room(move || {
+        set_to_5();
         let middle = here() - ROOM;
-        read_down_to(middle, 5);
-        fiber_that_reads(middle);
-        read_down_to(middle, 5);
+        read_down_to(middle, read, 5);
+        fiber_that_reads(middle, read);
+        read_down_to(middle, read, 5);
     });
+}
+
+#[test]
+fn a_stack_local_in_an_array_where_its_thread_has_read_it_before_is_the_fiber_s() {
+    read_where_the_thread_has_read(|| LOCAL.set(5), || LOCAL.get());
+}
+
+#[test]
+fn a_slot_in_an_array_where_its_thread_has_read_it_before_is_the_fiber_s() {
+    let slot: &exeunt::Slot<usize> = Box::leak(Box::new(exeunt::Slot::new().unwrap()));
+    read_where_the_thread_has_read(|| slot.set(5).unwrap(), || slot.get().unwrap_or(0));
 }
 
 #[test]
