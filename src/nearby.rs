@@ -15,7 +15,7 @@
 use crate::record::Record;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 const PLACES: usize = 16;
 /// What a block is multiplied by; the upper bits of the product are its place. Found by trial for the distances at which
@@ -47,10 +47,15 @@ impl Place {
 /// A stack local's places.
 pub(crate) struct Nearby {
     places: [Place; PLACES],
-    is_listed: AtomicBool,
-    /// The next one in the list of all that were ever used.
+    /// Whether it is in the list of all that were ever used: `ABSENT`, `ON_THE_WAY` or `LISTED`.
+    listed: AtomicU8,
+    /// The next one in that list.
     next: AtomicPtr<Nearby>,
 }
+
+const ABSENT: u8 = 0;
+const ON_THE_WAY: u8 = 1;
+const LISTED: u8 = 2;
 
 /// The first one in the list of all that were ever used, which only grows.
 static ALL: AtomicPtr<Nearby> = AtomicPtr::new(std::ptr::null_mut());
@@ -64,14 +69,14 @@ impl Nearby {
     pub(crate) const fn new() -> Self {
         Self {
             places: [const { Place::new() }; PLACES],
-            is_listed: AtomicBool::new(false),
+            listed: AtomicU8::new(ABSENT),
             next: AtomicPtr::new(std::ptr::null_mut()),
         }
     }
 
-    /// Adds it to the list of all, once; to be called before it remembers anything.
+    /// Adds it to the list of all, once. Before it is there it remembers nothing, as nobody could make it forget.
     pub(crate) fn enlist(&'static self) {
-        if self.is_listed.swap(true, Ordering::Relaxed) {
+        if self.listed.compare_exchange(ABSENT, ON_THE_WAY, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
         let this = std::ptr::from_ref(self).cast_mut();
@@ -79,7 +84,7 @@ impl Nearby {
         loop {
             self.next.store(first, Ordering::Relaxed);
             match ALL.compare_exchange(first, this, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return,
+                Ok(_) => return self.listed.store(LISTED, Ordering::Release),
                 Err(now) => first = now,
             }
         }
@@ -111,6 +116,9 @@ impl Nearby {
 
     /// Remembers the value for this place, which is proven to be of the record's stack.
     pub(crate) fn remember(&self, sp: usize, record: &Record, value: *mut u8) {
+        if self.listed.load(Ordering::Acquire) != LISTED {
+            return;
+        }
         let place = self.place(sp);
         let now = place.block.load(Ordering::Relaxed);
         let own = now != FILLING && place.foot.load(Ordering::Relaxed) == record.foot();
