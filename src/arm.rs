@@ -95,13 +95,14 @@ fn remember(sp: usize, record: &'static Record, contiguous: bool) {
 #[inline]
 unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
     let place = redirect::plan(foot)?;
+    let record = registry::take().ok_or(Error::OutOfMemory)?;
     // A record with the same top is of a stack that was abandoned half-way: this one starts empty.
     let abandoned = registry::by_top(foot.top);
     if let Some(abandoned) = abandoned {
         abandoned.detach();
     }
-    let record = registry::take().ok_or(Error::OutOfMemory)?;
     record.prepare(&place);
+    // Where one was abandoned the map has its entry, so this does not fail.
     if !registry::insert(record) {
         record.retire();
         return Err(Error::OutOfMemory);

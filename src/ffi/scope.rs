@@ -122,12 +122,13 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
             ));
         };
         let (foot, top) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
+        let number = number()?;
+        let record = registry::take().ok_or(Error::OutOfMemory)?;
+        // As in `arm.rs`.
         let abandoned = registry::by_top(top);
         if let Some(abandoned) = abandoned {
             abandoned.detach();
         }
-        let number = number()?;
-        let record = registry::take().ok_or(Error::OutOfMemory)?;
         let word = std::ptr::from_ref(record).addr();
         record.prepare(&Place::marked(foot, top, word, number));
         if !registry::insert(record) {
