@@ -299,12 +299,18 @@ impl Record {
     /// A thread does not abandon its stack, all its ends are seen. Where one is found gone, this is a child of `fork`, and
     /// the thread lives on in the parent: there it drains. Here what it stored is forgotten, neither run nor dropped.
     pub(crate) fn drain_abandoned(&'static self) {
+        // An initialiser that it was in does not come back.
+        let whole = self.change_values(Values::abandon_making).is_ok();
         if matches!(self.kind(), Kind::Thread | Kind::Main) {
             self.forget();
         } else {
             self.drain();
         }
-        self.retire();
+        self.vacate();
+        // What was left half changed nobody may use again.
+        if whole {
+            registry::give(self);
+        }
     }
 
     fn forget(&self) {
@@ -334,12 +340,16 @@ impl Record {
     /// Takes the record away from its stack and gives it back to the slab.
     #[inline]
     pub(crate) fn retire(&'static self) {
+        self.vacate();
+        registry::give(self);
+    }
+
+    fn vacate(&'static self) {
         self.watch(&raw const DEAD as usize, 1);
         registry::remove(self);
         self.id.store(0, Ordering::Relaxed);
         self.top.store(0, Ordering::Relaxed);
         self.phase.store(Phase::Free as u8, Ordering::Relaxed);
-        registry::give(self);
     }
 
     /// Its dynamic slots, if it has used some.

@@ -97,6 +97,11 @@ impl Values {
         self.in_making.contains(&number)
     }
 
+    /// Forgets what is being made.
+    pub(crate) fn abandon_making(&mut self) {
+        self.in_making.clear();
+    }
+
     pub(crate) const fn new() -> Self {
         Self { in_order: Vec::new(), gaps: 0, locals: Vec::new(), by_key: HashTable::new(), in_making: Vec::new() }
     }

@@ -428,6 +428,43 @@ fn a_fiber_that_is_abandoned_in_the_comparison_of_keys_loses_nothing() {
 }
 
 #[test]
+fn a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made_by_others() {
+    thread_local! { static MAKER: Cell<Option<Inside>> = const { Cell::new(None) } }
+    exeunt::stack_local! {
+        static SLOW: usize = {
+            if let Some(fiber) = MAKER.take() {
+                fiber.suspend();
+            }
+            7
+        };
+    }
+    process::alone("a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made_by_others", || {
+        let pages = Pages::new(ROOM);
+        for by_discard in [true, false] {
+            // SAFETY: the pages are this fiber's, which is not resumed.
+            let fiber = unsafe {
+                Fiber::new(pages.range(), |fiber| {
+                    MAKER.set(Some(fiber));
+                    SLOW.with(|_| unreachable!("it is abandoned"));
+                })
+            };
+            assert!(fiber.resume());
+            if by_discard {
+                // SAFETY: the fiber will not be resumed.
+                assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
+            }
+            for _ in 0..3 {
+                // SAFETY: the pages are this fiber's now.
+                let next = unsafe { Fiber::new(pages.range(), |_| assert_eq!(SLOW.try_with(|slow| *slow), Ok(7))) };
+                next.finish();
+                // What the abandoned one was kept in serves others.
+                on_a_thread(|| assert_eq!(SLOW.try_with(|slow| *slow), Ok(7)));
+            }
+        }
+    });
+}
+
+#[test]
 fn a_fiber_that_is_suspended_in_a_handler_is_discarded_with_what_its_drain_has_left() {
     process::alone("a_fiber_that_is_suspended_in_a_handler_is_discarded_with_what_its_drain_has_left", || {
         let pages = Pages::new(ROOM);
