@@ -41,6 +41,7 @@ pub(crate) fn without_return(record: &'static Record) {
 #[inline(never)]
 pub(crate) fn finish(record: &'static Record) {
     let _uncancelled = os::Uncancelled::new();
+    record.nobody_looks();
     // Handlers find this block when they unwind: everything above it on the stack may be gone.
     registry::prove(arch::stack_pointer(), record);
     record.drain();

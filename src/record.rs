@@ -285,10 +285,17 @@ impl Record {
         nearby::forget_stack([self.place(), self.foot()]);
         self.watch(&raw const DEAD as usize, 1);
         registry::remove(self);
-        // SAFETY: its own stack will not run again, so this is the only code that uses the record's own part.
+        self.nobody_looks();
+    }
+
+    /// The code of its stack that was in use of the values does not come back: the stack was abandoned, or ends by `exit`,
+    /// inside a key's `Eq`, where nothing is half done.
+    ///
+    /// In a change it can only have been left by the parent of this process, on a thread that is not here; that stays, and
+    /// nobody may touch the values.
+    pub(crate) fn nobody_looks(&self) {
+        // SAFETY: its stack does not go on there, so this is the only code that uses the record's own part.
         let busy = unsafe { &(*self.own.get()).busy };
-        // It may have been left in a key's `Eq`, where nothing is half done. In a change it can only have been left by the
-        // parent of this process, on a thread that is not here; then nobody may touch the values.
         if busy.get() != CHANGING {
             busy.set(0);
         }

@@ -7,6 +7,7 @@ mod common;
 
 use common::process;
 use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
 
 /// Says so when it is dropped.
 struct Loud(&'static str);
@@ -38,6 +39,21 @@ fn store() {
     })
     .expect("the main thread can be armed");
 }
+
+/// A key whose comparison ends the process.
+struct Exits;
+
+impl Hash for Exits {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl PartialEq for Exits {
+    fn eq(&self, _: &Self) -> bool {
+        std::process::exit(9)
+    }
+}
+
+impl Eq for Exits {}
 
 const DRAINED: [&str; 3] = ["handler", "drop value", "drop stack local"];
 
@@ -73,6 +89,26 @@ const CASES: &[Case] = &[
             deep(20, || std::process::exit(7));
         },
         status: 7,
+        prints: &[&DRAINED, &["drop thread_local"]],
+    },
+    Case {
+        name: "exit in the comparison of a key that is read drains",
+        code: || {
+            store();
+            exeunt::set(Exits, 1).expect("it is armed");
+            exeunt::get::<i32>(&Exits);
+        },
+        status: 9,
+        prints: &[&DRAINED, &["drop thread_local"]],
+    },
+    Case {
+        name: "exit in the comparison of a key that is set drains",
+        code: || {
+            store();
+            exeunt::set(Exits, 1).expect("it is armed");
+            exeunt::set(Exits, 2).expect("it ends the process");
+        },
+        status: 9,
         prints: &[&DRAINED, &["drop thread_local"]],
     },
     Case {
