@@ -94,10 +94,24 @@ fn remember(sp: usize, record: &'static Record, contiguous: bool) {
 /// Unwinding the running stack must have led to `foot`.
 #[inline]
 unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
-    let place = redirect::plan(foot)?;
+    // SAFETY: planned for this stack.
+    let (record, abandoned) = unsafe { arm_at(redirect::plan(foot)?) }?;
+    if let Some(abandoned) = abandoned {
+        abandoned.drain_abandoned();
+    }
+    Ok(record)
+}
+
+/// Arms the stack that `place` is of; after an error nothing has changed. Where another one on its memory was abandoned, its
+/// record comes along, taken away from there and still to be drained.
+///
+/// # Safety
+/// As for [`redirect::Place::redirect`].
+#[inline]
+pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<(&'static Record, Option<&'static Record>), Error> {
     let record = registry::take().ok_or(Error::OutOfMemory)?;
     // A record with the same top is of a stack that was abandoned half-way: this one starts empty.
-    let abandoned = registry::by_top(foot.top);
+    let abandoned = registry::by_top(place.top);
     if let Some(abandoned) = abandoned {
         abandoned.detach();
     }
@@ -109,15 +123,12 @@ unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
     }
     let (canary, word) = place.canary(record);
     record.watch(canary, word);
-    // SAFETY: planned for this stack, and the record is ready. A signal that comes before this store finds an unarmed
-    // stack, one that comes after it an armed one.
+    // SAFETY: the caller's promise, and the record is ready. A signal that comes before this store finds an unarmed stack,
+    // one that comes after it an armed one.
     unsafe { place.redirect(record) };
     record.armed();
     if place.needs_net() {
         net::spread(record);
     }
-    if let Some(abandoned) = abandoned {
-        abandoned.drain_abandoned();
-    }
-    Ok(record)
+    Ok((record, abandoned))
 }

@@ -123,22 +123,8 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         };
         let (foot, top) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
         let number = number()?;
-        let record = registry::take().ok_or(Error::OutOfMemory)?;
-        // As in `arm.rs`.
-        let abandoned = registry::by_top(top);
-        if let Some(abandoned) = abandoned {
-            abandoned.detach();
-        }
-        let word = std::ptr::from_ref(record).addr();
-        record.prepare(&Place::marked(foot, top, word, number));
-        if !registry::insert(record) {
-            record.retire();
-            return Err(Error::OutOfMemory.into());
-        }
-        record.watch(foot, word);
-        // SAFETY: the caller's promise: the scope is good to write to.
-        unsafe { AtomicU64::from_ptr((foot as *mut u64).cast()) }.store(word as u64, Ordering::Release);
-        record.armed();
+        // SAFETY: the caller's promise: the scope is good to write to, so its last word is.
+        let (record, abandoned) = unsafe { arm::arm_at(Place::scope(foot, top, number)) }?;
         let proven = claim_frames(record, holder);
         if !proven {
             record.retire();

@@ -24,6 +24,8 @@ use crate::record::Record;
 use crate::stack::Kind;
 pub(crate) use choice::Way;
 pub(crate) use sites::survey;
+#[cfg(feature = "capi")]
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What is to be done to arm a stack, and what that makes of it. Nothing of it has been done yet.
 #[derive(Clone, Copy)]
@@ -42,14 +44,14 @@ enum How {
     Code(Option<mark::Mark>),
     /// The foot is no return address, but a word that somebody else keeps: a C scope.
     #[cfg(feature = "capi")]
-    Scope(usize),
+    Scope,
 }
 
 impl Place {
     /// The place of a C scope.
     #[cfg(feature = "capi")]
-    pub(crate) fn marked(foot: usize, top: usize, word: usize, trampoline: usize) -> Self {
-        Self { foot, top, trampoline, kind: crate::trampoline::kind(trampoline), how: How::Scope(word) }
+    pub(crate) fn scope(foot: usize, top: usize, trampoline: usize) -> Self {
+        Self { foot, top, trampoline, kind: crate::trampoline::kind(trampoline), how: How::Scope }
     }
 
     /// Which way this is, and the word that will be under the mark.
@@ -58,7 +60,7 @@ impl Place {
             How::Slot(_) => (Way::Slot, 0),
             How::Code(mark) => (Way::Code, mark.map_or(0, |mark| mark.before)),
             #[cfg(feature = "capi")]
-            How::Scope(_) => (Way::Slot, 0),
+            How::Scope => (Way::Slot, 0),
         }
     }
 
@@ -69,7 +71,7 @@ impl Place {
             How::Code(Some(mark)) => (mark.address, mark::word(record)),
             How::Code(None) => record.life(),
             #[cfg(feature = "capi")]
-            How::Scope(word) => (self.foot, word),
+            How::Scope => (self.foot, std::ptr::from_ref(record).addr()),
         }
     }
 
@@ -80,7 +82,7 @@ impl Place {
             How::Slot(writes) => self.kind == Kind::Main || self.kind == Kind::Thread && !writes.lands(),
             How::Code(_) => self.kind == Kind::Main || self.kind == Kind::Thread && !crate::os::ALL_ENDS_AT_HOOK,
             #[cfg(feature = "capi")]
-            How::Scope(_) => self.kind == Kind::Main,
+            How::Scope => false,
         }
     }
 
@@ -92,14 +94,20 @@ impl Place {
     /// Makes the exit of the running stack ours.
     ///
     /// # Safety
-    /// It must come from [`plan`] for the running stack, and `record` be ready to be drained: from here on the stack's end
-    /// drains it.
+    /// It must come from [`plan`] for the running stack, or be of a scope whose foot is good to write to; and `record` must
+    /// be ready to be drained: from here on the stack's end drains it.
     pub(crate) unsafe fn redirect(self, record: &'static Record) {
         match self.how {
             // SAFETY: the caller's promise.
             How::Slot(writes) => unsafe { slot::redirect(self.foot, writes) },
             How::Code(Some(mark)) => mark.set(record),
-            _ => {}
+            How::Code(None) => {}
+            #[cfg(feature = "capi")]
+            How::Scope => {
+                let (foot, word) = self.canary(record);
+                // SAFETY: the caller's promise.
+                unsafe { AtomicUsize::from_ptr(foot as *mut usize) }.store(word, Ordering::Release);
+            }
         }
     }
 }
