@@ -461,6 +461,7 @@ fn a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made
                 on_a_thread(|| assert_eq!(SLOW.try_with(|slow| *slow), Ok(7)));
             }
         }
+        assert_eq!(exeunt::survey().unwrap().armed, 0);
     });
 }
 
@@ -513,35 +514,6 @@ fn memory_of_an_abandoned_fiber_may_be_unmapped_once_it_is_discarded() {
         fiber.finish();
         assert_eq!(log.take(), ended("old"), "{range:x?}");
     }
-}
-
-#[test]
-fn a_fiber_abandoned_in_an_initialiser_does_no_harm_to_the_next_one() {
-    process::alone("a_fiber_abandoned_in_an_initialiser_does_no_harm_to_the_next_one", || {
-        static FIRST: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
-        exeunt::stack_local! {
-            static SLOW: usize = {
-                if FIRST.swap(false, Ordering::Relaxed) {
-                    let fiber = exeunt::get::<Inside>(&"fiber").unwrap();
-                    fiber.suspend();
-                }
-                9
-            };
-        }
-        let pages = Pages::new(ROOM);
-        for round in 0..3 {
-            // SAFETY: the first one is not resumed, the others come to their end.
-            let fiber = unsafe {
-                Fiber::new(pages.range(), move |fiber| {
-                    exeunt::set("fiber", fiber).unwrap();
-                    assert_eq!(SLOW.try_with(|value| *value), Ok(9));
-                })
-            };
-            assert_eq!(fiber.resume(), round == 0);
-        }
-        on_a_thread(|| assert_eq!(SLOW.try_with(|value| *value), Ok(9)));
-        assert_eq!(exeunt::survey().unwrap().armed, 0);
-    });
 }
 
 #[test]
