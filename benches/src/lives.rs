@@ -1,4 +1,5 @@
-//! What arming and draining cost in the life of a thread and of a pooled fiber, beside a life without them.
+//! What arming and draining cost in the life of a thread and of a pooled fiber, beside a life without them, and beside a
+//! `thread_local!` with a destructor.
 
 use crate::deeper::descend;
 use crate::fiber::{Memory, on_fiber};
@@ -6,6 +7,7 @@ use crate::sample::{Samples, Stopwatch, bench, clock, since};
 use criterion::{Criterion, measurement::WallTime};
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::hint::black_box;
 use std::time::Instant;
 
 /// Arming and taking it back, which can be repeated on one stack.
@@ -46,12 +48,22 @@ pub fn measure_pairs(criterion: &mut Criterion<WallTime>) {
     });
 }
 
+/// What a thread does in its life.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Act {
+    #[default]
+    Nothing,
+    AtExit,
+    /// The peer: a `thread_local!` whose destructor does what the handler would.
+    ThreadLocal,
+}
+
 /// When things happened in a thread's life, in nanoseconds.
 #[derive(Default)]
 struct Stamps {
-    arm: bool,
-    /// What `at_exit` took.
-    arming: Cell<f64>,
+    act: Act,
+    /// What the act took, and reading the clock.
+    acting: Cell<f64>,
     /// When the entry function was about to return.
     returning: Cell<Option<Instant>>,
     /// From there to the thread's last `thread_local!` destructor.
@@ -72,8 +84,18 @@ impl Drop for Stop {
     }
 }
 
+/// Something to be done at the thread's end.
+struct Last;
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        black_box(self);
+    }
+}
+
 thread_local! {
     static STOP: Stop = const { Stop(Cell::new(std::ptr::null())) };
+    static LAST: Last = const { Last };
 }
 
 extern "C" fn start(stamps: *mut c_void) -> *mut c_void {
@@ -81,11 +103,13 @@ extern "C" fn start(stamps: *mut c_void) -> *mut c_void {
     STOP.with(|stop| stop.0.set(stamps));
     // SAFETY: `life` keeps them until it has joined this thread, and does not touch them before.
     let stamps = unsafe { &*stamps };
-    if stamps.arm {
-        let start = Instant::now();
-        exeunt::at_exit(|| ()).expect("a thread can be armed");
-        stamps.arming.set(since(start));
+    let start = Instant::now();
+    match stamps.act {
+        Act::Nothing => {}
+        Act::AtExit => exeunt::at_exit(|| drop(Last)).expect("a thread can be armed"),
+        Act::ThreadLocal => LAST.with(|last| _ = black_box(last)),
     }
+    stamps.acting.set(since(start));
     stamps.returning.set(Some(Instant::now()));
     std::ptr::null_mut()
 }
@@ -103,41 +127,59 @@ fn life(stamps: &Stamps) -> f64 {
     since(begin)
 }
 
-/// The medians of a thread's life.
+/// The medians of threads' lives.
 pub struct Threads {
     /// From create to join, without and with `at_exit`.
     pub without: f64,
     pub with: f64,
-    /// `at_exit` alone.
-    pub arming: f64,
-    /// What the end takes longer: the drain, its empty handler, and the safety net's destructor.
-    pub draining: f64,
+    pub at_exit: Ends,
+    pub thread_local: Ends,
 }
 
-/// Thread lives with and without, in turns.
+/// What something to be done at a thread's end takes.
+pub struct Ends {
+    /// To ask for it, as the first that the thread does.
+    pub beginning: f64,
+    /// What the end of the thread takes longer.
+    pub end: f64,
+}
+
+impl Ends {
+    pub fn both(&self) -> f64 {
+        self.beginning + self.end
+    }
+}
+
+/// Lives of threads that do this and that, in turns.
 pub fn threads() -> Threads {
-    let lives = 10_000;
-    let mut all = [const { Samples::new() }; 5];
-    let [without, with, arming, ending_without, ending_with] = &mut all;
-    for turn in 0..lives {
-        for arm in [turn % 2 == 0, turn % 2 != 0] {
-            let stamps = Stamps { arm, ..Stamps::default() };
-            let took = life(&stamps);
-            if arm {
-                with.push(took);
-                arming.push(stamps.arming.get());
-                ending_with.push(stamps.ending.get());
-            } else {
-                without.push(took);
-                ending_without.push(stamps.ending.get());
-            }
+    #[derive(Default)]
+    struct Taken {
+        life: Samples,
+        acting: Samples,
+        ending: Samples,
+    }
+    const ACTS: [Act; 3] = [Act::Nothing, Act::AtExit, Act::ThreadLocal];
+    let mut taken: [Taken; 3] = Default::default();
+    for turn in 0..10_000 {
+        for number in (0..3).map(|number| (number + turn) % 3) {
+            let stamps = Stamps { act: ACTS[number], ..Stamps::default() };
+            let life = life(&stamps);
+            let taken = &mut taken[number];
+            taken.life.push(life);
+            taken.acting.push(stamps.acting.get());
+            taken.ending.push(stamps.ending.get());
         }
     }
+    let [nothing, at_exit, thread_local] = &taken;
+    let ends = |with: &Taken| Ends {
+        beginning: with.acting.median() - nothing.acting.median(),
+        end: with.ending.median() - nothing.ending.median(),
+    };
     Threads {
-        without: without.median(),
-        with: with.median(),
-        arming: arming.median() - clock(),
-        draining: ending_with.median() - ending_without.median(),
+        without: nothing.life.median(),
+        with: at_exit.life.median(),
+        at_exit: ends(at_exit),
+        thread_local: ends(thread_local),
     }
 }
 

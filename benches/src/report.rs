@@ -2,7 +2,7 @@
 
 use crate::children;
 use crate::deeper::deeper;
-use crate::lives;
+use crate::lives::{self, Threads};
 use crate::reads;
 use crate::sample::loop_time;
 
@@ -58,9 +58,13 @@ fn lives() {
     println!("|---|---|---|");
     let line = |what: &str, took: f64, bar: &str| println!("| {what} | {took:.0} | {bar} |");
     let threads = lives::threads();
-    line("thread: `at_exit`, the stack's first", threads.arming, "");
-    line("thread: drain", threads.draining, "");
-    line("thread: `at_exit` and drain", threads.arming + threads.draining, "300");
+    let Threads { at_exit, thread_local, .. } = &threads;
+    line("thread: `at_exit`, the stack's first", at_exit.beginning, "");
+    line("thread: drain", at_exit.end, "");
+    line("thread: `at_exit` and drain", at_exit.both(), "300");
+    line("thread: first use of a `thread_local!` with a destructor", thread_local.beginning, "");
+    line("thread: that destructor", thread_local.end, "");
+    println!("| `at_exit` and drain, ratio to those two | {:.2} | |", at_exit.both() / thread_local.both());
     line("thread: `at_exit` and `unload`, over and over", loop_time("arm/at_exit and unload"), "");
     line("`at_exit` on a stack that is armed", loop_time("arm/at_exit, one more"), "");
     line("thread from create to join, without", threads.without, "");
