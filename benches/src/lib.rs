@@ -2,12 +2,13 @@
 //!
 //! `cargo bench -p exeunt-benches` measures everything in one run and ends with a Markdown table of ratios. Loops that
 //! can be repeated at will are criterion's (`reads.rs`, `keyed.rs`, `pairs`). What happens once in a stack's life
-//! is sampled, life by life, with and without exeunt in turns (`lives.rs`, `deeper.rs`). What happens once in a process
-//! is asked of child processes (`children.rs`).
+//! is sampled, life by life, with and without exeunt in turns (`lives.rs`, `functions.rs`, `deeper.rs`). What happens
+//! once in a process is asked of child processes (`children.rs`).
 
 mod children;
 mod deeper;
 mod fiber;
+mod functions;
 mod keyed;
 mod lives;
 mod reads;

@@ -2,9 +2,10 @@
 
 use crate::children;
 use crate::deeper::deeper;
+use crate::functions;
 use crate::lives::{self, Threads};
 use crate::reads;
-use crate::sample::loop_time;
+use crate::sample::{clock, loop_time};
 
 /// Measures what criterion does not, and prints the table of everything.
 pub fn print() {
@@ -65,6 +66,9 @@ fn lives() {
     line("thread: first use of a `thread_local!` with a destructor", thread_local.beginning, "");
     line("thread: that destructor", thread_local.end, "");
     println!("| `at_exit` and drain, ratio to those two | {:.2} | |", at_exit.both() / thread_local.both());
+    let (median, worst) = functions::in_turns(clock());
+    line("thread: `at_exit`, the stack's first, from 60 functions in turns: the median", median, "");
+    line("thread: the same, from the worst of the 60", worst, "");
     line("thread: `at_exit` and `unload`, over and over", loop_time("arm/at_exit and unload"), "");
     line("`at_exit` on a stack that is armed", loop_time("arm/at_exit, one more"), "");
     line("thread from create to join, without", threads.without, "");

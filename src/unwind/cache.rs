@@ -1,4 +1,5 @@
-//! Rules by program counter: a table of fixed size without locks, in which a later rule may replace an earlier one.
+//! Rules by program counter: a table of fixed size without locks, in which a later rule replaces an earlier one where all
+//! places that it could take are taken.
 //!
 //! A slot is two words, and two threads may write it at once. The first word is the program counter mixed with the second
 //! one, so words of two writers do not fit together and are taken for a miss.
@@ -8,34 +9,75 @@
 //! and a record must be live.
 
 use super::rule::{Base, Rule};
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::spread;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-const SLOTS: usize = 2048;
+/// Rules that share a cache line, and so the places that one program counter can be kept at.
+const WAYS: usize = 4;
+const SETS: usize = 512;
 
 struct Slot {
     mixed: AtomicU64,
     packed: AtomicU64,
 }
 
-static TABLE: [Slot; SLOTS] = [const { Slot { mixed: AtomicU64::new(0), packed: AtomicU64::new(0) } }; SLOTS];
+impl Slot {
+    const fn new() -> Self {
+        Self { mixed: AtomicU64::new(0), packed: AtomicU64::new(0) }
+    }
 
-fn slot(pc: usize) -> &'static Slot {
-    // Fibonacci hashing: return addresses differ mostly in their low bits, which this spreads to the high ones.
-    &TABLE[(pc as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> (64 - SLOTS.ilog2())]
+    fn get(&self, pc: usize) -> Option<u64> {
+        let packed = self.packed.load(Ordering::Relaxed);
+        let mixed = self.mixed.load(Ordering::Relaxed);
+        (mixed ^ packed == pc as u64 && packed != 0).then_some(packed)
+    }
+
+    fn put(&self, pc: usize, packed: u64) {
+        self.packed.store(packed, Ordering::Relaxed);
+        self.mixed.store(packed ^ pc as u64, Ordering::Relaxed);
+    }
+}
+
+#[repr(align(64))]
+struct Set([Slot; WAYS]);
+
+struct Table {
+    sets: [Set; SETS],
+    /// Counts the rules that had no empty place: they take the places of their sets in turns, so that rules which are
+    /// used often do not go on driving each other out.
+    turn: AtomicUsize,
+}
+
+static TABLE: Table = Table::new();
+
+impl Table {
+    const fn new() -> Self {
+        Self { sets: [const { Set([const { Slot::new() }; WAYS]) }; SETS], turn: AtomicUsize::new(0) }
+    }
+
+    /// The places for a program counter.
+    fn set(&self, pc: usize) -> &[Slot; WAYS] {
+        &self.sets[spread(pc) % SETS].0
+    }
+
+    fn get(&self, pc: usize) -> Option<Rule> {
+        self.set(pc).iter().find_map(|slot| slot.get(pc)).map(unpack)
+    }
+
+    fn put(&self, pc: usize, rule: Rule) {
+        let Some(packed) = pack(rule) else { return };
+        let set = self.set(pc);
+        let empty = set.iter().find(|slot| slot.packed.load(Ordering::Relaxed) == 0);
+        empty.unwrap_or_else(|| &set[self.turn.fetch_add(1, Ordering::Relaxed) % WAYS]).put(pc, packed);
+    }
 }
 
 pub(super) fn get(pc: usize) -> Option<Rule> {
-    let slot = slot(pc);
-    let packed = slot.packed.load(Ordering::Relaxed);
-    let mixed = slot.mixed.load(Ordering::Relaxed);
-    (mixed ^ packed == pc as u64 && packed != 0).then(|| unpack(packed))
+    TABLE.get(pc)
 }
 
 pub(super) fn put(pc: usize, rule: Rule) {
-    let Some(packed) = pack(rule) else { return };
-    let slot = slot(pc);
-    slot.packed.store(packed, Ordering::Relaxed);
-    slot.mixed.store(packed ^ pc as u64, Ordering::Relaxed);
+    TABLE.put(pc, rule);
 }
 
 // A packed rule, from the lowest bit: 4 bits of tag, 28 of offset, 16 of where the return address is and 16 of where the
@@ -119,9 +161,36 @@ mod tests {
 
     #[test]
     fn words_of_two_writers_do_not_fit_together() {
-        let one = Rule::Frame { base: Base::StackPointer, offset: 32, return_at: Some(-8), fp_at: None };
-        put(0x7777_1111, one);
-        slot(0x7777_1111).packed.store(pack(Rule::Signal).unwrap(), Ordering::Relaxed);
-        assert_eq!(get(0x7777_1111), None);
+        let slot = Slot::new();
+        slot.put(0x7777_1111, 5);
+        assert_eq!(slot.get(0x7777_1111), Some(5));
+        slot.packed.store(6, Ordering::Relaxed);
+        assert_eq!(slot.get(0x7777_1111), None);
+    }
+
+    #[test]
+    fn functions_at_any_distance_are_kept_side_by_side() {
+        let rule = Rule::Frame { base: Base::StackPointer, offset: 16, return_at: Some(-8), fp_at: None };
+        for distance in (1..=512).chain([4096, 5168, 1 << 16, 1 << 20]) {
+            let table = Table::new();
+            let all = || (0..256).map(|number| (1 << 46) + number * distance);
+            all().for_each(|pc| table.put(pc, rule));
+            let kept = all().filter(|&pc| table.get(pc).is_some()).count();
+            assert!(kept >= 250, "{kept} of 256 that are {distance} bytes apart");
+        }
+    }
+
+    #[test]
+    fn rules_that_are_in_use_settle_in_a_table_that_is_full_of_others() {
+        let rule = Rule::Frame { base: Base::StackPointer, offset: 16, return_at: Some(-8), fp_at: None };
+        let table = Table::new();
+        (0..64 * WAYS * SETS).for_each(|old| table.put(1 << 46 | old, rule));
+        let used = || (0..256).map(|number| (1 << 45) + number * 304);
+        for _ in 0..100 {
+            used().filter(|&pc| table.get(pc).is_none()).for_each(|pc| table.put(pc, rule));
+        }
+        let kept = used().filter(|&pc| table.get(pc).is_some()).count();
+        // More of them than a set has places may have come together in one.
+        assert!(kept >= 250, "{kept} of 256");
     }
 }

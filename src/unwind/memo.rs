@@ -5,12 +5,14 @@
 //! distances, and the frame pointers that matter point to the same distances, the walk is the same, step by step. It is
 //! enough to compare these words, at a few instructions a frame. One that differs, and the stack has to be walked.
 
-use super::{Frame, Step, step};
+use super::{Frame, Step, spread, step};
 use crate::arch::{self, Registers};
 use crate::foot::Foot;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-const PLACES: usize = 64;
+/// Walks whose addresses share a cache line: as many are kept of one place, from which several ways may lead to a foot.
+const WAYS: usize = 8;
+const SETS: usize = 64;
 const LONGEST: usize = 64;
 
 /// What one word of the stack must be for the walk to be the same so far.
@@ -34,13 +36,16 @@ struct Walk {
     frame_pointer_at: Option<usize>,
 }
 
-/// Published once and never changed or freed.
-static WALKS: [AtomicPtr<Walk>; PLACES] = [const { AtomicPtr::new(std::ptr::null_mut()) }; PLACES];
+#[repr(align(64))]
+struct Set([AtomicPtr<Walk>; WAYS]);
+
+/// Each published once and never changed or freed.
+static WALKS: [Set; SETS] = [const { Set([const { AtomicPtr::new(std::ptr::null_mut()) }; WAYS]) }; SETS];
 /// The distance to the first return address: the frame of the one function that begins walks. Zero before the first.
 static FIRST: AtomicUsize = AtomicUsize::new(0);
 
-fn slot(place: usize) -> &'static AtomicPtr<Walk> {
-    &WALKS[(place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> (64 - PLACES.ilog2())]
+fn set(place: usize) -> &'static [AtomicPtr<Walk>; WAYS] {
+    &WALKS[spread(place) % SETS].0
 }
 
 /// The word at a distance from where a walk begins.
@@ -65,35 +70,58 @@ pub(crate) unsafe fn recall(from: Registers) -> Option<Foot> {
     // SAFETY: the distance is within the frame of the function that `from` is of.
     let place = arch::strip(unsafe { read(from, first) });
     // SAFETY: null, or leaked by `learn`.
-    let walk = unsafe { slot(place).load(Ordering::Acquire).as_ref() }?;
-    let same_beginning = walk.place == place && walk.frame_pointer.is_none_or(|distance| from.fp == from.sp + distance);
-    if !same_beginning {
-        return None;
-    }
-    for (distance, expected) in &walk.words {
-        // SAFETY: the words before this one have shown that the frames so far are the same; this one lies in the next.
-        let word = unsafe { read(from, *distance) };
-        let same = match *expected {
-            Word::Return(address) => arch::strip(word) == address,
-            Word::FramePointer(distance) => word == from.sp + distance,
-        };
-        if !same {
-            return None;
-        }
-    }
-    let (distance, _) = walk.words.last()?;
-    // SAFETY: just read.
-    let word = unsafe { read(from, *distance) };
-    Some(Foot {
-        address: from.sp + distance,
-        word,
-        top: from.sp + walk.top,
-        trampoline: walk.trampoline,
-        frame_pointer_at: walk.frame_pointer_at.map(|distance| from.sp + distance),
-    })
+    let walks = set(place).iter().map_while(|slot| unsafe { slot.load(Ordering::Acquire).as_ref() });
+    // SAFETY: the place is where this walk begins as well.
+    walks.filter(|walk| walk.place == place).find_map(|walk| unsafe { walk.foot(from) })
 }
 
-/// Remembers the walk from `from`, which has just led to `foot`, unless another one has its place.
+impl Walk {
+    /// The foot that it leads to from here, if the way is the same.
+    ///
+    /// # Safety
+    /// As for [`recall`], and it must be of the place that `from` is at.
+    unsafe fn foot(&self, from: Registers) -> Option<Foot> {
+        if self.frame_pointer.is_some_and(|distance| from.fp != from.sp + distance) {
+            return None;
+        }
+        let mut last = None;
+        for (distance, expected) in &self.words {
+            // SAFETY: the words before this one have shown that the frames so far are the same; this one lies in the next.
+            let word = unsafe { read(from, *distance) };
+            let same = match *expected {
+                Word::Return(address) => arch::strip(word) == address,
+                Word::FramePointer(distance) => word == from.sp + distance,
+            };
+            if !same {
+                return None;
+            }
+            last = Some((*distance, word));
+        }
+        let (distance, word) = last?;
+        Some(Foot {
+            address: from.sp + distance,
+            word,
+            top: from.sp + self.top,
+            trampoline: self.trampoline,
+            frame_pointer_at: self.frame_pointer_at.map(|distance| from.sp + distance),
+        })
+    }
+}
+
+/// Where one more walk from this place can be kept. Nowhere if there was one that is too long: others will be, too.
+fn room(place: usize) -> Option<&'static AtomicPtr<Walk>> {
+    for slot in set(place) {
+        // SAFETY: null, or leaked by `learn`.
+        match unsafe { slot.load(Ordering::Acquire).as_ref() } {
+            None => return Some(slot),
+            Some(walk) if walk.place == place && walk.words.is_empty() => return None,
+            Some(_) => {}
+        }
+    }
+    None
+}
+
+/// Remembers the walk from `from`, which has just led to `foot`, if there is room.
 ///
 /// # Safety
 /// As for [`recall`], and the walk must have led to `foot`.
@@ -110,12 +138,14 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
     // Where the frame pointer of `frame` was stored; none while it is still the one of the beginning.
     let mut fp_from = None;
     let mut complete = false;
+    let mut room = None;
     // SAFETY: starts on the running stack, and goes from caller to caller.
     while let Step::Caller { frame: caller, slot: Some(at), fp_slot, by_fp, .. } = unsafe { step(frame) } {
         if walk.place == 0 {
             walk.place = caller.registers.pc;
             FIRST.store(at - from.sp, Ordering::Relaxed);
-            if !slot(walk.place).load(Ordering::Relaxed).is_null() {
+            room = self::room(walk.place);
+            if room.is_none() {
                 return;
             }
         }
@@ -137,11 +167,9 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
     if !complete {
         walk.words.clear();
     }
-    let place = walk.place;
+    let Some(room) = room else { return };
     let walk = Box::into_raw(Box::new(walk));
-    let published =
-        slot(place).compare_exchange(std::ptr::null_mut(), walk, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    if !published {
+    if room.compare_exchange(std::ptr::null_mut(), walk, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         // SAFETY: another thread was first; nobody has seen this one.
         drop(unsafe { Box::from_raw(walk) });
     }
