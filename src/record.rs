@@ -444,6 +444,7 @@ impl Record {
         self.look(Values::is_empty).unwrap_or(false)
             // SAFETY: this is the record's own stack, and nobody changes it now.
             && unsafe { &(*self.own.get()).handlers }.is_empty()
+            && self.slots().is_none_or(slots::is_empty)
     }
 
     /// Runs the handlers, last in first out, then drops the values, last set first, then clears the slots, until nothing

@@ -234,9 +234,9 @@ fn take(table: &Table, index: usize, generation: u32, destructor: Option<Destruc
 /// Takes all values of a stack that ends or is cleared. Whether there was one.
 pub(crate) fn clear(table: &Table) -> bool {
     let mut any = false;
+    // This may be the last time, before the stack ends.
+    forget_places(table);
     for (index, cell) in table.used() {
-        // The stack may be ending, and the next one in its place has other cells.
-        NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
         let allocation = &ALLOCATIONS[index];
         let generation = allocation.generation.load(Ordering::Acquire);
         if generation & 1 == 1 {
@@ -244,6 +244,23 @@ pub(crate) fn clear(table: &Table) -> bool {
         }
     }
     any
+}
+
+/// Forgets where the cells of a stack were looked at from: the next stack in its place has other cells. No code of the
+/// user's may run between this and the end.
+pub(crate) fn forget_places(table: &Table) {
+    for (index, cell) in table.used() {
+        NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
+    }
+}
+
+/// Whether a table holds no value.
+pub(crate) fn is_empty(table: &Table) -> bool {
+    let holds = |(index, cell): (usize, &Cell)| {
+        let generation = ALLOCATIONS[index].generation.load(Ordering::Acquire);
+        generation & 1 == 1 && !cell.value(generation).is_null()
+    };
+    !table.used().any(holds)
 }
 
 /// Takes all values out of a table, and calls no destructor.

@@ -322,6 +322,10 @@ pub fn unload() {
         record.renew_id();
         return;
     }
+    if let Some(table) = record.slots() {
+        // Destructors may have looked at cells after these were cleared.
+        slots::forget_places(table);
+    }
     // SAFETY: this is the running stack's record, and it is not draining.
     unsafe { redirect::restore(record) };
     record.retire();

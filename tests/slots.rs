@@ -341,6 +341,83 @@ fn a_destructor_may_set_another_value_which_is_destroyed_as_well() {
 }
 
 #[test]
+fn what_a_destructor_sets_while_its_stack_is_unloaded_is_no_other_stacks() {
+    /// Puts its value into the slot with the lower index, which has been cleared already.
+    unsafe extern "C-unwind" fn moves(value: *mut c_void) {
+        slots::set(LOWER.load(Ordering::SeqCst) as u32, value).unwrap();
+    }
+    static LOWER: AtomicUsize = AtomicUsize::new(0);
+    let _alone = alone(); // the first index that is given out is the lower one
+    let lower = counted();
+    // SAFETY: it takes its values for the addresses that they are.
+    let higher = unsafe { slots::alloc(Some(moves)) }.unwrap();
+    LOWER.store(lower as usize, Ordering::SeqCst);
+    let counter = counter();
+    on_thread(move || {
+        store(higher, counter);
+        exeunt::unload();
+        assert_eq!(get(lower), Ok(ptr::from_ref(counter).addr()), "what is set counts");
+        assert_eq!(counter.load(Ordering::SeqCst), 0);
+        // Whatever the first stack's values were kept in serves another one now, unless it is still in use.
+        on_thread(move || {
+            exeunt::id().unwrap();
+            assert_eq!(get(lower), Ok(0));
+        });
+    });
+    assert_eq!(counter.load(Ordering::SeqCst), 1, "it is destroyed when its own stack ends");
+    free(lower).unwrap();
+    free(higher).unwrap();
+}
+
+#[test]
+fn what_a_destructor_looked_at_while_its_stack_was_unloaded_is_not_found_again() {
+    /// Looks at the slot with the lower index, which has been cleared already.
+    unsafe extern "C-unwind" fn looks(_: *mut c_void) {
+        for _ in 0..3 {
+            assert_eq!(get(LOWER.load(Ordering::SeqCst) as u32), Ok(0));
+        }
+    }
+    /// Looks at it from one place of the stack after the other.
+    #[inline(never)]
+    fn look_on_the_way_down<const ROOM: usize>(slot: u32, frames: usize) {
+        let room = std::hint::black_box([0_u8; ROOM]);
+        assert_eq!(get(slot), Ok(0), "{frames}");
+        if frames > 0 {
+            look_on_the_way_down::<ROOM>(slot, frames - 1);
+        }
+        std::hint::black_box(room);
+    }
+    static LOWER: AtomicUsize = AtomicUsize::new(0);
+    let _alone = alone(); // the first index that is given out is the lower one
+    let lower = alloc().unwrap();
+    // SAFETY: it does not use its values.
+    let higher = unsafe { slots::alloc(Some(looks)) }.unwrap();
+    LOWER.store(lower as usize, Ordering::SeqCst);
+    on_thread(move || {
+        slots::set(lower, value(1)).unwrap();
+        slots::set(higher, value(2)).unwrap();
+        exeunt::unload();
+        // What this stack's values were kept in serves another one now, which lives on.
+        let (set, is_set) = channel();
+        let (done, is_done) = channel::<()>();
+        let other = std::thread::spawn(move || {
+            slots::set(lower, value(3)).unwrap();
+            set.send(()).unwrap();
+            is_done.recv().unwrap();
+        });
+        is_set.recv().unwrap();
+        exeunt::id().unwrap();
+        look_on_the_way_down::<16>(lower, 500);
+        look_on_the_way_down::<48>(lower, 500);
+        look_on_the_way_down::<80>(lower, 500);
+        done.send(()).unwrap();
+        other.join().unwrap();
+    });
+    free(lower).unwrap();
+    free(higher).unwrap();
+}
+
+#[test]
 fn a_destructor_that_panics_is_reported_and_the_others_still_run() {
     unsafe extern "C-unwind" fn panics(_: *mut c_void) {
         panic!("from a slot's destructor");
