@@ -6,6 +6,7 @@ use crate::foot::{self, Bottom, Foot};
 use crate::record::Record;
 use crate::redirect;
 use crate::unwind::memo;
+use crate::values::Making;
 use crate::{net, registry};
 
 /// The record of the running stack; `None` where it is not armed. Never arms.
@@ -97,6 +98,7 @@ unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
     // SAFETY: planned for this stack.
     let (record, abandoned) = unsafe { arm_at(redirect::plan(foot)?) }?;
     if let Some(abandoned) = abandoned {
+        let _in_use = Making::none(record);
         abandoned.drain_abandoned();
     }
     Ok(record)

@@ -31,6 +31,15 @@ pub(crate) fn spread(record: &'static Record) {
     let _ = NET.try_with(|net| net.armed.set(record.id().map(|id| (record, id))));
 }
 
+/// The record has another identity now: `before` is the one that the net knows, if it is under that stack.
+pub(crate) fn renew(record: &'static Record, before: Option<StackId>) {
+    let knows =
+        |net: &Net| net.armed.get().is_some_and(|(known, id)| std::ptr::eq(known, record) && Some(id) == before);
+    if NET.try_with(knows).unwrap_or(false) {
+        spread(record);
+    }
+}
+
 impl Drop for Net {
     fn drop(&mut self) {
         let Some((record, id)) = self.armed.take() else { return };

@@ -236,7 +236,7 @@ pub(crate) fn clear(table: &Table) -> bool {
     let mut any = false;
     // This may be the last time, before the stack ends.
     forget_places(table);
-    for (index, cell) in table.used() {
+    for (index, _) in table.used() {
         let allocation = &ALLOCATIONS[index];
         let generation = allocation.generation.load(Ordering::Acquire);
         if generation & 1 == 1 {

@@ -8,7 +8,7 @@ use crate::record::{Record, guarded};
 use crate::redirect::choice::Redirect;
 use crate::redirect::{self, Way};
 use crate::values::{LocalValue, Making};
-use crate::{arm, exits, os, registry, slots, trampoline};
+use crate::{arm, exits, net, os, registry, slots, trampoline};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -316,10 +316,16 @@ pub fn reset() {
 /// ```
 pub fn unload() {
     let Some(record) = arm::lookup() else { return };
-    record.forget_handlers();
-    clear(record);
+    {
+        // What is dropped here may unload as well.
+        let _in_use = Making::none(record);
+        record.forget_handlers();
+        clear(record);
+    }
     if record.is_draining() || !record.is_empty() {
+        let before = record.id();
         record.renew_id();
+        net::renew(record, before);
         return;
     }
     if let Some(table) = record.slots() {
@@ -337,8 +343,7 @@ fn clear(record: &'static Record) {
     // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
     // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
     let in_one_piece = arm::lookup().is_some() && registry::find(here).is_some();
-    // A destructor may unload as well. It must leave the record, which is in use here, to its stack.
-    let _in_use = Making::new(record, 0);
+    let _in_use = Making::none(record);
     let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
     let taken = record.change_values(|values| values.take_all(keep));
     for value in taken.unwrap_or_default() {

@@ -63,11 +63,12 @@ pub(crate) struct Values {
     locals: Vec<*mut u8>,
     /// Hash of a key → index in `in_order`.
     by_key: HashTable<usize>,
-    /// The stack locals whose values are being made or dropped, further up on this stack.
+    /// The stack locals whose values are being made or dropped, further up on this stack; 0 where the record is in use there.
     in_making: Vec<usize>,
 }
 
-/// While it lives, a stack local of this record cannot be asked for.
+/// While it lives, a stack local of this record cannot be asked for, and the record stays with its stack: an `unload`, by
+/// code of the user's that runs meanwhile, leaves it there.
 pub(crate) struct Making<'r> {
     record: &'r Record,
     number: usize,
@@ -77,6 +78,11 @@ impl<'r> Making<'r> {
     pub(crate) fn new(record: &'r Record, number: usize) -> Self {
         let _ = record.change_values(|values| values.in_making.push(number));
         Self { record, number }
+    }
+
+    /// For one who uses the record and makes no stack local.
+    pub(crate) fn none(record: &'r Record) -> Self {
+        Self::new(record, 0)
     }
 }
 

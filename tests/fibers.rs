@@ -360,6 +360,39 @@ fn abandoned_fibers_on_one_memory_are_each_drained_once_and_none_is_left_armed()
 }
 
 #[test]
+fn a_handler_of_an_abandoned_fiber_that_unloads_leaves_the_next_one_what_it_is_about_to_store() {
+    process::alone(
+        "a_handler_of_an_abandoned_fiber_that_unloads_leaves_the_next_one_what_it_is_about_to_store",
+        || {
+            let pages = Pages::new(ROOM);
+            let log = Log::new();
+            // SAFETY: the pages are this fiber's, which is not resumed.
+            let abandoned = unsafe {
+                Fiber::new(pages.range(), |fiber| {
+                    exeunt::at_exit(exeunt::unload).unwrap();
+                    fiber.suspend();
+                })
+            };
+            assert!(abandoned.resume());
+            let theirs = log.clone();
+            // SAFETY: the pages are this fiber's now, and it comes to its end.
+            let next = unsafe {
+                Fiber::new(pages.range(), move |_| {
+                    exeunt::at_exit(theirs.noting("handler")).unwrap();
+                    exeunt::set("value", theirs.loud("value")).unwrap();
+                    assert!(exeunt::Stack::current().is_armed());
+                    // Nobody else gets its record.
+                    on_a_thread(|| exeunt::with(&"value", |value: Option<&Loud>| assert!(value.is_none())));
+                })
+            };
+            next.finish();
+            assert_eq!(log.take(), ["handler", "drop value"]);
+            assert_eq!(exeunt::survey().unwrap().armed, 0);
+        },
+    );
+}
+
+#[test]
 fn an_abandoned_fiber_with_its_foot_elsewhere_is_not_inherited_and_not_lost() {
     process::alone("an_abandoned_fiber_with_its_foot_elsewhere_is_not_inherited_and_not_lost", || {
         // More arguments than there are registers for put the foot lower.

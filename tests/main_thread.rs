@@ -136,6 +136,35 @@ const CASES: &[Case] = &[
         prints: &[&["handler exits"], &DRAINED, &["drop thread_local"]],
     },
     Case {
+        name: "exit after an unload that a lent value has survived drains what has come since",
+        code: || {
+            LOCAL.set(Some(Loud("stack local")));
+            LOCAL.with(|_| {
+                exeunt::unload();
+                store();
+                std::process::exit(7)
+            });
+        },
+        status: 7,
+        // The thread-local is younger than the safety net.
+        prints: &[&["drop thread_local"], &DRAINED, &["drop stack local"]],
+    },
+    Case {
+        name: "exit in a handler after an unload drains what has come since",
+        code: || {
+            store();
+            exeunt::at_exit(|| {
+                exeunt::unload();
+                exeunt::at_exit(|| println!("the last handler")).expect("it is armed");
+                // SAFETY: as for C.
+                unsafe { libc::exit(9) }
+            })
+            .expect("it is armed");
+        },
+        status: 9,
+        prints: &[&["drop value", "drop stack local"], &["the last handler"], &["drop thread_local"]],
+    },
+    Case {
         name: "a main thread that unloads drops its values, runs no handler, and ends as ever",
         code: || {
             store();

@@ -209,6 +209,28 @@ fn a_handler_may_reset_which_keeps_the_other_handlers() {
 }
 
 #[test]
+fn what_a_forgotten_handler_holds_may_unload_as_well() {
+    let log = Log::new();
+    let theirs = log.clone();
+    on_a_thread(move || {
+        let held = OnDrop(exeunt::unload);
+        exeunt::at_exit(move || drop(held)).unwrap();
+        exeunt::set("value", theirs.loud("value")).unwrap();
+        exeunt::unload();
+        assert!(!exeunt::Stack::current().is_armed());
+        // Two stacks that are armed now are kept apart.
+        exeunt::set("here", 1).unwrap();
+        let there = on_a_thread(|| {
+            exeunt::set("there", 2).unwrap();
+            (exeunt::id().unwrap(), exeunt::get::<i32>(&"here"))
+        });
+        assert!(there.0 != exeunt::id().unwrap() && there.1.is_none());
+        assert_eq!((exeunt::get::<i32>(&"here"), exeunt::get::<i32>(&"there")), (Some(1), None));
+    });
+    assert_eq!(log.take(), ["drop value"]);
+}
+
+#[test]
 fn a_handler_may_unload_and_what_is_added_then_counts() {
     let log = Log::new();
     let theirs = log.clone();
