@@ -7,10 +7,11 @@
 //! It is a thread-local destructor, which all these ends run on the thread itself. Destructors of thread-locals that were
 //! made later have run before it.
 
-use crate::drain;
 use crate::record::Record;
-use crate::stack::StackId;
+use crate::stack::{Kind, StackId};
+use crate::{arm, drain, os};
 use std::cell::Cell;
+use std::ffi::c_void;
 
 struct Net {
     armed: Cell<Option<(&'static Record, StackId)>>,
@@ -46,6 +47,22 @@ impl Drop for Net {
         if record.id() != Some(id) {
             return; // its entry function returned, or it was unloaded
         }
-        drain::without_return(record);
+        catch(record);
+    }
+}
+
+/// Drains a record that is in the net. A handler on the main thread may call `exit` once more, which does not run this
+/// destructor again; so there is another one for it to run.
+fn catch(record: &'static Record) {
+    if record.kind() == Kind::Main {
+        os::at_thread_end(go_on);
+    }
+    drain::without_return(record);
+}
+
+/// Goes on where a handler called `exit`; else all is done by now.
+unsafe extern "C" fn go_on(_: *mut c_void) {
+    if let Some(record) = arm::lookup().filter(|record| record.kind() == Kind::Main && record.is_draining()) {
+        catch(record);
     }
 }

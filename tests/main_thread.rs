@@ -55,6 +55,19 @@ impl PartialEq for Exits {
 
 impl Eq for Exits {}
 
+fn store_and_exit_in_handlers() {
+    store();
+    for (says, status) in [("another handler exits", 11), ("handler exits", 9)] {
+        exeunt::at_exit(move || {
+            println!("{says}");
+            // std has begun to exit itself by now, and aborts at a second call of its own.
+            // SAFETY: as for C.
+            unsafe { libc::exit(status) }
+        })
+        .expect("it is armed");
+    }
+}
+
 const DRAINED: [&str; 3] = ["handler", "drop value", "drop stack local"];
 
 #[inline(never)]
@@ -121,19 +134,20 @@ const CASES: &[Case] = &[
         prints: &[&DRAINED, &["drop thread_local"]],
     },
     Case {
-        name: "an exit in a handler ends the process with its status, and the rest is drained once",
+        name: "one exit after the other in handlers that main's return runs: the last one's status, and the rest is drained once",
+        code: store_and_exit_in_handlers,
+        status: 11,
+        prints: &[&["handler exits", "another handler exits"], &DRAINED, &["drop thread_local"]],
+    },
+    Case {
+        name: "one exit after the other in handlers that an exit runs: the last one's status, and the rest is drained once",
         code: || {
-            store();
-            exeunt::at_exit(|| {
-                println!("handler exits");
-                // std has begun to exit itself by now, and aborts at a second call of its own.
-                // SAFETY: as for C.
-                unsafe { libc::exit(9) }
-            })
-            .expect("it is armed");
+            store_and_exit_in_handlers();
+            // SAFETY: as for C.
+            deep(20, || unsafe { libc::exit(7) });
         },
-        status: 9,
-        prints: &[&["handler exits"], &DRAINED, &["drop thread_local"]],
+        status: 11,
+        prints: &[&["handler exits", "another handler exits"], &DRAINED, &["drop thread_local"]],
     },
     Case {
         name: "exit after an unload that a lent value has survived drains what has come since",

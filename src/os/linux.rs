@@ -43,6 +43,21 @@ pub(crate) fn thread_bounds() -> Option<Range<usize>> {
     }
 }
 
+/// Has `end` called, with null, when the running thread ends, before what else is waiting for that. It may be asked for
+/// while the thread ends.
+pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) {
+    unsafe extern "C" {
+        /// What C++ and Rust register destructors of thread-locals with (glibc's `stdlib/cxa_thread_atexit_impl.c`).
+        fn __cxa_thread_atexit_impl(
+            end: unsafe extern "C" fn(*mut c_void),
+            with: *mut c_void,
+            of: *mut c_void,
+        ) -> c_int;
+    }
+    // SAFETY: `end` takes null, and this library, which it is of, is pinned. Then it does not matter whose it is said to be.
+    unsafe { __cxa_thread_atexit_impl(end, ptr::null_mut(), ptr::null_mut()) };
+}
+
 unsafe extern "C" {
     /// `asm/`: stores the address that it returns to.
     fn exeunt_probe(result: *mut c_void) -> *mut c_void;

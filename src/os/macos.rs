@@ -31,6 +31,17 @@ pub(crate) fn thread_bounds() -> Option<Range<usize>> {
     Some(high.checked_sub(size)?..high)
 }
 
+/// Has `end` called, with null, when the running thread ends, before what else is waiting for that. It may be asked for
+/// while the thread ends.
+pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) {
+    unsafe extern "C" {
+        /// What C++ and Rust register destructors of thread-locals with.
+        fn _tlv_atexit(end: unsafe extern "C" fn(*mut c_void), with: *mut c_void);
+    }
+    // SAFETY: `end` takes null, and this library, which it is of, is pinned.
+    unsafe { _tlv_atexit(end, ptr::null_mut()) };
+}
+
 unsafe extern "C" {
     /// `asm/`: stores the address that it returns to.
     fn exeunt_probe(result: *mut c_void) -> *mut c_void;
