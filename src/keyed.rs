@@ -75,10 +75,9 @@ pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(Option<&V>) -> R) -> R {
-    let value = arm::lookup().and_then(|record| {
-        let hash = hash_of(key);
-        record.look(|values| values.get(hash, key))?
-    });
+    // Before the record is looked up: a key's `Hash` is code of the user's, and may unload.
+    let hash = hash_of(key);
+    let value = arm::lookup().and_then(|record| record.look(|values| values.get(hash, key))?);
     look(value.as_ref().and_then(|value| value.downcast_ref()))
 }
 
@@ -94,8 +93,8 @@ pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(O
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
-    let Some(record) = arm::lookup() else { return false };
     let hash = hash_of(key);
+    let Some(record) = arm::lookup() else { return false };
     let Ok(Some(index)) = record.compare(|values| values.find(hash, key)) else { return false };
     match record.change_values(|values| values.remove(hash, index)) {
         Ok(value) => {

@@ -338,6 +338,8 @@ impl<T: Send + Sync + 'static> Slot<T> {
     /// # Errors
     /// Where the stack cannot be armed.
     pub fn set(&self, value: T) -> Result<(), Error> {
+        // Handlers of an abandoned stack, which run while this one is armed, may set the value as well.
+        arm::record()?;
         let old = self.value();
         let value = Arc::into_raw(Arc::new(value)).cast_mut();
         if let Err(error) = set(self.handle, value.cast()) {

@@ -4,10 +4,13 @@ mod common;
 
 use common::{Log, OnDrop, keep_panics, on_a_thread, panics_with, scaled};
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
 
 /// A value whose destructor is a closure, its type forgotten.
 struct Destructor(#[allow(dead_code)] Box<dyn Any>);
@@ -540,4 +543,49 @@ fn a_key_need_not_hash_like_std_says_to_be_found() {
         exeunt::set(Prehashed(2), 'b').unwrap();
         assert_eq!((exeunt::get(&Prehashed(1)), exeunt::get(&Prehashed(2))), (Some('a'), Some('b')));
     });
+}
+
+#[test]
+fn a_key_whose_hash_unloads_finds_no_other_stacks_value() {
+    thread_local! { static UNLOADS: Cell<bool> = const { Cell::new(false) } }
+
+    /// Equal to all of its kind.
+    #[derive(PartialEq, Eq)]
+    struct Key;
+    impl Hash for Key {
+        fn hash<H: Hasher>(&self, _: &mut H) {
+            if UNLOADS.take() {
+                exeunt::unload();
+                // What this stack's values were kept in serves another stack now, for as long as the test runs.
+                let (stored, is_stored) = channel();
+                OTHER.set(Some(std::thread::spawn(move || {
+                    exeunt::set(Key, 2).unwrap();
+                    stored.send(()).unwrap();
+                    std::thread::park();
+                    exeunt::get::<i32>(&Key)
+                })));
+                is_stored.recv().unwrap();
+            }
+        }
+    }
+    thread_local! { static OTHER: Cell<Option<JoinHandle<Option<i32>>>> = const { Cell::new(None) } }
+
+    let uses: [fn(); 3] = [
+        || assert_eq!(exeunt::get::<i32>(&Key), None),
+        || assert!(!exeunt::del(&Key)),
+        || {
+            exeunt::set(Key, 3).unwrap();
+            assert_eq!(exeunt::get(&Key), Some(3));
+        },
+    ];
+    for r#use in uses {
+        on_a_thread(move || {
+            exeunt::set(Key, 1).unwrap();
+            UNLOADS.set(true);
+            r#use();
+            let other = OTHER.take().expect("the hash was asked for");
+            other.thread().unpark();
+            assert_eq!(other.join().unwrap(), Some(2), "it still has its own");
+        });
+    }
 }
