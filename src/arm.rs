@@ -6,7 +6,6 @@ use crate::foot::{self, Bottom, Foot};
 use crate::record::Record;
 use crate::redirect;
 use crate::unwind::memo;
-use crate::values::Making;
 use crate::{net, registry};
 
 /// The record of the running stack; `None` where it is not armed. Never arms.
@@ -98,8 +97,7 @@ unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
     // SAFETY: planned for this stack.
     let (record, abandoned) = unsafe { arm_at(redirect::plan(foot)?) }?;
     if let Some(abandoned) = abandoned {
-        let _in_use = Making::none(record);
-        abandoned.drain_abandoned();
+        record.drain_found(abandoned);
     }
     Ok(record)
 }

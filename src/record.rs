@@ -10,7 +10,7 @@ use crate::redirect::{Place, Way};
 use crate::registry::{self, Links, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
-use crate::values::Values;
+use crate::values::{Making, Values};
 use std::cell::{Cell, UnsafeCell};
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,6 +50,8 @@ pub(crate) struct Record {
     links: Links,
     /// The next identity of its own; a multiple of [`StackId::BATCH`] where it has none left.
     next_id: AtomicU64,
+    /// The record of an abandoned stack that this one's has found on its memory, and is draining.
+    found: AtomicPtr<Record>,
     own: UnsafeCell<Own>,
 }
 
@@ -108,6 +110,7 @@ impl Slot for Record {
             last_frame: [const { AtomicUsize::new(0) }; 2],
             links: Links::new(),
             next_id: AtomicU64::new(0),
+            found: AtomicPtr::new(std::ptr::null_mut()),
             slots: AtomicPtr::new(std::ptr::null_mut()),
             own: UnsafeCell::new(Own { busy: Cell::new(0), handlers: Vec::new(), values: Values::new() }),
         }
@@ -320,6 +323,24 @@ impl Record {
         }
     }
 
+    /// Drains the record of an abandoned stack that was found when this one was armed. Where that is abandoned in turn, or
+    /// ends, in the middle of it, the rest is drained with this record.
+    pub(crate) fn drain_found(&'static self, abandoned: &'static Record) {
+        // Handlers may unload; but whoever arms is about to use this record.
+        let _in_use = Making::none(self);
+        self.found.store(std::ptr::from_ref(abandoned).cast_mut(), Ordering::Relaxed);
+        self.finish_found();
+    }
+
+    /// Goes on with the record of the stack that was found abandoned, if there is one. Whether there was.
+    fn finish_found(&self) -> bool {
+        // SAFETY: null, or a record, which live for ever; it is given back before it is forgotten here.
+        let Some(found) = (unsafe { self.found.load(Ordering::Relaxed).as_ref() }) else { return false };
+        found.drain_abandoned();
+        self.found.store(std::ptr::null_mut(), Ordering::Relaxed);
+        true
+    }
+
     fn forget(&self) {
         if let Ok(mut own) = self.change() {
             std::mem::forget(std::mem::take(&mut own.handlers));
@@ -448,7 +469,8 @@ impl Record {
     }
 
     /// Runs the handlers, last in first out, then drops the values, last set first, then clears the slots, until nothing
-    /// is left.
+    /// is left, nor of what was found when the stack was armed.
+    ///
     /// Called again from inside (a handler that calls `exit`), it goes on where the outer call was.
     #[inline]
     pub(crate) fn drain(&self) {
@@ -461,7 +483,7 @@ impl Record {
             }
             match self.change_values(|values| values.pop()) {
                 Ok(Some(value)) => guarded(|| value.drop_now(self)),
-                _ if self.slots().is_some_and(slots::clear) => {}
+                _ if self.slots().is_some_and(slots::clear) || self.finish_found() => {}
                 _ => return,
             }
         }

@@ -393,6 +393,58 @@ fn a_handler_of_an_abandoned_fiber_that_unloads_leaves_the_next_one_what_it_is_a
 }
 
 #[test]
+fn fibers_that_are_abandoned_one_in_the_drain_of_the_other_lose_nothing() {
+    thread_local! { static RUNNING: Cell<Option<Inside>> = const { Cell::new(None) } }
+    /// A handler that suspends the fiber that it runs on.
+    fn suspending(log: Log, name: &'static str) -> impl FnOnce() {
+        move || {
+            log.note(name);
+            RUNNING.get().expect("a fiber runs").suspend();
+            unreachable!("it is abandoned");
+        }
+    }
+    process::alone("fibers_that_are_abandoned_one_in_the_drain_of_the_other_lose_nothing", || {
+        for by_discard in [false, true] {
+            let pages = Pages::new(ROOM);
+            let log = Log::new();
+            let theirs = log.clone();
+            // SAFETY: the pages are this fiber's, which is not resumed.
+            let first = unsafe {
+                Fiber::new(pages.range(), move |fiber| {
+                    exeunt::set("value", theirs.loud("the first one's value")).unwrap();
+                    exeunt::at_exit(theirs.noting("the first one's last handler")).unwrap();
+                    exeunt::at_exit(suspending(theirs.clone(), "suspends the third")).unwrap();
+                    exeunt::at_exit(suspending(theirs.clone(), "suspends the second")).unwrap();
+                    fiber.suspend();
+                })
+            };
+            assert!(first.resume());
+            for suspended in ["suspends the second", "suspends the third"] {
+                // SAFETY: the pages are this fiber's now, which is not resumed either.
+                let next = unsafe {
+                    Fiber::new(pages.range(), |fiber| {
+                        RUNNING.set(Some(fiber));
+                        _ = exeunt::id();
+                        unreachable!("it is abandoned");
+                    })
+                };
+                assert!(next.resume());
+                assert_eq!(log.take(), [suspended]);
+            }
+            if by_discard {
+                // SAFETY: nobody is resumed there.
+                assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
+            } else {
+                // SAFETY: the pages are this fiber's now, and it comes to its end.
+                unsafe { Fiber::new(pages.range(), |_| _ = exeunt::id().unwrap()) }.finish();
+            }
+            assert_eq!(log.take(), ["the first one's last handler", "drop the first one's value"]);
+            assert_eq!(exeunt::survey().unwrap().armed, 0);
+        }
+    });
+}
+
+#[test]
 fn an_abandoned_fiber_with_its_foot_elsewhere_is_not_inherited_and_not_lost() {
     process::alone("an_abandoned_fiber_with_its_foot_elsewhere_is_not_inherited_and_not_lost", || {
         // More arguments than there are registers for put the foot lower.

@@ -129,8 +129,10 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         if !proven {
             record.retire();
         }
-        if let Some(abandoned) = abandoned {
-            abandoned.drain_abandoned();
+        match abandoned {
+            Some(abandoned) if proven => record.drain_found(abandoned),
+            Some(abandoned) => abandoned.drain_abandoned(),
+            None => {}
         }
         if proven { Ok(()) } else { Err(Failure::SharedPage) }
     })
