@@ -68,15 +68,7 @@ func Go(fn func()) {
 		go fn()
 		return
 	}
-	locals.Lock()
-	all := locals.inherited[:len(locals.inherited):len(locals.inherited)]
-	locals.Unlock()
-	var bequests []func(*record)
-	for _, inherit := range all {
-		if bequest := inherit(r); bequest != nil {
-			bequests = append(bequests, bequest)
-		}
-	}
+	bequests := r.bequests()
 	if !r.entered && bequests == nil {
 		go fn()
 		return
@@ -90,4 +82,19 @@ func Go(fn func()) {
 		}
 		fn()
 	}()
+}
+
+// bequests is what puts the values of the inheritable locals into another goroutine's record.
+func (r *record) bequests() (all []func(*record)) {
+	locals.Lock()
+	inherited := locals.inherited[:len(locals.inherited):len(locals.inherited)]
+	locals.Unlock()
+	r.busy++ // the functions of the program's that make the values may call Unload
+	defer func() { r.busy-- }()
+	for _, inherit := range inherited {
+		if bequest := inherit(r); bequest != nil {
+			all = append(all, bequest)
+		}
+	}
+	return all
 }

@@ -165,3 +165,59 @@ func TestInheritedScalarsAreNotClosedTwice(t *testing.T) {
 	})
 	closedDescriptors.want(t, "close")
 }
+
+func TestGoAfterAnUnloadMeanwhileCarriesNothingOfOthers(t *testing.T) {
+	const others = 2000
+	var holding, released sync.WaitGroup
+	hold := make(chan struct{})
+	kept := NewInheritable[int](nil)
+	ended(func() {
+		unloading := NewInheritable(func(v int) int {
+			Unload()
+			// Somebody gets what this goroutine's values were kept in, unless it is still in use.
+			holding.Add(others)
+			released.Add(others)
+			for range make([]struct{}, others) {
+				go func() {
+					defer released.Done()
+					kept.Set(2)
+					With("other", func() {
+						holding.Done()
+						<-hold
+					})
+				}()
+			}
+			holding.Wait()
+			return v
+		})
+		later := NewInheritable(func(v int) int {
+			t.Error("a value was found that had been unloaded")
+			return v
+		})
+		finished := make(chan struct{})
+		go func() {
+			defer close(finished)
+			unloading.Set(1)
+			later.Set(1)
+			With("mine", func() {
+				done := make(chan struct{})
+				Go(func() {
+					defer close(done)
+					if context := GetSafe(); context != nil {
+						t.Error("a context that was unloaded, or another one's:", context)
+					}
+					if v := unloading.Get(); v != 1 {
+						t.Error("the value was bequeathed already:", v)
+					}
+				})
+				<-done
+			})
+			if v := kept.Get(); v != 0 {
+				t.Error("another goroutine's value:", v)
+			}
+		}()
+		<-finished
+	})
+	close(hold)
+	released.Wait()
+}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestHandlersRunLastInFirstOutHoweverTheGoroutineEnds(t *testing.T) {
@@ -271,6 +272,26 @@ func TestUnloadMayBeCalledAnywhere(t *testing.T) {
 		<-finished
 	})
 	j.want(t, "unloads", "anew", "close that unloads", "close set meanwhile")
+}
+
+func TestAFunctionThatACloseRegistersDuringUnloadRuns(t *testing.T) {
+	var j journal
+	l := NewLocal[*resource]()
+	ended := make(chan struct{})
+	go func() {
+		AtExit(func() { j.add("forgotten") })
+		l.Set(&resource{name: "that registers", j: &j, close: func() error {
+			AtExit(func() { j.add("registered meanwhile"); close(ended) })
+			return nil
+		}})
+		Unload()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("it did not run")
+	}
+	j.want(t, "close that registers", "registered meanwhile")
 }
 
 func TestAtExitWantsAFunction(t *testing.T) {

@@ -24,7 +24,7 @@ type record struct {
 	index    uint32         // in the table; 0 if the record is in the map instead
 	closes   bool           // some value set here may have to be closed
 	entered  bool           // context is set
-	busy     int16          // how many drains, resets and unloads are running: the record can't be given back meanwhile
+	busy     int16          // how many are using the record while code of the program's runs: it can't be given back meanwhile
 	slots    [inlineSlots]slot
 	more     []slot
 	handlers []func()
@@ -150,13 +150,14 @@ func (r *record) reset() {
 	}
 }
 
-// unload forgets everything without running the handlers. In a handler or a Close the record stays, as if it were a new one.
+// unload forgets everything without running the handlers. In a handler or a Close the record stays, as if it were a new one; so it does if
+// a Close has registered handlers.
 func (r *record) unload() {
 	clear(r.handlers)
 	r.handlers = r.handlers[:0]
 	r.reset()
 	r.id, r.context, r.entered = 0, nil, false
-	if r.busy == 0 {
+	if r.busy == 0 && len(r.handlers) == 0 {
 		r.release()
 	}
 }

@@ -50,7 +50,8 @@ type table struct {
 
 type entry struct {
 	key  interface{}
-	data Data // nil: deleted
+	data Data // may be nil, as anybody may set that
+	set  bool // false: deleted
 }
 
 var tables = exeunt.NewLocal[*table]()
@@ -71,8 +72,10 @@ func (t *table) Close() error {
 	for ; n > 0 && len(t.data) > 0; n-- {
 		last := t.data[len(t.data)-1]
 		t.data = t.data[:len(t.data)-1]
-		if last.data != nil {
+		if last.set {
 			delete(t.places, last.key)
+		}
+		if last.data != nil {
 			errs = append(errs, closeOne(last.data))
 		}
 	}
@@ -93,8 +96,24 @@ func (t *table) set(key interface{}, data Data) {
 		t.data[place].data = data
 		return
 	}
+	if len(t.data) >= 2*len(t.places)+32 {
+		t.closeGaps()
+	}
 	t.places[key] = len(t.data)
-	t.data = append(t.data, entry{key, data})
+	t.data = append(t.data, entry{key, data, true})
+}
+
+// closeGaps forgets what Del has left where data came later. So deleting and setting a few keys for ever needs no more and more memory.
+func (t *table) closeGaps() {
+	kept := t.data[:0]
+	for _, e := range t.data {
+		if e.set {
+			t.places[e.key] = len(kept)
+			kept = append(kept, e)
+		}
+	}
+	clear(t.data[len(kept):])
+	t.data = kept
 }
 
 // Get returns the running goroutine's data for a key.
@@ -129,7 +148,7 @@ func Del(key interface{}) {
 	if place, ok := t.places[key]; ok {
 		delete(t.places, key)
 		t.data[place] = entry{}
-		for len(t.data) > 0 && t.data[len(t.data)-1].data == nil {
+		for len(t.data) > 0 && !t.data[len(t.data)-1].set {
 			t.data = t.data[:len(t.data)-1]
 		}
 	}

@@ -160,3 +160,48 @@ func TestCloseMayUseStorageFailAndPanic(t *testing.T) {
 		t.Errorf("%q", reports)
 	}
 }
+
+func TestNilDataIsData(t *testing.T) {
+	ended(func() {
+		tls.Set("nil", nil)
+		tls.Set("later", tls.MakeData(1))
+		tls.Del("later")
+		if d, ok := tls.Get("nil"); d != nil || !ok {
+			t.Error(d, ok)
+		}
+		tls.Del("nil")
+		if _, ok := tls.Get("nil"); ok {
+			t.Error("it was deleted")
+		}
+	})
+}
+
+func TestDeletingAndSettingForEverNeedsNoMoreAndMoreMemory(t *testing.T) {
+	ended(func() {
+		data := tls.MakeData(1)
+		round := func() {
+			for range make([]struct{}, 100_000) {
+				for _, key := range []int{1, 2, 3} {
+					tls.Del(key)
+					tls.Set(key, data)
+				}
+			}
+		}
+		heap := func() uint64 {
+			var stats runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&stats)
+			return stats.HeapAlloc
+		}
+		before := heap()
+		round()
+		if after := heap(); after > before+1<<20 {
+			t.Errorf("%d bytes more for three keys", after-before)
+		}
+		for _, key := range []int{1, 2, 3} {
+			if d, ok := tls.Get(key); d != data || !ok {
+				t.Error(key, d, ok)
+			}
+		}
+	})
+}
