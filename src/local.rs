@@ -335,11 +335,12 @@ unsafe fn destroy<T>(value: *mut u8) {
     drop(unsafe { Box::from_raw(value.cast::<T>()) });
 }
 
-/// What a borrower writes on the stack, at `place`: the value's address, changed so that no copy of it, and no copy of the
-/// mark either, looks like a mark.
+/// What a borrower writes on the stack, at `place`: the value's address, changed so that no copy of it looks like a mark.
+/// Nor does a copy of the mark, which compilers leave near by: there it would be the mark of a value that is billions of
+/// bytes away from this one, and not of a neighbour.
 #[inline(always)]
 fn mark(value: *mut u8, place: usize) -> usize {
-    !(value as usize ^ place)
+    !(value.addr() ^ place.rotate_left(usize::BITS / 2))
 }
 
 /// Lends a value to `use_it`, and marks the stack meanwhile. `reset` and `unload`, which would drop the value, search
@@ -367,4 +368,21 @@ pub(crate) fn is_borrowed(value: *mut u8, stack: Range<usize>) -> bool {
     (start..stack.end & !7)
         .step_by(8)
         .any(|place| unsafe { (place as *const usize).read_volatile() } == mark(value, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mark;
+
+    #[test]
+    fn a_copy_of_a_mark_is_no_neighbours_mark() {
+        let (value, place) = (0x5555_1234_5670_usize, 0x7fff_8765_4320_usize);
+        let marked = mark(value as *mut u8, place);
+        for copy in (0..1 << 16).step_by(8).map(|distance| place - distance) {
+            // Which value's mark it would be.
+            let looks_like = !marked ^ copy.rotate_left(32);
+            assert_eq!(marked, mark(looks_like as *mut u8, copy));
+            assert!(looks_like == value && copy == place || looks_like.abs_diff(value) >= 1 << 32);
+        }
+    }
 }
