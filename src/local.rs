@@ -1,6 +1,6 @@
 //! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each thread.
 
-use crate::arch::stack_pointer;
+use crate::arch::{stack_pointer, word_of_stack};
 use crate::error::Error;
 use crate::nearby::Nearby;
 use crate::record::Record;
@@ -364,10 +364,10 @@ unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
 /// Whether somebody on the given part of the running stack borrows `value`.
 pub(crate) fn is_borrowed(value: *mut u8, stack: Range<usize>) -> bool {
     let start = stack.start.next_multiple_of(size_of::<usize>());
-    // SAFETY: the caller names a part of the running stack that is known to be in one piece.
     (start..stack.end & !7)
         .step_by(8)
-        .any(|place| unsafe { (place as *const usize).read_volatile() } == mark(value, place))
+        // SAFETY: the caller names a part of the running stack that is known to be in one piece.
+        .any(|place| unsafe { word_of_stack(place) } == mark(value, place))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! | name | what it does |
 //! |---|---|
 //! | `stack_pointer` | the stack pointer of the function it is inlined into |
+//! | `word_of_stack` | a word of a stack, also between variables |
 //! | `Registers::here` | what an unwinder needs to start from the function it is inlined into |
 //! | `Registers::interrupted` | the same, of what a signal interrupted |
 //! | `returns_from_signal` | whether code is what the system has signal handlers return into |

@@ -12,6 +12,19 @@ pub fn stack_pointer() -> usize {
     sp
 }
 
+/// The word at an address of a stack, whatever is kept there. It is out of sanitizers' sight, which would take a look at what
+/// lies between two variables for an error.
+///
+/// # Safety
+/// `address` must be aligned, and be of a stack that is there.
+#[inline(always)]
+pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
+    let word: usize;
+    // SAFETY: the caller's promise.
+    unsafe { asm!("mov {}, [{}]", out(reg) word, in(reg) address, options(readonly, nostack, preserves_flags)) };
+    word
+}
+
 /// Where an unwinder stands: the registers that unwind rules refer to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {
