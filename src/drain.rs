@@ -1,7 +1,7 @@
 //! The end of a stack: what the trampolines call.
 
 use crate::record::Record;
-use crate::{arch, os, registry};
+use crate::{arch, registry};
 use std::cell::Cell;
 
 /// Called by a trampoline when an entry function has returned: runs this stack's handlers, drops its values, and gives
@@ -36,11 +36,8 @@ pub(crate) fn without_return(record: &'static Record) {
 }
 
 /// Drains a record on its own stack and gives it back.
-///
-/// No cancellation may strike meanwhile: it would unwind through frames of ours, and what is left would be lost.
 #[inline(never)]
 pub(crate) fn finish(record: &'static Record) {
-    let _uncancelled = os::Uncancelled::new();
     record.nobody_looks();
     // Handlers find this block when they unwind: everything above it on the stack may be gone.
     registry::prove(arch::stack_pointer(), record);

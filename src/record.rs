@@ -5,12 +5,12 @@
 //! the page map may lead there.
 
 use crate::error::Error;
-use crate::nearby;
 use crate::redirect::{Place, Way};
 use crate::registry::{self, Links, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
 use crate::values::{Making, Values};
+use crate::{nearby, os};
 use std::cell::{Cell, UnsafeCell};
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -530,7 +530,10 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 }
 
 /// Runs user code whose panic must not get away: the panic hook has reported it, and there is nobody to hand it to.
+///
+/// No cancellation may strike meanwhile: the process would abort where its unwinding met what catches the panic.
 pub(crate) fn guarded(code: impl FnOnce()) {
+    let _uncancelled = os::Uncancelled::new();
     if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
         // Dropping a payload can panic as well. Then that payload is let go of: this has to end.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {

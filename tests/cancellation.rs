@@ -37,7 +37,7 @@ fn a_request_pending_while_arming_is_refused_strikes_after_the_refusal() {
 
 #[test]
 fn a_request_pending_while_unloading_strikes_after_it() {
-    cancel().run(&["pending_while_unloading"]).expect(0, &[TWO, ONE, "unloaded", "cancelled"]);
+    cancel().run(&["pending_while_unloading"]).expect(0, &[VALUE, TWO, ONE, "unloaded", "cancelled"]);
 }
 
 #[test]

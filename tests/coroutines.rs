@@ -78,6 +78,46 @@ fn a_corosensei_coroutine_has_storage_of_its_own_that_is_drained_when_it_returns
 }
 
 #[test]
+fn a_handler_that_goes_on_on_another_thread_leaves_that_threads_cancellation_as_it_was() {
+    unsafe extern "C" {
+        safe fn pthread_setcancelstate(state: i32, old: &mut i32) -> i32;
+    }
+    const ENABLE: i32 = 0;
+    const DISABLE: i32 = 1;
+    /// Sets it, and gives what it was.
+    fn set_state(state: i32) -> i32 {
+        let mut old = -1;
+        assert_eq!(pthread_setcancelstate(state, &mut old), 0);
+        old
+    }
+    let mut fiber = Moving(Coroutine::new(|yielder: &Yielder<(), i32>, ()| {
+        let yielder = std::ptr::from_ref(yielder).addr();
+        let seen = Arc::new(AtomicUsize::new(0));
+        let sees = Arc::clone(&seen);
+        enter(move || {
+            at_exit(move || sees.store(set_state(DISABLE) as usize, Ordering::SeqCst)).unwrap();
+            at_exit(move || {
+                // SAFETY: the coroutine goes on while its handlers run.
+                let yielder = unsafe { &*(yielder as *const Yielder<(), i32>) };
+                yielder.suspend(set_state(DISABLE));
+            })
+            .unwrap();
+        })
+        .unwrap();
+        seen.load(Ordering::SeqCst) as i32
+    }));
+    assert_eq!(fiber.0.resume(()), CoroutineResult::Yield(DISABLE), "a handler is not cancelled");
+    let states = std::thread::spawn(move || {
+        let mut fiber = fiber;
+        assert_eq!(set_state(DISABLE), ENABLE);
+        (fiber.0.resume(()), set_state(DISABLE))
+    });
+    let (last_handler, after) = states.join().unwrap();
+    assert_eq!((last_handler, after), (CoroutineResult::Return(DISABLE), DISABLE));
+    set_state(ENABLE);
+}
+
+#[test]
 fn storage_follows_a_corosensei_coroutine_from_thread_to_thread() {
     let mut fiber = Moving(Coroutine::new(|yielder, ()| {
         enter(|| {

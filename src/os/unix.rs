@@ -83,7 +83,10 @@ unsafe extern "C" {
 }
 
 /// While it lives, this thread is not cancelled: unwinding by cancellation must never run through frames of ours.
+///
+/// A fiber may move on to another thread meanwhile, which is then left as it is.
 pub(crate) struct Uncancelled {
+    thread: libc::pthread_t,
     old: libc::c_int,
 }
 
@@ -96,13 +99,20 @@ impl Uncancelled {
     pub(crate) fn new() -> Self {
         let mut old = 0;
         pthread_setcancelstate(Self::DISABLE, &mut old);
-        Self { old }
+        Self { thread: this_thread(), old }
     }
 }
 
 impl Drop for Uncancelled {
     fn drop(&mut self) {
         // `setcancelstate` is no cancellation point; a request that came meanwhile is acted on at the next one.
-        pthread_setcancelstate(self.old, &mut 0);
+        if self.thread == this_thread() {
+            pthread_setcancelstate(self.old, &mut 0);
+        }
     }
+}
+
+fn this_thread() -> libc::pthread_t {
+    // SAFETY: it only asks.
+    unsafe { libc::pthread_self() }
 }

@@ -62,6 +62,7 @@ static void *pending_while_refused(void *argument) {
 
 static void *pending_while_unloading(void *argument) {
     arm(&life, "thread");
+    MUST(bridge_set_dropped(5, pass_cancellation_points, (void *)"value") == 0);
     cancel_myself();
     MUST(bridge_unload() == 0);
     say("unloaded");
