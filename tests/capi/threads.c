@@ -230,6 +230,36 @@ static void says_goodbye(void *arg) {
     fflush(stdout);
 }
 
+static void passes_a_cancellation_point(void *arg) {
+    pthread_testcancel();
+    note(arg);
+}
+
+static void *is_cancelled_before_its_values_are_destroyed(void *arg) {
+    CHECK(exeunt_set(&key_a, (void *)1, passes_a_cancellation_point) == EXEUNT_OK);
+    CHECK(pthread_cancel(pthread_self()) == 0);
+    CHECK(exeunt_set(&key_a, (void *)2, passes_a_cancellation_point) == EXEUNT_OK);
+    CHECK(exeunt_del(&key_a) == EXEUNT_OK);
+    CHECK(exeunt_set(&key_a, (void *)3, passes_a_cancellation_point) == EXEUNT_OK);
+    CHECK(exeunt_reset() == EXEUNT_OK);
+    CHECK(exeunt_set(&key_a, (void *)4, passes_a_cancellation_point) == EXEUNT_OK);
+    CHECK(exeunt_unload() == EXEUNT_OK);
+    uint32_t slot;
+    CHECK(exeunt_slot_alloc(&slot, passes_a_cancellation_point) == EXEUNT_OK);
+    CHECK(exeunt_slot_set(slot, (void *)5) == EXEUNT_OK);
+    CHECK(exeunt_slot_free(slot) == EXEUNT_OK);
+    note((void *)6);
+    pthread_testcancel();
+    return arg;
+}
+
+static void a_thread_is_not_cancelled_in_a_destructor(void) {
+    CHECK(on_a_thread(is_cancelled_before_its_values_are_destroyed) == PTHREAD_CANCELED);
+    CHECK(logged == 6);
+    for (int number = 0; number < 6; number++)
+        CHECK(log_[number] == number + 1);
+}
+
 int main(void) {
     RUN(handlers_run_last_in_first_out_and_the_result_survives);
     RUN(values_are_destroyed_last_set_first_and_replaced_ones_at_once);
@@ -241,6 +271,7 @@ int main(void) {
     RUN(there_are_at_least_1088_slots_and_then_an_error);
     RUN(every_code_has_words_and_a_failure_has_its_own);
     RUN(null_arguments_are_refused);
+    RUN(a_thread_is_not_cancelled_in_a_destructor);
     RUN(enter_gives_the_result_and_drains_before_it_returns);
     /* The script that runs this looks for the line. */
     CHECK(exeunt_at_exit(says_goodbye, "the_main_thread_runs_its_handlers_when_main_returns") == EXEUNT_OK);
