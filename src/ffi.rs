@@ -16,7 +16,7 @@ mod patch;
 mod scope;
 
 use crate::error::Error;
-use crate::{arm, os, slots};
+use crate::{arm, slots};
 use code::{EXEUNT_OK, Failure, report, shielded};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -50,8 +50,6 @@ impl Drop for Value {
     fn drop(&mut self) {
         cache::forget(self.key);
         if let (false, Some(destructor)) = (self.value.is_null(), self.destructor) {
-            // Whoever replaces or deletes a value is in `shielded`, where cancellation's unwinding would end the process.
-            let _uncancelled = os::Uncancelled::new();
             // SAFETY: the duty of who called `exeunt_set`: the destructor fits the value. It is called once, here.
             unsafe { destructor(self.value) }
         }

@@ -1,9 +1,10 @@
 //! Keyed values, as go-tls has them: any key, any value, on the stack that is running.
 
-use crate::arm;
 use crate::error::Error;
 use crate::inherit::Heir;
-use crate::values::hash_of;
+use crate::record::Record;
+use crate::values::{Taken, hash_of};
+use crate::{arm, os};
 use std::any::Any;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -41,7 +42,7 @@ where
     let before = record.compare(|values| values.find(hash, &key))?;
     let old = record.change_values(|values| values.set(hash, before, key, value, heir))?;
     if let Some(old) = old {
-        old.drop_now(record);
+        drop_now(old, record);
     }
     Ok(())
 }
@@ -98,9 +99,15 @@ pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
     let Ok(Some(index)) = record.compare(|values| values.find(hash, key)) else { return false };
     match record.change_values(|values| values.remove(hash, index)) {
         Ok(value) => {
-            value.drop_now(record);
+            drop_now(value, record);
             true
         }
         Err(_) => false,
     }
+}
+
+/// Drops a value that was taken out; no cancellation may strike in its destructor, and unwind through frames of ours.
+fn drop_now(taken: Taken, record: &Record) {
+    let _uncancelled = os::Uncancelled::new();
+    taken.drop_now(record);
 }
