@@ -294,6 +294,29 @@ func TestAFunctionThatACloseRegistersDuringUnloadRuns(t *testing.T) {
 	j.want(t, "close that registers", "registered meanwhile")
 }
 
+func TestACloseThatCallsGoexitKeepsNoOtherFromBeingClosed(t *testing.T) {
+	first, second, third := NewLocal[*resource](), NewLocal[*resource](), NewLocal[*resource]()
+	for name, end := range map[string]func(){"return": func() {}, "Reset": Reset, "Unload": Unload} {
+		t.Run(name, func(t *testing.T) {
+			var j journal
+			closed := make(chan struct{})
+			goexit := func() error { runtime.Goexit(); return nil }
+			go func() {
+				first.Set(&resource{name: "first", j: &j, close: func() error { close(closed); return nil }})
+				second.Set(&resource{name: "second", j: &j, close: goexit})
+				third.Set(&resource{name: "third", j: &j, close: goexit})
+				end()
+			}()
+			select {
+			case <-closed:
+			case <-time.After(10 * time.Second):
+				t.Error("the first one was not closed")
+			}
+			j.want(t, "close third", "close second", "close first")
+		})
+	}
+}
+
 func TestAtExitWantsAFunction(t *testing.T) {
 	if value := panics(func() { AtExit(nil) }); value == nil {
 		t.Error("AtExit(nil) went through")

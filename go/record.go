@@ -78,7 +78,9 @@ func (r *record) run(f func()) {
 			reportPanic(value)
 			return
 		}
-		// f called runtime.Goexit. If the goroutine is ending, it ends here, after what is left has run: going on with Goexit would lose the
+		// f called runtime.Goexit. What closeValues has not come to yet is still to be closed.
+		r.closes = closers.Load() != nil
+		// If the goroutine is ending, it ends here, after what is left has run: going on with Goexit would lose the
 		// other ends (of main, of the process, of a coroutine), and walk a second time through frames that an earlier Goexit
 		// has left behind, which Go 1.27 takes badly ("unknown pc 0x0", nextFrame in src/runtime/panic.go).
 		if then := r.then; then != nil {
