@@ -69,7 +69,7 @@
 //! | Fibers that move between threads: what you store on them must be fit to move as well. `T: Send` is not asked for, as most stacks stay where they are; who moves a stack makes this promise for everything on it, as for its local variables. | The storage moves with the stack. |
 //! | Fibers that never return to a known exit trampoline: run their function in [`enter()`], or register the wrapper that calls it. | Drains on return and on unwinding. |
 //! | Before you unmap the memory of a suspended fiber, or cut it up anew, or make a fiber's stack of a local array: [`discard`] it. | Memory that is used for another stack of the same top is noticed without: the new stack starts empty, and the old one's handlers run when it is first armed. |
-//! | Handlers do not end their thread by `pthread_exit`. | Defers cancellation while it drains. |
+//! | Handlers and destructors do not end their thread by `pthread_exit`. A handler that suspends its fiber knows that it leaves the thread uncancellable. | Defers cancellation while a handler or a destructor runs. |
 //! | The first use on a stack, and the first one on each of its pages, needs about 6 KiB of free stack. | Later uses need none worth mentioning. |
 //!
 //! # What it does not do
