@@ -31,12 +31,16 @@ type record struct {
 	context  any
 	// then ends the goroutine for good, in the way it was ending when the drain began; nil before that, and at the end of a callback from C.
 	then func()
-	_    [recordSize - 224]byte // to recordSize on 64-bit systems; see stack_linux.go
+	// What context and entered were when the drain began.
+	outer        any
+	outerEntered bool
+	_            [recordSize - 248]byte // to recordSize on 64-bit systems; see stack_linux.go
 }
 
 // end drains a goroutine that is about to end, and gives its record back.
 func (r *record) end(then func()) {
 	r.then = then
+	r.outer, r.outerEntered = r.context, r.entered
 	r.busy++
 	r.drain()
 	r.release()
@@ -84,6 +88,7 @@ func (r *record) run(f func()) {
 		// other ends (of main, of the process, of a coroutine), and walk a second time through frames that an earlier Goexit
 		// has left behind, which Go 1.27 takes badly ("unknown pc 0x0", nextFrame in src/runtime/panic.go).
 		if then := r.then; then != nil {
+			r.context, r.entered = r.outer, r.outerEntered // the functions that With has called are left as well
 			r.drain()
 			r.release()
 			then()
@@ -180,7 +185,7 @@ func (r *record) release() {
 	r.slots = [inlineSlots]slot{}
 	r.more = nil
 	r.id, r.closes, r.entered, r.busy = 0, false, false, 0
-	r.context, r.then = nil, nil
+	r.context, r.outer, r.outerEntered, r.then = nil, nil, false, nil
 	freeRecord(r)
 }
 

@@ -1,0 +1,445 @@
+//go:build linux && (amd64 || arm64)
+
+package exeunt
+
+import (
+	"fmt"
+	"math/rand"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Goroutines do what comes, in a random order, beside a model of what must come of it. Each line that is logged must be the one that the model
+// expects. A failure names its seed; EXEUNT_TEST_RANDOM=SEED runs that case alone, EXEUNT_TEST_RANDOM=FROM..TO many.
+const randomVariable = "EXEUNT_TEST_RANDOM"
+
+// An act is what code does on the goroutine that it runs on. Numbers name what is stored; they are never used again.
+type act struct {
+	kind   string
+	local  int
+	number int
+	acts   []act // of the handler, of Close, of the function given to With or Go, or of the inheritable value's child function
+}
+
+func (a act) String() string {
+	return fmt.Sprintf("%s(%d, %d, %v)", a.kind, a.local, a.number, a.acts)
+}
+
+const randomLocals = 3
+
+// The locals are made once, so that their number does not grow with that of the cases.
+var randomScalars, randomBoxed, randomClosers = func() (scalars []*Local[int], boxed []*Local[string], closers []*Local[*randomCloser]) {
+	for i := 0; i < randomLocals; i++ {
+		scalars = append(scalars, NewLocal[int]())
+		boxed = append(boxed, NewLocal[string]())
+		closers = append(closers, NewLocal[*randomCloser]())
+	}
+	return
+}()
+
+var randomInherited *Local[*randomCloser]
+
+func init() {
+	randomInherited = NewInheritable(func(c *randomCloser) *randomCloser {
+		c.world.j.add(fmt.Sprintf("child %d", c.number))
+		c.world.do(c.acts)
+		return &randomCloser{c.world, c.number, nil}
+	})
+}
+
+type randomCloser struct {
+	world  *randomWorld
+	number int
+	acts   []act
+}
+
+func (c *randomCloser) Close() error {
+	c.world.j.add(fmt.Sprintf("close %d", c.number))
+	c.world.do(c.acts)
+	return nil
+}
+
+type randomWorld struct {
+	j   journal
+	ids []int64
+}
+
+func (w *randomWorld) do(acts []act) {
+	for _, a := range acts {
+		w.one(a)
+	}
+}
+
+func (w *randomWorld) one(a act) {
+	note := func(format string, arguments ...any) { w.j.add(fmt.Sprintf(format, arguments...)) }
+	switch a.kind {
+	case "set scalar":
+		randomScalars[a.local].Set(a.number)
+	case "get scalar":
+		v, ok := randomScalars[a.local].Lookup()
+		note("scalar %d: %d %t %d", a.local, v, ok, randomScalars[a.local].Get())
+	case "del scalar":
+		randomScalars[a.local].Del()
+	case "set boxed":
+		randomBoxed[a.local].Set(strconv.Itoa(a.number))
+	case "get boxed":
+		note("boxed %d: %q", a.local, randomBoxed[a.local].Get())
+	case "set closer":
+		randomClosers[a.local].Set(&randomCloser{w, a.number, a.acts})
+	case "get closer":
+		if c := randomClosers[a.local].Get(); c != nil {
+			note("closer %d: %d", a.local, c.number)
+		} else {
+			note("closer %d: none", a.local)
+		}
+	case "set inherited":
+		randomInherited.Set(&randomCloser{w, a.number, a.acts})
+	case "at exit":
+		AtExit(func() { note("handler %d", a.number); w.do(a.acts) })
+	case "reset":
+		Reset()
+	case "unload":
+		Unload()
+	case "id":
+		id, place := ID(), 0
+		for place < len(w.ids) && w.ids[place] != id {
+			place++
+		}
+		if place == len(w.ids) {
+			w.ids = append(w.ids, id)
+		}
+		note("id %d", place)
+	case "with":
+		With(a.number, func() { w.do(a.acts) })
+	case "context":
+		note("context %v", GetSafe())
+	case "go":
+		type left struct {
+			r *record
+			g uintptr
+		}
+		ends := make(chan left)
+		Go(func() {
+			defer func() { ends <- left{lookup(), getg()} }()
+			w.do(a.acts)
+		})
+		// What it does at its end comes before what comes next here.
+		if l := <-ends; l.r != nil {
+			for l.r.owner.Load() == l.g {
+				runtime.Gosched()
+			}
+		}
+	case "goexit":
+		defer note("deferred %d", a.number)
+		runtime.Goexit()
+	case "panic":
+		panic(a.number)
+	}
+}
+
+// randomModel is what one goroutine is believed to have.
+type randomModel struct {
+	scalars   [randomLocals]int // 0: not set
+	boxed     [randomLocals]int
+	closers   [randomLocals]*act
+	inherited *act
+	closes    bool
+	handlers  []act
+	id        int // 1 + its place
+	context   any
+	entered   bool
+}
+
+type randomExpected struct {
+	lines []string
+	ids   int
+}
+
+func (e *randomExpected) add(format string, arguments ...any) {
+	e.lines = append(e.lines, fmt.Sprintf(format, arguments...))
+}
+
+// How acts end.
+type outcome int
+
+const (
+	goesOn outcome = iota
+	goexits
+	panics_
+)
+
+func (m *randomModel) do(acts []act, e *randomExpected) outcome {
+	for _, a := range acts {
+		if o := m.one(a, e); o != goesOn {
+			return o
+		}
+	}
+	return goesOn
+}
+
+func (m *randomModel) one(a act, e *randomExpected) outcome {
+	switch a.kind {
+	case "set scalar":
+		m.scalars[a.local] = a.number
+	case "get scalar":
+		v := m.scalars[a.local]
+		e.add("scalar %d: %d %t %d", a.local, v, v != 0, v)
+	case "del scalar":
+		m.scalars[a.local] = 0
+	case "set boxed":
+		m.boxed[a.local] = a.number
+	case "get boxed":
+		text := ""
+		if n := m.boxed[a.local]; n != 0 {
+			text = strconv.Itoa(n)
+		}
+		e.add("boxed %d: %q", a.local, text)
+	case "set closer":
+		m.closers[a.local], m.closes = &a, true
+	case "get closer":
+		if c := m.closers[a.local]; c != nil {
+			e.add("closer %d: %d", a.local, c.number)
+		} else {
+			e.add("closer %d: none", a.local)
+		}
+	case "set inherited":
+		m.inherited, m.closes = &a, true
+	case "at exit":
+		m.handlers = append(m.handlers, a)
+	case "reset":
+		return m.reset(e)
+	case "unload":
+		m.handlers = nil
+		if o := m.reset(e); o != goesOn {
+			return o
+		}
+		m.id, m.context, m.entered = 0, nil, false
+	case "id":
+		if m.id == 0 {
+			e.ids++
+			m.id = e.ids
+		}
+		e.add("id %d", m.id-1)
+	case "with":
+		context, entered := m.context, m.entered
+		m.context, m.entered = a.number, true
+		o := m.do(a.acts, e)
+		if m.entered {
+			m.context, m.entered = context, entered
+		}
+		return o
+	case "context":
+		e.add("context %v", m.context)
+	case "go":
+		var child randomModel
+		if i := m.inherited; i != nil {
+			e.add("child %d", i.number)
+			if o := m.do(i.acts, e); o != goesOn {
+				return o
+			}
+			child.inherited, child.closes = &act{number: i.number}, true
+		}
+		child.context, child.entered = m.context, m.entered
+		child.do(a.acts, e)
+		child.end(e)
+	case "goexit":
+		e.add("deferred %d", a.number)
+		return goexits
+	case "panic":
+		return panics_
+	}
+	return goesOn
+}
+
+// run is one handler or Close. Whether it called Goexit.
+func (m *randomModel) run(acts []act, e *randomExpected) bool {
+	switch m.do(acts, e) {
+	case goexits:
+		m.closes = true
+		return true
+	case panics_:
+		e.add("a panic")
+	}
+	return false
+}
+
+// closeValues tells whether a Close called Goexit.
+func (m *randomModel) closeValues(e *randomExpected) bool {
+	if m.closes {
+		m.closes = false
+		places := []**act{&m.inherited}
+		for i := randomLocals - 1; i >= 0; i-- {
+			places = append(places, &m.closers[i])
+		}
+		for _, place := range places {
+			if c := *place; c != nil {
+				*place = nil
+				e.add("close %d", c.number)
+				if m.run(c.acts, e) {
+					return true
+				}
+			}
+		}
+		if m.closes {
+			return false
+		}
+	}
+	m.scalars, m.boxed, m.closers, m.inherited = [randomLocals]int{}, [randomLocals]int{}, [randomLocals]*act{}, nil
+	return false
+}
+
+func (m *randomModel) reset(e *randomExpected) outcome {
+	for round := 0; round < maxRounds; round++ {
+		if m.closeValues(e) {
+			return goexits
+		}
+		if !m.closes {
+			break
+		}
+	}
+	return goesOn
+}
+
+// end is the drain. One that calls Goexit is as if it had returned.
+func (m *randomModel) end(e *randomExpected) {
+	for len(m.handlers) > 0 || m.closes {
+		if last := len(m.handlers) - 1; last >= 0 {
+			handler := m.handlers[last]
+			m.handlers = m.handlers[:last]
+			e.add("handler %d", handler.number)
+			m.run(handler.acts, e)
+			continue
+		}
+		m.closeValues(e)
+	}
+}
+
+type randomSource struct {
+	*rand.Rand
+	last int
+}
+
+// act makes one up; nested: how deep it is in others; inside: a handler or a Close, where panics are recovered.
+func (s *randomSource) act(nested int, inside bool) act {
+	s.last++
+	kinds := []string{
+		"set scalar", "get scalar", "get scalar", "del scalar", "set boxed", "get boxed", "get boxed", "set closer", "get closer", "get closer",
+		"reset", "unload", "id", "context",
+	}
+	more := []string{"set closer", "set inherited", "at exit", "at exit", "with", "go"}
+	if inside {
+		kinds = append(kinds, "goexit", "panic")
+	}
+	if nested < 3 {
+		kinds = append(kinds, more...)
+	}
+	a := act{kind: kinds[s.Intn(len(kinds))], local: s.Intn(randomLocals), number: s.last}
+	switch a.kind {
+	case "with":
+		a.acts = s.acts(nested, inside)
+	case "go":
+		a.acts = s.acts(nested, false)
+	case "set inherited":
+		a.acts = s.acts(2, false) // the child function's, and those of Close: simple ones, or Go would call itself for ever
+	case "set closer", "at exit":
+		a.acts = s.acts(nested, true)
+	}
+	return a
+}
+
+func (s *randomSource) acts(nested int, inside bool) (acts []act) {
+	if nested >= 3 {
+		return nil
+	}
+	for n := s.Intn(4); n > 0; n-- {
+		acts = append(acts, s.act(nested+1, inside))
+	}
+	return acts
+}
+
+// randomCase runs one, and tells what was done when it went wrong.
+func randomCase(t *testing.T, seed int64) bool {
+	s := &randomSource{Rand: rand.New(rand.NewSource(seed))}
+	w, e := &randomWorld{}, &randomExpected{}
+	OnPanic(func(any, []byte) { w.j.add("a panic") })
+	defer OnPanic(nil)
+	var done strings.Builder
+	compare := func() bool {
+		// A goroutine that has come to its end may still be busy with it.
+		want := strings.Join(e.lines, "\n")
+		got := ""
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Microsecond) {
+			w.j.Lock()
+			lines := len(w.j.lines)
+			got = strings.Join(w.j.lines, "\n")
+			w.j.Unlock()
+			if lines >= len(e.lines) {
+				break
+			}
+		}
+		if got != want {
+			t.Errorf("seed %d\ngot:\n%s\nwant:\n%s\ndone:\n%s", seed, got, want, done.String())
+			return false
+		}
+		return true
+	}
+	for life := 0; life < 8; life++ {
+		var m randomModel
+		orders, obeyed := make(chan act), make(chan struct{})
+		go func() {
+			for a := range orders {
+				w.one(a)
+				obeyed <- struct{}{}
+			}
+		}()
+		for n := s.Intn(12); n > 0; n-- {
+			a := s.act(0, false)
+			fmt.Fprintln(&done, a)
+			o := m.one(a, e)
+			orders <- a
+			if o == goexits { // in a Close that Reset or Unload runs
+				break
+			}
+			<-obeyed
+			if !compare() {
+				return false
+			}
+		}
+		fmt.Fprintln(&done, "end")
+		close(orders)
+		m.end(e)
+		if !compare() {
+			return false
+		}
+	}
+	return true
+}
+
+func TestWhateverGoroutinesDoIsWhatTheModelSays(t *testing.T) {
+	from, to := int64(0), int64(500)
+	if testing.Short() {
+		to = 100
+	}
+	if asked := os.Getenv(randomVariable); asked != "" {
+		first, last, many := strings.Cut(asked, "..")
+		var err error
+		if from, err = strconv.ParseInt(first, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+		to = from + 1
+		if many {
+			if to, err = strconv.ParseInt(last, 10, 64); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for seed := from; seed < to; seed++ {
+		if !randomCase(t, seed) {
+			return
+		}
+	}
+}
