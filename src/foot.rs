@@ -111,12 +111,13 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                             .map(|record| trail.armed(record, in_one_piece))
                             .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it"));
                     }
-                    let drained = draining(address, caller.registers.sp);
-                    if let Some(record) = drained.or_else(|| code::draining(address, slot, caller.registers.sp)) {
+                    let top = caller.registers.sp;
+                    let trampoline = trampoline::standing_for(address);
+                    let drained = trampoline.and_then(|_| draining(top));
+                    if let Some(record) = drained.or_else(|| code::draining(address, slot, top)) {
                         return Ok(trail.armed(record, in_one_piece));
                     }
-                    if let Some(trampoline) = trampoline::standing_for(address) {
-                        let top = caller.registers.sp;
+                    if let Some(trampoline) = trampoline {
                         if let Some(record) = code::owner(slot, top) {
                             return Ok(trail.armed(record, in_one_piece));
                         }
@@ -150,10 +151,9 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
     }
 }
 
-/// The record of the stack that ends in the exit trampoline at `address` with the stack pointer `top`, if it is draining:
-/// then a trampoline of ours, which was there, has put the original address back already.
-fn draining(address: usize, top: usize) -> Option<&'static Record> {
-    trampoline::standing_for(address)?;
+/// The record of the stack that ends in an exit trampoline with the stack pointer `top`, if it is draining: then a trampoline
+/// of ours, which was there, has put the original address back already.
+fn draining(top: usize) -> Option<&'static Record> {
     registry::by_top(top).filter(|record| record.is_draining() && record.is_live())
 }
 
@@ -274,10 +274,12 @@ mod slowly {
             );
         }
         let at = slot.map_or(0, |(at, _)| at);
-        if let Some(record) = super::draining(pc, sp).or_else(|| code::draining(pc, at, sp)) {
+        let trampoline = trampoline::standing_for(pc);
+        let drained = trampoline.and_then(|_| super::draining(sp));
+        if let Some(record) = drained.or_else(|| code::draining(pc, at, sp)) {
             return Some(Ok(Bottom::Armed(record, false)));
         }
-        if let (Some(trampoline), Some((address, word))) = (trampoline::standing_for(pc), slot) {
+        if let (Some(trampoline), Some((address, word))) = (trampoline, slot) {
             if let Some(record) = code::owner(address, sp) {
                 return Some(Ok(Bottom::Armed(record, false)));
             }

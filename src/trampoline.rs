@@ -55,6 +55,7 @@ fn pool() -> usize {
 }
 
 /// The trampoline that stands for the return address `original`, if there is one.
+#[inline]
 pub(crate) fn standing_for(original: usize) -> Option<usize> {
     let known = KNOWN.load(Ordering::Acquire);
     cells()[..known].iter().position(|cell| cell.load(Ordering::Relaxed) == original)

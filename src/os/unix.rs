@@ -86,7 +86,7 @@ unsafe extern "C" {
 ///
 /// A fiber may move on to another thread meanwhile, which is then left as it is.
 pub(crate) struct Uncancelled {
-    thread: libc::pthread_t,
+    thread: usize,
     old: libc::c_int,
 }
 
@@ -112,7 +112,9 @@ impl Drop for Uncancelled {
     }
 }
 
-fn this_thread() -> libc::pthread_t {
-    // SAFETY: it only asks.
-    unsafe { libc::pthread_self() }
+/// A number of the running thread's own. Not to be inlined: a compiler could keep it over a call in which a fiber moves on.
+#[inline(never)]
+fn this_thread() -> usize {
+    thread_local! { static HERE: u8 = const { 0 } }
+    HERE.with(|here| std::ptr::from_ref(here).addr())
 }

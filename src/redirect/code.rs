@@ -67,6 +67,7 @@ pub(super) fn add_behind(address: usize) {
 }
 
 /// The record of the stack that a hook drains, where a call at `slot` returns to `address` with the stack pointer `sp`.
+#[inline]
 pub(crate) fn draining(address: usize, slot: usize, sp: usize) -> Option<&'static Record> {
     if !super::choice::is_code() {
         return None;
