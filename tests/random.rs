@@ -31,7 +31,7 @@ enum Act {
     LocalMake(usize, Vec<Act>),
     /// Acts while a stack local is lent.
     Lend(usize, Vec<Act>),
-    SlotSet(usize, u32),
+    SlotSet(usize, Held),
     SlotGet(usize),
     Reset,
     Unload,
@@ -115,7 +115,7 @@ impl Source {
             5 => Act::Del(key),
             6..9 => Act::LocalSet(local, self.held(nested)),
             9..12 => Act::LocalGet(local),
-            12..14 => Act::SlotSet(slot, self.number()),
+            12..14 => Act::SlotSet(slot, self.held(nested)),
             14..17 => Act::SlotGet(slot),
             17 => Act::Reset,
             18 => Act::Unload,
@@ -166,12 +166,10 @@ fn make() -> Local {
     RefCell::new(None)
 }
 
-/// The log of the case that runs, for the slots' destructors.
-static SLOTS_LOG: Mutex<Option<Log>> = Mutex::new(None);
-
+/// The destructor of what is in a slot.
 unsafe extern "C-unwind" fn destroy(value: *mut c_void) {
-    let log = SLOTS_LOG.lock().unwrap().clone();
-    log.expect("a case runs").note(format!("destroy {}", value.addr()));
+    // SAFETY: slots hold these boxes, and call this once for each.
+    drop(unsafe { Box::from_raw(value.cast::<Stored>()) });
 }
 
 /// What all stacks of a case share.
@@ -255,12 +253,16 @@ impl World {
                     self.refused(*local, &error);
                 }
             }
-            Act::SlotSet(slot, number) => {
-                slots::set(self.slots[*slot], std::ptr::without_provenance_mut(*number as usize)).unwrap();
+            Act::SlotSet(slot, held) => {
+                let value = Box::into_raw(Box::new(self.store(held)));
+                // What was there is overwritten, and never dropped.
+                slots::set(self.slots[*slot], value.cast()).unwrap();
             }
             Act::SlotGet(slot) => {
-                let value = slots::get(self.slots[*slot]).unwrap().addr();
-                log.note(format!("slot {slot}: {value}"));
+                let value = slots::get(self.slots[*slot]).unwrap().cast::<Stored>();
+                // SAFETY: null, or a box that is in the slot.
+                let number = unsafe { value.as_ref() }.map(|stored| stored.number);
+                log.note(format!("slot {slot}: {number:?}"));
             }
             Act::Reset => exeunt::reset(),
             Act::Unload => exeunt::unload(),
@@ -324,7 +326,7 @@ struct Stack {
     handlers: Vec<(Held, Vec<Act>)>,
     /// In the order in which they were set.
     values: Vec<Value>,
-    slots: [u32; SLOTS],
+    slots: [Option<Held>; SLOTS],
     /// Which stack locals' values are lent, by their birth, once for each time.
     lent: Vec<usize>,
     /// Which stack locals are being made or dropped.
@@ -478,11 +480,13 @@ impl Stack {
                     self.lent.pop();
                 }
             }
-            Act::SlotSet(slot, number) => {
+            Act::SlotSet(slot, held) => {
                 self.arm(expected)?;
-                self.slots[*slot] = *number;
+                self.slots[*slot] = Some(held.clone());
             }
-            Act::SlotGet(slot) => expected.note(format!("slot {slot}: {}", self.slots[*slot])),
+            Act::SlotGet(slot) => {
+                expected.note(format!("slot {slot}: {:?}", number(self.slots[*slot].as_ref())));
+            }
             Act::Reset => self.clear(expected)?,
             Act::Unload if self.armed => {
                 self.users += 1;
@@ -492,7 +496,8 @@ impl Stack {
                 self.clear(expected)?;
                 self.users -= 1;
                 self.id = None;
-                let is_empty = self.handlers.is_empty() && self.values.is_empty() && self.slots == [0; SLOTS];
+                let is_empty =
+                    self.handlers.is_empty() && self.values.is_empty() && self.slots.iter().all(Option::is_none);
                 self.armed = self.users > 0 || !self.making.is_empty() || !is_empty;
             }
             Act::Unload => {}
@@ -536,8 +541,8 @@ impl Stack {
         for value in dropped.into_iter().rev() {
             self.drop_value(value, None, expected)?;
         }
+        self.clear_slots(None, expected)?;
         self.users -= 1;
-        self.clear_slots(expected);
         Flow::Continue(())
     }
 
@@ -555,10 +560,16 @@ impl Stack {
         Flow::Continue(())
     }
 
-    fn clear_slots(&mut self, expected: &mut Expected) -> bool {
-        let values = std::mem::take(&mut self.slots).into_iter().filter(|&number| number != 0);
-        let destroyed = values.map(|number| expected.note(format!("destroy {number}")));
-        destroyed.count() != 0
+    /// Destroys what is in the slots, on this stack or on another one, from the first to the last. Whether there was something.
+    fn clear_slots(&mut self, mut on: Option<&mut Stack>, expected: &mut Expected) -> ControlFlow<(), bool> {
+        let mut any = false;
+        for slot in 0..SLOTS {
+            if let Some(held) = self.slots[slot].take() {
+                any = true;
+                on.as_deref_mut().unwrap_or(self).drop_held(Some(held), expected)?;
+            }
+        }
+        ControlFlow::Continue(any)
     }
 
     /// Its end: on itself, or on the stack that has found it abandoned, whose storage its handlers then use.
@@ -572,7 +583,7 @@ impl Stack {
                 runner.drop_held(Some(held), expected)?;
             } else if let Some(value) = self.values.pop() {
                 self.drop_value(value, on.as_deref_mut(), expected)?;
-            } else if self.clear_slots(expected) {
+            } else if self.clear_slots(on.as_deref_mut(), expected)? {
             } else if let Some(mut found) = self.found.take() {
                 if found.drain_on(Some(on.as_deref_mut().unwrap_or(self)), expected).is_break() {
                     self.found = Some(found);
@@ -680,7 +691,6 @@ struct Case {
 impl Case {
     fn new(seed: u64) -> Self {
         let log = Log::new();
-        *SLOTS_LOG.lock().unwrap() = Some(log.clone());
         // SAFETY: the destructor takes its values for the numbers that they are.
         let slots = (0..SLOTS).map(|_| unsafe { slots::alloc(Some(destroy)) }.unwrap()).collect();
         let world = World { log, slots, ids: Arc::default(), running: Arc::default() };
