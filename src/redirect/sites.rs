@@ -152,6 +152,9 @@ fn plan(found: Found, hook: usize, number: usize) -> Result<(Patch, usize), Erro
     planned().map_err(refused(number))
 }
 
+/// How often a patch is planned anew when somebody takes the page for its stub.
+const MOST_TRIES: usize = 1000;
+
 /// Patches one place, if it is not patched yet: two exit trampolines can share one.
 fn patch(found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), Error> {
     let address = found.site.address().addr();
@@ -162,19 +165,27 @@ fn patch(found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), 
     if hook == trampoline::HOOKS {
         return Err(Error::PoolFull);
     }
-    let (mut patch, target) = plan(found, hook, number)?;
-    // Complete before anybody can get there.
-    match found.entered {
-        Entered::ByCall => trampoline::set_hook(hook, target)?,
-        #[cfg(target_arch = "x86_64")]
-        Entered::ByContextCall => trampoline::set_context_hook(target, 0)?,
-        #[cfg(target_arch = "aarch64")]
-        Entered::ByContextBranch => trampoline::set_context_hook(target, address + 4)?,
-    }
     code::add_behind(found.site.next().map_err(refused(number))?.address().addr());
-    // SAFETY: the hooks keep what a call keeps and go on to the target, so they may be entered wherever that may; this
-    // library is pinned, libc stays, and who else changes protections of libc's code is not known to this process.
-    unsafe { patch.apply() }.map_err(refused(number))?;
+    let mut tries = 0;
+    let (patch, target) = loop {
+        let (mut patch, target) = plan(found, hook, number)?;
+        // Complete before anybody can get there.
+        match found.entered {
+            Entered::ByCall => trampoline::set_hook(hook, target)?,
+            #[cfg(target_arch = "x86_64")]
+            Entered::ByContextCall => trampoline::set_context_hook(target, 0)?,
+            #[cfg(target_arch = "aarch64")]
+            Entered::ByContextBranch => trampoline::set_context_hook(target, address + 4)?,
+        }
+        // SAFETY: the hooks keep what a call keeps and go on to the target, so they may be entered wherever that may; this
+        // library is pinned, libc stays, and who else changes protections of libc's code is not known to this process.
+        match unsafe { patch.apply() } {
+            Ok(()) => break (patch, target),
+            // Another thread has mapped the page that was free for the stub.
+            Err(exeunt_patch::Error::StubTaken { .. }) if tries < MOST_TRIES => tries += 1,
+            Err(error) => return Err(refused(number)(error)),
+        }
+    };
     applied.push(Applied { patch, address, target });
     Ok(())
 }
