@@ -10,6 +10,7 @@
 
 mod common;
 
+use common::OnDrop;
 use common::fiber::{Fiber, Inside, Pages};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -257,6 +258,12 @@ fn of_very_many_fibers_on_the_move_each_is_drained_once_and_sees_its_own_values_
     let lives = Lives::new(count);
     let in_use = AtomicUsize::new(PLACES);
     let worker = || {
+        // Where one fails the others do not wait for its place for ever.
+        let _stop = OnDrop(|| {
+            if std::thread::panicking() {
+                in_use.store(0, Ordering::Relaxed);
+            }
+        });
         let mut pauses = 0;
         while in_use.load(Ordering::Relaxed) > 0 {
             let Some(mut place) = places.lock().unwrap().pop_front() else {
@@ -269,7 +276,7 @@ fn of_very_many_fibers_on_the_move_each_is_drained_once_and_sees_its_own_values_
                 None => {
                     let Some(number) = lives.next() else {
                         clear(place.memory);
-                        in_use.fetch_sub(1, Ordering::Relaxed);
+                        _ = in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |places| places.checked_sub(1));
                         continue;
                     };
                     let theirs = Arc::clone(&lives);
