@@ -9,7 +9,7 @@ use crate::redirect::{Place, Way};
 use crate::registry::{self, Links, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
-use crate::values::{Making, Values};
+use crate::values::Values;
 use crate::{nearby, os};
 use std::cell::{Cell, UnsafeCell};
 use std::ops::RangeInclusive;
@@ -63,6 +63,8 @@ pub(crate) struct Record {
 struct Own {
     /// How many calls are using the values right now: such a call must not be changed under its feet.
     busy: Cell<u32>,
+    /// How many are using the record further up on the stack while code of the user's runs.
+    users: Cell<u32>,
     handlers: Vec<Handler>,
     values: Values,
 }
@@ -112,7 +114,12 @@ impl Slot for Record {
             next_id: AtomicU64::new(0),
             found: AtomicPtr::new(std::ptr::null_mut()),
             slots: AtomicPtr::new(std::ptr::null_mut()),
-            own: UnsafeCell::new(Own { busy: Cell::new(0), handlers: Vec::new(), values: Values::new() }),
+            own: UnsafeCell::new(Own {
+                busy: Cell::new(0),
+                users: Cell::new(0),
+                handlers: Vec::new(),
+                values: Values::new(),
+            }),
         }
     }
 }
@@ -288,20 +295,23 @@ impl Record {
         nearby::forget_stack([self.place(), self.foot()]);
         self.watch(&raw const DEAD as usize, 1);
         registry::remove(self);
-        self.nobody_looks();
     }
 
-    /// The code of its stack that was in use of the values does not come back: the stack was abandoned, or ends by `exit`,
-    /// inside a key's `Eq`, where nothing is half done.
+    /// The code of its stack that was in use of the record does not come back: the stack was abandoned, or ends by `exit`, in
+    /// the middle of an initialiser, a destructor, a handler, or a key's `Eq`. None of these leave anything half done.
     ///
     /// In a change it can only have been left by the parent of this process, on a thread that is not here; that stays, and
-    /// nobody may touch the values.
-    pub(crate) fn nobody_looks(&self) {
+    /// nobody may use the record again. Then this is false.
+    pub(crate) fn nobody_is_left(&self) -> bool {
         // SAFETY: its stack does not go on there, so this is the only code that uses the record's own part.
-        let busy = unsafe { &(*self.own.get()).busy };
-        if busy.get() != CHANGING {
-            busy.set(0);
+        let own = unsafe { &mut *self.own.get() };
+        if own.busy.get() == CHANGING {
+            return false;
         }
+        own.busy.set(0);
+        own.users.set(0);
+        own.values.abandon_making();
+        true
     }
 
     /// Drains the record of an abandoned stack on the stack that found it so, and gives it back.
@@ -309,15 +319,13 @@ impl Record {
     /// A thread does not abandon its stack, all its ends are seen. Where one is found gone, this is a child of `fork`, and
     /// the thread lives on in the parent: there it drains. Here what it stored is forgotten, neither run nor dropped.
     pub(crate) fn drain_abandoned(&'static self) {
-        // An initialiser that it was in does not come back.
-        let whole = self.change_values(Values::abandon_making).is_ok();
+        let whole = self.nobody_is_left();
         if matches!(self.kind(), Kind::Thread | Kind::Main) {
             self.forget();
         } else {
             self.drain();
         }
         self.vacate();
-        // What was left half changed nobody may use again.
         if whole {
             registry::give(self);
         }
@@ -327,7 +335,7 @@ impl Record {
     /// ends, in the middle of it, the rest is drained with this record.
     pub(crate) fn drain_found(&'static self, abandoned: &'static Record) {
         // Handlers may unload; but whoever arms is about to use this record.
-        let _in_use = Making::none(self);
+        let _in_use = self.in_use();
         self.found.store(std::ptr::from_ref(abandoned).cast_mut(), Ordering::Relaxed);
         self.finish_found();
     }
@@ -342,6 +350,7 @@ impl Record {
     }
 
     fn forget(&self) {
+        self.found.store(std::ptr::null_mut(), Ordering::Relaxed);
         if let Ok(mut own) = self.change() {
             std::mem::forget(std::mem::take(&mut own.handlers));
             while let Some(value) = own.values.pop() {
@@ -460,11 +469,24 @@ impl Record {
         }
     }
 
-    /// Whether nothing is stored here.
+    fn users(&self) -> &Cell<u32> {
+        // SAFETY: this is the record's own stack, and nobody changes the record while this is looked at.
+        unsafe { &(*self.own.get()).users }
+    }
+
+    /// While what this gives lives, an `unload` leaves the record to its stack: for those who go on to use it when code of
+    /// the user's has run.
+    pub(crate) fn in_use(&self) -> impl Drop {
+        self.users().set(self.users().get() + 1);
+        OnDrop(|| self.users().set(self.users().get() - 1))
+    }
+
+    /// Whether nothing is stored here, and nobody further up on the stack comes back to it.
     pub(crate) fn is_empty(&self) -> bool {
         self.look(Values::is_empty).unwrap_or(false)
             // SAFETY: this is the record's own stack, and nobody changes it now.
             && unsafe { &(*self.own.get()).handlers }.is_empty()
+            && self.users().get() == 0
             && self.slots().is_none_or(slots::is_empty)
     }
 

@@ -7,7 +7,7 @@ use crate::local::is_borrowed;
 use crate::record::{Record, guarded};
 use crate::redirect::choice::Redirect;
 use crate::redirect::{self, Way};
-use crate::values::{LocalValue, Making};
+use crate::values::LocalValue;
 use crate::{arm, exits, net, os, registry, slots, trampoline};
 use std::fmt;
 use std::num::NonZeroU64;
@@ -318,7 +318,7 @@ pub fn unload() {
     let Some(record) = arm::lookup() else { return };
     {
         // What is dropped here may unload as well.
-        let _in_use = Making::none(record);
+        let _in_use = record.in_use();
         record.forget_handlers();
         clear(record);
     }
@@ -343,7 +343,7 @@ fn clear(record: &'static Record) {
     // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
     // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
     let in_one_piece = arm::lookup().is_some() && registry::find(here).is_some();
-    let _in_use = Making::none(record);
+    let _in_use = record.in_use();
     let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
     let taken = record.change_values(|values| values.take_all(keep));
     for value in taken.unwrap_or_default() {

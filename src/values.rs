@@ -63,12 +63,11 @@ pub(crate) struct Values {
     locals: Vec<*mut u8>,
     /// Hash of a key → index in `in_order`.
     by_key: HashTable<usize>,
-    /// The stack locals whose values are being made or dropped, further up on this stack; 0 where the record is in use there.
+    /// The stack locals whose values are being made or dropped, further up on this stack.
     in_making: Vec<usize>,
 }
 
-/// While it lives, a stack local of this record cannot be asked for, and the record stays with its stack: an `unload`, by
-/// code of the user's that runs meanwhile, leaves it there.
+/// While it lives, a stack local of this record cannot be asked for, and an `unload` leaves the record to its stack.
 pub(crate) struct Making<'r> {
     record: &'r Record,
     number: usize,
@@ -78,11 +77,6 @@ impl<'r> Making<'r> {
     pub(crate) fn new(record: &'r Record, number: usize) -> Self {
         let _ = record.change_values(|values| values.in_making.push(number));
         Self { record, number }
-    }
-
-    /// For one who uses the record and makes no stack local.
-    pub(crate) fn none(record: &'r Record) -> Self {
-        Self::new(record, 0)
     }
 }
 
