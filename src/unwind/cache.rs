@@ -56,31 +56,21 @@ impl Table {
         Self { sets: [const { Set([const { Slot::new() }; WAYS]) }; SETS], turn: AtomicUsize::new(0) }
     }
 
-    /// The places for a program counter, and the one among them that it prefers.
+    /// The places for a program counter.
     #[inline]
-    fn set(&self, pc: usize) -> (&[Slot; WAYS], &Slot) {
-        let spread = spread(pc);
-        let Set(slots) = &self.sets[spread % SETS];
-        (slots, &slots[spread / SETS % WAYS])
+    fn set(&self, pc: usize) -> &[Slot; WAYS] {
+        &self.sets[spread(pc) % SETS].0
     }
 
     #[inline]
     fn get(&self, pc: usize) -> Option<Rule> {
-        let (set, preferred) = self.set(pc);
-        preferred.get(pc).or_else(|| Self::get_elsewhere(set, pc)).map(unpack)
-    }
-
-    /// Out of line, so that a step up the stack is small enough to be inlined.
-    #[inline(never)]
-    fn get_elsewhere(set: &[Slot; WAYS], pc: usize) -> Option<u64> {
-        set.iter().find_map(|slot| slot.get(pc))
+        self.set(pc).iter().find_map(|slot| slot.get(pc)).map(unpack)
     }
 
     fn put(&self, pc: usize, rule: Rule) {
         let Some(packed) = pack(rule) else { return };
-        let (set, preferred) = self.set(pc);
-        let is_empty = |slot: &&Slot| slot.packed.load(Ordering::Relaxed) == 0;
-        let empty = [preferred].into_iter().chain(set).find(is_empty);
+        let set = self.set(pc);
+        let empty = set.iter().find(|slot| slot.packed.load(Ordering::Relaxed) == 0);
         empty.unwrap_or_else(|| &set[self.turn.fetch_add(1, Ordering::Relaxed) % WAYS]).put(pc, packed);
     }
 }
