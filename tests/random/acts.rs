@@ -1,0 +1,132 @@
+//! What is done at random, and where.
+
+/// What code does on the stack that it runs on. Numbers name what is stored; they are never used again.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// A handler that holds something, and acts.
+    AtExit(Held, Vec<Act>),
+    Set(u8, Held),
+    Get(u8),
+    Del(u8),
+    LocalSet(usize, Held),
+    LocalGet(usize),
+    /// Asks for a stack local whose initialiser acts, if it runs.
+    LocalMake(usize, Vec<Act>),
+    /// Acts while a stack local is lent.
+    Lend(usize, Vec<Act>),
+    SlotSet(usize, Held),
+    SlotGet(usize),
+    Reset,
+    Unload,
+    Id,
+    /// The fiber that this runs on is suspended for ever.
+    Stop,
+    /// An act a few frames further down.
+    Deeper(u8, Box<Act>),
+}
+
+/// Something that is stored: its name, and what its destructor does.
+#[derive(Clone, Debug)]
+pub struct Held(pub u32, pub Vec<Act>);
+
+const KEYS: u8 = 3;
+pub const LOCALS: usize = 3;
+pub const SLOTS: usize = 3;
+pub const MEMORIES: usize = 3;
+
+/// What the driver does next.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// On the driver's own stack.
+    Here(Act),
+    /// On the fiber of a memory, which is made first if there is none; from another thread, or from this one.
+    On(usize, Act, bool),
+    /// The fiber of a memory comes to its end; on another thread, or on this one.
+    End(usize, bool),
+    Abandon(usize),
+    /// The fiber of a memory is abandoned, and said to be.
+    Discard(usize),
+    /// A thread from beginning to end.
+    Thread(Vec<Act>),
+    /// A thread with scopes one after the other.
+    Scopes(Vec<Vec<Act>>),
+}
+
+impl Act {
+    fn without_stop(self) -> Self {
+        let all = |acts: Vec<Act>| acts.into_iter().map(Act::without_stop).collect();
+        match self {
+            Self::Stop => Self::Id,
+            Self::Lend(local, acts) => Self::Lend(local, all(acts)),
+            Self::LocalMake(local, acts) => Self::LocalMake(local, all(acts)),
+            Self::Deeper(frames, act) => Self::Deeper(frames, Box::new(act.without_stop())),
+            // What a handler does is done later, and what a destructor does has none.
+            other => other,
+        }
+    }
+}
+
+/// Makes up acts.
+pub struct Source {
+    random: fastrand::Rng,
+    last: u32,
+}
+
+impl Source {
+    pub fn new(seed: u64) -> Self {
+        Self { random: fastrand::Rng::with_seed(seed), last: 0 }
+    }
+
+    fn number(&mut self) -> u32 {
+        self.last += 1;
+        self.last
+    }
+
+    fn acts(&mut self, nested: usize) -> Vec<Act> {
+        (0..self.random.usize(0..4)).map(|_| self.act(nested + 1)).collect()
+    }
+
+    /// Mostly without a destructor that acts. One that does must come to its end, as nobody goes on with a `reset` that is
+    /// left in the middle.
+    fn held(&mut self, nested: usize) -> Held {
+        let number = self.number();
+        let acts = if nested < 3 && self.random.u8(..5) == 0 { self.acts(nested) } else { Vec::new() };
+        Held(number, acts.into_iter().map(Act::without_stop).collect())
+    }
+
+    fn act(&mut self, nested: usize) -> Act {
+        let (key, local, slot) = (self.random.u8(..KEYS), self.random.usize(..LOCALS), self.random.usize(..SLOTS));
+        match self.random.u8(..if nested < 3 { 29 } else { 21 }) {
+            0..3 => Act::Set(key, self.held(nested)),
+            3..5 => Act::Get(key),
+            5 => Act::Del(key),
+            6..9 => Act::LocalSet(local, self.held(nested)),
+            9..12 => Act::LocalGet(local),
+            12..14 => Act::SlotSet(slot, self.held(nested)),
+            14..17 => Act::SlotGet(slot),
+            17 => Act::Reset,
+            18 => Act::Unload,
+            19 => Act::Id,
+            20 if nested > 0 => Act::Stop,
+            20..24 => Act::AtExit(self.held(nested), self.acts(nested)),
+            // Not stopped inside: the borrower's mark would stay behind, and may be taken for one of the next value at the same
+            // address, which a reset then keeps until the stack's end.
+            24 => Act::Lend(local, self.acts(nested).into_iter().map(Act::without_stop).collect()),
+            25..27 => Act::LocalMake(local, self.acts(nested)),
+            _ => Act::Deeper(self.random.u8(1..40), Box::new(self.act(nested + 1))),
+        }
+    }
+
+    pub fn command(&mut self) -> Command {
+        let memory = self.random.usize(..MEMORIES);
+        match self.random.u8(..20) {
+            0..2 => Command::Here(self.act(0)),
+            2..13 => Command::On(memory, self.act(0), self.random.bool()),
+            13..15 => Command::End(memory, self.random.bool()),
+            15..17 => Command::Abandon(memory),
+            17 => Command::Discard(memory),
+            18 => Command::Thread(self.acts(0)),
+            _ => Command::Scopes((0..self.random.usize(1..3)).map(|_| self.acts(0)).collect()),
+        }
+    }
+}
