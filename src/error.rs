@@ -4,7 +4,9 @@ use std::fmt;
 
 /// Why a stack could not be armed, or a value not be set. After an error nothing has changed: no word of the stack, and
 /// no record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Its `Debug` is its `Display`: what was found and what to do is also said where an `unwrap` fails or `main` returns it.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// Unwinding this stack led to no exit trampoline that is known.
@@ -145,6 +147,12 @@ impl fmt::Display for Error {
                  its initial value and its destructor cannot use it",
             ),
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -236,7 +236,8 @@ pub(crate) fn unrecognised(addresses: &[usize], reason: &'static str) -> Error {
         // A return address may be the first of the next function; the call is before it.
         backtrace::resolve((address - 1) as *mut _, |symbol| {
             if name.is_none() {
-                name = symbol.name().map(|symbol| symbol.to_string());
+                // Without the hash that the compiler appends.
+                name = symbol.name().map(|symbol| format!("{symbol:#}"));
             }
         });
         name

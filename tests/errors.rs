@@ -73,7 +73,7 @@ fn a_fiber_that_nobody_knows_is_refused_with_the_frames_seen_and_advice() {
     let Error::UnknownTrampoline(found) = &error else { panic!("{error:?}") };
     assert!(!found.frames.is_empty() && found.address != 0, "{error:?}");
     let text = error.to_string();
-    let named = text.contains("everything_refuses") && text.contains("a_fiber_that_nobody_knows");
+    let named = text.contains("errors::everything_refuses\n") && text.contains("a_fiber_that_nobody_knows");
     assert!(named, "the frames are named: {text}");
     assert!(text.contains("exeunt::enter") && text.contains("register_trampoline"), "there is advice: {text}");
 }
@@ -231,11 +231,30 @@ fn without_memory_nothing_is_armed_and_memory_helps() {
 }
 
 #[test]
-fn every_error_says_what_to_do_in_one_piece() {
-    let errors = [Error::SignalStack, Error::ShadowStack, Error::PoolFull, Error::OutOfMemory, Error::Busy];
+fn every_error_says_what_to_do_in_one_piece_also_where_it_is_unwrapped() {
+    let id = std::thread::spawn(|| exeunt::id().unwrap()).join().unwrap();
+    let reason = "Operation not permitted (os error 1)".to_owned();
+    let errors = [
+        Error::SignalStack,
+        Error::ShadowStack,
+        Error::NoCodeSite("a function of two instructions".into()),
+        Error::UnknownRedirect("both".into()),
+        Error::RedirectChosen { chosen: exeunt::Redirect::Slot, wanted: exeunt::Redirect::Code },
+        Error::PoolFull,
+        Error::Protection { address: 0x1000, reason },
+        Error::ForeignFoot { address: 0x1000, found: 0x2000, expected: 0x3000 },
+        Error::AlreadyArmed(id),
+        Error::NotOnThatStack { stack_pointer: 0x1000, range: (0x2000, 0x3000) },
+        Error::SlotsExhausted,
+        Error::NoSuchSlot(7),
+        Error::OutOfMemory,
+        Error::Busy,
+        Error::InItsOwnMaking,
+    ];
     for error in errors {
         let text = error.to_string();
         assert!(text.len() > 40 && !text.ends_with('.') && !text.contains("  "), "{text}");
+        assert_eq!(format!("{error:?}"), text);
         // As a source of other errors, and for other threads.
         let boxed: Box<dyn std::error::Error + Send + Sync> = error.into();
         assert_eq!(boxed.to_string(), text);

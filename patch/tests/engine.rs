@@ -108,6 +108,7 @@ fn bytes_that_changed_meanwhile_are_an_error_for_apply_and_for_undo() {
     let error = first.undo().unwrap_err();
     assert!(matches!(error, Error::Changed { .. }), "{error}");
     assert!(error.to_string().contains(&format!("{:#x}", at(exeunt_far_two))), "{error}");
+    assert_eq!(format!("{error:?}"), error.to_string());
     assert!(first.is_applied());
     elsewhere(exeunt_far_two, exeunt_two);
     first.undo().unwrap();

@@ -25,8 +25,9 @@ impl fmt::Display for Bytes {
 
 /// Why nothing was changed. [`Error::NotRestored`] alone leaves a trace, and says which.
 ///
-/// The numbers called `errno` are error numbers on Linux, and values of `kern_return_t` on macOS.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The numbers called `errno` are error numbers on Linux, and values of `kern_return_t` on macOS. Its `Debug` is its
+/// `Display`: bytes and disassembly are also shown where an `unwrap` fails.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// The site is not mapped readable and executable.
@@ -228,6 +229,12 @@ impl fmt::Display for Error {
                 WORDS.number
             ),
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
