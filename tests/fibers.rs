@@ -290,7 +290,7 @@ fn fibers_pooled_on_the_same_memory_each_start_empty_and_are_drained_once() {
 fn abandon(memory: Range<usize>, arguments: i32, log: &Log, name: &'static str) {
     let theirs = log.clone();
     // SAFETY: the memory is this fiber's, which will not be resumed.
-    let fiber = unsafe {
+    unsafe {
         Fiber::with_arguments(memory, arguments, move |fiber| {
             exeunt::set("key", theirs.loud(name)).unwrap();
             HELD.set(Some(theirs.loud(format!("{name}'s local"))));
@@ -300,8 +300,8 @@ fn abandon(memory: Range<usize>, arguments: i32, log: &Log, name: &'static str) 
             fiber.suspend();
             unreachable!("it is abandoned");
         })
-    };
-    assert!(fiber.resume());
+    }
+    .abandon();
 }
 
 /// What the handlers and destructors of an abandoned fiber leave in the log.
@@ -367,13 +367,13 @@ fn a_handler_of_an_abandoned_fiber_that_unloads_leaves_the_next_one_what_it_is_a
             let pages = Pages::new(ROOM);
             let log = Log::new();
             // SAFETY: the pages are this fiber's, which is not resumed.
-            let abandoned = unsafe {
+            unsafe {
                 Fiber::new(pages.range(), |fiber| {
                     exeunt::at_exit(exeunt::unload).unwrap();
                     fiber.suspend();
                 })
-            };
-            assert!(abandoned.resume());
+            }
+            .abandon();
             let theirs = log.clone();
             // SAFETY: the pages are this fiber's now, and it comes to its end.
             let next = unsafe {
@@ -409,7 +409,7 @@ fn fibers_that_are_abandoned_one_in_the_drain_of_the_other_lose_nothing() {
             let log = Log::new();
             let theirs = log.clone();
             // SAFETY: the pages are this fiber's, which is not resumed.
-            let first = unsafe {
+            unsafe {
                 Fiber::new(pages.range(), move |fiber| {
                     exeunt::set("value", theirs.loud("the first one's value")).unwrap();
                     exeunt::at_exit(theirs.noting("the first one's last handler")).unwrap();
@@ -417,18 +417,18 @@ fn fibers_that_are_abandoned_one_in_the_drain_of_the_other_lose_nothing() {
                     exeunt::at_exit(suspending(theirs.clone(), "suspends the second")).unwrap();
                     fiber.suspend();
                 })
-            };
-            assert!(first.resume());
+            }
+            .abandon();
             for suspended in ["suspends the second", "suspends the third"] {
                 // SAFETY: the pages are this fiber's now, which is not resumed either.
-                let next = unsafe {
+                unsafe {
                     Fiber::new(pages.range(), |fiber| {
                         RUNNING.set(Some(fiber));
                         _ = exeunt::id();
                         unreachable!("it is abandoned");
                     })
-                };
-                assert!(next.resume());
+                }
+                .abandon();
                 assert_eq!(log.take(), [suspended]);
             }
             if by_discard {
@@ -497,15 +497,15 @@ fn a_fiber_that_is_abandoned_in_the_comparison_of_keys_loses_nothing() {
         let log = Log::new();
         let theirs = log.clone();
         // SAFETY: the pages are this fiber's, which is not resumed once it is abandoned.
-        let fiber = unsafe {
+        unsafe {
             Fiber::new(pages.range(), move |fiber| {
                 exeunt::set("value", theirs.loud("value")).unwrap();
                 exeunt::at_exit(theirs.noting("handler")).unwrap();
                 exeunt::set(Suspends(fiber), 1).unwrap();
                 compare(Suspends(fiber));
             })
-        };
-        assert!(fiber.resume());
+        }
+        .abandon();
         // SAFETY: the fiber will not be resumed.
         assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
         assert_eq!(log.take(), ["handler", "drop value"]);
@@ -527,13 +527,13 @@ fn a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made
         let pages = Pages::new(ROOM);
         for by_discard in [true, false] {
             // SAFETY: the pages are this fiber's, which is not resumed.
-            let fiber = unsafe {
+            unsafe {
                 Fiber::new(pages.range(), |fiber| {
                     MAKER.set(Some(fiber));
                     SLOW.with(|_| unreachable!("it is abandoned"));
                 })
-            };
-            assert!(fiber.resume());
+            }
+            .abandon();
             if by_discard {
                 // SAFETY: the fiber will not be resumed.
                 assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);

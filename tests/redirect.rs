@@ -127,16 +127,15 @@ fn a_fiber_on_the_memory_of_an_abandoned_one_starts_empty_and_ends_alone() {
         for arguments in [1, 7, 12] {
             let theirs = log.clone();
             // SAFETY: nobody else is on that memory, from each abandoned fiber to the next one.
-            let abandoned = unsafe {
+            unsafe {
                 Fiber::with_arguments(memory.range(), arguments, move |inside| {
                     exeunt::set("k", 1).unwrap();
                     exeunt::at_exit(theirs.noting("handler of the abandoned one")).unwrap();
                     inside.suspend();
                     unreachable!("abandoned");
                 })
-            };
-            assert!(abandoned.resume());
-            drop(abandoned);
+            }
+            .abandon();
 
             // One that does not use anything ends without a drain.
             // SAFETY: as above.

@@ -155,6 +155,11 @@ impl Fiber {
         while self.resume() {}
     }
 
+    /// Runs it until it suspends itself, and leaves it there for ever.
+    pub fn abandon(self) {
+        assert!(self.resume(), "it suspends itself");
+    }
+
     /// Whether its entry function has come to its end.
     pub fn is_over(&self) -> bool {
         self.shared().over.get()
