@@ -38,7 +38,7 @@ pub(crate) fn without_return(record: &'static Record) {
 /// Drains a record on its own stack and gives it back.
 #[inline(never)]
 pub(crate) fn finish(record: &'static Record) {
-    record.nobody_is_left();
+    record.nobody_looks();
     // Handlers find this block when they unwind: everything above it on the stack may be gone.
     registry::prove(arch::stack_pointer(), record);
     record.drain();

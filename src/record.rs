@@ -9,7 +9,7 @@ use crate::redirect::{Place, Way};
 use crate::registry::{self, Links, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
-use crate::values::Values;
+use crate::values::{Taken, Values};
 use crate::{nearby, os};
 use std::cell::{Cell, UnsafeCell};
 use std::ops::RangeInclusive;
@@ -297,21 +297,19 @@ impl Record {
         registry::remove(self);
     }
 
-    /// The code of its stack that was in use of the record does not come back: the stack was abandoned, or ends by `exit`, in
-    /// the middle of an initialiser, a destructor, a handler, or a key's `Eq`. None of these leave anything half done.
+    /// The code of its stack that was looking at the values does not come back: the stack was abandoned, or ends by `exit`, in
+    /// a key's `Eq`, where nothing is half done.
     ///
     /// In a change it can only have been left by the parent of this process, on a thread that is not here; that stays, and
     /// nobody may use the record again. Then this is false.
-    pub(crate) fn nobody_is_left(&self) -> bool {
+    pub(crate) fn nobody_looks(&self) -> bool {
         // SAFETY: its stack does not go on there, so this is the only code that uses the record's own part.
-        let own = unsafe { &mut *self.own.get() };
-        if own.busy.get() == CHANGING {
-            return false;
+        let busy = unsafe { &(*self.own.get()).busy };
+        let whole = busy.get() != CHANGING;
+        if whole {
+            busy.set(0);
         }
-        own.busy.set(0);
-        own.users.set(0);
-        own.values.abandon_making();
-        true
+        whole
     }
 
     /// Drains the record of an abandoned stack on the stack that found it so, and gives it back.
@@ -319,7 +317,7 @@ impl Record {
     /// A thread does not abandon its stack, all its ends are seen. Where one is found gone, this is a child of `fork`, and
     /// the thread lives on in the parent: there it drains. Here what it stored is forgotten, neither run nor dropped.
     pub(crate) fn drain_abandoned(&'static self) {
-        let whole = self.nobody_is_left();
+        let whole = self.nobody_looks();
         if matches!(self.kind(), Kind::Thread | Kind::Main) {
             self.forget();
         } else {
@@ -352,8 +350,10 @@ impl Record {
     fn forget(&self) {
         self.found.store(std::ptr::null_mut(), Ordering::Relaxed);
         if let Ok(mut own) = self.change() {
+            own.users.set(0);
+            own.values.abandon_making();
             std::mem::forget(std::mem::take(&mut own.handlers));
-            while let Some(value) = own.values.pop() {
+            while let Some(value) = own.values.pop().or_else(|| own.values.pop_doomed()) {
                 std::mem::forget(value);
             }
         }
@@ -464,8 +464,16 @@ impl Record {
     pub(crate) fn forget_handlers(&self) {
         if let Ok(mut own) = self.change() {
             let handlers = std::mem::take(&mut own.handlers);
-            drop(own);
-            guarded(|| drop(handlers));
+            own.values.doom(handlers.into_iter().map(Taken::Handler).collect());
+        }
+        self.drop_doomed();
+    }
+
+    /// Drops what is doomed.
+    pub(crate) fn drop_doomed(&self) {
+        let _in_use = self.in_use();
+        while let Ok(Some(doomed)) = self.change_values(Values::pop_doomed) {
+            guarded(|| doomed.drop_now(self));
         }
     }
 
@@ -476,9 +484,9 @@ impl Record {
 
     /// While what this gives lives, an `unload` leaves the record to its stack: for those who go on to use it when code of
     /// the user's has run.
-    pub(crate) fn in_use(&self) -> impl Drop {
+    pub(crate) fn in_use(&self) -> InUse<'_> {
         self.users().set(self.users().get() + 1);
-        OnDrop(|| self.users().set(self.users().get() - 1))
+        InUse(self)
     }
 
     /// Whether nothing is stored here, and nobody further up on the stack comes back to it.
@@ -497,6 +505,9 @@ impl Record {
     #[inline]
     pub(crate) fn drain(&self) {
         self.ending();
+        if self.users().replace(0) > 0 {
+            self.go_on_for_users();
+        }
         loop {
             let handler = self.change().ok().and_then(|mut own| own.handlers.pop());
             if let Some(handler) = handler {
@@ -509,6 +520,24 @@ impl Record {
                 _ => return,
             }
         }
+    }
+
+    /// Those who were using the record do not come back: the stack was abandoned, or ends by `exit`, in the middle of an
+    /// initialiser, a destructor or a handler. What they had still to drop is dropped.
+    #[cold]
+    fn go_on_for_users(&self) {
+        let _ = self.change_values(Values::abandon_making);
+        self.drop_doomed();
+    }
+}
+
+/// Says that somebody uses a record; see [`Record::in_use`].
+pub(crate) struct InUse<'r>(&'r Record);
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        let users = self.0.users();
+        users.set(users.get() - 1);
     }
 }
 
@@ -543,7 +572,8 @@ impl Drop for Change<'_> {
     }
 }
 
-struct OnDrop<F: FnMut()>(F);
+/// Calls a function when it is dropped.
+pub(crate) struct OnDrop<F: FnMut()>(pub F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {

@@ -4,7 +4,7 @@ use crate::arch::{self, Registers};
 use crate::error::Error;
 use crate::foot::{self, Bottom};
 use crate::local::is_borrowed;
-use crate::record::{Record, guarded};
+use crate::record::Record;
 use crate::redirect::choice::Redirect;
 use crate::redirect::{self, Way};
 use crate::values::LocalValue;
@@ -345,10 +345,8 @@ fn clear(record: &'static Record) {
     let in_one_piece = arm::lookup().is_some() && registry::find(here).is_some();
     let _in_use = record.in_use();
     let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
-    let taken = record.change_values(|values| values.take_all(keep));
-    for value in taken.unwrap_or_default() {
-        guarded(|| value.drop_now(record));
-    }
+    let _ = record.change_values(|values| values.doom_all(keep));
+    record.drop_doomed();
     if let Some(table) = record.slots() {
         slots::clear(table);
     }

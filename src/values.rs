@@ -2,14 +2,16 @@
 
 use crate::inherit::Heir;
 use crate::nearby::Nearby;
-use crate::record::Record;
+use crate::record::{Handler, InUse, OnDrop, Record, guarded};
 use hashbrown::HashTable;
 use std::any::{Any, TypeId};
 use std::hash::{BuildHasher, Hash};
 use std::rc::Rc;
 
-/// A value that was taken out, to be dropped when nothing of ours is in use any more.
+/// What was taken out, to be dropped when nothing of ours is in use any more.
 pub(crate) enum Taken {
+    /// A handler that will not run.
+    Handler(Handler),
     /// A keyed value and its key. A `with` further up may still be using the value: then that drops it.
     Keyed(Rc<dyn Any>, Box<dyn Any>),
     /// A stack local's value.
@@ -20,9 +22,12 @@ impl Taken {
     /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was taken from.
     pub(crate) fn drop_now(self, record: &Record) {
         match self {
+            Self::Handler(handler) => drop(handler),
             Self::Keyed(value, key) => {
+                let mut key = Some(key);
+                // Also where the value's destructor panics; a second panic would abort the process then.
+                let _then = OnDrop(|| guarded(|| drop(key.take())));
                 drop(value);
-                drop(key);
             }
             // It is out of the table, so nobody finds it; whether somebody still borrows it was asked before (see
             // `stack::clear`), and a drain at the end of the stack has no borrower left.
@@ -65,18 +70,22 @@ pub(crate) struct Values {
     by_key: HashTable<usize>,
     /// The stack locals whose values are being made or dropped, further up on this stack.
     in_making: Vec<usize>,
+    /// What a `reset` or an `unload` further up on this stack has taken out and not dropped yet. It is kept here, so that it
+    /// is not lost where the stack ends, or is abandoned, in a destructor.
+    doomed: Vec<Taken>,
 }
 
-/// While it lives, a stack local of this record cannot be asked for, and an `unload` leaves the record to its stack.
+/// While it lives, a stack local of this record cannot be asked for, and the record is in use.
 pub(crate) struct Making<'r> {
     record: &'r Record,
     number: usize,
+    _in_use: InUse<'r>,
 }
 
 impl<'r> Making<'r> {
     pub(crate) fn new(record: &'r Record, number: usize) -> Self {
         let _ = record.change_values(|values| values.in_making.push(number));
-        Self { record, number }
+        Self { record, number, _in_use: record.in_use() }
     }
 }
 
@@ -103,12 +112,19 @@ impl Values {
     }
 
     pub(crate) const fn new() -> Self {
-        Self { in_order: Vec::new(), gaps: 0, locals: Vec::new(), by_key: HashTable::new(), in_making: Vec::new() }
+        Self {
+            in_order: Vec::new(),
+            gaps: 0,
+            locals: Vec::new(),
+            by_key: HashTable::new(),
+            in_making: Vec::new(),
+            doomed: Vec::new(),
+        }
     }
 
-    /// Whether there is nothing here, and nobody further up on the stack comes back to change that.
+    /// Whether there is nothing here. What is doomed has somebody who drops it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.in_order.len() == self.gaps && self.in_making.is_empty()
+        self.in_order.len() == self.gaps
     }
 
     /// Where the value of a key is. This alone runs code of the user's, the key's `Eq`.
@@ -186,8 +202,8 @@ impl Values {
         }
     }
 
-    /// Takes out every value that `keep` does not want, last set first.
-    pub(crate) fn take_all(&mut self, keep: impl Fn(&LocalValue) -> bool) -> Vec<Taken> {
+    /// Dooms every value that `keep` does not want.
+    pub(crate) fn doom_all(&mut self, keep: impl Fn(&LocalValue) -> bool) {
         let mut taken = Vec::new();
         let mut kept = Vec::new();
         while let Some(value) = self.pop() {
@@ -200,7 +216,17 @@ impl Values {
             // Out of reach, but still to be dropped when the stack ends.
             self.in_order.push(Some(Value::Local(LocalValue { number: 0, ..local })));
         }
-        taken
+        self.doom(taken);
+    }
+
+    /// Dooms these, the first of them to be dropped first.
+    pub(crate) fn doom(&mut self, taken: Vec<Taken>) {
+        self.doomed.extend(taken.into_iter().rev());
+    }
+
+    /// Takes out what is doomed and is to be dropped next.
+    pub(crate) fn pop_doomed(&mut self) -> Option<Taken> {
+        self.doomed.pop()
     }
 
     /// The value of the stack local with this number, or null.
@@ -216,7 +242,7 @@ impl Values {
     }
 
     fn store_local(&mut self, number: usize, value: *mut u8) {
-        // Number 0 is of a value that `take_all` put out of reach.
+        // Number 0 is of a value that `doom_all` put out of reach.
         if number != 0 {
             if self.locals.len() <= number {
                 self.locals.resize(number + 1, std::ptr::null_mut());

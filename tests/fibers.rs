@@ -513,6 +513,61 @@ fn a_fiber_that_is_abandoned_in_the_comparison_of_keys_loses_nothing() {
 }
 
 #[test]
+fn a_fiber_that_is_abandoned_in_a_destructor_of_reset_or_unload_loses_nothing() {
+    /// Suspends its fiber for ever when it is dropped.
+    struct SuspendsOnDrop(Inside, Log);
+    impl Drop for SuspendsOnDrop {
+        fn drop(&mut self) {
+            self.1.note("suspended");
+            self.0.suspend();
+            unreachable!("it is abandoned");
+        }
+    }
+    let name = "a_fiber_that_is_abandoned_in_a_destructor_of_reset_or_unload_loses_nothing";
+    process::alone(name, || {
+        let pages = Pages::new(ROOM);
+        for (unloads, by_discard) in [(false, false), (false, true), (true, false), (true, true)] {
+            let log = Log::new();
+            let theirs = log.clone();
+            // SAFETY: the pages are this fiber's, which is not resumed once it is abandoned.
+            unsafe {
+                Fiber::new(pages.range(), move |fiber| {
+                    let loud = |name: &'static str| theirs.loud(name);
+                    HELD.set(Some(loud("local")));
+                    exeunt::set("first", loud("first")).unwrap();
+                    if unloads {
+                        let held = loud("held by the last handler");
+                        let suspends = SuspendsOnDrop(fiber, theirs.clone());
+                        exeunt::at_exit(move || drop(suspends)).unwrap();
+                        exeunt::at_exit(move || drop(held)).unwrap();
+                        exeunt::unload();
+                    } else {
+                        exeunt::at_exit(theirs.noting("handler")).unwrap();
+                        exeunt::set("suspends", SuspendsOnDrop(fiber, theirs.clone())).unwrap();
+                        exeunt::set("last", loud("last")).unwrap();
+                        exeunt::reset();
+                    }
+                })
+            }
+            .abandon();
+            if by_discard {
+                // SAFETY: the fiber will not be resumed.
+                assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
+            } else {
+                // SAFETY: the pages are this fiber's now, and it comes to its end.
+                unsafe { Fiber::new(pages.range(), |_| _ = exeunt::id().unwrap()) }.finish();
+            }
+            let expected: &[_] = match unloads {
+                true => &["suspended", "drop held by the last handler", "drop first", "drop local"],
+                false => &["drop last", "suspended", "drop first", "drop local", "handler"],
+            };
+            assert_eq!(log.take(), expected);
+            assert_eq!(exeunt::survey().unwrap().armed, 0);
+        }
+    });
+}
+
+#[test]
 fn a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made_by_others() {
     thread_local! { static MAKER: Cell<Option<Inside>> = const { Cell::new(None) } }
     exeunt::stack_local! {

@@ -55,6 +55,16 @@ impl PartialEq for Exits {
 
 impl Eq for Exits {}
 
+/// Its destructor ends the process.
+struct ExitsOnDrop;
+
+impl Drop for ExitsOnDrop {
+    fn drop(&mut self) {
+        println!("exit in a destructor");
+        std::process::exit(9)
+    }
+}
+
 fn store_and_exit_in_handlers() {
     store();
     for (says, status) in [("another handler exits", 11), ("handler exits", 9)] {
@@ -123,6 +133,32 @@ const CASES: &[Case] = &[
         },
         status: 9,
         prints: &[&DRAINED, &["drop thread_local"]],
+    },
+    Case {
+        name: "exit in a destructor that a reset runs drops the others too",
+        code: || {
+            LOCAL.set(Some(Loud("stack local")));
+            exeunt::set("first", Loud("first")).expect("the main thread can be armed");
+            exeunt::set("exits", ExitsOnDrop).expect("it is armed");
+            exeunt::set("last", Loud("last")).expect("it is armed");
+            exeunt::at_exit(|| println!("handler")).expect("it is armed");
+            exeunt::reset();
+        },
+        status: 9,
+        prints: &[&["drop last", "exit in a destructor", "drop first", "drop stack local", "handler"]],
+    },
+    Case {
+        name: "exit in a destructor that an unload runs drops the others too",
+        code: || {
+            exeunt::set("key", Loud("value")).expect("the main thread can be armed");
+            let (first, exits, last) = (Loud("held by the first"), ExitsOnDrop, Loud("held by the last"));
+            exeunt::at_exit(move || drop(first)).expect("it is armed");
+            exeunt::at_exit(move || drop(exits)).expect("it is armed");
+            exeunt::at_exit(move || drop(last)).expect("it is armed");
+            exeunt::unload();
+        },
+        status: 9,
+        prints: &[&["drop held by the first", "exit in a destructor", "drop held by the last", "drop value"]],
     },
     Case {
         name: "a panic in main drains, and the status is that of a panic",

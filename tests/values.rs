@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Log, OnDrop, keep_panics, on_a_thread, panics_with, scaled};
+use common::{Log, OnDrop, keep_panics, on_a_thread, panics_with, process, scaled};
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -360,6 +360,39 @@ fn a_destructor_that_panics_in_reset_is_reported_and_the_others_still_run() {
     });
     assert_eq!(log.take(), ["drop c", "drop a", "reset is done"]);
     assert_eq!(panics_with("in a destructor of values.rs"), 1);
+}
+
+#[test]
+fn destructors_of_what_forgotten_handlers_hold_and_of_keys_that_panic_are_reported_and_the_others_still_run() {
+    #[derive(PartialEq, Eq, Hash)]
+    struct Panics(u8);
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("in another destructor of values.rs");
+        }
+    }
+    // Two panics at a time would abort the process.
+    process::alone(
+        "destructors_of_what_forgotten_handlers_hold_and_of_keys_that_panic_are_reported_and_the_others_still_run",
+        || {
+            let log = Log::new();
+            let theirs = log.clone();
+            on_a_thread(move || {
+                for number in 0..2 {
+                    let held = (Panics(number), theirs.loud("held by a handler"));
+                    exeunt::at_exit(move || drop(held)).unwrap();
+                    exeunt::set(Panics(number), Panics(number)).unwrap();
+                }
+                exeunt::set("value", theirs.loud("value")).unwrap();
+                exeunt::unload();
+                theirs.note("unload is done");
+            });
+            assert_eq!(
+                log.take(),
+                ["drop held by a handler", "drop held by a handler", "drop value", "unload is done"]
+            );
+        },
+    );
 }
 
 #[test]

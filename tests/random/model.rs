@@ -16,6 +16,8 @@ pub struct Stack {
     handlers: Vec<(Held, Vec<Act>)>,
     /// In the order in which they were set.
     values: Vec<Value>,
+    /// What a reset or an unload is dropping, the next one last.
+    doomed: Vec<Value>,
     slots: [Option<Held>; SLOTS],
     /// Which stack locals' values are lent, by their birth, once for each time.
     lent: Vec<usize>,
@@ -32,6 +34,8 @@ pub enum Value {
     Key(u8, Held),
     /// A stack local (none once it was lent when the values were dropped), its birth, and what is in it.
     Local(Option<usize>, usize, Option<Held>),
+    /// What a forgotten handler holds.
+    Handler(Held),
 }
 
 /// What the model expects to be logged.
@@ -116,7 +120,7 @@ impl Stack {
         let place = self.values.iter().position(|value| matches!(value, Value::Key(other, _) if *other == key))?;
         match self.values.remove(place) {
             Value::Key(_, held) => Some(held),
-            Value::Local(..) => unreachable!(),
+            _ => unreachable!(),
         }
     }
 
@@ -181,9 +185,8 @@ impl Stack {
             Act::Reset => self.clear(expected)?,
             Act::Unload if self.armed => {
                 self.users += 1;
-                for (held, _) in std::mem::take(&mut self.handlers) {
-                    self.drop_held(Some(held), expected)?;
-                }
+                self.doomed.extend(self.handlers.drain(..).rev().map(|(held, _)| Value::Handler(held)));
+                self.drop_doomed(None, expected)?;
                 self.clear(expected)?;
                 self.users -= 1;
                 self.id = None;
@@ -200,7 +203,7 @@ impl Stack {
                 });
                 expected.note(format!("id {id}"));
             }
-            Act::Stop if self.is_fiber => {
+            Act::Stop if self.is_fiber && self.lent.is_empty() => {
                 expected.note("stop");
                 return Flow::Break(());
             }
@@ -220,19 +223,27 @@ impl Stack {
     /// Drops the values but those that are lent, last set first, and clears the slots.
     fn clear(&mut self, expected: &mut Expected) -> Flow {
         let is_lent = |birth: &usize| self.lent.contains(birth);
-        let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+        let mut kept = Vec::new();
         for value in std::mem::take(&mut self.values) {
             match value {
                 Value::Local(_, birth, held) if is_lent(&birth) => kept.push(Value::Local(None, birth, held)),
-                other => dropped.push(other),
+                other => self.doomed.push(other),
             }
         }
         self.values = kept;
         self.users += 1;
-        for value in dropped.into_iter().rev() {
-            self.drop_value(value, None, expected)?;
-        }
+        self.drop_doomed(None, expected)?;
         self.clear_slots(None, expected)?;
+        self.users -= 1;
+        Flow::Continue(())
+    }
+
+    /// Drops what is doomed, on this stack or on another one.
+    fn drop_doomed(&mut self, mut on: Option<&mut Stack>, expected: &mut Expected) -> Flow {
+        self.users += 1;
+        while let Some(value) = self.doomed.pop() {
+            self.drop_value(value, on.as_deref_mut(), expected)?;
+        }
         self.users -= 1;
         Flow::Continue(())
     }
@@ -240,7 +251,7 @@ impl Stack {
     /// Drops one of this stack's values, on itself or on another one.
     fn drop_value(&mut self, value: Value, on: Option<&mut Stack>, expected: &mut Expected) -> Flow {
         let (local, held) = match value {
-            Value::Key(_, held) => (None, Some(held)),
+            Value::Key(_, held) | Value::Handler(held) => (None, Some(held)),
             Value::Local(local, _, held) => (local, held),
         };
         self.making.extend(local);
@@ -266,6 +277,7 @@ impl Stack {
     /// Its end: on itself, or on the stack that has found it abandoned, whose storage its handlers then use.
     pub fn drain_on(&mut self, mut on: Option<&mut Stack>, expected: &mut Expected) -> Flow {
         self.users += 1;
+        self.drop_doomed(on.as_deref_mut(), expected)?;
         loop {
             if let Some((held, acts)) = self.handlers.pop() {
                 expected.note(format!("handler {}", held.0));

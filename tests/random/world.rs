@@ -7,6 +7,7 @@ use exeunt::{Error, StackId, slots};
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 type Local = RefCell<Option<Stored>>;
@@ -46,6 +47,8 @@ pub struct World {
     ids: Arc<Mutex<Vec<StackId>>>,
     /// The fiber that runs.
     running: Arc<Mutex<Option<Running>>>,
+    /// How many stack locals the running stack lends.
+    lent: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy)]
@@ -72,7 +75,7 @@ impl World {
     pub fn new() -> Self {
         // SAFETY: the slots hold what the destructor takes their values for.
         let slots = (0..SLOTS).map(|_| unsafe { slots::alloc(Some(destroy)) }.unwrap()).collect();
-        Self { log: Log::new(), slots, ids: Arc::default(), running: Arc::default() }
+        Self { log: Log::new(), slots, ids: Arc::default(), running: Arc::default(), lent: Arc::default() }
     }
 
     /// When no stack is left that uses it.
@@ -139,7 +142,12 @@ impl World {
                 MAKES.lock().unwrap().take();
             }
             Act::Lend(local, acts) => {
-                if let Err(error) = LOCAL[*local].try_with(|_| self.perform_all(acts)) {
+                let lend = |_: &Local| {
+                    self.lent.fetch_add(1, Ordering::Relaxed);
+                    self.perform_all(acts);
+                    self.lent.fetch_sub(1, Ordering::Relaxed);
+                };
+                if let Err(error) = LOCAL[*local].try_with(lend) {
                     self.refused(*local, &error);
                 }
             }
@@ -168,7 +176,7 @@ impl World {
             }
             Act::Stop => {
                 let running = *self.running.lock().unwrap();
-                if let Some(Running(fiber)) = running {
+                if let Some(Running(fiber)) = running.filter(|_| self.lent.load(Ordering::Relaxed) == 0) {
                     log.note("stop");
                     fiber.suspend();
                     unreachable!("it is abandoned");
