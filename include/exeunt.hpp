@@ -17,6 +17,12 @@
 #ifndef EXEUNT_HPP
 #define EXEUNT_HPP
 
+#if __cplusplus < 201703L
+#error "exeunt.hpp needs C++17: compile with -std=c++17 or newer, or use exeunt.h"
+#elif !defined(__cpp_exceptions)
+#error "exeunt.hpp reports failures by exceptions: compile with -fexceptions, or use exeunt.h"
+#endif
+
 #include "exeunt.h"
 
 #include <cstddef>
@@ -94,8 +100,8 @@ template <class F> void at_exit(F &&handler) {
     using handler_type = std::decay_t<F>;
     auto owned = std::make_unique<handler_type>(std::forward<F>(handler));
     exeunt_fn call = [](void *arg) noexcept {
-        std::unique_ptr<handler_type> owned(static_cast<handler_type *>(arg));
-        std::invoke(std::move(*owned));
+        std::unique_ptr<handler_type> called(static_cast<handler_type *>(arg));
+        std::invoke(std::move(*called));
     };
     detail::check(exeunt_at_exit_owned(call, detail::destroy<handler_type>, owned.get()));
     owned.release(); // the stack owns it now
@@ -105,7 +111,7 @@ template <class F> void at_exit(F &&handler) {
 inline std::uint64_t id() {
     std::uint64_t id = exeunt_id();
     if (id == 0) {
-        throw error(EXEUNT_EUNKNOWN_TRAMPOLINE, detail::last_error(EXEUNT_EUNKNOWN_TRAMPOLINE));
+        detail::check(exeunt_last_code());
     }
     return id;
 }
@@ -120,13 +126,15 @@ inline void unload() { detail::check(exeunt_unload()); }
 ///
 /// It must be a static: `static exeunt::stack_local<T> name;`, or with what makes the first value,
 /// `static exeunt::stack_local<T> name{[] { return T(...); }};`. References to the value are good until the stack ends
-/// or its values are reset. T's constructor and destructor must not use the same variable.
+/// or its values are reset. T's constructor and destructor must not use the same variable. Before `main`, and in what runs
+/// after a stack's handlers (destructors of statics and of `thread_local`s), there is no storage: `get` throws there, and
+/// `try_get` gives null.
 template <class T> class stack_local {
 public:
     constexpr stack_local() noexcept = default;
 
-    /// `make` gives the first value: a function, or a lambda without captures.
-    constexpr explicit stack_local(T (*make)()) noexcept : make_(make) {}
+    /// `maker` gives the first value: a function, or a lambda without captures.
+    constexpr explicit stack_local(T (*maker)()) noexcept : make_(maker) {}
 
     stack_local(const stack_local &) = delete;
     stack_local &operator=(const stack_local &) = delete;
@@ -147,9 +155,9 @@ public:
     T *operator->() const { return &get(); }
 
 private:
-    static T *fresh(T (*make)()) {
-        if (make) {
-            return new T(make());
+    static T *fresh(T (*maker)()) {
+        if (maker) {
+            return new T(maker());
         }
         if constexpr (std::is_default_constructible_v<T>) {
             return new T();
@@ -230,8 +238,8 @@ template <class F> std::invoke_result_t<F> enter(F &&f) {
     } call{std::addressof(f), {}};
     using call_type = decltype(call);
     exeunt_entry entry = [](void *arg) -> void * {
-        auto *call = static_cast<call_type *>(arg);
-        call->result.of(std::forward<F>(*call->f));
+        auto *called = static_cast<call_type *>(arg);
+        called->result.of(std::forward<F>(*called->f));
         return nullptr;
     };
     detail::check(exeunt_enter(entry, &call, nullptr));

@@ -208,7 +208,7 @@ pub unsafe fn discard(range: Range<usize>) -> usize {
 /// `name` is what [`Stack`](crate::Stack) shows.
 ///
 /// # Errors
-/// [`Error::PoolFull`] when too many wrappers are registered.
+/// [`Error::TooManyWrappers`] when 32 are registered. To register the same code again changes nothing.
 ///
 /// # Safety
 /// Every function that returns into `code` must be a stack's entry function, `code` must stay loaded, and it must make

@@ -29,6 +29,8 @@ pub enum Error {
     },
     /// All trampolines are taken, by as many distinct exit trampolines.
     PoolFull,
+    /// All places for the wrappers of runtimes are taken.
+    TooManyWrappers,
     /// The system refused to change the protection of a page of ours.
     Protection {
         /// The page's address.
@@ -79,6 +81,8 @@ pub struct Unrecognised {
     pub frames: Vec<(usize, Option<String>)>,
     /// Why nothing was recognised.
     pub reason: &'static str,
+    /// What to do about it.
+    pub advice: &'static str,
 }
 
 impl fmt::Display for Error {
@@ -110,6 +114,12 @@ impl fmt::Display for Error {
                 "all {} trampolines are taken by as many distinct exit trampolines: \
                  this process ends its stacks in more ways than exeunt has room for",
                 crate::trampoline::COUNT
+            ),
+            Self::TooManyWrappers => write!(
+                f,
+                "all {} places for the wrappers of runtimes are taken: register a wrapper's code once in a process, not \
+                 each function that it calls",
+                crate::exits::REGISTERED
             ),
             Self::Protection { address, reason } => write!(
                 f,
@@ -173,11 +183,7 @@ impl fmt::Display for Unrecognised {
         for (address, name) in &self.frames {
             writeln!(f, "    {address:#x} {}", name.as_deref().unwrap_or("?"))?;
         }
-        f.write_str(
-            "  advice: if this is a fiber whose function never returns (corosensei, may, Boost.Context), or a runtime \
-             of your own, run its function inside exeunt::enter; if a wrapper of your runtime calls the function and \
-             then switches away, register it with exeunt::register_trampoline",
-        )
+        write!(f, "  advice: {}", self.advice)
     }
 }
 

@@ -161,7 +161,7 @@ struct Registered {
 /// A leaked name; a thin pointer to a fat one.
 struct Name(&'static CStr);
 
-const REGISTERED: usize = 32;
+pub(crate) const REGISTERED: usize = 32;
 static REGISTRY: [Registered; REGISTERED] = [const {
     Registered { start: AtomicUsize::new(0), end: AtomicUsize::new(0), name: AtomicPtr::new(std::ptr::null_mut()) }
 }; REGISTERED];
@@ -190,15 +190,21 @@ pub(crate) fn add_registered(address: usize) -> Result<(), Error> {
     trampoline::add(address, Kind::Registered, name.map_or(c"?", |name| name.0)).map(drop)
 }
 
-/// Registers a wrapper's code.
+/// Registers a wrapper's code, once.
 pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
-    let bytes: Vec<u8> = name.bytes().filter(|&byte| byte != 0).collect();
-    let name = CString::new(bytes).unwrap_or_default();
-    let name = Box::leak(Box::new(Name(Box::leak(name.into_boxed_c_str()))));
     let _uncancelled = os::Uncancelled::new();
     let _lock = Lock::take();
     let count = REGISTERED_COUNT.load(Ordering::Relaxed);
-    let place = REGISTRY.get(count).ok_or(Error::PoolFull)?;
+    let is_this = |known: &Registered| {
+        (known.start.load(Ordering::Relaxed), known.end.load(Ordering::Relaxed)) == (code.start, code.end)
+    };
+    if REGISTRY[..count].iter().any(is_this) {
+        return Ok(());
+    }
+    let place = REGISTRY.get(count).ok_or(Error::TooManyWrappers)?;
+    let bytes: Vec<u8> = name.bytes().filter(|&byte| byte != 0).collect();
+    let name = CString::new(bytes).unwrap_or_default();
+    let name = Box::leak(Box::new(Name(Box::leak(name.into_boxed_c_str()))));
     place.start.store(code.start, Ordering::Relaxed);
     place.end.store(code.end, Ordering::Relaxed);
     place.name.store(name, Ordering::Release);
@@ -229,7 +235,7 @@ pub(crate) fn landing_at(target: usize, number: usize) -> Result<usize, Error> {
 }
 
 /// The error for a stack with these return addresses, innermost first.
-pub(crate) fn unrecognised(addresses: &[usize], reason: &'static str) -> Error {
+pub(crate) fn unrecognised(addresses: &[usize], reason: &'static str, advice: &'static str) -> Error {
     let _uncancelled = os::Uncancelled::new();
     let name = |address: usize| {
         let mut name = None;
@@ -249,6 +255,7 @@ pub(crate) fn unrecognised(addresses: &[usize], reason: &'static str) -> Error {
         library: if address == 0 { None } else { os::object_file(address) },
         frames: addresses.iter().map(|&address| (address, name(address))).collect(),
         reason,
+        advice,
     }))
 }
 

@@ -65,7 +65,8 @@ impl Drop for Value {
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
-/// `handler` must be good to call with `arg` when the stack ends, on whichever thread runs it then.
+/// `handler` must be good to call with `arg` when the stack ends, on whichever thread runs it then: its code must stay
+/// loaded until then (a plugin that may be unloaded is linked with `-Wl,-z,nodelete`).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_at_exit(handler: exeunt_fn, arg: *mut c_void) -> c_int {
     shielded(|| {
@@ -124,7 +125,7 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
 
 /// Stores `value` under `key` on the running stack, which is armed if it was not.
 ///
-/// The key is the address alone: take that of a static variable. When the stack ends, after its handlers, or when the
+/// The key is the address alone: take that of a static variable that is not `const` (such ones may be merged). When the stack ends, after its handlers, or when the
 /// value is replaced, deleted or reset, `destructor` is called with the value, unless one of them is null. At the end
 /// values are destroyed last set first. A destructor may use storage, also under the same key.
 ///
@@ -133,7 +134,7 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
-/// `destructor` must be good to call with `value`, on whichever thread runs the stack then.
+/// `destructor` must be good to call with `value`, on whichever thread runs the stack then; its code must stay loaded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, destructor: exeunt_fn) -> c_int {
     shielded(|| {
@@ -147,7 +148,7 @@ pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, dest
 /// The value under `key` on the running stack; null where there is none. It never arms the stack.
 ///
 /// Thread-safe: it concerns the running stack alone. Async-signal-safe: where the signal came in the middle of a change
-/// of this stack's values, it gives null.
+/// of this stack's values, and on an alternate signal stack, it gives null.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_get(key: *const c_void) -> *mut c_void {
     cache::get(key, || search(key))
@@ -196,7 +197,7 @@ pub extern "C" fn exeunt_unload() -> c_int {
 
 /// The identity of the running stack, which is armed if it was not: unique in the life of the process. It stays the same
 /// until the stack ends or is unloaded, whichever thread runs it. 0 where the stack cannot be armed;
-/// `exeunt_last_error` says why.
+/// `exeunt_last_code` and `exeunt_last_error` say why.
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
@@ -264,7 +265,11 @@ unsafe fn entered(
 ///
 /// Nothing is paid for what is not used: the stack is armed by the first use of storage in `entry`.
 ///
-/// Returns 0, or `EXEUNT_EALREADY_ARMED` if the stack has its end already; then `entry` has not been called.
+/// It must be left in these ways: a `longjmp` out of it leaves what is stored undrained. Nor is it drained where the
+/// process ends in it, by `exit` for example, on whichever thread.
+///
+/// Returns 0; `EXEUNT_EALREADY_ARMED` if the stack has its end already; `EXEUNT_EINVALID` for a null `entry`; or why the
+/// trampoline cannot be set up. Then `entry` has not been called.
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
@@ -278,7 +283,7 @@ pub unsafe extern "C-unwind" fn exeunt_enter(entry: exeunt_entry, arg: *mut c_vo
 /// As `exeunt_enter`, on a stack whose memory is known to be from `low` to `high`: it need not look who else is on this
 /// stack, so it costs little more than the call.
 ///
-/// Returns 0, `EXEUNT_EALREADY_ARMED`, or `EXEUNT_ENOT_ON_THAT_STACK`; then `entry` has not been called.
+/// Returns as `exeunt_enter`, or `EXEUNT_ENOT_ON_THAT_STACK`; then `entry` has not been called.
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
@@ -324,7 +329,8 @@ pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void)
 ///
 /// `name` is what diagnosis shows for it; it is copied.
 ///
-/// Returns 0; `EXEUNT_EINVALID` for a null name or an empty range; `EXEUNT_EPOOL_FULL` when too many are registered.
+/// Returns 0, also where this code is registered already; `EXEUNT_EINVALID` for a null name or an empty range;
+/// `EXEUNT_EPOOL_FULL` when 32 are registered.
 /// Thread-safe. Not for signal handlers.
 ///
 /// # Safety
@@ -381,7 +387,8 @@ pub extern "C" fn exeunt_slot_set(slot: u32, value: *mut c_void) -> c_int {
     shielded(|| Ok(slots::set(slot, value)?))
 }
 
-/// Stores the slot's pointer on the running stack in `*value`; null where none was set. It never arms the stack.
+/// Stores the slot's pointer on the running stack in `*value`; null where none was set, and on an alternate signal stack.
+/// It never arms the stack.
 ///
 /// Returns 0; `EXEUNT_ENO_SUCH_SLOT`, then `*value` is null; or `EXEUNT_EINVALID` for a null `value`.
 /// Thread-safe: it concerns the running stack alone. Async-signal-safe as long as it returns 0.

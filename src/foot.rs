@@ -81,14 +81,42 @@ enum Lost {
     /// It leads to an exit trampoline that a runtime has registered, of which this is the first stack.
     Registered(usize),
     /// The whole way is in the trail; this is why it ended.
-    End(&'static str),
+    End(End),
     /// A rule that the quick unwinder does not know.
     Unsupported,
     SignalStack,
 }
 
-/// Why a walk ended where a coroutine's stack does.
-const SWITCH: &str = "it ends in a coroutine's switch to the stack that resumed it";
+/// Where a walk ended that found nothing, and what whoever reads that can do.
+struct End {
+    reason: &'static str,
+    advice: &'static str,
+}
+
+const FIBER: &str = "if this is a fiber whose function never returns (corosensei, may, Boost.Context), or a runtime of your \
+                     own, run its function inside exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the \
+                     function and then switches away, register it with exeunt::register_trampoline";
+
+const SWITCH: End = End { reason: "it ends in a coroutine's switch to the stack that resumed it", advice: FIBER };
+const NOT_WALKABLE: End = End { reason: "it could not be unwound", advice: FIBER };
+const UNKNOWN: End = End {
+    reason: "its outermost frame is none that exeunt knows",
+    advice: "if this is main's stack before main has begun or after it is over (initialisers and destructors of statics, \
+             atexit), use storage and handlers in main only; if it is a fiber's or a thread's that was made by bare system \
+             calls, run its function inside exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the \
+             function and then switches away, register it with exeunt::register_trampoline",
+};
+const OVER: End = End {
+    reason: "its foot holds a trampoline of exeunt, but no record belongs to it",
+    advice: "this stack is at its end, and its handlers have run: what runs this late (destructors of thread-locals and of \
+             statics, atexit) can use no storage and no handlers; let a handler do it",
+};
+const NO_TABLE: End = End {
+    reason: "it runs code without unwind tables",
+    advice: "compile the code of the outermost frame with unwind tables (-fasynchronous-unwind-tables; CFI directives in \
+             assembly); or, if that is where a fiber begins, run the fiber's function inside exeunt::enter (C: \
+             exeunt_enter), or register the wrapper that calls it with exeunt::register_trampoline",
+};
 
 /// Unwinds from `from` to the first frame that a live record owns, or to the foot.
 ///
@@ -107,9 +135,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 if let Some(slot) = slot {
                     if trampoline::is_label(address) {
                         let record = registry::by_top(caller.registers.sp).filter(|record| record.foot() == slot);
-                        return record
-                            .map(|record| trail.armed(record, in_one_piece))
-                            .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it"));
+                        return record.map(|record| trail.armed(record, in_one_piece)).ok_or(Lost::End(OVER));
                     }
                     let top = caller.registers.sp;
                     let trampoline = trampoline::standing_for(address);
@@ -144,8 +170,8 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 frame = interrupted;
             }
             Step::Switch => return Err(Lost::End(SWITCH)),
-            Step::Outermost => return Err(Lost::End("its outermost frame is none that exeunt knows")),
-            Step::NoTable => return Err(Lost::End("it runs code without unwind tables")),
+            Step::Outermost => return Err(Lost::End(UNKNOWN)),
+            Step::NoTable => return Err(Lost::End(NO_TABLE)),
             Step::Unsupported => return Err(Lost::Unsupported),
         }
     }
@@ -188,15 +214,15 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
             // SAFETY: the caller's promise.
             result = unsafe { slowly::bottom(from, &mut trail) };
         }
-        let reason = match result {
+        let end = match result {
             Ok(bottom) => return Ok(bottom),
             Err(Lost::SignalStack) => return Err(Error::SignalStack),
             Err(Lost::Registered(address)) => {
                 exits::add_registered(address)?;
                 continue;
             }
-            Err(Lost::End(reason)) => reason,
-            Err(Lost::Unsupported) => "it could not be unwound",
+            Err(Lost::End(end)) => end,
+            Err(Lost::Unsupported) => NOT_WALKABLE,
         };
         if exits::probe()? {
             continue;
@@ -206,14 +232,14 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
             tried_main = true;
             continue;
         }
-        return Err(exits::unrecognised(&addresses, reason));
+        return Err(exits::unrecognised(&addresses, end.reason, end.advice));
     }
 }
 
 /// The general unwinder, for stacks with a frame whose rule is not of the common form: functions that realign their
 /// stack, and coroutines whose bottom frame leads to the stack that resumed them.
 mod slowly {
-    use super::{Bottom, Foot, Lost, Registers, SWITCH, Trail, code, exits, registry, trampoline};
+    use super::{Bottom, Foot, Lost, OVER, Registers, SWITCH, Trail, UNKNOWN, code, exits, registry, trampoline};
     use crate::unwind::{Frame, Step, step};
 
     /// A larger step than this, or one downwards, leads to another stack.
@@ -223,7 +249,7 @@ mod slowly {
     /// `from` must be registers of the running stack.
     pub(super) unsafe fn bottom(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
         let _uncancelled = crate::os::Uncancelled::new();
-        let mut result = Err(Lost::End("its outermost frame is none that exeunt knows"));
+        let mut result = Err(Lost::End(UNKNOWN));
         let mut previous: Option<Registers> = None;
         // SAFETY: `trace_unsynchronized` shares state with concurrent traces only on systems that have to load their
         // unwinder; Linux and macOS do not.
@@ -267,11 +293,7 @@ mod slowly {
         let slot = return_slot(inner, pc, sp);
         if trampoline::is_label(pc) {
             let record = registry::by_top(sp);
-            return Some(
-                record
-                    .map(|record| Bottom::Armed(record, false))
-                    .ok_or(Lost::End("its foot holds a trampoline of exeunt, but no record belongs to it")),
-            );
+            return Some(record.map(|record| Bottom::Armed(record, false)).ok_or(Lost::End(OVER)));
         }
         let at = slot.map_or(0, |(at, _)| at);
         let trampoline = trampoline::standing_for(pc);

@@ -514,12 +514,13 @@ fn a_fiber_that_is_abandoned_in_the_comparison_of_keys_loses_nothing() {
 
 #[test]
 fn a_fiber_that_is_abandoned_in_a_destructor_of_reset_or_unload_loses_nothing() {
-    /// Suspends its fiber for ever when it is dropped.
-    struct SuspendsOnDrop(Inside, Log);
-    impl Drop for SuspendsOnDrop {
+    thread_local! { static RUNNING: Cell<Option<Inside>> = const { Cell::new(None) } }
+    /// Suspends the fiber that it is dropped on, for ever.
+    struct Suspends(Log);
+    impl Drop for Suspends {
         fn drop(&mut self) {
-            self.1.note("suspended");
-            self.0.suspend();
+            self.0.note("suspended");
+            RUNNING.get().expect("a fiber runs").suspend();
             unreachable!("it is abandoned");
         }
     }
@@ -529,37 +530,42 @@ fn a_fiber_that_is_abandoned_in_a_destructor_of_reset_or_unload_loses_nothing() 
         for (unloads, by_discard) in [(false, false), (false, true), (true, false), (true, true)] {
             let log = Log::new();
             let theirs = log.clone();
+            let first = move |fiber| {
+                RUNNING.set(Some(fiber));
+                let loud = |name: &'static str| theirs.loud(name);
+                let suspends = [(); 2].map(|()| Suspends(theirs.clone()));
+                HELD.set(Some(loud("local")));
+                exeunt::set("first", loud("first")).unwrap();
+                if unloads {
+                    let last = loud("held by the last handler");
+                    suspends.into_iter().for_each(|held| exeunt::at_exit(move || drop(held)).unwrap());
+                    exeunt::at_exit(move || drop(last)).unwrap();
+                    exeunt::unload();
+                } else {
+                    exeunt::at_exit(theirs.noting("handler")).unwrap();
+                    suspends.into_iter().enumerate().for_each(|(key, value)| exeunt::set(key, value).unwrap());
+                    exeunt::set("last", loud("last")).unwrap();
+                    exeunt::reset();
+                }
+            };
             // SAFETY: the pages are this fiber's, which is not resumed once it is abandoned.
-            unsafe {
-                Fiber::new(pages.range(), move |fiber| {
-                    let loud = |name: &'static str| theirs.loud(name);
-                    HELD.set(Some(loud("local")));
-                    exeunt::set("first", loud("first")).unwrap();
-                    if unloads {
-                        let held = loud("held by the last handler");
-                        let suspends = SuspendsOnDrop(fiber, theirs.clone());
-                        exeunt::at_exit(move || drop(suspends)).unwrap();
-                        exeunt::at_exit(move || drop(held)).unwrap();
-                        exeunt::unload();
-                    } else {
-                        exeunt::at_exit(theirs.noting("handler")).unwrap();
-                        exeunt::set("suspends", SuspendsOnDrop(fiber, theirs.clone())).unwrap();
-                        exeunt::set("last", loud("last")).unwrap();
-                        exeunt::reset();
-                    }
-                })
-            }
-            .abandon();
+            unsafe { Fiber::new(pages.range(), first) }.abandon();
+            let second = |fiber| {
+                RUNNING.set(Some(fiber));
+                _ = exeunt::id();
+            };
+            // SAFETY: the pages are this fiber's now, which is abandoned as well, when it is armed.
+            unsafe { Fiber::new(pages.range(), second) }.abandon();
             if by_discard {
-                // SAFETY: the fiber will not be resumed.
+                // SAFETY: nobody is resumed there.
                 assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
             } else {
                 // SAFETY: the pages are this fiber's now, and it comes to its end.
                 unsafe { Fiber::new(pages.range(), |_| _ = exeunt::id().unwrap()) }.finish();
             }
             let expected: &[_] = match unloads {
-                true => &["suspended", "drop held by the last handler", "drop first", "drop local"],
-                false => &["drop last", "suspended", "drop first", "drop local", "handler"],
+                true => &["suspended", "suspended", "drop held by the last handler", "drop first", "drop local"],
+                false => &["drop last", "suspended", "suspended", "drop first", "drop local", "handler"],
             };
             assert_eq!(log.take(), expected);
             assert_eq!(exeunt::survey().unwrap().armed, 0);

@@ -2,13 +2,14 @@
  *
  *   cc tour.c $(pkg-config --cflags --libs exeunt) -pthread && ./a.out
  */
+#define _POSIX_C_SOURCE 200809L /* strdup */
 #include <exeunt.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char connection; /* only its address counts: it is the key */
+static char connection; /* only its address counts: it is the key (not const: such ones may be merged) */
 
 static void close_connection(void *name) {
     printf("  the value is destroyed: closing %s\n", (char *)name);

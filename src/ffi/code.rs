@@ -1,7 +1,7 @@
 //! The codes that C functions return, and what they say.
 
 use crate::error::Error;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -42,7 +42,8 @@ pub const EXEUNT_EPANIC: c_int = -16;
 /// The page that the scope is on belongs to another live stack as well: use `exeunt_enter`.
 pub const EXEUNT_ESHARED_PAGE: c_int = -17;
 
-/// The exit trampoline cannot be patched. `exeunt_last_error` tells what was found.
+/// The code cannot be patched: an exit trampoline's under code redirect, or what `exeunt_redirect_call` was given.
+/// `exeunt_last_error` tells what was found.
 pub const EXEUNT_ENO_CODE_SITE: c_int = -18;
 /// Another redirect than the one that was asked for is in use, or the environment asks for none that there is.
 pub const EXEUNT_EREDIRECT: c_int = -19;
@@ -53,6 +54,8 @@ pub(super) enum Failure {
     Absent,
     Invalid(&'static str),
     SharedPage,
+    /// The patch engine's own words.
+    NoPatch(String),
     Panic(String),
 }
 
@@ -71,7 +74,7 @@ impl Failure {
                 Error::ShadowStack => EXEUNT_ESHADOW_STACK,
                 Error::NoCodeSite(_) => EXEUNT_ENO_CODE_SITE,
                 Error::UnknownRedirect(_) | Error::RedirectChosen { .. } => EXEUNT_EREDIRECT,
-                Error::PoolFull => EXEUNT_EPOOL_FULL,
+                Error::PoolFull | Error::TooManyWrappers => EXEUNT_EPOOL_FULL,
                 Error::Protection { .. } => EXEUNT_EPROTECTION,
                 Error::ForeignFoot { .. } => EXEUNT_EFOREIGN_FOOT,
                 Error::AlreadyArmed(_) => EXEUNT_EALREADY_ARMED,
@@ -85,6 +88,7 @@ impl Failure {
             Self::Absent => EXEUNT_EABSENT,
             Self::Invalid(_) => EXEUNT_EINVALID,
             Self::SharedPage => EXEUNT_ESHARED_PAGE,
+            Self::NoPatch(_) => EXEUNT_ENO_CODE_SITE,
             Self::Panic(_) => EXEUNT_EPANIC,
         }
     }
@@ -94,6 +98,7 @@ impl Failure {
         match self {
             Self::Error(error) => error.to_string(),
             Self::Invalid(text) => text.to_owned(),
+            Self::NoPatch(text) => text,
             Self::Panic(text) => format!("a defect of exeunt, please report it: {text}"),
             Self::Absent | Self::SharedPage => words(code).to_string_lossy().into_owned(),
         }
@@ -104,6 +109,8 @@ thread_local! {
     /// The text of the thread's last failure. A thread-local is right here: where no storage of the stack can be had,
     /// this has to work, and it is read right after the call that failed.
     static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+    /// Its code. Without a destructor, it is there to the end of the thread.
+    static LAST_CODE: Cell<c_int> = const { Cell::new(EXEUNT_OK) };
 }
 
 /// Keeps the failure's text for `exeunt_last_error`, and gives its code.
@@ -112,6 +119,7 @@ thread_local! {
 pub(super) fn report(failure: Failure) -> c_int {
     let code = failure.code();
     let text = failure.text();
+    LAST_CODE.set(code);
     // No place any more on a thread that is ending: then the code has to do.
     let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = text));
     code
@@ -144,7 +152,7 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_ESHADOW_STACK => {
             c"this thread's returns are checked against a shadow stack: set EXEUNT_REDIRECT=code, or run without it"
         }
-        EXEUNT_ENO_CODE_SITE => c"code redirect is not possible here: an exit trampoline cannot be patched",
+        EXEUNT_ENO_CODE_SITE => c"this code cannot be patched; exeunt_last_error tells what was found there",
         EXEUNT_EREDIRECT => {
             c"another redirect is in use already, or EXEUNT_REDIRECT is none of slot, code and auto"
         }
@@ -174,8 +182,18 @@ pub extern "C" fn exeunt_strerror(code: c_int) -> *const c_char {
     words(code).as_ptr()
 }
 
+/// The code of the last failure of a call on this thread, for those functions that do not return one, such as
+/// `exeunt_id`; `EXEUNT_OK` if nothing has failed yet.
+///
+/// Thread-safe: it concerns the running thread alone. Not for signal handlers.
+#[unsafe(no_mangle)]
+pub extern "C" fn exeunt_last_code() -> c_int {
+    LAST_CODE.get()
+}
+
 /// Copies what is known about the last failure of a call on this thread into `buffer`: more than `exeunt_strerror` can
 /// tell, such as the frames that were found on a stack that cannot be armed. Call it before the fiber may be switched.
+/// Where a thread is so near its end that no thread-local can be used, it is what `exeunt_strerror` says.
 ///
 /// At most `size` bytes are written, the last one being zero. Returns the length of the whole text, without the zero, as
 /// `snprintf` does; 0 if nothing has failed yet. `buffer` may be null if `size` is 0.
@@ -185,17 +203,19 @@ pub extern "C" fn exeunt_strerror(code: c_int) -> *const c_char {
 /// `buffer` must be good to write `size` bytes to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_last_error(buffer: *mut c_char, size: usize) -> usize {
-    let copy = |last: &RefCell<String>| {
-        let last = last.borrow();
+    let copy = |text: &[u8]| {
         if size > 0 && !buffer.is_null() {
-            let count = last.len().min(size - 1);
+            let count = text.len().min(size - 1);
             // SAFETY: the caller's promise; `count` and the zero are at most `size` bytes.
             unsafe {
-                std::ptr::copy_nonoverlapping(last.as_ptr().cast(), buffer, count);
+                std::ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, count);
                 buffer.add(count).write(0);
             }
         }
-        last.len()
+        text.len()
     };
-    LAST.try_with(copy).unwrap_or(0)
+    LAST.try_with(|last| copy(last.borrow().as_bytes())).unwrap_or_else(|_| match exeunt_last_code() {
+        EXEUNT_OK => copy(b""),
+        code => copy(words(code).to_bytes()),
+    })
 }

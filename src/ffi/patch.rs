@@ -1,14 +1,13 @@
 //! The patch engine for C: one direct call or branch in running code is led elsewhere, and that is taken back.
 
 use super::code::{Failure, shielded};
-use crate::Error;
 use std::ffi::{c_int, c_void};
 
 /// Makes the direct call or branch at `site` lead to `new_target` instead of `expected_target`, while other threads may be
 /// running there: each of them executes the old instruction or the new one. Where that is not possible, it is refused.
 /// Return addresses stay as they are. It is what code redirect does to exit trampolines, for code of your own choice.
 ///
-/// Returns 0, or `EXEUNT_ENO_CODE_SITE`; then nothing has changed, and `exeunt_last_error` tells why: what is at `site`,
+/// Returns 0, `EXEUNT_EINVALID`, or `EXEUNT_ENO_CODE_SITE`; then nothing has changed, and `exeunt_last_error` tells why: what is at `site`,
 /// with bytes and disassembly, or what the system refused.
 /// Thread-safe. Not for signal handlers.
 ///
@@ -27,21 +26,22 @@ pub unsafe extern "C" fn exeunt_redirect_call(
             return Err(Failure::Invalid("exeunt_redirect_call: the site or the new target is null"));
         }
         // SAFETY: the caller's promises.
-        unsafe { engine::redirect(site, expected_target, new_target) }.map_err(refused)
+        unsafe { engine::redirect(site, expected_target, new_target) }.map_err(Failure::NoPatch)
     })
 }
 
 /// Takes back what `exeunt_redirect_call` did at `site`: every byte is as before.
 ///
-/// Returns 0, or `EXEUNT_ENO_CODE_SITE` if nothing was redirected at `site`, or if the system refuses now.
+/// Returns 0, `EXEUNT_EINVALID`, or `EXEUNT_ENO_CODE_SITE` if nothing was redirected at `site`, or if the system refuses now.
 /// Thread-safe. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_undo_redirect_call(site: *mut c_void) -> c_int {
-    shielded(|| engine::undo(site).map_err(refused))
-}
-
-fn refused(text: String) -> Failure {
-    Failure::Error(Error::NoCodeSite(text))
+    shielded(|| {
+        if site.is_null() {
+            return Err(Failure::Invalid("exeunt_undo_redirect_call: the site is null"));
+        }
+        engine::undo(site).map_err(Failure::NoPatch)
+    })
 }
 
 #[cfg(code_redirect)]

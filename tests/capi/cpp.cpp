@@ -4,6 +4,7 @@
 #include <exeunt.hpp>
 
 #include <atomic>
+#include <csignal>
 #include <memory>
 #include <string>
 #include <thread>
@@ -123,6 +124,33 @@ void an_error_says_why() {
     });
 }
 
+int code_of_id = 0;
+
+void ask_for_id(int) {
+    try {
+        exeunt::id();
+    } catch (const exeunt::error &error) {
+        code_of_id = error.code();
+    }
+}
+
+void id_throws_the_code_of_what_is_wrong() {
+    std::thread([] {
+        std::vector<char> memory(1 << 16);
+        stack_t stack{}, none{};
+        stack.ss_sp = memory.data();
+        stack.ss_size = memory.size();
+        none.ss_flags = SS_DISABLE;
+        struct sigaction action {}, before {};
+        action.sa_handler = ask_for_id;
+        action.sa_flags = SA_ONSTACK;
+        CHECK(sigaltstack(&stack, nullptr) == 0 && sigaction(SIGUSR1, &action, &before) == 0);
+        raise(SIGUSR1);
+        CHECK(sigaction(SIGUSR1, &before, nullptr) == 0 && sigaltstack(&none, nullptr) == 0);
+    }).join();
+    CHECK(code_of_id == EXEUNT_ESIGNAL_STACK);
+}
+
 void a_scope_drains_on_return_and_on_unwinding() {
     on_a_thread([] {
         {
@@ -183,6 +211,7 @@ int main() {
     RUN(enter_passes_results_of_all_kinds);
     RUN(exceptions_pass_through_enter_and_drain_it);
     RUN(an_error_says_why);
+    RUN(id_throws_the_code_of_what_is_wrong);
     RUN(a_scope_drains_on_return_and_on_unwinding);
     RUN(a_scope_is_found_from_any_depth);
     RUN(a_scope_that_is_no_automatic_variable_is_refused);

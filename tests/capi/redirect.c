@@ -48,6 +48,8 @@ static void what_is_refused_changes_nothing_and_says_what_is_there(void) {
     CHECK(exeunt_redirect_call((void *)calls_one, (void *)one, (void *)two) == EXEUNT_ENO_CODE_SITE);
     CHECK(exeunt_last_error(text, sizeof text) > 0 && strstr(text, "no direct call or branch") != NULL);
     CHECK(exeunt_undo_redirect_call(the_site) == EXEUNT_ENO_CODE_SITE);
+    CHECK(exeunt_last_error(text, sizeof text) > 0 && strncmp(text, "nothing was redirected at", 25) == 0);
+    CHECK(exeunt_undo_redirect_call(NULL) == EXEUNT_EINVALID);
     CHECK(exeunt_redirect_call(NULL, (void *)one, (void *)two) == EXEUNT_EINVALID);
     CHECK(calls_one() == 1);
 }

@@ -180,7 +180,7 @@ static void there_are_at_least_1088_slots_and_then_an_error(void) {
 }
 
 static void every_code_has_words_and_a_failure_has_its_own(void) {
-    for (int code = 0; code >= -17; code--)
+    for (int code = 0; code >= EXEUNT_EREDIRECT; code--)
         CHECK(strcmp(exeunt_strerror(code), exeunt_strerror(-1000)) != 0);
     CHECK(exeunt_slot_free(0) == EXEUNT_ENO_SUCH_SLOT);
     char text[8], whole[256];
@@ -188,6 +188,34 @@ static void every_code_has_words_and_a_failure_has_its_own(void) {
     CHECK(length > 8 && exeunt_last_error(text, sizeof text) == length && strlen(text) == 7);
     CHECK(exeunt_last_error(whole, sizeof whole) == length && strlen(whole) == length);
     CHECK(strncmp(text, whole, 7) == 0);
+    CHECK(exeunt_last_code() == EXEUNT_ENO_SUCH_SLOT);
+}
+
+static pthread_key_t late_key;
+static int said_late;
+
+static void fail_late(void *value) {
+    (void)value;
+    char text[256];
+    memset(text, '#', sizeof text);
+    CHECK(exeunt_slot_free(0) == EXEUNT_ENO_SUCH_SLOT && exeunt_last_code() == EXEUNT_ENO_SUCH_SLOT);
+    size_t length = exeunt_last_error(text, sizeof text);
+    said_late = length > 0 && strlen(text) == length;
+}
+
+static void *fail_early_and_late(void *arg) {
+    CHECK(exeunt_last_code() == EXEUNT_OK && exeunt_last_error(NULL, 0) == 0);
+    CHECK(exeunt_slot_free(0) == EXEUNT_ENO_SUCH_SLOT);
+    pthread_setspecific(late_key, "not null");
+    return arg;
+}
+
+/* When the thread's own text has been destroyed. */
+static void a_failure_has_words_to_the_end_of_the_thread(void) {
+    pthread_t thread;
+    CHECK(pthread_key_create(&late_key, fail_late) == 0);
+    CHECK(pthread_create(&thread, NULL, fail_early_and_late, NULL) == 0 && pthread_join(thread, NULL) == 0);
+    CHECK(said_late && pthread_key_delete(late_key) == 0);
 }
 
 static void null_arguments_are_refused(void) {
@@ -270,6 +298,7 @@ int main(void) {
     RUN(slots_are_null_at_first_and_destroyed_at_the_stacks_end_and_when_freed);
     RUN(there_are_at_least_1088_slots_and_then_an_error);
     RUN(every_code_has_words_and_a_failure_has_its_own);
+    RUN(a_failure_has_words_to_the_end_of_the_thread);
     RUN(null_arguments_are_refused);
     RUN(a_thread_is_not_cancelled_in_a_destructor);
     RUN(enter_gives_the_result_and_drains_before_it_returns);
