@@ -101,10 +101,11 @@ const SWITCH: End = End { reason: "it ends in a coroutine's switch to the stack 
 const NOT_WALKABLE: End = End { reason: "it could not be unwound", advice: FIBER };
 const UNKNOWN: End = End {
     reason: "its outermost frame is none that exeunt knows",
-    advice: "if this is main's stack before main has begun or after it is over (initialisers and destructors of statics, \
-             atexit), use storage and handlers in main only; if it is a fiber's or a thread's that was made by bare system \
-             calls, run its function inside exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the \
-             function and then switches away, register it with exeunt::register_trampoline",
+    advice: "if this runs before main has begun, or after the stack's function has returned (initialisers and destructors \
+             of statics, destructors of thread-locals, atexit), use storage and handlers in between, and let a handler do \
+             what is to be done at the end; if it is a stack that was made by bare system calls, run its function inside \
+             exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the function and then switches away, \
+             register it with exeunt::register_trampoline",
 };
 const OVER: End = End {
     reason: "its foot holds a trampoline of exeunt, but no record belongs to it",

@@ -79,6 +79,30 @@ fn a_fiber_that_nobody_knows_is_refused_with_the_frames_seen_and_advice() {
 }
 
 #[test]
+fn what_runs_after_a_threads_handlers_is_told_to_let_a_handler_do_it() {
+    struct Late(Option<std::sync::mpsc::Sender<Error>>);
+    impl Drop for Late {
+        fn drop(&mut self) {
+            if let Some(sender) = self.0.take() {
+                sender.send(exeunt::id().expect_err("the stack's function has returned")).unwrap();
+            }
+        }
+    }
+    thread_local! { static LATE: std::cell::RefCell<Late> = const { std::cell::RefCell::new(Late(None)) } }
+    for armed in [false, true] {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        common::on_a_thread(move || {
+            LATE.with_borrow_mut(|late| late.0 = Some(sender));
+            if armed {
+                exeunt::at_exit(|| ()).unwrap();
+            }
+        });
+        let text = receiver.recv().unwrap().to_string();
+        assert!(text.contains("destructors of thread-locals") && text.contains("let a handler do"), "{text}");
+    }
+}
+
+#[test]
 fn a_signal_stack_is_refused_and_the_thread_below_it_is_not() {
     use std::sync::Mutex;
     static FOUND: Mutex<Option<Error>> = Mutex::new(None);
