@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+
+	shared "exeunt.invalid/exeunt/internal/report"
 )
 
 var installation struct {
@@ -83,6 +85,8 @@ func OnPanic(report func(value any, stack []byte)) {
 
 // reportPanic is called by the deferred function that recovered the panic, so the stack still has the frames that panicked.
 func reportPanic(value any) { report(value, debug.Stack()) }
+
+func init() { shared.Report = report }
 
 func report(value any, stack []byte) {
 	if reporter := panicReporter.Load(); reporter != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // A Local is a variable of which every goroutine has its own. Make it once, by [NewLocal], and keep it in a package-level variable: it is
-// never freed.
+// never freed. One that was not made so, such as a zero Local, panics.
 //
 // A goroutine's value is dropped when the goroutine ends, after the functions registered by [AtExit] have run. If it implements
 // [io.Closer], it is closed then, and by [Reset] and [Unload]; the locals created last are closed first, and storage may be used meanwhile.
@@ -24,8 +24,8 @@ type Local[T any] struct {
 
 // localBase is what the assembly knows of a local.
 type localBase struct {
-	// offset of the value in a record; recordSize + that of the pointer to the value, if there is one; 2 * recordSize or more for values that are
-	// in record.more.
+	// offset is recordSize + that of the value in a record; 2 * recordSize + that of the pointer to the value, if there is one; anything else
+	// for values that are in record.more. 0 is of one that was not made by NewLocal.
 	offset   uintptr
 	zero     unsafe.Pointer // a zero value, for goroutines that have set none
 	index    int
@@ -38,7 +38,8 @@ type localBase struct {
 type kind uint8
 
 const (
-	direct kind = iota // the value is one pointer, in slot.pointer; slot.word is set or lent
+	unmade kind = iota // not made by NewLocal
+	direct             // the value is one pointer, in slot.pointer; slot.word is set or lent
 	scalar             // the value is in slot.word; slot.pointer is &setMark or &lentMark
 	boxed              // slot.pointer leads to the value; slot.word is set or lent
 )
@@ -83,6 +84,17 @@ func (l *Local[T]) at(s *slot) *T {
 	return (*T)(s.pointer)
 }
 
+// check panics if the local was not made by NewLocal: it has no place in records.
+func (l *Local[T]) check() {
+	if l.kind == unmade {
+		panicUnmade()
+	}
+}
+
+func panicUnmade() {
+	panic("exeunt: a Local that was not made by NewLocal or NewInheritable: write var name = exeunt.NewLocal[T]()")
+}
+
 var locals struct {
 	sync.Mutex
 	inherited []func(parent *record) func(child *record)
@@ -121,9 +133,9 @@ func NewLocal[T any]() *Local[T] {
 	if l.kind == scalar {
 		l.inSlot = unsafe.Offsetof(slot{}.word)
 	}
-	l.offset = 2 * recordSize
+	l.offset = 3 * recordSize
 	if l.index < inlineSlots {
-		l.offset = unsafe.Offsetof(record{}.slots) + uintptr(l.index)*unsafe.Sizeof(slot{}) + l.inSlot
+		l.offset = recordSize + unsafe.Offsetof(record{}.slots) + uintptr(l.index)*unsafe.Sizeof(slot{}) + l.inSlot
 		if l.indirect {
 			l.offset += recordSize
 		}
@@ -167,6 +179,9 @@ func (l *Local[T]) Get() T {
 
 // slowValue is value for records that are in the map, and for locals that are not among the first.
 func slowValue(l *localBase) unsafe.Pointer {
+	if l.zero == nil {
+		panicUnmade()
+	}
 	r := lookup()
 	if r == nil {
 		return l.zero
@@ -186,6 +201,7 @@ func slowValue(l *localBase) unsafe.Pointer {
 
 // Lookup is Get, and tells whether a value is set.
 func (l *Local[T]) Lookup() (v T, ok bool) {
+	l.check()
 	if r := lookup(); r != nil {
 		if s := r.slot(l.index); s != nil && l.isSet(s) {
 			return *l.at(s), true
@@ -196,6 +212,7 @@ func (l *Local[T]) Lookup() (v T, ok bool) {
 
 // Set sets the running goroutine's value.
 func (l *Local[T]) Set(v T) {
+	l.check()
 	r := current()
 	if r == nil {
 		r = own()
@@ -236,6 +253,7 @@ func (l *Local[T]) setBoxed(s *slot, v T) {
 
 // Del removes the running goroutine's value, without closing it.
 func (l *Local[T]) Del() {
+	l.check()
 	if r := lookup(); r != nil {
 		if s := r.slot(l.index); s != nil {
 			*s = slot{}
@@ -247,6 +265,7 @@ func (l *Local[T]) Del() {
 func (l *Local[T]) GetOrInit(init func() T) T {
 	v, ok := l.Lookup()
 	if !ok {
+		own() // panics before init has made anything
 		v = init()
 		l.Set(v)
 	}

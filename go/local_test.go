@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 )
 
@@ -207,6 +208,64 @@ func TestCloseMayRegisterHandlers(t *testing.T) {
 	}})
 	<-done
 	j.want(t, "close one", "handler")
+}
+
+func TestACloseThatResetsOrEndsTheGoroutineOtherwiseClosesTheOthersToo(t *testing.T) {
+	for name, act := range map[string]func(){"Reset": Reset, "Unload": Unload, "Goexit": runtime.Goexit} {
+		var j journal
+		first, last := NewLocal[*resource](), NewLocal[*resource]()
+		go AtExit(func() {
+			defer j.add("the handler's deferred function")
+			first.Set(&resource{name: "first", j: &j})
+			last.Set(&resource{name: "last", j: &j, close: func() error { act(); return nil }})
+			Reset()
+			if v, ok := first.Lookup(); ok {
+				t.Error(name, v)
+			}
+		})
+		// Unload forgets a handler that would say when all is done.
+		for deadline := time.Now().Add(10 * time.Second); j.length() < 3 && time.Now().Before(deadline); {
+			time.Sleep(100 * time.Microsecond)
+		}
+		if name == "Goexit" {
+			j.want(t, "close last", "the handler's deferred function", "close first")
+		} else {
+			j.want(t, "close last", "close first", "the handler's deferred function")
+		}
+	}
+}
+
+func TestALocalThatWasNotMadeSaysSo(t *testing.T) {
+	var number Local[int]
+	var text Local[[300]byte]
+	var pointer Local[*int]
+	calls := map[string]func(){
+		"Get":         func() { number.Get() },
+		"Get boxed":   func() { text.Get() },
+		"Get pointer": func() { pointer.Get() },
+		"Set":         func() { number.Set(1) },
+		"Set boxed":   func() { text.Set([300]byte{1}) },
+		"Lookup":      func() { pointer.Lookup() },
+		"Del":         func() { number.Del() },
+		"GetOrInit":   func() { number.GetOrInit(func() int { t.Error("nowhere to put it"); return 1 }) },
+	}
+	for name, call := range calls {
+		for _, armed := range []bool{false, true} {
+			var value any
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if armed {
+					ID()
+				}
+				value = panics(call)
+			}()
+			<-done
+			if text, ok := value.(string); !ok || !strings.Contains(text, "not made by NewLocal") {
+				t.Errorf("%s, armed: %t: %v", name, armed, value)
+			}
+		}
+	}
 }
 
 func TestErrorsAndPanicsOfCloseAreReported(t *testing.T) {

@@ -98,6 +98,12 @@ func (j *journal) add(line string) {
 	j.Unlock()
 }
 
+func (j *journal) length() int {
+	j.Lock()
+	defer j.Unlock()
+	return len(j.lines)
+}
+
 func (j *journal) want(t *testing.T, lines ...string) {
 	t.Helper()
 	j.Lock()

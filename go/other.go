@@ -11,7 +11,7 @@ import (
 // Where there is no patch engine no goroutine ever has a record: reading finds nothing, and everything else says so.
 
 func install() error                    { return patch.ErrUnsupported }
-func value(l *localBase) unsafe.Pointer { return l.zero }
+func value(l *localBase) unsafe.Pointer { return slowValue(l) }
 func current() *record                  { return nil }
 func mark(place uint64)                 {}
 func unmark()                           {}

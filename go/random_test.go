@@ -61,6 +61,7 @@ type randomCloser struct {
 
 func (c *randomCloser) Close() error {
 	c.world.j.add(fmt.Sprintf("close %d", c.number))
+	defer c.world.j.add(fmt.Sprintf("closed %d", c.number))
 	c.world.do(c.acts)
 	return nil
 }
@@ -102,7 +103,11 @@ func (w *randomWorld) one(a act) {
 	case "set inherited":
 		w.inherited.Set(&randomCloser{w, a.number, a.acts})
 	case "at exit":
-		AtExit(func() { note("handler %d", a.number); w.do(a.acts) })
+		AtExit(func() {
+			note("handler %d", a.number)
+			defer note("handled %d", a.number)
+			w.do(a.acts)
+		})
 	case "reset":
 		Reset()
 	case "unload":
@@ -151,6 +156,7 @@ type randomModel struct {
 	closers   [randomLocals]*act
 	inherited *act
 	closes    bool
+	closing   bool
 	handlers  []act
 	id        int // 1 + its place
 	context   any
@@ -258,11 +264,13 @@ func (m *randomModel) one(a act, e *randomExpected) outcome {
 	return wentOn
 }
 
-// run is one handler or Close. Whether it called Goexit.
-func (m *randomModel) run(acts []act, e *randomExpected) bool {
-	switch m.do(acts, e) {
+// run is one handler or Close, which says so at its end. Whether it called Goexit.
+func (m *randomModel) run(a act, ended string, e *randomExpected) bool {
+	o := m.do(a.acts, e)
+	e.add("%s %d", ended, a.number)
+	switch o {
 	case exited:
-		m.closes = true
+		m.closes, m.closing = true, false
 		return true
 	case panicked:
 		e.add("a panic")
@@ -272,8 +280,9 @@ func (m *randomModel) run(acts []act, e *randomExpected) bool {
 
 // closeValues tells whether a Close called Goexit.
 func (m *randomModel) closeValues(e *randomExpected) bool {
-	if m.closes {
-		m.closes = false
+	if m.closes || m.closing {
+		within := m.closing
+		m.closes, m.closing = false, true
 		places := []**act{&m.inherited}
 		for i := randomLocals - 1; i >= 0; i-- {
 			places = append(places, &m.closers[i])
@@ -282,11 +291,12 @@ func (m *randomModel) closeValues(e *randomExpected) bool {
 			if c := *place; c != nil {
 				*place = nil
 				e.add("close %d", c.number)
-				if m.run(c.acts, e) {
+				if m.run(*c, "closed", e) {
 					return true
 				}
 			}
 		}
+		m.closing = within
 		if m.closes {
 			return false
 		}
@@ -314,7 +324,7 @@ func (m *randomModel) end(e *randomExpected) {
 			handler := m.handlers[last]
 			m.handlers = m.handlers[:last]
 			e.add("handler %d", handler.number)
-			m.run(handler.acts, e)
+			m.run(handler, "handled", e)
 			continue
 		}
 		m.closeValues(e)

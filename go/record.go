@@ -34,6 +34,8 @@ type record struct {
 	// What context and entered were when the drain began.
 	outer        any
 	outerEntered bool
+	closing      bool                   // values are being closed further up on this stack
+	runs         int32                  // how many handlers and Closes of this drain, one within the other, are running
 	_            [recordSize - 248]byte // to recordSize on 64-bit systems; see stack_linux.go
 }
 
@@ -42,6 +44,7 @@ func (r *record) end(then func()) {
 	r.then = then
 	r.outer, r.outerEntered = r.context, r.entered
 	r.busy++
+	r.runs = 0 // what this end has come out of does not go on
 	r.drain()
 	r.release()
 }
@@ -59,7 +62,15 @@ func (r *record) drain() {
 			return
 		}
 	}
+	r.giveUp()
+}
+
+// giveUp drops what was still being added.
+func (r *record) giveUp() {
 	report("exeunt: values and handlers were still being added after 100 rounds of closing and running them; what is left is dropped", nil)
+	r.slots = [inlineSlots]slot{}
+	r.more = nil
+	r.closes = false
 }
 
 // runTop runs the handler registered last.
@@ -74,7 +85,9 @@ func (r *record) runTop() {
 // run calls a handler or a Close, and survives whatever it does.
 func (r *record) run(f func()) {
 	returned := false
+	r.runs++
 	defer func() {
+		r.runs--
 		if returned {
 			return
 		}
@@ -83,11 +96,12 @@ func (r *record) run(f func()) {
 			return
 		}
 		// f called runtime.Goexit. What closeValues has not come to yet is still to be closed.
-		r.closes = closers.Load() != nil
+		r.closes, r.closing = closers.Load() != nil, false
 		// If the goroutine is ending, it ends here, after what is left has run: going on with Goexit would lose the
 		// other ends (of main, of the process, of a coroutine), and walk a second time through frames that an earlier Goexit
-		// has left behind, which Go 1.27 takes badly ("unknown pc 0x0", nextFrame in src/runtime/panic.go).
-		if then := r.then; then != nil {
+		// has left behind, which Go 1.27 takes badly ("unknown pc 0x0", nextFrame in src/runtime/panic.go). A Close that a
+		// handler has closed by Reset ends the handler too, whose deferred functions run before that.
+		if then := r.then; then != nil && r.runs == 0 {
 			r.context, r.entered = r.outer, r.outerEntered // the functions that With has called are left as well
 			r.drain()
 			r.release()
@@ -99,10 +113,11 @@ func (r *record) run(f func()) {
 }
 
 // closeValues closes what can be closed, the local created last first, and forgets all values. A Close may use storage: it finds the values
-// that are not closed yet, and what it sets is closed by another round.
+// that are not closed yet, which it can also Reset, and what it sets is closed by another round.
 func (r *record) closeValues() {
-	if r.closes {
-		r.closes = false
+	if r.closes || r.closing {
+		within := r.closing
+		r.closes, r.closing = false, true
 		all := *closers.Load()
 		for i := inlineSlots + len(r.more) - 1; i >= 0; i-- {
 			s := r.slot(i)
@@ -115,6 +130,7 @@ func (r *record) closeValues() {
 				r.run(func() { closeAndReport(c) })
 			}
 		}
+		r.closing = within
 		if r.closes {
 			return
 		}
@@ -152,9 +168,10 @@ func (r *record) reset() {
 	for round := 0; round < maxRounds; round++ {
 		r.closeValues()
 		if !r.closes {
-			break
+			return
 		}
 	}
+	r.giveUp()
 }
 
 // unload forgets everything without running the handlers. In a handler or a Close the record stays, as if it were a new one; so it does if
@@ -186,6 +203,7 @@ func (r *record) release() {
 	r.more = nil
 	r.id, r.closes, r.entered, r.busy = 0, false, false, 0
 	r.context, r.outer, r.outerEntered, r.then = nil, nil, false, nil
+	r.closing, r.runs = false, 0
 	freeRecord(r)
 }
 

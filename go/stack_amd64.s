@@ -26,14 +26,16 @@
 TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	RECORD(none)
 	MOVQ	localBase_offset(AX), BX
-	CMPQ	BX, $256           // recordSize
+	SUBQ	$256, BX           // recordSize
+	CMPQ	BX, $256
 	JAE	other
 	LEAQ	(CX)(BX*1), AX     // the value is in the record: if none is set, it is zero there
 	RET
 other:
-	CMPQ	BX, $512           // 2 * recordSize
-	JAE	slow               // not one of the first locals
-	MOVQ	-256(CX)(BX*1), CX // the record has the value's address
+	SUBQ	$256, BX
+	CMPQ	BX, $256
+	JAE	slow               // not one of the first locals, or none at all
+	MOVQ	(CX)(BX*1), CX     // the record has the value's address
 	TESTQ	CX, CX
 	JEQ	zero               // none was set
 	MOVQ	CX, AX
@@ -42,7 +44,10 @@ none:
 	CMPL	·common+commonState_mapped(SB), $0
 	JNE	slow               // some records are in the map: this goroutine's may be
 zero:
-	MOVQ	localBase_zero(AX), AX
+	MOVQ	localBase_zero(AX), CX
+	TESTQ	CX, CX
+	JEQ	slow               // it was not made by NewLocal
+	MOVQ	CX, AX
 	RET
 slow:
 	MOVQ	·common+commonState_slow(SB), DX // a function value, in the register that holds it during a call

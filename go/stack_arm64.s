@@ -26,14 +26,15 @@
 TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	RECORD(none)
 	MOVD	localBase_offset(R0), R2
-	CMP	$256, R2           // recordSize
+	SUB	$256, R2, R2       // recordSize
+	CMP	$256, R2
 	BHS	other
 	ADD	R2, R1, R0         // the value is in the record: if none is set, it is zero there
 	RET
 other:
 	SUB	$256, R2, R2
 	CMP	$256, R2
-	BHS	slow               // not one of the first locals
+	BHS	slow               // not one of the first locals, or none at all
 	MOVD	(R1)(R2), R1       // the record has the value's address
 	CBZ	R1, zero           // none was set
 	MOVD	R1, R0
@@ -42,7 +43,9 @@ none:
 	MOVWU	·common+commonState_mapped(SB), R2
 	CBNZ	R2, slow           // some records are in the map: this goroutine's may be
 zero:
-	MOVD	localBase_zero(R0), R0
+	MOVD	localBase_zero(R0), R1
+	CBZ	R1, slow           // it was not made by NewLocal
+	MOVD	R1, R0
 	RET
 slow:
 	MOVD	·common+commonState_slow(SB), R26 // a function value, in the register that holds it during a call

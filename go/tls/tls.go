@@ -6,12 +6,12 @@
 package tls
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
 
 	"exeunt.invalid/exeunt"
+	"exeunt.invalid/exeunt/internal/report"
 )
 
 // Data is a value with something to do when it is dropped.
@@ -58,7 +58,6 @@ var tables = exeunt.NewLocal[*table]()
 
 // Close closes the data, the newest first. What is not closed yet can be used meanwhile, and what a Close sets is closed in another round.
 func (t *table) Close() error {
-	var errs []error
 	tables.Set(t)
 	n := len(t.data)
 	defer func() {
@@ -76,19 +75,26 @@ func (t *table) Close() error {
 			delete(t.places, last.key)
 		}
 		if last.data != nil {
-			errs = append(errs, closeOne(last.data))
+			closeAndReport(last.data)
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
-func closeOne(d Data) (err error) {
+// closeAndReport reports at once: a later Close may call runtime.Goexit.
+func closeAndReport(d Data) {
+	name := fmt.Sprintf("%T", d)
+	if m, ok := d.(*made); ok {
+		name = fmt.Sprintf("%T", m.value)
+	}
 	defer func() {
 		if value := recover(); value != nil {
-			err = fmt.Errorf("panic in Close: %v\n\n%s", value, debug.Stack())
+			report.Report(value, debug.Stack())
 		}
 	}()
-	return d.Close()
+	if err := d.Close(); err != nil {
+		report.Report(fmt.Errorf("exeunt/tls: closing a %s: %w", name, err), nil)
+	}
 }
 
 func (t *table) set(key interface{}, data Data) {

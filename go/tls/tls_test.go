@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -151,12 +152,23 @@ func TestCloseMayUseStorageFailAndPanic(t *testing.T) {
 		tls.Reset()
 		// Reset has closed what ended waits for, so there is nothing more to come.
 	})
+	done := make(chan struct{})
+	go func() {
+		tls.AtExit(func() { close(done) })
+		tls.Set("fails too", tls.MakeData(closer(func() error { return errors.New("failed beside Goexit") })))
+		tls.Set("leaves", tls.MakeData(closer(func() error { runtime.Goexit(); return nil })))
+		tls.Set("fails first", tls.MakeData(closer(func() error { return errors.New("failed before Goexit") })))
+		tls.Reset()
+	}()
+	<-done
 	if len(order) != 299 || order[298] != "new" && !strings.Contains(strings.Join(order, ","), "new") || strings.Contains(strings.Join(order, ","), "missing") {
 		t.Errorf("%d closed: %q", len(order), order)
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if text := strings.Join(reports, "\n"); !strings.Contains(text, "failed") || !strings.Contains(text, "panic in Close: panicked") {
+	want := []string{"panicked", "exeunt/tls: closing a tls_test.closer: failed", "exeunt/tls: closing a tls_test.closer: failed before Goexit",
+		"exeunt/tls: closing a tls_test.closer: failed beside Goexit"}
+	if !slices.Equal(reports, want) {
 		t.Errorf("%q", reports)
 	}
 }
