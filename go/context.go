@@ -44,7 +44,7 @@ func With(ctx any, fn func()) {
 	fn()
 }
 
-// Get returns the context of the innermost [With]. It panics if there is none.
+// Get returns the context of the innermost [With]. It panics if there is none, so also where goroutine exits cannot be redirected (see [Install]).
 func Get() any {
 	if r := lookup(); r != nil && r.entered {
 		return r.context
@@ -63,6 +63,9 @@ func GetSafe() any {
 // Go starts a goroutine that runs fn with the context of the running goroutine (see [With]) and with the values of its inheritable locals (see
 // [NewInheritable]). A goroutine started by a plain go statement has neither.
 func Go(fn func()) {
+	if fn == nil {
+		panic("exeunt: Go(nil)") // here, not on the new goroutine, where nobody would see who has called
+	}
 	r := lookup()
 	if r == nil {
 		go fn()

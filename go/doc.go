@@ -3,13 +3,15 @@
 //	var requests = exeunt.NewLocal[int]()
 //
 //	func anywhere() {
+//		if requests.Get() == 0 { // the first time on this goroutine
+//			exeunt.AtExit(func() { log.Print("this goroutine made ", requests.Get(), " requests") })
+//		}
 //		requests.Set(requests.Get() + 1)
-//		exeunt.AtExit(func() { log.Print("this goroutine made ", requests.Get(), " requests") })
 //	}
 //
 // Handlers run when the goroutine ends: by return, by [runtime.Goexit], after a recovered panic, at the end of main, and at [os.Exit] on the
 // goroutine that calls it. Values that implement [io.Closer] are closed then. So nothing is left behind, and no later goroutine finds what another
-// one has set.
+// one has set. A goroutine that is used again, such as a keep-alive connection's or a worker's, is one goroutine: [Reset] between its jobs.
 //
 // # When context.Context is the better answer
 //
@@ -31,5 +33,5 @@
 //
 // Where the runtime isn't what is known here (another Go version, an unusual build, another system than Linux on amd64 or arm64) nothing is changed,
 // and [Install] returns an error that says what was found instead. Everything that needs the redirection panics with the same error: [AtExit], [ID],
-// [With], and the Set and GetOrInit of a [Local]. Reading never panics: there is nothing to be found.
+// [With], and the Set and GetOrInit of a [Local]. Its Get and Lookup, and [GetSafe], don't panic: there is nothing to be found.
 package exeunt

@@ -31,7 +31,8 @@ func Install() error {
 	return installation.err
 }
 
-// AtExit registers a function to be run when the running goroutine ends, on that goroutine. The last one registered runs first.
+// AtExit registers a function, not nil, to be run when the running goroutine ends, on that goroutine: after all deferred functions, so also after
+// a deferred call of a WaitGroup's Done. The last one registered runs first.
 //
 // A goroutine ends when its entry function returns, by [runtime.Goexit] (so by t.FailNow and t.SkipNow too), and on a panic that a deferred
 // function has recovered it ends like any other. The main goroutine ends when main.main returns. [os.Exit] ends the goroutine that
@@ -55,7 +56,7 @@ func AtExit(f func()) {
 func ID() int64 { return own().identity() }
 
 // Reset forgets the values that the running goroutine has set, and closes those that are to be closed (see [Local]). Functions registered by
-// [AtExit] stay, and so does the context of [With].
+// [AtExit] stay, and so does the context of [With]. What is still being set by Close after 100 rounds is dropped, with a report.
 func Reset() {
 	if r := lookup(); r != nil {
 		r.reset()
@@ -63,7 +64,7 @@ func Reset() {
 }
 
 // Unload forgets all that the running goroutine has: values, which are closed as by [Reset], the context, and functions registered by AtExit,
-// which will not run. It can begin anew; then it has another [ID].
+// which will not run, whoever has registered them. It can begin anew; then it has another [ID]. Inside [With] that leaves the context of all of them.
 func Unload() {
 	if r := lookup(); r != nil {
 		r.unload()

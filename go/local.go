@@ -11,7 +11,8 @@ import (
 // never freed. One that was not made so, such as a zero Local, panics.
 //
 // A goroutine's value is dropped when the goroutine ends, after the functions registered by [AtExit] have run. If it implements
-// [io.Closer], it is closed then, and by [Reset] and [Unload]; the locals created last are closed first, and storage may be used meanwhile.
+// [io.Closer], it is closed then, and by [Reset] and [Unload]; the locals created last are closed first, and storage may be used meanwhile. T itself
+// must have Close, not *T; of an interface type, the value in it counts; a nil pointer is not closed.
 // Set and Del don't close the value they replace.
 //
 // Pointers, maps, channels and functions, and types of up to eight bytes without pointers, are kept without an allocation; other types need
