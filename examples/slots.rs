@@ -30,7 +30,8 @@ fn main() -> Result<(), exeunt::Error> {
     }
     // SAFETY: `end` takes any value.
     let raw = unsafe { slots::alloc(Some(end)) }?;
-    slots::set(raw, std::ptr::without_provenance_mut(7))?;
+    // SAFETY: nobody takes it for anything but a number.
+    unsafe { slots::set(raw, std::ptr::without_provenance_mut(7)) }?;
     println!("raw slot {raw:#x} has {:?}", slots::get(raw)?);
     // SAFETY: nobody else uses it.
     unsafe { slots::free(raw) }?;

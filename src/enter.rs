@@ -37,7 +37,8 @@ pub(crate) fn hooked_return() -> usize {
 /// by a panic, by an exception, or by the forced unwinding with which such libraries drop a suspended fiber.
 ///
 /// It is not for code in the middle of an armed stack, which has its end already. On a stack that is not armed it makes
-/// a scope: an `enter` within an `enter` that has stored nothing yet is a scope of its own.
+/// a scope: an `enter` within an `enter` that has stored nothing yet is a scope of its own. Where the process ends in
+/// `entry`, by `exit` for example, nothing is drained, also on the main thread.
 ///
 /// # Errors
 /// [`Error::AlreadyArmed`]; then `entry` has not run. And where the trampoline cannot be set up.

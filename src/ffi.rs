@@ -382,9 +382,13 @@ pub unsafe extern "C" fn exeunt_slot_alloc(slot: *mut u32, destructor: exeunt_fn
 ///
 /// Returns 0, `EXEUNT_ENO_SUCH_SLOT`, or why the stack cannot be armed.
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+///
+/// # Safety
+/// `value` must be what the slot's destructor, and whoever reads it on this stack, take it for.
 #[unsafe(no_mangle)]
-pub extern "C" fn exeunt_slot_set(slot: u32, value: *mut c_void) -> c_int {
-    shielded(|| Ok(slots::set(slot, value)?))
+pub unsafe extern "C" fn exeunt_slot_set(slot: u32, value: *mut c_void) -> c_int {
+    // SAFETY: the caller's promise.
+    shielded(|| Ok(unsafe { slots::set(slot, value) }?))
 }
 
 /// Stores the slot's pointer on the running stack in `*value`; null where none was set, and on an alternate signal stack.

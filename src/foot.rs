@@ -4,7 +4,7 @@ use crate::arch::Registers;
 use crate::error::Error;
 use crate::record::Record;
 use crate::redirect::code;
-use crate::unwind::{Frame, Step, step};
+use crate::unwind::{Frame, Step, step_if};
 use crate::{exits, os, registry, trampoline};
 
 /// What unwinding led to.
@@ -127,8 +127,9 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
     let mut frame = Frame { registers: from, exact: true };
     let mut in_one_piece = true;
     loop {
+        // An alternate signal stack may not have the room to read tables on, nor for the general unwinder below.
         // SAFETY: starts on the running stack, and goes from caller to caller.
-        match unsafe { step(frame) } {
+        match unsafe { step_if(frame, || !os::on_signal_stack()) }.ok_or(Lost::SignalStack)? {
             Step::Caller { frame: caller, slot, word, contiguous, fp_slot, .. } => {
                 in_one_piece &= contiguous;
                 let address = caller.registers.pc;
@@ -173,6 +174,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
             Step::Switch => return Err(Lost::End(SWITCH)),
             Step::Outermost => return Err(Lost::End(UNKNOWN)),
             Step::NoTable => return Err(Lost::End(NO_TABLE)),
+            Step::Unsupported if os::on_signal_stack() => return Err(Lost::SignalStack),
             Step::Unsupported => return Err(Lost::Unsupported),
         }
     }

@@ -50,7 +50,9 @@ where
 /// A copy of the value under `key` on this stack; `None` if there is none, or one of another type than `V`.
 ///
 /// It never arms the stack. It is safe in a signal handler, provided that `V`'s `Clone` and the key's `Hash` and `Eq`
-/// are: where the signal came in the middle of a change it gives `None`.
+/// are: where the signal came in the middle of a change it gives `None`, and so it does on an alternate signal stack.
+///
+/// A key that is a string literal is a reference: `get(&"name")` looks for what `set("name", value)` stored.
 ///
 /// # Examples
 /// ```

@@ -37,9 +37,9 @@
 //!
 //! A stack's *entry function* returns into its *exit trampoline*, code of the system: glibc's `start_thread`,
 //! `__libc_start_call_main`, `__start_context`. The stack word that holds the return address is its *foot*. Arming a stack
-//! means to write the address of a trampoline of ours into the foot. When the entry function returns, the trampoline puts
-//! the original address back, saves the result, *drains* the stack - handlers last in first out, then values, last set
-//! first - and goes on to the real exit.
+//! means to write the address of a trampoline of ours into the foot. When the entry function returns, the trampoline saves
+//! the result, *drains* the stack - handlers last in first out, then values, last set first - and goes on to the real exit.
+//! (While it drains a mark is in the foot, by which a stack that is abandoned in a handler is known.)
 //!
 //! ```text
 //!     an unarmed stack                an armed one                     while it drains
@@ -47,11 +47,12 @@
 //!  |  start_thread's     |         |  start_thread's     |         |  start_thread's     |
 //!  |  own frame          |         |  own frame          |         |  own frame          |
 //!  +---------------------+         +---------------------+         +---------------------+
-//!  |  start_thread+0x2d5 |  foot   |  trampoline         |  foot   |  start_thread+0x2d5 |
+//!  |  start_thread+0x2d5 |  foot   |  trampoline         |  foot   |  mark               |  foot
 //!  +---------------------+         +---------------------+         +---------------------+
-//!  |  entry function     |         |  entry function     |         |  trampoline         |
-//!  |  ...                |         |  ...                |         |  drain              |
-//!  |  your code          |         |  your code          |         |  your handler       |
+//!  |  entry function     |         |  entry function     |         |  trampoline, with   |
+//!  |  ...                |         |  ...                |         |  start_thread+0x2d5 |
+//!  |  your code          |         |  your code          |         |  drain              |
+//!                                                                  |  your handler       |
 //! ```
 //!
 //! Unwinders are told: the trampoline's unwind table leads them from it to the exit trampoline at every instruction, so
@@ -70,12 +71,14 @@
 //! | Fibers that never return to a known exit trampoline: run their function in [`enter()`], or register the wrapper that calls it. | Drains on return and on unwinding. |
 //! | Before you unmap the memory of a suspended fiber, or cut it up anew, or make a fiber's stack of a local array: [`discard`] it. | Memory that is used for another stack of the same top is noticed without: the new stack starts empty, and the old one's handlers run when it is first armed. |
 //! | Handlers and destructors do not end their thread by `pthread_exit`. A handler that suspends its fiber knows that it leaves the thread uncancellable. | Defers cancellation while a handler or a destructor runs. |
-//! | The first use on a stack, and the first one on each of its pages, needs about 6 KiB of free stack. | Later uses need none worth mentioning. |
+//! | The first use from a place in the code needs about 10 KiB of free stack, without optimisation 25 KiB; the first of a process, to learn its exit trampolines, up to 55 KiB without optimisation. | Later uses need little: 2 KiB, without optimisation 5 KiB. |
+//! | A handler that always registers another one, and values whose destructors always make each other anew, keep their stack from ending. | What is added while a stack ends is drained as well. |
+//! | Who waits for a thread's handlers joins it. `std::thread::scope` and a pool that is dropped do not wait for them, nor for destructors of thread-locals; a global pool never ends. | |
 //!
 //! # What it does not do
 //!
-//! Handlers do not run when the process ends under a stack: by `_exit`, by a fatal signal, by `abort`, or, for all other
-//! stacks, when one of them calls `exit`.
+//! Handlers do not run when the process ends under a stack: by `_exit`, by a fatal signal, by `abort`, or when some stack
+//! calls `exit`; then those of the main thread run, if it was the main thread itself, outside of [`enter()`], that called it.
 //!
 //! # The other way
 //!

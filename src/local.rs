@@ -38,20 +38,21 @@ macro_rules! stack_local {
     ($(#[$attribute:meta])* $visibility:vis static $name:ident: $type:ty = const $init:block $(; $($rest:tt)*)?) => {
         $(#[$attribute])*
         $visibility static $name: $crate::LocalKey<$type> = {
-            fn init() -> $type {
+            // Named so that the initialiser can call a function of any other name.
+            fn __exeunt_initial_value() -> $type {
                 const { $init }
             }
-            $crate::LocalKey::new(init)
+            $crate::LocalKey::new(__exeunt_initial_value)
         };
         $($crate::stack_local!($($rest)*);)?
     };
     ($(#[$attribute:meta])* $visibility:vis static $name:ident: $type:ty = $init:expr $(; $($rest:tt)*)?) => {
         $(#[$attribute])*
         $visibility static $name: $crate::LocalKey<$type> = {
-            fn init() -> $type {
+            fn __exeunt_initial_value() -> $type {
                 $init
             }
-            $crate::LocalKey::new(init)
+            $crate::LocalKey::new(__exeunt_initial_value)
         };
         $($crate::stack_local!($($rest)*);)?
     };

@@ -5,13 +5,15 @@
 //! there what a return calls, but not from where a return does.
 //!
 //! It is a thread-local destructor, which all these ends run on the thread itself. Destructors of thread-locals that were
-//! made later have run before it.
+//! made later have run before it. On the main thread there is one more net below, an `atexit` function, for what arms the
+//! stack after that.
 
 use crate::record::Record;
 use crate::stack::{Kind, StackId};
 use crate::{arm, drain, os};
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 struct Net {
     armed: Cell<Option<(&'static Record, StackId)>>,
@@ -26,8 +28,24 @@ pub(crate) fn can_be_spread() -> bool {
     NET.try_with(|_| ()).is_ok()
 }
 
+/// Whether `exit` will run [`main_is_over`].
+static MAIN_WATCHED: AtomicBool = AtomicBool::new(false);
+
+/// The last net, for a main thread that is armed so late in `exit` that its thread-local destructors have run: `exit` also
+/// runs functions that are registered while it runs others.
+extern "C" fn main_is_over() {
+    MAIN_WATCHED.store(false, Ordering::Relaxed);
+    if let Some(record) = arm::lookup().filter(|record| record.kind() == Kind::Main) {
+        catch(record);
+    }
+}
+
 /// Spreads the net under the running thread's stack, whose record this is.
 pub(crate) fn spread(record: &'static Record) {
+    if record.kind() == Kind::Main && !MAIN_WATCHED.swap(true, Ordering::Relaxed) {
+        // SAFETY: a function of this library, which is pinned by now. Where there is no memory for it, the rest of the net is there.
+        unsafe { libc::atexit(main_is_over) };
+    }
     // A thread that ends right now has its net behind it; then only a return drains.
     let _ = NET.try_with(|net| net.armed.set(record.id().map(|id| (record, id))));
 }

@@ -466,14 +466,14 @@ impl Record {
             let handlers = std::mem::take(&mut own.handlers);
             own.values.doom(handlers.into_iter().map(Taken::Handler).collect());
         }
-        self.drop_doomed();
+        self.drop_doomed(|doomed| doomed);
     }
 
-    /// Drops what is doomed.
-    pub(crate) fn drop_doomed(&self) {
+    /// Drops what is doomed, each after it was `prepared`.
+    pub(crate) fn drop_doomed(&self, prepared: fn(Taken) -> Taken) {
         let _in_use = self.in_use();
         while let Ok(Some(doomed)) = self.change_values(Values::pop_doomed) {
-            guarded(|| doomed.drop_now(self));
+            guarded(|| prepared(doomed).drop_now(self));
         }
     }
 
@@ -515,7 +515,7 @@ impl Record {
                 continue;
             }
             match self.change_values(|values| values.pop()) {
-                Ok(Some(value)) => guarded(|| value.drop_now(self)),
+                Ok(Some(value)) => guarded(|| value.at_the_end().drop_now(self)),
                 _ if self.slots().is_some_and(slots::clear) || self.finish_found() => {}
                 _ => return,
             }
@@ -527,7 +527,7 @@ impl Record {
     #[cold]
     fn go_on_for_users(&self) {
         let _ = self.change_values(Values::abandon_making);
-        self.drop_doomed();
+        self.drop_doomed(Taken::at_the_end);
     }
 }
 

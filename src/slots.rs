@@ -165,7 +165,15 @@ pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
 ///
 /// # Errors
 /// [`Error::NoSuchSlot`], and where the stack cannot be armed.
-pub fn set(handle: u32, value: *mut c_void) -> Result<(), Error> {
+///
+/// # Safety
+/// The value must be what the slot's destructor, and whoever reads it on this stack, take it for. A [`Slot`] keeps its own in
+/// the slot.
+pub unsafe fn set(handle: u32, value: *mut c_void) -> Result<(), Error> {
+    store(handle, value)
+}
+
+fn store(handle: u32, value: *mut c_void) -> Result<(), Error> {
     let (index, generation) = check(handle)?;
     let cell = arm::record()?.slots_or_new().ensure_cell(index);
     // Never the new value under the old generation, which somebody may be freeing, nor the old one under the new.
@@ -342,7 +350,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
         arm::record()?;
         let old = self.value();
         let value = Arc::into_raw(Arc::new(value)).cast_mut();
-        if let Err(error) = set(self.handle, value.cast()) {
+        if let Err(error) = store(self.handle, value.cast()) {
             // SAFETY: just let go of, and not stored.
             drop(unsafe { Arc::from_raw(value) });
             return Err(error);
@@ -379,7 +387,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
     /// Takes the running stack's value, and leaves none.
     pub fn take(&self) -> Option<Arc<T>> {
         let value = self.value().cast::<T>();
-        if value.is_null() || set(self.handle, ptr::null_mut()).is_err() {
+        if value.is_null() || store(self.handle, ptr::null_mut()).is_err() {
             return None;
         }
         // SAFETY: what `set` let go of, and no longer stored.

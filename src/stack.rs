@@ -78,8 +78,8 @@ impl Kind {
 pub struct FootInfo {
     /// Where the word is.
     pub address: usize,
-    /// What was found there: on a stack that is armed by slot redirect the address of a trampoline of ours, else the
-    /// return address. On aarch64 it may be signed.
+    /// What was found there: on a stack that is armed by slot redirect the address of a trampoline of ours, while it drains
+    /// a mark, else the return address. On aarch64 it may be signed.
     pub word: usize,
     /// The return address into the exit trampoline, which is what an unarmed stack's word says.
     pub original: usize,
@@ -255,7 +255,7 @@ pub fn id() -> Result<StackId, Error> {
 ///
 /// The stack's other ends run them as well: `pthread_exit` and cancellation, and on the main thread `exit`, also when
 /// called somewhere deep. They do not run when the process ends in another way: by `_exit`, by a fatal signal, or by an
-/// `exit` that another thread calls.
+/// `exit` that another thread calls, or a fiber, or what runs in [`enter`](crate::enter()).
 ///
 /// A handler on the main thread may call C's `exit`, and the rest is drained first. Rust's `std::process::exit` aborts there
 /// when `main` has returned: std counts that as the first call, and allows no second one.
@@ -346,7 +346,7 @@ fn clear(record: &'static Record) {
     let _in_use = record.in_use();
     let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
     let _ = record.change_values(|values| values.doom_all(keep));
-    record.drop_doomed();
+    record.drop_doomed(|doomed| doomed);
     if let Some(table) = record.slots() {
         slots::clear(table);
     }
@@ -370,10 +370,11 @@ pub struct Survey {
     pub redirect: Redirect,
 }
 
-/// Says what this process has met and keeps. Recognises the exit trampolines of this system if that was not done yet.
+/// Says what this process has met and keeps. Recognises the exit trampolines of this system if that was not done yet. In a
+/// child of `fork` the stacks of the parent's other threads are counted until what they had is found abandoned.
 ///
 /// # Errors
-/// Where the trampolines of this system cannot be set up.
+/// Where the trampolines of this system cannot be set up, or `EXEUNT_REDIRECT` says nothing.
 ///
 /// # Examples
 /// ```

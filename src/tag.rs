@@ -155,7 +155,7 @@ fn slowly() -> Option<u64> {
     tag
 }
 
-/// Calls `f` with the tag that this code runs below, having made one, unique in this process, if there is none.
+/// Calls `f` with the tag that this code runs below, having made one, different from all that it has made in this process, if there is none.
 ///
 /// # Examples
 /// ```

@@ -12,21 +12,34 @@ use std::rc::Rc;
 pub(crate) enum Taken {
     /// A handler that will not run.
     Handler(Handler),
-    /// A keyed value and its key. A `with` further up may still be using the value: then that drops it.
-    Keyed(Rc<dyn Any>, Box<dyn Any>),
+    /// A keyed value, its key, and what makes its heirs. A `with` further up may still be using the value: then that drops it.
+    Keyed(Rc<dyn Any>, Box<dyn Any>, Option<Heir>),
     /// A stack local's value.
     Local(LocalValue),
 }
 
 impl Taken {
+    /// The same, at the end of the stack it was stored on. Whoever was using the value further up does not come back: the stack
+    /// was abandoned, or ends by `exit`, in a `with`.
+    pub(crate) fn at_the_end(self) -> Self {
+        if let Self::Keyed(value, _, _) = &self {
+            for _ in 1..Rc::strong_count(value) {
+                // SAFETY: references are held by calls on the stack alone, which do not go on; one of them stays, which is
+                // `value`.
+                unsafe { Rc::decrement_strong_count(Rc::as_ptr(value)) };
+            }
+        }
+        self
+    }
+
     /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was taken from.
     pub(crate) fn drop_now(self, record: &Record) {
         match self {
             Self::Handler(handler) => drop(handler),
-            Self::Keyed(value, key) => {
-                let mut key = Some(key);
+            Self::Keyed(value, key, heir) => {
+                let mut rest = Some((key, heir));
                 // Also where the value's destructor panics; a second panic would abort the process then.
-                let _then = OnDrop(|| guarded(|| drop(key.take())));
+                let _then = OnDrop(|| guarded(|| drop(rest.take())));
                 drop(value);
             }
             // It is out of the table, so nobody finds it; whether somebody still borrows it was asked before (see
@@ -172,7 +185,7 @@ impl Values {
         self.forget_key(hash, index);
         self.gaps += 1;
         match self.in_order[index].take() {
-            Some(Value::Keyed { key, value, .. }) => Taken::Keyed(value, key),
+            Some(Value::Keyed { key, value, heir, .. }) => Taken::Keyed(value, key, heir),
             _ => unreachable!("the table leads to keyed values only"),
         }
     }
@@ -189,9 +202,9 @@ impl Values {
             let index = self.in_order.len().checked_sub(1)?;
             match self.in_order.pop()? {
                 None => self.gaps -= 1,
-                Some(Value::Keyed { hash, key, value, .. }) => {
+                Some(Value::Keyed { hash, key, value, heir }) => {
                     self.forget_key(hash, index);
-                    return Some(Taken::Keyed(value, key));
+                    return Some(Taken::Keyed(value, key, heir));
                 }
                 Some(Value::Local(local)) => {
                     local.nearby.forget(local.value);

@@ -131,6 +131,50 @@ fn a_signal_stack_is_refused_and_the_thread_below_it_is_not() {
 }
 
 #[test]
+fn reading_on_a_small_signal_stack_finds_nothing_and_does_no_harm() {
+    static FOUND: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
+    extern "C" fn handler(_: libc::c_int) {
+        let found = exeunt::get::<i32>(&"key").unwrap_or(0);
+        FOUND.store(found, std::sync::atomic::Ordering::Relaxed);
+    }
+    process::alone("reading_on_a_small_signal_stack_finds_nothing_and_does_no_harm", || {
+        common::on_a_thread(|| {
+            exeunt::set("key", 5).unwrap();
+            // SAFETY: a question.
+            let kernels = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+            // What reading tables takes is not there: 25 KiB without optimisation.
+            let room = (kernels.max(4096) + 8192).next_multiple_of(4096);
+            let pages = common::fiber::Pages::new(4096 + room);
+            let range = pages.range();
+            let stack = libc::stack_t {
+                ss_sp: (range.start + 4096) as *mut libc::c_void,
+                ss_flags: 0,
+                ss_size: range.end - range.start - 4096,
+            };
+            let mut before = stack;
+            // SAFETY: the lowest page is a guard; the stack is this thread's until it has its own again.
+            unsafe {
+                assert_eq!(libc::mprotect(range.start as *mut libc::c_void, 4096, libc::PROT_NONE), 0);
+                assert_eq!(libc::sigaltstack(&raw const stack, &raw mut before), 0);
+            }
+            for (flags, expected) in [(libc::SA_ONSTACK, 0), (0, 5)] {
+                // SAFETY: the handler only reads.
+                unsafe {
+                    let mut action: libc::sigaction = std::mem::zeroed();
+                    action.sa_sigaction = handler as extern "C" fn(libc::c_int) as usize;
+                    action.sa_flags = flags;
+                    assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
+                    assert_eq!(libc::raise(libc::SIGUSR1), 0);
+                }
+                assert_eq!(FOUND.load(std::sync::atomic::Ordering::Relaxed), expected);
+            }
+            // SAFETY: what was there before.
+            unsafe { assert_eq!(libc::sigaltstack(&raw const before, std::ptr::null_mut()), 0) };
+        });
+    });
+}
+
+#[test]
 fn wrappers_beyond_the_pool_are_refused_and_what_is_known_goes_on_working() {
     process::alone("wrappers_beyond_the_pool_are_refused_and_what_is_known_goes_on_working", || {
         let code = here as fn() -> usize as usize;

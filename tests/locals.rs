@@ -19,6 +19,21 @@ mod elsewhere {
 }
 
 #[test]
+fn an_initialiser_may_call_a_function_of_any_name() {
+    fn init() -> Cell<u32> {
+        Cell::new(7)
+    }
+    const fn make() -> Cell<u32> {
+        Cell::new(8)
+    }
+    exeunt::stack_local! {
+        static BY_INIT: Cell<u32> = init();
+        static BY_CONST: Cell<u32> = const { make() };
+    }
+    on_a_thread(|| assert_eq!((BY_INIT.get(), BY_CONST.get()), (7, 8)));
+}
+
+#[test]
 fn the_macro_takes_what_thread_local_takes() {
     exeunt::stack_local! {}
     exeunt::stack_local! {

@@ -135,6 +135,31 @@ const CASES: &[Case] = &[
         prints: &[&DRAINED, &["drop thread_local"]],
     },
     Case {
+        name: "exit in a with drops the value that it looks at too",
+        code: || {
+            store();
+            exeunt::set("last", Loud("last")).expect("the main thread can be armed");
+            exeunt::with(&"key", |_: Option<&Loud>| std::process::exit(9));
+        },
+        status: 9,
+        prints: &[&["handler", "drop last", "drop value", "drop stack local", "drop thread_local"]],
+    },
+    Case {
+        name: "what is registered as late as in an atexit function runs",
+        code: || {
+            extern "C" fn late() {
+                exeunt::set("late", Loud("late value")).expect("main has not returned");
+                exeunt::at_exit(|| println!("late handler")).expect("main has not returned");
+                println!("registered");
+            }
+            // SAFETY: the function does what any may do.
+            unsafe { libc::atexit(late) };
+            std::process::exit(4);
+        },
+        status: 4,
+        prints: &[&["registered", "late handler", "drop late value"]],
+    },
+    Case {
         name: "exit in a destructor that a reset runs drops the others too",
         code: || {
             LOCAL.set(Some(Loud("stack local")));

@@ -34,6 +34,12 @@ fn alloc() -> Result<u32, Error> {
     unsafe { slots::alloc(None) }
 }
 
+/// Sets a slot's value: a number, or what the test's own destructor takes.
+fn set(slot: u32, value: *mut c_void) -> Result<(), Error> {
+    // SAFETY: slots without a destructor are read as numbers; tests with one give it what it takes.
+    unsafe { slots::set(slot, value) }
+}
+
 fn free(slot: u32) -> Result<(), Error> {
     // SAFETY: the tests free a slot when no stack is using it.
     unsafe { slots::free(slot) }
@@ -59,7 +65,7 @@ fn counted() -> u32 {
 }
 
 fn store(slot: u32, counter: &'static AtomicUsize) {
-    slots::set(slot, ptr::from_ref(counter).cast_mut().cast()).unwrap();
+    set(slot, ptr::from_ref(counter).cast_mut().cast()).unwrap();
 }
 
 #[test]
@@ -83,7 +89,7 @@ fn at_least_1088_can_be_allocated_then_comes_an_error_and_a_freed_one_can_be_had
     let slots = all.clone();
     on_thread(move || {
         for (number, &slot) in slots.iter().enumerate() {
-            slots::set(slot, value(number + 1)).unwrap();
+            set(slot, value(number + 1)).unwrap();
         }
         for (number, &slot) in slots.iter().enumerate() {
             assert_eq!(get(slot), Ok(number + 1));
@@ -126,10 +132,10 @@ fn every_stack_has_a_value_of_its_own_and_reading_does_not_arm() {
             std::thread::spawn(move || {
                 assert_eq!(get(slot), Ok(0));
                 assert!(!exeunt::Stack::current().is_armed());
-                slots::set(slot, value(number)).unwrap();
+                set(slot, value(number)).unwrap();
                 everybody.wait();
                 assert_eq!(get(slot), Ok(number));
-                slots::set(slot, ptr::null_mut()).unwrap();
+                set(slot, ptr::null_mut()).unwrap();
                 assert_eq!(get(slot), Ok(0));
             })
         })
@@ -143,11 +149,11 @@ fn a_double_free_is_an_error_and_so_is_every_use_of_a_freed_slot() {
     let _shared = shared();
     on_thread(|| {
         let slot = alloc().unwrap();
-        slots::set(slot, value(1)).unwrap();
+        set(slot, value(1)).unwrap();
         assert_eq!(free(slot), Ok(()));
         assert_eq!(free(slot), Err(Error::NoSuchSlot(slot)));
         assert_eq!(get(slot), Err(Error::NoSuchSlot(slot)));
-        assert_eq!(slots::set(slot, value(2)), Err(Error::NoSuchSlot(slot)));
+        assert_eq!(set(slot, value(2)), Err(Error::NoSuchSlot(slot)));
         let message = Error::NoSuchSlot(slot).to_string();
         assert!(message.contains("freed"), "{message}");
     });
@@ -158,14 +164,14 @@ fn a_handle_that_was_never_given_out_is_an_error_and_changes_nothing() {
     let _shared = shared();
     on_thread(|| {
         let mine = alloc().unwrap();
-        slots::set(mine, value(7)).unwrap();
+        set(mine, value(7)).unwrap();
         let strange = [0, 1, 2, 2047, 0x8000_0000, u32::MAX, mine ^ 0x8000_0000, mine.wrapping_add(0x1000)];
         for handle in strange {
             if handle == mine {
                 continue;
             }
             assert_eq!(get(handle), Err(Error::NoSuchSlot(handle)), "{handle:#x}");
-            assert_eq!(slots::set(handle, value(1)), Err(Error::NoSuchSlot(handle)));
+            assert_eq!(set(handle, value(1)), Err(Error::NoSuchSlot(handle)));
             assert_eq!(free(handle), Err(Error::NoSuchSlot(handle)));
         }
         assert_eq!(get(mine), Ok(7));
@@ -237,7 +243,7 @@ fn reuse_never_shows_an_old_value() {
                     assert_eq!(get(slot), Ok(0), "round {round}");
                     // Not every stack sets it in every round: an old value can be several rounds old.
                     if round % (number + 1) == 0 {
-                        slots::set(slot, value(round)).unwrap();
+                        set(slot, value(round)).unwrap();
                         assert_eq!(get(slot), Ok(round));
                     }
                     everybody.wait();
@@ -270,7 +276,7 @@ fn a_destructor_runs_when_its_stack_ends_but_not_for_null() {
     assert_eq!(by_thread.load(Ordering::SeqCst), 1);
     on_thread(move || {
         store(slot, none);
-        slots::set(slot, ptr::null_mut()).unwrap();
+        set(slot, ptr::null_mut()).unwrap();
     });
     assert_eq!(none.load(Ordering::SeqCst), 0, "an overwritten value is whoever's business overwrote it");
     let mut fiber = Coroutine::<(), (), ()>::new(move |_, ()| exeunt::enter(|| store(slot, by_fiber)).unwrap());
@@ -327,7 +333,7 @@ fn a_destructor_may_set_another_value_which_is_destroyed_as_well() {
     /// Counts down in the slot itself.
     unsafe extern "C-unwind" fn again(value: *mut c_void) {
         RUNS.fetch_add(1, Ordering::SeqCst);
-        slots::set(SLOT.load(Ordering::SeqCst) as u32, ptr::without_provenance_mut(value.addr() - 1)).unwrap();
+        set(SLOT.load(Ordering::SeqCst) as u32, ptr::without_provenance_mut(value.addr() - 1)).unwrap();
     }
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     static SLOT: AtomicUsize = AtomicUsize::new(0);
@@ -335,7 +341,7 @@ fn a_destructor_may_set_another_value_which_is_destroyed_as_well() {
     // SAFETY: it takes its values for the numbers that they are.
     let slot = unsafe { slots::alloc(Some(again)) }.unwrap();
     SLOT.store(slot as usize, Ordering::SeqCst);
-    on_thread(move || slots::set(slot, value(5)).unwrap());
+    on_thread(move || set(slot, value(5)).unwrap());
     assert_eq!(RUNS.load(Ordering::SeqCst), 5);
     free(slot).unwrap();
 }
@@ -344,7 +350,7 @@ fn a_destructor_may_set_another_value_which_is_destroyed_as_well() {
 fn what_a_destructor_sets_while_its_stack_is_unloaded_is_no_other_stacks() {
     /// Puts its value into the slot with the lower index, which has been cleared already.
     unsafe extern "C-unwind" fn moves(value: *mut c_void) {
-        slots::set(LOWER.load(Ordering::SeqCst) as u32, value).unwrap();
+        set(LOWER.load(Ordering::SeqCst) as u32, value).unwrap();
     }
     static LOWER: AtomicUsize = AtomicUsize::new(0);
     let _alone = alone(); // the first index that is given out is the lower one
@@ -394,15 +400,15 @@ fn what_a_destructor_looked_at_while_its_stack_was_unloaded_is_not_found_again()
     let higher = unsafe { slots::alloc(Some(looks)) }.unwrap();
     LOWER.store(lower as usize, Ordering::SeqCst);
     on_thread(move || {
-        slots::set(lower, value(1)).unwrap();
-        slots::set(higher, value(2)).unwrap();
+        set(lower, value(1)).unwrap();
+        set(higher, value(2)).unwrap();
         exeunt::unload();
         // What this stack's values were kept in serves another one now, which lives on.
-        let (set, is_set) = channel();
+        let (has_set, is_set) = channel();
         let (done, is_done) = channel::<()>();
         let other = std::thread::spawn(move || {
-            slots::set(lower, value(3)).unwrap();
-            set.send(()).unwrap();
+            set(lower, value(3)).unwrap();
+            has_set.send(()).unwrap();
             is_done.recv().unwrap();
         });
         is_set.recv().unwrap();
@@ -427,7 +433,7 @@ fn a_destructor_that_panics_is_reported_and_the_others_still_run() {
     let (bad, good) = (unsafe { slots::alloc(Some(panics)) }.unwrap(), counted());
     let counter = counter();
     on_thread(move || {
-        slots::set(bad, value(1)).unwrap();
+        set(bad, value(1)).unwrap();
         store(good, counter);
     });
     assert_eq!(counter.load(Ordering::SeqCst), 1);
@@ -542,7 +548,7 @@ fn a_stack_that_only_looked_at_a_slot_leaves_nothing_of_it_to_the_next_one_in_it
     for _ in 0..2 {
         // Each time a stack of its own, in the same place.
         let found = exeunt::enter(|| {
-            slots::set(other, value(1)).unwrap();
+            set(other, value(1)).unwrap();
             // More than once, so that the quickest way is known.
             [look(slot), look(slot), look(slot)]
         });
@@ -551,8 +557,8 @@ fn a_stack_that_only_looked_at_a_slot_leaves_nothing_of_it_to_the_next_one_in_it
         if let Some(wait) = wait.take() {
             let say = say.clone();
             neighbour = Some(std::thread::spawn(move || {
-                slots::set(other, value(2)).unwrap();
-                slots::set(slot, value(3)).unwrap();
+                set(other, value(2)).unwrap();
+                set(slot, value(3)).unwrap();
                 say.send(()).unwrap();
                 wait.recv().unwrap();
                 assert_eq!(get(slot), Ok(3));

@@ -1,10 +1,15 @@
-//! Unloading the library's shared object: the trampoline stays where armed stacks need it.
+//! Unloading the library's shared object: the trampoline stays where armed stacks need it. And two copies of the library in
+//! one process.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
 mod harness;
 
+mod common;
+
+use common::{Log, on_a_thread, process};
 use harness::{Build, Outcome, Program, bridge};
+use std::ffi::{CString, c_int, c_void};
 use std::sync::OnceLock;
 
 fn unload(case: &str) -> Outcome {
@@ -44,4 +49,44 @@ fn a_library_that_was_closed_can_be_loaded_and_used_again() {
 #[test]
 fn a_library_that_was_never_used_can_be_unloaded() {
     unload("unused").expect(0, &["gone"]);
+}
+
+#[test]
+fn two_copies_of_the_library_on_one_thread_both_drain_whichever_came_first() {
+    type AtExit = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void) -> c_int;
+    extern "C" fn note(log: *mut c_void) {
+        // SAFETY: the log of the case, which waits for the thread.
+        unsafe { &*log.cast::<Log>() }.note("the copy's handler");
+    }
+    process::alone("two_copies_of_the_library_on_one_thread_both_drain_whichever_came_first", || {
+        let library = CString::new(bridge().join("libexeunt_bridge.so").to_str().expect("a path in Unicode")).unwrap();
+        // SAFETY: the library has no initialisers but the language's, and this function.
+        let at_exit: AtExit = unsafe {
+            let library = libc::dlopen(library.as_ptr(), libc::RTLD_NOW);
+            assert!(!library.is_null(), "the copy is there");
+            std::mem::transmute(libc::dlsym(library, c"bridge_at_exit".as_ptr()))
+        };
+        for order in ["own copy", "copy own", "own copy own", "copy own copy"] {
+            let log = Log::new();
+            let theirs = log.clone();
+            on_a_thread(move || {
+                let shared = Box::leak(Box::new(theirs.clone()));
+                for who in order.split(' ') {
+                    match who {
+                        "own" => exeunt::at_exit(theirs.noting("our handler")).unwrap(),
+                        // SAFETY: the log is leaked.
+                        _ => assert_eq!(unsafe { at_exit(note, std::ptr::from_mut(shared).cast()) }, 0),
+                    }
+                }
+                // Unwinding finds its way through the trampolines of both.
+                assert!(!std::backtrace::Backtrace::force_capture().to_string().is_empty());
+            });
+            let mut lines = log.take();
+            lines.sort();
+            let mut expected: Vec<_> =
+                order.split(' ').map(|who| if who == "own" { "our handler" } else { "the copy's handler" }).collect();
+            expected.sort_unstable();
+            assert_eq!(lines, expected, "{order}");
+        }
+    });
 }

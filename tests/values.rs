@@ -396,6 +396,34 @@ fn destructors_of_what_forgotten_handlers_hold_and_of_keys_that_panic_are_report
 }
 
 #[test]
+fn destructors_of_keys_may_use_storage_also_those_of_inheritable_values() {
+    #[derive(Clone, PartialEq, Eq, Hash)]
+    struct Key(u8);
+    impl Drop for Key {
+        fn drop(&mut self) {
+            let log: Log = exeunt::get(&"log").unwrap();
+            log.note(format!("{:?} {:?}", exeunt::get::<i32>(&"other"), exeunt::set("set in a key's destructor", 1)));
+        }
+    }
+    type Set = fn(Key) -> Result<(), exeunt::Error>;
+    for set in [(|key| exeunt::set(key, 1)) as Set, (|key| exeunt::set_inheritable(key, 1)) as Set] {
+        let log = Log::new();
+        let theirs = log.clone();
+        on_a_thread(move || {
+            exeunt::set("log", theirs.clone()).unwrap();
+            exeunt::set("other", 42).unwrap();
+            let drop_key = || drop(Key(1));
+            drop_key();
+            set(Key(1)).unwrap();
+            theirs.note("del");
+            exeunt::del(&Key(1));
+        });
+        let lines = log.take();
+        assert!(lines.len() >= 3 && lines.iter().all(|line| line == "Some(42) Ok(())" || line == "del"), "{lines:?}");
+    }
+}
+
+#[test]
 fn unload_puts_the_stack_back_as_it_was_and_it_can_be_armed_again() {
     let log = Log::new();
     let theirs = log.clone();

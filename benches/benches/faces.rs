@@ -78,7 +78,8 @@ fn with_values<R>(body: impl FnOnce() -> R) -> R {
     BY_THREAD.write().expect("nobody panics").insert(std::thread::current().id(), 1);
     LOCAL.set(1);
     SLOT.set(1).expect("this stack can be armed");
-    exeunt::slots::set(*RAW, std::ptr::without_provenance_mut(1)).expect("this stack can be armed");
+    // SAFETY: a number.
+    unsafe { exeunt::slots::set(*RAW, std::ptr::without_provenance_mut(1)) }.expect("this stack can be armed");
     context::with(1_u64, body)
 }
 

@@ -38,7 +38,8 @@ pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
     let original = trampoline::original(number);
     let is_thread = matches!(trampoline::kind(number), Kind::Thread | Kind::Main);
     let (landing, known) = if is_thread { find_landing(foot.top, number) } else { (None, None) };
-    let spare = landing.map(Landing::spare);
+    // Another copy of the library keeps the original in the spare word: then that word is the foot of this one.
+    let spare = landing.map(Landing::spare).filter(|&spare| spare != foot.address);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
     let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
     let word = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address))

@@ -75,11 +75,22 @@ const LARGEST_TRUSTED_FRAME: usize = 16 * 1024;
 ///
 /// # Safety
 /// `frame` must be a frame of the running stack: what unwinding reads are words of its memory.
+#[inline]
 pub(crate) unsafe fn step(frame: Frame) -> Step {
+    // SAFETY: the caller's promise.
+    unsafe { step_if(frame, || true) }.expect("the tables may be read")
+}
+
+/// The same; `None` where the tables have to be read, which takes some KiB of stack, and may not be.
+///
+/// # Safety
+/// As for [`step`].
+pub(crate) unsafe fn step_if(frame: Frame, may_read_tables: impl FnOnce() -> bool) -> Option<Step> {
     // A return address is looked up one before itself: a call may be the last instruction of its function.
     let pc = if frame.exact { frame.registers.pc } else { frame.registers.pc.wrapping_sub(1) };
     let rule = match cache::get(pc) {
         Some(rule) => rule,
+        None if !may_read_tables() => return None,
         None => {
             let rule = tables::from_tables(pc);
             cache::put(pc, rule);
@@ -87,7 +98,7 @@ pub(crate) unsafe fn step(frame: Frame) -> Step {
         }
     };
     // SAFETY: the caller's promise.
-    unsafe { apply(frame, rule) }
+    Some(unsafe { apply(frame, rule) })
 }
 
 /// How the function whose return address is at `foot` signs it, if its unwind table says.

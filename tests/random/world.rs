@@ -154,7 +154,8 @@ impl World {
             Act::SlotSet(slot, held) => {
                 let value = Box::into_raw(Box::new(self.store(held)));
                 // What was there is overwritten, and never dropped.
-                slots::set(self.slots[*slot], value.cast()).unwrap();
+                // SAFETY: such a box is what `destroy` and `SlotGet` take it for.
+                unsafe { slots::set(self.slots[*slot], value.cast()) }.unwrap();
             }
             Act::SlotGet(slot) => {
                 let value = slots::get(self.slots[*slot]).unwrap().cast::<Stored>();
