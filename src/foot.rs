@@ -4,7 +4,7 @@ use crate::arch::Registers;
 use crate::error::Error;
 use crate::record::Record;
 use crate::redirect::code;
-use crate::unwind::{Frame, Step, step_if};
+use crate::unwind::{Frame, Step, step_in_little_room};
 use crate::{exits, os, registry, trampoline};
 
 /// What unwinding led to.
@@ -81,7 +81,7 @@ enum Lost {
     /// It leads to an exit trampoline that a runtime has registered, of which this is the first stack.
     Registered(usize),
     /// The whole way is in the trail; this is why it ended.
-    End(End),
+    End(&'static End),
     /// A rule that the quick unwinder does not know.
     Unsupported,
     SignalStack,
@@ -97,9 +97,9 @@ const FIBER: &str = "if this is a fiber whose function never returns (corosensei
                      own, run its function inside exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the \
                      function and then switches away, register it with exeunt::register_trampoline";
 
-const SWITCH: End = End { reason: "it ends in a coroutine's switch to the stack that resumed it", advice: FIBER };
-const NOT_WALKABLE: End = End { reason: "it could not be unwound", advice: FIBER };
-const UNKNOWN: End = End {
+static SWITCH: End = End { reason: "it ends in a coroutine's switch to the stack that resumed it", advice: FIBER };
+static NOT_WALKABLE: End = End { reason: "it could not be unwound", advice: FIBER };
+static UNKNOWN: End = End {
     reason: "its outermost frame is none that exeunt knows",
     advice: "if this runs before main has begun, or after the stack's function has returned (initialisers and destructors \
              of statics, destructors of thread-locals, atexit), use storage and handlers in between, and let a handler do \
@@ -107,12 +107,12 @@ const UNKNOWN: End = End {
              exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the function and then switches away, \
              register it with exeunt::register_trampoline",
 };
-const OVER: End = End {
+static OVER: End = End {
     reason: "its foot holds a trampoline of exeunt, but no record belongs to it",
     advice: "this stack is at its end, and its handlers have run: what runs this late (destructors of thread-locals and of \
              statics, atexit) can use no storage and no handlers; let a handler do it",
 };
-const NO_TABLE: End = End {
+static NO_TABLE: End = End {
     reason: "it runs code without unwind tables",
     advice: "compile the code of the outermost frame with unwind tables (-fasynchronous-unwind-tables; CFI directives in \
              assembly); or, if that is where a fiber begins, run the fiber's function inside exeunt::enter (C: \
@@ -129,7 +129,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
     loop {
         // An alternate signal stack may not have the room to read tables on, nor for the general unwinder below.
         // SAFETY: starts on the running stack, and goes from caller to caller.
-        match unsafe { step_if(frame, || !os::on_signal_stack()) }.ok_or(Lost::SignalStack)? {
+        match unsafe { step_in_little_room(frame) } {
             Step::Caller { frame: caller, slot, word, contiguous, fp_slot, .. } => {
                 in_one_piece &= contiguous;
                 let address = caller.registers.pc;
@@ -137,7 +137,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 if let Some(slot) = slot {
                     if trampoline::is_label(address) {
                         let record = registry::by_top(caller.registers.sp).filter(|record| record.foot() == slot);
-                        return record.map(|record| trail.armed(record, in_one_piece)).ok_or(Lost::End(OVER));
+                        return record.map(|record| trail.armed(record, in_one_piece)).ok_or(Lost::End(&OVER));
                     }
                     let top = caller.registers.sp;
                     let trampoline = trampoline::standing_for(address);
@@ -171,9 +171,9 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 }
                 frame = interrupted;
             }
-            Step::Switch => return Err(Lost::End(SWITCH)),
-            Step::Outermost => return Err(Lost::End(UNKNOWN)),
-            Step::NoTable => return Err(Lost::End(NO_TABLE)),
+            Step::Switch => return Err(Lost::End(&SWITCH)),
+            Step::Outermost => return Err(Lost::End(&UNKNOWN)),
+            Step::NoTable => return Err(Lost::End(&NO_TABLE)),
             Step::Unsupported if os::on_signal_stack() => return Err(Lost::SignalStack),
             Step::Unsupported => return Err(Lost::Unsupported),
         }
@@ -225,7 +225,7 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
                 continue;
             }
             Err(Lost::End(end)) => end,
-            Err(Lost::Unsupported) => NOT_WALKABLE,
+            Err(Lost::Unsupported) => &NOT_WALKABLE,
         };
         if exits::probe()? {
             continue;
@@ -252,7 +252,7 @@ mod slowly {
     /// `from` must be registers of the running stack.
     pub(super) unsafe fn bottom(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
         let _uncancelled = crate::os::Uncancelled::new();
-        let mut result = Err(Lost::End(UNKNOWN));
+        let mut result = Err(Lost::End(&UNKNOWN));
         let mut previous: Option<Registers> = None;
         // SAFETY: `trace_unsynchronized` shares state with concurrent traces only on systems that have to load their
         // unwinder; Linux and macOS do not.
@@ -291,12 +291,12 @@ mod slowly {
         // SAFETY: general unwinding just took this step; what is read lies in the same frame.
         let quick = unsafe { step(Frame { registers: inner, exact: false }) };
         if matches!(quick, Step::Switch) || jumped && matches!(quick, Step::Unsupported) {
-            return Some(Err(Lost::End(SWITCH)));
+            return Some(Err(Lost::End(&SWITCH)));
         }
         let slot = return_slot(inner, pc, sp);
         if trampoline::is_label(pc) {
             let record = registry::by_top(sp);
-            return Some(record.map(|record| Bottom::Armed(record, false)).ok_or(Lost::End(OVER)));
+            return Some(record.map(|record| Bottom::Armed(record, false)).ok_or(Lost::End(&OVER)));
         }
         let at = slot.map_or(0, |(at, _)| at);
         let trampoline = trampoline::standing_for(pc);

@@ -16,6 +16,7 @@ mod tables;
 mod tables;
 
 use crate::arch::{self, Registers};
+use crate::os;
 use foldhash::fast::FixedState;
 use rule::{Base, Rule};
 use std::hash::BuildHasher;
@@ -75,30 +76,37 @@ const LARGEST_TRUSTED_FRAME: usize = 16 * 1024;
 ///
 /// # Safety
 /// `frame` must be a frame of the running stack: what unwinding reads are words of its memory.
-#[inline]
 pub(crate) unsafe fn step(frame: Frame) -> Step {
+    // A return address is looked up one before itself: a call may be the last instruction of its function.
+    let pc = if frame.exact { frame.registers.pc } else { frame.registers.pc.wrapping_sub(1) };
+    let rule = cache::get(pc).unwrap_or_else(|| learn(pc));
     // SAFETY: the caller's promise.
-    unsafe { step_if(frame, || true) }.expect("the tables may be read")
+    unsafe { apply(frame, rule) }
 }
 
-/// The same; `None` where the tables have to be read, which takes some KiB of stack, and may not be.
+/// The same for a place whose rule is known; [`Step::Unsupported`] where the tables would have to be read on an alternate
+/// signal stack, which need not have the room.
 ///
 /// # Safety
 /// As for [`step`].
-pub(crate) unsafe fn step_if(frame: Frame, may_read_tables: impl FnOnce() -> bool) -> Option<Step> {
-    // A return address is looked up one before itself: a call may be the last instruction of its function.
+pub(crate) unsafe fn step_in_little_room(frame: Frame) -> Step {
     let pc = if frame.exact { frame.registers.pc } else { frame.registers.pc.wrapping_sub(1) };
     let rule = match cache::get(pc) {
         Some(rule) => rule,
-        None if !may_read_tables() => return None,
-        None => {
-            let rule = tables::from_tables(pc);
-            cache::put(pc, rule);
-            rule
-        }
+        None if os::on_signal_stack() => return Step::Unsupported,
+        None => learn(pc),
     };
     // SAFETY: the caller's promise.
-    Some(unsafe { apply(frame, rule) })
+    unsafe { apply(frame, rule) }
+}
+
+/// Reads the rule for a place from its unwind table. This takes some KiB of stack.
+#[cold]
+#[inline(never)]
+fn learn(pc: usize) -> Rule {
+    let rule = tables::from_tables(pc);
+    cache::put(pc, rule);
+    rule
 }
 
 /// How the function whose return address is at `foot` signs it, if its unwind table says.
