@@ -25,8 +25,8 @@ type Local[T any] struct {
 
 // localBase is what the assembly knows of a local.
 type localBase struct {
-	// offset is recordSize + that of the value in a record; 2 * recordSize + that of the pointer to the value, if there is one; anything else
-	// for values that are in record.more. 0 is of one that was not made by NewLocal.
+	// offset is that of the value in a record, less offsetBias, so that its highest bit is set; recordSize + that of the pointer to the value, if
+	// there is one; anything else for values that are in record.more. 0 is of one that was not made by NewLocal.
 	offset   uintptr
 	zero     unsafe.Pointer // a zero value, for goroutines that have set none
 	index    int
@@ -134,17 +134,21 @@ func NewLocal[T any]() *Local[T] {
 	if l.kind == scalar {
 		l.inSlot = unsafe.Offsetof(slot{}.word)
 	}
-	l.offset = 3 * recordSize
+	l.offset = 2 * recordSize
 	if l.index < inlineSlots {
-		l.offset = recordSize + unsafe.Offsetof(record{}.slots) + uintptr(l.index)*unsafe.Sizeof(slot{}) + l.inSlot
+		l.offset = unsafe.Offsetof(record{}.slots) + uintptr(l.index)*unsafe.Sizeof(slot{}) + l.inSlot
 		if l.indirect {
 			l.offset += recordSize
+		} else {
+			l.offset -= offsetBias
 		}
 	}
 	all = append(all[:len(all):len(all)], toClose)
 	closers.Store(&all)
 	return l
 }
+
+const offsetBias = 4096
 
 func kindOf(t reflect.Type) kind {
 	switch t.Kind() {

@@ -26,13 +26,12 @@
 TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	RECORD(none)
 	MOVQ	localBase_offset(AX), BX
-	SUBQ	$256, BX           // recordSize
-	CMPQ	BX, $256
-	JAE	other
-	LEAQ	(CX)(BX*1), AX     // the value is in the record: if none is set, it is zero there
+	TESTQ	BX, BX
+	JGE	other              // its highest bit is not set
+	LEAQ	4096(CX)(BX*1), AX // offsetBias; the value is in the record: if none is set, it is zero there
 	RET
 other:
-	SUBQ	$256, BX
+	SUBQ	$256, BX           // recordSize
 	CMPQ	BX, $256
 	JAE	slow               // not one of the first locals, or none at all
 	MOVQ	(CX)(BX*1), CX     // the record has the value's address

@@ -26,10 +26,9 @@
 TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	RECORD(none)
 	MOVD	localBase_offset(R0), R2
-	SUB	$256, R2, R2       // recordSize
-	CMP	$256, R2
-	BHS	other
-	ADD	R2, R1, R0         // the value is in the record: if none is set, it is zero there
+	TBZ	$63, R2, other     // its highest bit is not set
+	ADD	R2, R1, R0
+	ADD	$4096, R0          // offsetBias; the value is in the record: if none is set, it is zero there
 	RET
 other:
 	SUB	$256, R2, R2
