@@ -179,7 +179,8 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
 /// any other part of an armed stack's memory.
 ///
 /// # Safety
-/// The stacks in `range` must be suspended for ever, and nobody must be running in `range`.
+/// The stacks in `range` must be suspended for ever: neither resumed nor unwound, as some libraries do with a fiber that they
+/// drop. Nobody must be running in `range`.
 ///
 /// # Examples
 /// ```

@@ -310,7 +310,7 @@ pub unsafe extern "C-unwind" fn exeunt_enter_on(
 /// Thread-safe, if nobody resumes those stacks meanwhile. Not for signal handlers.
 ///
 /// # Safety
-/// The stacks must be suspended for ever, and the running one not be among them.
+/// The stacks must be suspended for ever, neither resumed nor unwound, and the running one not be among them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void) -> c_int {
     shielded(|| {

@@ -4,7 +4,7 @@ use crate::arch::Registers;
 use crate::error::Error;
 use crate::record::Record;
 use crate::redirect::code;
-use crate::unwind::{Frame, Step, step_in_little_room};
+use crate::unwind::{Frame, Step, step};
 use crate::{exits, os, registry, trampoline};
 
 /// What unwinding led to.
@@ -127,9 +127,8 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
     let mut frame = Frame { registers: from, exact: true };
     let mut in_one_piece = true;
     loop {
-        // An alternate signal stack may not have the room to read tables on, nor for the general unwinder below.
         // SAFETY: starts on the running stack, and goes from caller to caller.
-        match unsafe { step_in_little_room(frame) } {
+        match unsafe { step(frame) } {
             Step::Caller { frame: caller, slot, word, contiguous, fp_slot, .. } => {
                 in_one_piece &= contiguous;
                 let address = caller.registers.pc;
@@ -174,6 +173,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
             Step::Switch => return Err(Lost::End(&SWITCH)),
             Step::Outermost => return Err(Lost::End(&UNKNOWN)),
             Step::NoTable => return Err(Lost::End(&NO_TABLE)),
+            // A rule that is not known may be one that cannot be learnt there.
             Step::Unsupported if os::on_signal_stack() => return Err(Lost::SignalStack),
             Step::Unsupported => return Err(Lost::Unsupported),
         }

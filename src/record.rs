@@ -351,7 +351,8 @@ impl Record {
         self.found.store(std::ptr::null_mut(), Ordering::Relaxed);
         if let Ok(mut own) = self.change() {
             own.users.set(0);
-            own.values.abandon_making();
+            // SAFETY: the thread whose stack it is of is not in this process.
+            unsafe { own.values.nobody_comes_back() };
             std::mem::forget(std::mem::take(&mut own.handlers));
             while let Some(value) = own.values.pop().or_else(|| own.values.pop_doomed()) {
                 std::mem::forget(value);
@@ -466,14 +467,14 @@ impl Record {
             let handlers = std::mem::take(&mut own.handlers);
             own.values.doom(handlers.into_iter().map(Taken::Handler).collect());
         }
-        self.drop_doomed(|doomed| doomed);
+        self.drop_doomed();
     }
 
-    /// Drops what is doomed, each after it was `prepared`.
-    pub(crate) fn drop_doomed(&self, prepared: fn(Taken) -> Taken) {
+    /// Drops what is doomed.
+    pub(crate) fn drop_doomed(&self) {
         let _in_use = self.in_use();
         while let Ok(Some(doomed)) = self.change_values(Values::pop_doomed) {
-            guarded(|| prepared(doomed).drop_now(self));
+            guarded(|| doomed.drop_now(self));
         }
     }
 
@@ -505,8 +506,9 @@ impl Record {
     #[inline]
     pub(crate) fn drain(&self) {
         self.ending();
-        if self.users().replace(0) > 0 {
-            self.go_on_for_users();
+        // SAFETY: this is the record's own stack, and nobody changes the record while this is looked at.
+        if self.users().get() > 0 || unsafe { (*self.own.get()).values.has_had_some() } {
+            self.nobody_comes_back();
         }
         loop {
             let handler = self.change().ok().and_then(|mut own| own.handlers.pop());
@@ -515,19 +517,21 @@ impl Record {
                 continue;
             }
             match self.change_values(|values| values.pop()) {
-                Ok(Some(value)) => guarded(|| value.at_the_end().drop_now(self)),
+                Ok(Some(value)) => guarded(|| value.drop_now(self)),
                 _ if self.slots().is_some_and(slots::clear) || self.finish_found() => {}
                 _ => return,
             }
         }
     }
 
-    /// Those who were using the record do not come back: the stack was abandoned, or ends by `exit`, in the middle of an
-    /// initialiser, a destructor or a handler. What they had still to drop is dropped.
-    #[cold]
-    fn go_on_for_users(&self) {
-        let _ = self.change_values(Values::abandon_making);
-        self.drop_doomed(Taken::at_the_end);
+    /// The code of its stack that was using the record or a value does not come back: the stack was abandoned, or ends by
+    /// `exit`, in an initialiser, a destructor, a handler, or a `with`. What it had still to drop is dropped.
+    #[inline(never)]
+    fn nobody_comes_back(&self) {
+        self.users().set(0);
+        // SAFETY: as said. That an abandoned stack is not unwound either is the promise of who abandons it.
+        let _ = self.change_values(|values| unsafe { values.nobody_comes_back() });
+        self.drop_doomed();
     }
 }
 

@@ -346,7 +346,7 @@ fn clear(record: &'static Record) {
     let _in_use = record.in_use();
     let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
     let _ = record.change_values(|values| values.doom_all(keep));
-    record.drop_doomed(|doomed| doomed);
+    record.drop_doomed();
     if let Some(table) = record.slots() {
         slots::clear(table);
     }

@@ -155,7 +155,8 @@ fn slowly() -> Option<u64> {
     tag
 }
 
-/// Calls `f` with the tag that this code runs below, having made one, different from all that it has made in this process, if there is none.
+/// Calls `f` with the tag that this code runs below. If there is none, one is made, different from all others that this
+/// function has made in the process.
 ///
 /// # Examples
 /// ```

@@ -19,19 +19,6 @@ pub(crate) enum Taken {
 }
 
 impl Taken {
-    /// The same, at the end of the stack it was stored on. Whoever was using the value further up does not come back: the stack
-    /// was abandoned, or ends by `exit`, in a `with`.
-    pub(crate) fn at_the_end(self) -> Self {
-        if let Self::Keyed(value, _, _) = &self {
-            for _ in 1..Rc::strong_count(value) {
-                // SAFETY: references are held by calls on the stack alone, which do not go on; one of them stays, which is
-                // `value`.
-                unsafe { Rc::decrement_strong_count(Rc::as_ptr(value)) };
-            }
-        }
-        self
-    }
-
     /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was taken from.
     pub(crate) fn drop_now(self, record: &Record) {
         match self {
@@ -119,9 +106,26 @@ impl Values {
         self.in_making.contains(&number)
     }
 
-    /// Forgets what is being made.
-    pub(crate) fn abandon_making(&mut self) {
+    /// Nothing is being made any more, and nobody who looks at a value keeps it from being dropped.
+    ///
+    /// # Safety
+    /// The code of the stack that was in use of the values does not go on, nor is it unwound.
+    pub(crate) unsafe fn nobody_comes_back(&mut self) {
         self.in_making.clear();
+        let keyed = self.in_order.iter().filter_map(|value| match value {
+            Some(Value::Keyed { value, .. }) => Some(value),
+            _ => None,
+        });
+        let doomed = self.doomed.iter().filter_map(|taken| match taken {
+            Taken::Keyed(value, ..) => Some(value),
+            _ => None,
+        });
+        for value in keyed.chain(doomed) {
+            for _ in 1..Rc::strong_count(value) {
+                // SAFETY: who has a reference is a call of `with` on that stack, which never drops it. The one here stays.
+                unsafe { Rc::decrement_strong_count(Rc::as_ptr(value)) };
+            }
+        }
     }
 
     pub(crate) const fn new() -> Self {
@@ -133,6 +137,11 @@ impl Values {
             in_making: Vec::new(),
             doomed: Vec::new(),
         }
+    }
+
+    /// Whether there may be something here. This looks at no more than the first field.
+    pub(crate) fn has_had_some(&self) -> bool {
+        !self.in_order.is_empty()
     }
 
     /// Whether there is nothing here. What is doomed has somebody who drops it.

@@ -145,6 +145,20 @@ const CASES: &[Case] = &[
         prints: &[&["handler", "drop last", "drop value", "drop stack local", "drop thread_local"]],
     },
     Case {
+        name: "exit in a with drops the value also where a handler resets",
+        code: || {
+            exeunt::set("key", Loud("value")).expect("the main thread can be armed");
+            exeunt::at_exit(|| {
+                exeunt::reset();
+                println!("reset");
+            })
+            .expect("it is armed");
+            exeunt::with(&"key", |_: Option<&Loud>| std::process::exit(9));
+        },
+        status: 9,
+        prints: &[&["drop value", "reset"]],
+    },
+    Case {
         name: "what is registered as late as in an atexit function runs",
         code: || {
             extern "C" fn late() {

@@ -84,26 +84,14 @@ pub(crate) unsafe fn step(frame: Frame) -> Step {
     unsafe { apply(frame, rule) }
 }
 
-/// The same for a place whose rule is known; [`Step::Unsupported`] where the tables would have to be read on an alternate
-/// signal stack, which need not have the room.
-///
-/// # Safety
-/// As for [`step`].
-pub(crate) unsafe fn step_in_little_room(frame: Frame) -> Step {
-    let pc = if frame.exact { frame.registers.pc } else { frame.registers.pc.wrapping_sub(1) };
-    let rule = match cache::get(pc) {
-        Some(rule) => rule,
-        None if os::on_signal_stack() => return Step::Unsupported,
-        None => learn(pc),
-    };
-    // SAFETY: the caller's promise.
-    unsafe { apply(frame, rule) }
-}
-
-/// Reads the rule for a place from its unwind table. This takes some KiB of stack.
+/// Reads the rule for a place from its unwind table. That takes some KiB of stack, which an alternate signal stack need not
+/// have: there what is not known yet is for the general unwinder, or for nobody.
 #[cold]
 #[inline(never)]
 fn learn(pc: usize) -> Rule {
+    if os::on_signal_stack() {
+        return Rule::Unsupported;
+    }
     let rule = tables::from_tables(pc);
     cache::put(pc, rule);
     rule
