@@ -24,7 +24,7 @@ func TestWhereThereIsNoPatchEngineEveryCallThatNeedsItSaysSo(t *testing.T) {
 		"AtExit":    func() { AtExit(func() { t.Error("a handler ran") }) },
 		"ID":        func() { ID() },
 		"Set":       func() { local.Set(1) },
-		"GetOrInit": func() { local.GetOrInit(func() int { return 1 }) },
+		"GetOrInit": func() { local.GetOrInit(func() int { t.Error("a value was made"); return 1 }) },
 		"With":      func() { With(1, func() { t.Error("With ran its function") }) },
 		"inherited": func() { inheritable.Set("") },
 	} {
