@@ -183,18 +183,12 @@ impl Stack {
                 expected.note(format!("slot {slot}: {:?}", number(self.slots[*slot].as_ref())));
             }
             Act::Reset => self.clear(expected)?,
-            Act::Unload if self.armed => {
-                self.users += 1;
-                self.doomed.extend(self.handlers.drain(..).rev().map(|(held, _)| Value::Handler(held)));
-                self.drop_doomed(None, expected)?;
-                self.clear(expected)?;
-                self.users -= 1;
-                self.id = None;
-                let is_empty =
-                    self.handlers.is_empty() && self.values.is_empty() && self.slots.iter().all(Option::is_none);
-                self.armed = self.users > 0 || !self.making.is_empty() || !is_empty;
+            Act::Unload => {
+                if self.armed {
+                    self.unload(expected)?;
+                }
+                expected.note(format!("armed: {}", self.armed));
             }
-            Act::Unload => {}
             Act::Id => {
                 self.arm(expected)?;
                 let id = *self.id.get_or_insert_with(|| {
@@ -210,6 +204,18 @@ impl Stack {
             Act::Stop => {}
             Act::Deeper(_, act) => self.perform(act, expected)?,
         }
+        Flow::Continue(())
+    }
+
+    fn unload(&mut self, expected: &mut Expected) -> Flow {
+        self.users += 1;
+        self.doomed.extend(self.handlers.drain(..).rev().map(|(held, _)| Value::Handler(held)));
+        self.drop_doomed(None, expected)?;
+        self.clear(expected)?;
+        self.users -= 1;
+        self.id = None;
+        let is_empty = self.handlers.is_empty() && self.values.is_empty() && self.slots.iter().all(Option::is_none);
+        self.armed = self.users > 0 || !self.making.is_empty() || !is_empty;
         Flow::Continue(())
     }
 

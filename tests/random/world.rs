@@ -164,7 +164,10 @@ impl World {
                 log.note(format!("slot {slot}: {number:?}"));
             }
             Act::Reset => exeunt::reset(),
-            Act::Unload => exeunt::unload(),
+            Act::Unload => {
+                exeunt::unload();
+                log.note(format!("armed: {}", exeunt::Stack::current().is_armed()));
+            }
             Act::Id => {
                 let id = exeunt::id().unwrap();
                 let mut ids = self.ids.lock().unwrap();
