@@ -13,7 +13,7 @@ import (
 func install() error                    { return patch.ErrUnsupported }
 func value(l *localBase) unsafe.Pointer { return slowValue(l) }
 func current() *record                  { return nil }
-func mark(place uint64)                 {}
+func mark(index uint64)                 {}
 func unmark()                           {}
 func getg() (g uintptr)                 { return }
 

@@ -15,7 +15,7 @@
 #define ARMED(yes)								\
 	MOVQ	(TLS), CX				/* g */			\
 	MOVQ	8(CX), DX				/* g.stack.hi */	\
-	ADDQ	-8(DX), CX				/* g + place */		\
+	ADDQ	-8(DX), CX				/* g + index */		\
 	XORQ	·common+commonState_secret(SB), CX	/* ^ secret */		\
 	CMPQ	CX, -16(DX)				/* the check word? */	\
 	JEQ	yes

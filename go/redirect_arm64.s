@@ -14,9 +14,9 @@
 // at more closely in Go). It keeps R0.
 #define ARMED(yes)								\
 	MOVD	8(g), R9				/* g.stack.hi */	\
-	LDP	-16(R9), (R10, R11)			/* check word, place */	\
+	LDP	-16(R9), (R10, R11)			/* check word, index */	\
 	MOVD	·common+commonState_secret(SB), R12				\
-	ADD	g, R11, R11				/* g + place */		\
+	ADD	g, R11, R11				/* g + index */		\
 	EOR	R11, R12, R12				/* ^ secret */		\
 	CMP	R10, R12				/* the check word? */	\
 	BEQ	yes

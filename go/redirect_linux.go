@@ -64,8 +64,15 @@ func install() error {
 			return fmt.Errorf("%s+%#x: %w", r.in, r.at-entryOf(r.at), err)
 		}
 	}
-	return apply(found)
+	if err := apply(found); err != nil {
+		return err
+	}
+	notShortened = shorten() // no error of Install: everything works, only slower
+	return nil
 }
+
+// notShortened is why reads take the longer way, or nil.
+var notShortened error
 
 func apply(found []redirection) error {
 	for i, r := range found {

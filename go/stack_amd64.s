@@ -6,18 +6,17 @@
 // RECORD leaves the running goroutine's record in CX, or jumps to none. R14 is g. It keeps AX.
 #define RECORD(none)					\
 	MOVQ	8(R14), DX         /* g.stack.hi */	\
-	MOVQ	-8(DX), CX         /* place: index * recordSize */ \
-	LEAQ	(R14)(CX*1), BX    /* g + place */	\
-	XORQ	·common+commonState_secret(SB), BX	\
-	CMPQ	BX, -16(DX)        /* the check word? */ \
-	JNE	none               /* rubbish, or no record */ \
-	MOVQ	CX, BX					\
-	SHRQ	$16, BX            /* / recordSize / chunkRecords: the chunk */ \
+	MOVQ	-8(DX), CX         /* index, or rubbish */ \
+	CMPQ	CX, $(const_maxChunks*const_chunkRecords) \
+	JAE	none               /* rubbish */	\
+	MOVL	CX, BX					\
+	SHRL	$8, BX             /* / chunkRecords: the chunk */ \
 	LEAQ	·chunks(SB), DX				\
 	MOVQ	(DX)(BX*8), DX     /* chunks[index / chunkRecords] */ \
 	TESTQ	DX, DX					\
 	JEQ	none               /* given back: a stale index */ \
-	MOVWLZX	CX, CX             /* the rest: from the chunk to the record */ \
+	MOVBLZX	CX, CX             /* index % chunkRecords */ \
+	SHLL	$8, CX             /* * recordSize */	\
 	ADDQ	DX, CX             /* the record */	\
 	CMPQ	R14, record_owner(CX) /* is it g's? */	\
 	JNE	none               /* a stale index */
@@ -70,14 +69,14 @@ TEXT ·registerFunctions(SB), NOSPLIT, $0-16
 	MOVQ	AX, current+8(FP)
 	RET
 
-// func mark(place uint64)
+// func mark(index uint64)
 TEXT ·mark(SB), NOSPLIT, $0-8
-	MOVQ	place+0(FP), AX
+	MOVQ	index+0(FP), AX
 	MOVQ	(TLS), CX          // g
 	MOVQ	8(CX), DX          // g.stack.hi: the stack cannot move here
-	MOVQ	AX, -8(DX)         // the place
+	MOVQ	AX, -8(DX)         // the index
 	ADDQ	AX, CX
-	XORQ	·common+commonState_secret(SB), CX // (g + place) ^ secret
+	XORQ	·common+commonState_secret(SB), CX // (g + index) ^ secret
 	MOVQ	CX, -16(DX)        // the check word
 	RET
 
@@ -85,7 +84,7 @@ TEXT ·mark(SB), NOSPLIT, $0-8
 TEXT ·unmark(SB), NOSPLIT, $0-0
 	MOVQ	(TLS), CX          // g
 	MOVQ	8(CX), DX          // g.stack.hi
-	MOVQ	$0, -8(DX)         // the place, ...
+	MOVQ	$0, -8(DX)         // the index, ...
 	MOVQ	$0, -16(DX)        // ... and a check word that is right only for g = secret, which is odd
 	RET
 

@@ -6,18 +6,15 @@
 // RECORD leaves the running goroutine's record in R1, or branches to none. It keeps R0.
 #define RECORD(none)						\
 	MOVD	8(g), R2           /* g.stack.hi */		\
-	LDP	-16(R2), (R3, R1)  /* check word; place: index * recordSize */ \
-	MOVD	·common+commonState_secret(SB), R4		\
-	ADD	g, R1, R2          /* g + place */		\
-	EOR	R2, R4, R4         /* ^ secret */		\
-	CMP	R3, R4             /* the check word? */	\
-	BNE	none               /* rubbish, or no record */	\
-	LSR	$16, R1, R4        /* / recordSize / chunkRecords: the chunk */ \
+	MOVD	-8(R2), R1         /* index, or rubbish */	\
+	LSR	$21, R1, R2        /* / (maxChunks * chunkRecords) */ \
+	CBNZ	R2, none           /* rubbish */		\
+	LSR	$8, R1, R4         /* / chunkRecords: the chunk */ \
 	MOVD	$·chunks(SB), R2				\
 	MOVD	(R2)(R4<<3), R2    /* chunks[index / chunkRecords] */ \
 	CBZ	R2, none           /* given back: a stale index */ \
-	AND	$0xffff, R1, R1    /* the rest: from the chunk to the record */ \
-	ADD	R1, R2, R1         /* the record */		\
+	AND	$0xff, R1, R1      /* index % chunkRecords */	\
+	ADD	R1<<8, R2, R1      /* * recordSize: the record */ \
 	MOVD	record_owner(R1), R3				\
 	CMP	R3, g              /* is it g's? */		\
 	BNE	none               /* a stale index */
@@ -68,14 +65,14 @@ TEXT ·registerFunctions(SB), NOSPLIT, $0-16
 	MOVD	R0, current+8(FP)
 	RET
 
-// func mark(place uint64)
+// func mark(index uint64)
 TEXT ·mark(SB), NOSPLIT, $0-8
-	MOVD	place+0(FP), R0
+	MOVD	index+0(FP), R0
 	MOVD	8(g), R1           // g.stack.hi: the stack cannot move here
 	MOVD	·common+commonState_secret(SB), R3
 	ADD	g, R0, R2
-	EOR	R2, R3, R3         // (g + place) ^ secret
-	STP	(R3, R0), -16(R1)  // the check word, the place
+	EOR	R2, R3, R3         // (g + index) ^ secret
+	STP	(R3, R0), -16(R1)  // the check word, the index
 	RET
 
 // func unmark()

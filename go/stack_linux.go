@@ -3,8 +3,12 @@
 package exeunt
 
 import (
+	"fmt"
 	"hash/maphash"
+	"reflect"
 	"unsafe"
+
+	"exeunt.invalid/exeunt/internal/patch"
 )
 
 //lint:file-ignore U1000 what is declared here without a body is for assembly, whose uses staticcheck cannot see
@@ -15,19 +19,20 @@ import (
 // space in case of reads slightly beyond frame", and oneNewExtraM does so for the goroutines that run callbacks from C:
 //
 //	 g.stack.hi ─┐
-//	             │  place of the record            hi-8     its index * recordSize
-//	             │  (g + place) ^ secret           hi-16
+//	             │  index of the record            hi-8
+//	             │  (g + index) ^ secret           hi-16
 //	             │  not used                       hi-24, hi-32 (arm64: and more)
 //	             │  return address: goexit+1       hi-40 (arm64: in the link register)
 //	             │  frame of the entry function
 //
 // copystack moves these words along when a stack grows or shrinks, and neither the garbage collector nor tracebacks look at them.
-// They can hold rubbish, since stacks are reused without being cleared, so three things are checked:
+// They can hold rubbish, since stacks are reused without being cleared. An end looks at the check word, which is that of a goroutine without a
+// record by accident only, and then it is looked at more closely, in Go. A read, in assembly, looks at the index:
 //
-//   - the check word, which also tells another goroutine's place from one's own;
-//   - that there is a chunk for this place;
-//   - that the record's owner is this goroutine. A goroutine owns at most one record, so this alone decides; a stale pair of words
-//     from an earlier life of the same descriptor fails here.
+//   - it must be one that there is room for;
+//   - there must be a chunk for it;
+//   - the record's owner must be this goroutine. A goroutine owns at most one record, so this alone decides; a stale index from an
+//     earlier life of the same descriptor fails here.
 
 // common is what the assembly reads at every exit and every read: together, so that it is in one or two cache lines.
 type commonState struct {
@@ -50,30 +55,88 @@ var common = commonState{
 var (
 	_ [recordSize - unsafe.Sizeof(record{})]byte
 	_ [unsafe.Sizeof(record{}) - recordSize]byte
-	_ [chunkRecords*recordSize - 1<<16]byte // a place has its chunk's number above 16 bits
-	_ [1<<16 - chunkRecords*recordSize]byte
+	_ [recordSize - 1<<8]byte
+	_ [1<<8 - recordSize]byte
+	_ [chunkRecords - 1<<8]byte
+	_ [1<<8 - chunkRecords]byte
+	_ [maxChunks*chunkRecords - 1<<21]byte
+	_ [1<<21 - maxChunks*chunkRecords]byte
 )
 
 func init() { common.slow = slowValue }
 
-// valueCode and currentCode are the addresses of two assembly functions that follow the calling convention of compiled code: argument and result in
-// the first register, and g in its own. A function declared in assembly is called through a wrapper that moves both to and from the
-// stack, which would cost a read half as much again; a function value is called directly.
+// value is the address of the running goroutine's value of a local, or of the zero value.
+// current is the running goroutine's record in the table, or nil.
 //
-// The convention is Go's internal one (src/cmd/compile/abi-internal.md), of which only the first integer register and g are used: the same
-// from Go 1.17 (amd64) and 1.18 (arm64) on.
-var valueCode, currentCode = registerFunctions()
+// Both are assembly, valueInRegisters and currentInRegisters, that follows the calling convention of compiled code: argument and result in the
+// first register, and g in its own. It is Go's internal one (src/cmd/compile/abi-internal.md), the same from Go 1.17 (amd64) and 1.18 (arm64)
+// on. A function declared in assembly would be called through a wrapper that moves both to and from the stack, and a function value by
+// an indirect call, which some processors do not predict. So these are Go functions, whose first instruction becomes a jump (see shorten):
+//
+//	before                                         after
+//	value:  lea  -0x..(sp), r12   (8 bytes)        value:  jmp  valueInRegisters   (5 bytes)
+//	        cmp  r12, 16(r14)                              ...                     (not run any more)
+//	        ...
+//	        call *valueByAddress
+//	        ret
+//
+// What is there before is right too, and remains where it cannot be replaced.
+//
+//go:noinline
+func value(l *localBase) unsafe.Pointer {
+	if never {
+		needRoom(new([256]byte))
+	}
+	return valueByAddress(l)
+}
+
+//go:noinline
+func current() *record {
+	if never {
+		needRoom(new([256]byte))
+	}
+	return currentByAddress()
+}
+
+// Room makes a function's frame a large one. Such a function begins with an instruction of five bytes or more, in which a jump has room.
+var never bool
+
+//go:noinline
+func needRoom(*[256]byte) {}
+
+// shorten lets value and current begin with a jump to the assembly, if their first instructions are such that threads may be running there
+// meanwhile. On arm64, where a function begins with an instruction that may not be replaced in code that runs, they stay as they are.
+func shorten() error {
+	for _, r := range []struct {
+		name     string
+		in, code uintptr
+	}{
+		{"value", reflect.ValueOf(value).Pointer(), valueCode},
+		{"current", reflect.ValueOf(current).Pointer(), currentCode},
+	} {
+		length, err := image.First(r.in, packagePath+"."+r.name)
+		if err == nil {
+			err = patch.Replace(r.in, uintptr(length), r.code)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	return nil
+}
+
+var packagePath = reflect.TypeOf(record{}).PkgPath()
 
 var (
-	value   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
-	current = *(*func() *record)(unsafe.Pointer(&currentCodeAt))
+	valueCode, currentCode = registerFunctions()
+
+	valueByAddress   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
+	currentByAddress = *(*func() *record)(unsafe.Pointer(&currentCodeAt))
 
 	// A function value is the address of a word that holds the code's address.
 	valueCodeAt, currentCodeAt = &valueCode, &currentCode
 )
 
-// value is the address of the running goroutine's value of a local, or of the zero value.
-// current is the running goroutine's record in the table, or nil.
 func valueInRegisters()
 func currentInRegisters()
 
@@ -83,7 +146,7 @@ func registerFunctions() (value, current uintptr)
 // mark writes the spare words; unmark clears them.
 //
 //go:noescape
-func mark(place uint64)
+func mark(index uint64)
 func unmark()
 
 // getg is the address of the running goroutine's descriptor. Descriptors are never freed.

@@ -11,8 +11,6 @@ import (
 //
 //	spare words ──index──> chunks[index / 256] ──> chunk.records[index % 256]
 //
-// (there it is already multiplied by the size of a record, which spares each read an instruction).
-//
 // A chunk in which no record is in use is given back to the garbage collector, so memory follows the number of goroutines
 // that use the package at the moment. Beyond maxChunks (two million goroutines at once) records go into a map.
 const (
@@ -21,7 +19,7 @@ const (
 )
 
 type chunk struct {
-	records [chunkRecords]record // first: the assembly adds index % 256 * recordSize, the lower 16 bits of the spare word
+	records [chunkRecords]record // first: the assembly adds index % 256 * recordSize
 	home    *shard
 	number  uint32
 	used    int
@@ -69,7 +67,7 @@ func arm() *record {
 	if !useMap {
 		if r := allocate(g); r != nil {
 			r.owner.Store(g)
-			mark(uint64(r.index) * recordSize)
+			mark(uint64(r.index))
 			return r
 		}
 	}

@@ -1,4 +1,4 @@
-//! The two functions that the Go module calls: check, and retarget, one direct call.
+//! The three functions that the Go module calls: check, and retarget, one direct call; put a jump in place of an instruction.
 //!
 //! Compiled alone for each processor into `../internal/patch/*.syso` (see `build`), where Go's linker finds it. No symbol from
 //! outside, no static, no allocation, no panic: Go's assembly calls it on a goroutine's stack, which has the room that
@@ -51,9 +51,25 @@ pub unsafe extern "C" fn exeunt_go_retarget(site: usize, expected: usize, new: u
         },
         Err(refusal) => Err(refusal),
     };
+    code(outcome)
+}
+
+/// Puts a jump to `new` in place of the instruction at `site`, of `len` bytes: 0, or what was found, as in [`exeunt_go_check`].
+///
+/// # Safety
+///
+/// At `site` is an instruction of that length in code that stays mapped, `new` may be entered wherever it may be run, and no other call of
+/// this function or of [`exeunt_go_retarget`] runs in the process.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn exeunt_go_replace(site: usize, len: usize, new: usize) -> i32 {
+    // SAFETY: the caller's promise.
+    code(unsafe { heart::replace(site, len, new, Fallback::ProcMem) })
+}
+
+fn code(outcome: Result<(), Refusal>) -> i32 {
     match outcome {
         Ok(()) => 0,
-        Err(refusal) => Refusal::code(refusal),
+        Err(refusal) => refusal.code(),
     }
 }
 

@@ -93,6 +93,59 @@ fn a_displacement_across_a_quadword_is_refused_unless_only_one_side_changes() {
     assert_eq!(unsafe { exeunt_fn_straddle() }, 1);
 }
 
+fn replace(site: usize, len: usize, new: usize) -> Result<(), Refusal> {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    // SAFETY: as in `retarget`.
+    unsafe { heart::replace(site, len, new, Fallback::Refuse) }
+}
+
+#[test]
+fn a_branch_takes_the_place_of_one_instruction() {
+    #[cfg(target_arch = "x86_64")]
+    let sites = [
+        (exeunt_fn_nine as Function, exeunt_site_nine as Function, 9),
+        (FIVES[0].0, FIVES[0].1, 5),
+        (FIVES[3].0, FIVES[3].1, 5),
+    ];
+    #[cfg(target_arch = "aarch64")]
+    let sites = [(exeunt_fn_nop as Function, exeunt_site_nop as Function, 4)];
+    for (function, site, len) in sites {
+        let (site, before, pages) = (at(site), bytes(at(site)), executable_mappings());
+        replace(site, len, at(exeunt_two)).unwrap();
+        // SAFETY: a function of the fixture.
+        assert_eq!(unsafe { function() }, 2);
+        assert_eq!(executable_mappings(), pages);
+        // What is left of the instruction, and what comes after it, is as it was.
+        assert_eq!(bytes(site)[heart::arch::BRANCH_LEN..], before[heart::arch::BRANCH_LEN..]);
+    }
+}
+
+#[test]
+fn an_instruction_that_no_store_can_replace_is_left_alone() {
+    let two = at(exeunt_two);
+    #[cfg(target_arch = "x86_64")]
+    let refusals = [
+        (at(exeunt_site_short), 2, two, Reason::TooShort),
+        (at(FIVES[4].1), 5, two, Reason::Straddles),
+        (at(FIVES[7].1), 5, two, Reason::Straddles),
+        (at(FIVES[1].1), 5, two.wrapping_add(1 << 40), Reason::OutOfReach),
+    ];
+    #[cfg(target_arch = "aarch64")]
+    let refusals = [
+        (at(exeunt_site_none), 4, two, Reason::NotWhileRunning),
+        (at(exeunt_site_nop_returns), 8, two, Reason::NotABranch),
+        (at(exeunt_site_nop_returns) + 2, 4, two, Reason::NotABranch),
+        (at(exeunt_site_nop_returns), 4, two.wrapping_add(1 << 40), Reason::OutOfReach),
+    ];
+    for (site, len, new, reason) in refusals {
+        let before = bytes(site);
+        assert_eq!(replace(site, len, new), refused(reason));
+        assert_eq!(bytes(site), before);
+    }
+    let data = [0x90u8; 64];
+    assert_eq!(replace(data.as_ptr() as usize & !7, 5, two), refused(Reason::NotExecutable));
+}
+
 #[test]
 fn a_code_for_c_has_the_reason_low_and_the_error_number_above() {
     let refusal = Refusal::with(Reason::Protect, 13);

@@ -1,6 +1,6 @@
 //go:build linux && (amd64 || arm64)
 
-// Package patch retargets one direct call in the running program, or says why not.
+// Package patch retargets one direct call in the running program, or puts a jump in place of an instruction, or says why not.
 //
 // The work is done by the no_std heart of the Rust patch engine, checked in as one small object for each architecture
 // (exeunt_linux_*.syso, see ../../syso): Go's linker takes it without cgo, a C compiler or Rust. It makes its
@@ -10,7 +10,7 @@ package patch
 // Supported tells whether this system has an engine.
 const Supported = true
 
-// check and retarget run the engine on the goroutine's own stack, by engine (amd64), after room has made it large enough.
+// check, retarget and replace run the engine on the goroutine's own stack, by engine (amd64), after room has made it large enough.
 
 //lint:ignore U1000 called by assembly
 func room()
@@ -21,6 +21,9 @@ func check(site, expected, replacement uintptr) int32
 //go:noescape
 func retarget(site, expected, replacement uintptr) int32
 
+//go:noescape
+func replace(site, length, replacement uintptr) int32
+
 // Check says what stands in the way of retargeting the call at site from expected to replacement. It changes nothing.
 func Check(site, expected, replacement uintptr) error {
 	return refusal(check(site, expected, replacement))
@@ -30,4 +33,10 @@ func Check(site, expected, replacement uintptr) error {
 // error is [NotRestored]. One call at a time: the engine has no lock.
 func Retarget(site, expected, replacement uintptr) error {
 	return refusal(retarget(site, expected, replacement))
+}
+
+// Replace puts a jump to replacement in place of the instruction at site, which has length bytes. It refuses where that could not be done
+// while other threads run there: if the instruction is shorter than a jump (amd64), or not of a kind that may be replaced at any time (arm64).
+func Replace(site, length, replacement uintptr) error {
+	return refusal(replace(site, length, replacement))
 }

@@ -37,6 +37,18 @@ TEXT ·retarget(SB), 0, $8-28
 	MOVL	AX, ret+24(FP)          // an i32
 	RET
 
+// func replace(site, length, replacement uintptr) int32
+TEXT ·replace(SB), 0, $8-28
+	NO_LOCAL_POINTERS
+	CALL	·room(SB)
+	MOVQ	site+0(FP), DI          // first argument
+	MOVQ	length+8(FP), SI      // second
+	MOVQ	replacement+16(FP), DX  // third
+	LEAQ	exeunt_go_replace(SB), AX
+	CALL	·engine(SB)
+	MOVL	AX, ret+24(FP)          // an i32
+	RET
+
 // Calls AX with the stack pointer a multiple of 16, as the ABI wants it. A function of its own: one that writes the stack pointer may not be on the
 // stack when that is copied (runtime: "unexpected SPWRITE function"), as those above may, in ·room.
 TEXT ·engine(SB), NOSPLIT, $0-0

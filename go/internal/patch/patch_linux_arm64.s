@@ -34,3 +34,14 @@ TEXT ·retarget(SB), 0, $24-28
 	BL	exeunt_go_retarget(SB)
 	MOVW	R0, ret+24(FP)          // an i32
 	RET
+
+// func replace(site, length, replacement uintptr) int32
+TEXT ·replace(SB), 0, $24-28
+	NO_LOCAL_POINTERS
+	BL	·room(SB)
+	MOVD	site+0(FP), R0          // first argument
+	MOVD	length+8(FP), R1      // second
+	MOVD	replacement+16(FP), R2  // third
+	BL	exeunt_go_replace(SB)
+	MOVW	R0, ret+24(FP)          // an i32
+	RET

@@ -19,3 +19,6 @@ func Check(site, expected, replacement uintptr) error { return ErrUnsupported }
 
 // Retarget refuses.
 func Retarget(site, expected, replacement uintptr) error { return ErrUnsupported }
+
+// Replace refuses.
+func Replace(site, length, replacement uintptr) error { return ErrUnsupported }

@@ -23,6 +23,8 @@ var reasons = [...]string{
 	8:           "membarrier was refused, so other processors could not be made to see new code",
 	9:           "the code changed while it was looked at: somebody else patches here",
 	NotRestored: "the page's protection could not be restored",
+	11:          "the instruction is shorter than a jump",
+	12:          "this instruction may not be replaced while others may be executing it",
 }
 
 func refusal(code int32) error {

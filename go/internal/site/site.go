@@ -51,21 +51,44 @@ type decoder interface {
 // Functions larger than this are not ours to look at: the largest, runtime.main of an unoptimised build, has 2 KiB.
 const maxFunction = 64 << 10
 
-// Refs lists what the function at entry calls, jumps to or takes the address of, where that is a function's first address.
-func (im Image) Refs(entry uintptr) ([]Ref, error) {
-	name, start := im.Func(entry)
-	if name == "" || start != entry {
+// First is the length of the first instruction of the function at entry, which must have this name.
+func (im Image) First(entry uintptr, name string) (int, error) {
+	arch, err := im.decoder(entry)
+	if err != nil {
+		return 0, err
+	}
+	if found, _ := im.Func(entry); found != name {
+		return 0, fmt.Errorf("%s begins at %#x, where %s should", found, entry, name)
+	}
+	code := im.Bytes(entry, 4*apart)
+	first, ok := arch.next(code, entry)
+	if !ok {
+		return 0, fmt.Errorf("%s: %x is no instruction that is known here", name, code)
+	}
+	return len(first.code), nil
+}
+
+// decoder is the one for the function that begins at entry.
+func (im Image) decoder(entry uintptr) (decoder, error) {
+	if name, start := im.Func(entry); name == "" || start != entry {
 		return nil, fmt.Errorf("no function begins at %#x", entry)
 	}
-	var arch decoder
 	switch im.Arch {
 	case "amd64":
-		arch = amd64{}
+		return amd64{}, nil
 	case "arm64":
-		arch = arm64{}
-	default:
-		return nil, fmt.Errorf("the machine code of %s cannot be read", im.Arch)
+		return arm64{}, nil
 	}
+	return nil, fmt.Errorf("the machine code of %s cannot be read", im.Arch)
+}
+
+// Refs lists what the function at entry calls, jumps to or takes the address of, where that is a function's first address.
+func (im Image) Refs(entry uintptr) ([]Ref, error) {
+	arch, err := im.decoder(entry)
+	if err != nil {
+		return nil, err
+	}
+	name, _ := im.Func(entry)
 	var refs []Ref
 	var before []instruction
 	for at := entry; at < entry+maxFunction; {

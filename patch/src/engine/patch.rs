@@ -229,6 +229,8 @@ impl Error {
             Reason::Protect => Error::Protect { at, errno },
             Reason::Membarrier => Error::Membarrier { errno },
             Reason::NotRestored => Error::NotRestored { at, errno },
+            Reason::TooShort => Error::TooShort { found, needed: heart::arch::BRANCH_LEN },
+            Reason::NotWhileRunning => Error::NotWhileRunning { found },
             // The bytes are not what they were a moment ago: target and reach were checked then.
             Reason::Changed | Reason::OtherTarget | Reason::OutOfReach | Reason::Straddles => {
                 Error::Changed { expected: found.clone(), found }

@@ -46,6 +46,7 @@ pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> 
 const OPCODE: Word = 0x7c00_0000;
 const BRANCH: Word = 0x1400_0000;
 const IMM26: Word = 0x03ff_ffff;
+const NOP: Word = 0xd503_201f;
 
 /// Where the direct call or branch at `site` leads, if there is one.
 ///
@@ -78,13 +79,37 @@ pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Re
         Some(found) if found != expected => return Err(Refusal::new(Reason::OtherTarget)),
         Some(_) => {}
     }
-    let distance = new.wrapping_sub(site) as isize;
+    let imm26 = distance(site, new)?;
+    // SAFETY: `target` found an instruction, so the site is aligned; readable by the caller's promise.
+    let before = unsafe { read(site) };
+    Ok(Store { at: site, before, after: before & !IMM26 | imm26 })
+}
+
+/// What a branch at `site` that leads to `target` has in its lowest 26 bits.
+fn distance(site: usize, target: usize) -> Result<Word, Refusal> {
+    let distance = target.wrapping_sub(site) as isize;
     if distance & 3 != 0 || distance >> 27 != distance >> 63 {
         return Err(Refusal::new(Reason::OutOfReach));
     }
-    // SAFETY: `target` found an instruction, so the site is aligned; readable by the caller's promise.
+    Ok((distance >> 2) as Word & IMM26)
+}
+
+/// The store that puts a branch to `new` in place of the instruction at `site`, which is `len` bytes long. Only branches and `NOP` are in the
+/// list of instructions that may be replaced while they are executed.
+///
+/// # Safety
+///
+/// The word at `site`, if it is aligned, is readable.
+pub unsafe fn plan_replacement(site: usize, len: usize, new: usize) -> Result<Store, Refusal> {
+    if site & 3 != 0 || len != BRANCH_LEN {
+        return Err(Refusal::new(Reason::NotABranch));
+    }
+    // SAFETY: aligned; readable by the caller's promise.
     let before = unsafe { read(site) };
-    Ok(Store { at: site, before, after: before & !IMM26 | (distance >> 2) as Word & IMM26 })
+    if before & OPCODE != BRANCH && before != NOP {
+        return Err(Refusal::new(Reason::NotWhileRunning));
+    }
+    Ok(Store { at: site, before, after: BRANCH | distance(site, new)? })
 }
 
 /// One word of code.

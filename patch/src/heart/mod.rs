@@ -1,4 +1,5 @@
-//! The heart: check one direct call or branch, and retarget it, in code that other threads may be running.
+//! The heart: check one direct call or branch, and retarget it, in code that other threads may be running; or put a branch in place of one
+//! instruction.
 //!
 //! Only `core`, raw system calls, no statics, no allocation, no panic, and no symbol from outside: compiled alone
 //! (`rustc --emit=obj -Copt-level=s -Cpanic=abort`) it is a small object that any linker takes, Go's included. So nothing
@@ -8,6 +9,7 @@
 //!            before                                   after
 //!   site ->  e8 <rel32 to expected>      (x86_64)     e8 <rel32 to new>       one aligned 8-byte compare-and-swap
 //!   site ->  bl expected                 (aarch64)    bl new                  one aligned 4-byte compare-and-swap
+//!   site ->  five or more bytes          (x86_64)     e9 <rel32 to new> ..    one aligned 8-byte compare-and-swap
 //! ```
 //!
 //! | the heart promises | the caller promises |
@@ -19,13 +21,14 @@
 //!
 //! # Why one store is safe
 //!
-//! *x86_64*: the opcode stays, and every byte of the displacement that differs lies within one aligned quadword. AMD64
+//! *x86_64*: every byte that differs lies within one aligned quadword, and belongs to one instruction. AMD64
 //! Architecture Programmer's Manual vol. 2, 7.6.1 "Cache Coherency and Self-Modifying Code", allows asynchronous
 //! cross-modification by such a store. Intel SDM vol. 3, "Handling Self- and Cross-Modifying Code", asks that each
 //! processor serialises before it runs the new code: `membarrier(SYNC_CORE)` makes every thread of the process do that before
-//! the call returns. Until then a thread fetches the old or the new displacement; HotSpot has retargeted aligned calls so for decades.
+//! the call returns. Until then a thread fetches the old or the new bytes; HotSpot has retargeted aligned calls, and made the first instruction
+//! of methods a jump, so for decades.
 //!
-//! *aarch64*: B and BL are in the list of instructions that may be modified while they are executed (Arm ARM, B2.2.5
+//! *aarch64*: B, BL and NOP are in the list of instructions that may be modified while they are executed (Arm ARM, B2.2.5
 //! "Concurrent modification and execution of instructions"); cache maintenance and a context synchronisation event on
 //! every processor (again `membarrier`) follow.
 //!
@@ -74,6 +77,10 @@ pub enum Reason {
     Changed = 9,
     /// The page's former protection was refused. The bytes are as before, but the page is still writable.
     NotRestored = 10,
+    /// x86_64: the instruction is shorter than the branch that is to take its place.
+    TooShort = 11,
+    /// aarch64: the architecture does not allow this instruction to be replaced while a thread may be executing it.
+    NotWhileRunning = 12,
 }
 
 /// A [`Reason`], and the kernel's error number where a system call gave one (else 0).
@@ -169,6 +176,19 @@ pub unsafe fn retarget(
     let checked = unsafe { check(site, expected, new, protection)? };
     // SAFETY: `check` found or was told that the word is mapped executable with this protection; the rest is this function's contract.
     unsafe { write(checked.store, checked.protection, fallback) }
+}
+
+/// Puts a branch to `new` in place of the one instruction at `site`, which is `len` bytes long: at least as long as the branch, since a thread may
+/// be about to run the next one, and on aarch64 one that may be replaced while it is executed.
+///
+/// # Safety
+///
+/// As for [`retarget`] with a protection of 0, and `new` is code that may be entered wherever the instruction may be run.
+pub unsafe fn replace(site: usize, len: usize, new: usize, fallback: Fallback) -> Result<(), Refusal> {
+    let protection = pages::executable(site)?;
+    // SAFETY: the word that is read shares its page with the instruction's first byte, which was just found mapped readable; the rest is this
+    // function's contract.
+    unsafe { write(arch::plan_replacement(site, len, new)?, protection, fallback) }
 }
 
 /// [`retarget`] with a C return value: 0, or [`Refusal::code`].

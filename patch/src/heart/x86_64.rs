@@ -88,13 +88,7 @@ pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Re
         Some(found) if found != expected => return Err(Refusal::new(Reason::OtherTarget)),
         Some(_) => {}
     }
-    let next = site.wrapping_add(BRANCH_LEN);
-    let distance = new.wrapping_sub(next) as isize;
-    if distance != distance as i32 as isize {
-        return Err(Refusal::new(Reason::OutOfReach));
-    }
-    let old = expected.wrapping_sub(next) as u32;
-    let changed = old ^ distance as u32;
+    let changed = displacement(site, expected)? ^ displacement(site, new)?;
 
     // The displacement begins `into` bytes into its aligned word; `spill` of its bits lie in the next one:
     //
@@ -114,6 +108,33 @@ pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Re
     // SAFETY: an aligned word shares its page with the byte of the instruction that is in it.
     let before = unsafe { read(at) };
     Ok(Store { at, before, after: before ^ flip })
+}
+
+/// What a branch at `site` that leads to `target` has in its last four bytes.
+fn displacement(site: usize, target: usize) -> Result<u32, Refusal> {
+    let distance = target.wrapping_sub(site.wrapping_add(BRANCH_LEN)) as isize;
+    if distance == distance as i32 as isize { Ok(distance as u32) } else { Err(Refusal::new(Reason::OutOfReach)) }
+}
+
+/// The store that puts a branch to `new` in place of the instruction at `site`, which is `len` bytes long. The bytes that are left of it
+/// are behind the branch, and not run.
+///
+/// # Safety
+///
+/// The aligned word that has the byte at `site` is readable.
+pub unsafe fn plan_replacement(site: usize, len: usize, new: usize) -> Result<Store, Refusal> {
+    if len < BRANCH_LEN {
+        return Err(Refusal::new(Reason::TooShort));
+    }
+    let into = (site & 7) as u32 * 8;
+    if into > 24 {
+        return Err(Refusal::new(Reason::Straddles));
+    }
+    let branch = (displacement(site, new)? as u64) << 8 | 0xe9;
+    let at = site & !7;
+    // SAFETY: the caller's promise.
+    let before = unsafe { read(at) };
+    Ok(Store { at, before, after: before & !(0xff_ffff_ffff << into) | branch << into })
 }
 
 /// One word of code.

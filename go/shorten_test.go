@@ -1,0 +1,123 @@
+//go:build linux && (amd64 || arm64)
+
+package exeunt
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"exeunt.invalid/exeunt/internal/patch"
+	"exeunt.invalid/exeunt/internal/site"
+)
+
+func init() {
+	// Goroutines that read all the time: some before the first instruction is a jump, some amid that, some after.
+	scenarios["reads while they are shortened"] = func() {
+		local := NewLocal[int]()
+		pair := NewLocal[[2]int]()
+		var installed atomic.Bool
+		var readers sync.WaitGroup
+		for i := 0; i < 2; i++ {
+			readers.Add(1)
+			go func() {
+				defer readers.Done()
+				for reads, after := 1, 0; after < 1000; reads++ {
+					if reads%100 == 0 {
+						runtime.Gosched() // whoever installs has its turn
+					}
+					if local.Get() != 0 || pair.Get() != [2]int{} || lookup() != nil {
+						fmt.Println("a value where none was set")
+						return
+					}
+					if installed.Load() {
+						after++
+					}
+				}
+				local.Set(i)
+				pair.Set([2]int{i, i})
+				if local.Get() != i || pair.Get() != [2]int{i, i} || lookup() == nil {
+					fmt.Println("another value than was set")
+				}
+			}()
+		}
+		for i := 0; i < 100; i++ {
+			runtime.Gosched()
+		}
+		if err := Install(); err != nil {
+			fmt.Println(err)
+		}
+		installed.Store(true)
+		readers.Wait()
+		fmt.Println("read")
+	}
+	// Stands for a Go whose functions begin otherwise: this one is taken for another.
+	scenarios["reads that cannot be shortened"] = func() {
+		named := image.Func
+		image.Func = func(pc uintptr) (string, uintptr) {
+			name, entry := named(pc)
+			if entry == reflect.ValueOf(value).Pointer() {
+				name = "another"
+			}
+			return name, entry
+		}
+		local := NewLocal[string]()
+		local.Set("set")
+		ended(func() {
+			fmt.Printf("%q ", local.Get())
+			local.Set("there")
+			fmt.Printf("%q ", local.Get())
+		})
+		fmt.Printf("%q\n%v\n", local.Get(), notShortened)
+	}
+}
+
+// Every kind of build has functions that begin with an instruction of five bytes or more, so on amd64 reads are short in all of them.
+func TestReadsBeginWithAJump(t *testing.T) {
+	if err := Install(); err != nil {
+		t.Fatal(err)
+	}
+	if runtime.GOARCH == "arm64" {
+		var refusal patch.Refusal
+		if !errors.As(notShortened, &refusal) || refusal.Reason() != 12 {
+			t.Errorf("a function's first instruction may not be replaced on arm64 while it runs: %v", notShortened)
+		}
+		return
+	}
+	if notShortened != nil {
+		t.Fatal(notShortened)
+	}
+	for in, code := range map[uintptr]uintptr{
+		reflect.ValueOf(value).Pointer():   valueCode,
+		reflect.ValueOf(current).Pointer(): currentCode,
+	} {
+		refs, err := image.Refs(in)
+		if err != nil || len(refs) == 0 {
+			t.Fatal(err, refs)
+		}
+		if first := refs[0]; first.Kind != site.Jump || first.At != in || first.Target != code {
+			t.Errorf("%+v", first)
+		}
+	}
+}
+
+func TestReadsAreShortenedWhileOthersRead(t *testing.T) {
+	for i := 0; i < 10; i++ {
+		code, output := child(t, "reads while they are shortened")
+		want(t, code, output, 0, "read\nthe scenario returned\n")
+	}
+}
+
+func TestReadsThatCannotBeShortenedWorkTheLongWay(t *testing.T) {
+	code, output := child(t, "reads that cannot be shortened")
+	lines := strings.Split(output, "\n")
+	want(t, code, lines[0]+"\n", 0, `"" "there" "set"`+"\n")
+	if !strings.HasPrefix(lines[1], "value: another begins at 0x") || !strings.HasSuffix(lines[1], ", where "+packagePath+".value should") {
+		t.Error(lines[1])
+	}
+}
