@@ -109,7 +109,7 @@ unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
 /// As for [`redirect::Place::redirect`].
 #[inline]
 pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<(&'static Record, Option<&'static Record>), Error> {
-    let record = registry::take().ok_or(Error::OutOfMemory)?;
+    let Some(record) = registry::take() else { return Err(Error::OutOfMemory) };
     // A record with the same top is of a stack that was abandoned half-way: this one starts empty.
     let abandoned = registry::by_top(place.top);
     if let Some(abandoned) = abandoned {

@@ -42,8 +42,9 @@ pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
     let spare = landing.map(Landing::spare).filter(|&spare| spare != foot.address);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
     let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
-    let word = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address))
-        .ok_or(Error::ForeignFoot { address: foot.address, found: foot.word, expected: original })?;
+    let Some(word) = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address)) else {
+        return Err(Error::ForeignFoot { address: foot.address, found: foot.word, expected: original });
+    };
     let lands = match (known, landing) {
         (None, Some(landing)) => recognise_landing(landing, number)?,
         _ => known,
