@@ -28,10 +28,13 @@
 // runtime.goexit, into which a goroutine's entry function returns: call runtime.goexit1.
 TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_nextByReturn(SB), DX // goexit1, ...
-	JMP	DX                                       // ... as if it had been called from goexit
+	JMP	·goOnByReturn(SB)     // soon a jump to goexit1 itself: see shorten in stack_linux.go
 drain:
 	JMP	·drainEndByReturn(SB) // apart: it has a frame, which this function must not pay for
+
+TEXT ·goOnByReturn(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ	·common+commonState_nextByReturn(SB), DX // goexit1, ...
+	JMP	DX                                       // ... as if it had been called from goexit
 
 // Its prologue may grow the stack: nothing is in a register that matters.
 TEXT ·drainEndByReturn(SB), 0, $8-0

@@ -24,10 +24,13 @@
 // runtime.goexit, into which a goroutine's entry function returns: bl runtime.goexit1.
 TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_nextByReturn(SB), R9 // goexit1, ...
-	JMP	(R9)                                     // ... as if it had been called from goexit: the link register is untouched
+	JMP	·goOnByReturn(SB)     // soon a branch to goexit1 itself: see shorten in stack_linux.go
 drain:
 	JMP	·drainEndByReturn(SB) // apart: it has a frame, which this function must not pay for
+
+TEXT ·goOnByReturn(SB), NOSPLIT|NOFRAME, $0-0
+	MOVD	·common+commonState_nextByReturn(SB), R9 // goexit1, ...
+	JMP	(R9)                                     // ... as if it had been called from goexit: the link register is untouched
 
 // Its prologue may grow the stack: nothing is in a register that matters. It saves the link register.
 TEXT ·drainEndByReturn(SB), 0, $8-0

@@ -79,9 +79,6 @@ func init() {
 
 // Every kind of build has functions that begin with an instruction of five bytes or more, so on amd64 reads are short in all of them.
 func TestReadsBeginWithAJump(t *testing.T) {
-	if err := Install(); err != nil {
-		t.Fatal(err)
-	}
 	if runtime.GOARCH == "arm64" {
 		var refusal patch.Refusal
 		if !errors.As(notShortened, &refusal) || refusal.Reason() != 12 {
@@ -96,14 +93,38 @@ func TestReadsBeginWithAJump(t *testing.T) {
 		reflect.ValueOf(value).Pointer():   valueCode,
 		reflect.ValueOf(current).Pointer(): currentCode,
 	} {
-		refs, err := image.Refs(in)
-		if err != nil || len(refs) == 0 {
-			t.Fatal(err, refs)
-		}
-		if first := refs[0]; first.Kind != site.Jump || first.At != in || first.Target != code {
+		jumps := jumpsOf(t, in)
+		if first := jumps[0]; first.At != in || first.Target != code {
 			t.Errorf("%+v", first)
 		}
 	}
+}
+
+func TestAGoroutineThatUsesNothingGoesOnDirectly(t *testing.T) {
+	if useMap {
+		return // then every goroutine is looked for in the map
+	}
+	byReturn, _, _, _, _ := entryPoints(true)
+	for _, jump := range jumpsOf(t, byReturn) {
+		if jump.Target == common.nextByReturn {
+			return
+		}
+	}
+	t.Errorf("%+v", jumpsOf(t, byReturn))
+}
+
+func jumpsOf(t *testing.T, function uintptr) (jumps []site.Ref) {
+	t.Helper()
+	refs, err := image.Refs(function)
+	for _, ref := range refs {
+		if ref.Kind == site.Jump {
+			jumps = append(jumps, ref)
+		}
+	}
+	if err != nil || len(jumps) == 0 {
+		t.Fatal(err, refs)
+	}
+	return jumps
 }
 
 func TestReadsAreShortenedWhileOthersRead(t *testing.T) {

@@ -3,12 +3,14 @@
 package exeunt
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"reflect"
 	"unsafe"
 
 	"exeunt.invalid/exeunt/internal/patch"
+	"exeunt.invalid/exeunt/internal/site"
 )
 
 //lint:file-ignore U1000 what is declared here without a body is for assembly, whose uses staticcheck cannot see
@@ -104,23 +106,42 @@ var never bool
 //go:noinline
 func needRoom(*[256]byte) {}
 
-// shorten lets value and current begin with a jump to the assembly, if their first instructions are such that threads may be running there
-// meanwhile. On arm64, where a function begins with an instruction that may not be replaced in code that runs, they stay as they are.
+// shorten makes indirect calls direct ones, wherever that can be done while other threads run there. What it cannot change goes on to work the
+// long way; the error is why.
+//
+//   - value and current begin with a jump to the assembly. Not on arm64, where a function begins with an instruction that may not be
+//     replaced in code that runs.
+//   - endByReturn, where every goroutine passes, jumps to runtime.goexit1 itself.
 func shorten() error {
-	for _, r := range []struct {
-		name     string
-		in, code uintptr
-	}{
-		{"value", reflect.ValueOf(value).Pointer(), valueCode},
-		{"current", reflect.ValueOf(current).Pointer(), currentCode},
-	} {
-		length, err := image.First(r.in, packagePath+"."+r.name)
-		if err == nil {
-			err = patch.Replace(r.in, uintptr(length), r.code)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
-		}
+	return errors.Join(
+		beginWithJump("value", reflect.ValueOf(value).Pointer(), valueCode),
+		beginWithJump("current", reflect.ValueOf(current).Pointer(), currentCode),
+		goOnDirectly(),
+	)
+}
+
+func beginWithJump(name string, function, code uintptr) error {
+	length, err := image.First(function, packagePath+"."+name)
+	if err == nil {
+		err = patch.Replace(function, uintptr(length), code)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func goOnDirectly() error {
+	if useMap {
+		return nil // the function that serves then has more to do than to go on
+	}
+	byReturn, _, _, _, _ := entryPoints(true)
+	jump, err := image.One(site.Jump, byReturn, packagePath+".goOnByReturn")
+	if err == nil {
+		err = patch.Retarget(jump.At, jump.Target, common.nextByReturn)
+	}
+	if err != nil {
+		return fmt.Errorf("endByReturn: %w", err)
 	}
 	return nil
 }
@@ -157,6 +178,7 @@ func getg() uintptr
 // The code that redirected calls lead to; in redirect_*.s. Nobody calls it from Go.
 
 func endByReturn()
+func goOnByReturn()
 func endByGoexit()
 func endOfProcess()
 func endOfCoroutine()
