@@ -128,56 +128,71 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
     let mut in_one_piece = true;
     loop {
         // SAFETY: starts on the running stack, and goes from caller to caller.
-        match unsafe { step(frame) } {
-            Step::Caller { frame: caller, slot, word, contiguous, fp_slot, .. } => {
-                in_one_piece &= contiguous;
-                let address = caller.registers.pc;
-                trail.push(address, caller.registers.sp);
-                if let Some(slot) = slot {
-                    if trampoline::is_label(address) {
-                        let record = registry::by_top(caller.registers.sp).filter(|record| record.foot() == slot);
-                        return record.map(|record| trail.armed(record, in_one_piece)).ok_or(Lost::End(&OVER));
-                    }
-                    let top = caller.registers.sp;
-                    let trampoline = trampoline::standing_for(address);
-                    let drained = trampoline.and_then(|_| draining(top));
-                    if let Some(record) = drained.or_else(|| code::draining(address, slot, top)) {
-                        return Ok(trail.armed(record, in_one_piece));
-                    }
-                    if let Some(trampoline) = trampoline {
-                        if let Some(record) = code::owner(slot, top) {
-                            return Ok(trail.armed(record, in_one_piece));
-                        }
-                        let foot = Foot { address: slot, word, top, trampoline, frame_pointer_at: fp_slot };
-                        return Ok(Bottom::Bare(foot, in_one_piece));
-                    }
-                    if exits::is_registered(address) {
-                        return Err(Lost::Registered(address));
-                    }
+        let (caller, slot, word, contiguous, fp_slot) = match unsafe { step(frame) } {
+            Step::Caller { frame, slot, word, contiguous, fp_slot, .. } => (frame, slot, word, contiguous, fp_slot),
+            other => match no_caller(other, trail, in_one_piece) {
+                Ok(interrupted) => {
+                    frame = interrupted;
+                    continue;
                 }
-                if let Some(record) = registry::find(caller.registers.sp) {
+                Err(answer) => return answer,
+            },
+        };
+        in_one_piece &= contiguous;
+        let (address, top) = (caller.registers.pc, caller.registers.sp);
+        trail.push(address, top);
+        if let Some(slot) = slot {
+            if trampoline::is_label(address) {
+                let record = registry::by_top(top).filter(|record| record.foot() == slot);
+                return record.map(|record| trail.armed(record, in_one_piece)).ok_or(Lost::End(&OVER));
+            }
+            let trampoline = trampoline::standing_for(address);
+            if trampoline.is_some()
+                && let Some(record) = draining(top)
+            {
+                return Ok(trail.armed(record, in_one_piece));
+            }
+            if let Some(record) = code::draining(address, slot, top) {
+                return Ok(trail.armed(record, in_one_piece));
+            }
+            if let Some(trampoline) = trampoline {
+                if let Some(record) = code::owner(slot, top) {
                     return Ok(trail.armed(record, in_one_piece));
                 }
-                frame = caller;
+                let foot = Foot { address: slot, word, top, trampoline, frame_pointer_at: fp_slot };
+                return Ok(Bottom::Bare(foot, in_one_piece));
             }
-            Step::Interrupted(interrupted) => {
-                if os::on_signal_stack() {
-                    return Err(Lost::SignalStack);
-                }
-                trail.push(interrupted.registers.pc, interrupted.registers.sp);
-                if let Some(record) = registry::find(interrupted.registers.sp) {
-                    return Ok(trail.armed(record, in_one_piece));
-                }
-                frame = interrupted;
+            if exits::is_registered(address) {
+                return Err(Lost::Registered(address));
             }
-            Step::Switch => return Err(Lost::End(&SWITCH)),
-            Step::Outermost => return Err(Lost::End(&UNKNOWN)),
-            Step::NoTable => return Err(Lost::End(&NO_TABLE)),
-            // A rule that is not known may be one that cannot be learnt there.
-            Step::Unsupported if os::on_signal_stack() => return Err(Lost::SignalStack),
-            Step::Unsupported => return Err(Lost::Unsupported),
         }
+        if let Some(record) = registry::find(top) {
+            return Ok(trail.armed(record, in_one_piece));
+        }
+        frame = caller;
     }
+}
+
+/// Where a walk goes on, or what it ends with, if a step does not lead to a caller. Apart for the reason that `step` gives.
+#[cold]
+#[inline(never)]
+fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Result<Frame, Result<Bottom, Lost>> {
+    Err(Err(match step {
+        Step::Interrupted(_) if os::on_signal_stack() => Lost::SignalStack,
+        Step::Caller { frame, .. } | Step::Interrupted(frame) => {
+            trail.push(frame.registers.pc, frame.registers.sp);
+            return match registry::find(frame.registers.sp) {
+                Some(record) => Err(Ok(trail.armed(record, in_one_piece))),
+                None => Ok(frame),
+            };
+        }
+        Step::Switch => Lost::End(&SWITCH),
+        Step::Outermost => Lost::End(&UNKNOWN),
+        Step::NoTable => Lost::End(&NO_TABLE),
+        // A rule that is not known may be one that cannot be learnt there.
+        Step::Unsupported if os::on_signal_stack() => Lost::SignalStack,
+        Step::Unsupported => Lost::Unsupported,
+    }))
 }
 
 /// The record of the stack that ends in an exit trampoline with the stack pointer `top`, if it is draining: then a trampoline

@@ -67,11 +67,12 @@ pub(super) fn add_behind(address: usize) {
 }
 
 /// The record of the stack that a hook drains, where a call at `slot` returns to `address` with the stack pointer `sp`.
-#[inline]
+#[inline(always)]
 pub(crate) fn draining(address: usize, slot: usize, sp: usize) -> Option<&'static Record> {
-    if !super::choice::is_code() {
-        return None;
-    }
+    if super::choice::is_code() { draining_by_hook(address, slot, sp) } else { None }
+}
+
+fn draining_by_hook(address: usize, slot: usize, sp: usize) -> Option<&'static Record> {
     let known = |behind: &AtomicUsize| behind.load(Ordering::Acquire) == address;
     if !BEHIND.iter().any(known) && address != exeunt_hooked_behind as *const () as usize {
         return None;

@@ -115,20 +115,29 @@ fn pack(rule: Rule) -> Option<u64> {
     Some(tag | offset << 4 | return_at << 32 | fp_at << 48)
 }
 
+#[inline]
 fn unpack(packed: u64) -> Rule {
-    let base = match packed & 15 {
-        FRAME_BY_SP => Base::StackPointer,
-        FRAME_BY_FP => Base::FramePointer,
-        SIGNAL => return Rule::Signal,
-        OUTERMOST => return Rule::Outermost,
-        _ => return Rule::Unsupported,
-    };
+    let tag = packed & 15;
+    if tag > FRAME_BY_FP {
+        return unpack_other(tag);
+    }
+    let base = if tag == FRAME_BY_SP { Base::StackPointer } else { Base::FramePointer };
     let place = |words: i16| (i64::from(words) != IN_REGISTER).then_some(i32::from(words) * 8);
     Rule::Frame {
         base,
         offset: ((packed as i64) << 32 >> 36) as i32 * 8,
         return_at: place((packed >> 32) as i16),
         fp_at: place((packed >> 48) as i16),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn unpack_other(tag: u64) -> Rule {
+    match tag {
+        SIGNAL => Rule::Signal,
+        OUTERMOST => Rule::Outermost,
+        _ => Rule::Unsupported,
     }
 }
 

@@ -74,14 +74,32 @@ const LARGEST_TRUSTED_FRAME: usize = 16 * 1024;
 
 /// Goes from a frame to its caller.
 ///
+/// A walk is mostly this, so what is rare is apart (here, in `cache.rs`, and in the walk): one `match` of all would be a jump by
+/// a table, and where indirect branches are not predicted (against Spectre) that takes longer than all else in a step.
+///
 /// # Safety
 /// `frame` must be a frame of the running stack: what unwinding reads are words of its memory.
+#[inline]
 pub(crate) unsafe fn step(frame: Frame) -> Step {
     // A return address is looked up one before itself: a call may be the last instruction of its function.
     let pc = if frame.exact { frame.registers.pc } else { frame.registers.pc.wrapping_sub(1) };
-    let rule = cache::get(pc).unwrap_or_else(|| learn(pc));
+    match cache::get(pc) {
+        Some(Rule::Frame { base, offset, return_at, fp_at }) => {
+            // SAFETY: the caller's promise.
+            unsafe { to_caller(frame, base, offset, return_at, fp_at) }
+        }
+        // SAFETY: the caller's promise.
+        kept => unsafe { rarely(frame, pc, kept) },
+    }
+}
+
+/// # Safety
+/// As for [`step`], with `kept` being what is kept of the frame's program counter `pc`.
+#[cold]
+#[inline(never)]
+unsafe fn rarely(frame: Frame, pc: usize, kept: Option<Rule>) -> Step {
     // SAFETY: the caller's promise.
-    unsafe { apply(frame, rule) }
+    unsafe { apply(frame, kept.unwrap_or_else(|| learn(pc))) }
 }
 
 /// Reads the rule for a place from its unwind table. That takes some KiB of stack, which an alternate signal stack need not
@@ -134,39 +152,47 @@ pub(crate) fn is_switch(pc: usize) -> bool {
 /// # Safety
 /// As for [`step`], with `rule` being the rule of the frame's program counter.
 unsafe fn apply(frame: Frame, rule: Rule) -> Step {
-    let Registers { sp, fp, link, .. } = frame.registers;
-    let (base, offset, return_at, fp_at) = match rule {
-        Rule::Frame { base, offset, return_at, fp_at } => (base, offset, return_at, fp_at),
+    match rule {
+        // SAFETY: the caller's promise.
+        Rule::Frame { base, offset, return_at, fp_at } => unsafe { to_caller(frame, base, offset, return_at, fp_at) },
         // The kernel's registers are there only if it is the kernel's frame. Others that are marked as such are those of
         // coroutine libraries, at the bottom of a coroutine.
         #[cfg(target_os = "linux")]
-        Rule::Signal if !is_kernels(frame.registers.pc) => return Step::Switch,
+        Rule::Signal if !is_kernels(frame.registers.pc) => Step::Switch,
         #[cfg(target_os = "linux")]
         Rule::Signal => {
             // SAFETY: the rule says that this is a signal frame.
-            let registers = unsafe { Registers::interrupted(sp) };
-            return Step::Interrupted(Frame { registers, exact: true });
+            let registers = unsafe { Registers::interrupted(frame.registers.sp) };
+            Step::Interrupted(Frame { registers, exact: true })
         }
         #[cfg(not(target_os = "linux"))]
-        Rule::Signal => return Step::Unsupported,
+        Rule::Signal => Step::Unsupported,
         // On aarch64 the kernel's own code for this has had no table since Linux 5.8 («arm64: vdso: Disable dwarf unwinding
         // through the sigreturn trampoline»): unwinders are to know its two instructions. libgcc does so as well.
         #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
         Rule::NoTable if !frame.exact && is_kernels(frame.registers.pc) => {
             // SAFETY: only a signal handler returns to this code.
-            let registers = unsafe { Registers::interrupted(sp) };
-            return Step::Interrupted(Frame { registers, exact: true });
+            let registers = unsafe { Registers::interrupted(frame.registers.sp) };
+            Step::Interrupted(Frame { registers, exact: true })
         }
-        Rule::Outermost => return Step::Outermost,
+        Rule::Outermost => Step::Outermost,
         Rule::NoTable if frame.exact => {
             // SAFETY: the exact program counter of running code.
             let Some(above) = (unsafe { arch::linkage_stub(frame.registers.pc) }) else { return Step::NoTable };
             let return_at = if cfg!(target_arch = "x86_64") { Some(-8) } else { None };
-            (Base::StackPointer, above as i32, return_at, None)
+            // SAFETY: the caller's promise; such a stub has only its return address on the stack.
+            unsafe { to_caller(frame, Base::StackPointer, above as i32, return_at, None) }
         }
-        Rule::NoTable => return Step::NoTable,
-        Rule::Unsupported => return Step::Unsupported,
-    };
+        Rule::NoTable => Step::NoTable,
+        Rule::Unsupported => Step::Unsupported,
+    }
+}
+
+/// # Safety
+/// As for [`step`], with what [`Rule::Frame`] says of the frame's program counter.
+#[inline]
+unsafe fn to_caller(frame: Frame, base: Base, offset: i32, return_at: Option<i32>, fp_at: Option<i32>) -> Step {
+    let Registers { sp, fp, link, .. } = frame.registers;
     let cfa = match base {
         Base::StackPointer => sp,
         Base::FramePointer => fp,
