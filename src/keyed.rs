@@ -3,11 +3,9 @@
 use crate::error::Error;
 use crate::inherit::Heir;
 use crate::record::Record;
-use crate::values::{Taken, hash_of};
+use crate::values::{Keyed, Taken, hash_of};
 use crate::{arm, os};
-use std::any::Any;
 use std::hash::Hash;
-use std::rc::Rc;
 
 /// Stores `value` under `key` on this stack, which is armed if it was not.
 ///
@@ -38,10 +36,14 @@ where
     V: 'static,
 {
     let record = arm::record()?;
-    let value: Rc<dyn Any> = Rc::new(value);
     let before = record.compare(|values| values.find(hash, &key))?;
-    let old = record.change_values(|values| values.set(hash, before, key, value, heir))?;
-    if let Some(old) = old {
+    store(record, before, Keyed::new(hash, key, value, heir))
+}
+
+/// What is the same for all types of keys and values. Not inlined, for the reason that [`Record::push`] gives.
+#[inline(never)]
+fn store(record: &Record, before: Option<usize>, keyed: Keyed) -> Result<(), Error> {
+    if let Some(old) = record.change_values(|values| values.set(before, keyed))? {
         drop_now(old, record);
     }
     Ok(())
@@ -99,17 +101,21 @@ pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
     let hash = hash_of(key);
     let Some(record) = arm::lookup() else { return false };
     let Ok(Some(index)) = record.compare(|values| values.find(hash, key)) else { return false };
-    match record.change_values(|values| values.remove(hash, index)) {
-        Ok(value) => {
-            drop_now(value, record);
-            true
-        }
-        Err(_) => false,
-    }
+    remove(record, hash, index)
+}
+
+/// As [`store`].
+#[inline(never)]
+fn remove(record: &Record, hash: u64, index: usize) -> bool {
+    let removed = record.change_values(|values| values.remove(hash, index));
+    removed.map(|value| drop_now(value, record)).is_ok()
 }
 
 /// Drops a value that was taken out; no cancellation may strike in its destructor, and unwind through frames of ours.
 fn drop_now(taken: Taken, record: &Record) {
+    if taken.is_plain() {
+        return;
+    }
     let _uncancelled = os::Uncancelled::new();
     taken.drop_now(record);
 }

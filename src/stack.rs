@@ -4,7 +4,7 @@ use crate::arch::{self, Registers};
 use crate::error::Error;
 use crate::foot::{self, Bottom};
 use crate::local::is_borrowed;
-use crate::record::{Handler, Record};
+use crate::record::Record;
 use crate::redirect::choice::Redirect;
 use crate::redirect::{self, Way};
 use crate::values::LocalValue;
@@ -273,14 +273,7 @@ pub fn id() -> Result<StackId, Error> {
 /// assert_eq!(receiver.recv(), Ok("gone"));
 /// ```
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
-    register(Box::new(handler))
-}
-
-/// [`at_exit`] for handlers of all types. It is one function, in this crate: each call that comes from the user's goes
-/// by a table of addresses, and where indirect branches are not predicted (against Spectre) that takes 12 ns.
-#[inline(never)]
-fn register(handler: Handler) -> Result<(), Error> {
-    arm::record()?.push(handler)
+    arm::record()?.push(Box::new(handler))
 }
 
 /// Drops all values of this stack, last set first, and keeps its handlers. Does nothing on a stack that is not armed.

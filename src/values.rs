@@ -2,31 +2,38 @@
 
 use crate::inherit::Heir;
 use crate::nearby::Nearby;
-use crate::record::{Handler, InUse, OnDrop, Record, guarded};
+use crate::record::{Handler, InUse, OnDrop, Record, survived};
 use hashbrown::HashTable;
 use std::any::{Any, TypeId};
 use std::hash::{BuildHasher, Hash};
+use std::mem::needs_drop;
 use std::rc::Rc;
 
 /// What was taken out, to be dropped when nothing of ours is in use any more.
 pub(crate) enum Taken {
     /// A handler that will not run.
     Handler(Handler),
-    /// A keyed value, its key, and what makes its heirs. A `with` further up may still be using the value: then that drops it.
-    Keyed(Rc<dyn Any>, Box<dyn Any>, Option<Heir>),
+    /// A keyed value. A `with` further up may still be using it: then that drops it.
+    Keyed(Keyed),
     /// A stack local's value.
     Local(LocalValue),
 }
 
 impl Taken {
-    /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was taken from.
+    /// Whether dropping it runs no code of the user's.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Self::Keyed(Keyed { plain: true, .. }))
+    }
+
+    /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was taken from. The caller sees to
+    /// it that no cancellation strikes meanwhile.
     pub(crate) fn drop_now(self, record: &Record) {
         match self {
             Self::Handler(handler) => drop(handler),
-            Self::Keyed(value, key, heir) => {
+            Self::Keyed(Keyed { value, key, heir, .. }) => {
                 let mut rest = Some((key, heir));
                 // Also where the value's destructor panics; a second panic would abort the process then.
-                let _then = OnDrop(|| guarded(|| drop(rest.take())));
+                let _then = OnDrop(|| survived(|| drop(rest.take())));
                 drop(value);
             }
             // It is out of the table, so nobody finds it; whether somebody still borrows it was asked before (see
@@ -52,8 +59,30 @@ pub(crate) struct LocalValue {
     pub nearby: &'static Nearby,
 }
 
+/// A keyed value.
+pub(crate) struct Keyed {
+    hash: u64,
+    key: Box<dyn Any>,
+    value: Rc<dyn Any>,
+    /// What makes its heirs, if it is inheritable.
+    heir: Option<Heir>,
+    /// Whether dropping all this runs no code of the user's.
+    plain: bool,
+}
+
+impl Keyed {
+    pub(crate) fn new<K, V>(hash: u64, key: K, value: V, heir: Option<Heir>) -> Self
+    where
+        K: Hash + Eq + 'static,
+        V: 'static,
+    {
+        let plain = !needs_drop::<K>() && !needs_drop::<V>() && heir.is_none();
+        Self { hash, key: Box::new(key), value: Rc::new(value), heir, plain }
+    }
+}
+
 enum Value {
-    Keyed { hash: u64, key: Box<dyn Any>, value: Rc<dyn Any>, heir: Option<Heir> },
+    Keyed(Keyed),
     Local(LocalValue),
 }
 
@@ -113,11 +142,11 @@ impl Values {
     pub(crate) unsafe fn nobody_comes_back(&mut self) {
         self.in_making.clear();
         let keyed = self.in_order.iter().filter_map(|value| match value {
-            Some(Value::Keyed { value, .. }) => Some(value),
+            Some(Value::Keyed(keyed)) => Some(&keyed.value),
             _ => None,
         });
         let doomed = self.doomed.iter().filter_map(|taken| match taken {
-            Taken::Keyed(value, ..) => Some(value),
+            Taken::Keyed(keyed) => Some(&keyed.value),
             _ => None,
         });
         for value in keyed.chain(doomed) {
@@ -157,24 +186,17 @@ impl Values {
     /// The value of a key.
     pub(crate) fn get<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<Rc<dyn Any>> {
         match &self.in_order[self.find(hash, key)?] {
-            Some(Value::Keyed { value, .. }) => Some(Rc::clone(value)),
+            Some(Value::Keyed(keyed)) => Some(Rc::clone(&keyed.value)),
             _ => None,
         }
     }
 
     /// Sets the value of a key, and gives back the one that it had, which was found at `before`.
-    pub(crate) fn set<K: Hash + Eq + 'static>(
-        &mut self,
-        hash: u64,
-        before: Option<usize>,
-        key: K,
-        value: Rc<dyn Any>,
-        heir: Option<Heir>,
-    ) -> Option<Taken> {
-        let old = before.map(|index| self.remove(hash, index));
+    pub(crate) fn set(&mut self, before: Option<usize>, keyed: Keyed) -> Option<Taken> {
+        let old = before.map(|index| self.remove(keyed.hash, index));
         self.compact();
-        let index = self.in_order.len();
-        self.in_order.push(Some(Value::Keyed { hash, key: Box::new(key), value, heir }));
+        let (hash, index) = (keyed.hash, self.in_order.len());
+        self.in_order.push(Some(Value::Keyed(keyed)));
         let in_order = &self.in_order;
         self.by_key.insert_unique(hash, index, |&index| hash_at(in_order, index));
         old
@@ -183,7 +205,7 @@ impl Values {
     /// The inheritable values, in the order in which they were set, and what makes their heirs.
     pub(crate) fn inheritable(&self) -> Vec<(Rc<dyn Any>, Heir)> {
         let heir = |value: &Option<Value>| match value {
-            Some(Value::Keyed { value, heir: Some(heir), .. }) => Some((Rc::clone(value), Rc::clone(heir))),
+            Some(Value::Keyed(Keyed { value, heir: Some(heir), .. })) => Some((Rc::clone(value), Rc::clone(heir))),
             _ => None,
         };
         self.in_order.iter().filter_map(heir).collect()
@@ -194,7 +216,7 @@ impl Values {
         self.forget_key(hash, index);
         self.gaps += 1;
         match self.in_order[index].take() {
-            Some(Value::Keyed { key, value, heir, .. }) => Taken::Keyed(value, key, heir),
+            Some(Value::Keyed(keyed)) => Taken::Keyed(keyed),
             _ => unreachable!("the table leads to keyed values only"),
         }
     }
@@ -211,9 +233,9 @@ impl Values {
             let index = self.in_order.len().checked_sub(1)?;
             match self.in_order.pop()? {
                 None => self.gaps -= 1,
-                Some(Value::Keyed { hash, key, value, heir }) => {
-                    self.forget_key(hash, index);
-                    return Some(Taken::Keyed(value, key, heir));
+                Some(Value::Keyed(keyed)) => {
+                    self.forget_key(keyed.hash, index);
+                    return Some(Taken::Keyed(keyed));
                 }
                 Some(Value::Local(local)) => {
                     local.nearby.forget(local.value);
@@ -283,8 +305,8 @@ impl Values {
         self.by_key.clear();
         let in_order = &self.in_order;
         for (index, value) in in_order.iter().enumerate() {
-            if let Some(Value::Keyed { hash, .. }) = value {
-                self.by_key.insert_unique(*hash, index, |&index| hash_at(in_order, index));
+            if let Some(Value::Keyed(keyed)) = value {
+                self.by_key.insert_unique(keyed.hash, index, |&index| hash_at(in_order, index));
             }
         }
     }
@@ -292,14 +314,14 @@ impl Values {
 
 fn key_at<K: 'static>(in_order: &[Option<Value>], index: usize) -> Option<&K> {
     match &in_order[index] {
-        Some(Value::Keyed { key, .. }) => key.downcast_ref(),
+        Some(Value::Keyed(keyed)) => keyed.key.downcast_ref(),
         _ => None,
     }
 }
 
 fn hash_at(in_order: &[Option<Value>], index: usize) -> u64 {
     match &in_order[index] {
-        Some(Value::Keyed { hash, .. }) => *hash,
+        Some(Value::Keyed(keyed)) => keyed.hash,
         _ => 0,
     }
 }
