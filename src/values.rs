@@ -76,7 +76,8 @@ impl Keyed {
         K: Hash + Eq + 'static,
         V: 'static,
     {
-        let plain = !needs_drop::<K>() && !needs_drop::<V>() && heir.is_none();
+        // What makes heirs holds no more than a key.
+        let plain = !needs_drop::<K>() && !needs_drop::<V>();
         Self { hash, key: Box::new(key), value: Rc::new(value), heir, plain }
     }
 }

@@ -260,6 +260,7 @@ fn a_panic_in_a_handler_or_destructor_is_reported_and_the_others_still_run() {
         exeunt::set(1, theirs.loud("one")).unwrap();
         exeunt::set(2, Panics).unwrap();
         exeunt::set(3, theirs.loud("three")).unwrap();
+        exeunt::set(PanickingKey, 4).unwrap();
         exeunt::at_exit(theirs.noting("last handler")).unwrap();
         exeunt::at_exit(|| panic!("in a handler of threads.rs")).unwrap();
         exeunt::at_exit(|| std::panic::panic_any(DropPanics)).unwrap();
@@ -271,12 +272,20 @@ fn a_panic_in_a_handler_or_destructor_is_reported_and_the_others_still_run() {
     assert_eq!(log.take(), ["first handler", "last handler", "drop three", "drop one"]);
     assert_eq!(panics_with("in a handler of threads.rs"), 1);
     assert_eq!(panics_with("in a destructor of threads.rs"), 1);
+    assert_eq!(panics_with("in a key's destructor of threads.rs"), 1);
     assert_eq!(panics_with("in a payload of threads.rs"), 1);
 
     struct Panics;
     impl Drop for Panics {
         fn drop(&mut self) {
             panic!("in a destructor of threads.rs");
+        }
+    }
+    #[derive(PartialEq, Eq, Hash)]
+    struct PanickingKey;
+    impl Drop for PanickingKey {
+        fn drop(&mut self) {
+            panic!("in a key's destructor of threads.rs");
         }
     }
     struct DropPanics;
