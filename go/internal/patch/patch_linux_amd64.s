@@ -1,3 +1,4 @@
+#include "go_asm.h"
 #include "textflag.h"
 #include "funcdata.h"
 
@@ -13,44 +14,28 @@ TEXT ·room(SB), 0, $8192-0
 	NO_LOCAL_POINTERS // nothing is ever in it
 	RET               // the prologue has done what this is for
 
-// func check(site, expected, replacement uintptr) int32
-TEXT ·check(SB), 0, $8-28
+// func ask(what, first, second, third uintptr) int32
+TEXT ·ask(SB), 0, $8-36
 	NO_LOCAL_POINTERS
 	CALL	·room(SB)
-	MOVQ	site+0(FP), DI          // first argument
-	MOVQ	expected+8(FP), SI      // second
-	MOVQ	replacement+16(FP), DX  // third
+	MOVQ	first+8(FP), DI
+	MOVQ	second+16(FP), SI
+	MOVQ	third+24(FP), DX
+	MOVQ	what+0(FP), CX
 	LEAQ	exeunt_go_check(SB), AX
-	CALL	·engine(SB)
-	MOVL	AX, ret+24(FP)          // an i32
-	RET
-
-// func retarget(site, expected, replacement uintptr) int32
-TEXT ·retarget(SB), 0, $8-28
-	NO_LOCAL_POINTERS
-	CALL	·room(SB)
-	MOVQ	site+0(FP), DI          // first argument
-	MOVQ	expected+8(FP), SI      // second
-	MOVQ	replacement+16(FP), DX  // third
+	CMPQ	CX, $const_check
+	JEQ	call
 	LEAQ	exeunt_go_retarget(SB), AX
-	CALL	·engine(SB)
-	MOVL	AX, ret+24(FP)          // an i32
-	RET
-
-// func replace(site, length, replacement uintptr) int32
-TEXT ·replace(SB), 0, $8-28
-	NO_LOCAL_POINTERS
-	CALL	·room(SB)
-	MOVQ	site+0(FP), DI          // first argument
-	MOVQ	length+8(FP), SI      // second
-	MOVQ	replacement+16(FP), DX  // third
+	CMPQ	CX, $const_retarget
+	JEQ	call
 	LEAQ	exeunt_go_replace(SB), AX
+call:
 	CALL	·engine(SB)
-	MOVL	AX, ret+24(FP)          // an i32
+	MOVL	AX, ret+32(FP)    // an i32
 	RET
 
 // Calls AX with the stack pointer a multiple of 16, as the ABI wants it. A function of its own: one that writes the stack pointer may not be on the
-// stack when that is copied (runtime: "unexpected SPWRITE function"), as those above may, in ·room.
+// stack when that is copied (runtime: "unexpected SPWRITE function"), as ·ask may, in ·room.
 TEXT ·engine(SB), NOSPLIT, $0-0
 	MOVQ	SP, BX    // the callee keeps BX
 	ANDQ	$~15, SP

@@ -1,3 +1,4 @@
+#include "go_asm.h"
 #include "textflag.h"
 #include "funcdata.h"
 
@@ -13,35 +14,26 @@ TEXT ·room(SB), 0, $8192-0
 	NO_LOCAL_POINTERS // nothing is ever in it
 	RET               // the prologue has done what this is for
 
-// func check(site, expected, replacement uintptr) int32
-TEXT ·check(SB), 0, $24-28
+// func ask(what, first, second, third uintptr) int32
+TEXT ·ask(SB), 0, $24-36
 	NO_LOCAL_POINTERS
 	BL	·room(SB)
-	MOVD	site+0(FP), R0          // first argument
-	MOVD	expected+8(FP), R1      // second
-	MOVD	replacement+16(FP), R2  // third
-	BL	exeunt_go_check(SB)
-	MOVW	R0, ret+24(FP)          // an i32
-	RET
-
-// func retarget(site, expected, replacement uintptr) int32
-TEXT ·retarget(SB), 0, $24-28
-	NO_LOCAL_POINTERS
-	BL	·room(SB)
-	MOVD	site+0(FP), R0          // first argument
-	MOVD	expected+8(FP), R1      // second
-	MOVD	replacement+16(FP), R2  // third
-	BL	exeunt_go_retarget(SB)
-	MOVW	R0, ret+24(FP)          // an i32
-	RET
-
-// func replace(site, length, replacement uintptr) int32
-TEXT ·replace(SB), 0, $24-28
-	NO_LOCAL_POINTERS
-	BL	·room(SB)
-	MOVD	site+0(FP), R0          // first argument
-	MOVD	length+8(FP), R1      // second
-	MOVD	replacement+16(FP), R2  // third
+	MOVD	first+8(FP), R0
+	MOVD	second+16(FP), R1
+	MOVD	third+24(FP), R2
+	MOVD	what+0(FP), R3
+	// Go's linker, where it leaves the rest to another one, cannot give it these functions' addresses, only calls of them.
+	CMP	$const_check, R3
+	BEQ	check
+	CMP	$const_retarget, R3
+	BEQ	retarget
 	BL	exeunt_go_replace(SB)
-	MOVW	R0, ret+24(FP)          // an i32
+	B	done
+check:
+	BL	exeunt_go_check(SB)
+	B	done
+retarget:
+	BL	exeunt_go_retarget(SB)
+done:
+	MOVW	R0, ret+32(FP)    // an i32
 	RET
