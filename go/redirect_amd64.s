@@ -28,7 +28,8 @@
 // runtime.goexit, into which a goroutine's entry function returns: call runtime.goexit1.
 TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	JMP	·goOnByReturn(SB)     // soon a jump to goexit1 itself: see shorten in stack_linux.go
+	PCALIGN	$8                    // so that one store can replace it:
+	JMP	·goOnByReturn(SB)     // soon a jump to goexit1 itself, see shorten in stack_linux.go
 drain:
 	JMP	·drainEndByReturn(SB) // apart: it has a frame, which this function must not pay for
 

@@ -71,7 +71,7 @@ func install() error {
 	return nil
 }
 
-// notShortened is why reads take the longer way, or nil.
+// notShortened is why reads or ends take the longer way, or nil.
 var notShortened error
 
 func apply(found []redirection) error {

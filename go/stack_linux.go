@@ -36,7 +36,7 @@ import (
 //   - the record's owner must be this goroutine. A goroutine owns at most one record, so this alone decides; a stale index from an
 //     earlier life of the same descriptor fails here.
 
-// common is what the assembly reads at every exit and every read: together, so that it is in one or two cache lines.
+// common is what the assembly reads at every exit, and where a read finds no record: together, so that it is in one or two cache lines.
 type commonState struct {
 	secret uint64 // what rubbish does not know
 	// Where the redirected calls led. Set before they are redirected, and never again.
@@ -72,73 +72,33 @@ func init() { common.slow = slowValue }
 //
 // Both are assembly, valueInRegisters and currentInRegisters, that follows the calling convention of compiled code: argument and result in the
 // first register, and g in its own. It is Go's internal one (src/cmd/compile/abi-internal.md), the same from Go 1.17 (amd64) and 1.18 (arm64)
-// on. A function declared in assembly would be called through a wrapper that moves both to and from the stack, and a function value by
-// an indirect call, which some processors do not predict. So these are Go functions, whose first instruction becomes a jump (see shorten):
-//
-//	before                                         after
-//	value:  lea  -0x..(sp), r12   (8 bytes)        value:  jmp  valueInRegisters   (5 bytes)
-//	        cmp  r12, 16(r14)                              ...                     (not run any more)
-//	        ...
-//	        call *valueByAddress
-//	        ret
-//
-// What is there before is right too, and remains where it cannot be replaced.
-//
-//go:noinline
-func value(l *localBase) unsafe.Pointer {
-	if never {
-		needRoom(new([256]byte))
-	}
-	return valueByAddress(l)
-}
+// on. A function declared in assembly would be called through a wrapper that moves both to and from the stack, which would cost a read half as
+// much again; a function value is called directly. How value and current call them is in stack_linux_*.go.
+var (
+	valueByAddress   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
+	currentByAddress = *(*func() *record)(unsafe.Pointer(&currentCodeAt))
 
-//go:noinline
-func current() *record {
-	if never {
-		needRoom(new([256]byte))
-	}
-	return currentByAddress()
-}
+	// A function value is the address of a word that holds the code's address.
+	valueCodeAt, currentCodeAt = &valueCode, &currentCode
+	valueCode, currentCode     = registerFunctions()
+)
 
-// Room makes a function's frame a large one. Such a function begins with an instruction of five bytes or more, in which a jump has room.
-var never bool
-
-//go:noinline
-func needRoom(*[256]byte) {}
-
-// shorten makes indirect calls direct ones, wherever that can be done while other threads run there. What it cannot change goes on to work the
-// long way; the error is why.
-//
-//   - value and current begin with a jump to the assembly. Not on arm64, where a function begins with an instruction that may not be
-//     replaced in code that runs.
-//   - endByReturn, where every goroutine passes, jumps to runtime.goexit1 itself.
+// shorten makes indirect calls and jumps direct ones, since some processors do not predict the others: where a value is read (amd64), and where
+// every goroutine ends. Each is one store, which is made while other threads run there. What cannot be changed goes on to work the long
+// way; the error is why.
 func shorten() error {
-	return errors.Join(
-		beginWithJump("value", reflect.ValueOf(value).Pointer(), valueCode),
-		beginWithJump("current", reflect.ValueOf(current).Pointer(), currentCode),
-		goOnDirectly(),
-	)
+	return errors.Join(shortenReads(), shortenEnds())
 }
 
-func beginWithJump(name string, function, code uintptr) error {
-	length, err := image.First(function, packagePath+"."+name)
-	if err == nil {
-		err = patch.Replace(function, uintptr(length), code)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
-}
-
-func goOnDirectly() error {
+// shortenEnds lets endByReturn jump to runtime.goexit1 itself.
+func shortenEnds() error {
 	if useMap {
 		return nil // the function that serves then has more to do than to go on
 	}
 	byReturn, _, _, _, _ := entryPoints(true)
 	jump, err := image.One(site.Jump, byReturn, packagePath+".goOnByReturn")
 	if err == nil {
-		err = patch.Retarget(jump.At, jump.Target, common.nextByReturn)
+		err = patch.Replace(jump.At, jumpLength, common.nextByReturn)
 	}
 	if err != nil {
 		return fmt.Errorf("endByReturn: %w", err)
@@ -147,16 +107,6 @@ func goOnDirectly() error {
 }
 
 var packagePath = reflect.TypeOf(record{}).PkgPath()
-
-var (
-	valueCode, currentCode = registerFunctions()
-
-	valueByAddress   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
-	currentByAddress = *(*func() *record)(unsafe.Pointer(&currentCodeAt))
-
-	// A function value is the address of a word that holds the code's address.
-	valueCodeAt, currentCodeAt = &valueCode, &currentCode
-)
 
 func valueInRegisters()
 func currentInRegisters()

@@ -30,7 +30,8 @@ type chunk struct {
 
 var (
 	// chunks is read by the assembly without a lock. An entry changes only when no goroutine owns a record in its chunk; who follows a
-	// stale index finds nil, or a record of another owner.
+	// stale index, or rubbish, finds nil, or a record of another owner. A chunk that is given back meanwhile is still there: it cannot be
+	// swept before the world has been stopped, which waits for the assembly, as that cannot be preempted.
 	chunks [maxChunks]atomic.Pointer[chunk]
 
 	numbers struct {

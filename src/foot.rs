@@ -179,7 +179,8 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
 fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Result<Frame, Result<Bottom, Lost>> {
     Err(Err(match step {
         Step::Interrupted(_) if os::on_signal_stack() => Lost::SignalStack,
-        Step::Caller { frame, .. } | Step::Interrupted(frame) => {
+        Step::Caller { .. } => unreachable!("the walk goes there itself"),
+        Step::Interrupted(frame) => {
             trail.push(frame.registers.pc, frame.registers.sp);
             return match registry::find(frame.registers.sp) {
                 Some(record) => Err(Ok(trail.armed(record, in_one_piece))),

@@ -6,6 +6,7 @@ use crate::record::Record;
 use crate::values::{Keyed, Taken, hash_of};
 use crate::{arm, os};
 use std::hash::Hash;
+use std::rc::Rc;
 
 /// Stores `value` under `key` on this stack, which is armed if it was not.
 ///
@@ -35,8 +36,10 @@ where
     K: Hash + Eq + 'static,
     V: 'static,
 {
+    // First: an allocator of the user's may use storage as well.
+    let (key, value) = (Box::new(key), Rc::new(value));
     let record = arm::record()?;
-    let before = record.compare(|values| values.find(hash, &key))?;
+    let before = record.compare(|values| values.find(hash, &*key))?;
     store(record, before, Keyed::new(hash, key, value, heir))
 }
 

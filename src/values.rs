@@ -71,14 +71,14 @@ pub(crate) struct Keyed {
 }
 
 impl Keyed {
-    pub(crate) fn new<K, V>(hash: u64, key: K, value: V, heir: Option<Heir>) -> Self
+    pub(crate) fn new<K, V>(hash: u64, key: Box<K>, value: Rc<V>, heir: Option<Heir>) -> Self
     where
         K: Hash + Eq + 'static,
         V: 'static,
     {
         // What makes heirs holds no more than a key.
         let plain = !needs_drop::<K>() && !needs_drop::<V>();
-        Self { hash, key: Box::new(key), value: Rc::new(value), heir, plain }
+        Self { hash, key, value, heir, plain }
     }
 }
 

@@ -54,7 +54,8 @@ pub unsafe extern "C" fn exeunt_go_retarget(site: usize, expected: usize, new: u
     code(outcome)
 }
 
-/// Puts a jump to `new` in place of the instruction at `site`, of `len` bytes: 0, or what was found, as in [`exeunt_go_check`].
+/// Puts a jump to `new` in place of the instruction at `site`, of `len` bytes: 0, or what was found, as in [`exeunt_go_check`]. Only by a store
+/// that is surely one, as this makes nothing possible, only quicker.
 ///
 /// # Safety
 ///
@@ -63,7 +64,7 @@ pub unsafe extern "C" fn exeunt_go_retarget(site: usize, expected: usize, new: u
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_go_replace(site: usize, len: usize, new: usize) -> i32 {
     // SAFETY: the caller's promise.
-    code(unsafe { heart::replace(site, len, new, Fallback::ProcMem) })
+    code(unsafe { heart::replace(site, len, new, Fallback::Refuse) })
 }
 
 fn code(outcome: Result<(), Refusal>) -> i32 {

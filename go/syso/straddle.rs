@@ -1,4 +1,4 @@
-//! x86_64: a call whose displacement crosses an aligned 8-byte boundary, in three stores.
+//! x86_64: a call or jump whose displacement crosses an aligned 8-byte boundary, in three stores.
 //!
 //! Go's linker aligns functions, not calls, so three of eight calls lie like this one, and no single store changes them:
 //!
@@ -49,15 +49,21 @@ pub unsafe fn retarget(site: usize, new: usize) -> Result<(), Refusal> {
     // completes the new call. Mappings and exclusion are the caller's promise.
     unsafe {
         write(wait, first_protection, Fallback::ProcMem)?;
-        let outcome = write(rest, second_protection, Fallback::ProcMem).and_then(|()| {
-            write(call, first_protection, Fallback::ProcMem).inspect_err(|_| {
-                let _ = write(undo(rest), second_protection, Fallback::ProcMem);
-            })
-        });
-        if outcome.is_err() && write(undo(wait), first_protection, Fallback::ProcMem).is_err() {
+        let refusal = match write(rest, second_protection, Fallback::ProcMem) {
+            Err(refusal) => refusal,
+            Ok(()) => match write(call, first_protection, Fallback::ProcMem) {
+                Ok(()) => return Ok(()),
+                Err(_) if write(undo(rest), second_protection, Fallback::ProcMem).is_err() => {
+                    // Who comes here goes on waiting, which is better than a call of half an address.
+                    return Err(Refusal::new(Reason::NotRestored));
+                }
+                Err(refusal) => refusal,
+            },
+        };
+        if write(undo(wait), first_protection, Fallback::ProcMem).is_err() {
             return Err(Refusal::new(Reason::NotRestored));
         }
-        outcome
+        Err(refusal)
     }
 }
 

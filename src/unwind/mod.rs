@@ -93,6 +93,8 @@ pub(crate) unsafe fn step(frame: Frame) -> Step {
     }
 }
 
+/// The rest of [`step`]: where nothing is kept yet, or another rule than the usual one.
+///
 /// # Safety
 /// As for [`step`], with `kept` being what is kept of the frame's program counter `pc`.
 #[cold]
@@ -149,6 +151,8 @@ pub(crate) fn is_switch(pc: usize) -> bool {
     return pc == 0;
 }
 
+/// The step by any rule.
+///
 /// # Safety
 /// As for [`step`], with `rule` being the rule of the frame's program counter.
 unsafe fn apply(frame: Frame, rule: Rule) -> Step {
@@ -188,6 +192,8 @@ unsafe fn apply(frame: Frame, rule: Rule) -> Step {
     }
 }
 
+/// The step by a rule of the usual form.
+///
 /// # Safety
 /// As for [`step`], with what [`Rule::Frame`] says of the frame's program counter.
 #[inline]

@@ -13,7 +13,7 @@ type Refusal int32
 const NotRestored = 10
 
 var reasons = [...]string{
-	1:           "there is no direct call at this address",
+	1:           "there is no direct call or jump at this address",
 	2:           "the call leads elsewhere by now",
 	3:           "the replacement is further away than a call can reach",
 	4:           "no single store can change it",

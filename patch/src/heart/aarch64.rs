@@ -95,7 +95,7 @@ fn distance(site: usize, target: usize) -> Result<Word, Refusal> {
 }
 
 /// The store that puts a branch to `new` in place of the instruction at `site`, which is `len` bytes long. Only branches and `NOP` are in the
-/// list of instructions that may be replaced while they are executed.
+/// list of instructions that may be replaced while they are executed; what is not aligned is no instruction at all.
 ///
 /// # Safety
 ///

@@ -179,7 +179,7 @@ pub unsafe fn retarget(
 }
 
 /// Puts a branch to `new` in place of the one instruction at `site`, which is `len` bytes long: at least as long as the branch, since a thread may
-/// be about to run the next one, and on aarch64 one that may be replaced while it is executed.
+/// be about to run the next one, and on aarch64 one that may be replaced while it is executed. A thread that was behind it already goes on there.
 ///
 /// # Safety
 ///
