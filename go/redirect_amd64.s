@@ -29,7 +29,7 @@
 TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
 	PCALIGN	$8                    // so that one store can replace it:
-	JMP	·goOnByReturn(SB)     // soon a jump to goexit1 itself, see shorten in stack_linux.go
+	JMP	·goOnByReturn(SB)     // soon a jump to goexit1 itself, see shorten_linux.go
 drain:
 	JMP	·drainEndByReturn(SB) // apart: it has a frame, which this function must not pay for
 

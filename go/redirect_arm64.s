@@ -24,7 +24,7 @@
 // runtime.goexit, into which a goroutine's entry function returns: bl runtime.goexit1.
 TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	JMP	·goOnByReturn(SB)     // soon a branch to goexit1 itself, see shorten in stack_linux.go
+	JMP	·goOnByReturn(SB)     // soon a branch to goexit1 itself, see shorten_linux.go
 drain:
 	JMP	·drainEndByReturn(SB) // apart: it has a frame, which this function must not pay for
 

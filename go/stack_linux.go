@@ -3,14 +3,8 @@
 package exeunt
 
 import (
-	"errors"
-	"fmt"
 	"hash/maphash"
-	"reflect"
 	"unsafe"
-
-	"exeunt.invalid/exeunt/internal/patch"
-	"exeunt.invalid/exeunt/internal/site"
 )
 
 //lint:file-ignore U1000 what is declared here without a body is for assembly, whose uses staticcheck cannot see
@@ -73,7 +67,7 @@ func init() { common.slow = slowValue }
 // Both are assembly, valueInRegisters and currentInRegisters, that follows the calling convention of compiled code: argument and result in the
 // first register, and g in its own. It is Go's internal one (src/cmd/compile/abi-internal.md), the same from Go 1.17 (amd64) and 1.18 (arm64)
 // on. A function declared in assembly would be called through a wrapper that moves both to and from the stack, which would cost a read half as
-// much again; a function value is called directly. How value and current call them is in stack_linux_*.go.
+// much again; a function value is called directly. How value and current call them is in read_linux_*.go.
 var (
 	valueByAddress   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
 	currentByAddress = *(*func() *record)(unsafe.Pointer(&currentCodeAt))
@@ -82,31 +76,6 @@ var (
 	valueCodeAt, currentCodeAt = &valueCode, &currentCode
 	valueCode, currentCode     = registerFunctions()
 )
-
-// shorten makes indirect calls and jumps direct ones, since some processors do not predict the others: where a value is read (amd64), and where
-// every goroutine ends. Each is one store, which is made while other threads run there. What cannot be changed goes on to work the long
-// way; the error is why.
-func shorten() error {
-	return errors.Join(shortenReads(), shortenEnds())
-}
-
-// shortenEnds lets endByReturn jump to runtime.goexit1 itself.
-func shortenEnds() error {
-	if useMap {
-		return nil // the function that serves then has more to do than to go on
-	}
-	byReturn, _, _, _, _ := entryPoints(true)
-	jump, err := image.One(site.Jump, byReturn, packagePath+".goOnByReturn")
-	if err == nil {
-		err = patch.Replace(jump.At, jumpLength, common.nextByReturn)
-	}
-	if err != nil {
-		return fmt.Errorf("endByReturn: %w", err)
-	}
-	return nil
-}
-
-var packagePath = reflect.TypeOf(record{}).PkgPath()
 
 func valueInRegisters()
 func currentInRegisters()

@@ -406,8 +406,8 @@ impl Record {
         self.slots().expect("just stored")
     }
 
-    /// Registers a handler. Not inlined: each call that comes from a user's crate goes by a table of addresses, and where indirect
-    /// branches are not predicted (against Spectre) that takes 12 ns; this makes two of them one.
+    /// Registers a handler. Not inlined: each call that comes from a user's crate goes by a table of addresses, which takes long where
+    /// indirect branches are not predicted (against Spectre); this makes two of them one.
     #[inline(never)]
     pub(crate) fn push(&self, handler: Handler) -> Result<(), Error> {
         let mut own = self.change()?;

@@ -116,6 +116,28 @@ func (m *made) image(arch string) Image {
 	}
 }
 
+func TestTheFirstInstructionOfAFunctionIsMeasured(t *testing.T) {
+	var m made
+	long := m.add("long", 0x4c, 0x8d, 0xa4, 0x24, 0x70, 0xff, 0xff, 0xff, 0xc3) // lea r12, [rsp-0x90]
+	short := m.add("short", 0x55, 0x48, 0x89, 0xe5, 0xc3)                       // push rbp; mov rbp, rsp
+	other := m.add("other", 0x06)                                               // undefined in 64-bit mode
+	im := m.image("amd64")
+	for entry, want := range map[uintptr]int{long: 8, short: 1} {
+		name, _ := im.Func(entry)
+		if length, err := im.First(entry, name); length != want || err != nil {
+			t.Errorf("%s: %d bytes, %v", name, length, err)
+		}
+	}
+	for _, wrong := range []struct {
+		entry uintptr
+		name  string
+	}{{long, "short"}, {short + 1, "short"}, {other, "other"}} {
+		if length, err := im.First(wrong.entry, wrong.name); err == nil {
+			t.Errorf("%+v: %d bytes", wrong, length)
+		}
+	}
+}
+
 func TestOnlyRealCallsAreFound(t *testing.T) {
 	var m made
 	target := m.add("target", 0xc3)

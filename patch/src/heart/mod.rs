@@ -12,7 +12,7 @@
 //!   site ->  five or more bytes          (x86_64)     e9 <rel32 to new> ..    one aligned 8-byte compare-and-swap
 //! ```
 //!
-//! | the heart promises | the caller promises |
+//! | [`retarget`]: the heart promises | the caller promises |
 //! |---|---|
 //! | all that can be refused is refused before a byte changes | `site` is the first byte of an instruction |
 //! | a thread running there executes the old branch or the new one | the code stays mapped, and nobody else re-protects its page |
