@@ -131,6 +131,40 @@ fn a_signal_stack_is_refused_and_the_thread_below_it_is_not() {
 }
 
 #[test]
+fn from_a_signal_stack_nothing_is_armed_also_where_the_way_to_the_thread_is_known() {
+    use std::sync::Mutex;
+    static FOUND: Mutex<Option<Result<(), Error>>> = Mutex::new(None);
+    extern "C" fn on_signal(_: libc::c_int) {
+        *FOUND.lock().unwrap() = Some(exeunt::at_exit(|| ()));
+    }
+    let raise = |flags| {
+        // SAFETY: the handler is for this thread's own signal.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as usize;
+            action.sa_flags = flags;
+            assert_eq!(libc::sigaction(libc::SIGURG, &raw const action, std::ptr::null_mut()), 0);
+            libc::raise(libc::SIGURG);
+        }
+        FOUND.lock().unwrap().take().unwrap()
+    };
+    common::on_a_thread(move || {
+        let mut memory = vec![0_u8; 256 * 1024];
+        let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+        // SAFETY: the memory outlives its use as a signal stack.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
+        // First on the thread's own stack: from there on the way is known, frame by frame, as both come from one place.
+        for (flags, expected) in [(0, Ok(())), (libc::SA_ONSTACK, Err(Error::SignalStack))] {
+            assert_eq!(raise(flags), expected);
+            exeunt::unload();
+        }
+        let stack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // SAFETY: nothing runs on it any more.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
+    });
+}
+
+#[test]
 fn reading_on_a_small_signal_stack_finds_nothing_and_does_no_harm() {
     static FOUND: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
     extern "C" fn handler(_: libc::c_int) {

@@ -1095,3 +1095,91 @@ fn a_record_is_small_and_a_hundred_thousand_armed_fibers_at_once_work() {
         assert_eq!(exeunt::survey().unwrap().armed, before.1.armed);
     });
 }
+
+// Calls a function with an argument on other memory, as psm and stacker do: `exeunt_test_on_segment(top, function, argument)`.
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".globl exeunt_test_on_segment",
+    ".type exeunt_test_on_segment, @function",
+    "exeunt_test_on_segment:",
+    ".cfi_startproc",
+    "push rbp",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset rbp, -16",
+    "mov rbp, rsp",
+    ".cfi_def_cfa_register rbp",
+    "mov rsp, rdi",
+    "mov rdi, rdx",
+    "call rsi",
+    "mov rsp, rbp",
+    "pop rbp",
+    ".cfi_def_cfa rsp, 8",
+    "ret",
+    ".cfi_endproc",
+    ".size exeunt_test_on_segment, . - exeunt_test_on_segment",
+);
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".globl exeunt_test_on_segment",
+    ".type exeunt_test_on_segment, %function",
+    "exeunt_test_on_segment:",
+    ".cfi_startproc",
+    "stp x29, x30, [sp, #-16]!",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset x29, -16",
+    ".cfi_offset x30, -8",
+    "mov x29, sp",
+    ".cfi_def_cfa x29, 16",
+    "mov sp, x0",
+    "mov x0, x2",
+    "blr x1",
+    "mov sp, x29",
+    ".cfi_def_cfa sp, 16",
+    "ldp x29, x30, [sp], #16",
+    ".cfi_def_cfa_offset 0",
+    "ret",
+    ".cfi_endproc",
+    ".size exeunt_test_on_segment, . - exeunt_test_on_segment",
+);
+
+#[test]
+fn a_segment_that_a_stack_has_read_on_is_not_taken_for_it_when_another_one_runs_there() {
+    unsafe extern "C" {
+        fn exeunt_test_on_segment(top: usize, function: extern "C" fn(*mut i32), argument: *mut i32);
+    }
+    extern "C" fn look(found: *mut i32) {
+        for _ in 0..3 {
+            let value = exeunt::get::<i32>(&"whose").unwrap_or(0);
+            // SAFETY: `read` waits for this.
+            unsafe { found.write(value) };
+        }
+    }
+    fn read(top: usize) -> i32 {
+        let mut found = -1;
+        // SAFETY: the memory below `top` is nobody else's meanwhile, and enough.
+        unsafe { exeunt_test_on_segment(top, look, &raw mut found) };
+        found
+    }
+    on_a_thread(|| {
+        // The segment right below the stack, as if it were the rest of that.
+        let pages = Pages::new(2 * ROOM);
+        let Range { start, end } = pages.range();
+        let segment = start + ROOM;
+        // SAFETY: the pages live longer.
+        let fiber = unsafe {
+            Fiber::new(segment..end, move |fiber| {
+                exeunt::set("whose", 1).unwrap();
+                assert_eq!(read(segment), 1);
+                fiber.suspend();
+                assert_eq!(exeunt::get(&"whose"), Some(1));
+            })
+        };
+        fiber.resume();
+        // The fiber is armed, and will go on.
+        assert_eq!(read(segment), 0);
+        exeunt::set("whose", 2).unwrap();
+        assert_eq!(read(segment), 2);
+        fiber.resume();
+        assert!(fiber.is_over());
+    });
+}
