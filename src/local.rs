@@ -1,8 +1,8 @@
 //! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each thread.
 
-use crate::arch::{stack_pointer, word_of_stack};
+use crate::arch::word_of_stack;
 use crate::error::Error;
-use crate::nearby::Nearby;
+use crate::nearby::{Block, Nearby};
 use crate::record::Record;
 use crate::values::{LocalValue, Making};
 use crate::{arm, registry};
@@ -72,44 +72,44 @@ impl<T: 'static> LocalKey<T> {
         Self { nearby: Nearby::new(), number: AtomicUsize::new(0), init }
     }
 
-    /// The value of the running stack, if it can be found quickly. `sp` is the stack pointer of the function that this is
-    /// used in: the quick path and the slow one have to look for the same.
+    /// The value of the running stack, if it can be found quickly. `block` is that of the function that this is used in:
+    /// the quick path and the slow one have to look for the same.
     #[inline(always)]
-    fn quick(&'static self, sp: usize) -> Option<*mut T> {
-        self.nearby.find(sp).map(|value| value.as_ptr().cast())
+    fn quick(&'static self, block: Block) -> Option<*mut T> {
+        self.nearby.find(block).map(|value| value.as_ptr().cast())
     }
 
     /// The value of the running stack, made if need be.
     #[cold]
     #[inline(never)]
-    fn slow(&'static self, sp: usize) -> Result<*mut T, Error> {
-        self.slow_or_given(sp, &mut None)
+    fn slow(&'static self, block: Block) -> Result<*mut T, Error> {
+        self.slow_or_given(block, &mut None)
     }
 
     /// The same for callers that cannot hand an error on.
     #[cold]
     #[inline(never)]
-    fn slow_or_panic(&'static self, sp: usize) -> *mut T {
-        self.slow(sp).unwrap_or_else(|error| refuse(&error))
+    fn slow_or_panic(&'static self, block: Block) -> *mut T {
+        self.slow(block).unwrap_or_else(|error| refuse(&error))
     }
 
     /// The value of the running stack, if it has one; found by the page map and the record, and remembered for next time.
-    fn in_record(&'static self, sp: usize, record: &'static Record) -> Option<*mut T> {
+    fn in_record(&'static self, block: Block, record: &'static Record) -> Option<*mut T> {
         let value = record.look(|values| values.local(self.number()))?;
         if value.is_null() {
             return None;
         }
         // Only a place that the page map vouches for: others may serve another stack next.
-        if registry::find(sp).is_some_and(|found| std::ptr::eq(found, record)) {
-            self.nearby.remember(sp, record, value);
+        if registry::find(block.stack_pointer()).is_some_and(|found| std::ptr::eq(found, record)) {
+            self.nearby.remember(block, record, value);
         }
         Some(value.cast())
     }
 
     /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
-    fn slow_or_given(&'static self, sp: usize, given: &mut Option<T>) -> Result<*mut T, Error> {
-        let record = arm::record_from(sp)?;
-        if let Some(value) = self.in_record(sp, record) {
+    fn slow_or_given(&'static self, block: Block, given: &mut Option<T>) -> Result<*mut T, Error> {
+        let record = arm::record_from(block.stack_pointer())?;
+        if let Some(value) = self.in_record(block, record) {
             return Ok(value);
         }
         let number = self.number();
@@ -126,7 +126,7 @@ impl<T: 'static> LocalKey<T> {
             }
         };
         // `init` may have done anything, even unloaded this stack.
-        let record = arm::record_from(sp)?;
+        let record = arm::record_from(block.stack_pointer())?;
         let value = Box::into_raw(Box::new(made));
         let local = LocalValue { number, value: value.cast(), destroy: destroy::<T>, nearby: &self.nearby };
         let added = record.change_values(|values| values.add_local(local));
@@ -170,10 +170,10 @@ impl<T: 'static> LocalKey<T> {
     /// Where the stack cannot be armed, and [`Error::InItsOwnMaking`] in the value's own initialiser or destructor.
     #[inline]
     pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Result<R, Error> {
-        let sp = stack_pointer();
-        let value = match self.quick(sp) {
+        let block = Block::here();
+        let value = match self.quick(block) {
             Some(value) => value,
-            None => self.slow(sp)?,
+            None => self.slow(block)?,
         };
         // SAFETY: as in `with`.
         Ok(unsafe { lend(value, use_it) })
@@ -182,8 +182,8 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `look` with the running stack's value if there is one. Never arms the stack, and makes no value.
     #[inline(always)]
     pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
-        let sp = stack_pointer();
-        match self.quick(sp).or_else(|| self.peek_slow(sp)) {
+        let block = Block::here();
+        match self.quick(block).or_else(|| self.peek_slow(block)) {
             // SAFETY: as in `with`.
             Some(value) => unsafe { lend(value, |value| look(Some(value))) },
             None => look(None),
@@ -192,28 +192,28 @@ impl<T: 'static> LocalKey<T> {
 
     /// The value of the running stack, if it has one, by the page map.
     #[inline(never)]
-    fn peek_slow(&'static self, sp: usize) -> Option<*mut T> {
-        self.in_record(sp, registry::find(sp).or_else(arm::lookup)?)
+    fn peek_slow(&'static self, block: Block) -> Option<*mut T> {
+        self.in_record(block, registry::find(block.stack_pointer()).or_else(arm::lookup)?)
     }
 
     /// The value of the running stack. No code of the user's may run while it is in use.
     #[inline(always)]
     fn value(&'static self) -> *mut T {
-        let sp = stack_pointer();
-        match self.quick(sp) {
+        let block = Block::here();
+        match self.quick(block) {
             Some(value) => value,
-            None => self.slow_or_panic(sp),
+            None => self.slow_or_panic(block),
         }
     }
 
     /// Makes the running stack's value from `value`, or gives it back if there is one already.
     fn start_with(&'static self, value: T) -> Option<T> {
-        let sp = stack_pointer();
-        if self.quick(sp).is_some() {
+        let block = Block::here();
+        if self.quick(block).is_some() {
             return Some(value);
         }
         let mut given = Some(value);
-        if let Err(error) = self.slow_or_given(sp, &mut given) {
+        if let Err(error) = self.slow_or_given(block, &mut given) {
             refuse(&error);
         }
         given
@@ -341,7 +341,7 @@ unsafe fn destroy<T>(value: *mut u8) {
 /// bytes away from this one, and not of a neighbour.
 #[inline(always)]
 fn mark(value: *mut u8, place: usize) -> usize {
-    !(value.addr() ^ place.rotate_left(usize::BITS / 2))
+    value.addr() ^ place.rotate_left(usize::BITS / 2)
 }
 
 /// Lends a value to `use_it`, and marks the stack meanwhile. `reset` and `unload`, which would drop the value, search
@@ -381,7 +381,7 @@ mod tests {
         let marked = mark(value as *mut u8, place);
         for copy in (0..1 << 16).step_by(8).map(|distance| place - distance) {
             // Which value's mark it would be.
-            let looks_like = !marked ^ copy.rotate_left(32);
+            let looks_like = marked ^ copy.rotate_left(32);
             assert_eq!(marked, mark(looks_like as *mut u8, copy));
             assert!(looks_like == value && copy == place || looks_like.abs_diff(value) >= 1 << 32);
         }

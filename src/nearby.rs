@@ -12,7 +12,9 @@
 //! The canary's word is often the same in the next life of a stack's memory. So a value is forgotten before it is dropped,
 //! and all of a stack that never came to its end before the next one there is armed.
 
+use crate::arch;
 use crate::record::Record;
+use std::mem::offset_of;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
@@ -24,16 +26,43 @@ const SPREAD: u32 = 0x8abb_badb;
 /// In place of a block while an entry is being filled. No block has this number.
 const FILLING: usize = usize::MAX;
 
+/// 64 bytes of a stack, by number.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Block(usize);
+
+impl Block {
+    #[inline(always)]
+    fn of(sp: usize) -> Self {
+        Self(sp >> 6)
+    }
+
+    /// The one that the stack pointer of the function that this is inlined into is in.
+    #[inline(always)]
+    pub(crate) fn here() -> Self {
+        Self::of(arch::stack_pointer())
+    }
+
+    /// A stack pointer in it.
+    #[inline(always)]
+    pub(crate) fn stack_pointer(self) -> usize {
+        self.0 << 6
+    }
+}
+
 #[repr(C, align(32))]
-struct Place {
+pub(crate) struct Place {
     value: AtomicPtr<u8>,
     foot: AtomicUsize,
     word: AtomicUsize,
-    /// The block: stack pointer / 64. Zero is empty.
+    /// The block. Zero is empty.
     block: AtomicUsize,
 }
 
 impl Place {
+    /// What the assembly that reads a place (`arch::is_seen`) must know of it.
+    pub(crate) const FOOT: usize = offset_of!(Place, foot);
+    pub(crate) const BLOCK: usize = offset_of!(Place, block);
+
     const fn new() -> Self {
         Self {
             value: AtomicPtr::new(std::ptr::null_mut()),
@@ -60,10 +89,8 @@ const LISTED: u8 = 2;
 /// The first one in the list of all that were ever used, which only grows.
 static ALL: AtomicPtr<Nearby> = AtomicPtr::new(std::ptr::null_mut());
 
-#[inline(always)]
-fn block(sp: usize) -> usize {
-    sp >> 6
-}
+// The assembly reads the word next to the foot.
+const _: () = assert!(offset_of!(Place, word) == Place::FOOT + 8);
 
 impl Nearby {
     pub(crate) const fn new() -> Self {
@@ -90,36 +117,39 @@ impl Nearby {
         }
     }
 
-    /// The blocks of one stack, and the same ones of its neighbours, are to have places of their own: one multiplication
-    /// sees to both.
+    /// Where in `places` the block's is, in bytes. The blocks of one stack, and the same ones of its neighbours, are to have places of
+    /// their own: one multiplication sees to both.
     #[inline(always)]
-    fn place(&self, sp: usize) -> &Place {
-        let mixed = (block(sp) as u32).wrapping_mul(SPREAD);
-        &self.places[(mixed >> (u32::BITS - PLACES.trailing_zeros())) as usize]
+    fn offset(block: Block) -> usize {
+        let mixed = (block.0 as u32).wrapping_mul(SPREAD);
+        (mixed >> (u32::BITS - PLACES.trailing_zeros())) as usize * size_of::<Place>()
     }
 
-    /// The value that was used from this place, if it is still there.
     #[inline(always)]
-    pub(crate) fn find(&self, sp: usize) -> Option<NonNull<u8>> {
-        let place = self.place(sp);
-        if place.block.load(Ordering::Acquire) != block(sp) {
-            return None;
+    fn place(&self, block: Block) -> &Place {
+        &self.places[Self::offset(block) / size_of::<Place>()]
+    }
+
+    /// The value that was used from this block, if it is still there.
+    #[inline(always)]
+    pub(crate) fn find(&self, block: Block) -> Option<NonNull<u8>> {
+        // SAFETY: an entry of this block is of the stack that runs, so its foot is that stack's, or the one of an earlier stack
+        // on this memory, whose owner discards it before the memory is unmapped.
+        if unsafe { arch::is_seen(self.places.as_ptr(), Self::offset(block), block.0) } {
+            // SAFETY: a filled entry has a value, and is never filled with none.
+            Some(unsafe { NonNull::new_unchecked(self.place(block).value.load(Ordering::Relaxed)) })
+        } else {
+            std::hint::cold_path();
+            None
         }
-        let foot = place.foot.load(Ordering::Relaxed);
-        let word = place.word.load(Ordering::Acquire);
-        // SAFETY: the entry is this stack's, so this is its foot, or the one of an earlier stack on this memory, whose
-        // owner discards it before the memory is unmapped.
-        let found = unsafe { (*(foot as *const AtomicUsize)).load(Ordering::Acquire) };
-        // SAFETY: a filled entry has a value, and is never filled with none.
-        (found == word).then(|| unsafe { NonNull::new_unchecked(place.value.load(Ordering::Relaxed)) })
     }
 
-    /// Remembers the value for this place, which is proven to be of the record's stack.
-    pub(crate) fn remember(&self, sp: usize, record: &Record, value: *mut u8) {
+    /// Remembers the value for this block, which is proven to be of the record's stack.
+    pub(crate) fn remember(&self, block: Block, record: &Record, value: *mut u8) {
         if self.listed.load(Ordering::Acquire) != LISTED {
             return;
         }
-        let place = self.place(sp);
+        let place = self.place(block);
         let now = place.block.load(Ordering::Relaxed);
         let own = now != FILLING && place.foot.load(Ordering::Relaxed) == record.foot();
         if now != 0 && !own {
@@ -132,7 +162,7 @@ impl Nearby {
         place.value.store(value, Ordering::Release);
         place.foot.store(foot, Ordering::Release);
         place.word.store(word, Ordering::Release);
-        place.block.store(block(sp), Ordering::Release);
+        place.block.store(block.0, Ordering::Release);
     }
 
     /// Forgets the value, which is about to be dropped.
@@ -171,7 +201,7 @@ fn forget_where(which: impl Fn(&Place, usize) -> bool) {
 
 /// Forgets what is remembered of places in `range`, which is not in use as a stack.
 pub(crate) fn forget_all(range: &Range<usize>) {
-    forget_where(|_, now| (block(range.start)..=block(range.end)).contains(&now));
+    forget_where(|_, now| (Block::of(range.start).0..=Block::of(range.end).0).contains(&now));
 }
 
 /// Forgets what is remembered of the stack whose foot is one of these, and which will not run any more.
@@ -187,7 +217,7 @@ mod tests {
     fn places_of(distance: usize, highest: usize, count: usize) -> usize {
         let nearby = Nearby::new();
         let mut places: Vec<_> =
-            (0..count).map(|number| std::ptr::from_ref(nearby.place(highest - number * distance))).collect();
+            (0..count).map(|number| std::ptr::from_ref(nearby.place(Block::of(highest - number * distance)))).collect();
         places.sort_unstable();
         places.dedup();
         places.len()

@@ -7,9 +7,8 @@
 //! [`Slot`] is the face for Rust: a double free or a slot that was never allocated do not compile there. The functions
 //! are what the C face and other runtimes need.
 
-use crate::arch::stack_pointer;
 use crate::error::Error;
-use crate::nearby::Nearby;
+use crate::nearby::{self, Nearby};
 use crate::record::{Record, guarded};
 use crate::{arm, registry};
 use std::ffi::c_void;
@@ -87,24 +86,24 @@ impl Table {
 /// The running stack's cell of a slot, if it has one. Never arms.
 #[inline(always)]
 fn cell_here(index: usize) -> Option<&'static Cell> {
-    let sp = stack_pointer();
-    match NEARBY[index].find(sp) {
+    let block = nearby::Block::here();
+    match NEARBY[index].find(block) {
         // SAFETY: a cell that `find_cell` remembered: those live for ever.
         Some(cell) => Some(unsafe { cell.cast().as_ref() }),
-        None => find_cell(sp, index),
+        None => find_cell(block, index),
     }
 }
 
-/// The same by the page map and the record, for a function with the stack pointer `sp`, which will look there again.
+/// The same by the page map and the record, for a function in `block`, which will look there again.
 #[inline(never)]
-fn find_cell(sp: usize, index: usize) -> Option<&'static Cell> {
-    let found = registry::find(sp);
+fn find_cell(block: nearby::Block, index: usize) -> Option<&'static Cell> {
+    let found = registry::find(block.stack_pointer());
     let record = found.or_else(arm::lookup)?;
     let cell = record.slots()?.cell(index)?;
     // Only a place that the page map vouches for: others may serve another stack next. And only a cell that has had a
     // value, as no others are looked for when places are forgotten.
     if found.is_some() && cell.generation.load(Ordering::Relaxed) != 0 {
-        NEARBY[index].remember(sp, record, ptr::from_ref(cell).cast_mut().cast());
+        NEARBY[index].remember(block, record, ptr::from_ref(cell).cast_mut().cast());
     }
     Some(cell)
 }

@@ -1,6 +1,7 @@
 //! aarch64: the return address arrives in x30, and the function that is called stores it wherever its own frame has
 //! room for it, maybe signed with the stack pointer it was entered with (pointer authentication).
 
+use crate::nearby::Place;
 use std::arch::asm;
 
 /// The stack pointer of the function that this is inlined into.
@@ -24,6 +25,39 @@ pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
     // SAFETY: the caller's promise.
     unsafe { asm!("ldr {}, [{}]", out(reg) word, in(reg) address, options(readonly, nostack, preserves_flags)) };
     word
+}
+
+/// Whether a place of what a stack local remembers (`nearby::Place`) is `block`'s, and the canary that it names is there:
+/// `offset` bytes from `places` on. In assembly, for compilers don't compare with memory that others may change without loading
+/// it into a register first: 7 instructions instead of 9.
+///
+/// The order of the loads is the processor's affair. The stack that runs is the only one to change a place of its own blocks, and where
+/// it is another thread's turn to run it, whoever moved it there has seen to their order.
+///
+/// # Safety
+/// The place must be there, and if it is `block`'s, so must be the word that it names the address of.
+#[inline(always)]
+pub(crate) unsafe fn is_seen(places: *const Place, offset: usize, block: usize) -> bool {
+    // SAFETY: reads what the caller promises to be there, and two registers.
+    unsafe {
+        asm!(
+            "ldr x16, [{place}, #{BLOCK}]",      // is the place the block's?
+            "cmp x16, {block}",
+            "b.ne {other}",
+            "ldp x16, x17, [{place}, #{FOOT}]",  // the address of the canary, and what it must be
+            "ldr x16, [x16]",                    // is it?
+            "cmp x16, x17",
+            "b.ne {other}",
+            place = in(reg) places.wrapping_byte_add(offset),
+            block = in(reg) block,
+            other = label { return false },
+            BLOCK = const Place::BLOCK,
+            FOOT = const Place::FOOT,
+            out("x16") _, out("x17") _,
+            options(readonly, nostack),
+        );
+    }
+    true
 }
 
 /// Where an unwinder stands: the registers that unwind rules refer to.

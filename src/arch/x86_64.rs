@@ -1,5 +1,6 @@
 //! x86_64: the return address is pushed by `call`, so it always lies right below the caller's frame.
 
+use crate::nearby::Place;
 use std::arch::asm;
 
 /// The stack pointer of the function that this is inlined into.
@@ -23,6 +24,39 @@ pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
     // SAFETY: the caller's promise.
     unsafe { asm!("mov {}, [{}]", out(reg) word, in(reg) address, options(readonly, nostack, preserves_flags)) };
     word
+}
+
+/// Whether a place of what a stack local remembers (`nearby::Place`) is `block`'s, and the canary that it names is there:
+/// `offset` bytes from `places` on. In assembly, for compilers don't compare with memory that others may change without loading
+/// it into a register first: 6 instructions instead of 8.
+///
+/// The order of the loads is the processor's affair. The stack that runs is the only one to change a place of its own blocks, and where
+/// it is another thread's turn to run it, whoever moved it there has seen to their order.
+///
+/// # Safety
+/// The place must be there, and if it is `block`'s, so must be the word that it names the address of.
+#[inline(always)]
+pub(crate) unsafe fn is_seen(places: *const Place, offset: usize, block: usize) -> bool {
+    // SAFETY: reads what the caller promises to be there, and two registers.
+    unsafe {
+        asm!(
+            "cmp [{places} + {offset} + {BLOCK}], {block}", // is the place the block's?
+            "jne {other}",
+            "mov rax, [{places} + {offset} + {FOOT}]",      // the address of the canary,
+            "mov rcx, [{places} + {offset} + {FOOT} + 8]",  // and what it must be
+            "cmp [rax], rcx",                               // is it?
+            "jne {other}",
+            places = in(reg) places,
+            offset = in(reg) offset,
+            block = in(reg) block,
+            other = label { return false },
+            BLOCK = const Place::BLOCK,
+            FOOT = const Place::FOOT,
+            out("rax") _, out("rcx") _,
+            options(readonly, nostack),
+        );
+    }
+    true
 }
 
 /// Where an unwinder stands: the registers that unwind rules refer to.
