@@ -6,7 +6,9 @@ use crate::nearby::{Block, Nearby};
 use crate::record::Record;
 use crate::values::{LocalValue, Making};
 use crate::{arm, registry};
+use std::arch::asm;
 use std::cell::{Cell, RefCell};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -345,20 +347,24 @@ fn mark(value: *mut u8, place: usize) -> usize {
 }
 
 /// Lends a value to `use_it`, and marks the stack meanwhile. `reset` and `unload`, which would drop the value, search
-/// the stack for such a mark first. So a borrower pays two stores, and nobody has to count.
+/// the stack for such a mark first. So a borrower pays one store or two, and nobody has to count.
 ///
 /// # Safety
 /// `value` must be a live value of the running stack.
 #[inline(always)]
 unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
-    let mut marked = 0_usize;
-    // SAFETY: a local variable, written so that the compiler cannot leave it out. Where `use_it` unwinds the mark stays
-    // behind, below the stack pointer or overwritten soon; were it found, the value would only be dropped later.
-    unsafe { (&raw mut marked).write_volatile(mark(value.cast(), &raw const marked as usize)) };
-    // SAFETY: the caller's promise, and the mark.
+    let mut marked = MaybeUninit::<usize>::uninit();
+    let place = marked.as_mut_ptr();
+    // SAFETY: does nothing. But it is given the address, so for all that the compiler knows whatever is called from here on looks
+    // there: the mark has to be there then. Where `use_it` calls nothing that the compiler can't see through, nobody can look
+    // (a signal handler may only read), and it leaves out the mark.
+    unsafe { asm!("/* {} */", in(reg) place, options(nostack, preserves_flags)) };
+    marked.write(mark(value.cast(), place.addr()));
+    // SAFETY: the caller's promise, and the mark. Where `use_it` unwinds the mark stays behind, below the stack pointer or overwritten
+    // soon; were it found, the value would only be dropped later.
     let result = use_it(unsafe { &*value });
-    // SAFETY: as above.
-    unsafe { (&raw mut marked).write_volatile(0) };
+    // SAFETY: a local variable, written so that the compiler cannot leave it out: nobody reads it before it is gone.
+    unsafe { place.write_volatile(0) };
     result
 }
 

@@ -146,9 +146,20 @@ fn is_kernels(pc: usize) -> bool {
 /// Whether the table marks the code at the return address `pc` as the way to another stack.
 pub(crate) fn is_switch(pc: usize) -> bool {
     #[cfg(target_os = "linux")]
-    return tables::from_tables(pc.wrapping_sub(1)) == Rule::Signal && !is_kernels(pc);
+    return rule_before(pc) == Rule::Signal && !is_kernels(pc);
     #[cfg(not(target_os = "linux"))]
     return pc == 0;
+}
+
+/// Whether the rule for the return address `pc` is one that this unwinder does not know.
+pub(crate) fn is_unsupported(pc: usize) -> bool {
+    rule_before(pc) == Rule::Unsupported
+}
+
+/// The rule for a return address, without a step by it.
+fn rule_before(pc: usize) -> Rule {
+    let pc = pc.wrapping_sub(1);
+    cache::get(pc).unwrap_or_else(|| tables::from_tables(pc))
 }
 
 /// The step by any rule.

@@ -119,9 +119,9 @@ fn changing(to: u64, change: impl FnOnce()) {
 }
 
 /// Arms, changes, reads, disarms, and arms again, on a stack that is not armed. What comes after it is the drain. Calls
-/// `midway` while there is a value to read, and no change is under way.
+/// `midway` while there is a value to read, and no change is under way: for the keyed value, and for the local.
 #[inline(never)]
-pub fn live(midway: impl FnOnce()) {
+pub fn live(midway: impl Fn()) {
     let refused = "this stack can be armed";
     changing(NONE, || exeunt::at_exit(|| unreachable!("it is forgotten")).expect(refused));
     changing(1, || exeunt::set(KEY, 1_u64).expect(refused));
@@ -139,6 +139,7 @@ pub fn live(midway: impl FnOnce()) {
     });
     LOCAL_HOLDS.store(number, Ordering::SeqCst);
     LOCAL.with(|local| assert_eq!(local.get(), number));
+    midway();
     assert!(deeper(1) > 0);
     for _ in 0..READS_OF_LOCAL {
         LOCAL.with(|local| assert_eq!(std::hint::black_box(local).get(), number));

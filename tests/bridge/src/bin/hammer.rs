@@ -74,7 +74,7 @@ extern "C" fn entry(elsewhere: *mut c_void) -> *mut c_void {
         assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
     }
     mask(libc::SIG_UNBLOCK);
-    // However the others fall, one signal meets the value.
+    // However the others fall, one signal meets each value.
     // SAFETY: the signal has a handler.
     watch::live(|| assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0));
     std::ptr::null_mut()
