@@ -20,7 +20,7 @@ unsafe extern "C" fn exeunt_drain(mark: *mut usize, top: usize) {
     // SAFETY: the trampoline's frame holds this word until the drain is over, and nobody else uses it.
     unsafe { mark.write_volatile(record.mark()) };
     record.watch(mark as usize, record.mark());
-    finish(record);
+    finish_here(record);
 }
 
 /// Drains a record on its own stack, whose entry function will not return: it was unwound, or jumped out of.
@@ -38,9 +38,15 @@ pub(crate) fn without_return(record: &'static Record) {
 /// Drains a record on its own stack and gives it back.
 #[inline(never)]
 pub(crate) fn finish(record: &'static Record) {
-    record.nobody_looks();
     // Handlers find this block when they unwind: everything above it on the stack may be gone.
     registry::prove(arch::stack_pointer(), record);
+    finish_here(record);
+}
+
+/// The same where unwinding leads to the record anyway.
+#[inline]
+fn finish_here(record: &'static Record) {
+    record.nobody_looks();
     record.drain();
     record.retire();
 }
