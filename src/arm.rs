@@ -55,7 +55,7 @@ fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
     let here = Registers::here();
     // SAFETY: these are registers of the running stack, and this is the one place that remembers walks.
     if let Some(foot) = unsafe { memo::recall(here) } {
-        let record = match redirect::code::owner(foot.address, foot.top) {
+        let record = match redirect::code::owner(foot) {
             Some(record) => record,
             // SAFETY: the way from here leads to this foot.
             None => unsafe { arm(foot) }?,

@@ -143,7 +143,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
         trail.push(address, top);
         if let Some(slot) = slot {
             if trampoline::is_label(address) {
-                let record = registry::by_top(top).filter(|record| record.foot() == slot);
+                let record = registry::by_top(top).filter(|record| record.is_at(slot, word));
                 return record.map(|record| trail.armed(record, in_one_piece)).ok_or(Lost::End(&OVER));
             }
             let trampoline = trampoline::standing_for(address);
@@ -156,10 +156,10 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 return Ok(trail.armed(record, in_one_piece));
             }
             if let Some(trampoline) = trampoline {
-                if let Some(record) = code::owner(slot, top) {
+                let foot = Foot { address: slot, word, top, trampoline, frame_pointer_at: fp_slot };
+                if let Some(record) = code::owner(foot) {
                     return Ok(trail.armed(record, in_one_piece));
                 }
-                let foot = Foot { address: slot, word, top, trampoline, frame_pointer_at: fp_slot };
                 return Ok(Bottom::Bare(foot, in_one_piece));
             }
             if exits::is_registered(address) {
@@ -310,7 +310,7 @@ mod slowly {
         }
         let slot = return_slot(inner, pc, sp);
         if trampoline::is_label(pc) {
-            let record = registry::by_top(sp);
+            let record = registry::by_top(sp).filter(|record| slot.is_none_or(|(at, word)| record.is_at(at, word)));
             return Some(record.map(|record| Bottom::Armed(record, false)).ok_or(Lost::End(&OVER)));
         }
         let at = slot.map_or(0, |(at, _)| at);
@@ -320,11 +320,10 @@ mod slowly {
             return Some(Ok(Bottom::Armed(record, false)));
         }
         if let (Some(trampoline), Some((address, word))) = (trampoline, slot) {
-            if let Some(record) = code::owner(address, sp) {
-                return Some(Ok(Bottom::Armed(record, false)));
-            }
             // Where this unwinder's frames have saved what, it does not tell.
-            return Some(Ok(Bottom::Bare(Foot { address, word, top: sp, trampoline, frame_pointer_at: None }, false)));
+            let foot = Foot { address, word, top: sp, trampoline, frame_pointer_at: None };
+            let record = code::owner(foot);
+            return Some(Ok(record.map_or(Bottom::Bare(foot, false), |record| Bottom::Armed(record, false))));
         }
         if exits::is_registered(pc) {
             return Some(Err(Lost::Registered(pc)));

@@ -259,6 +259,38 @@ impl Record {
         self.phase.store(Phase::Draining as u8, Ordering::Release);
     }
 
+    /// Whether the foot of its stack is at `slot`, where a walk has just found `word`, a trampoline of ours: so it is armed by slot
+    /// redirect. If the foot was elsewhere, the record follows it.
+    ///
+    /// A function that calls another one last of all may go on in it by a jump. On x86_64 the return address stays where it is
+    /// then. On aarch64 each function stores it where it pleases.
+    pub(crate) fn is_at(&self, slot: usize, word: usize) -> bool {
+        if self.foot() == slot {
+            return true;
+        }
+        let moved = cfg!(target_arch = "aarch64") && self.way() == Way::Slot && self.has_entry();
+        if moved {
+            self.moved(slot, (slot, word));
+        }
+        moved
+    }
+
+    /// Whether its stack is armed, and has not ended.
+    pub(crate) fn has_entry(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == Phase::Armed as u8
+    }
+
+    /// Follows the foot, and the canary if that has moved too.
+    #[cold]
+    pub(crate) fn moved(&self, place: usize, canary: (usize, usize)) {
+        // What is remembered goes by the old ones.
+        nearby::forget_stack([self.place(), self.foot()]);
+        self.place.store(place, Ordering::Relaxed);
+        if canary != self.canary() {
+            self.watch(canary.0, canary.1);
+        }
+    }
+
     /// Whether this is of a stack that went away without an end: abandoned half-way, its memory used for another one.
     pub(crate) fn is_stale(&self) -> bool {
         match self.phase.load(Ordering::Acquire) {

@@ -189,6 +189,36 @@ fn entry_functions_of_all_shapes_drain_in_a_static_program() {
 }
 
 #[test]
+fn a_stack_that_goes_on_in_another_function_keeps_its_storage_and_drains_once() {
+    let onward = ["read 33, local 44, armed 1", "later handler, value 33"].map(str::to_owned);
+    let mut lines = Vec::new();
+    for (name, first) in [("reads", "read 33"), ("reads_local", "local 44"), ("registers", ""), ("asks", "armed 1")] {
+        lines.extend((!first.is_empty()).then(|| first.to_owned()));
+        lines.extend(onward.iter().cloned().chain(drained(name)));
+        lines.push(format!("{name} gave 100"));
+    }
+    let tell = |lines: &mut Vec<String>, told: &[&str]| lines.extend(told.iter().map(|line| (*line).to_owned()));
+    tell(&mut lines, &["value two dropped", "value one dropped", "unloaded, armed 0", "unloads gave 100"]);
+    lines.extend(drained("exits"));
+    tell(&mut lines, &["exits gave 100", "read 33"]);
+    lines.extend(onward.iter().cloned());
+    tell(&mut lines, &["handler of fiber, value 33", "value of the fiber dropped", "the fiber is over"]);
+    // What was abandoned is drained when the next one on its memory is armed.
+    tell(&mut lines, &["read 33", "the next one reads 0, armed 0", "handler of abandoned, value 0"]);
+    tell(&mut lines, &["value of the fiber dropped", "and is armed 1", "later handler, value 0"]);
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    let returns: Vec<_> =
+        ["read 33".to_owned()].into_iter().chain(onward.iter().cloned()).chain(drained("main")).collect();
+    for options in [&["-O2"][..], &["-O2", "-fno-omit-frame-pointer"], &["-O0", "-foptimize-sibling-calls"]] {
+        let program = Build::linked("onward.c", options).build();
+        program.run(&[]).expect(0, &lines);
+        for (end, status, tells) in [("return", 62, &returns), ("exit", 61, &drained("main"))] {
+            program.run(&[end]).expect(status, &tells.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
 #[cfg(target_arch = "x86_64")]
 fn entry_functions_with_vectors_on_the_stack_drain() {
     if !is_x86_feature_detected!("avx") {

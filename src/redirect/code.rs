@@ -20,6 +20,7 @@
 
 use super::mark::{self, Mark};
 use super::{Way, sites};
+use crate::arch::word_of_stack;
 use crate::drain;
 use crate::error::Error;
 use crate::foot::Foot;
@@ -39,13 +40,39 @@ pub(super) fn problem(foot: Foot) -> Option<Error> {
     sites::problem(foot.trampoline).or_else(|| mark::find(foot).err())
 }
 
-/// The record of the stack whose foot is at `foot`, if it is armed by code redirect: then its return address does not say.
+/// The record of the running stack, whose foot is this, if it is armed by code redirect: then its return address does not say.
 #[inline]
-pub(crate) fn owner(foot: usize, top: usize) -> Option<&'static Record> {
+pub(crate) fn owner(foot: Foot) -> Option<&'static Record> {
     if !super::choice::is_code() {
         return None;
     }
-    registry::by_top(top).filter(|record| record.place() == foot && record.way() == Way::Code && record.is_live())
+    let record = registry::by_top(foot.top).filter(|record| record.way() == Way::Code)?;
+    let is_here = record.place() == foot.address && record.is_live();
+    (is_here || cfg!(target_arch = "aarch64") && has_moved(record, foot)).then_some(record)
+}
+
+/// Whether the record is of the stack with this foot although it has known another one: see [`Record::is_at`]. Then it follows.
+#[cold]
+fn has_moved(record: &Record, foot: Foot) -> bool {
+    if !record.has_entry() {
+        return false;
+    }
+    let (place, word) = record.canary();
+    let is_marked = word == mark::word(record);
+    let canary = match record.kind() {
+        // No other stack can be here before their end is seen.
+        Kind::Thread | Kind::Main => Some(place),
+        // The mark is in a frame of ours.
+        Kind::Entered if is_marked => Some(place),
+        // The mark is the frame pointer that the function saved whose frame is gone. It had it back in the register when it jumped, and
+        // the next one has saved it again.
+        // SAFETY: a word of the running stack, as the walk found it.
+        Kind::Fiber if is_marked => foot.frame_pointer_at.filter(|&at| unsafe { word_of_stack(at) } == word),
+        _ => None,
+    };
+    let Some(canary) = canary else { return false };
+    record.moved(foot.address, (canary, word));
+    record.is_live()
 }
 
 unsafe extern "C" {

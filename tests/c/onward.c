@@ -1,0 +1,120 @@
+// Entry functions that arm their stack and then go on in another function by a jump: the last thing that they do is to call it (a
+// tail call). On aarch64 that function keeps the return address where it pleases, and not where the first one had it.
+#include "common.h"
+#include <ucontext.h>
+
+#define APART __attribute__((noinline, noclone))
+
+static struct life life;
+
+static void told_later(void *argument) { say("later handler, value %d", (int)bridge_get(3, 0)); (void)argument; }
+
+// The first thing that is done with the storage after the jump.
+enum first { READ, READ_LOCAL, REGISTER, ASK, UNLOAD, EXIT_THREAD, EXIT_PROCESS };
+
+// Its frame is larger than the one that was here before, and it writes on all of it.
+APART static void *further(void *argument, enum first first) {
+    volatile char block[3000];
+    for (size_t i = 0; i < sizeof block; i++)
+        block[i] = 0x5a;
+    switch (first) {
+    case READ: say("read %d", (int)bridge_get(3, 0)); break;
+    case READ_LOCAL: say("local %d", (int)bridge_swap_local(44)); break;
+    case REGISTER: break;
+    case ASK: say("armed %d", bridge_is_armed()); break;
+    case UNLOAD:
+        MUST(bridge_unload() == 0);
+        say("unloaded, armed %d", bridge_is_armed());
+        return argument;
+    case EXIT_THREAD: pthread_exit(argument);
+    case EXIT_PROCESS: exit(61);
+    }
+    MUST(bridge_at_exit(told_later, NULL) == 0);
+    say("read %d, local %d, armed %d", (int)bridge_get(3, 0), (int)bridge_swap_local(44), bridge_is_armed());
+    return (char *)argument + block[5] - 0x5a;
+}
+
+#define ENTRY(name, first)                                                                                             \
+    static void *name(void *argument) {                                                                                \
+        arm(&life, #name);                                                                                             \
+        return further(argument, first);                                                                               \
+    }
+ENTRY(reads, READ)
+ENTRY(reads_local, READ_LOCAL)
+ENTRY(registers, REGISTER)
+ENTRY(asks, ASK)
+ENTRY(unloads, UNLOAD)
+ENTRY(exits, EXIT_THREAD)
+
+static void told_thread(void *(*routine)(void *), const char *name) {
+    pthread_t thread;
+    void *result;
+    MUST(pthread_create(&thread, NULL, routine, (void *)100) == 0);
+    MUST(pthread_join(thread, &result) == 0);
+    say("%s gave %ld", name, (long)result);
+}
+
+static ucontext_t back, fiber;
+
+static void told_fiber(void *argument) { say("handler of %s, value %d", (const char *)argument, (int)bridge_get(3, 0)); }
+
+APART static void arm_fiber(const char *name) {
+    MUST(bridge_at_exit(told_fiber, (void *)name) == 0);
+    MUST(bridge_set_dropped(1, told_drop, (void *)"of the fiber") == 0);
+    MUST(bridge_set(3, 33) == 0 && bridge_swap_local(44) == 0);
+}
+
+static int fiber_reads(void) {
+    arm_fiber("fiber");
+    return (int)(intptr_t)further(NULL, READ);
+}
+
+// A fiber that is abandoned after the jump: the next one on its memory starts empty.
+APART static void *abandoned(void *argument) {
+    volatile char block[2000];
+    block[3] = 1;
+    say("read %d", (int)bridge_get(3, 0));
+    MUST(swapcontext(&fiber, &back) == 0);
+    return (char *)argument + block[3];
+}
+static int fiber_is_abandoned(void) {
+    arm_fiber("abandoned");
+    return (int)(intptr_t)abandoned(NULL);
+}
+APART static int fiber_after(void) {
+    volatile char block[500];
+    block[7] = 0;
+    say("the next one reads %d, armed %d", (int)bridge_get(3, 0), bridge_is_armed());
+    MUST(bridge_at_exit(told_later, NULL) == 0);
+    say("and is armed %d", bridge_is_armed());
+    return block[7];
+}
+
+static void run(int (*entry)(void)) {
+    static char memory[256 * 1024] __attribute__((aligned(16)));
+    MUST(getcontext(&fiber) == 0);
+    fiber.uc_stack.ss_sp = memory;
+    fiber.uc_stack.ss_size = sizeof memory;
+    fiber.uc_link = &back;
+    makecontext(&fiber, (void (*)(void))entry, 0);
+    MUST(swapcontext(&back, &fiber) == 0);
+}
+
+int main(int count, char **arguments) {
+    if (count > 1) {
+        arm(&life, "main");
+        return (int)(intptr_t)further((void *)62, strcmp(arguments[1], "exit") == 0 ? EXIT_PROCESS : READ);
+    }
+#define THREAD(routine) told_thread(routine, #routine)
+    THREAD(reads);
+    THREAD(reads_local);
+    THREAD(registers);
+    THREAD(asks);
+    THREAD(unloads);
+    THREAD(exits);
+    run(fiber_reads);
+    say("the fiber is over");
+    run(fiber_is_abandoned);
+    run(fiber_after);
+    return 0;
+}
