@@ -11,6 +11,7 @@ mod fiber;
 mod functions;
 mod keyed;
 mod lives;
+mod processors;
 mod reads;
 mod report;
 mod sample;

@@ -4,6 +4,7 @@ use crate::children;
 use crate::deeper::deeper;
 use crate::functions;
 use crate::lives::{self, Threads};
+use crate::processors;
 use crate::reads;
 use crate::sample::{clock, loop_time};
 
@@ -59,13 +60,21 @@ fn lives() {
     println!("|---|---|---|");
     let line = |what: &str, took: f64, bar: &str| println!("| {what} | {took:.0} | {bar} |");
     let threads = lives::threads();
-    let Threads { at_exit, thread_local, .. } = &threads;
-    line("thread: `at_exit`, the stack's first", at_exit.beginning, "");
-    line("thread: drain", at_exit.end, "");
-    line("thread: `at_exit` and drain", at_exit.both(), "300");
-    line("thread: first use of a `thread_local!` with a destructor", thread_local.beginning, "");
-    line("thread: that destructor", thread_local.end, "");
-    println!("| `at_exit` and drain, ratio to those two | {:.2} | |", at_exit.both() / thread_local.both());
+    let on_one = processors::on_one(lives::threads);
+    let kept_awake = processors::kept_awake(lives::threads);
+    for (where_to, bar, threads) in [
+        ("all on one processor", "300", &on_one),
+        ("processors kept awake", "300", &kept_awake),
+        ("processors that sleep in between", "", &threads),
+    ] {
+        let Threads { at_exit, thread_local, .. } = threads;
+        line(&format!("thread, {where_to}: `at_exit`, the stack's first"), at_exit.beginning, "");
+        line(&format!("thread, {where_to}: drain"), at_exit.end, "");
+        line(&format!("thread, {where_to}: `at_exit` and drain"), at_exit.both(), bar);
+        let peer = format!("thread, {where_to}: first use of a `thread_local!` with a destructor, and its end");
+        line(&peer, thread_local.both(), "");
+        println!("| ratio to that | {:.2} | |", at_exit.both() / thread_local.both());
+    }
     let (median, worst) = functions::in_turns(clock());
     line("thread: `at_exit`, the stack's first, from 60 functions in turns: the median", median, "");
     line("thread: the same, from the worst of the 60", worst, "");
