@@ -200,19 +200,30 @@ fn storage_follows_a_fiber_from_thread_to_thread_and_it_is_drained_once() {
             })
         }
     };
-    let queue = Arc::new(Mutex::new((0..FIBERS).map(fiber).collect::<std::collections::VecDeque<_>>()));
-    let threads: Vec<_> = (0..4)
+    const THREADS: usize = 4;
+    let queues: [_; THREADS] = std::array::from_fn(|_| Mutex::new(std::collections::VecDeque::new()));
+    queues[0].lock().unwrap().extend((0..FIBERS).map(fiber));
+    let (queues, left) = (Arc::new(queues), Arc::new(AtomicUsize::new(FIBERS)));
+    let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
-            let queue = Arc::clone(&queue);
+            let (queues, left) = (Arc::clone(&queues), Arc::clone(&left));
             std::thread::spawn(move || {
                 // Half of the threads are armed themselves.
                 if thread % 2 == 0 {
                     exeunt::set("number", usize::MAX).unwrap();
                 }
-                loop {
-                    let Some(fiber) = queue.lock().unwrap().pop_front() else { return };
+                let begin = std::time::Instant::now();
+                while left.load(Ordering::Relaxed) > 0 {
+                    assert!(begin.elapsed().as_secs() < 100, "another thread has failed");
+                    let Some(fiber) = queues[thread].lock().unwrap().pop_front() else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    // Each time it goes on, it does so on the next thread.
                     if fiber.resume() {
-                        queue.lock().unwrap().push_back(fiber);
+                        queues[(thread + 1) % THREADS].lock().unwrap().push_back(fiber);
+                    } else {
+                        left.fetch_sub(1, Ordering::Relaxed);
                     }
                     assert_eq!(exeunt::get(&"number"), (thread % 2 == 0).then_some(usize::MAX));
                 }
@@ -222,9 +233,8 @@ fn storage_follows_a_fiber_from_thread_to_thread_and_it_is_drained_once() {
     for thread in threads {
         thread.join().unwrap();
     }
-    // A thread that finds the queue empty for a moment ends early; the last one sees all fibers to their end.
     assert!(drained.iter().all(|times| times.load(Ordering::Relaxed) == 1));
-    assert!(threads_seen.lock().unwrap().len() > FIBERS, "some fiber ran on more than one thread");
+    assert_eq!(threads_seen.lock().unwrap().len(), FIBERS * THREADS, "each fiber ran on each thread");
 }
 
 #[test]
