@@ -28,7 +28,8 @@ fn outline(error: Error) -> Error {
     }
 }
 
-/// Runs everything that can arm a stack, expects the same error of each, and that no word above `frame` has changed.
+/// Runs everything that can arm a stack, expects the same error of each, and that no word above `frame` has changed. For a
+/// process that nobody else arms a stack in: they are counted.
 #[inline(never)]
 fn everything_refuses(frame: usize, end: usize) -> Error {
     exeunt::stack_local! {
@@ -64,20 +65,22 @@ fn here() -> usize {
 
 #[test]
 fn a_fiber_that_nobody_knows_is_refused_with_the_frames_seen_and_advice() {
-    // The coroutine's function never returns to anything that could be redirected.
-    let stack = DefaultStack::default();
-    let end = stack.base().get();
-    let mut coroutine = Coroutine::with_stack(stack, move |_: &corosensei::Yielder<(), ()>, ()| {
-        // Optimised, there is next to nothing above.
-        everything_refuses(here().min(end - 64), end)
+    process::alone("a_fiber_that_nobody_knows_is_refused_with_the_frames_seen_and_advice", || {
+        // The coroutine's function never returns to anything that could be redirected.
+        let stack = DefaultStack::default();
+        let end = stack.base().get();
+        let mut coroutine = Coroutine::with_stack(stack, move |_: &corosensei::Yielder<(), ()>, ()| {
+            // Optimised, there is next to nothing above.
+            everything_refuses(here().min(end - 64), end)
+        });
+        let CoroutineResult::Return(error) = coroutine.resume(()) else { unreachable!("it does not yield") };
+        let Error::UnknownTrampoline(found) = &error else { panic!("{error:?}") };
+        assert!(!found.frames.is_empty() && found.address != 0, "{error:?}");
+        let text = error.to_string();
+        let named = text.contains("errors::everything_refuses\n") && text.contains("coroutine_func\n");
+        assert!(named, "the frames are named: {text}");
+        assert!(text.contains("exeunt::enter") && text.contains("register_trampoline"), "there is advice: {text}");
     });
-    let CoroutineResult::Return(error) = coroutine.resume(()) else { unreachable!("it does not yield") };
-    let Error::UnknownTrampoline(found) = &error else { panic!("{error:?}") };
-    assert!(!found.frames.is_empty() && found.address != 0, "{error:?}");
-    let text = error.to_string();
-    let named = text.contains("errors::everything_refuses\n") && text.contains("coroutine_func\n");
-    assert!(named, "the frames are named: {text}");
-    assert!(text.contains("exeunt::enter") && text.contains("register_trampoline"), "there is advice: {text}");
 }
 
 #[test]
@@ -106,30 +109,32 @@ fn what_runs_after_a_threads_handlers_is_told_to_let_a_handler_do_it() {
 
 #[test]
 fn a_signal_stack_is_refused_and_the_thread_below_it_is_not() {
-    use std::sync::Mutex;
-    static FOUND: Mutex<Option<Error>> = Mutex::new(None);
-    extern "C" fn on_signal(_: libc::c_int) {
-        let frame = here();
-        *FOUND.lock().unwrap() = Some(everything_refuses(frame, frame + 64));
-    }
-    common::on_a_thread(|| {
-        let mut memory = vec![0_u8; 256 * 1024];
-        // SAFETY: the memory outlives its use as a signal stack, and the handler is for this thread's own signal.
-        unsafe {
-            let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
-            assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_signal as *const () as usize;
-            action.sa_flags = libc::SA_ONSTACK;
-            assert_eq!(libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()), 0);
-            libc::raise(libc::SIGUSR2);
-            let stack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-            assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
+    process::alone("a_signal_stack_is_refused_and_the_thread_below_it_is_not", || {
+        use std::sync::Mutex;
+        static FOUND: Mutex<Option<Error>> = Mutex::new(None);
+        extern "C" fn on_signal(_: libc::c_int) {
+            let frame = here();
+            *FOUND.lock().unwrap() = Some(everything_refuses(frame, frame + 64));
         }
-        assert_eq!(FOUND.lock().unwrap().take(), Some(Error::SignalStack));
-        exeunt::at_exit(|| ()).unwrap();
+        common::on_a_thread(|| {
+            let mut memory = vec![0_u8; 256 * 1024];
+            // SAFETY: the memory outlives its use as a signal stack, and the handler is for this thread's own signal.
+            unsafe {
+                let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+                assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = on_signal as *const () as usize;
+                action.sa_flags = libc::SA_ONSTACK;
+                assert_eq!(libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()), 0);
+                libc::raise(libc::SIGUSR2);
+                let stack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+                assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
+            }
+            assert_eq!(FOUND.lock().unwrap().take(), Some(Error::SignalStack));
+            exeunt::at_exit(|| ()).unwrap();
+        });
+        assert!(Error::SignalStack.to_string().contains("before the signal"), "{}", Error::SignalStack);
     });
-    assert!(Error::SignalStack.to_string().contains("before the signal"), "{}", Error::SignalStack);
 }
 
 #[test]
