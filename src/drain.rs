@@ -20,7 +20,8 @@ unsafe extern "C" fn exeunt_drain(mark: *mut usize, top: usize) {
     // SAFETY: the trampoline's frame holds this word until the drain is over, and nobody else uses it.
     unsafe { mark.write_volatile(record.mark()) };
     record.watch(mark as usize, record.mark());
-    finish_here(record);
+    // Frame records, which are followed elsewhere, do not lead through the trampoline's frame.
+    if cfg!(target_os = "linux") { finish_here(record) } else { finish(record) }
 }
 
 /// Drains a record on its own stack, whose entry function will not return: it was unwound, or jumped out of.

@@ -341,7 +341,10 @@ mod slowly {
         if cfg!(target_arch = "x86_64") {
             return read(sp - 8);
         }
-        // Elsewhere the function chose the place. Only one that cannot be mistaken will do.
+        // Elsewhere the function chose the place. Only one that cannot be mistaken will do, and none in what may lie between two stacks.
+        if sp.saturating_sub(inner.sp) > LARGEST_STEP {
+            return None;
+        }
         let mut found = (inner.sp..sp).step_by(8).filter_map(read);
         let first = found.next()?;
         found.next().is_none().then_some(first)

@@ -359,7 +359,8 @@ unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
     // there: the mark has to be there then. Where `use_it` calls nothing that the compiler can't see through, nobody can look
     // (a signal handler may only read), and it leaves out the mark.
     unsafe { asm!("/* {} */", in(reg) place, options(nostack, preserves_flags)) };
-    marked.write(mark(value.cast(), place.addr()));
+    // SAFETY: a local variable.
+    unsafe { place.write(mark(value.cast(), place.addr())) };
     // SAFETY: the caller's promise, and the mark. Where `use_it` unwinds the mark stays behind, below the stack pointer or overwritten
     // soon; were it found, the value would only be dropped later.
     let result = use_it(unsafe { &*value });

@@ -10,7 +10,7 @@ use crate::registry::{self, Links, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
 use crate::values::{Taken, Values};
-use crate::{nearby, os};
+use crate::{nearby, os, trampoline};
 use std::cell::{Cell, UnsafeCell};
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -268,7 +268,9 @@ impl Record {
         if self.foot() == slot {
             return true;
         }
-        let moved = cfg!(target_arch = "aarch64") && self.way() == Way::Slot && self.has_entry();
+        // The foot of a C scope, which is a word of its holder's, does not move.
+        let is_label = || trampoline::is_label(crate::arch::strip(self.word.load(Ordering::Relaxed)));
+        let moved = cfg!(target_arch = "aarch64") && self.way() == Way::Slot && self.has_entry() && is_label();
         if moved {
             self.moved(slot, (slot, word));
         }
@@ -415,11 +417,12 @@ impl Record {
     }
 
     fn vacate(&'static self) {
+        // First, so that a signal handler which walks here no longer takes it for the stack's.
+        self.phase.store(Phase::Free as u8, Ordering::Release);
         self.watch(&raw const DEAD as usize, 1);
         registry::remove(self);
         self.id.store(0, Ordering::Relaxed);
         self.top.store(0, Ordering::Relaxed);
-        self.phase.store(Phase::Free as u8, Ordering::Relaxed);
     }
 
     /// Its dynamic slots, if it has used some.

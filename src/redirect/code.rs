@@ -65,9 +65,14 @@ fn has_moved(record: &Record, foot: Foot) -> bool {
         // The mark is in a frame of ours.
         Kind::Entered if is_marked => Some(place),
         // The mark is the frame pointer that the function saved whose frame is gone. It had it back in the register when it jumped, and
-        // the next one has saved it again.
-        // SAFETY: a word of the running stack, as the walk found it.
-        Kind::Fiber if is_marked => foot.frame_pointer_at.filter(|&at| unsafe { word_of_stack(at) } == word),
+        // the next one has saved it again: next to the return address, where the walk cannot say.
+        Kind::Fiber if is_marked => {
+            let at = foot.frame_pointer_at.unwrap_or(foot.address - 8);
+            // SAFETY: a word of the running stack, as the walk found it or right below its foot.
+            (unsafe { word_of_stack(at) } == word).then_some(at)
+        }
+        // Without a mark, memory of a stack that was suspended for ever is to be discarded before another one is here.
+        _ if (place, word) == record.life() => Some(place),
         _ => None,
     };
     let Some(canary) = canary else { return false };
