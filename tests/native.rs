@@ -203,9 +203,11 @@ fn a_stack_that_goes_on_in_another_function_keeps_its_storage_and_drains_once() 
     tell(&mut lines, &["exits gave 100", "read 33"]);
     lines.extend(onward.iter().cloned());
     tell(&mut lines, &["handler of fiber, value 33", "value of the fiber dropped", "the fiber is over"]);
-    // What was abandoned is drained when the next one on its memory is armed.
-    tell(&mut lines, &["read 33", "the next one reads 0, armed 0", "handler of abandoned, value 0"]);
-    tell(&mut lines, &["value of the fiber dropped", "and is armed 1", "later handler, value 0"]);
+    if cfg!(target_arch = "x86_64") {
+        // What was abandoned is drained when the next one on its memory is armed.
+        tell(&mut lines, &["read 33", "the next one reads 0, armed 0", "handler of abandoned, value 0"]);
+        tell(&mut lines, &["value of the fiber dropped", "and is armed 1", "later handler, value 0"]);
+    }
     let lines: Vec<_> = lines.iter().map(String::as_str).collect();
     let returns: Vec<_> =
         ["read 33".to_owned()].into_iter().chain(onward.iter().cloned()).chain(drained("main")).collect();

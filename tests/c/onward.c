@@ -69,7 +69,9 @@ static int fiber_reads(void) {
     return (int)(intptr_t)further(NULL, READ);
 }
 
-// A fiber that is abandoned after the jump: the next one on its memory starts empty.
+// A fiber that is abandoned after the jump: the next one on its memory starts empty. (Not on aarch64: there a word that was the old
+// stack's foot may be one that the next stack never writes. Such memory is to be discarded.)
+#ifdef __x86_64__
 APART static void *abandoned(void *argument) {
     volatile char block[2000];
     block[3] = 1;
@@ -89,6 +91,7 @@ APART static int fiber_after(void) {
     say("and is armed %d", bridge_is_armed());
     return block[7];
 }
+#endif
 
 static void run(int (*entry)(void)) {
     static char memory[256 * 1024] __attribute__((aligned(16)));
@@ -114,7 +117,9 @@ int main(int count, char **arguments) {
     THREAD(exits);
     run(fiber_reads);
     say("the fiber is over");
+#ifdef __x86_64__
     run(fiber_is_abandoned);
     run(fiber_after);
+#endif
     return 0;
 }
