@@ -143,7 +143,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
         trail.push(address, top);
         if let Some(slot) = slot {
             if trampoline::is_label(address) {
-                let record = registry::by_top(top).filter(|record| record.is_at(slot, word));
+                let record = registry::by_top(top).filter(|record| record.follow(slot, word));
                 return record.map(|record| trail.armed(record, in_one_piece)).ok_or(Lost::End(&OVER));
             }
             let trampoline = trampoline::standing_for(address);
@@ -310,7 +310,7 @@ mod slowly {
         }
         let slot = return_slot(inner, pc, sp);
         if trampoline::is_label(pc) {
-            let record = registry::by_top(sp).filter(|record| slot.is_none_or(|(at, word)| record.is_at(at, word)));
+            let record = registry::by_top(sp).filter(|record| slot.is_none_or(|(at, word)| record.follow(at, word)));
             return Some(record.map(|record| Bottom::Armed(record, false)).ok_or(Lost::End(&OVER)));
         }
         let at = slot.map_or(0, |(at, _)| at);

@@ -27,7 +27,7 @@ const SPREAD: u32 = 0x8abb_badb;
 const FILLING: usize = usize::MAX;
 
 /// 64 bytes of a stack, by number.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub(crate) struct Block(usize);
 
 impl Block {

@@ -259,32 +259,32 @@ impl Record {
         self.phase.store(Phase::Draining as u8, Ordering::Release);
     }
 
-    /// Whether the foot of its stack is at `slot`, where a walk has just found `word`, a trampoline of ours: so it is armed by slot
-    /// redirect. If the foot was elsewhere, the record follows it.
+    /// Follows the foot of its stack to `slot`, where a walk has just found `word`, a trampoline of ours. Whether it is there: if not, the
+    /// record is not that stack's.
     ///
     /// A function that calls another one last of all may go on in it by a jump. On x86_64 the return address stays where it is
     /// then. On aarch64 each function stores it where it pleases.
-    pub(crate) fn is_at(&self, slot: usize, word: usize) -> bool {
+    pub(crate) fn follow(&self, slot: usize, word: usize) -> bool {
         if self.foot() == slot {
             return true;
         }
         // The foot of a C scope, which is a word of its holder's, does not move.
         let is_label = || trampoline::is_label(crate::arch::strip(self.word.load(Ordering::Relaxed)));
-        let moved = cfg!(target_arch = "aarch64") && self.way() == Way::Slot && self.has_entry() && is_label();
+        let moved = cfg!(target_arch = "aarch64") && self.way() == Way::Slot && self.is_armed() && is_label();
         if moved {
-            self.moved(slot, (slot, word));
+            self.move_foot(slot, (slot, word));
         }
         moved
     }
 
     /// Whether its stack is armed, and has not ended.
-    pub(crate) fn has_entry(&self) -> bool {
+    pub(crate) fn is_armed(&self) -> bool {
         self.phase.load(Ordering::Acquire) == Phase::Armed as u8
     }
 
-    /// Follows the foot, and the canary if that has moved too.
+    /// The foot is elsewhere now, and the canary may be.
     #[cold]
-    pub(crate) fn moved(&self, place: usize, canary: (usize, usize)) {
+    pub(crate) fn move_foot(&self, place: usize, canary: (usize, usize)) {
         // What is remembered goes by the old ones.
         nearby::forget_stack([self.place(), self.foot()]);
         self.place.store(place, Ordering::Relaxed);

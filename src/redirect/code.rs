@@ -48,13 +48,13 @@ pub(crate) fn owner(foot: Foot) -> Option<&'static Record> {
     }
     let record = registry::by_top(foot.top).filter(|record| record.way() == Way::Code)?;
     let is_here = record.place() == foot.address && record.is_live();
-    (is_here || cfg!(target_arch = "aarch64") && has_moved(record, foot)).then_some(record)
+    (is_here || cfg!(target_arch = "aarch64") && follow(record, foot)).then_some(record)
 }
 
-/// Whether the record is of the stack with this foot although it has known another one: see [`Record::is_at`]. Then it follows.
+/// Lets the record follow its stack's foot to this place, as [`Record::follow`] does. Whether it is that stack's.
 #[cold]
-fn has_moved(record: &Record, foot: Foot) -> bool {
-    if !record.has_entry() {
+fn follow(record: &Record, foot: Foot) -> bool {
+    if !record.is_armed() {
         return false;
     }
     let (place, word) = record.canary();
@@ -76,7 +76,7 @@ fn has_moved(record: &Record, foot: Foot) -> bool {
         _ => None,
     };
     let Some(canary) = canary else { return false };
-    record.moved(foot.address, (canary, word));
+    record.move_foot(foot.address, (canary, word));
     record.is_live()
 }
 

@@ -85,6 +85,15 @@ __attribute__((unused, noinline)) static void arm(struct life *life, const char 
 
 #endif
 
+// A thread with this entry function, and what it gives.
+__attribute__((unused)) static void told_thread(void *(*routine)(void *), const char *name) {
+    pthread_t thread;
+    void *result;
+    MUST(pthread_create(&thread, NULL, routine, (void *)100) == 0);
+    MUST(pthread_join(thread, &result) == 0);
+    say("%s gave %ld", name, (long)result);
+}
+
 // A pthread key whose destructor tells its end.
 static pthread_key_t told_key;
 __attribute__((unused)) static void told_key_gone(void *argument) { say("key %s destroyed", (const char *)argument); }

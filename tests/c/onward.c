@@ -46,14 +46,6 @@ ENTRY(asks, ASK)
 ENTRY(unloads, UNLOAD)
 ENTRY(exits, EXIT_THREAD)
 
-static void told_thread(void *(*routine)(void *), const char *name) {
-    pthread_t thread;
-    void *result;
-    MUST(pthread_create(&thread, NULL, routine, (void *)100) == 0);
-    MUST(pthread_join(thread, &result) == 0);
-    say("%s gave %ld", name, (long)result);
-}
-
 static ucontext_t back, fiber;
 
 static void told_fiber(void *argument) { say("handler of %s, value %d", (const char *)argument, (int)bridge_get(3, 0)); }

@@ -122,16 +122,8 @@ static void *vectors(void *argument) {
 }
 #endif
 
-static void told_foot(void *(*routine)(void *), const char *name) {
-    pthread_t thread;
-    void *result;
-    MUST(pthread_create(&thread, NULL, routine, (void *)100) == 0);
-    MUST(pthread_join(thread, &result) == 0);
-    say("%s gave %ld", name, (long)result);
-}
-
 int main(void) {
-#define SHAPE(routine) told_foot(routine, #routine)
+#define SHAPE(routine) told_thread(routine, #routine)
     SHAPE(plain);
     SHAPE(realigned);
     SHAPE(realigned_vla);
