@@ -211,7 +211,7 @@ fn a_stack_that_goes_on_in_another_function_keeps_its_storage_and_drains_once() 
     let lines: Vec<_> = lines.iter().map(String::as_str).collect();
     let returns: Vec<_> =
         ["read 33".to_owned()].into_iter().chain(onward.iter().cloned()).chain(drained("main")).collect();
-    for options in ["-O2", "-O2 -fno-omit-frame-pointer", "-O2 -fomit-frame-pointer", "-O0 -foptimize-sibling-calls"] {
+    for options in ["-O2", "-O2 -fno-omit-frame-pointer", "-O2 -fomit-frame-pointer"] {
         let options: Vec<_> = options.split(' ').collect();
         let program = Build::linked("onward.c", &options).build();
         program.run(&[]).expect(0, &lines);

@@ -12,11 +12,18 @@ static void told_later(void *argument) { say("later handler, value %d", (int)bri
 // The first thing that is done with the storage after the jump.
 enum first { READ, READ_LOCAL, REGISTER, ASK, UNLOAD, EXIT_THREAD, EXIT_PROCESS };
 
-// Its frame is larger than the one that was here before, and it writes on all of it.
-APART static void *further(void *argument, enum first first) {
-    volatile char block[3000];
-    for (size_t i = 0; i < sizeof block; i++)
-        block[i] = 0x5a;
+// Goes on with it. The frame is larger than the one that was here before, and all of it is written on. Of two types, as a function can
+// only be jumped to by one that gives the same.
+#define FURTHER(name, type)                                                                                            \
+    APART static type name(type argument, enum first first) {                                                          \
+        volatile char block[3000];                                                                                     \
+        for (size_t i = 0; i < sizeof block; i++)                                                                      \
+            block[i] = 0x5a;                                                                                           \
+        use_first(first, (void *)(intptr_t)argument);                                                                  \
+        return argument + block[5] - 0x5a;                                                                             \
+    }
+
+static void use_first(enum first first, void *argument) {
     switch (first) {
     case READ: say("read %d", (int)bridge_get(3, 0)); break;
     case READ_LOCAL: say("local %d", (int)bridge_swap_local(44)); break;
@@ -25,14 +32,16 @@ APART static void *further(void *argument, enum first first) {
     case UNLOAD:
         MUST(bridge_unload() == 0);
         say("unloaded, armed %d", bridge_is_armed());
-        return argument;
+        return;
     case EXIT_THREAD: pthread_exit(argument);
     case EXIT_PROCESS: exit(61);
     }
     MUST(bridge_at_exit(told_later, NULL) == 0);
     say("read %d, local %d, armed %d", (int)bridge_get(3, 0), (int)bridge_swap_local(44), bridge_is_armed());
-    return (char *)argument + block[5] - 0x5a;
 }
+
+FURTHER(further, char *)
+FURTHER(further_in_main, int)
 
 #define ENTRY(name, first)                                                                                             \
     static void *name(void *argument) {                                                                                \
@@ -56,36 +65,35 @@ APART static void arm_fiber(const char *name) {
     MUST(bridge_set(3, 33) == 0 && bridge_swap_local(44) == 0);
 }
 
-static int fiber_reads(void) {
+static char *fiber_reads(void) {
     arm_fiber("fiber");
-    return (int)(intptr_t)further(NULL, READ);
+    return further(NULL, READ);
 }
 
 // A fiber that is abandoned after the jump: the next one on its memory starts empty. (Not on aarch64: there a word that was the old
 // stack's foot may be one that the next stack never writes. Such memory is to be discarded.)
 #ifdef __x86_64__
-APART static void *abandoned(void *argument) {
+APART static char *abandoned(char *argument) {
     volatile char block[2000];
     block[3] = 1;
     say("read %d", (int)bridge_get(3, 0));
     MUST(swapcontext(&fiber, &back) == 0);
-    return (char *)argument + block[3];
+    return argument + block[3];
 }
-static int fiber_is_abandoned(void) {
+static char *fiber_is_abandoned(void) {
     arm_fiber("abandoned");
-    return (int)(intptr_t)abandoned(NULL);
+    return abandoned(NULL);
 }
-APART static int fiber_after(void) {
-    volatile char block[500];
-    block[7] = 0;
+static char *fiber_after(void) {
+    static char result;
     say("the next one reads %d, armed %d", (int)bridge_get(3, 0), bridge_is_armed());
     MUST(bridge_at_exit(told_later, NULL) == 0);
     say("and is armed %d", bridge_is_armed());
-    return block[7];
+    return &result;
 }
 #endif
 
-static void run(int (*entry)(void)) {
+static void run(char *(*entry)(void)) {
     static char memory[256 * 1024] __attribute__((aligned(16)));
     MUST(getcontext(&fiber) == 0);
     fiber.uc_stack.ss_sp = memory;
@@ -98,7 +106,7 @@ static void run(int (*entry)(void)) {
 int main(int count, char **arguments) {
     if (count > 1) {
         arm(&life, "main");
-        return (int)(intptr_t)further((void *)62, strcmp(arguments[1], "exit") == 0 ? EXIT_PROCESS : READ);
+        return further_in_main(62, strcmp(arguments[1], "exit") == 0 ? EXIT_PROCESS : READ);
     }
 #define THREAD(routine) told_thread(routine, #routine)
     THREAD(reads);
