@@ -7,6 +7,7 @@ use crate::record::Record;
 use crate::redirect;
 use crate::unwind::memo;
 use crate::{net, registry};
+use std::hint::cold_path;
 
 /// The record of the running stack; `None` where it is not armed. Never arms.
 #[inline(always)]
@@ -54,34 +55,36 @@ fn search(sp: usize) -> Option<&'static Record> {
 fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
     let here = Registers::here();
     // SAFETY: these are registers of the running stack, and this is the one place that remembers walks.
-    if let Some(foot) = unsafe { memo::recall(here) } {
-        let record = match redirect::code::owner(foot) {
-            Some(record) => record,
-            // SAFETY: the way from here leads to this foot.
-            None => unsafe { arm(foot) }?,
-        };
-        remember(sp, record, true);
-        return Ok(record);
-    }
-    // SAFETY: these are registers of the running stack.
-    match unsafe { foot::bottom(here) }? {
-        Bottom::Armed(record, contiguous) => {
-            remember(sp, record, contiguous);
-            Ok(record)
+    let (foot, contiguous) = if let Some(foot) = unsafe { memo::recall(here) } {
+        if let Some(record) = redirect::code::owner(foot) {
+            cold_path();
+            remember(sp, record, true);
+            return Ok(record);
         }
-        Bottom::Bare(foot, contiguous) => {
-            // SAFETY: the walk has just led to this foot.
-            unsafe { memo::learn(here, foot) };
-            // SAFETY: unwinding led from here to this foot.
-            let record = unsafe { arm(foot) }?;
-            remember(sp, record, contiguous);
-            Ok(record)
+        (foot, true)
+    } else {
+        // SAFETY: these are registers of the running stack.
+        match unsafe { foot::bottom(here) }? {
+            Bottom::Armed(record, contiguous) => {
+                remember(sp, record, contiguous);
+                return Ok(record);
+            }
+            Bottom::Bare(foot, contiguous) => {
+                // SAFETY: the walk has just led to this foot.
+                unsafe { memo::learn(here, foot) };
+                (foot, contiguous)
+            }
         }
-    }
+    };
+    // SAFETY: the way from here leads to this foot.
+    let record = unsafe { arm(foot) }?;
+    remember(sp, record, contiguous);
+    Ok(record)
 }
 
 /// Lets the next look-up with the stack pointer `sp` be quick, if that is on the very memory that ends in the record's
 /// foot. It is not on a segment that was switched to (which will serve other stacks), nor on a signal stack.
+#[inline]
 fn remember(sp: usize, record: &'static Record, contiguous: bool) {
     if contiguous && sp < record.top() {
         registry::prove(sp, record);
@@ -97,6 +100,7 @@ unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
     // SAFETY: planned for this stack.
     let (record, abandoned) = unsafe { arm_at(redirect::plan(foot)?) }?;
     if let Some(abandoned) = abandoned {
+        cold_path();
         record.drain_found(abandoned);
     }
     Ok(record)
@@ -109,10 +113,14 @@ unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
 /// As for [`redirect::Place::redirect`].
 #[inline]
 pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<(&'static Record, Option<&'static Record>), Error> {
-    let Some(record) = registry::take() else { return Err(Error::OutOfMemory) };
-    // A record with the same top is of a stack that was abandoned half-way: this one starts empty.
-    let abandoned = registry::by_top(place.top);
+    let (record, abandoned) = match registry::found(place.top) {
+        registry::Found::Waiting(record) => (record, None),
+        // It is of a stack that was abandoned half-way: this one starts empty.
+        registry::Found::Abandoned(abandoned) => (registry::take().ok_or(Error::OutOfMemory)?, Some(abandoned)),
+        registry::Found::Nothing => (registry::take().ok_or(Error::OutOfMemory)?, None),
+    };
     if let Some(abandoned) = abandoned {
+        cold_path();
         abandoned.detach();
     }
     record.prepare(&place);
@@ -128,6 +136,7 @@ pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<(&'static Record, 
     unsafe { place.redirect(record) };
     record.armed();
     if place.needs_net() {
+        cold_path();
         net::spread(record);
     }
     Ok((record, abandoned))

@@ -6,13 +6,14 @@
 
 use crate::error::Error;
 use crate::redirect::{Place, Way};
-use crate::registry::{self, Links, Slot};
+use crate::registry::{self, Links, Parking, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
 use crate::values::{Taken, Values};
 use crate::{nearby, os, trampoline};
 use std::cell::{Cell, UnsafeCell};
-use std::ops::RangeInclusive;
+use std::hint::cold_path;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -39,6 +40,8 @@ pub(crate) struct Record {
     trampoline: AtomicU32,
     /// How the exit is redirected.
     way: AtomicU8,
+    /// Whether it waits for the next stack with its top.
+    parking: Parking,
     /// Where the foot is.
     place: AtomicUsize,
     /// What the word of the canary was before, under code redirect.
@@ -106,6 +109,7 @@ impl Slot for Record {
             phase: AtomicU8::new(Phase::Free as u8),
             trampoline: AtomicU32::new(0),
             way: AtomicU8::new(Way::Slot as u8),
+            parking: Parking::new(),
             place: AtomicUsize::new(0),
             under_mark: AtomicUsize::new(0),
             life: AtomicUsize::new(0),
@@ -146,6 +150,15 @@ impl Record {
 
     pub(crate) fn top(&self) -> usize {
         self.top.load(Ordering::Relaxed)
+    }
+
+    /// Its stack is gone, and no other one is expected there.
+    pub(crate) fn forget_top(&self) {
+        self.top.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn parking(&self) -> &Parking {
+        &self.parking
     }
 
     /// The foot and the word that is there while the stack is armed.
@@ -217,18 +230,15 @@ impl Record {
     }
 
     /// The pages of the page map that may lead here.
-    pub(crate) fn pages(&self) -> RangeInclusive<usize> {
-        self.lowest.load(Ordering::Relaxed)..=self.highest.load(Ordering::Relaxed)
+    pub(crate) fn pages(&self) -> Range<usize> {
+        self.lowest.load(Ordering::Relaxed)..self.highest.load(Ordering::Relaxed) + 1
     }
 
     pub(crate) fn note_page(&self, page: usize) {
         // Only this stack's code comes here, so these need no read-modify-write.
-        if page < self.lowest.load(Ordering::Relaxed) {
-            self.lowest.store(page, Ordering::Relaxed);
-        }
-        if page > self.highest.load(Ordering::Relaxed) {
-            self.highest.store(page, Ordering::Relaxed);
-        }
+        let pages = self.pages();
+        self.lowest.store(pages.start.min(page), Ordering::Relaxed);
+        self.highest.store((pages.end - 1).max(page), Ordering::Relaxed);
     }
 
     /// Fills in a record fresh from the slab, all but the canary: nobody finds it live yet.
@@ -301,6 +311,12 @@ impl Record {
         }
     }
 
+    /// Whether it is of no stack.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == Phase::Free as u8
+    }
+
     /// Whether it is of a stack that is armed or draining, or was abandoned while it was.
     pub(crate) fn is_placed(&self) -> bool {
         let phase = self.phase.load(Ordering::Acquire);
@@ -315,7 +331,12 @@ impl Record {
     /// An identity that no stack has had.
     fn fresh_id(&self) -> u64 {
         let own = self.next_id.load(Ordering::Relaxed);
-        let id = if own.is_multiple_of(StackId::BATCH) { StackId::batch() } else { own };
+        let id = if own.is_multiple_of(StackId::BATCH) {
+            cold_path();
+            StackId::batch()
+        } else {
+            own
+        };
         self.next_id.store(id + 1, Ordering::Relaxed);
         id
     }
@@ -357,7 +378,8 @@ impl Record {
         } else {
             self.drain();
         }
-        self.vacate();
+        self.end();
+        self.remove();
         if whole {
             registry::give(self);
         }
@@ -373,9 +395,11 @@ impl Record {
     }
 
     /// Goes on with the record of the stack that was found abandoned, if there is one. Whether there was.
+    #[inline]
     fn finish_found(&self) -> bool {
         // SAFETY: null, or a record, which live for ever; it is given back before it is forgotten here.
         let Some(found) = (unsafe { self.found.load(Ordering::Relaxed).as_ref() }) else { return false };
+        cold_path();
         found.drain_abandoned();
         self.found.store(std::ptr::null_mut(), Ordering::Relaxed);
         true
@@ -401,6 +425,7 @@ impl Record {
     #[inline]
     pub(crate) fn watch(&self, foot: usize, word: usize) {
         if self.foot() == self.life.as_ptr().addr() {
+            cold_path();
             // Whatever remembers this canary is to know that it is no more.
             self.life.store(0, Ordering::Release);
         }
@@ -409,20 +434,29 @@ impl Record {
         self.foot.store(foot, Ordering::Release);
     }
 
-    /// Takes the record away from its stack and gives it back to the slab.
+    /// Takes the record away from its stack. It waits there for the next one with that top, or goes back to the slab.
     #[inline]
     pub(crate) fn retire(&'static self) {
-        self.vacate();
-        registry::give(self);
+        self.end();
+        if !registry::park(self) {
+            cold_path();
+            self.remove();
+            registry::give(self);
+        }
     }
 
-    fn vacate(&'static self) {
+    /// Lets nobody find it for its stack any more.
+    #[inline]
+    fn end(&self) {
         // First, so that a signal handler which walks here no longer takes it for the stack's.
         self.phase.store(Phase::Free as u8, Ordering::Release);
         self.watch(&raw const DEAD as usize, 1);
-        registry::remove(self);
         self.id.store(0, Ordering::Relaxed);
-        self.top.store(0, Ordering::Relaxed);
+    }
+
+    fn remove(&'static self) {
+        registry::remove(self);
+        self.forget_top();
     }
 
     /// Its dynamic slots, if it has used some.
@@ -470,6 +504,7 @@ impl Record {
         // SAFETY: as in `look`.
         let busy = unsafe { &(*own).busy };
         if busy.get() != 0 {
+            cold_path();
             return Err(Error::Busy);
         }
         busy.set(CHANGING);
@@ -544,21 +579,37 @@ impl Record {
         self.ending();
         // SAFETY: this is the record's own stack, and nobody changes the record while this is looked at.
         if self.users().get() > 0 || unsafe { (*self.own.get()).values.has_had_some() } {
+            cold_path();
             self.nobody_comes_back();
         }
         loop {
-            let handler = self.change().ok().and_then(|mut own| own.handlers.pop());
-            if let Some(handler) = handler {
+            while let Some(handler) = self.change().ok().and_then(|mut own| own.handlers.pop()) {
                 guarded(handler);
-                continue;
             }
-            match self.change_values(|values| values.pop()) {
-                Ok(Some(value)) if value.is_plain() => drop(value),
-                Ok(Some(value)) => guarded(|| value.drop_now(self)),
-                _ if self.slots().is_some_and(slots::clear) || self.finish_found() => {}
-                _ => return,
+            if !self.drop_last() {
+                return;
             }
         }
+    }
+
+    /// Drops the value that was set last; where there is none, what else is left. Whether there was something.
+    #[inline]
+    fn drop_last(&self) -> bool {
+        // SAFETY: as in `drain`.
+        let may_have_some = unsafe { (*self.own.get()).values.has_had_some() };
+        may_have_some && self.drop_last_value() || self.slots().is_some_and(slots::clear) || self.finish_found()
+    }
+
+    /// Drops the value that was set last. Whether there was one. Not inlined: many stacks have handlers and nothing else.
+    #[inline(never)]
+    fn drop_last_value(&self) -> bool {
+        let Ok(Some(value)) = self.change_values(Values::pop) else { return false };
+        if value.is_plain() {
+            drop(value);
+        } else {
+            guarded(|| value.drop_now(self));
+        }
+        true
     }
 
     /// The code of its stack that was using the record or a value does not come back: the stack was abandoned, or ends by

@@ -68,8 +68,15 @@ pub enum Kind {
 
 impl Kind {
     pub(crate) fn from_raw(raw: u8) -> Self {
-        [Self::Unknown, Self::Thread, Self::Main, Self::Fiber, Self::Entered, Self::Registered, Self::Signal]
-            [usize::from(raw)]
+        match raw {
+            1 => Self::Thread,
+            2 => Self::Main,
+            3 => Self::Fiber,
+            4 => Self::Entered,
+            5 => Self::Registered,
+            6 => Self::Signal,
+            _ => Self::Unknown,
+        }
     }
 }
 

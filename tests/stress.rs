@@ -367,6 +367,45 @@ fn what_was_abandoned_below_a_neighbour_that_took_over_its_page_is_found_when_it
     assert_eq!(ended.load(Ordering::Relaxed), 1);
 }
 
+/// A stack that begins here, and a last one that begins so many frames further down, and all in between.
+#[inline(never)]
+fn stacks_down_to(frames: usize, ended: &'static AtomicUsize) {
+    let room = black_box([0_u8; 300]);
+    let mine = (&raw const room).addr();
+    let stack = || {
+        assert_eq!(exeunt::get::<usize>(&"mine"), None, "it starts empty");
+        exeunt::set("mine", mine).unwrap();
+        exeunt::at_exit(move || {
+            assert_eq!(exeunt::get::<usize>(&"mine"), Some(mine));
+            ended.fetch_add(1, Ordering::Relaxed);
+        })
+        .unwrap();
+        assert_eq!(exeunt::get::<usize>(&"mine"), Some(mine));
+    };
+    exeunt::enter(stack).unwrap();
+    if frames > 0 {
+        stacks_down_to(frames - 1, ended);
+    }
+    // Its page is one that others have begun on meanwhile.
+    exeunt::enter(stack).unwrap();
+    black_box(&room);
+}
+
+#[test]
+fn stacks_at_so_many_places_that_they_take_records_from_one_another_each_have_their_own() {
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+    /// In all more than there are records that wait where their stack was (`registry/parking.rs`).
+    const PLACES: usize = 500;
+    const THREADS: usize = 4;
+    let rounds = lives(300);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| (0..rounds).for_each(|_| stacks_down_to(PLACES - 1, &ENDED)));
+        }
+    });
+    assert_eq!(ENDED.load(Ordering::Relaxed), 2 * THREADS * rounds * PLACES);
+}
+
 /// Reads below a frame of this size.
 #[inline(never)]
 fn read_below<const ROOM: usize>() -> Option<&'static str> {

@@ -138,10 +138,8 @@ fn from_environment() -> Result<Way, Error> {
 /// The way of this process, which is settled by this.
 #[inline]
 pub(crate) fn made() -> Result<Way, Error> {
-    match CHOICE.load(Ordering::Acquire) {
-        0 => settle(),
-        made => Ok(Way::from_raw(made)),
-    }
+    let made = CHOICE.load(Ordering::Acquire);
+    if made == 0 { settle() } else { Ok(Way::from_raw(made)) }
 }
 
 #[cold]

@@ -27,6 +27,7 @@ use crate::foot::Foot;
 use crate::record::Record;
 use crate::stack::Kind;
 use crate::{registry, trampoline};
+use std::hint::cold_path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What to write on the stack with this foot. Its exit trampoline is patched by this, if it was not yet.
@@ -46,6 +47,7 @@ pub(crate) fn owner(foot: Foot) -> Option<&'static Record> {
     if !super::choice::is_code() {
         return None;
     }
+    cold_path();
     let record = registry::by_top(foot.top).filter(|record| record.way() == Way::Code)?;
     let is_here = record.place() == foot.address && record.is_live();
     (is_here || cfg!(target_arch = "aarch64") && follow(record, foot)).then_some(record)

@@ -24,6 +24,7 @@ use crate::record::Record;
 use crate::stack::Kind;
 pub(crate) use choice::Way;
 pub(crate) use sites::survey;
+use std::hint::cold_path;
 #[cfg(feature = "capi")]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -100,7 +101,10 @@ impl Place {
         match self.how {
             // SAFETY: the caller's promise.
             How::Slot(writes) => unsafe { slot::redirect(self.foot, writes) },
-            How::Code(Some(mark)) => mark.set(record),
+            How::Code(Some(mark)) => {
+                cold_path();
+                mark.set(record);
+            }
             How::Code(None) => {}
             #[cfg(feature = "capi")]
             How::Scope => {
@@ -118,7 +122,10 @@ impl Place {
 pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
     let how = match choice::made()? {
         Way::Slot => How::Slot(slot::plan(foot)?),
-        Way::Code => How::Code(code::plan(foot)?),
+        Way::Code => {
+            cold_path();
+            How::Code(code::plan(foot)?)
+        }
     };
     let place = place(foot, how);
     if place.is_lost() {

@@ -7,6 +7,7 @@ use crate::os::Landing;
 use crate::record::Record;
 use crate::stack::Kind;
 use crate::{exits, trampoline, unwind};
+use std::hint::cold_path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What is to be written.
@@ -14,17 +15,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(super) struct Writes {
     /// The word for the foot.
     pub(super) word: usize,
-    landing: Option<Landing>,
     /// The word above the top that keeps the original address, and that address.
     keep: Option<(usize, usize)>,
-    /// Where the thread is to land.
-    land_at: Option<usize>,
+    /// The thread's landing, and where it is to lead.
+    landing: Option<(Landing, usize)>,
 }
 
 impl Writes {
     /// Whether the thread drains as well where it lands without a return.
     pub(super) fn lands(&self) -> bool {
-        self.land_at.is_some()
+        self.landing.is_some()
     }
 }
 
@@ -32,12 +32,76 @@ impl Writes {
 #[inline]
 pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
     if super::shadow_stack_active() {
+        cold_path();
         return Err(Error::ShadowStack);
     }
+    match SHOWN[foot.trampoline].plan(foot) {
+        Some(writes) => Ok(writes),
+        None => plan_anew(foot),
+    }
+}
+
+/// What the first thread with an exit trampoline has shown for all of them: a function's frame has one shape, and so have its
+/// threads' feet and landings.
+#[repr(align(64))]
+struct Shown {
+    /// How far above the top the landing is. Zero before the first has shown it.
+    distance: AtomicUsize,
+    /// Where the landing leads, and where it is to lead.
+    lands: AtomicUsize,
+    land_at: AtomicUsize,
+    /// What the foot holds, and what it is to hold where the spare word keeps the original.
+    original: AtomicUsize,
+    label: AtomicUsize,
+}
+
+static SHOWN: [Shown; trampoline::COUNT] = [const {
+    Shown {
+        distance: AtomicUsize::new(0),
+        lands: AtomicUsize::new(0),
+        land_at: AtomicUsize::new(0),
+        original: AtomicUsize::new(0),
+        label: AtomicUsize::new(0),
+    }
+}; trampoline::COUNT];
+
+impl Shown {
+    /// The plan for a stack like those before; `None` where it is not like them.
+    #[inline]
+    fn plan(&self, foot: Foot) -> Option<Writes> {
+        let distance = self.distance.load(Ordering::Acquire);
+        if distance == 0 {
+            return None;
+        }
+        let [lands, land_at, original, label] =
+            [&self.lands, &self.land_at, &self.original, &self.label].map(|word| word.load(Ordering::Relaxed));
+        // SAFETY: `foot.rs` found a return to this trampoline's original at the top, and the distance was found there.
+        let landing = unsafe { Landing::again(foot.top, distance, lands) }?;
+        let spare = landing.spare();
+        if spare == foot.address {
+            return None;
+        }
+        let word = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address))?;
+        Some(Writes { word, keep: Some((spare, original)), landing: Some((landing, land_at)) })
+    }
+
+    /// Notes what a stack has shown. All that end in this trampoline show the same, whoever is first.
+    fn note(&self, landing: Landing, lands: usize, land_at: usize, original: usize, label: usize) {
+        self.lands.store(lands, Ordering::Relaxed);
+        self.land_at.store(land_at, Ordering::Relaxed);
+        self.original.store(original, Ordering::Relaxed);
+        self.label.store(label, Ordering::Relaxed);
+        self.distance.store(landing.distance(), Ordering::Release);
+    }
+}
+
+/// [`plan`] for a stack that is not known to be like others.
+#[inline(never)]
+fn plan_anew(foot: Foot) -> Result<Writes, Error> {
     let number = foot.trampoline;
     let original = trampoline::original(number);
     let is_thread = matches!(trampoline::kind(number), Kind::Thread | Kind::Main);
-    let (landing, known) = if is_thread { find_landing(foot.top, number) } else { (None, None) };
+    let landing = if is_thread { Landing::find(foot.top) } else { None };
     // Another copy of the library keeps the original in the spare word: then that word is the foot of this one.
     let spare = landing.map(Landing::spare).filter(|&spare| spare != foot.address);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
@@ -45,41 +109,18 @@ pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
     let Some(word) = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address)) else {
         return Err(Error::ForeignFoot { address: foot.address, found: foot.word, expected: original });
     };
-    let lands = match (known, landing) {
-        (None, Some(landing)) => recognise_landing(landing, number)?,
-        _ => known,
-    };
-    let keep = keeping.map(|(spare, _)| (spare, original));
-    Ok(Writes { word, landing, keep, land_at: lands.map(trampoline::label) })
-}
-
-/// What the first thread with an exit trampoline has shown for all, by the exit trampoline's number: how far above the top
-/// its landing is kept, times 256, and the number of the trampoline that stands for where it leads, plus one.
-static LANDINGS: [AtomicUsize; trampoline::COUNT] = [const { AtomicUsize::new(0) }; trampoline::COUNT];
-
-/// The landing of the running thread, whose exit trampoline has this number; and the number of the one that stands for where
-/// it leads, if that is known.
-#[inline]
-fn find_landing(top: usize, number: usize) -> (Option<Landing>, Option<usize>) {
-    let shown = LANDINGS[number].load(Ordering::Acquire);
-    if shown != 0 {
-        let (distance, lands) = (shown >> 8, (shown & 255) - 1);
-        // SAFETY: `foot.rs` found a return to this trampoline's original at the top, and the distance was found there.
-        let landing = unsafe { Landing::again(top, distance, trampoline::original(lands)) };
-        if landing.is_some() {
-            return (landing, Some(lands));
+    let mut lands = None;
+    // If nobody has redirected it.
+    if let Some(landing) = landing
+        && let Some(target) = landing.target(original).filter(|&target| !trampoline::is_label(target))
+    {
+        let land_at = trampoline::label(exits::landing_at(target, number)?);
+        if keeping.is_some() {
+            SHOWN[number].note(landing, target, land_at, original, label);
         }
+        lands = Some((landing, land_at));
     }
-    (Landing::find(top), None)
-}
-
-/// The number of the trampoline that stands for where the landing leads, if nobody has redirected it.
-fn recognise_landing(landing: Landing, number: usize) -> Result<Option<usize>, Error> {
-    let target = landing.target(trampoline::original(number)).filter(|&target| !trampoline::is_label(target));
-    let Some(target) = target else { return Ok(None) };
-    let lands = exits::landing_at(target, number)?;
-    LANDINGS[number].store(landing.distance() << 8 | (lands + 1), Ordering::Release);
-    Ok(Some(lands))
+    Ok(Writes { word, keep: keeping.map(|(spare, _)| (spare, original)), landing: lands })
 }
 
 /// Redirects the exit of the running stack, whose foot is at `foot`.
@@ -94,7 +135,7 @@ pub(super) unsafe fn redirect(foot: usize, writes: Writes) {
         // leads unwinders to it.
         unsafe { AtomicUsize::from_ptr(spare as *mut usize) }.store(original, Ordering::Release);
     }
-    if let (Some(landing), Some(target)) = (writes.landing, writes.land_at) {
+    if let Some((landing, target)) = writes.landing {
         // SAFETY: a trampoline runs on the exit trampoline's stack pointer, and keeps its registers.
         unsafe { landing.set_target(target) };
     }

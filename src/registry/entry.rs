@@ -8,6 +8,7 @@
 //! first. `tests/model` checks it in all orders.
 
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
+use std::hint::cold_path;
 
 /// An entry of the page map. All zeros is an empty one.
 #[repr(C)]
@@ -69,8 +70,15 @@ impl<R> Entry<R> {
     pub(crate) fn prove(&self, record: *mut R, bit: u64) {
         self.proven.fetch_or(bit, Ordering::AcqRel);
         if self.record.load(Ordering::Relaxed) != record {
+            cold_path();
             self.proven.fetch_and(!bit, Ordering::AcqRel);
         }
+    }
+
+    /// Takes back all blocks. Only for the owner, on its stack: nobody else's code runs in them before that ends.
+    #[inline]
+    pub(crate) fn disprove_all(&self) {
+        self.proven.store(0, Ordering::Release);
     }
 
     /// Takes back proven blocks, of whichever record, that are not in use as a stack now.

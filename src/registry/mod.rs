@@ -5,13 +5,16 @@
 //! always leads to its record, or, where stacks are so small that several tops share a page, the list of extras does.
 
 mod entry;
+mod parking;
 mod slab;
 
 use crate::record::Record;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use entry::Entry;
+pub(crate) use parking::Parking;
 use slab::Slab;
 pub(crate) use slab::{Links, Slot};
+use std::hint::cold_path;
 
 /// Bytes of a page of the map. The processor's may be larger; the map does not care.
 const PAGE: u32 = 12;
@@ -65,17 +68,23 @@ fn ensure_entry(sp: usize) -> Option<&'static Entry<Record>> {
     if sp >> ADDRESS != 0 {
         return None;
     }
+    let found = entry(sp);
+    if found.is_none() {
+        cold_path();
+        return map_leaf(sp);
+    }
+    found
+}
+
+fn map_leaf(sp: usize) -> Option<&'static Entry<Record>> {
+    let size = size_of::<Entry<Record>>() << LEAF;
+    let leaf = crate::os::map_zeroes(size)?;
     let slot = &MAP[(sp >> PAGE >> LEAF) & (ROOT - 1)];
-    if slot.load(Ordering::Acquire).is_null() {
-        let size = size_of::<Entry<Record>>() << LEAF;
-        let leaf = crate::os::map_zeroes(size)?;
-        let published = slot.compare_exchange(std::ptr::null_mut(), leaf.cast(), Ordering::AcqRel, Ordering::Acquire);
-        if published.is_err() {
-            // SAFETY: another thread was first; nobody else has seen this mapping.
-            unsafe { crate::os::unmap(leaf, size) };
-        } else {
-            LEAVES.fetch_add(size as u64, Ordering::Relaxed);
-        }
+    if slot.compare_exchange(std::ptr::null_mut(), leaf.cast(), Ordering::AcqRel, Ordering::Acquire).is_err() {
+        // SAFETY: another thread was first; nobody else has seen this mapping.
+        unsafe { crate::os::unmap(leaf, size) };
+    } else {
+        LEAVES.fetch_add(size as u64, Ordering::Relaxed);
     }
     entry(sp)
 }
@@ -87,29 +96,60 @@ pub(crate) fn prove(sp: usize, record: &'static Record) {
     let Some(entry) = ensure_entry(sp) else { return };
     // The block that holds the top may hold another stack's lowest words as well: never vouch for it.
     if sp >> 6 == record.top() >> 6 {
+        cold_path();
         return;
     }
-    if entry.claim(pointer(record), |owner| is_stale(owner, sp >> PAGE)) {
+    if claim(entry, sp >> PAGE, record) {
         entry.prove(pointer(record), bit(sp));
         record.note_page(sp >> PAGE);
+    }
+}
+
+/// Makes `record` the owner of a page's entry, if that can be.
+#[inline]
+fn claim(entry: &Entry<Record>, page: usize, record: &'static Record) -> bool {
+    let owner = entry.owner();
+    if owner == pointer(record) {
+        return true;
+    }
+    cold_path();
+    if !owner.is_null() {
+        make_way(owner);
+    }
+    entry.claim(pointer(record), |owner| is_stale(owner, page))
+}
+
+/// Gives the record to the slab, if it only waits.
+#[cold]
+fn make_way(owner: *mut Record) {
+    // SAFETY: as in `find`.
+    let owner = unsafe { &*owner };
+    if evict(owner) {
+        give(owner);
     }
 }
 
 /// Makes `record` the one that [`by_top`] finds for its top. `false` without memory.
 #[inline]
 pub(crate) fn insert(record: &'static Record) -> bool {
-    let sp = record.top() - 1;
-    let Some(entry) = ensure_entry(sp) else { return false };
-    record.note_page(sp >> PAGE);
-    if !entry.claim(pointer(record), |owner| is_stale(owner, sp >> PAGE)) {
+    let page = (record.top() - 1) >> PAGE;
+    let Some(entry) = ensure_entry(page << PAGE) else { return false };
+    record.note_page(page);
+    if !claim(entry, page, record) {
         extras::insert(record);
     }
     true
 }
 
-/// The record of the stack whose top is `top`, live or stale.
+/// The record of the stack whose top is `top`, if that is armed, or was abandoned.
 #[inline]
 pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
+    at_top(top).filter(|record| !record.is_free())
+}
+
+/// Any record with this top.
+#[inline]
+fn at_top(top: usize) -> Option<&'static Record> {
     let owner = entry(top - 1)?.owner();
     if !owner.is_null() {
         // SAFETY: as in `find`.
@@ -118,14 +158,45 @@ pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
             return Some(record);
         }
     }
+    cold_path();
     extras::by_top(top)
+}
+
+/// What a stack finds where its top is, before it is armed.
+pub(crate) enum Found {
+    /// A record that has waited here. Nobody else has it.
+    Waiting(&'static Record),
+    /// The record of a stack that was abandoned.
+    Abandoned(&'static Record),
+    Nothing,
+}
+
+/// What the stack that runs, and is not armed, finds where its top is.
+#[inline]
+pub(crate) fn found(top: usize) -> Found {
+    let Some(record) = at_top(top) else { return Found::Nothing };
+    if !record.is_free() {
+        cold_path();
+        return Found::Abandoned(record);
+    }
+    if !record.parking().take() {
+        cold_path();
+        return Found::Nothing;
+    }
+    if record.top() != top {
+        // It has served another stack meanwhile, and waits where that one's top was.
+        cold_path();
+        record.parking().park();
+        return Found::Nothing;
+    }
+    Found::Waiting(record)
 }
 
 /// The same, where a stack ends and must not be missed: a neighbour that shares the page of its top may have taken the
 /// entry just now, between the return through the foot and the trampoline's first look.
 #[inline]
 pub(crate) fn ending_at(top: usize) -> Option<&'static Record> {
-    by_top(top).or_else(|| all().find(|record| record.top() == top))
+    by_top(top).or_else(|| all().find(|record| record.top() == top && !record.is_free()))
 }
 
 /// An armed or abandoned record whose stack's top is in `range`, and so all of the stack.
@@ -175,18 +246,64 @@ pub(crate) fn is_used() -> bool {
 /// Takes `record` out of the map.
 #[inline]
 pub(crate) fn remove(record: &'static Record) {
-    for page in record.pages() {
-        if let Some(entry) = entry(page << PAGE) {
-            entry.clear(pointer(record));
-        }
-    }
+    record.pages().for_each(|page| clear(page, record));
     extras::remove(record);
+}
+
+#[inline]
+fn clear(page: usize, record: &'static Record) {
+    if let Some(entry) = entry(page << PAGE) {
+        entry.clear(pointer(record));
+    }
 }
 
 /// A record that nobody else has.
 #[inline]
 pub(crate) fn take() -> Option<&'static Record> {
-    RECORDS.take()
+    let stolen = if RECORDS.next_number() > parking::MOST { steal() } else { None };
+    stolen.or_else(|| RECORDS.take())
+}
+
+/// One of those that wait; whose turn it is.
+#[cold]
+fn steal() -> Option<&'static Record> {
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    let turn = TURN.load(Ordering::Relaxed);
+    // Two that have the same turn differ about its record, and one of them has a new one.
+    TURN.store(turn.wrapping_add(1), Ordering::Relaxed);
+    RECORDS.get(turn % parking::MOST + 1).filter(|record| evict(record))
+}
+
+/// Takes a record that waits away from where it does. Whether it has waited: then the caller has it to itself.
+fn evict(record: &'static Record) -> bool {
+    if !record.parking().take() {
+        return false;
+    }
+    if let Some(entry) = entry(record.top() - 1) {
+        entry.clear(pointer(record));
+    }
+    record.forget_top();
+    true
+}
+
+/// Lets a record wait at the top of its stack, which has ended, if there is room. From then on it is nobody's.
+#[inline]
+pub(crate) fn park(record: &'static Record) -> bool {
+    let page = (record.top() - 1) >> PAGE;
+    let entry = entry(page << PAGE).filter(|entry| entry.owner() == pointer(record));
+    let Some(entry) = entry.filter(|_| record.links().number() <= parking::MOST) else {
+        cold_path();
+        return false;
+    };
+    let pages = record.pages();
+    if pages != (page..page + 1) {
+        cold_path();
+        pages.filter(|&other| other != page).for_each(|other| clear(other, record));
+    }
+    // Now, not when the next life begins: then another stack's code may be about to look there, on what was this one's memory.
+    entry.disprove_all();
+    record.parking().park();
+    true
 }
 
 /// Gives back a record that is in nobody's way any more.
@@ -280,5 +397,44 @@ mod extras {
         for place in places() {
             let _ = place.record.compare_exchange(pointer, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RECORDS, parking};
+    use std::hint::black_box;
+    use std::process::Command;
+
+    /// Stacks with other tops each, one after the other.
+    #[inline(never)]
+    fn arm_here_and_there(left: usize) {
+        let room = black_box([0_u8; 1000]);
+        crate::enter(|| crate::at_exit(|| ()).expect("it can be armed")).expect("it can be entered");
+        if left > 1 {
+            arm_here_and_there(left - 1);
+        }
+        black_box(&room);
+    }
+
+    /// All tests of a process use the same records, so this needs one of its own.
+    #[test]
+    fn records_that_wait_where_nobody_comes_serve_others() {
+        const ALONE: &str = "EXEUNT_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            arm_here_and_there(100);
+            assert_eq!(RECORDS.all().count(), parking::MOST as usize, "two wait, and serve in turns");
+            return;
+        }
+        let test = "registry::tests::records_that_wait_where_nobody_comes_serve_others";
+        let program = std::env::current_exe().expect("a test knows its own file");
+        let target = std::env::consts::ARCH.to_uppercase();
+        let runner = std::env::var(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
+        let mut words = runner.split_whitespace().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the program at least"));
+        command.args(words).args(["--exact", test]).env(ALONE, "yes");
+        let output = command.output().expect("it can be started again");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
     }
 }

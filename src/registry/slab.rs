@@ -24,6 +24,11 @@ impl Links {
     pub(crate) fn new() -> Self {
         Self { number: AtomicU32::new(0), next: AtomicU32::new(0) }
     }
+
+    /// The slot's number.
+    pub(crate) fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
+    }
 }
 
 /// Chunk K holds `FIRST << K` slots.
@@ -67,9 +72,26 @@ impl<T: Slot> Slab<T> {
         Some(slot)
     }
 
+    /// The number of the slot that [`Slab::take`] would give now.
+    #[inline]
+    pub(crate) fn next_number(&self) -> u32 {
+        match self.free.load(Ordering::Acquire) as u32 {
+            0 => self.fresh.load(Ordering::Relaxed).saturating_add(1),
+            number => number,
+        }
+    }
+
+    /// The slot with a number, if that was ever handed out.
+    pub(crate) fn get(&self, number: u32) -> Option<&T> {
+        let (chunk, index) = place(number);
+        let first = self.chunks[chunk].load(Ordering::Acquire);
+        // SAFETY: chunks are complete when published and live for ever; `index` is within the chunk.
+        (!first.is_null()).then(|| unsafe { &*first.add(index) })
+    }
+
     /// Takes back a slot that [`Slab::take`] gave.
     pub(crate) fn give(&self, slot: &T) {
-        let number = slot.links().number.load(Ordering::Relaxed);
+        let number = slot.links().number();
         let mut head = self.free.load(Ordering::Relaxed);
         loop {
             slot.links().next.store(head as u32, Ordering::Relaxed);

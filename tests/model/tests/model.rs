@@ -8,12 +8,15 @@
 //! The files under test are the library's own, compiled a second time with loom's atomics in the place of `std`'s.
 /// What `src/sync.rs` is in the library.
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 }
 
 #[path = "../../../src/registry/entry.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod entry;
+#[path = "../../../src/registry/parking.rs"]
+#[allow(dead_code, reason = "the model does not need all of it")]
+mod parking;
 #[path = "../../../src/registry/slab.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod slab;
@@ -21,6 +24,7 @@ mod slab;
 use entry::Entry;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
+use parking::Parking;
 use slab::{Links, Slab, Slot};
 
 /// Runs a model with as many involuntary switches as are affordable. Two find all of the bugs that were ever in these
@@ -257,5 +261,157 @@ fn whoever_clears_an_entry_takes_nothing_from_its_next_owner() {
             assert!(entry.owner().is_null());
         }
         assert!(entry.find(LOW).is_null());
+    });
+}
+
+/// A record that waits: who has it, as loom sees it, and whether it is found live.
+struct Waiting {
+    parking: Parking,
+    live: AtomicBool,
+    used: loom::cell::UnsafeCell<u32>,
+}
+
+// SAFETY: who takes a record that waits has it alone; that this holds is what loom checks.
+unsafe impl Sync for Waiting {}
+// SAFETY: as above.
+unsafe impl Send for Waiting {}
+
+impl Waiting {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { parking: Parking::new(), live: AtomicBool::new(false), used: loom::cell::UnsafeCell::new(0) })
+    }
+
+    fn use_it(&self) {
+        // SAFETY: this thread alone has taken it.
+        self.used.with_mut(|used| unsafe { *used += 1 });
+    }
+}
+
+/// The page's entry where a record waits. In its last life it has proven both blocks.
+fn waiting() -> (Arc<Entry<Waiting>>, Arc<Waiting>) {
+    let (entry, record) = (Arc::new(Entry::new()), Waiting::new());
+    assert!(entry.claim(Arc::as_ptr(&record).cast_mut(), |_| false));
+    entry.prove(Arc::as_ptr(&record).cast_mut(), LOW | HIGH);
+    (entry, record)
+}
+
+/// The end of a stack, as in `registry::park`.
+fn park(entry: &Entry<Waiting>, record: &Waiting) {
+    record.use_it();
+    record.live.store(false, Ordering::Release);
+    entry.disprove_all();
+    record.parking.park();
+}
+
+/// The next stack with that top, as in `registry::found`. Whether it has had the record, and lives by it.
+fn next(entry: &Entry<Waiting>, bit: u64) -> bool {
+    let owner = entry.owner();
+    // SAFETY: every model keeps its records until all of its threads are joined.
+    let Some(record) = (unsafe { owner.as_ref() }).filter(|record| record.parking.take()) else { return false };
+    record.use_it();
+    record.live.store(true, Ordering::Release);
+    if entry.claim(owner, |_| false) {
+        entry.prove(owner, bit);
+    }
+    true
+}
+
+/// Whether the stack that runs in this block finds that of a record which lives.
+fn finds_one(entry: &Entry<Waiting>, bit: u64) -> bool {
+    // SAFETY: as above.
+    unsafe { entry.find(bit).as_ref() }.is_some_and(|record| record.live.load(Ordering::Acquire))
+}
+
+/// A neighbour's way into the entry, as in `registry::make_way`. Whether it has had the record that waited.
+fn make_way(entry: &Entry<Waiting>) -> bool {
+    let owner = entry.owner();
+    // SAFETY: as above.
+    let taken = unsafe { owner.as_ref() }.filter(|record| record.parking.take());
+    if let Some(record) = taken {
+        record.use_it();
+        entry.clear(owner);
+    }
+    taken.is_some()
+}
+
+#[test]
+fn a_record_that_waits_is_had_by_one_alone() {
+    check(|| {
+        let (entry, record) = waiting();
+        park(&entry, &record);
+        let (entry_too, thiefs) = (Arc::clone(&entry), Arc::clone(&record));
+        let neighbour = loom::thread::spawn({
+            let entry = Arc::clone(&entry);
+            move || make_way(&entry)
+        });
+        let thief = loom::thread::spawn(move || {
+            let taken = thiefs.parking.take();
+            if taken {
+                thiefs.use_it();
+                entry_too.clear(Arc::as_ptr(&thiefs).cast_mut());
+            }
+            taken
+        });
+        let mine = next(&entry, LOW);
+        let others = [neighbour.join().unwrap(), thief.join().unwrap()];
+        assert_eq!(others.into_iter().chain([mine]).filter(|&taken| taken).count(), 1);
+        assert_eq!(entry.owner().is_null(), !mine);
+        assert_eq!(finds_one(&entry, LOW), mine);
+    });
+}
+
+#[test]
+fn on_memory_that_was_cut_anew_nobody_finds_the_stack_with_the_old_ones_top() {
+    check(|| {
+        let (entry, record) = waiting();
+        park(&entry, &record);
+        // Two stacks now share what was one's: the upper one has its top.
+        let entry_too = Arc::clone(&entry);
+        let upper = loom::thread::spawn(move || assert!(next(&entry_too, HIGH)));
+        assert!(!finds_one(&entry, LOW));
+        assert!(!finds_one(&entry, LOW));
+        upper.join().unwrap();
+        assert!(finds_one(&entry, HIGH) && !finds_one(&entry, LOW));
+    });
+}
+
+#[test]
+fn a_neighbour_has_the_entry_whoever_is_the_next_stack() {
+    check(|| {
+        let (entry, record) = waiting();
+        park(&entry, &record);
+        let theirs = Waiting::new();
+        let entry_too = Arc::clone(&entry);
+        let neighbour = loom::thread::spawn(move || {
+            let record = Arc::as_ptr(&theirs).cast_mut();
+            make_way(&entry_too);
+            let has_it = entry_too.claim(record, |_| false);
+            if has_it {
+                entry_too.prove(record, LOW);
+            }
+            let found = entry_too.find(LOW);
+            assert!(found == if has_it { record } else { std::ptr::null_mut() });
+            (theirs, has_it)
+        });
+        let mine = next(&entry, HIGH);
+        let (_theirs, has_it) = neighbour.join().unwrap();
+        // One of them, but for one that came while the other gave way.
+        assert!(mine != has_it);
+        assert!(finds_one(&entry, HIGH) == mine);
+    });
+}
+
+#[test]
+fn what_a_life_leaves_is_seen_by_the_next_one() {
+    check(|| {
+        let (entry, record) = waiting();
+        let entry_too = Arc::clone(&entry);
+        let theirs = Arc::clone(&record);
+        let ending = loom::thread::spawn(move || park(&entry_too, &theirs));
+        // Before that the next one finds nothing; after it, all that was left.
+        if next(&entry, LOW) {
+            assert!(finds_one(&entry, LOW) && !finds_one(&entry, HIGH));
+        }
+        ending.join().unwrap();
     });
 }
