@@ -113,15 +113,20 @@ pub(crate) fn locked<R>(code: impl FnOnce() -> R) -> R {
     code()
 }
 
-/// Adds what a probe of this system finds to the pool, if that was not done yet. Returns whether something is new.
-pub(crate) fn probe() -> Result<bool, Error> {
-    if PROBED.load(Ordering::Acquire) {
-        return Ok(false);
+/// Whether what a probe of this system finds is in the pool.
+pub(crate) fn is_probed() -> bool {
+    PROBED.load(Ordering::Acquire)
+}
+
+/// Adds what a probe of this system finds to the pool, if that was not done yet.
+pub(crate) fn probe() -> Result<(), Error> {
+    if is_probed() {
+        return Ok(());
     }
     let _uncancelled = os::Uncancelled::new();
     let _lock = Lock::take();
-    if PROBED.load(Ordering::Acquire) {
-        return Ok(true);
+    if is_probed() {
+        return Ok(());
     }
     os::pin();
     let mut failed = None;
@@ -134,7 +139,7 @@ pub(crate) fn probe() -> Result<bool, Error> {
         return Err(error);
     }
     PROBED.store(true, Ordering::Release);
-    Ok(true)
+    Ok(())
 }
 
 /// Looks for the exit trampoline of `main` among the return addresses of a stack, innermost first, and adds it. Returns

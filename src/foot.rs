@@ -225,6 +225,8 @@ pub(crate) unsafe fn known_bottom(from: Registers) -> Option<Bottom> {
 pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
     let mut tried_main = false;
     loop {
+        // Before the walk: another thread may be probing while it is made.
+        let probed = exits::is_probed();
         let mut trail = Trail::new();
         // SAFETY: the caller's promise.
         let mut result = unsafe { walk(from, &mut trail) };
@@ -243,7 +245,8 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
             Err(Lost::End(end)) => end,
             Err(Lost::Unsupported) => &NOT_WALKABLE,
         };
-        if exits::probe()? {
+        if !probed {
+            exits::probe()?;
             continue;
         }
         let addresses = trail.addresses();

@@ -222,6 +222,21 @@ fn a_stack_that_goes_on_in_another_function_keeps_its_storage_and_drains_once() 
 }
 
 #[test]
+fn a_thread_is_armed_whatever_another_one_recognises_during_its_walk() {
+    let program = Build::linked("first.c", &["-O1"]).build();
+    let mut held_up = 0;
+    for look_up in 1..200 {
+        let outcome = program.run(&[&look_up.to_string()]);
+        if outcome.output.contains("not held up") {
+            break;
+        }
+        outcome.expect(0, &["armed, meanwhile armed"]);
+        held_up = look_up;
+    }
+    assert!((4..199).contains(&held_up), "the walk looks up a table for each frame, and there are {held_up}");
+}
+
+#[test]
 #[cfg(target_arch = "x86_64")]
 fn entry_functions_with_vectors_on_the_stack_drain() {
     if !is_x86_feature_detected!("avx") {

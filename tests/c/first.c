@@ -1,0 +1,53 @@
+// A thread that looks for its foot while another one is the first in the process to recognise exit trampolines.
+//
+// The walk of the one is held up at a look-up of an unwind table, its number COUNT: `first COUNT`. Meanwhile the other one is
+// armed, from its beginning to its end. The walk may have passed the exit trampoline already, which was unknown then.
+#include "common.h"
+#include <dlfcn.h>
+#include <semaphore.h>
+
+static sem_t held_up, go_on;
+static _Thread_local int left; // look-ups of this thread until it is held up
+
+// The library's own look-ups come here; libgcc's are its own affair.
+const void *_Unwind_Find_FDE(void *pc, void *bases) {
+    static const void *(*real)(void *, void *);
+    if (!real)
+        real = (const void *(*)(void *, void *))dlsym(RTLD_NEXT, "_Unwind_Find_FDE");
+    MUST(real);
+    if (left && !--left) {
+        MUST(sem_post(&held_up) == 0);
+        MUST(sem_wait(&go_on) == 0);
+    }
+    return real(pc, bases);
+}
+
+static void nothing(void *argument) { (void)argument; }
+
+static void *slow(void *count) {
+    left = *(int *)count;
+    int refused = bridge_at_exit(nothing, NULL);
+    if (left) // it needed fewer
+        MUST(sem_post(&held_up) == 0);
+    return refused ? "refused" : left ? "not held up" : "armed";
+}
+
+static void *quick(void *argument) {
+    (void)argument;
+    return bridge_at_exit(nothing, NULL) ? "refused" : "armed";
+}
+
+int main(int count, char **arguments) {
+    MUST(count == 2);
+    int number = atoi(arguments[1]);
+    MUST(sem_init(&held_up, 0, 0) == 0 && sem_init(&go_on, 0, 0) == 0);
+    pthread_t threads[2];
+    void *told[2];
+    MUST(pthread_create(&threads[0], NULL, slow, &number) == 0);
+    MUST(sem_wait(&held_up) == 0);
+    MUST(pthread_create(&threads[1], NULL, quick, NULL) == 0);
+    MUST(pthread_join(threads[1], &told[1]) == 0);
+    MUST(sem_post(&go_on) == 0);
+    MUST(pthread_join(threads[0], &told[0]) == 0);
+    say("%s, meanwhile %s", (char *)told[0], (char *)told[1]);
+}
