@@ -243,8 +243,24 @@ impl<T: 'static> LocalKey<Cell<T>> {
     where
         T: Copy,
     {
-        // SAFETY: a live value of this stack; copying runs no code of the user's.
-        unsafe { (*self.value()).get() }
+        let block = Block::here();
+        match self.quick(block) {
+            // SAFETY: a live value of this stack; copying runs no code of the user's.
+            Some(value) => unsafe { (*value).get() },
+            None => self.get_slowly(block),
+        }
+    }
+
+    /// A whole call to end with, where one for the value's address alone would have to come back: a function that does no more than
+    /// read needs no frame so.
+    #[cold]
+    #[inline(never)]
+    fn get_slowly(&'static self, block: Block) -> T
+    where
+        T: Copy,
+    {
+        // SAFETY: as in `get`.
+        unsafe { (*self.slow_or_panic(block)).get() }
     }
 
     /// Takes the running stack's value, and leaves the default.

@@ -78,7 +78,7 @@ fn print_memory(stack: usize) {
     for memory in &mut memories {
         memory.touch_top(8 * 1024);
     }
-    // One after the other: every entry of the page map has been used then, but only one record.
+    // One after the other: every entry of the page map has been used then, but few records, those that wait for the next stack.
     on_fiber(&mut memories[0], || exeunt::id().expect("a fiber can be armed"));
     let before = resident();
     for memory in &mut memories {
