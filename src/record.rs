@@ -1,8 +1,8 @@
 //! What is kept for one armed stack, and how it is drained.
 //!
 //! A record is only ever changed by the code of the stack that it belongs to (a drain of an abandoned stack, by the code
-//! that found it abandoned). Other stacks' code may read the atomics in its first line at any time, as a stale entry of
-//! the page map may lead there.
+//! that found it abandoned). While it waits for the next stack, whoever takes it may change it. Other stacks' code may look
+//! at the atomics in its first line at any time, as a stale entry of the page map may lead there.
 
 use crate::error::Error;
 use crate::redirect::{Place, Way};
@@ -36,12 +36,12 @@ pub(crate) struct Record {
     highest: AtomicUsize,
     kind: AtomicU8,
     phase: AtomicU8,
-    /// The number of the trampoline that stands for the exit trampoline.
-    trampoline: AtomicU32,
     /// How the exit is redirected.
     way: AtomicU8,
     /// Whether it waits for the next stack with its top.
     parking: Parking,
+    /// The number of the trampoline that stands for the exit trampoline.
+    trampoline: AtomicU32,
     /// Where the foot is.
     place: AtomicUsize,
     /// What the word of the canary was before, under code redirect.
@@ -107,9 +107,9 @@ impl Slot for Record {
             highest: AtomicUsize::new(0),
             kind: AtomicU8::new(0),
             phase: AtomicU8::new(Phase::Free as u8),
-            trampoline: AtomicU32::new(0),
             way: AtomicU8::new(Way::Slot as u8),
             parking: Parking::new(),
+            trampoline: AtomicU32::new(0),
             place: AtomicUsize::new(0),
             under_mark: AtomicUsize::new(0),
             life: AtomicUsize::new(0),
@@ -129,7 +129,7 @@ impl Slot for Record {
 }
 
 // What other stacks' code may look at, and the read path, is in the first cache line; and a record is small.
-const _: () = assert!(memoffset::offset_of!(Record, slots) < 64 && size_of::<Record>() <= 512);
+const _: () = assert!(memoffset::offset_of!(Record, trampoline) < 64 && size_of::<Record>() <= 512);
 const _: () =
     assert!(memoffset::offset_of!(Record, own) + memoffset::offset_of!(Own, values) + size_of::<Vec<()>>() <= 192);
 
@@ -241,7 +241,7 @@ impl Record {
         self.highest.store((pages.end - 1).max(page), Ordering::Relaxed);
     }
 
-    /// Fills in a record fresh from the slab, all but the canary: nobody finds it live yet.
+    /// Fills in a record that nobody else has, all but the canary: nobody finds it live yet.
     #[inline]
     pub(crate) fn prepare(&self, place: &Place) {
         let (way, under_mark) = place.way();

@@ -370,7 +370,8 @@ fn what_was_abandoned_below_a_neighbour_that_took_over_its_page_is_found_when_it
 /// A stack that begins here, and a last one that begins so many frames further down, and all in between.
 #[inline(never)]
 fn stacks_down_to(frames: usize, ended: &'static AtomicUsize) {
-    let room = black_box([0_u8; 300]);
+    // One record waits on a page.
+    let room = black_box([0_u8; 4096]);
     let mine = (&raw const room).addr();
     let stack = || {
         assert_eq!(exeunt::get::<usize>(&"mine"), None, "it starts empty");
@@ -400,7 +401,8 @@ fn stacks_at_so_many_places_that_they_take_records_from_one_another_each_have_th
     let rounds = lives(300);
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
-            scope.spawn(|| (0..rounds).for_each(|_| stacks_down_to(PLACES - 1, &ENDED)));
+            let rounds = || (0..rounds).for_each(|_| stacks_down_to(PLACES - 1, &ENDED));
+            std::thread::Builder::new().stack_size(PLACES * 8192).spawn_scoped(scope, rounds).unwrap();
         }
     });
     assert_eq!(ENDED.load(Ordering::Relaxed), 2 * THREADS * rounds * PLACES);

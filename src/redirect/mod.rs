@@ -25,7 +25,7 @@ use crate::stack::Kind;
 pub(crate) use choice::Way;
 pub(crate) use sites::survey;
 use std::hint::cold_path;
-#[cfg(feature = "capi")]
+#[cfg(any(test, feature = "capi"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What is to be done to arm a stack, and what that makes of it. Nothing of it has been done yet.
@@ -44,13 +44,13 @@ enum How {
     Slot(slot::Writes),
     Code(Option<mark::Mark>),
     /// The foot is no return address, but a word that somebody else keeps: a C scope.
-    #[cfg(feature = "capi")]
+    #[cfg(any(test, feature = "capi"))]
     Scope,
 }
 
 impl Place {
     /// The place of a C scope.
-    #[cfg(feature = "capi")]
+    #[cfg(any(test, feature = "capi"))]
     pub(crate) fn scope(foot: usize, top: usize, trampoline: usize) -> Self {
         Self { foot, top, trampoline, kind: crate::trampoline::kind(trampoline), how: How::Scope }
     }
@@ -60,7 +60,7 @@ impl Place {
         match self.how {
             How::Slot(_) => (Way::Slot, 0),
             How::Code(mark) => (Way::Code, mark.map_or(0, |mark| mark.before)),
-            #[cfg(feature = "capi")]
+            #[cfg(any(test, feature = "capi"))]
             How::Scope => (Way::Slot, 0),
         }
     }
@@ -71,7 +71,7 @@ impl Place {
             How::Slot(writes) => (self.foot, writes.word),
             How::Code(Some(mark)) => (mark.address, mark::word(record)),
             How::Code(None) => record.life(),
-            #[cfg(feature = "capi")]
+            #[cfg(any(test, feature = "capi"))]
             How::Scope => (self.foot, std::ptr::from_ref(record).addr()),
         }
     }
@@ -82,7 +82,7 @@ impl Place {
         match self.how {
             How::Slot(writes) => self.kind == Kind::Main || self.kind == Kind::Thread && !writes.lands(),
             How::Code(_) => self.kind == Kind::Main || self.kind == Kind::Thread && !crate::os::ALL_ENDS_AT_HOOK,
-            #[cfg(feature = "capi")]
+            #[cfg(any(test, feature = "capi"))]
             How::Scope => false,
         }
     }
@@ -106,7 +106,7 @@ impl Place {
                 mark.set(record);
             }
             How::Code(None) => {}
-            #[cfg(feature = "capi")]
+            #[cfg(any(test, feature = "capi"))]
             How::Scope => {
                 let (foot, word) = self.canary(record);
                 // SAFETY: the caller's promise.

@@ -5,7 +5,8 @@
 //!
 //! Invariant, kept here: a bit that a reader sees set after it has loaded `record` was set for that record, or for one
 //! that owned the entry later. Between two owners there is none, and then the bits are cleared; readers load `record`
-//! first. `tests/model` checks it in all orders.
+//! first. An owner may serve one stack after another; then the bits are cleared when the one ends. `tests/model` checks it
+//! in all orders.
 
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 use std::hint::cold_path;
@@ -75,7 +76,7 @@ impl<R> Entry<R> {
         }
     }
 
-    /// Takes back all blocks. Only for the owner, on its stack: nobody else's code runs in them before that ends.
+    /// Takes back all blocks. Only for the owner, on its stack, before that ends: until then no other stack's code runs in them.
     #[inline]
     pub(crate) fn disprove_all(&self) {
         self.proven.store(0, Ordering::Release);

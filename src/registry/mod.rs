@@ -2,7 +2,8 @@
 //!
 //! The map has two levels: a static root, and leaves that are mapped when a page of theirs is first used. It is a cache
 //! of what unwinding has proven, but for one page of each armed stack: the entry of the page that holds the stack's top
-//! always leads to its record, or, where stacks are so small that several tops share a page, the list of extras does.
+//! always leads to its record, or, where stacks are so small that several tops share a page, the list of extras does. When
+//! the stack has ended, its record mostly stays there, and waits for the next one (`parking.rs`).
 
 mod entry;
 mod parking;
@@ -142,24 +143,22 @@ pub(crate) fn insert(record: &'static Record) -> bool {
 }
 
 /// The record of the stack whose top is `top`, if that is armed, or was abandoned.
+///
+/// Another thread may be taking a record away that has waited there, and use it elsewhere. So it counts only if it is of a
+/// stack, and of one with this top, looked at in this order: its top is there before it is a stack's.
 #[inline]
 pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
-    at_top(top).filter(|record| !record.is_free())
+    let is_of = |record: &&'static Record| !record.is_free() && record.top() == top;
+    // SAFETY: as in `find`.
+    let owner = unsafe { entry(top - 1)?.owner().as_ref() };
+    owner.filter(is_of).or_else(|| extras::all().find(is_of))
 }
 
-/// Any record with this top.
+/// The same, where a stack ends and must not be missed: a neighbour that shares the page of its top may have taken the
+/// entry just now, between the return through the foot and the trampoline's first look.
 #[inline]
-fn at_top(top: usize) -> Option<&'static Record> {
-    let owner = entry(top - 1)?.owner();
-    if !owner.is_null() {
-        // SAFETY: as in `find`.
-        let record = unsafe { &*owner };
-        if record.top() == top {
-            return Some(record);
-        }
-    }
-    cold_path();
-    extras::by_top(top)
+pub(crate) fn ending_at(top: usize) -> Option<&'static Record> {
+    by_top(top).or_else(|| all().find(|record| !record.is_free() && record.top() == top))
 }
 
 /// What a stack finds where its top is, before it is armed.
@@ -174,35 +173,24 @@ pub(crate) enum Found {
 /// What the stack that runs, and is not armed, finds where its top is.
 #[inline]
 pub(crate) fn found(top: usize) -> Found {
-    let Some(record) = at_top(top) else { return Found::Nothing };
-    if !record.is_free() {
+    // SAFETY: as in `find`.
+    let owner = entry(top - 1).and_then(|entry| unsafe { entry.owner().as_ref() });
+    let Some(record) = owner.filter(|record| record.top() == top && record.parking().take()) else {
         cold_path();
-        return Found::Abandoned(record);
-    }
-    if !record.parking().take() {
-        cold_path();
-        return Found::Nothing;
-    }
+        return by_top(top).map_or(Found::Nothing, Found::Abandoned);
+    };
     if record.top() != top {
-        // It has served another stack meanwhile, and waits where that one's top was.
+        // It has served another stack meanwhile, and has waited where that one's top was.
         cold_path();
-        record.parking().park();
-        return Found::Nothing;
+        leave_top(record);
     }
     Found::Waiting(record)
 }
 
-/// The same, where a stack ends and must not be missed: a neighbour that shares the page of its top may have taken the
-/// entry just now, between the return through the foot and the trampoline's first look.
-#[inline]
-pub(crate) fn ending_at(top: usize) -> Option<&'static Record> {
-    by_top(top).or_else(|| all().find(|record| record.top() == top && !record.is_free()))
-}
-
 /// An armed or abandoned record whose stack's top is in `range`, and so all of the stack.
 pub(crate) fn any_in(range: std::ops::Range<usize>) -> Option<&'static Record> {
-    let inside =
-        |record: &&'static Record| range.start < record.top() && record.top() <= range.end && record.is_placed();
+    // In this order: see `by_top`.
+    let inside = |record: &&'static Record| record.is_placed() && (range.start + 1..=range.end).contains(&record.top());
     let last = range.end.saturating_sub(1).min((1 << ADDRESS) - 1) >> PAGE;
     let mut page = range.start >> PAGE;
     while page <= last {
@@ -260,7 +248,7 @@ fn clear(page: usize, record: &'static Record) {
 /// A record that nobody else has.
 #[inline]
 pub(crate) fn take() -> Option<&'static Record> {
-    let stolen = if RECORDS.next_number() > parking::MOST { steal() } else { None };
+    let stolen = if RECORDS.has_none_up_to(parking::MOST) { steal() } else { None };
     stolen.or_else(|| RECORDS.take())
 }
 
@@ -276,14 +264,17 @@ fn steal() -> Option<&'static Record> {
 
 /// Takes a record that waits away from where it does. Whether it has waited: then the caller has it to itself.
 fn evict(record: &'static Record) -> bool {
-    if !record.parking().take() {
-        return false;
+    let waited = record.parking().take();
+    if waited {
+        leave_top(record);
     }
-    if let Some(entry) = entry(record.top() - 1) {
-        entry.clear(pointer(record));
-    }
+    waited
+}
+
+/// Takes a record, which the caller has to itself, away from the top at which it has waited.
+fn leave_top(record: &'static Record) {
+    clear((record.top() - 1) >> PAGE, record);
     record.forget_top();
-    true
 }
 
 /// Lets a record wait at the top of its stack, which has ended, if there is room. From then on it is nobody's.
@@ -300,6 +291,7 @@ pub(crate) fn park(record: &'static Record) -> bool {
         cold_path();
         pages.filter(|&other| other != page).for_each(|other| clear(other, record));
     }
+    extras::remove(record);
     // Now, not when the next life begins: then another stack's code may be about to look there, on what was this one's memory.
     entry.disprove_all();
     record.parking().park();
@@ -388,10 +380,6 @@ mod extras {
         places().filter_map(|place| unsafe { place.record.load(Ordering::Acquire).as_ref() })
     }
 
-    pub(super) fn by_top(top: usize) -> Option<&'static Record> {
-        all().find(|record| record.top() == top)
-    }
-
     pub(super) fn remove(record: &'static Record) {
         let pointer = super::pointer(record);
         for place in places() {
@@ -405,6 +393,25 @@ mod tests {
     use super::{RECORDS, parking};
     use std::hint::black_box;
     use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Runs `code` in a process in which the test is the only one: all tests of a process use the same records.
+    fn alone(test: &str, code: impl FnOnce()) {
+        const ALONE: &str = "EXEUNT_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return code();
+        }
+        let name = format!("registry::tests::{test}");
+        let program = std::env::current_exe().expect("a test knows its own file");
+        let target = std::env::consts::ARCH.to_uppercase();
+        let runner = std::env::var(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
+        let mut words = runner.split_whitespace().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the program at least"));
+        command.args(words).args(["--exact", &name, "--nocapture"]).env(ALONE, "yes");
+        let output = command.output().expect("it can be started again");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
+    }
 
     /// Stacks with other tops each, one after the other.
     #[inline(never)]
@@ -417,24 +424,139 @@ mod tests {
         black_box(&room);
     }
 
-    /// All tests of a process use the same records, so this needs one of its own.
     #[test]
     fn records_that_wait_where_nobody_comes_serve_others() {
-        const ALONE: &str = "EXEUNT_TEST_ALONE";
-        if std::env::var_os(ALONE).is_some() {
+        alone("records_that_wait_where_nobody_comes_serve_others", || {
             arm_here_and_there(100);
             assert_eq!(RECORDS.all().count(), parking::MOST as usize, "two wait, and serve in turns");
-            return;
+        });
+    }
+
+    #[test]
+    fn while_a_record_is_being_taken_away_the_next_stack_there_has_another_one() {
+        static RAN: AtomicUsize = AtomicUsize::new(0);
+        let handler = || crate::at_exit(|| _ = RAN.fetch_add(1, Ordering::Relaxed)).expect("it can be armed");
+        #[inline(never)]
+        fn elsewhere<R>(code: impl FnOnce() -> R) -> R {
+            let room = black_box([0_u8; 8192]);
+            let result = code();
+            black_box(&room);
+            result
         }
-        let test = "registry::tests::records_that_wait_where_nobody_comes_serve_others";
-        let program = std::env::current_exe().expect("a test knows its own file");
-        let target = std::env::consts::ARCH.to_uppercase();
-        let runner = std::env::var(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
-        let mut words = runner.split_whitespace().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
-        let mut command = Command::new(words.next().expect("the program at least"));
-        command.args(words).args(["--exact", test]).env(ALONE, "yes");
-        let output = command.output().expect("it can be started again");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
+        let life = move || {
+            crate::at_exit(|| unreachable!("forgotten")).expect("it can be armed");
+            let record = crate::arm::lookup().expect("it is armed");
+            crate::unload();
+            // As a thread does that is held up then, or that a child of `fork` does not have.
+            assert!(record.parking().take(), "it has waited");
+            handler();
+            elsewhere(handler);
+            elsewhere(|| crate::set("key", 1)).expect("it is armed");
+            assert_eq!(elsewhere(|| crate::get::<i32>(&"key")), Some(1));
+            assert_eq!(crate::survey().map(|survey| survey.armed), Ok(1));
+        };
+        alone("while_a_record_is_being_taken_away_the_next_stack_there_has_another_one", || {
+            std::thread::spawn(life).join().expect("no panic in the thread");
+            assert_eq!(RAN.load(Ordering::Relaxed), 2);
+        });
+    }
+
+    /// Stacks that exist for the registry only: words of an array of two pages.
+    mod of_words {
+        use super::super::{by_top, evict, extras, insert, prove};
+        use super::{Ordering, alone};
+        use crate::arm::arm_at;
+        use crate::record::Record;
+        use crate::redirect::Place;
+        use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+        /// The end of a page that is ours.
+        fn end_of_page() -> usize {
+            let words = Box::leak(vec![0_u64; 2 * 512].into_boxed_slice());
+            words.as_ptr().addr().next_multiple_of(4096) + 4096
+        }
+
+        fn place(top: usize) -> Place {
+            Place::scope(top - 8, top, 0)
+        }
+
+        fn arm(top: usize) -> &'static Record {
+            // SAFETY: the foot is a word of the array.
+            let (record, abandoned) = unsafe { arm_at(place(top)) }.expect("there is memory");
+            assert!(abandoned.is_none());
+            record
+        }
+
+        fn end(record: &'static Record) {
+            let foot = record.foot();
+            record.retire();
+            // SAFETY: as in `arm`.
+            unsafe { (foot as *mut usize).write_volatile(0) };
+        }
+
+        #[test]
+        fn where_tops_share_a_page_nothing_is_left_of_those_that_ended() {
+            alone("of_words::where_tops_share_a_page_nothing_is_left_of_those_that_ended", || {
+                let upper = end_of_page();
+                for _ in 0..20 {
+                    let (first, second) = (arm(upper), arm(upper - 512));
+                    end(first);
+                    // It takes over the page.
+                    prove(upper - 768, second);
+                    end(second);
+                    assert_eq!(extras::all().count(), 0);
+                }
+            });
+        }
+
+        #[test]
+        fn a_record_that_serves_elsewhere_by_now_is_not_found_where_it_has_waited() {
+            static NOBODY_THERE: AtomicUsize = AtomicUsize::new(0);
+            static DONE: AtomicBool = AtomicBool::new(false);
+            alone("of_words::a_record_that_serves_elsewhere_by_now_is_not_found_where_it_has_waited", || {
+                let (here, elsewhere) = (end_of_page(), end_of_page());
+                let looks = std::thread::spawn(move || {
+                    let mut looks = 0;
+                    while !DONE.load(Ordering::Relaxed) {
+                        let before = NOBODY_THERE.load(Ordering::SeqCst);
+                        let found = by_top(here);
+                        // Odd, and the same all the time: no stack with this top was armed.
+                        if before % 2 == 1 && NOBODY_THERE.load(Ordering::SeqCst) == before {
+                            assert!(found.is_none(), "another stack's");
+                            looks += 1;
+                        }
+                    }
+                    looks
+                });
+                for _ in 0..crate::registry::tests::rounds() {
+                    let record = arm(here);
+                    end(record);
+                    NOBODY_THERE.fetch_add(1, Ordering::SeqCst);
+                    assert!(evict(record), "it has waited");
+                    let place = place(elsewhere);
+                    record.prepare(&place);
+                    assert!(insert(record));
+                    let (canary, word) = place.canary(record);
+                    record.watch(canary, word);
+                    // SAFETY: as in `arm`.
+                    unsafe { place.redirect(record) };
+                    record.armed();
+                    std::hint::spin_loop();
+                    NOBODY_THERE.fetch_add(1, Ordering::SeqCst);
+                    end(record);
+                }
+                DONE.store(true, Ordering::Relaxed);
+                assert!(looks.join().expect("it finds none") > 0);
+            });
+        }
+    }
+
+    /// How often a race is tried. An emulator has a hundredth of the time.
+    fn rounds() -> usize {
+        if std::env::vars_os().any(|(name, _)| name.to_string_lossy().ends_with("_RUNNER")) {
+            20_000
+        } else {
+            2_000_000
+        }
     }
 }

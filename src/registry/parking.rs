@@ -4,12 +4,12 @@
 //! the page map leads to it; the next stack with that top has it by one exchange, without the slab and the map.
 //!
 //! A waiting record is whose who takes it: the next stack with its top; a stack on the same page, in whose way it is; or one
-//! that needs a record, where the slab has none but new ones. Only records with small numbers wait ([`MOST`]): so that
-//! memory which is never used as a stack again keeps no more than these.
+//! that needs a record, where the slab has none left and would grow. Only records with small numbers wait ([`MOST`]): so
+//! that memory which is never used as a stack again keeps no more than these.
 
 use crate::sync::{AtomicBool, Ordering};
 
-/// The highest number of a record that waits.
+/// The highest number of a record that waits: those in the slab's first four chunks.
 pub(crate) const MOST: u32 = if cfg!(test) { 2 } else { 960 };
 
 /// Whether a record waits.

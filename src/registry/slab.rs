@@ -72,16 +72,13 @@ impl<T: Slot> Slab<T> {
         Some(slot)
     }
 
-    /// The number of the slot that [`Slab::take`] would give now.
+    /// Whether [`Slab::take`] would have to make a new slot, of a higher number than this.
     #[inline]
-    pub(crate) fn next_number(&self) -> u32 {
-        match self.free.load(Ordering::Acquire) as u32 {
-            0 => self.fresh.load(Ordering::Relaxed).saturating_add(1),
-            number => number,
-        }
+    pub(crate) fn has_none_up_to(&self, number: u32) -> bool {
+        self.free.load(Ordering::Relaxed) as u32 == 0 && self.fresh.load(Ordering::Relaxed) >= number
     }
 
-    /// The slot with a number, if that was ever handed out.
+    /// The slot with a number, free or not; `None` where there is no memory for it yet.
     pub(crate) fn get(&self, number: u32) -> Option<&T> {
         let (chunk, index) = place(number);
         let first = self.chunks[chunk].load(Ordering::Acquire);

@@ -339,16 +339,16 @@ fn a_record_that_waits_is_had_by_one_alone() {
     check(|| {
         let (entry, record) = waiting();
         park(&entry, &record);
-        let (entry_too, thiefs) = (Arc::clone(&entry), Arc::clone(&record));
+        let (entry_too, thieves) = (Arc::clone(&entry), Arc::clone(&record));
         let neighbour = loom::thread::spawn({
             let entry = Arc::clone(&entry);
             move || make_way(&entry)
         });
         let thief = loom::thread::spawn(move || {
-            let taken = thiefs.parking.take();
+            let taken = thieves.parking.take();
             if taken {
-                thiefs.use_it();
-                entry_too.clear(Arc::as_ptr(&thiefs).cast_mut());
+                thieves.use_it();
+                entry_too.clear(Arc::as_ptr(&thieves).cast_mut());
             }
             taken
         });
@@ -395,7 +395,7 @@ fn a_neighbour_has_the_entry_whoever_is_the_next_stack() {
         });
         let mine = next(&entry, HIGH);
         let (_theirs, has_it) = neighbour.join().unwrap();
-        // One of them, but for one that came while the other gave way.
+        // Who comes second has no need of it: it is a live stack's.
         assert!(mine != has_it);
         assert!(finds_one(&entry, HIGH) == mine);
     });
