@@ -402,7 +402,7 @@ fn stacks_at_so_many_places_that_they_take_records_from_one_another_each_have_th
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             let rounds = || (0..rounds).for_each(|_| stacks_down_to(PLACES - 1, &ENDED));
-            std::thread::Builder::new().stack_size(PLACES * 8192).spawn_scoped(scope, rounds).unwrap();
+            std::thread::Builder::new().stack_size(PLACES * 32 * 1024).spawn_scoped(scope, rounds).unwrap();
         }
     });
     assert_eq!(ENDED.load(Ordering::Relaxed), 2 * THREADS * rounds * PLACES);

@@ -463,7 +463,7 @@ mod tests {
 
     /// Stacks that exist for the registry only: words of an array of two pages.
     mod of_words {
-        use super::super::{by_top, evict, extras, insert, prove};
+        use super::super::{RECORDS, by_top, evict, extras, insert, prove};
         use super::{Ordering, alone};
         use crate::arm::arm_at;
         use crate::record::Record;
@@ -492,6 +492,17 @@ mod tests {
             record.retire();
             // SAFETY: as in `arm`.
             unsafe { (foot as *mut usize).write_volatile(0) };
+        }
+
+        #[test]
+        fn many_stacks_at_once_and_again_elsewhere_need_no_more_records_than_they_are() {
+            alone("of_words::many_stacks_at_once_and_again_elsewhere_need_no_more_records_than_they_are", || {
+                for _ in 0..10 {
+                    let records: Vec<_> = (0..5).map(|_| arm(end_of_page())).collect();
+                    records.into_iter().for_each(end);
+                }
+                assert_eq!(RECORDS.all().count(), 5);
+            });
         }
 
         #[test]
