@@ -99,6 +99,8 @@ pub mod context;
 pub mod slots;
 pub mod tag;
 
+#[cfg(test)]
+mod alone;
 mod arch;
 mod arm;
 mod drain;

@@ -173,25 +173,12 @@ pub(crate) fn shadow_stack_active() -> bool {
 
 #[cfg(all(test, target_os = "linux", feature = "code"))]
 mod tests {
+    use crate::alone::alone;
     use crate::{Builder, Error, Redirect, Stack};
-    use std::process::Command;
 
     /// Runs `code` in a process of its own, with a shadow stack that is only pretended: no machine of ours has one.
     fn with_shadow_stack(test: &str, code: impl FnOnce()) {
-        if std::env::var_os("EXEUNT_TEST_SHADOW_STACK").is_some() {
-            return code();
-        }
-        let name = format!("redirect::tests::{test}");
-        let program = std::env::current_exe().expect("a test knows its own file");
-        let target = std::env::consts::ARCH.to_uppercase();
-        let runner = std::env::var(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
-        let mut words = runner.split_whitespace().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
-        let mut command = Command::new(words.next().expect("the program at least"));
-        command.args(words).args(["--exact", &name, "--nocapture"]);
-        command.env("EXEUNT_TEST_SHADOW_STACK", "pretended").env_remove("EXEUNT_REDIRECT");
-        let output = command.output().expect("it can be started again");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
+        alone(&format!("redirect::tests::{test}"), "EXEUNT_TEST_SHADOW_STACK", code);
     }
 
     fn on_a_thread(code: impl FnOnce() + Send + 'static) {
@@ -201,6 +188,7 @@ mod tests {
     #[test]
     fn slot_redirect_refuses_a_shadow_stack_and_says_what_to_do() {
         with_shadow_stack("slot_redirect_refuses_a_shadow_stack_and_says_what_to_do", || {
+            assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
             on_a_thread(|| {
                 assert_eq!(crate::at_exit(|| unreachable!()), Err(Error::ShadowStack));
                 assert_eq!(Stack::current().problem(), Some(&Error::ShadowStack));

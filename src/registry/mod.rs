@@ -392,25 +392,11 @@ mod extras {
 mod tests {
     use super::{RECORDS, parking};
     use std::hint::black_box;
-    use std::process::Command;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Runs `code` in a process in which the test is the only one: all tests of a process use the same records.
     fn alone(test: &str, code: impl FnOnce()) {
-        const ALONE: &str = "EXEUNT_TEST_ALONE";
-        if std::env::var_os(ALONE).is_some() {
-            return code();
-        }
-        let name = format!("registry::tests::{test}");
-        let program = std::env::current_exe().expect("a test knows its own file");
-        let target = std::env::consts::ARCH.to_uppercase();
-        let runner = std::env::var(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
-        let mut words = runner.split_whitespace().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
-        let mut command = Command::new(words.next().expect("the program at least"));
-        command.args(words).args(["--exact", &name, "--nocapture"]).env(ALONE, "yes");
-        let output = command.output().expect("it can be started again");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
+        crate::alone::alone(&format!("registry::tests::{test}"), "EXEUNT_TEST_ALONE", code);
     }
 
     /// Stacks with other tops each, one after the other.
