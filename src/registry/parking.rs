@@ -9,7 +9,7 @@
 
 use crate::sync::{AtomicBool, Ordering};
 
-/// The highest number of a record that waits: those in the slab's first four chunks.
+/// The highest number of a record that waits: 300 KB of records.
 pub(crate) const MOST: u32 = if cfg!(test) { 2 } else { 960 };
 
 /// Whether a record waits.

@@ -81,7 +81,7 @@ impl<T: Slot> Slab<T> {
     /// The slot with a number, free or not; `None` where there is no memory for it yet.
     pub(crate) fn get(&self, number: u32) -> Option<&T> {
         let (chunk, index) = place(number);
-        let first = self.chunks[chunk].load(Ordering::Acquire);
+        let first = self.chunks.get(chunk)?.load(Ordering::Acquire);
         // SAFETY: chunks are complete when published and live for ever; `index` is within the chunk.
         (!first.is_null()).then(|| unsafe { &*first.add(index) })
     }
@@ -107,12 +107,7 @@ impl<T: Slot> Slab<T> {
     /// Every slot that was ever handed out, free or not.
     pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
         let count = self.fresh.load(Ordering::Acquire);
-        (1..=count).filter_map(|number| {
-            let (chunk, index) = place(number);
-            let first = self.chunks.get(chunk)?.load(Ordering::Acquire);
-            // SAFETY: chunks are complete when published and live for ever; `index` is within the chunk.
-            (!first.is_null()).then(|| unsafe { &*first.add(index) })
-        })
+        (1..=count).filter_map(|number| self.get(number))
     }
 
     /// The slot at an address, free or not.
