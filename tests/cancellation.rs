@@ -25,37 +25,39 @@ const VALUE: &str = "value passed cancellation points";
 #[test]
 fn a_request_pending_before_the_first_use_strikes_after_it_and_drains_once() {
     let lines = ["armed, and read", SECOND, FIRST, HANDLER, VALUE, TWO, ONE, "cancelled"];
-    cancel().run(&["pending_before_arming"]).expect(0, &lines);
+    cancel().run_first_and_later(&["pending_before_arming"]).expect(0, &lines);
 }
 
 #[test]
 fn a_request_pending_while_arming_is_refused_strikes_after_the_refusal() {
-    let outcome = cancel().run(&["pending_while_refused"]);
+    let outcome = cancel().run_first_and_later(&["pending_while_refused"]);
     outcome.expect(0, &["refused", "cancelled"]);
     assert!(outcome.errors.contains("exeunt: "), "{outcome}");
 }
 
 #[test]
 fn a_request_pending_while_unloading_strikes_after_it() {
-    cancel().run(&["pending_while_unloading"]).expect(0, &[VALUE, TWO, ONE, "unloaded", "cancelled"]);
+    cancel().run_first_and_later(&["pending_while_unloading"]).expect(0, &[VALUE, TWO, ONE, "unloaded", "cancelled"]);
 }
 
 #[test]
 fn a_request_pending_at_the_return_leaves_the_drain_and_the_result_alone() {
-    cancel().run(&["pending_at_return"]).expect(0, &[SECOND, FIRST, HANDLER, VALUE, TWO, ONE, "result 7"]);
+    cancel()
+        .run_first_and_later(&["pending_at_return"])
+        .expect(0, &[SECOND, FIRST, HANDLER, VALUE, TWO, ONE, "result 7"]);
 }
 
 #[test]
 fn a_request_in_the_middle_of_a_drain_does_not_cut_it_off() {
     let lines = ["cancelled while draining", HANDLER, SECOND, FIRST, TWO, ONE, VALUE, "result 7"];
-    cancel().run(&["requested_in_a_handler"]).expect(0, &lines);
-    cancel().run(&["requested_in_a_handler_of_pthread_exit"]).expect(0, &lines);
+    cancel().run_first_and_later(&["requested_in_a_handler"]).expect(0, &lines);
+    cancel().run_first_and_later(&["requested_in_a_handler_of_pthread_exit"]).expect(0, &lines);
 }
 
 #[test]
 fn a_thread_that_is_cancelled_at_its_own_cancellation_point_drains_once() {
     let lines = [SECOND, FIRST, HANDLER, VALUE, TWO, ONE, "cancelled"];
-    cancel().run(&["at_a_cancellation_point"]).expect(0, &lines);
+    cancel().run_first_and_later(&["at_a_cancellation_point"]).expect(0, &lines);
 }
 
 #[test]

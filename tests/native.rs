@@ -35,13 +35,13 @@ const KEY: &str = "key k destroyed";
 
 #[test]
 fn a_pthread_that_returns_drains_once_before_its_keys_and_its_result_arrives() {
-    expect(&ends().run(&["thread returns"]), 0, &[], "thread", &[KEY, VALUE]);
+    expect(&ends().run_first_and_later(&["thread returns"]), 0, &[], "thread", &[KEY, VALUE]);
 }
 
 #[test]
 fn a_pthread_that_exits_deep_drains_once_after_its_cleanup_handlers_and_its_result_arrives() {
     let before = ["cleanup inner", "cleanup outer"];
-    expect(&ends().run(&["thread exits"]), 0, &before, "thread", &[KEY, VALUE]);
+    expect(&ends().run_first_and_later(&["thread exits"]), 0, &before, "thread", &[KEY, VALUE]);
 }
 
 #[test]
@@ -53,68 +53,68 @@ fn the_same_holds_where_c_unwinds_by_tables() {
 
 #[test]
 fn a_pthread_armed_inside_a_cleanup_region_that_it_leaves_drains_once_when_it_exits() {
-    expect(&ends().run(&["thread exits after a region"]), 0, &[], "thread", &[VALUE]);
+    expect(&ends().run_first_and_later(&["thread exits after a region"]), 0, &[], "thread", &[VALUE]);
 }
 
 #[test]
 fn a_pthread_that_uses_nothing_exits_as_ever() {
-    expect(&ends().run(&["thread exits unarmed"]), 0, &[], "thread", &[KEY, VALUE]);
+    expect(&ends().run_first_and_later(&["thread exits unarmed"]), 0, &[], "thread", &[KEY, VALUE]);
 }
 
 #[test]
 fn a_pthread_that_unloads_drops_its_values_and_exits_as_ever() {
     let lines = ["value two dropped", "value one dropped", "foot of a thread", VALUE];
-    ends().run(&["thread exits unloaded"]).expect(0, &lines);
+    ends().run_first_and_later(&["thread exits unloaded"]).expect(0, &lines);
 }
 
 #[test]
 fn a_c11_thread_that_returns_drains_once_and_its_int_arrives() {
-    expect(&ends().run(&["C11 thread returns"]), 0, &[], "C11 thread", &["result -7"]);
+    expect(&ends().run_first_and_later(&["C11 thread returns"]), 0, &[], "C11 thread", &["result -7"]);
 }
 
 #[test]
 fn a_c11_thread_that_exits_drains_once_and_its_int_arrives() {
-    expect(&ends().run(&["C11 thread exits"]), 0, &[], "C11 thread", &["result -7"]);
+    expect(&ends().run_first_and_later(&["C11 thread exits"]), 0, &[], "C11 thread", &["result -7"]);
 }
 
 #[test]
 fn a_thread_that_libc_started_for_a_callback_drains_when_libc_lets_it_go() {
-    expect(&ends().run(&["callback"]), 0, &[], "callback", &["the library's thread ends"]);
+    expect(&ends().run_first_and_later(&["callback"]), 0, &[], "callback", &["the library's thread ends"]);
 }
 
 #[test]
 fn a_c_main_that_returns_drains_once_before_atexit_and_its_status_arrives() {
-    expect(&ends().run(&["main returns"]), 42, &[], "main", &["atexit"]);
+    expect(&ends().run_first_and_later(&["main returns"]), 42, &[], "main", &["atexit"]);
 }
 
 #[test]
 fn exit_deep_on_the_main_thread_drains_once_before_atexit_and_its_status_arrives() {
-    expect(&ends().run(&["main exits"]), 43, &[], "main", &["atexit"]);
+    expect(&ends().run_first_and_later(&["main exits"]), 43, &[], "main", &["atexit"]);
 }
 
 #[test]
 fn a_handler_of_main_may_exit_and_the_rest_still_runs_once() {
-    expect(&ends().run(&["main's handler exits"]), 44, &[], "main", &["atexit"]);
+    expect(&ends().run_first_and_later(&["main's handler exits"]), 44, &[], "main", &["atexit"]);
 }
 
 #[test]
 fn a_main_thread_that_leaves_its_process_running_drains_once() {
-    expect(&ends().run(&["main exits its thread"]), 0, &[], "main", &["main is gone"]);
+    expect(&ends().run_first_and_later(&["main exits its thread"]), 0, &[], "main", &["main is gone"]);
 }
 
 #[test]
 fn an_exit_that_another_thread_calls_runs_no_handler() {
-    ends().run(&["thread exits the process"]).expect(45, &[]);
+    ends().run_first_and_later(&["thread exits the process"]).expect(45, &[]);
 }
 
 #[test]
 fn a_process_that_ends_at_once_runs_no_handler() {
-    ends().run(&["main exits at once"]).expect(46, &[]);
+    ends().run_first_and_later(&["main exits at once"]).expect(46, &[]);
 }
 
 #[test]
 fn handlers_that_panic_are_reported_and_the_others_still_run() {
-    let outcome = ends().run(&["handlers panic"]);
+    let outcome = ends().run_first_and_later(&["handlers panic"]);
     expect(&outcome, 47, &[], "main", &[]);
     assert_eq!(outcome.errors.matches("a handler panics").count(), 2, "{outcome}");
 }
@@ -308,30 +308,30 @@ fn after<'a>(last: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn a_std_thread_of_cpp_drains_before_its_thread_locals_and_keys() {
-    expect(&frames().run(&["std::thread returns"]), 0, &[], "thread", &after(&[]));
+    expect(&frames().run_first_and_later(&["std::thread returns"]), 0, &[], "thread", &after(&[]));
 }
 
 #[test]
 fn pthread_exit_drains_after_the_frames_and_before_thread_locals_and_keys() {
     let before = ["frame of pthread_exit destroyed", "entry function's frame destroyed"];
-    expect(&frames().run(&["pthread_exit"]), 0, &before, "thread", &after(&["result 0x55"]));
+    expect(&frames().run_first_and_later(&["pthread_exit"]), 0, &before, "thread", &after(&["result 0x55"]));
 }
 
 #[test]
 fn cancellation_drains_after_the_frames_and_before_thread_locals_and_keys() {
     let before = ["frame of pause destroyed", "entry function's frame destroyed"];
-    expect(&frames().run(&["pthread_cancel"]), 0, &before, "thread", &after(&["cancelled"]));
+    expect(&frames().run_first_and_later(&["pthread_cancel"]), 0, &before, "thread", &after(&["cancelled"]));
 }
 
 #[test]
 fn the_unwinding_of_pthread_exit_can_be_seen_on_its_way_and_drains_once() {
     let before = ["frame of pthread_exit destroyed", "passing by"];
-    expect(&frames().run(&["pthread_exit seen"]), 0, &before, "thread", &after(&["result 0x55"]));
+    expect(&frames().run_first_and_later(&["pthread_exit seen"]), 0, &before, "thread", &after(&["result 0x55"]));
 }
 
 /// The lines of the same case on a stack that is not armed.
 fn unarmed(case: &str) -> Vec<String> {
-    let outcome = frames().run(&[&format!("{case}, unarmed")]);
+    let outcome = frames().run_first_and_later(&[&format!("{case}, unarmed")]);
     assert!(outcome.status.success(), "{outcome}");
     assert!(!outcome.output.is_empty());
     outcome.output.lines().map(str::to_owned).collect()
@@ -342,7 +342,7 @@ fn an_exception_that_the_entry_function_catches_unwinds_as_on_an_unarmed_stack_a
     let before = unarmed("exception to the bottom");
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
     assert_eq!(before.last(), Some(&"caught thrown at the bottom"));
-    expect(&frames().run(&["exception to the bottom"]), 0, &before, "thread", &after(&[]));
+    expect(&frames().run_first_and_later(&["exception to the bottom"]), 0, &before, "thread", &after(&[]));
 }
 
 #[test]
@@ -350,14 +350,14 @@ fn exceptions_that_are_caught_half_way_unwind_as_on_an_unarmed_stack_and_drain_o
     let before = unarmed("exceptions half-way");
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
     assert_eq!(before.last(), Some(&"caught 5 again"));
-    expect(&frames().run(&["exceptions half-way"]), 0, &before, "thread", &after(&[]));
+    expect(&frames().run_first_and_later(&["exceptions half-way"]), 0, &before, "thread", &after(&[]));
 }
 
 #[test]
 fn an_exception_that_nobody_catches_terminates_as_on_an_unarmed_stack() {
     for case in ["uncaught", "uncaught on main"] {
-        let armed = frames().run(&[case]);
-        let unarmed = frames().run(&[&format!("{case}, unarmed")]);
+        let armed = frames().run_first_and_later(&[case]);
+        let unarmed = frames().run_first_and_later(&[&format!("{case}, unarmed")]);
         assert!(!unarmed.status.success(), "{unarmed}");
         assert!(unarmed.errors.contains("std::runtime_error"), "{unarmed}");
         assert_eq!(armed.status, unarmed.status, "{armed}");
@@ -368,5 +368,5 @@ fn an_exception_that_nobody_catches_terminates_as_on_an_unarmed_stack() {
 #[test]
 fn a_rust_panic_passes_cpp_frames_to_the_bottom_and_drains_once() {
     let before = ["C++ frame destroyed", "caught: 1"];
-    expect(&frames().run(&["panic"]), 0, &before, "thread", &after(&["result (nil)"]));
+    expect(&frames().run_first_and_later(&["panic"]), 0, &before, "thread", &after(&["result (nil)"]));
 }

@@ -34,6 +34,23 @@ __attribute__((format(printf, 1, 2), unused)) static void say(const char *format
 
 #ifndef BRIDGE_BY_HAND // a program that loads the bridge cannot call it by name
 
+// Where the test asks for it, threads have been armed and have ended before `main`: what the first one shows is known then, and a
+// record waits for the next one.
+__attribute__((unused)) static void at_earlier_end(void *argument) { (void)argument; }
+
+__attribute__((unused)) static void *earlier_life(void *argument) {
+    MUST(bridge_at_exit(at_earlier_end, NULL) == 0);
+    return argument;
+}
+
+__attribute__((constructor, unused)) static void earlier_lives(void) {
+    for (int life = 0; getenv("EARLIER_LIVES") && life < 2; life++) {
+        pthread_t thread;
+        MUST(pthread_create(&thread, NULL, earlier_life, NULL) == 0);
+        MUST(pthread_join(thread, NULL) == 0);
+    }
+}
+
 // The functions of the two outermost frames of this stack, which tell a complete walk: taken before it is armed. Functions,
 // because a thread that ends without a return drains at another place of the exit trampoline than one that returns.
 struct bottom {

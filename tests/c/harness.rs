@@ -207,6 +207,21 @@ impl Program {
         command.args(arguments);
         run(command)
     }
+
+    /// Runs it twice: as the first to be armed in its process, and after others (`tests/c/common.h`), which has to be the same.
+    #[track_caller]
+    pub fn run_first_and_later(&self, arguments: &[&str]) -> Outcome {
+        let first = self.run(arguments);
+        let mut command = self.command();
+        command.args(arguments).env("EARLIER_LIVES", "yes");
+        let later = run(command);
+        assert_eq!(
+            (later.status, &later.output),
+            (first.status, &first.output),
+            "{arguments:?}, after earlier lives: {later}"
+        );
+        first
+    }
 }
 
 /// What became of a child.
