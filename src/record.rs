@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::redirect::{Place, Way};
-use crate::registry::{self, Links, Parking, Slot};
+use crate::registry::{self, Judges, Links, Parking, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
 use crate::values::{Taken, Values};
@@ -56,6 +56,8 @@ pub(crate) struct Record {
     /// The record of an abandoned stack that this one's has found on its memory, and is draining.
     found: AtomicPtr<Record>,
     own: UnsafeCell<Own>,
+    /// Who is about to take a page's entry from it.
+    judges: Judges,
 }
 
 /// The part of a record that only its stack touches.
@@ -124,6 +126,7 @@ impl Slot for Record {
                 handlers: Vec::new(),
                 values: Values::new(),
             }),
+            judges: Judges::new(),
         }
     }
 }
@@ -155,6 +158,10 @@ impl Record {
     /// Its stack is gone, and no other one is expected there.
     pub(crate) fn forget_top(&self) {
         self.top.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn judges(&self) -> &Judges {
+        &self.judges
     }
 
     pub(crate) fn parking(&self) -> &Parking {

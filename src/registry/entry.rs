@@ -41,7 +41,7 @@ impl<R> Entry<R> {
     /// Makes `record` the owner, unless another one is that `stale` does not give up. Returns whether it is.
     ///
     /// `stale` may be wrong about an owner that is just ending, or of which it has seen an earlier life. That owner loses
-    /// the entry, which costs it time only: see `prove`.
+    /// the entry, which costs it time only: see `prove`. (The page of an owner's top is not to be lost: `judges.rs`.)
     #[inline]
     pub(crate) fn claim(&self, record: *mut R, stale: impl Fn(*mut R) -> bool) -> bool {
         let null = std::ptr::null_mut();

@@ -6,12 +6,14 @@
 //! the stack has ended, its record mostly stays there, and waits for the next one (`parking.rs`).
 
 mod entry;
+mod judges;
 mod parking;
 mod slab;
 
 use crate::record::Record;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use entry::Entry;
+pub(crate) use judges::Judges;
 pub(crate) use parking::Parking;
 use slab::Slab;
 pub(crate) use slab::{Links, Slot};
@@ -100,9 +102,10 @@ pub(crate) fn prove(sp: usize, record: &'static Record) {
         cold_path();
         return;
     }
+    // In this order: what a record owns is emptied at its end, wherever this is left for good.
+    record.note_page(sp >> PAGE);
     if claim(entry, sp >> PAGE, record) {
         entry.prove(pointer(record), bit(sp));
-        record.note_page(sp >> PAGE);
     }
 }
 
@@ -114,17 +117,16 @@ fn claim(entry: &Entry<Record>, page: usize, record: &'static Record) -> bool {
         return true;
     }
     cold_path();
-    if !owner.is_null() {
-        make_way(owner);
-    }
-    entry.claim(pointer(record), |owner| is_stale(owner, page))
+    // SAFETY: as in `find`.
+    let Some(owner) = (unsafe { owner.as_ref() }) else { return entry.claim(pointer(record), |_| false) };
+    make_way(owner);
+    let _judging = owner.judges().begin();
+    entry.claim(pointer(record), |now| now == pointer(owner) && is_stale(owner, page))
 }
 
 /// Gives the record to the slab, if it only waits.
 #[cold]
-fn make_way(owner: *mut Record) {
-    // SAFETY: as in `find`.
-    let owner = unsafe { &*owner };
+fn make_way(owner: &'static Record) {
     if evict(owner) {
         give(owner);
     }
@@ -154,8 +156,8 @@ pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
     owner.filter(is_of).or_else(|| extras::all().find(is_of))
 }
 
-/// The same, where a stack ends and must not be missed: a neighbour that shares the page of its top may have taken the
-/// entry just now, between the return through the foot and the trampoline's first look.
+/// The same, where a stack ends in a trampoline of ours, and so has a record in any case: one that the map did not lead to would
+/// not be drained. Looks everywhere before it gives up.
 #[inline]
 pub(crate) fn ending_at(top: usize) -> Option<&'static Record> {
     by_top(top).or_else(|| all().find(|record| !record.is_free() && record.top() == top))
@@ -175,16 +177,18 @@ pub(crate) enum Found {
 pub(crate) fn found(top: usize) -> Found {
     // SAFETY: as in `find`.
     let owner = entry(top - 1).and_then(|entry| unsafe { entry.owner().as_ref() });
-    let Some(record) = owner.filter(|record| record.top() == top && record.parking().take()) else {
-        cold_path();
-        return by_top(top).map_or(Found::Nothing, Found::Abandoned);
-    };
-    if record.top() != top {
-        // It has served another stack meanwhile, and has waited where that one's top was.
-        cold_path();
-        leave_top(record);
+    match owner.filter(|record| record.top() == top && record.parking().take()) {
+        Some(record) if record.top() == top => Found::Waiting(record),
+        taken => {
+            cold_path();
+            if let Some(record) = taken {
+                // It has served another stack meanwhile, and has waited where that one's top was.
+                leave_top(record);
+                give(record);
+            }
+            by_top(top).map_or(Found::Nothing, Found::Abandoned)
+        }
     }
-    Found::Waiting(record)
 }
 
 /// An armed or abandoned record whose stack's top is in `range`, and so all of the stack.
@@ -245,11 +249,20 @@ fn clear(page: usize, record: &'static Record) {
     }
 }
 
-/// A record that nobody else has.
+/// A record that nobody else has, for a stack with any top.
 #[inline]
 pub(crate) fn take() -> Option<&'static Record> {
     let stolen = if RECORDS.has_none_up_to(parking::MOST) { steal() } else { None };
-    stolen.or_else(|| RECORDS.take())
+    let record = stolen.or_else(|| RECORDS.take())?;
+    if record.judges().are_there() { another(record) } else { Some(record) }
+}
+
+/// Another one than this, which is judged.
+#[cold]
+fn another(judged: &'static Record) -> Option<&'static Record> {
+    let other = take();
+    give(judged);
+    other
 }
 
 /// One of those that wait; whose turn it is.
@@ -320,15 +333,13 @@ pub(crate) fn reserved() -> u64 {
     LEAVES.load(Ordering::Relaxed)
 }
 
-fn pointer(record: &'static Record) -> *mut Record {
+fn pointer(record: &Record) -> *mut Record {
     std::ptr::from_ref(record).cast_mut()
 }
 
 /// Whether an entry for `page` may be taken from the stack that owns it. The one of its top never: that leads a new stack
 /// on the same memory to the abandoned record, before it would be mistaken for the new one's.
-fn is_stale(record: *mut Record, page: usize) -> bool {
-    // SAFETY: as in `find`.
-    let record = unsafe { &*record };
+fn is_stale(record: &Record, page: usize) -> bool {
     (record.top().wrapping_sub(1)) >> PAGE != page && record.is_stale()
 }
 
@@ -503,6 +514,26 @@ mod tests {
                     end(second);
                     assert_eq!(extras::all().count(), 0);
                 }
+            });
+        }
+
+        #[test]
+        fn a_record_that_is_judged_begins_no_life_elsewhere() {
+            alone("of_words::a_record_that_is_judged_begins_no_life_elsewhere", || {
+                let (first, second) = (arm(end_of_page()), arm(end_of_page()));
+                end(first);
+                end(second);
+                let first_is_among = |count| {
+                    let records: Vec<_> = (0..count).map(|_| arm(end_of_page())).collect();
+                    let among = records.iter().any(|&record| std::ptr::eq(record, first));
+                    records.into_iter().for_each(end);
+                    among
+                };
+                let judging = first.judges().begin();
+                assert!(!first_is_among(2));
+                drop(judging);
+                assert!(first_is_among(3));
+                assert_eq!(RECORDS.all().count(), 3, "one more, while the first was judged");
             });
         }
 

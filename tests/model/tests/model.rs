@@ -14,6 +14,8 @@ mod sync {
 #[path = "../../../src/registry/entry.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod entry;
+#[path = "../../../src/registry/judges.rs"]
+mod judges;
 #[path = "../../../src/registry/parking.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod parking;
@@ -22,6 +24,7 @@ mod parking;
 mod slab;
 
 use entry::Entry;
+use judges::Judges;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use parking::Parking;
@@ -261,6 +264,49 @@ fn whoever_clears_an_entry_takes_nothing_from_its_next_owner() {
             assert!(entry.owner().is_null());
         }
         assert!(entry.find(LOW).is_null());
+    });
+}
+
+/// A record that is of a stack with its top on this page, or elsewhere.
+struct Placed {
+    judges: Judges,
+    top_is_here: AtomicBool,
+    stale: AtomicBool,
+}
+
+#[test]
+fn what_leads_to_a_stack_by_its_top_is_lost_by_no_judgement_of_an_earlier_life() {
+    check(|| {
+        let placed = |stale| {
+            let (top_is_here, stale) = (AtomicBool::new(false), AtomicBool::new(stale));
+            Arc::new(Placed { judges: Judges::new(), top_is_here, stale })
+        };
+        let (again, neighbour) = (placed(true), placed(false));
+        let entry = Arc::new(Entry::new());
+        let owner = Arc::as_ptr(&again).cast_mut();
+        assert!(entry.claim(owner, |_| false));
+        // As `registry::claim` does.
+        let (theirs, entry_too) = (Arc::clone(&again), Arc::clone(&entry));
+        let thread = loom::thread::spawn(move || {
+            let owner = Arc::as_ptr(&theirs).cast_mut();
+            if entry_too.owner() != owner {
+                return;
+            }
+            let _judging = theirs.judges.begin();
+            let is_stale = || !theirs.top_is_here.load(Ordering::Relaxed) && theirs.stale.load(Ordering::Acquire);
+            entry_too.claim(Arc::as_ptr(&neighbour).cast_mut(), |now| now == owner && is_stale());
+        });
+        // Its life ends, and another one is to begin on this page: as `registry::remove`, `take` and `insert` do.
+        entry.clear(owner);
+        if !again.judges.are_there() {
+            again.top_is_here.store(true, Ordering::Relaxed);
+            again.stale.store(false, Ordering::Release);
+            let is_found = entry.claim(owner, |_| false);
+            thread.join().unwrap();
+            assert!(entry.owner() == owner || !is_found, "who has been told that it is found is found");
+        } else {
+            thread.join().unwrap();
+        }
     });
 }
 
