@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include <exeunt.hpp>
+#include <pthread.h>
 
 #include <atomic>
 #include <csignal>
@@ -90,6 +91,25 @@ void enter_passes_results_of_all_kinds() {
         CHECK(*exeunt::enter([] { return std::make_unique<int>(3); }) == 3);
         CHECK(exeunt::entered([](int a, int b) { return a - b; })(9, 4) == 5);
         CHECK(exeunt::enter([] { return by_default->number; }) == 7 && alive == 0);
+    });
+}
+
+void enter_on_takes_the_memory_that_it_is_told_for_the_stacks() {
+    on_a_thread([] {
+        pthread_attr_t attributes;
+        void *low = nullptr;
+        size_t size = 0;
+        CHECK(pthread_getattr_np(pthread_self(), &attributes) == 0);
+        CHECK(pthread_attr_getstack(&attributes, &low, &size) == 0);
+        pthread_attr_destroy(&attributes);
+        char *high = static_cast<char *>(low) + size;
+        CHECK(exeunt::enter_on(low, high, [] { return by_default->number; }) == 7 && alive == 0);
+        try {
+            exeunt::enter_on(low, low, [] { CHECK(false); });
+            CHECK(false);
+        } catch (const exeunt::error &error) {
+            CHECK(error.code() == EXEUNT_ENOT_ON_THAT_STACK);
+        }
     });
 }
 
@@ -209,6 +229,7 @@ int main() {
     RUN(handlers_own_what_they_capture);
     RUN(slots_come_and_go);
     RUN(enter_passes_results_of_all_kinds);
+    RUN(enter_on_takes_the_memory_that_it_is_told_for_the_stacks);
     RUN(exceptions_pass_through_enter_and_drain_it);
     RUN(an_error_says_why);
     RUN(id_throws_the_code_of_what_is_wrong);
