@@ -148,6 +148,7 @@ func (f fd) Close() error {
 }
 
 func TestInheritedScalarsAreNotClosedTwice(t *testing.T) {
+	closedDescriptors.lines = nil // of an earlier run of this test
 	l := NewInheritable[fd](nil)
 	ended(func() {
 		l.Set(3)

@@ -50,6 +50,19 @@ func inUse() (records, held int) {
 	return records + int(atomic.LoadUint32(&common.mapped)), held
 }
 
+// eventually asks until the answer is yes, for so long at most, and returns whether it was. The last goroutines are still on their way out,
+// and when they have a processor is the machine's affair.
+func eventually(most time.Duration, answer func() bool) bool {
+	for deadline := time.Now().Add(most); ; time.Sleep(time.Millisecond) {
+		if answer() {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
 // storm starts n goroutines, at most 1000 at a time, that each set a value, check it after their stack has grown and they have been scheduled,
 // and end: a third by Goexit. It returns how often handlers ran, and how often somebody saw a value that was not their own.
 func storm(n int) (handlers, strange int64) {
@@ -103,23 +116,28 @@ func TestAMillionGoroutinesUnderGarbageCollection(t *testing.T) {
 		n = 10_000
 	}
 	storm(2000) // so that what stays is there: the chunk that every shard keeps, the stacks of free descriptors
-	settled := func() (records, held int, bytes uint64) {
-		for i := 0; i < 1000; i++ { // the last goroutines are still on their way out
-			if records, held = inUse(); records == 0 {
-				break
-			}
-			runtime.Gosched()
-		}
+	memory := func() uint64 {
 		debug.FreeOSMemory()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return records, held, m.HeapInuse + m.StackInuse
+		return m.HeapInuse + m.StackInuse
 	}
-	recordsBefore, _, before := settled()
+	// Some goroutine may keep one for ever, so this may be in vain.
+	eventually(time.Second, func() bool {
+		records, _ := inUse()
+		return records == 0
+	})
+	recordsBefore, _ := inUse()
+	before := memory()
 	stop := collect()
 	handlers, strange := storm(n)
 	stop()
-	records, held, after := settled()
+	eventually(time.Minute, func() bool {
+		records, _ := inUse()
+		return records <= recordsBefore
+	})
+	records, held := inUse()
+	after := memory()
 	if handlers != int64(n) {
 		t.Errorf("%d handlers ran, of %d", handlers, n)
 	}
@@ -170,14 +188,14 @@ func TestManyGoroutinesAtOnceGiveTheirMemoryBack(t *testing.T) {
 	if ran.Load() != int64(n) {
 		t.Errorf("%d handlers ran with their goroutine's value, of %d", ran.Load(), n)
 	}
-	for i := 0; i < 1000; i++ {
-		if records, held := inUse(); records < 10 && held <= 2*len(shards) {
-			return
-		}
-		runtime.Gosched()
+	given := eventually(time.Minute, func() bool {
+		records, held := inUse()
+		return records < 10 && held <= 2*len(shards)
+	})
+	if !given {
+		records, held := inUse()
+		t.Errorf("%d records in %d chunks remain", records, held)
 	}
-	records, held := inUse()
-	t.Errorf("%d records in %d chunks remain", records, held)
 }
 
 func TestValuesStayWhenTheStackGrowsAndShrinks(t *testing.T) {
