@@ -113,7 +113,7 @@ unsafe fn arm(foot: Foot) -> Result<&'static Record, Error> {
 /// As for [`redirect::Place::redirect`].
 #[inline]
 pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<(&'static Record, Option<&'static Record>), Error> {
-    let (record, abandoned) = match registry::found(place.top) {
+    let (record, abandoned) = match registry::found(place.top, place.is_found_by_pages_alone()) {
         registry::Found::Waiting(record) => (record, None),
         // It is of a stack that was abandoned half-way: this one starts empty.
         registry::Found::Abandoned(abandoned) => (registry::take().ok_or(Error::OutOfMemory)?, Some(abandoned)),
@@ -132,7 +132,7 @@ pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<(&'static Record, 
     let (canary, word) = place.canary(record);
     record.watch(canary, word);
     // SAFETY: the caller's promise, and the record is ready. A signal that comes before this store finds an unarmed stack,
-    // one that comes after it an armed one.
+    // one that comes after it an armed one. (Where nothing is stored there, `watch` has made it live.)
     unsafe { place.redirect(record) };
     record.armed();
     if place.needs_net() {

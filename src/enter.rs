@@ -195,7 +195,7 @@ pub unsafe fn discard(range: Range<usize>) -> usize {
     let mut count = 0;
     while let Some(record) = registry::any_in(range.clone()) {
         record.detach();
-        record.drain_abandoned();
+        record.end_abandoned();
         count += 1;
     }
     registry::disprove(&range);

@@ -2,7 +2,8 @@
 //!
 //! A record is only ever changed by the code of the stack that it belongs to (a drain of an abandoned stack, by the code
 //! that found it abandoned). While it waits for the next stack, whoever takes it may change it. Other stacks' code may look
-//! at the atomics in its first line at any time, as a stale entry of the page map may lead there.
+//! at the atomics in its first line at any time, as a stale entry of the page map may lead there, and say that they judge it
+//! (`registry/judges.rs`).
 
 use crate::error::Error;
 use crate::redirect::{Place, Way};
@@ -131,7 +132,7 @@ impl Slot for Record {
     }
 }
 
-// What other stacks' code may look at, and the read path, is in the first cache line; and a record is small.
+// What other stacks' code may look at often, and the read path, is in the first cache line; and a record is small.
 const _: () = assert!(memoffset::offset_of!(Record, trampoline) < 64 && size_of::<Record>() <= 512);
 const _: () =
     assert!(memoffset::offset_of!(Record, own) + memoffset::offset_of!(Own, values) + size_of::<Vec<()>>() <= 192);
@@ -241,11 +242,16 @@ impl Record {
         self.lowest.load(Ordering::Relaxed)..self.highest.load(Ordering::Relaxed) + 1
     }
 
+    #[inline]
     pub(crate) fn note_page(&self, page: usize) {
-        // Only this stack's code comes here, so these need no read-modify-write.
-        let pages = self.pages();
-        self.lowest.store(pages.start.min(page), Ordering::Relaxed);
-        self.highest.store((pages.end - 1).max(page), Ordering::Relaxed);
+        // Only this stack's code comes here; but a signal handler that reads may, in the middle of this.
+        if page < self.lowest.load(Ordering::Relaxed) {
+            self.lowest.fetch_min(page, Ordering::Relaxed);
+        }
+        if page > self.highest.load(Ordering::Relaxed) {
+            cold_path();
+            self.highest.fetch_max(page, Ordering::Relaxed);
+        }
     }
 
     /// Fills in a record that nobody else has, all but the canary: nobody finds it live yet.
@@ -258,8 +264,10 @@ impl Record {
         self.top.store(place.top, Ordering::Relaxed);
         self.kind.store(place.kind as u8, Ordering::Relaxed);
         self.trampoline.store(place.trampoline as u32, Ordering::Relaxed);
-        self.lowest.store(usize::MAX, Ordering::Relaxed);
-        self.highest.store(0, Ordering::Relaxed);
+        // Its top's page from the beginning: wherever this is left for good, what leads here is found.
+        let page = registry::page_of_top(place.top);
+        self.lowest.store(page, Ordering::Relaxed);
+        self.highest.store(page, Ordering::Relaxed);
         let id = self.fresh_id();
         self.id.store(id, Ordering::Relaxed);
         self.life.store(id as usize, Ordering::Relaxed);
@@ -374,11 +382,12 @@ impl Record {
         whole
     }
 
-    /// Drains the record of an abandoned stack on the stack that found it so, and gives it back.
+    /// Drains the record of an abandoned stack on the stack that found it so. Whether it can be given back.
     ///
     /// A thread does not abandon its stack, all its ends are seen. Where one is found gone, this is a child of `fork`, and
     /// the thread lives on in the parent: there it drains. Here what it stored is forgotten, neither run nor dropped.
-    pub(crate) fn drain_abandoned(&'static self) {
+    #[must_use]
+    pub(crate) fn drain_abandoned(&'static self) -> bool {
         let whole = self.nobody_looks();
         if matches!(self.kind(), Kind::Thread | Kind::Main) {
             self.forget();
@@ -387,7 +396,12 @@ impl Record {
         }
         self.end();
         self.remove();
-        if whole {
+        whole
+    }
+
+    /// The same, and gives it back.
+    pub(crate) fn end_abandoned(&'static self) {
+        if self.drain_abandoned() {
             registry::give(self);
         }
     }
@@ -404,11 +418,15 @@ impl Record {
     /// Goes on with the record of the stack that was found abandoned, if there is one. Whether there was.
     #[inline]
     fn finish_found(&self) -> bool {
-        // SAFETY: null, or a record, which live for ever; it is given back before it is forgotten here.
+        // SAFETY: null, or a record, which live for ever.
         let Some(found) = (unsafe { self.found.load(Ordering::Relaxed).as_ref() }) else { return false };
         cold_path();
-        found.drain_abandoned();
-        self.found.store(std::ptr::null_mut(), Ordering::Relaxed);
+        let whole = found.drain_abandoned();
+        // It is forgotten here before another stack can have it: this one may be abandoned at any moment.
+        self.found.store(std::ptr::null_mut(), Ordering::Release);
+        if whole {
+            registry::give(found);
+        }
         true
     }
 

@@ -131,7 +131,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         }
         match abandoned {
             Some(abandoned) if proven => record.drain_found(abandoned),
-            Some(abandoned) => abandoned.drain_abandoned(),
+            Some(abandoned) => abandoned.end_abandoned(),
             None => {}
         }
         if proven { Ok(()) } else { Err(Failure::SharedPage) }

@@ -64,7 +64,7 @@ fn forsake() {
     let Some(own) = super::thread_bounds() else { return };
     for record in registry::all() {
         let of_thread = matches!(record.kind(), Kind::Thread | Kind::Main) && record.way() == Way::Code;
-        if of_thread && record.id().is_some() && !own.contains(&(record.top() - 1)) {
+        if of_thread && record.id().is_some() && !own.contains(&record.top().wrapping_sub(1)) {
             record.forsake();
         }
     }

@@ -76,6 +76,16 @@ impl Place {
         }
     }
 
+    /// Whether a walk comes by no foot of it, so that only the page map knows it.
+    #[inline]
+    pub(crate) fn is_found_by_pages_alone(&self) -> bool {
+        match self.how {
+            How::Slot(_) | How::Code(_) => false,
+            #[cfg(any(test, feature = "capi"))]
+            How::Scope => true,
+        }
+    }
+
     /// Whether it has ends that only the safety net sees. `exit` on the main thread unwinds nothing, so it needs the net
     /// in any case.
     pub(crate) fn needs_net(&self) -> bool {

@@ -3,13 +3,22 @@
 //! An entry never vouches for a whole page, as two stacks can share one. It vouches for the blocks of 64 bytes in which
 //! a stack pointer was once proven, by unwinding, to belong to the record's stack: bit N of `proven` stands for block N.
 //!
-//! Invariant, kept here: a bit that a reader sees set after it has loaded `record` was set for that record, or for one
-//! that owned the entry later. Between two owners there is none, and then the bits are cleared; readers load `record`
-//! first. An owner may serve one stack after another; then the bits are cleared when the one ends. `tests/model` checks it
-//! in all orders.
+//! | `record` | whose the entry is | what `proven` holds |
+//! |---|---|---|
+//! | zero | nobody's | what the last owner has proven |
+//! | a record's address | about to be that record's: one stack's code is clearing the blocks, and nobody else changes this | the same, or none |
+//! | a record's address, and one | the record's | what it has proven |
+//!
+//! Invariant, kept here: a bit that a reader sees set after it has loaded `record`, and found an owner there, was set for
+//! that record, or for one that owned the entry later. An owner may serve one stack after another; then the bits are
+//! cleared when the one ends. `tests/model` checks it in all orders.
 
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 use std::hint::cold_path;
+use std::ptr::NonNull;
+
+/// What is added to the address of a record that owns its entry.
+const OWNS: usize = 1;
 
 /// An entry of the page map. All zeros is an empty one.
 #[repr(C)]
@@ -26,40 +35,49 @@ impl<R> Entry<R> {
         Self { proven: AtomicU64::new(0), record: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
-    /// The record that vouches for the block of `bit`, or null.
+    /// The record that vouches for the block of `bit`.
     #[inline(always)]
-    pub(crate) fn find(&self, bit: u64) -> *mut R {
+    pub(crate) fn find(&self, bit: u64) -> Option<NonNull<R>> {
         let record = self.record.load(Ordering::Acquire);
-        if self.proven.load(Ordering::Relaxed) & bit == 0 { std::ptr::null_mut() } else { record }
+        if self.proven.load(Ordering::Relaxed) & bit == 0 || !owns(record) {
+            return None;
+        }
+        // SAFETY: only a record's address is ever stored with this added to it.
+        Some(unsafe { NonNull::new_unchecked(record.map_addr(|address| address - OWNS)) })
     }
 
-    /// The record that owns this entry, or null.
+    /// The record that owns this entry, or is about to; or null.
     pub(crate) fn owner(&self) -> *mut R {
-        self.record.load(Ordering::Acquire)
+        bare(self.record.load(Ordering::Acquire))
+    }
+
+    /// Whether `record` owns this entry.
+    #[inline]
+    pub(crate) fn is_owned_by(&self, record: *mut R) -> bool {
+        self.record.load(Ordering::Acquire) == owning(record)
     }
 
     /// Makes `record` the owner, unless another one is that `stale` does not give up. Returns whether it is.
     ///
-    /// `stale` may be wrong about an owner that is just ending, or of which it has seen an earlier life. That owner loses
-    /// the entry, which costs it time only: see `prove`. (The page of an owner's top is not to be lost: `judges.rs`.)
+    /// `stale` may be wrong about an owner that is just ending. That owner loses the entry, which costs it time only: see
+    /// `prove`.
     #[inline]
     pub(crate) fn claim(&self, record: *mut R, stale: impl Fn(*mut R) -> bool) -> bool {
-        let null = std::ptr::null_mut();
-        let owner = self.record.load(Ordering::Acquire);
-        if owner == record {
+        let now = self.record.load(Ordering::Acquire);
+        if now == owning(record) {
             return true;
         }
-        let taken_away = |owner| {
-            stale(owner) && self.record.compare_exchange(owner, null, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        };
-        if !owner.is_null() && !taken_away(owner) {
+        // One that is about to be owned is not for others, nor for a signal handler that has interrupted just this.
+        let can_be_had = now.is_null() || owns(now) && stale(bare(now));
+        if !can_be_had || self.record.compare_exchange(now, record, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
-        // Nobody's now. What the last owner proved must be gone before there is a next one: what `prove` does to the same
-        // word comes before this and is cleared, or after it and knows of the exchange above. (A swap, not a store: `loom`
-        // would let a store be overtaken by the other side's read-modify-writes, which no processor does.)
+        // What the last owner proved must be gone before there is a next one: what `prove` does to the same word comes before
+        // this and is cleared, or after it and knows of the exchange above. (A swap, not a store: `loom` would let a store be
+        // overtaken by the other side's read-modify-writes, which no processor does.)
         self.proven.swap(0, Ordering::AcqRel);
-        self.record.compare_exchange(null, record, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.record.store(owning(record), Ordering::Release);
+        true
     }
 
     /// Adds a proven block for `record`, which has claimed this entry; only from its own stack.
@@ -70,7 +88,7 @@ impl<R> Entry<R> {
     #[inline]
     pub(crate) fn prove(&self, record: *mut R, bit: u64) {
         self.proven.fetch_or(bit, Ordering::AcqRel);
-        if self.record.load(Ordering::Relaxed) != record {
+        if self.record.load(Ordering::Relaxed) != owning(record) {
             cold_path();
             self.proven.fetch_and(!bit, Ordering::AcqRel);
         }
@@ -87,9 +105,25 @@ impl<R> Entry<R> {
         self.proven.fetch_and(!bits, Ordering::AcqRel);
     }
 
-    /// Empties the entry if `record` owns it. Its blocks are cleared by whoever claims the entry next.
+    /// Empties the entry if it is `record`'s, or was about to be, which the caller has to itself. Its blocks are cleared by whoever claims
+    /// the entry next.
     #[inline]
     pub(crate) fn clear(&self, record: *mut R) {
-        let _ = self.record.compare_exchange(record, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
+        let now = self.record.load(Ordering::Relaxed);
+        if bare(now) == record {
+            let _ = self.record.compare_exchange(now, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
+        }
     }
+}
+
+fn owning<R>(record: *mut R) -> *mut R {
+    record.map_addr(|address| address | OWNS)
+}
+
+fn owns<R>(record: *mut R) -> bool {
+    record.addr() & OWNS != 0
+}
+
+fn bare<R>(record: *mut R) -> *mut R {
+    record.map_addr(|address| address & !OWNS)
 }

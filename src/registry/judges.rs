@@ -2,11 +2,12 @@
 //!
 //! Judging and taking are two steps. If the record began another life in between, with its top in that very page, the
 //! new stack would lose the entry that leads to it. So a record that somebody judges begins no life at another top; there
-//! are others.
+//! are others. At the same top it may: the page of that is never taken, and what is lost of other pages is found again by
+//! unwinding. (A C scope is not; so it takes no record that is judged.)
 //!
-//! Whoever judges says so first, and then looks whose the entry is; whoever is about to use a record has had its entries
-//! emptied first, and then asks whether somebody judges. Both are read-modify-writes of one word: the first of the two is
-//! known to the second.
+//! Whoever judges says so first, and then looks whose the entry is; whoever is about to use a record elsewhere has had its
+//! entries emptied first, and then asks whether somebody judges. Both are read-modify-writes of one word: the first of the
+//! two is known to the second.
 
 use crate::sync::{AtomicU32, Ordering};
 

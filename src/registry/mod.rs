@@ -2,8 +2,8 @@
 //!
 //! The map has two levels: a static root, and leaves that are mapped when a page of theirs is first used. It is a cache
 //! of what unwinding has proven, but for one page of each armed stack: the entry of the page that holds the stack's top
-//! always leads to its record, or, where stacks are so small that several tops share a page, the list of extras does. When
-//! the stack has ended, its record mostly stays there, and waits for the next one (`parking.rs`).
+//! always leads to its record, or, where that page is another stack's already, the list of extras does. When the stack has
+//! ended, its record mostly stays there, and waits for the next one (`parking.rs`).
 
 mod entry;
 mod judges;
@@ -56,12 +56,9 @@ fn entry(sp: usize) -> Option<&'static Entry<Record>> {
 /// This is the read path: no lock, no thread-local register, safe in a signal handler.
 #[inline(always)]
 pub(crate) fn find(sp: usize) -> Option<&'static Record> {
-    let record = entry(sp)?.find(bit(sp));
-    if record.is_null() {
-        return None;
-    }
+    let record = entry(sp)?.find(bit(sp))?;
     // SAFETY: entries lead to the slab's slots only, which live for ever.
-    let record = unsafe { &*record };
+    let record = unsafe { record.as_ref() };
     record.is_live().then_some(record)
 }
 
@@ -112,13 +109,12 @@ pub(crate) fn prove(sp: usize, record: &'static Record) {
 /// Makes `record` the owner of a page's entry, if that can be.
 #[inline]
 fn claim(entry: &Entry<Record>, page: usize, record: &'static Record) -> bool {
-    let owner = entry.owner();
-    if owner == pointer(record) {
+    if entry.is_owned_by(pointer(record)) {
         return true;
     }
     cold_path();
     // SAFETY: as in `find`.
-    let Some(owner) = (unsafe { owner.as_ref() }) else { return entry.claim(pointer(record), |_| false) };
+    let Some(owner) = (unsafe { entry.owner().as_ref() }) else { return entry.claim(pointer(record), |_| false) };
     make_way(owner);
     let _judging = owner.judges().begin();
     entry.claim(pointer(record), |now| now == pointer(owner) && is_stale(owner, page))
@@ -132,12 +128,17 @@ fn make_way(owner: &'static Record) {
     }
 }
 
+/// The page that the last word of a stack is on.
+#[inline]
+pub(crate) fn page_of_top(top: usize) -> usize {
+    top.wrapping_sub(1) >> PAGE
+}
+
 /// Makes `record` the one that [`by_top`] finds for its top. `false` without memory.
 #[inline]
 pub(crate) fn insert(record: &'static Record) -> bool {
-    let page = (record.top() - 1) >> PAGE;
+    let page = page_of_top(record.top());
     let Some(entry) = ensure_entry(page << PAGE) else { return false };
-    record.note_page(page);
     if !claim(entry, page, record) {
         extras::insert(record);
     }
@@ -156,8 +157,8 @@ pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
     owner.filter(is_of).or_else(|| extras::all().find(is_of))
 }
 
-/// The same, where a stack ends in a trampoline of ours, and so has a record in any case: one that the map did not lead to would
-/// not be drained. Looks everywhere before it gives up.
+/// The same, where a stack ends in a trampoline of ours, and so has a record (but for one that was unloaded in the very
+/// moment of its return). Looks everywhere before it gives up: what is not found is not drained.
 #[inline]
 pub(crate) fn ending_at(top: usize) -> Option<&'static Record> {
     by_top(top).or_else(|| all().find(|record| !record.is_free() && record.top() == top))
@@ -172,17 +173,20 @@ pub(crate) enum Found {
     Nothing,
 }
 
-/// What the stack that runs, and is not armed, finds where its top is.
+/// What the stack that runs, and is not armed, finds where its top is. One that is `found_by_pages_alone` takes no record that
+/// is judged: it must not lose a page.
 #[inline]
-pub(crate) fn found(top: usize) -> Found {
+pub(crate) fn found(top: usize, found_by_pages_alone: bool) -> Found {
     // SAFETY: as in `find`.
     let owner = entry(top - 1).and_then(|entry| unsafe { entry.owner().as_ref() });
     match owner.filter(|record| record.top() == top && record.parking().take()) {
-        Some(record) if record.top() == top => Found::Waiting(record),
+        Some(record) if record.top() == top && !(found_by_pages_alone && record.judges().are_there()) => {
+            Found::Waiting(record)
+        }
         taken => {
             cold_path();
             if let Some(record) = taken {
-                // It has served another stack meanwhile, and has waited where that one's top was.
+                // Mostly it has served another stack meanwhile, and has waited where that one's top was.
                 leave_top(record);
                 give(record);
             }
@@ -286,15 +290,15 @@ fn evict(record: &'static Record) -> bool {
 
 /// Takes a record, which the caller has to itself, away from the top at which it has waited.
 fn leave_top(record: &'static Record) {
-    clear((record.top() - 1) >> PAGE, record);
+    clear(page_of_top(record.top()), record);
     record.forget_top();
 }
 
 /// Lets a record wait at the top of its stack, which has ended, if there is room. From then on it is nobody's.
 #[inline]
 pub(crate) fn park(record: &'static Record) -> bool {
-    let page = (record.top() - 1) >> PAGE;
-    let entry = entry(page << PAGE).filter(|entry| entry.owner() == pointer(record));
+    let page = page_of_top(record.top());
+    let entry = entry(page << PAGE).filter(|entry| entry.is_owned_by(pointer(record)));
     let Some(entry) = entry.filter(|_| record.links().number() <= parking::MOST) else {
         cold_path();
         return false;
@@ -340,11 +344,12 @@ fn pointer(record: &Record) -> *mut Record {
 /// Whether an entry for `page` may be taken from the stack that owns it. The one of its top never: that leads a new stack
 /// on the same memory to the abandoned record, before it would be mistaken for the new one's.
 fn is_stale(record: &Record, page: usize) -> bool {
-    (record.top().wrapping_sub(1)) >> PAGE != page && record.is_stale()
+    page_of_top(record.top()) != page && record.is_stale()
 }
 
-/// Records whose top shares its page with the top of another armed stack: a list that only grows, of places that are
-/// used again. Stacks of less than a page are rare, so it is short.
+/// Records whose top's page is another's: of a stack with its top there or its lower end, or of one that has ended, whose
+/// record somebody is just taking away. A list that only grows, of places that are used again. Stacks that share a page
+/// are rare, so it is short.
 mod extras {
     use super::{Ordering, Record};
     use crate::sync::AtomicPtr;
@@ -538,6 +543,21 @@ mod tests {
         }
 
         #[test]
+        fn a_scope_takes_no_record_that_is_judged() {
+            alone("of_words::a_scope_takes_no_record_that_is_judged", || {
+                let here = end_of_page();
+                let first = arm(here);
+                end(first);
+                let judging = first.judges().begin();
+                let second = arm(here);
+                assert!(!std::ptr::eq(first, second));
+                drop(judging);
+                end(second);
+                assert!(std::ptr::eq(second, arm(here)), "it has waited");
+            });
+        }
+
+        #[test]
         fn a_record_that_serves_elsewhere_by_now_is_not_found_where_it_has_waited() {
             static NOBODY_THERE: AtomicUsize = AtomicUsize::new(0);
             static LOOKS: AtomicUsize = AtomicUsize::new(0);
@@ -582,6 +602,85 @@ mod tests {
                 DONE.store(true, Ordering::Relaxed);
                 looks.join().expect("it finds none");
             });
+        }
+    }
+
+    /// Where a processor can be made to stop at each instruction: emulators don't.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    mod interrupted {
+        use super::super::{PAGE, entry, page_of_top, pointer, prove};
+        use super::{alone, black_box};
+        use crate::arch::stack_pointer;
+        use std::arch::asm;
+        use std::ffi::{c_int, c_void};
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        /// After how many instructions the handler reads, and how many it has seen.
+        static AT: AtomicUsize = AtomicUsize::new(0);
+        static SEEN: AtomicUsize = AtomicUsize::new(0);
+        /// The processor's trap flag.
+        const TRAP: i64 = 0x100;
+
+        extern "C" fn handler(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+            if SEEN.fetch_add(1, Ordering::Relaxed) < AT.load(Ordering::Relaxed) {
+                return;
+            }
+            // SAFETY: what the kernel gives a handler of this kind.
+            unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP };
+            further_down(|| assert_eq!(crate::get::<i32>(&"key"), Some(1)));
+        }
+
+        /// Runs `code` on another page of the stack.
+        #[inline(never)]
+        fn further_down<R>(code: impl FnOnce() -> R) -> R {
+            let room = black_box([0_u8; 8192]);
+            let result = code();
+            black_box(&room);
+            result
+        }
+
+        /// One life, in which a signal handler reads after `at` instructions of a proof. Whether there were so many.
+        fn life(at: usize) -> bool {
+            AT.store(at, Ordering::Relaxed);
+            SEEN.store(0, Ordering::Relaxed);
+            let record = crate::enter(|| {
+                crate::set("key", 1).expect("it can be armed");
+                let record = crate::arm::lookup().expect("it is armed");
+                further_down(|| {
+                    // SAFETY: sets and clears the trap flag, whose signal has a handler.
+                    unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
+                    prove(stack_pointer(), record);
+                    // SAFETY: as above.
+                    unsafe { asm!("pushfq", "and qword ptr [rsp], -0x101", "popfq") };
+                });
+                record
+            });
+            let record = record.expect("it can be entered");
+            let top = page_of_top(record.top());
+            for page in top - 64..top {
+                let owner = entry(page << PAGE).map(|entry| entry.owner());
+                assert_ne!(owner, Some(pointer(record)), "after {at} instructions, {} pages below the top", top - page);
+            }
+            SEEN.load(Ordering::Relaxed) > at
+        }
+
+        #[test]
+        fn what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_end() {
+            alone(
+                "interrupted::what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_end",
+                || {
+                    // SAFETY: the handler fits what the flags say.
+                    let outcome = unsafe {
+                        let mut action: libc::sigaction = std::mem::zeroed();
+                        action.sa_sigaction = handler as *const () as usize;
+                        action.sa_flags = libc::SA_SIGINFO;
+                        libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut())
+                    };
+                    assert_eq!(outcome, 0);
+                    let instructions = (0..100_000).take_while(|&at| life(at)).count();
+                    assert!(instructions > 10, "{instructions}");
+                },
+            );
         }
     }
 

@@ -151,6 +151,11 @@ fn pointer(record: &Arc<Record>) -> *mut Record {
     Arc::as_ptr(record).cast_mut()
 }
 
+/// What a look-up finds, or null.
+fn find<R>(entry: &Entry<R>, bit: u64) -> *mut R {
+    entry.find(bit).map_or(std::ptr::null_mut(), std::ptr::NonNull::as_ptr)
+}
+
 fn is_stale(record: *mut Record) -> bool {
     // SAFETY: every model keeps its records until all of its threads are joined.
     unsafe { &*record }.stale.load(Ordering::Acquire)
@@ -161,7 +166,7 @@ fn live(entry: &Entry<Record>, record: &Arc<Record>, bit: u64) {
     if entry.claim(pointer(record), is_stale) {
         entry.prove(pointer(record), bit);
     }
-    let found = entry.find(bit);
+    let found = find(entry, bit);
     assert!(found.is_null() || found == pointer(record), "another stack's record, by a bit that was not proven for it");
 }
 
@@ -192,7 +197,7 @@ fn of_an_abandoned_stack_nothing_is_left_to_those_who_come_after_it() {
         entry.prove(pointer(&abandoned), LOW);
         let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
-        let found = entry.find(LOW);
+        let found = find(&entry, LOW);
         assert!(found.is_null() || found == pointer(&abandoned), "its canary tells that it is stale");
         // A new stack in its place takes it away first, as `Record::detach` does.
         entry.clear(pointer(&abandoned));
@@ -215,9 +220,25 @@ fn who_is_taken_for_stale_by_mistake_loses_the_entry_and_nothing_else() {
         ending.stale.store(false, Ordering::Release);
         live(&entry, &ending, LOW);
         thread.join().unwrap();
-        let found = entry.find(LOW);
+        let found = find(&entry, LOW);
         assert!(found.is_null() || found == pointer(&ending));
-        let found = entry.find(HIGH);
+        let found = find(&entry, HIGH);
+        assert!(found.is_null() || found == pointer(&neighbour));
+    });
+}
+
+#[test]
+fn who_is_taken_for_stale_before_it_has_the_entry_shares_it_with_nobody() {
+    check(|| {
+        let (ending, neighbour) = (Record::new(true), Record::new(false));
+        let entry = Arc::new(Entry::new());
+        let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
+        let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
+        live(&entry, &ending, LOW);
+        thread.join().unwrap();
+        let found = find(&entry, LOW);
+        assert!(found.is_null() || found == pointer(&ending));
+        let found = find(&entry, HIGH);
         assert!(found.is_null() || found == pointer(&neighbour));
     });
 }
@@ -237,10 +258,30 @@ fn a_record_that_is_used_again_meanwhile_is_not_mistaken_for_its_earlier_self() 
         again.stale.store(false, Ordering::Release);
         live(&entry, &again, LOW);
         thread.join().unwrap();
-        let found = entry.find(LOW);
+        let found = find(&entry, LOW);
         assert!(found.is_null() || found == pointer(&again));
         // What the record's earlier life proved is gone.
-        assert!(entry.find(HIGH >> 1).is_null());
+        assert!(find(&entry, HIGH >> 1).is_null());
+    });
+}
+
+#[test]
+fn what_one_has_proven_who_comes_and_goes_meanwhile_is_nothing_to_who_has_the_entry_then() {
+    check(|| {
+        let (one, two) = (Record::new(false), Record::new(false));
+        let entry = Arc::new(Entry::new());
+        let (theirs, entry_too) = (Arc::clone(&two), Arc::clone(&entry));
+        let thread = loom::thread::spawn(move || {
+            if entry_too.claim(pointer(&theirs), is_stale) {
+                entry_too.prove(pointer(&theirs), LOW);
+                entry_too.clear(pointer(&theirs));
+            }
+            // The next stack on the same memory.
+            assert!(find(&entry_too, LOW).is_null());
+        });
+        live(&entry, &one, HIGH);
+        thread.join().unwrap();
+        assert!(find(&entry, LOW).is_null());
     });
 }
 
@@ -263,7 +304,7 @@ fn whoever_clears_an_entry_takes_nothing_from_its_next_owner() {
         } else {
             assert!(entry.owner().is_null());
         }
-        assert!(entry.find(LOW).is_null());
+        assert!(find(&entry, LOW).is_null());
     });
 }
 
@@ -365,7 +406,7 @@ fn next(entry: &Entry<Waiting>, bit: u64) -> bool {
 /// Whether the stack that runs in this block finds that of a record which lives.
 fn finds_one(entry: &Entry<Waiting>, bit: u64) -> bool {
     // SAFETY: as above.
-    unsafe { entry.find(bit).as_ref() }.is_some_and(|record| record.live.load(Ordering::Acquire))
+    unsafe { find(entry, bit).as_ref() }.is_some_and(|record| record.live.load(Ordering::Acquire))
 }
 
 /// A neighbour's way into the entry, as in `registry::make_way`. Whether it has had the record that waited.
@@ -435,7 +476,7 @@ fn a_neighbour_has_the_entry_whoever_is_the_next_stack() {
             if has_it {
                 entry_too.prove(record, LOW);
             }
-            let found = entry_too.find(LOW);
+            let found = find(&entry_too, LOW);
             assert!(found == if has_it { record } else { std::ptr::null_mut() });
             (theirs, has_it)
         });
