@@ -5,14 +5,17 @@ mod common;
 
 use common::*;
 use exeunt_patch::heart::{self, Fallback, Reason, Refusal};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The heart has no lock: its caller has.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// The heart has no lock: its caller has. For all of a test, as the mappings are compared before and after, and are others while one
+/// patches.
+fn turn() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn retarget(site: usize, expected: usize, new: usize, protection: u32) -> Result<(), Refusal> {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
-    // SAFETY: the tests' own code, which stays mapped, and the lock is held.
+    // SAFETY: the tests' own code, which stays mapped, and it is this test's turn.
     unsafe { heart::retarget(site, expected, new, protection, Fallback::Refuse) }
 }
 
@@ -22,6 +25,7 @@ fn refused(reason: Reason) -> Result<(), Refusal> {
 
 #[test]
 fn a_call_and_a_branch_are_retargeted_and_taken_back() {
+    let _turn = turn();
     for (function, site) in
         [(exeunt_fn_jump as Function, exeunt_site_jump as Function), (exeunt_fn_call, exeunt_site_call)]
     {
@@ -40,6 +44,7 @@ fn a_call_and_a_branch_are_retargeted_and_taken_back() {
 
 #[test]
 fn a_protection_that_the_caller_knows_is_restored_too() {
+    let _turn = turn();
     let site = at(exeunt_site_jump_b);
     let read_execute = heart::sys::PROT_READ | heart::sys::PROT_EXEC;
     assert_eq!(permissions(site), "r-xp");
@@ -51,6 +56,7 @@ fn a_protection_that_the_caller_knows_is_restored_too() {
 
 #[test]
 fn refusals_say_what_was_found_and_change_nothing() {
+    let _turn = turn();
     let (site, one, two) = (at(exeunt_site_jump_c), at(exeunt_one), at(exeunt_two));
     let before = bytes(site);
     assert_eq!(retarget(at(exeunt_site_none), one, two, 0), refused(Reason::NotABranch));
@@ -62,6 +68,7 @@ fn refusals_say_what_was_found_and_change_nothing() {
 
 #[test]
 fn memory_that_is_not_mapped_or_not_executable_is_never_touched() {
+    let _turn = turn();
     let data = [0xe8u8; 64];
     let (one, two) = (at(exeunt_one), at(exeunt_two));
     assert_eq!(retarget(data.as_ptr() as usize & !7, one, two, 0), refused(Reason::NotExecutable));
@@ -72,6 +79,7 @@ fn memory_that_is_not_mapped_or_not_executable_is_never_touched() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn a_displacement_across_a_quadword_is_refused_unless_only_one_side_changes() {
+    let _turn = turn();
     // `e9` at 6, displacement at 7..11: its lowest byte is in one word, the other three in the next.
     let (site, one) = (at(exeunt_site_straddle), at(exeunt_one));
     assert_eq!(retarget(site, one, at(exeunt_far_two), 0), refused(Reason::Straddles));
@@ -94,13 +102,13 @@ fn a_displacement_across_a_quadword_is_refused_unless_only_one_side_changes() {
 }
 
 fn replace(site: usize, len: usize, new: usize) -> Result<(), Refusal> {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     // SAFETY: as in `retarget`.
     unsafe { heart::replace(site, len, new, Fallback::Refuse) }
 }
 
 #[test]
 fn a_branch_takes_the_place_of_one_instruction() {
+    let _turn = turn();
     #[cfg(target_arch = "x86_64")]
     let sites = [
         (exeunt_fn_nine as Function, exeunt_site_nine as Function, 9),
@@ -122,6 +130,7 @@ fn a_branch_takes_the_place_of_one_instruction() {
 
 #[test]
 fn an_instruction_that_no_store_can_replace_is_left_alone() {
+    let _turn = turn();
     let two = at(exeunt_two);
     #[cfg(target_arch = "x86_64")]
     let refusals = [
@@ -148,6 +157,7 @@ fn an_instruction_that_no_store_can_replace_is_left_alone() {
 
 #[test]
 fn a_code_for_c_has_the_reason_low_and_the_error_number_above() {
+    let _turn = turn();
     let refusal = Refusal::with(Reason::Protect, 13);
     assert_eq!(refusal.code(), 7 | 13 << 8);
     // SAFETY: as in `retarget`; nothing is written.

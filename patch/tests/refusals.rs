@@ -9,7 +9,7 @@ use common::*;
 use exeunt_patch::heart::{self, Reason};
 use exeunt_patch::{Error, Fallback, Site};
 use std::process::Command;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 const CHILD: &str = "EXEUNT_REFUSALS_CHILD";
 
@@ -132,15 +132,25 @@ fn without_mprotect_nothing_is_written_unless_the_fallback_is_allowed() {
 #[test]
 fn the_fallback_never_showed_a_torn_store_to_two_running_threads() {
     in_child("the_fallback_never_showed_a_torn_store_to_two_running_threads", || {
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let (stop, started) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
+            let _stops = StopAtEnd(&stop);
             for _ in 0..2 {
                 scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
+                    for run in 0_u64.. {
                         // SAFETY: the fixture's function.
                         assert!((1..=2).contains(&unsafe { exeunt_fn_call() }));
+                        if run == 0 {
+                            started.fetch_add(1, Ordering::Relaxed);
+                        }
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
                     }
                 });
+            }
+            while started.load(Ordering::Relaxed) < 2 {
+                std::thread::yield_now();
             }
             if refuse(libc::SYS_mprotect, None) {
                 let mut patch = near().unwrap();
@@ -150,7 +160,6 @@ fn the_fallback_never_showed_a_torn_store_to_two_running_threads() {
                     patch.undo().unwrap();
                 }
             }
-            stop.store(true, Ordering::Relaxed);
         });
     });
 }

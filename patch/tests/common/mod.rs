@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::arch::global_asm;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 // Each site sits in a page of its own, so that no two tests share a protection. `one` and `two` return 1 and 2.
 #[cfg(target_arch = "x86_64")]
@@ -242,5 +242,14 @@ pub fn same_code_pages(before: &[Mapping]) -> Result<(), String> {
     match before.iter().find(|mapping| !still(mapping)) {
         None => Ok(()),
         Some(gone) => Err(format!("{gone:x?} is not among {after:x?}")),
+    }
+}
+
+/// Tells threads to stop when the test is through with them, or has failed.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
