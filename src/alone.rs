@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// Runs `code` in a process in which the test `name` is the only one, with `variable` set there, which nobody else sets.
 pub(crate) fn alone(name: &str, variable: &str, code: impl FnOnce()) {
@@ -11,6 +12,9 @@ pub(crate) fn alone(name: &str, variable: &str, code: impl FnOnce()) {
     let program = std::env::current_exe().expect("a test knows its own file");
     let target = std::env::consts::ARCH.to_uppercase();
     let runner = std::env::var(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
+    // One child at a time, under an emulator, for the reason that `tests/c/harness.rs` gives.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = (!runner.is_empty()).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
     let mut words = runner.split_whitespace().map(OsStr::new).chain([program.as_os_str()]);
     let mut command = Command::new(words.next().expect("the program at least"));
     command.args(words).args(["--exact", name, "--nocapture"]).env(variable, "yes");

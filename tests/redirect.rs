@@ -8,7 +8,7 @@ mod common;
 use common::fiber::{Fiber, Pages};
 use common::{Log, on_a_thread, process};
 use exeunt::{Builder, Error, Kind, Redirect, Stack};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn choose(redirect: Redirect) {
     Builder::new().redirect(redirect).install().unwrap();
@@ -302,17 +302,21 @@ fn a_wrapper_s_call_is_taken_over_with_its_arguments_and_one_without_is_refused_
 fn who_takes_the_pages_around_libc_meanwhile_does_not_keep_code_redirect_from_being_set_up() {
     const NAME: &str = "who_takes_the_pages_around_libc_meanwhile_does_not_keep_code_redirect_from_being_set_up";
     static IS_SET_UP: AtomicBool = AtomicBool::new(false);
+    static TURNS: AtomicUsize = AtomicUsize::new(0);
     let map_and_unmap = || {
         while !IS_SET_UP.load(Ordering::Relaxed) {
             // The system gives the pages nearest below the libraries.
             let some: Vec<_> = (1..8).map(|pages| Pages::new(pages * 4096)).collect();
             drop(some);
+            TURNS.fetch_add(1, Ordering::Relaxed);
         }
     };
     process::alone(NAME, || {
         choose(Redirect::Code);
         let others: Vec<_> = (0..2).map(|_| std::thread::spawn(map_and_unmap)).collect();
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        while TURNS.load(Ordering::Relaxed) < 10 && !others.iter().any(|other| other.is_finished()) {
+            std::thread::yield_now();
+        }
         assert_eq!(on_a_thread(|| exeunt::at_exit(|| ())), Ok(()));
         let pages = Pages::new(128 * 1024);
         // SAFETY: the pages are this fiber's, and it comes to its end.

@@ -27,7 +27,7 @@ fn lives(full: usize) -> usize {
         Ok(word) => panic!("EXEUNT_STRESS is {word:?}, and knows the word full only"),
         Err(_) => full / 10,
     };
-    common::scaled(lives, lives / 100)
+    common::scaled(lives, (lives / 100).max(1))
 }
 
 /// Threads or workers at a time.

@@ -489,9 +489,13 @@ fn debug_of_a_stack_is_for_people_to_read() {
     });
 }
 
-/// The bytes of the running stack from `from` up to its end.
+/// The bytes of the running stack from `from` up to where the C library's own of the thread begin, which the kernel writes to as well
+/// (rseq).
 fn bytes_above(from: usize) -> Vec<u8> {
-    let end = exeunt::Stack::current().bounds().unwrap().end;
+    let bounds = exeunt::Stack::current().bounds().unwrap();
+    // SAFETY: asks for a number.
+    let end = unsafe { libc::pthread_self() } as usize;
+    assert!(bounds.contains(&end));
     // SAFETY: memory of the running thread's stack, whose bytes are all readable.
     (from..end).map(|address| unsafe { (address as *const u8).read_volatile() }).collect()
 }

@@ -121,6 +121,7 @@ impl<'a> Build<'a> {
         let cpp = source.extension().is_some_and(|extension| extension == "cpp");
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs");
         std::fs::create_dir_all(&directory).expect("cargo's directory for tests is writable");
+        sweep(&directory);
         // Tests of one process run at the same time: each build has a file of its own.
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -141,6 +142,21 @@ impl<'a> Build<'a> {
         assert!(output.status.success(), "{name} {:?} {}:\n{told}", self.options, self.source);
         Program { file, temporary: true }
     }
+}
+
+/// Deletes the programs of processes that are gone: those that a static holds are never dropped.
+fn sweep(directory: &Path) {
+    static SWEPT: std::sync::Once = std::sync::Once::new();
+    SWEPT.call_once(|| {
+        for file in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let process = name.rsplit('-').nth(1).and_then(|word| word.parse::<u32>().ok());
+            if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+                // One that stays does no harm.
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
+    });
 }
 
 fn compiler(cpp: bool) -> Command {

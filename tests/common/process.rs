@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Names the part that the child process plays.
 const ROLE: &str = "EXEUNT_TEST_ROLE";
@@ -43,8 +44,15 @@ pub fn role() -> Option<String> {
     std::env::var(ROLE).ok()
 }
 
+/// One child at a time, under an emulator, for the reason that `tests/c/harness.rs` gives.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    is_emulated().then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// Starts this program with a part to play, and waits for its end.
 pub fn play(role: &str, arguments: &[&str]) -> Output {
+    let _turn = turn();
     this_program().args(arguments).env(ROLE, role).output().unwrap()
 }
 
