@@ -415,6 +415,13 @@ impl Record {
         self.finish_found();
     }
 
+    /// The record of an abandoned stack that this one's has found and is draining.
+    #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn has_found(&self) -> Option<&Record> {
+        // SAFETY: null, or a record, which live for ever.
+        unsafe { self.found.load(Ordering::Acquire).as_ref() }
+    }
+
     /// Goes on with the record of the stack that was found abandoned, if there is one. Whether there was.
     #[inline]
     fn finish_found(&self) -> bool {

@@ -489,11 +489,24 @@ mod tests {
             record
         }
 
-        fn end(record: &'static Record) {
+        pub(super) fn end(record: &'static Record) {
             let foot = record.foot();
             record.retire();
             // SAFETY: as in `arm`.
             unsafe { (foot as *mut usize).write_volatile(0) };
+        }
+
+        /// The records of a stack and of another one on its memory that was abandoned, which the first has just found.
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        pub(super) fn find_an_abandoned_one() -> (&'static Record, &'static Record) {
+            let top = end_of_page();
+            let abandoned = arm(top);
+            // SAFETY: as in `arm`.
+            unsafe { (abandoned.foot() as *mut usize).write_volatile(0) };
+            // SAFETY: as in `arm`.
+            let (record, found) = unsafe { arm_at(place(top)) }.expect("there is memory");
+            assert!(found.is_some_and(|found| std::ptr::eq(found, abandoned)));
+            (record, abandoned)
         }
 
         #[test]
@@ -605,19 +618,22 @@ mod tests {
         }
     }
 
-    /// Where a processor can be made to stop at each instruction: emulators don't.
+    /// What a signal handler finds and does in the middle of something, wherever that is. Where a processor can be made to stop at
+    /// each instruction: emulators don't.
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     mod interrupted {
-        use super::super::{PAGE, entry, page_of_top, pointer, prove};
-        use super::{alone, black_box};
+        use super::super::{PAGE, RECORDS, entry, give, page_of_top, pointer, prove};
+        use super::{alone, black_box, of_words};
         use crate::arch::stack_pointer;
+        use crate::record::Record;
         use std::arch::asm;
         use std::ffi::{c_int, c_void};
-        use std::sync::atomic::{AtomicUsize, Ordering};
+        use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-        /// After how many instructions the handler reads, and how many it has seen.
+        /// After how many instructions the handler interrupts, how many it has seen, and what it does then.
         static AT: AtomicUsize = AtomicUsize::new(0);
         static SEEN: AtomicUsize = AtomicUsize::new(0);
+        static INTERRUPTION: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
         /// The processor's trap flag.
         const TRAP: i64 = 0x100;
 
@@ -627,7 +643,40 @@ mod tests {
             }
             // SAFETY: what the kernel gives a handler of this kind.
             unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP };
-            further_down(|| assert_eq!(crate::get::<i32>(&"key"), Some(1)));
+            // SAFETY: `at_each_instruction` has stored a function of this kind.
+            unsafe { std::mem::transmute::<*mut (), fn()>(INTERRUPTION.load(Ordering::Relaxed))() };
+        }
+
+        /// Runs `code`, which the handler interrupts.
+        fn stepping(code: impl FnOnce()) {
+            // SAFETY: sets and clears the trap flag, whose signal has a handler.
+            unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
+            code();
+            // SAFETY: as above.
+            unsafe { asm!("pushfq", "and qword ptr [rsp], -0x101", "popfq") };
+        }
+
+        /// Calls `life` again and again, and has what it does in [`stepping`] interrupted a little later each time.
+        fn at_each_instruction(interruption: fn(), life: impl Fn()) {
+            // SAFETY: the handler fits what the flags say.
+            let outcome = unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = handler as *const () as usize;
+                action.sa_flags = libc::SA_SIGINFO;
+                libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut())
+            };
+            assert_eq!(outcome, 0);
+            INTERRUPTION.store(interruption as *mut (), Ordering::Relaxed);
+            let was_interrupted = |&at: &usize| {
+                AT.store(at, Ordering::Relaxed);
+                SEEN.store(0, Ordering::Relaxed);
+                life();
+                SEEN.load(Ordering::Relaxed) > at
+            };
+            // What is one instruction in optimised code is many in other code.
+            let step = if cfg!(debug_assertions) { 8 } else { 1 };
+            let times = (0..100_000).step_by(step).take_while(was_interrupted).count();
+            assert!(times > 20, "{times}");
         }
 
         /// Runs `code` on another page of the stack.
@@ -639,48 +688,50 @@ mod tests {
             result
         }
 
-        /// One life, in which a signal handler reads after `at` instructions of a proof. Whether there were so many.
-        fn life(at: usize) -> bool {
-            AT.store(at, Ordering::Relaxed);
-            SEEN.store(0, Ordering::Relaxed);
-            let record = crate::enter(|| {
-                crate::set("key", 1).expect("it can be armed");
-                let record = crate::arm::lookup().expect("it is armed");
-                further_down(|| {
-                    // SAFETY: sets and clears the trap flag, whose signal has a handler.
-                    unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
-                    prove(stack_pointer(), record);
-                    // SAFETY: as above.
-                    unsafe { asm!("pushfq", "and qword ptr [rsp], -0x101", "popfq") };
-                });
-                record
-            });
-            let record = record.expect("it can be entered");
-            let top = page_of_top(record.top());
-            for page in top - 64..top {
-                let owner = entry(page << PAGE).map(|entry| entry.owner());
-                assert_ne!(owner, Some(pointer(record)), "after {at} instructions, {} pages below the top", top - page);
-            }
-            SEEN.load(Ordering::Relaxed) > at
-        }
-
         #[test]
         fn what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_end() {
+            let life = || {
+                let record = crate::enter(|| {
+                    crate::set("key", 1).expect("it can be armed");
+                    let record = crate::arm::lookup().expect("it is armed");
+                    further_down(|| stepping(|| prove(stack_pointer(), record)));
+                    record
+                });
+                let record = record.expect("it can be entered");
+                let top = page_of_top(record.top());
+                for page in top - 64..top {
+                    let owner = entry(page << PAGE).map(|entry| entry.owner());
+                    assert_ne!(owner, Some(pointer(record)), "{} pages below the top", top - page);
+                }
+            };
             alone(
                 "interrupted::what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_end",
                 || {
-                    // SAFETY: the handler fits what the flags say.
-                    let outcome = unsafe {
-                        let mut action: libc::sigaction = std::mem::zeroed();
-                        action.sa_sigaction = handler as *const () as usize;
-                        action.sa_flags = libc::SA_SIGINFO;
-                        libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut())
-                    };
-                    assert_eq!(outcome, 0);
-                    let instructions = (0..100_000).take_while(|&at| life(at)).count();
-                    assert!(instructions > 10, "{instructions}");
+                    at_each_instruction(|| further_down(|| assert_eq!(crate::get::<i32>(&"key"), Some(1))), life);
                 },
             );
+        }
+
+        #[test]
+        fn a_record_that_was_found_abandoned_is_nobody_elses_before_it_is_forgotten() {
+            static FINDER: AtomicPtr<Record> = AtomicPtr::new(std::ptr::null_mut());
+            // Takes a record, as another thread may, while the one that has found it may be abandoned.
+            let takes_another = || {
+                // SAFETY: the record of the life that is interrupted.
+                let finder = unsafe { &*FINDER.load(Ordering::Relaxed) };
+                let taken = RECORDS.take().expect("there is memory");
+                assert!(finder.has_found().is_none_or(|found| !std::ptr::eq(found, taken)));
+                give(taken);
+            };
+            alone("interrupted::a_record_that_was_found_abandoned_is_nobody_elses_before_it_is_forgotten", || {
+                at_each_instruction(takes_another, || {
+                    let (finder, abandoned) = of_words::find_an_abandoned_one();
+                    FINDER.store(pointer(finder), Ordering::Relaxed);
+                    stepping(|| finder.drain_found(abandoned));
+                    assert!(finder.has_found().is_none());
+                    of_words::end(finder);
+                });
+            });
         }
     }
 
