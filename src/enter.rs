@@ -172,7 +172,9 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
 /// of memory which was part of a stack before. Returns how many armed stacks there were.
 ///
 /// Each of them is drained here and now: its handlers run and its values are dropped, on the stack that calls. So what
-/// they do with storage they do with the caller's. Call it before the memory is unmapped or given to somebody else.
+/// they do with storage they do with the caller's. Call it before the memory is unmapped or given to somebody else. A handler
+/// in which the caller's stack is itself left for ever (a fiber that is never resumed, `exit`) takes those after it along: they
+/// do not run.
 ///
 /// A fiber whose stack is a local array of a function needs it too, before it starts: the function's own stack may have
 /// been deeper before, have used storage there, and would still be taken for the owner of those places. So does one on

@@ -37,13 +37,22 @@ struct Trail {
     places: [usize; Self::KEPT],
     outermost: [usize; Self::KEPT],
     count: usize,
+    /// How many of the places may be proven: those before the first frame that a signal has interrupted. It may be looking up just
+    /// this, and have loaded already whose the page was: then it must not find its block proven for somebody else next.
+    provable: usize,
 }
 
 impl Trail {
     const KEPT: usize = 16;
 
     const fn new() -> Self {
-        Self { innermost: [0; Self::KEPT], places: [0; Self::KEPT], outermost: [0; Self::KEPT], count: 0 }
+        Self {
+            innermost: [0; Self::KEPT],
+            places: [0; Self::KEPT],
+            outermost: [0; Self::KEPT],
+            count: 0,
+            provable: Self::KEPT,
+        }
     }
 
     fn push(&mut self, address: usize, place: usize) {
@@ -56,11 +65,16 @@ impl Trail {
         self.count += 1;
     }
 
+    /// What comes next was interrupted by a signal.
+    fn interrupted(&mut self) {
+        self.provable = self.provable.min(self.count);
+    }
+
     /// The record that this way has led to: the innermost frames on it are known to be on its stack from now on, if that
     /// is in one piece. Or else code that goes deeper and deeper would unwind from each new place to the oldest one.
     fn armed(&self, record: &'static Record, in_one_piece: bool) -> Bottom {
         if in_one_piece {
-            for &place in self.places[..self.count.min(Self::KEPT)].iter().filter(|&&place| place < record.top()) {
+            for &place in self.places[..self.count.min(self.provable)].iter().filter(|&&place| place < record.top()) {
                 registry::prove(place, record);
             }
         }
@@ -181,6 +195,7 @@ fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Result<Frame,
         Step::Interrupted(_) if os::on_signal_stack() => Lost::SignalStack,
         Step::Caller { .. } => unreachable!("the walk goes there itself"),
         Step::Interrupted(frame) => {
+            trail.interrupted();
             trail.push(frame.registers.pc, frame.registers.sp);
             return match registry::find(frame.registers.sp) {
                 Some(record) => Err(Ok(trail.armed(record, in_one_piece))),

@@ -149,7 +149,9 @@ impl Record {
 
     /// The same where the stack's memory may be gone: asks the system to read it.
     fn is_live_at_a_distance(&self) -> bool {
-        crate::os::read_word(self.foot.load(Ordering::Relaxed)) == Some(self.word.load(Ordering::Relaxed))
+        let canary = self.canary();
+        // Or it is another one by now: then its stack's code is just at it.
+        crate::os::read_word(canary.0) == Some(canary.1) || self.canary() != canary
     }
 
     pub(crate) fn top(&self) -> usize {

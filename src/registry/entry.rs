@@ -6,12 +6,16 @@
 //! | `record` | whose the entry is | what `proven` holds |
 //! |---|---|---|
 //! | zero | nobody's | what the last owner has proven |
-//! | a record's address | about to be that record's: one stack's code is clearing the blocks, and nobody else changes this | the same, or none |
-//! | a record's address, and one | the record's | what it has proven |
+//! | a record's address | about to be that record's: one stack's code is clearing the blocks, and nobody else changes this before that record ends | the same, or none |
+//! | a record's address, and one | the record's | what it has proven; what another one adds that does not know yet, it takes back |
 //!
 //! Invariant, kept here: a bit that a reader sees set after it has loaded `record`, and found an owner there, was set for
-//! that record, or for one that owned the entry later. An owner may serve one stack after another; then the bits are
-//! cleared when the one ends. `tests/model` checks it in all orders.
+//! that record, or for one that owned the entry later. The latter can only be the reader's own stack, where a signal handler
+//! has proven the reader's block in between; they prove none but their own (`foot.rs`). An owner may serve one stack after
+//! another; then the bits are cleared when the one ends. `tests/model` checks it in all orders.
+//!
+//! A handler that leaves by a jump in the middle of a claim, or a `fork` on another thread there, leaves the entry as it is
+//! then until its record ends: look-ups on this page go on by unwinding.
 
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 use std::hint::cold_path;
@@ -59,8 +63,8 @@ impl<R> Entry<R> {
 
     /// Makes `record` the owner, unless another one is that `stale` does not give up. Returns whether it is.
     ///
-    /// `stale` may be wrong about an owner that is just ending. That owner loses the entry, which costs it time only: see
-    /// `prove`.
+    /// `stale` may be wrong about an owner that is just ending. That owner loses the entry, which costs it time only, as what
+    /// leads to it is found again by unwinding: see `prove`.
     #[inline]
     pub(crate) fn claim(&self, record: *mut R, stale: impl Fn(*mut R) -> bool) -> bool {
         let now = self.record.load(Ordering::Acquire);
@@ -84,7 +88,7 @@ impl<R> Entry<R> {
     ///
     /// Somebody may have taken the entry away meanwhile. Either the clearing of the blocks comes after this block is
     /// added, or this reads what was written there, and so is told that the entry is gone: then it takes the block back
-    /// before any code of this stack can look there.
+    /// before this stack's code goes on.
     #[inline]
     pub(crate) fn prove(&self, record: *mut R, bit: u64) {
         self.proven.fetch_or(bit, Ordering::AcqRel);

@@ -25,7 +25,8 @@ impl Judges {
         Judging(self)
     }
 
-    /// Whether anybody does. A child of `fork` may keep one for ever whose thread it does not have.
+    /// Whether anybody does. One whose thread a child of `fork` does not have stays for ever, and so does one that a signal
+    /// handler has jumped out of.
     #[inline]
     pub(crate) fn are_there(&self) -> bool {
         self.0.fetch_add(0, Ordering::AcqRel) != 0

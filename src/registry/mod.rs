@@ -473,7 +473,7 @@ mod tests {
         use std::sync::atomic::{AtomicBool, AtomicUsize};
 
         /// The end of a page that is ours.
-        fn end_of_page() -> usize {
+        pub(super) fn end_of_page() -> usize {
             let words = Box::leak(vec![0_u64; 2 * 512].into_boxed_slice());
             words.as_ptr().addr().next_multiple_of(4096) + 4096
         }
@@ -482,7 +482,7 @@ mod tests {
             Place::scope(top - 8, top, 0)
         }
 
-        fn arm(top: usize) -> &'static Record {
+        pub(super) fn arm(top: usize) -> &'static Record {
             // SAFETY: the foot is a word of the array.
             let (record, abandoned) = unsafe { arm_at(place(top)) }.expect("there is memory");
             assert!(abandoned.is_none());
@@ -618,42 +618,50 @@ mod tests {
         }
     }
 
-    /// What a signal handler finds and does in the middle of something, wherever that is. Where a processor can be made to stop at
-    /// each instruction: emulators don't.
+    /// What a signal handler finds and does in the middle of something, wherever that is. For the processor that can be told to stop
+    /// at each instruction; what is tested is the same for all.
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     mod interrupted {
-        use super::super::{PAGE, RECORDS, entry, give, page_of_top, pointer, prove};
+        use super::super::{PAGE, RECORDS, entry, find, give, page_of_top, pointer, prove};
         use super::{alone, black_box, of_words};
         use crate::arch::stack_pointer;
         use crate::record::Record;
         use std::arch::asm;
         use std::ffi::{c_int, c_void};
-        use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+        use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
         /// After how many instructions the handler interrupts, how many it has seen, and what it does then.
         static AT: AtomicUsize = AtomicUsize::new(0);
         static SEEN: AtomicUsize = AtomicUsize::new(0);
         static INTERRUPTION: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+        /// Whether the code is through that is to be interrupted.
+        static OVER: AtomicBool = AtomicBool::new(false);
         /// The processor's trap flag.
         const TRAP: i64 = 0x100;
 
         extern "C" fn handler(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
-            if SEEN.fetch_add(1, Ordering::Relaxed) < AT.load(Ordering::Relaxed) {
+            let over = OVER.load(Ordering::Relaxed);
+            if !over && SEEN.fetch_add(1, Ordering::Relaxed) < AT.load(Ordering::Relaxed) {
                 return;
             }
             // SAFETY: what the kernel gives a handler of this kind.
             unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP };
+            if over {
+                return;
+            }
             // SAFETY: `at_each_instruction` has stored a function of this kind.
             unsafe { std::mem::transmute::<*mut (), fn()>(INTERRUPTION.load(Ordering::Relaxed))() };
         }
 
         /// Runs `code`, which the handler interrupts.
         fn stepping(code: impl FnOnce()) {
-            // SAFETY: sets and clears the trap flag, whose signal has a handler.
+            OVER.store(false, Ordering::Relaxed);
+            // SAFETY: sets the trap flag, whose signal has a handler; it is in force behind these, when the stack pointer is where
+            // unwinders expect it.
             unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
             code();
-            // SAFETY: as above.
-            unsafe { asm!("pushfq", "and qword ptr [rsp], -0x101", "popfq") };
+            // The handler clears it.
+            OVER.store(true, Ordering::Relaxed);
         }
 
         /// Calls `life` again and again, and has what it does in [`stepping`] interrupted a little later each time.
@@ -688,17 +696,20 @@ mod tests {
             result
         }
 
+        fn arm() -> &'static Record {
+            crate::set("key", 1).expect("it can be armed");
+            crate::arm::lookup().expect("it is armed")
+        }
+
         #[test]
         fn what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_end() {
             let life = || {
-                let record = crate::enter(|| {
-                    crate::set("key", 1).expect("it can be armed");
-                    let record = crate::arm::lookup().expect("it is armed");
+                let entered = crate::enter(|| {
+                    let record = arm();
                     further_down(|| stepping(|| prove(stack_pointer(), record)));
-                    record
+                    (record, page_of_top(record.top()))
                 });
-                let record = record.expect("it can be entered");
-                let top = page_of_top(record.top());
+                let (record, top) = entered.expect("it can be entered");
                 for page in top - 64..top {
                     let owner = entry(page << PAGE).map(|entry| entry.owner());
                     assert_ne!(owner, Some(pointer(record)), "{} pages below the top", top - page);
@@ -708,6 +719,52 @@ mod tests {
                 "interrupted::what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_end",
                 || {
                     at_each_instruction(|| further_down(|| assert_eq!(crate::get::<i32>(&"key"), Some(1))), life);
+                },
+            );
+        }
+
+        /// Runs `code` on a page further down.
+        #[inline(never)]
+        fn down_to(page: usize, code: &dyn Fn()) {
+            let room = black_box([0_u8; 256]);
+            if stack_pointer() >> PAGE <= page {
+                code()
+            } else {
+                down_to(page, code)
+            }
+            black_box(&room);
+        }
+
+        #[test]
+        fn a_look_up_in_the_middle_of_which_a_signal_handler_reads_never_finds_another_stacks_record() {
+            static ELSEWHERE: AtomicPtr<Record> = AtomicPtr::new(std::ptr::null_mut());
+            let reads_and_then_another_stack_begins = || {
+                further_down(|| assert_eq!(crate::get::<i32>(&"key"), Some(1)));
+                ELSEWHERE.store(pointer(of_words::arm(of_words::end_of_page())), Ordering::Relaxed);
+            };
+            let life = || {
+                // Its record waits below, on a page that is the next stack's.
+                let earlier = further_down(|| crate::enter(arm)).expect("it can be entered");
+                let page = page_of_top(earlier.top());
+                let entered = crate::enter(|| {
+                    let record = arm();
+                    let looks = || {
+                        let found = std::cell::Cell::new(None);
+                        stepping(|| found.set(find(stack_pointer())));
+                        assert!(found.get().is_none_or(|found| std::ptr::eq(found, record)), "another stack's");
+                    };
+                    down_to(page, &looks);
+                });
+                entered.expect("it can be entered");
+                // SAFETY: null, or a record, which live for ever.
+                if let Some(record) = unsafe { ELSEWHERE.swap(std::ptr::null_mut(), Ordering::Relaxed).as_ref() } {
+                    of_words::end(record);
+                }
+            };
+            alone(
+                "interrupted::a_look_up_in_the_middle_of_which_a_signal_handler_reads_never_finds_another_stacks_record",
+                || {
+                    at_each_instruction(reads_and_then_another_stack_begins, life);
                 },
             );
         }
