@@ -318,7 +318,11 @@ fn main() {
         CASES.iter().for_each(|case| println!("{}: test", case.name));
         return;
     }
-    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    // What follows one of these is its value.
+    const WITH_VALUES: [&str; 4] = ["--test-threads", "--skip", "--format", "--color"];
+    let is_value = |at: usize| at > 0 && WITH_VALUES.contains(&&*arguments[at - 1]);
+    let filter =
+        arguments.iter().enumerate().find(|(at, word)| !word.starts_with('-') && !is_value(*at)).map(|(_, word)| word);
     let chosen: Vec<_> = CASES.iter().filter(|case| filter.is_none_or(|part| case.name.contains(&**part))).collect();
     println!("\nrunning {} tests", chosen.len());
     let mut failed = 0;
