@@ -4,6 +4,7 @@ package exeunt
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,13 +53,31 @@ func deep(n int, f func()) byte {
 	return frame[(n+1)%1024]
 }
 
+// Tests in a child, as one of them has to fail.
+func init() {
+	scenarios["tests that end early"] = func() {
+		ends := func(how string, end func(*testing.T)) testing.InternalTest {
+			return testing.InternalTest{Name: how, F: func(t *testing.T) {
+				AtExit(func() { fmt.Println("handler of the test that ends by", how) })
+				end(t)
+				fmt.Println("never")
+			}}
+		}
+		all := func(string, string) (bool, error) { return true, nil }
+		testing.Main(all, []testing.InternalTest{
+			ends("FailNow", (*testing.T).FailNow),
+			ends("SkipNow", (*testing.T).SkipNow),
+		}, nil, nil)
+	}
+}
+
 func TestTestsThatEndByFailNowOrSkipNowRunTheirHandlers(t *testing.T) {
-	ran := make(chan struct{})
-	t.Run("skipped", func(t *testing.T) {
-		AtExit(func() { close(ran) })
-		t.Skip("SkipNow is what is tested here: it ends the goroutine by runtime.Goexit")
-	})
-	<-ran
+	code, output := child(t, "tests that end early")
+	for _, line := range []string{"handler of the test that ends by FailNow", "handler of the test that ends by SkipNow"} {
+		if code != 1 || strings.Count(output, line+"\n") != 1 || strings.Contains(output, "never") {
+			t.Errorf("exit code %d, %q is not there once:\n%s", code, line, output)
+		}
+	}
 }
 
 func TestHandlersRunOnTheirGoroutineAndMayDoAnything(t *testing.T) {

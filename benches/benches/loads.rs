@@ -65,7 +65,7 @@ mod loops {
     /// A loop around `$body`, which leaves the value in rcx, jumps to 3 if it does not find it, and to 4 for what is behind
     /// the loop, which comes back to 5.
     macro_rules! looped {
-        ($name:ident, $block:expr, [$($body:literal),*], [$($behind:literal),*]) => {
+        ($name:ident, $block:expr, [$($body:expr),*], [$($behind:expr),*]) => {
             #[inline(never)]
             fn $name(place: &Place) -> f64 {
                 let mut read = 0_u64;
@@ -102,22 +102,22 @@ mod loops {
         };
     }
 
+    /// Today's read.
+    macro_rules! todays {
+        () => {
+            "cmp [rdi + 24], rsi
+             jne 3f
+             mov rax, [rdi + 8]
+             mov rcx, [rdi + 16]
+             cmp [rax], rcx
+             jne 3f
+             mov rcx, [rdi]
+             mov rcx, [rcx]"
+        };
+    }
+
     looped!(thread_local, BLOCK, ["cmp qword ptr [rdi + 40], 1", "jne 3f", "mov rcx, [rdi + 72]"], []);
-    looped!(
-        today,
-        BLOCK,
-        [
-            "cmp [rdi + 24], rsi",
-            "jne 3f",
-            "mov rax, [rdi + 8]",
-            "mov rcx, [rdi + 16]",
-            "cmp [rax], rcx",
-            "jne 3f",
-            "mov rcx, [rdi]",
-            "mov rcx, [rcx]"
-        ],
-        []
-    );
+    looped!(today, BLOCK, [todays!()], []);
     looped!(
         packed,
         BLOCK << DISTANCE,
@@ -151,22 +151,7 @@ mod loops {
     );
     looped!(without, BLOCK, ["cmp [rdi + 24], rsi", "jne 3f", "mov rcx, [rdi]", "mov rcx, [rcx]"], []);
     // The first comparison is with another number: what a thread's place would hold.
-    looped!(
-        fiber,
-        BLOCK,
-        ["cmp [rdi + 24], rdx", "jne 4f", "mov rcx, [rdi]", "mov rcx, [rcx]"],
-        [
-            "cmp [rdi + 24], rsi",
-            "jne 3f",
-            "mov rax, [rdi + 8]",
-            "mov rcx, [rdi + 16]",
-            "cmp [rax], rcx",
-            "jne 3f",
-            "mov rcx, [rdi]",
-            "mov rcx, [rcx]",
-            "jmp 5b"
-        ]
-    );
+    looped!(fiber, BLOCK, ["cmp [rdi + 24], rdx", "jne 4f", "mov rcx, [rdi]", "mov rcx, [rcx]"], [todays!(), "jmp 5b"]);
 
     /// Nanoseconds of a turn.
     type Loop = fn(&Place) -> f64;

@@ -6,7 +6,7 @@
 //! | `record` | whose the entry is | what `proven` holds |
 //! |---|---|---|
 //! | zero | nobody's | what the last owner has proven |
-//! | a record's address | about to be that record's: one stack's code is clearing the blocks, and nobody else changes this before that record ends | the same, or none |
+//! | a record's address | about to be that record's: its stack's code is clearing the blocks; nobody else may | the same, or none |
 //! | a record's address, and one | the record's | what it has proven; what another one adds that does not know yet, it takes back |
 //!
 //! Invariant, kept here: a bit that a reader sees set after it has loaded `record`, and found an owner there, was set for

@@ -3,9 +3,9 @@
 //! Memory of stacks is mostly used again, for the next thread or fiber of the pool, and with the same top. Its record stays where
 //! the page map leads to it; the next stack with that top has it by one exchange, without the slab and the map.
 //!
-//! A waiting record is whose who takes it: the next stack with its top (but for C scopes: `judges.rs`); a stack on the same page, in whose way it is; or one
-//! that needs a record, where the slab has none left and would grow. Only records with small numbers wait ([`MOST`]): so
-//! that memory which is never used as a stack again keeps no more than these.
+//! A waiting record is whose who takes it: the next stack with its top (for C scopes see `judges.rs`); a stack on the same
+//! page, in whose way it is; or one that needs a record, where the slab has none left and would grow. Only records with small
+//! numbers wait ([`MOST`]): so that memory which is never used as a stack again keeps no more than these.
 
 use crate::sync::{AtomicBool, Ordering};
 

@@ -29,9 +29,6 @@ int main(void)
 `
 
 func TestCallsIntoALibraryEndEachAlsoThoseThatCameDuringInitialisation(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the standard library once more, as archives need other code: not in a short run")
-	}
 	directory := t.TempDir()
 	run := func(words ...string) string {
 		t.Helper()
