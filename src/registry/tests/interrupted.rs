@@ -157,3 +157,28 @@ fn a_record_that_was_found_abandoned_is_nobody_elses_before_it_is_forgotten() {
         });
     });
 }
+
+#[test]
+fn a_stack_whose_canary_is_moved_while_it_is_judged_is_not_stale() {
+    static RECORD: AtomicPtr<Record> = AtomicPtr::new(std::ptr::null_mut());
+    // As a drain does whose frames above are gone.
+    let moves_the_canary = || {
+        // SAFETY: the record of the life that is interrupted, whose foot is a word of an array.
+        let record = unsafe { &*RECORD.load(Ordering::Relaxed) };
+        let foot = record.foot() as *mut usize;
+        let word = Box::leak(Box::new(AtomicUsize::new(record.mark())));
+        record.watch(word.as_ptr().addr(), record.mark());
+        // SAFETY: as above.
+        unsafe { foot.write_volatile(0) };
+    };
+    alone("interrupted::a_stack_whose_canary_is_moved_while_it_is_judged_is_not_stale", || {
+        at_each_instruction(moves_the_canary, || {
+            let record = of_words::arm(of_words::end_of_page());
+            RECORD.store(pointer(record), Ordering::Relaxed);
+            let stale = std::cell::Cell::new(true);
+            stepping(|| stale.set(record.is_stale()));
+            assert!(!stale.get());
+            of_words::end(record);
+        });
+    });
+}

@@ -56,6 +56,19 @@ fn many_stacks_at_once_and_again_elsewhere_need_no_more_records_than_they_are() 
 }
 
 #[test]
+fn the_record_of_a_stack_whose_memory_is_discarded_serves_others() {
+    alone("of_words::the_record_of_a_stack_whose_memory_is_discarded_serves_others", || {
+        for _ in 0..5 {
+            let top = end_of_page();
+            arm(top);
+            // SAFETY: nobody runs there.
+            assert_eq!(unsafe { crate::discard(top - 4096..top) }, 1);
+        }
+        assert_eq!(RECORDS.all().count(), 1);
+    });
+}
+
+#[test]
 fn where_tops_share_a_page_nothing_is_left_of_those_that_ended() {
     alone("of_words::where_tops_share_a_page_nothing_is_left_of_those_that_ended", || {
         let upper = end_of_page();
