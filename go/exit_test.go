@@ -56,9 +56,13 @@ func deep(n int, f func()) byte {
 // Tests in a child, as one of them has to fail.
 func init() {
 	scenarios["tests that end early"] = func() {
+		ran := make(chan struct{}, 2)
 		ends := func(how string, end func(*testing.T)) testing.InternalTest {
 			return testing.InternalTest{Name: how, F: func(t *testing.T) {
-				AtExit(func() { fmt.Println("handler of the test that ends by", how) })
+				AtExit(func() {
+					fmt.Println("handler of the test that ends by", how)
+					ran <- struct{}{}
+				})
 				end(t)
 				fmt.Println("never")
 			}}
@@ -67,6 +71,8 @@ func init() {
 		testing.Main(all, []testing.InternalTest{
 			ends("FailNow", (*testing.T).FailNow),
 			ends("SkipNow", (*testing.T).SkipNow),
+			// A test is over for its caller before its goroutine is.
+			{Name: "both handlers have run", F: func(*testing.T) { <-ran; <-ran }},
 		}, nil, nil)
 	}
 }
