@@ -66,6 +66,24 @@ pub enum Error {
     Busy,
     /// A stack local was asked for while its own value on this stack was being made or dropped.
     InItsOwnMaking,
+    /// A call failed by which exeunt learns where stacks end, or gets ready to patch code. The next use tries again.
+    CallFailed {
+        /// The function that failed.
+        call: &'static str,
+        /// Its error number.
+        errno: i32,
+    },
+    /// This thread is learning where stacks end, or patching code, and foreign code that it called meanwhile, such as an
+    /// allocator, came back.
+    Reentered,
+}
+
+impl Error {
+    /// The call that has just failed, with the error number that it left.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn last_call(call: &'static str) -> Self {
+        Self::CallFailed { call, errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0) }
+    }
 }
 
 /// What was found at the bottom of a stack that was not recognised.
@@ -155,6 +173,18 @@ impl fmt::Display for Error {
             Self::InItsOwnMaking => f.write_str(
                 "this stack local's value is being made or dropped further up on this very stack: \
                  its initial value and its destructor cannot use it",
+            ),
+            Self::CallFailed { call, errno } => write!(
+                f,
+                "{call} failed: {}. exeunt calls it at a process's first use, to learn where stacks end or to get ready to patch \
+                 that code. Nothing has changed, and the next use tries again: make room for one more thread (ulimit -u, a \
+                 cgroup's pids.max), open file or page of memory, whichever it is that has run out",
+                std::io::Error::from_raw_os_error(*errno)
+            ),
+            Self::Reentered => f.write_str(
+                "this thread is learning where stacks end, or patching that code, further up on this very stack, and what it \
+                 called there (an allocator, a handler of fork) came back to exeunt: do without storage in such code, or use \
+                 exeunt once before that code begins to",
             ),
         }
     }

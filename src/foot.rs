@@ -238,7 +238,9 @@ pub(crate) unsafe fn known_bottom(from: Registers) -> Option<Bottom> {
 /// # Safety
 /// `from` must be registers of the running stack.
 pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
-    let mut tried_main = false;
+    let mut recognised = false;
+    // What the probes said, if this walk made them.
+    let mut probe = None;
     loop {
         // Before the walk: another thread may be probing while it is made.
         let probed = exits::is_probed();
@@ -260,15 +262,17 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
             Err(Lost::End(end)) => end,
             Err(Lost::Unsupported) => &NOT_WALKABLE,
         };
-        if !probed {
-            exits::probe()?;
+        if !probed && probe.is_none() {
+            probe = Some(exits::probe());
             continue;
         }
         let addresses = trail.addresses();
-        if !tried_main && exits::recognise_main(&addresses)? {
-            tried_main = true;
+        if !recognised && exits::recognise(&addresses)? {
+            recognised = true;
             continue;
         }
+        // Where a probe has failed, this stack may be of the kind that it would have shown.
+        probe.unwrap_or(Ok(()))?;
         return Err(exits::unrecognised(&addresses, end.reason, end.advice));
     }
 }

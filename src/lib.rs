@@ -113,6 +113,7 @@ mod foot;
 mod inherit;
 mod keyed;
 mod local;
+mod lock;
 mod nearby;
 mod net;
 mod os;

@@ -29,7 +29,7 @@ pub const EXEUNT_ESLOTS_EXHAUSTED: c_int = -9;
 pub const EXEUNT_ENO_SUCH_SLOT: c_int = -10;
 /// There is no memory.
 pub const EXEUNT_ENO_MEMORY: c_int = -11;
-/// The stack's storage is being changed further up on this very stack.
+/// The stack's storage is being changed further up on this very stack, or this thread is learning where stacks end there.
 pub const EXEUNT_EBUSY: c_int = -12;
 /// A stack local was asked for while its own value was being made or dropped (Rust only).
 pub const EXEUNT_EIN_MAKING: c_int = -13;
@@ -47,6 +47,9 @@ pub const EXEUNT_ESHARED_PAGE: c_int = -17;
 pub const EXEUNT_ENO_CODE_SITE: c_int = -18;
 /// Another redirect than the one that was asked for is in use, or the environment asks for none that there is.
 pub const EXEUNT_EREDIRECT: c_int = -19;
+/// A call failed by which exeunt learns where stacks end, or gets ready to patch code. The next use tries again.
+/// `exeunt_last_error` names the call and its error number.
+pub const EXEUNT_ECALL_FAILED: c_int = -20;
 
 /// Why a call from C failed.
 pub(super) enum Failure {
@@ -82,7 +85,8 @@ impl Failure {
                 Error::SlotsExhausted => EXEUNT_ESLOTS_EXHAUSTED,
                 Error::NoSuchSlot(_) => EXEUNT_ENO_SUCH_SLOT,
                 Error::OutOfMemory => EXEUNT_ENO_MEMORY,
-                Error::Busy => EXEUNT_EBUSY,
+                Error::Busy | Error::Reentered => EXEUNT_EBUSY,
+                Error::CallFailed { .. } => EXEUNT_ECALL_FAILED,
                 Error::InItsOwnMaking => EXEUNT_EIN_MAKING,
             },
             Self::Absent => EXEUNT_EABSENT,
@@ -111,6 +115,9 @@ thread_local! {
     static LAST: RefCell<String> = const { RefCell::new(String::new()) };
     /// Its code. Without a destructor, it is there to the end of the thread.
     static LAST_CODE: Cell<c_int> = const { Cell::new(EXEUNT_OK) };
+    /// Whether this thread is just making a text, which allocates: an allocator that uses storage fails meanwhile, again and
+    /// again, and each of these failures has a code alone.
+    static MAKES_TEXT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Keeps the failure's text for `exeunt_last_error`, and gives its code.
@@ -118,10 +125,15 @@ thread_local! {
 #[inline(never)]
 pub(super) fn report(failure: Failure) -> c_int {
     let code = failure.code();
+    if MAKES_TEXT.replace(true) {
+        return code;
+    }
     let text = failure.text();
     LAST_CODE.set(code);
     // No place any more on a thread that is ending: then the code has to do.
-    let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = text));
+    let before = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| std::mem::replace(&mut *last, text)));
+    drop(before);
+    MAKES_TEXT.set(false);
     code
 }
 
@@ -164,7 +176,14 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_ESLOTS_EXHAUSTED => c"all dynamic slots are allocated: free some",
         EXEUNT_ENO_SUCH_SLOT => c"no dynamic slot is allocated under this index: it never was, or it was freed",
         EXEUNT_ENO_MEMORY => c"no memory for this stack's record or its place in the page map",
-        EXEUNT_EBUSY => c"this stack's storage is being changed further up on this very stack",
+        EXEUNT_EBUSY => {
+            c"this stack's storage is being changed further up on this very stack, or this thread is learning where stacks \
+              end there"
+        }
+        EXEUNT_ECALL_FAILED => {
+            c"a call failed by which exeunt learns where stacks end; the next use tries again, and exeunt_last_error names \
+              the call"
+        }
         EXEUNT_EIN_MAKING => c"this stack local's value is being made or dropped further up on this very stack",
         EXEUNT_EABSENT => c"there is no value under this key on this stack",
         EXEUNT_EINVALID => c"an argument is null that must not be, or a range is empty",

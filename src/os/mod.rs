@@ -9,11 +9,12 @@
 //! | `pin` | keeps this library loaded for ever |
 //! | `Uncancelled` | no cancellation of this thread while it lives |
 //! | `at_thread_end` | a function to be called when the thread ends, also while it does |
-//! | `probe` | the addresses of the system's exit trampolines, by experiment |
+//! | `wait_while`, `wake_one` | sleeping until a word changes |
+//! | `PROBES`, `probe_c11` | the addresses of the system's exit trampolines, by experiment; the second on Linux only |
 //! | `Landing` | where a thread goes that ends without a return |
 //! | `ALL_ENDS_AT_HOOK` | whether code redirect's hook sees threads that end without a return |
 //! | `prepare_forks` | lets a `fork` wait while code is patched, and its child know which threads it does not have |
-//! | `main_exit` | recognises the exit trampoline of `main` |
+//! | `main_exit`, `is_behind_indirect_call` | recognise exit trampolines by structure; the second on Linux only |
 
 #[cfg(code_redirect)]
 mod fork;
