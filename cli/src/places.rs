@@ -176,8 +176,7 @@ mod tests {
         let below = (1..4096).map(|step| base - step * 0x10000).find_map(|place| {
             let flags = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
             // SAFETY: a new mapping where nothing is.
-            let mapped =
-                unsafe { libc::mmap(place as *mut _, 4096, libc::PROT_READ, flags, opened.as_raw_fd(), 0) };
+            let mapped = unsafe { libc::mmap(place as *mut _, 4096, libc::PROT_READ, flags, opened.as_raw_fd(), 0) };
             (mapped.addr() == place).then_some(place)
         });
         assert!(below.is_some(), "there is room below libc");

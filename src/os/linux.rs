@@ -132,19 +132,40 @@ fn probe_context(argument: *mut c_void) {
 /// Threads that `pthread_exit` or cancellation ends land behind the entry function's call, and come by where it returns to.
 pub(crate) const ALL_ENDS_AT_HOOK: bool = true;
 
-/// The name of main's exit trampoline, since glibc 2.34.
-pub(crate) const MAIN_EXIT: &CStr = c"__libc_start_call_main";
+/// The name of main's exit trampoline, which `address` is in. Since glibc 2.34 it is a function that is not exported.
+pub(crate) fn main_exit_name(address: usize) -> &'static CStr {
+    if is_start(address) { c"__libc_start_main" } else { c"__libc_start_call_main" }
+}
+
+/// Whether the return address lies in libc's function that the program's first code calls.
+pub(crate) fn is_start(address: usize) -> bool {
+    let name = super::exported_symbol(address - 1);
+    name.is_some_and(|name| name.to_bytes().starts_with(b"__libc_start_main"))
+}
 
 /// Whether `address` is where `main` returns to, `outer` being the return addresses further out: the code there hands
 /// the result to `exit`, and it is, or was called by, `__libc_start_main`.
 pub(crate) fn main_exit(address: usize, outer: &[usize]) -> bool {
-    let is_start = |address: usize| {
-        let name = super::exported_symbol(address - 1);
-        name.is_some_and(|name| name.to_bytes().starts_with(b"__libc_start_main"))
-    };
+    // The code first: it is far quicker to look at than the names are to find.
+    // SAFETY: `address` is a return address that unwinding gave.
+    if !unsafe { arch::ends_in_exit(address, libc::exit as *const () as usize) } {
+        return false;
+    }
     // In a static program nothing is exported; there the shape alone has to do.
     let named = is_start(address) || outer.first().is_some_and(|&outer| is_start(outer));
-    let dynamic = super::exported_symbol(libc::exit as *const () as usize).is_some();
-    // SAFETY: `address` is a return address that unwinding gave.
-    (named || !dynamic) && unsafe { arch::ends_in_exit(address, libc::exit as *const () as usize) }
+    named || super::exported_symbol(libc::exit as *const () as usize).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn main_s_exit_trampoline_has_the_name_of_the_function_that_it_is_in() {
+        // SAFETY: only looks up.
+        let start = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_start_main".as_ptr()) }.addr();
+        // Where it was before glibc 2.34.
+        assert_eq!(main_exit_name(start + 1), c"__libc_start_main");
+        assert_eq!(main_exit_name(main_exit_name as *const () as usize + 1), c"__libc_start_call_main");
+    }
 }

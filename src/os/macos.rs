@@ -82,7 +82,9 @@ pub(crate) fn main_exit(address: usize, outer: &[usize]) -> bool {
 pub(crate) const ALL_ENDS_AT_HOOK: bool = false;
 
 /// The name of main's exit trampoline.
-pub(crate) const MAIN_EXIT: &CStr = c"start";
+pub(crate) fn main_exit_name(_address: usize) -> &'static CStr {
+    c"start"
+}
 
 /// macOS has no such thing that could be reached: the safety net alone catches a thread that ends without a return.
 #[derive(Clone, Copy)]

@@ -139,7 +139,7 @@ pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
     };
     let place = place(foot, how);
     if place.is_lost() {
-        return Err(Error::NoCodeSite("this thread has ended but for its last destructors".to_owned()));
+        return Err(Error::StackHasEnded);
     }
     Ok(place)
 }
