@@ -1,6 +1,6 @@
 //! Recognising exit trampolines: once by experiment, and then, on a stack whose bottom is still unknown, by structure.
 
-use crate::error::{Error, Unrecognised};
+use crate::error::Error;
 use crate::lock::{Learning, Lock};
 use crate::os;
 use crate::stack::Kind;
@@ -206,29 +206,4 @@ pub(crate) fn landing_at(target: usize, number: usize) -> Result<usize, Error> {
     }
     let _uncancelled = os::Uncancelled::new();
     add(target, trampoline::kind(number), trampoline::name(number), trampoline::Use::Landing)
-}
-
-/// The error for a stack with these return addresses, innermost first.
-pub(crate) fn unrecognised(addresses: &[usize], reason: &'static str, advice: &'static str) -> Error {
-    let _uncancelled = os::Uncancelled::new();
-    let name = |address: usize| {
-        let mut name = None;
-        // A return address may be the first of the next function; the call is before it.
-        backtrace::resolve((address - 1) as *mut _, |symbol| {
-            if name.is_none() {
-                // Without the hash that the compiler appends.
-                name = symbol.name().map(|symbol| format!("{symbol:#}"));
-            }
-        });
-        name
-    };
-    let address = addresses.last().copied().unwrap_or(0);
-    Error::UnknownTrampoline(Box::new(Unrecognised {
-        address,
-        symbol: if address == 0 { None } else { name(address) },
-        library: if address == 0 { None } else { os::object_file(address) },
-        frames: addresses.iter().map(|&address| (address, name(address))).collect(),
-        reason,
-        advice,
-    }))
 }

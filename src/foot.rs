@@ -1,9 +1,10 @@
 //! Where the running stack's foot is.
 
 use crate::arch::Registers;
-use crate::error::Error;
+use crate::error::{Addresses, Error};
 use crate::record::Record;
 use crate::redirect::code;
+use crate::refusal::{self, End, NO_TABLE, NOT_WALKABLE, OVER, SWITCH, UNKNOWN};
 use crate::unwind::{Frame, Step, step};
 use crate::{exits, os, registry, trampoline};
 
@@ -81,14 +82,16 @@ impl Trail {
         Bottom::Armed(record, in_one_piece)
     }
 
-    fn addresses(&self) -> Vec<usize> {
-        let mut addresses = self.innermost[..self.count.min(Self::KEPT)].to_vec();
+    fn addresses(&self) -> Addresses {
+        let innermost = self.innermost[..self.count.min(Self::KEPT)].iter().copied();
         let rest = self.count.saturating_sub(Self::KEPT);
         let first = self.count - rest.min(Self::KEPT);
-        addresses.extend((first..self.count).filter(|_| rest > 0).map(|at| self.outermost[at % Self::KEPT]));
-        addresses
+        let outermost = (first..self.count).filter(|_| rest > 0).map(|at| self.outermost[at % Self::KEPT]);
+        Addresses::new(innermost.chain(outermost))
     }
 }
+
+const _: () = assert!(Addresses::MOST == 2 * Trail::KEPT);
 
 /// Why a walk ended without an answer.
 enum Lost {
@@ -100,38 +103,6 @@ enum Lost {
     Unsupported,
     SignalStack,
 }
-
-/// Where a walk ended that found nothing, and what whoever reads that can do.
-struct End {
-    reason: &'static str,
-    advice: &'static str,
-}
-
-const FIBER: &str = "if this is a fiber whose function never returns (corosensei, may, Boost.Context), or a runtime of your \
-                     own, run its function inside exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the \
-                     function and then switches away, register it with exeunt::register_trampoline";
-
-static SWITCH: End = End { reason: "it ends in a coroutine's switch to the stack that resumed it", advice: FIBER };
-static NOT_WALKABLE: End = End { reason: "it could not be unwound", advice: FIBER };
-static UNKNOWN: End = End {
-    reason: "its outermost frame is none that exeunt knows",
-    advice: "if this runs before main has begun, or after the stack's function has returned (initialisers and destructors \
-             of statics, destructors of thread-locals, atexit), use storage and handlers in between, and let a handler do \
-             what is to be done at the end; if it is a stack that was made by bare system calls, run its function inside \
-             exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the function and then switches away, \
-             register it with exeunt::register_trampoline",
-};
-static OVER: End = End {
-    reason: "its foot holds a trampoline of exeunt, but no record belongs to it",
-    advice: "this stack is at its end, and its handlers have run: what runs this late (destructors of thread-locals and of \
-             statics, atexit) can use no storage and no handlers; let a handler do it",
-};
-static NO_TABLE: End = End {
-    reason: "it runs code without unwind tables",
-    advice: "compile the code of the outermost frame with unwind tables (-fasynchronous-unwind-tables; CFI directives in \
-             assembly); or, if that is where a fiber begins, run the fiber's function inside exeunt::enter (C: \
-             exeunt_enter), or register the wrapper that calls it with exeunt::register_trampoline",
-};
 
 /// Unwinds from `from` to the first frame that a live record owns, or to the foot.
 ///
@@ -273,7 +244,7 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
         }
         // Where a probe has failed, this stack may be of the kind that it would have shown.
         probe.unwrap_or(Ok(()))?;
-        return Err(exits::unrecognised(&addresses, end.reason, end.advice));
+        return Err(refusal::of(end, from.pc, addresses));
     }
 }
 

@@ -119,6 +119,7 @@ mod net;
 mod os;
 mod record;
 mod redirect;
+mod refusal;
 mod registry;
 mod stack;
 mod sync;

@@ -265,6 +265,18 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     address.wrapping_add_signed(distance) == exit
 }
 
+/// Where the direct call leads that returns to `address`; `None` if that call is none.
+///
+/// # Safety
+/// The word before `address`, a return address, must be code.
+#[cfg(target_os = "linux")]
+pub(crate) unsafe fn called_directly(address: usize) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    let instruction = unsafe { ((address - 4) as *const u32).read() };
+    let distance = ((instruction << 6) as i32 >> 6) as isize * 4;
+    (instruction >> 26 == 0b100101).then(|| (address - 4).wrapping_add_signed(distance))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -206,3 +206,21 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
         (address + 7).wrapping_add_signed(distance as isize) == exit
     }
 }
+
+/// Where the direct call leads that returns to `address`; `None` if that call is none.
+///
+/// # Safety
+/// The five bytes before `address`, a return address, must be code.
+#[cfg(target_os = "linux")]
+pub(crate) unsafe fn called_directly(address: usize) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    let code = unsafe { ((address - 5) as *const [u8; 5]).read() };
+    // An indirect call (`ff /2`) is shorter or longer than a direct one, and ends in bytes that may look like one's.
+    let is_indirect = matches!(code, [.., 0xff, 0xd0..=0xd7] | [.., 0xff, 0x10..=0x17, _] | [.., 0xff, 0x50..=0x57, _])
+        || matches!(code, [.., 0xff, 0x10..=0x17] | [_, 0xff, 0x54, ..]);
+    if code[0] != 0xe8 || is_indirect {
+        return None;
+    }
+    let distance = i32::from_le_bytes([code[1], code[2], code[3], code[4]]);
+    Some(address.wrapping_add_signed(distance as isize))
+}

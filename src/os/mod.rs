@@ -15,6 +15,7 @@
 //! | `ALL_ENDS_AT_HOOK` | whether code redirect's hook sees threads that end without a return |
 //! | `prepare_forks` | lets a `fork` wait while code is patched, and its child know which threads it does not have |
 //! | `main_exit`, `is_behind_indirect_call` | recognise exit trampolines by structure; the second on Linux only |
+//! | `object_at` | the program or library that an address lies in |
 
 #[cfg(code_redirect)]
 mod fork;
@@ -24,16 +25,20 @@ mod landing;
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
+#[cfg(target_os = "linux")]
+mod objects;
 mod unix;
 
 #[cfg(code_redirect)]
 pub(crate) use fork::prepare_forks;
 #[cfg(target_os = "linux")]
-pub(crate) use landing::Landing;
+pub(crate) use landing::{Landing, has_begun};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 #[cfg(target_os = "macos")]
 pub(crate) use macos::*;
+#[cfg(target_os = "linux")]
+pub(crate) use objects::object_at;
 pub(crate) use unix::*;
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]

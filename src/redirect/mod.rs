@@ -94,7 +94,9 @@ impl Place {
     pub(crate) fn needs_net(&self) -> bool {
         match self.how {
             How::Slot(writes) => self.kind == Kind::Main || self.kind == Kind::Thread && !writes.lands(),
-            How::Code(_) | How::CodeAndLanding(_) => self.kind == Kind::Main || self.kind == Kind::Thread && !crate::os::ALL_ENDS_AT_HOOK,
+            How::Code(_) | How::CodeAndLanding(_) => {
+                self.kind == Kind::Main || self.kind == Kind::Thread && !crate::os::ALL_ENDS_AT_HOOK
+            }
             #[cfg(any(test, feature = "capi"))]
             How::Scope => false,
         }
@@ -144,7 +146,7 @@ pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
     };
     let place = place(foot, how);
     if place.is_lost() {
-        return Err(Error::NoCodeSite("this thread has ended but for its last destructors".to_owned()));
+        return Err(Error::StackHasEnded);
     }
     Ok(place)
 }

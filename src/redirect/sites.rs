@@ -2,8 +2,8 @@
 
 use super::code::{self, CodeSite};
 use crate::error::Error;
-use crate::stack::Kind;
 use crate::lock::{Learning, Lock};
+use crate::stack::Kind;
 use crate::{exits, trampoline};
 use exeunt_patch::{Patch, Site};
 use std::sync::atomic::{AtomicBool, Ordering};
