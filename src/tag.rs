@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes from one digit's frame function to the next, and where in it the call returns to: `asm/`.
 const SIZE: usize = 32;
 #[cfg(target_arch = "x86_64")]
-const RETURN: usize = 12;
+const RETURN: usize = 16;
 #[cfg(target_arch = "aarch64")]
 const RETURN: usize = 24;
 /// The kind of frame that begins a number.
