@@ -12,5 +12,11 @@ fn main() {
     {
         println!("cargo::rustc-cfg=code_redirect");
     }
+    if system == "linux" {
+        // The shared library's code begins on a page of the file. LLD, which rustc links by on x86_64, lets segments share pages of the
+        // file otherwise; libunwind up to 1.6 (`strace -k`, programs that link it) then finds no unwind tables for the library, as
+        // it looks for a segment whose offset is exactly that of the mapping.
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,separate-code");
+    }
     cc::Build::new().file(source).include("asm").compile("exeunt_asm");
 }

@@ -43,7 +43,7 @@ pub unsafe extern "C" fn exeunt_go_retarget(site: usize, expected: usize, new: u
     // SAFETY: as in `exeunt_go_check`.
     let outcome = match unsafe { heart::check(site, expected, new, 0) } {
         // SAFETY: checked a moment ago; the rest is the caller's promise.
-        Ok(found) => unsafe { heart::write(found.store, found.protection, Fallback::ProcMem) },
+        Ok(found) => unsafe { heart::write(found.store, found.mapping, Fallback::ProcMem) },
         // SAFETY: `check` refuses for this reason only after it found the expected call and that it reaches `new`.
         #[cfg(target_arch = "x86_64")]
         Err(refusal) if refusal.reason == Reason::Straddles => unsafe {

@@ -30,8 +30,8 @@ const WAIT: u64 = 0xfeeb;
 pub unsafe fn retarget(site: usize, new: usize) -> Result<(), Refusal> {
     let first = site & !7;
     let second = first.wrapping_add(8);
-    let first_protection = pages::executable(first)?;
-    let second_protection = pages::executable(second)?;
+    let first_mapping = pages::executable(first)?;
+    let second_mapping = pages::executable(second)?;
     // SAFETY: aligned, and both were just found mapped readable.
     let (found, tail) = unsafe { (arch::read(first), arch::read(second)) };
 
@@ -48,19 +48,19 @@ pub unsafe fn retarget(site: usize, new: usize) -> Result<(), Refusal> {
     // SAFETY: `found` is the old call, `waiting` a jump to itself, and the bytes of `rest` are not run while it is there; `call`
     // completes the new call. Mappings and exclusion are the caller's promise.
     unsafe {
-        write(wait, first_protection, Fallback::ProcMem)?;
-        let refusal = match write(rest, second_protection, Fallback::ProcMem) {
+        write(wait, first_mapping, Fallback::ProcMem)?;
+        let refusal = match write(rest, second_mapping, Fallback::ProcMem) {
             Err(refusal) => refusal,
-            Ok(()) => match write(call, first_protection, Fallback::ProcMem) {
+            Ok(()) => match write(call, first_mapping, Fallback::ProcMem) {
                 Ok(()) => return Ok(()),
-                Err(_) if write(undo(rest), second_protection, Fallback::ProcMem).is_err() => {
+                Err(_) if write(undo(rest), second_mapping, Fallback::ProcMem).is_err() => {
                     // Who comes here goes on waiting, which is better than a call of half an address.
                     return Err(Refusal::new(Reason::NotRestored));
                 }
                 Err(refusal) => refusal,
             },
         };
-        if write(undo(wait), first_protection, Fallback::ProcMem).is_err() {
+        if write(undo(wait), first_mapping, Fallback::ProcMem).is_err() {
             return Err(Refusal::new(Reason::NotRestored));
         }
         Err(refusal)

@@ -86,7 +86,8 @@ impl Patch {
     /// # Safety
     ///
     /// Until it is undone: the new target or hook may be entered wherever the old instruction could be executed, and its code and the
-    /// site's stay mapped. Nobody outside this crate re-protects the site's page at the same time.
+    /// site's stay mapped. Nobody outside this crate re-protects or unmaps the site's page, or
+    /// another one of its mapping, at the same time.
     pub unsafe fn apply(&mut self) -> Result<(), Error> {
         let at = self.site.at();
         if self.applied {
@@ -149,16 +150,16 @@ impl Patch {
         let word = (at + first) & !(size_of::<heart::arch::Word>() - 1);
         // The planner chose the stub so that all changed bytes share a word.
         debug_assert!(at + first + changed.len() <= word + size_of::<heart::arch::Word>());
-        let protection = system::executable(word).map_err(|refused| Error::refused(refused, at, from))?;
+        let mapping = system::executable(word).map_err(|refused| Error::refused(refused, at, from))?;
         // SAFETY: aligned, and mapped readable: just looked up.
         let before = unsafe { heart::arch::read(word) };
         let mut after = before.to_le_bytes();
         after[at + first - word..][..changed.len()].copy_from_slice(changed);
         let store = Store { at: word, before, after: heart::arch::Word::from_le_bytes(after) };
-        // SAFETY: the word is mapped with this protection, and nobody changes that: our own patches hold the registry's lock, others
+        // SAFETY: the word lies in this mapping, and nobody changes that: our own patches hold the registry's lock, others
         // are excluded by `apply`'s contract. Both words may be executed: the old one is there (`expect`, and the store compares the
         // whole word), the new one differs by the planned branch, for which `apply`'s contract speaks.
-        unsafe { system::write(store, protection, self.fallback) }.map_err(|refused| match refused.reason {
+        unsafe { system::write(store, mapping, self.fallback) }.map_err(|refused| match refused.reason {
             Reason::Changed => self.expect(from).err().unwrap_or_else(|| Error::Changed {
                 // A neighbour in the same word changed, and maybe back.
                 expected: self.bytes(from),

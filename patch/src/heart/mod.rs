@@ -15,8 +15,8 @@
 //! | [`retarget`]: the heart promises | the caller promises |
 //! |---|---|
 //! | all that can be refused is refused before a byte changes | `site` is the first byte of an instruction |
-//! | a thread running there executes the old branch or the new one | the code stays mapped, and nobody else re-protects its page |
-//! | the page has its former protection again, also after a failure | one call at a time in the process (the heart has no lock) |
+//! | a thread running there executes the old branch or the new one | the code stays mapped, and nobody else re-protects its mapping |
+//! | the mapping is one piece with its former protection again, also after a failure (see `write.rs`) | one call at a time in the process (the heart has no lock) |
 //! | when it returns, every thread executes the new branch | `new` can be called wherever `expected` could |
 //!
 //! # Why one store is safe
@@ -49,6 +49,7 @@ pub mod pages;
 pub mod sys;
 pub mod write;
 
+pub use pages::Mapping;
 pub use write::{Store, write};
 
 /// Why nothing was changed (or, for [`Reason::NotRestored`], what could not be put back).
@@ -75,7 +76,7 @@ pub enum Reason {
     Membarrier = 8,
     /// The bytes changed between the check and the store; somebody else patches here.
     Changed = 9,
-    /// The page's former protection was refused. The bytes are as before, but the page is still writable.
+    /// The former protection was refused. The bytes are as before, but they are still writable.
     NotRestored = 10,
     /// x86_64: the instruction is shorter than the branch that is to take its place.
     TooShort = 11,
@@ -127,22 +128,23 @@ pub enum Fallback {
 pub struct Checked {
     /// The one store.
     pub store: Store,
-    /// The `PROT_…` bits of the page it goes to.
-    pub protection: u32,
+    /// Where it goes to.
+    pub mapping: Mapping,
 }
 
 /// Checks everything that can be checked without a change: protection, instruction, target, reach, alignment.
 ///
 /// `protection` is the page's `PROT_…` bits if the caller knows them, or 0 to read them from `/proc/self/maps`
-/// (aarch64: `smaps`, which also tells of `PROT_BTI`).
+/// (aarch64: `smaps`, which also tells of `PROT_BTI`). With bits of the caller's own the mapping's bounds stay unknown, and a
+/// write cuts the mapping at the page's.
 ///
 /// # Safety
 ///
 /// If `protection` is not 0, `site` points to at least 5 (aarch64: 4) readable bytes; else it may be any address.
 /// Whatever is mapped at `site` stays mapped during the call.
 pub unsafe fn check(site: usize, expected: usize, new: usize, protection: u32) -> Result<Checked, Refusal> {
-    let mut known = protection;
-    if known == 0 {
+    let mut known = Mapping::unknown(protection);
+    if protection == 0 {
         // The instruction can end on the next page, which can be another mapping.
         let last = site.wrapping_add(arch::BRANCH_LEN - 1);
         known = pages::executable(site)?;
@@ -155,7 +157,7 @@ pub unsafe fn check(site: usize, expected: usize, new: usize, protection: u32) -
     if protection == 0 && store.at >> 12 != site >> 12 {
         known = pages::executable(store.at)?;
     }
-    Ok(Checked { store, protection: known })
+    Ok(Checked { store, mapping: known })
 }
 
 /// Retargets the direct call or branch at `site` from `expected` to `new`. Undo it by exchanging the two.
@@ -163,7 +165,7 @@ pub unsafe fn check(site: usize, expected: usize, new: usize, protection: u32) -
 /// # Safety
 ///
 /// As for [`check`]; and `site` is the first byte of an instruction, no other call of this function or of [`write()`] runs at the same time
-/// in this process, nobody re-protects or unmaps the page meanwhile, and `new` is code that may be entered wherever
+/// in this process, nobody re-protects or unmaps a part of its mapping meanwhile, and `new` is code that may be entered wherever
 /// `expected` may be.
 pub unsafe fn retarget(
     site: usize,
@@ -175,7 +177,7 @@ pub unsafe fn retarget(
     // SAFETY: this function's contract includes that of `check`.
     let checked = unsafe { check(site, expected, new, protection)? };
     // SAFETY: `check` found or was told that the word is mapped executable with this protection; the rest is this function's contract.
-    unsafe { write(checked.store, checked.protection, fallback) }
+    unsafe { write(checked.store, checked.mapping, fallback) }
 }
 
 /// Puts a branch to `new` in place of the one instruction at `site`, which is `len` bytes long: at least as long as the branch, since a thread may
@@ -185,10 +187,10 @@ pub unsafe fn retarget(
 ///
 /// As for [`retarget`] with a protection of 0, and `new` is code that may be entered wherever the instruction may be run.
 pub unsafe fn replace(site: usize, len: usize, new: usize, fallback: Fallback) -> Result<(), Refusal> {
-    let protection = pages::executable(site)?;
+    let mapping = pages::executable(site)?;
     // SAFETY: the word that is read shares its page with the instruction's first byte, which was just found mapped readable; the rest is this
     // function's contract.
-    unsafe { write(arch::plan_replacement(site, len, new)?, protection, fallback) }
+    unsafe { write(arch::plan_replacement(site, len, new)?, mapping, fallback) }
 }
 
 /// [`retarget`] with a C return value: 0, or [`Refusal::code`].

@@ -1,4 +1,4 @@
-//! What protection a page has: the kernel's lists of mappings, read without allocation.
+//! The mapping that an address lies in: the kernel's lists of mappings, read without allocation.
 //!
 //! `maps` has the permissions (proc(5)). On aarch64 only the `VmFlags` in `smaps` tell that a page is guarded
 //! (`PROT_BTI`: `bt`) or tagged (`PROT_MTE`: `mt`), and `mprotect` would drop both:
@@ -13,38 +13,61 @@ use super::sys::{File, PROT_BTI, PROT_EXEC, PROT_MTE, PROT_READ, PROT_WRITE};
 use super::{Reason, Refusal};
 use core::mem::MaybeUninit;
 
-/// The `PROT_…` bits at `address`, if it is mapped readable and executable: code that can be checked and run.
-pub fn executable(address: usize) -> Result<u32, Refusal> {
-    let found = protection(address)?;
-    if found & (PROT_READ | PROT_EXEC) == PROT_READ | PROT_EXEC {
+/// One mapping. [`Mapping::NONE`] where nothing is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its first address.
+    pub start: usize,
+    /// One after its last address. Not above `start` if only the protection is known.
+    pub end: usize,
+    /// Its `PROT_…` bits.
+    pub protection: u32,
+    /// Whether it is a private copy of a file, as the code of programs and libraries is.
+    pub of_file: bool,
+}
+
+impl Mapping {
+    /// No mapping.
+    pub const NONE: Self = Self::unknown(0);
+
+    /// A mapping of which the caller knows nothing but the protection.
+    pub const fn unknown(protection: u32) -> Self {
+        Self { start: 0, end: 0, protection, of_file: false }
+    }
+}
+
+/// The mapping at `address`, if it is readable and executable: code that can be checked and run.
+pub fn executable(address: usize) -> Result<Mapping, Refusal> {
+    let found = mapping(address)?;
+    if found.protection & (PROT_READ | PROT_EXEC) == PROT_READ | PROT_EXEC {
         Ok(found)
     } else {
         Err(Refusal::new(Reason::NotExecutable))
     }
 }
 
-/// The `PROT_…` bits at `address`; 0 where nothing is mapped.
-pub fn protection(address: usize) -> Result<u32, Refusal> {
+/// The mapping at `address`.
+pub fn mapping(address: usize) -> Result<Mapping, Refusal> {
     let answer = || {
-        let mut bits = search(b"/proc/self/maps\0", b"/proc/thread-self/maps\0", address, false)?;
+        let mut found = search(b"/proc/self/maps\0", b"/proc/thread-self/maps\0", address, false)?;
         if cfg!(target_arch = "aarch64") {
-            bits |= search(b"/proc/self/smaps\0", b"/proc/thread-self/smaps\0", address, true)?;
+            found.protection |= search(b"/proc/self/smaps\0", b"/proc/thread-self/smaps\0", address, true)?.protection;
         }
-        Ok(bits)
+        Ok(found)
     };
     answer().map_err(|errno| Refusal::with(Reason::NoMaps, errno))
 }
 
 /// `/proc/self` is the main thread: when that has ended its list is empty, and only this thread's own shows the mappings.
-fn search(path: &[u8], of_thread: &[u8], address: usize, flags: bool) -> Result<u32, u16> {
+fn search(path: &[u8], of_thread: &[u8], address: usize, flags: bool) -> Result<Mapping, u16> {
     match search_in(path, address, flags)? {
-        Some(bits) => Ok(bits),
-        None => Ok(search_in(of_thread, address, flags)?.unwrap_or(0)),
+        Some(found) => Ok(found),
+        None => Ok(search_in(of_thread, address, flags)?.unwrap_or(Mapping::NONE)),
     }
 }
 
-/// The permissions (or, of `smaps`, the flags) at `address` as `PROT_…` bits. `None` if the file is empty.
-fn search_in(path: &[u8], address: usize, flags: bool) -> Result<Option<u32>, u16> {
+/// The mapping at `address`; of `smaps`, the protection that its flags tell and nothing else. `None` if the file is empty.
+fn search_in(path: &[u8], address: usize, flags: bool) -> Result<Option<Mapping>, u16> {
     let mut text =
         Text { file: File::open(path)?, next: 0, end: 0, refused: 0, buffer: [const { MaybeUninit::uninit() }; 512] };
     let mut empty = true;
@@ -56,16 +79,16 @@ fn search_in(path: &[u8], address: usize, flags: bool) -> Result<Option<u32>, u1
             let end = text.hex(0);
             here = start <= address && address < end;
             if here && !flags {
-                return Ok(Some(text.permissions()));
+                return Ok(Some(text.mapping(start, end)));
             }
         } else if here && first == b'V' {
-            return Ok(Some(text.flags()));
+            return Ok(Some(Mapping::unknown(text.flags())));
         }
         text.skip_line();
     }
     match text.refused {
         0 if empty => Ok(None),
-        0 => Ok(Some(0)),
+        0 => Ok(Some(Mapping::NONE)),
         errno => Err(errno),
     }
 }
@@ -124,7 +147,23 @@ impl Text {
         value
     }
 
-    /// `rwxp` as `PROT_…` bits.
+    /// What follows the addresses: `r-xp 00026000 fe:01 1234 /path`. Memory without a file has inode 0.
+    fn mapping(&mut self, start: usize, end: usize) -> Mapping {
+        let protection = self.permissions();
+        let is_private = self.byte() == Some(b'p');
+        let mut spaces = 0;
+        let inode = loop {
+            match self.byte() {
+                None | Some(b'\n') => break b'0',
+                Some(b' ') => spaces += 1,
+                Some(digit) if spaces == 3 => break digit,
+                Some(_) => {}
+            }
+        };
+        Mapping { start, end, protection, of_file: is_private && inode != b'0' }
+    }
+
+    /// `rwx` as `PROT_…` bits.
     fn permissions(&mut self) -> u32 {
         let mut bits = 0;
         for bit in [PROT_READ, PROT_WRITE, PROT_EXEC] {

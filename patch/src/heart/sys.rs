@@ -1,4 +1,4 @@
-//! The six system calls, each with the kernel's error number as its error.
+//! The seven system calls, each with the kernel's error number as its error.
 
 use super::arch::{nr, syscall};
 
@@ -15,6 +15,9 @@ pub const PROT_MTE: u32 = 0x20;
 
 /// The address or an argument is not one the kernel takes, e.g. not aligned to its page size.
 pub const EINVAL: u16 = 22;
+
+const EBUSY: u16 = 16;
+const MS_INVALIDATE: usize = 2;
 
 const AT_FDCWD: usize = -100isize as usize;
 const O_RDONLY: usize = 0;
@@ -36,6 +39,14 @@ fn answer(raw: isize) -> Result<usize, u16> {
 pub unsafe fn mprotect(at: usize, len: usize, protection: u32) -> Result<(), u16> {
     // SAFETY: the caller's promise.
     answer(unsafe { syscall(nr::MPROTECT, at, len, protection as usize, 0) }).map(|_| ())
+}
+
+/// Whether pages of this range are locked in memory (`mlock(2)`).
+///
+/// `msync(2)` answers that with `EBUSY` if asked to invalidate, and on Linux `MS_INVALIDATE` does nothing else.
+pub fn is_locked(at: usize, len: usize) -> bool {
+    // SAFETY: no memory is changed.
+    answer(unsafe { syscall(nr::MSYNC, at, len, MS_INVALIDATE, 0) }) == Err(EBUSY)
 }
 
 /// Announces that this process will call [`synchronise_cores`], and tries it once, so that a refusal comes before any change.

@@ -2,15 +2,37 @@
 //!
 //! ```text
 //!   membarrier: register, try once      ─ refused: nothing happened
-//!   mprotect page  r-x → rwx            ─ refused: nothing happened, or /proc/self/mem
-//!   compare-and-swap the word           ─ another word there: page back to r-x
-//!   caches, membarrier                  ─ refused: word back, page back
-//!   mprotect page  rwx → r-x            ─ refused twice: word back, and say so
+//!   mprotect  r-x → rwx                 ─ refused: nothing happened, or /proc/self/mem
+//!   compare-and-swap the word           ─ another word there: back to r-x
+//!   caches, membarrier                  ─ refused: word back, protection back
+//!   mprotect  rwx → r-x                 ─ refused twice: word back, and say so
 //! ```
+//!
+//! # The whole mapping is re-protected, and not the page alone
+//!
+//! A private mapping of a file that was ever writable counts as memory of the process's own (the kernel's `VM_ACCOUNT`), and neighbours
+//! are merged only if their flags are equal. So a page that was writable for a moment stays a mapping of its own:
+//!
+//! ```text
+//!   the page alone                                    the whole mapping
+//!
+//!   |            r-xp            |  before            |            r-xp            |  before
+//!   |  r-xp  |rwxp|     r-xp     |                    |            rwxp            |
+//!   |  r-xp  |r-xp|     r-xp     |  three, for good   |            r-xp            |  after: one
+//! ```
+//!
+//! Unwinders in other processes and profilers look for an object's code in the mapping that begins where its headers say, and
+//! lose what is in another piece. The price is that the mapping's pages count against a limit of committed memory
+//! (`vm.overcommit_memory = 2`); none of them is copied but the one that is written. Where that is refused the page alone is
+//! re-protected. So it is where
+//!
+//! - the mapping is locked in memory (`mlockall`): the kernel would copy all of it at once;
+//! - the memory has no file: its parts merge again, and a JIT compiler may be changing other pages of it;
+//! - the caller gave the protection, and the mapping's bounds are unknown.
 
 use super::arch::{self, Word};
 use super::sys::{self, File, PROT_EXEC, PROT_READ, PROT_WRITE};
-use super::{Fallback, Reason, Refusal};
+use super::{Fallback, Mapping, Reason, Refusal};
 
 /// One aligned word of code, as it is and as it shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,28 +45,28 @@ pub struct Store {
     pub after: Word,
 }
 
-/// Replaces one word of code; on every refusal it is as before, and its page's protection too (but see
+/// Replaces one word of code; on every refusal it is as before, and its mapping's protection too (but see
 /// [`Reason::NotRestored`]).
 ///
 /// # Safety
 ///
-/// The word is mapped, with exactly `protection`, and nobody changes that meanwhile. No other call runs at the same time in this process. Either
+/// The word lies in exactly this mapping, and nobody changes any part of that meanwhile. No other call runs at the same time in this process. Either
 /// word, with what surrounds it, is code that a thread may run there.
-pub unsafe fn write(store: Store, protection: u32, fallback: Fallback) -> Result<(), Refusal> {
+pub unsafe fn write(store: Store, mapping: Mapping, fallback: Fallback) -> Result<(), Refusal> {
     if let Err(errno) = sys::prepare_synchronise_cores() {
         return Err(Refusal::with(Reason::Membarrier, errno));
     }
     // SAFETY: each takes over the caller's promise.
     unsafe {
-        match Opened::new(store.at, protection) {
-            Ok(page) => in_place(store, page),
+        match Opened::new(store.at, mapping) {
+            Ok(opened) => in_place(store, opened),
             Err(errno) if fallback == Fallback::Refuse => Err(Refusal::with(Reason::Protect, errno)),
             Err(_) => through_file(store),
         }
     }
 }
 
-/// A page that is writable for now.
+/// Whole pages that are writable for now.
 struct Opened {
     at: usize,
     len: usize,
@@ -54,19 +76,28 @@ struct Opened {
 impl Opened {
     /// # Safety
     ///
-    /// The page has this protection, and nobody else changes it while this value lives.
-    unsafe fn new(address: usize, protection: u32) -> Result<Self, u16> {
+    /// The address lies in this mapping, and nobody else changes that while this value lives.
+    unsafe fn new(address: usize, mapping: Mapping) -> Result<Self, u16> {
+        let Mapping { start, end, protection, of_file } = mapping;
         if protection & PROT_WRITE != 0 {
             // Its owner writes code here himself, and keeps it so.
             return Ok(Self { at: address, len: 0, protection });
+        }
+        // Executable all the time, since threads run there.
+        let open = protection | PROT_READ | PROT_WRITE | PROT_EXEC;
+        if of_file && !sys::is_locked(start, end.wrapping_sub(start)) {
+            let len = end.wrapping_sub(start);
+            // SAFETY: the mapping keeps every permission it had; putting back the rest is `close`. A refusal changes nothing, as it
+            // is one mapping.
+            if unsafe { sys::mprotect(start, len, open) }.is_ok() {
+                return Ok(Self { at: start, len, protection });
+            }
         }
         let mut errno = sys::EINVAL;
         // aarch64 has pages of 4, 16 or 64 KiB; an address that is not aligned to them is EINVAL and has no effect.
         for len in [0x1000, 0x4000, 0x1_0000] {
             let at = address & !(len - 1);
-            // Executable all the time, since threads run there.
-            let open = protection | PROT_READ | PROT_WRITE | PROT_EXEC;
-            // SAFETY: the page keeps every permission it had; putting back the rest is `close`.
+            // SAFETY: as above.
             match unsafe { sys::mprotect(at, len, open) } {
                 Ok(()) => {
                     return Ok(Self { at, len, protection });
@@ -91,10 +122,10 @@ impl Opened {
 
 /// # Safety
 ///
-/// As for [`write()`]; `page` holds the word.
-unsafe fn in_place(store: Store, page: Opened) -> Result<(), Refusal> {
+/// As for [`write()`]; `opened` holds the word.
+unsafe fn in_place(store: Store, opened: Opened) -> Result<(), Refusal> {
     let Store { at, before, after } = store;
-    // SAFETY: the page is writable until `close`; both words may be executed there, by the caller's promise.
+    // SAFETY: the word is writable until `close`; both words may be executed there, by the caller's promise.
     let done = unsafe {
         if !arch::compare_and_store(at, before, after) {
             Err(Refusal::new(Reason::Changed))
@@ -106,11 +137,11 @@ unsafe fn in_place(store: Store, page: Opened) -> Result<(), Refusal> {
             })
         }
     };
-    if let Err(errno) = page.close() {
+    if let Err(errno) = opened.close() {
         // A second try, for a kernel that was short of memory for a moment (mappings are split and merged here).
-        if page.close().is_err() {
+        if opened.close().is_err() {
             if done.is_ok() {
-                // SAFETY: `close` failed, so the page is still writable.
+                // SAFETY: `close` failed, so the word is still writable.
                 unsafe { take_back(store) };
             }
             return Err(Refusal::with(Reason::NotRestored, errno));
@@ -121,7 +152,7 @@ unsafe fn in_place(store: Store, page: Opened) -> Result<(), Refusal> {
 
 /// # Safety
 ///
-/// As for [`in_place`], with the page still writable.
+/// As for [`in_place`], with the word still writable.
 unsafe fn take_back(store: Store) {
     // SAFETY: the caller's promise. If the word is another one by now, it is not ours to change.
     unsafe {

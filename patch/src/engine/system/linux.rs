@@ -2,7 +2,7 @@
 
 use super::{Refused, Words};
 use crate::engine::error::Error;
-use crate::heart::{self, Fallback, Store};
+use crate::heart::{self, Fallback, Mapping, Store};
 use std::io;
 use std::ops::Range;
 
@@ -26,20 +26,20 @@ pub fn ready(_at: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// The `PROT_…` bits at `address`, if it is mapped readable and executable.
-pub fn executable(address: usize) -> Result<u32, Refused> {
+/// The mapping at `address`, if it is readable and executable.
+pub fn executable(address: usize) -> Result<Mapping, Refused> {
     Ok(heart::pages::executable(address)?)
 }
 
-/// Replaces one word of code; on every refusal it is as before, and its page's protection too (but see
+/// Replaces one word of code; on every refusal it is as before, and its mapping's protection too (but see
 /// [`Reason::NotRestored`](heart::Reason::NotRestored)).
 ///
 /// # Safety
 ///
 /// As for [`heart::write()`].
-pub unsafe fn write(store: Store, protection: u32, fallback: Fallback) -> Result<(), Refused> {
+pub unsafe fn write(store: Store, mapping: Mapping, fallback: Fallback) -> Result<(), Refused> {
     // SAFETY: this function's contract.
-    Ok(unsafe { heart::write(store, protection, fallback) }?)
+    Ok(unsafe { heart::write(store, mapping, fallback) }?)
 }
 
 /// What is mapped or must stay free, from `/proc/self/maps`.

@@ -3,7 +3,7 @@
 //! | name | what it does |
 //! |---|---|
 //! | `ready` | says before anything is planned that no patch can be applied in this process |
-//! | `executable` | the protection of a page, if code can be read and run there |
+//! | `executable` | what `write` has to know of the memory at an address, if code can be read and run there |
 //! | `write` | replaces one word of code |
 //! | `taken`, `LOWEST` | the address space that is not free |
 //! | `reserve`, `seal`, `unmap` | a stub's pages: writable, then executable, never both |
