@@ -15,6 +15,11 @@ const FIBER: &str = "if this is a fiber whose function never returns (corosensei
 
 pub(crate) static SWITCH: End =
     End { reason: "it ends in a coroutine's switch to the stack that resumed it", advice: FIBER };
+pub(crate) static HANDLER: End = End {
+    reason: "it begins with a signal handler on a former alternate signal stack",
+    advice: "if this is a coroutine that was made by a signal handler on an alternate signal stack (QEMU, GNU Pth), run its \
+             function inside exeunt::enter (C: exeunt_enter)",
+};
 pub(crate) static NOT_WALKABLE: End = End { reason: "it could not be unwound", advice: FIBER };
 pub(crate) static UNKNOWN: End = End {
     reason: "its outermost frame is none that exeunt knows",

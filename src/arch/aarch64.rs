@@ -85,24 +85,6 @@ impl Registers {
         }
         Self { pc, sp, fp, link: 0 }
     }
-
-    /// The registers that a signal interrupted, when `sp` is the stack pointer in the kernel's signal-return frame.
-    ///
-    /// # Safety
-    /// `sp` must come from unwinding into a frame that its unwind table marks as a signal frame: there the kernel has
-    /// left a `siginfo` and a `ucontext` (Linux `arch/arm64/kernel/signal.c`: `rt_sigframe`).
-    #[cfg(target_os = "linux")]
-    pub(crate) unsafe fn interrupted(sp: usize) -> Self {
-        let context = (sp + size_of::<libc::siginfo_t>()) as *const libc::ucontext_t;
-        // SAFETY: the caller promises that a ucontext is here.
-        let machine = unsafe { &(*context).uc_mcontext };
-        Self {
-            pc: machine.pc as usize,
-            sp: machine.sp as usize,
-            fp: machine.regs[29] as usize,
-            link: machine.regs[30] as usize,
-        }
-    }
 }
 
 /// Whether the code at `pc` is what the system has signal handlers return into: `mov x8, #139; svc #0`. A table may mark

@@ -84,20 +84,6 @@ impl Registers {
         }
         Self { pc, sp, fp, link: 0 }
     }
-
-    /// The registers that a signal interrupted, when `sp` is the stack pointer in the kernel's signal-return frame.
-    ///
-    /// # Safety
-    /// `sp` must come from unwinding into a frame that its unwind table marks as a signal frame: there the kernel has
-    /// left a `ucontext` (Linux `arch/x86/include/asm/sigframe.h`: `rt_sigframe` without its return address).
-    #[cfg(target_os = "linux")]
-    pub(crate) unsafe fn interrupted(sp: usize) -> Self {
-        let context = sp as *const libc::ucontext_t;
-        // SAFETY: the caller promises that a ucontext is here.
-        let registers = unsafe { &(*context).uc_mcontext.gregs };
-        let register = |which: i32| registers[which as usize] as usize;
-        Self { pc: register(libc::REG_RIP), sp: register(libc::REG_RSP), fp: register(libc::REG_RBP), link: 0 }
-    }
 }
 
 /// Whether the code at `pc` is what the system has signal handlers return into: `mov $15,%rax; syscall`. A table may mark

@@ -37,6 +37,11 @@ pub(crate) fn read_word(address: usize) -> Option<usize> {
     (result == 0 && copied == size).then_some(word)
 }
 
+/// Whether the eight bytes from `address` on can be read.
+pub(crate) fn is_readable(address: usize) -> bool {
+    read_word(address).is_some()
+}
+
 /// The memory of the running thread's stack.
 pub(crate) fn thread_bounds() -> Option<Range<usize>> {
     // SAFETY: both only ask about the running thread.

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `map_zeroes`, `unmap` | address space that costs memory only where it is touched |
 //! | `read_word` | a word of memory that may not be there |
-//! | `on_signal_stack` | whether the thread runs on its alternate signal stack |
+//! | `is_readable` | whether memory can be read |
+//! | `on_signal_stack`, `signal_stack_room` | whether the thread runs on its alternate signal stack, and how much of it is left |
 //! | `thread_bounds`, `mapping_around` | the memory of a stack |
 //! | `pin` | keeps this library loaded for ever |
 //! | `Uncancelled` | no cancellation of this thread while it lives |
@@ -27,6 +28,7 @@ mod linux;
 mod macos;
 #[cfg(target_os = "linux")]
 mod objects;
+mod readable;
 mod unix;
 
 #[cfg(code_redirect)]
@@ -39,6 +41,7 @@ pub(crate) use linux::*;
 pub(crate) use macos::*;
 #[cfg(target_os = "linux")]
 pub(crate) use objects::object_at;
+pub(crate) use readable::is_readable;
 pub(crate) use unix::*;
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]

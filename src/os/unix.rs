@@ -33,10 +33,17 @@ pub(crate) unsafe fn unmap(memory: *mut c_void, size: usize) {
 
 /// Whether the running code is on its thread's alternate signal stack.
 pub(crate) fn on_signal_stack() -> bool {
+    signal_stack_room().is_some()
+}
+
+/// How much room there is below the running code on its thread's alternate signal stack; `None` where it is on none.
+pub(crate) fn signal_stack_room() -> Option<usize> {
     // SAFETY: only asks; all zeros is a valid `stack_t`.
     unsafe {
         let mut stack: libc::stack_t = std::mem::zeroed();
-        libc::sigaltstack(std::ptr::null(), &raw mut stack) == 0 && stack.ss_flags & libc::SS_ONSTACK != 0
+        let got = libc::sigaltstack(std::ptr::null(), &raw mut stack) == 0;
+        let on = got && stack.ss_flags & libc::SS_ONSTACK != 0;
+        on.then(|| crate::arch::stack_pointer().saturating_sub(stack.ss_sp.addr()))
     }
 }
 
