@@ -100,6 +100,12 @@ impl Place {
         }
     }
 
+    /// Whether it is `main`, and `pthread_exit` there would go by the redirect, and the safety net too.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn needs_key(&self) -> bool {
+        matches!(self.how, How::Slot(writes) if self.kind == Kind::Main && !writes.lands())
+    }
+
     /// Whether a thread's other ends would go by unseen, and leave a record that the next stack on its memory takes for its own.
     fn is_lost(&self) -> bool {
         matches!(self.how, How::Code(_)) && self.kind == Kind::Thread && self.needs_net() && !net::can_be_spread()
@@ -143,6 +149,11 @@ pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
         }
     };
     let place = place(foot, how);
+    #[cfg(target_os = "linux")]
+    if place.needs_key() {
+        cold_path();
+        crate::main_key::make()?;
+    }
     if place.is_lost() {
         return Err(Error::NoCodeSite("this thread has ended but for its last destructors".to_owned()));
     }

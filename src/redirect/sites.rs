@@ -152,13 +152,14 @@ fn look(number: usize) -> Vec<CodeSite> {
 
 /// An error of the patch engine, in the words of this library.
 fn refused(number: usize) -> impl Fn(exeunt_patch::Error) -> Error {
-    use exeunt_patch::Error::{Membarrier, NoMaps, Protect, Stub};
+    use exeunt_patch::Error::{Membarrier, NoMaps, Protect, Reentered, Stub};
     move |error| {
         let failed = match error {
             NoMaps { errno } => Some(("open(\"/proc/self/maps\")", errno)),
             Protect { errno, .. } => Some(("mprotect", errno)),
             Membarrier { errno } => Some(("membarrier", errno)),
             Stub { step, errno } => Some((step, errno)),
+            Reentered => return Error::Reentered,
             _ => None,
         };
         match failed.filter(|&(_, errno)| is_passing(errno)) {
