@@ -143,13 +143,7 @@ pub(crate) fn known() -> usize {
 
 /// Makes `original` the return address that a new trampoline stands for, and returns its number. Calls nothing but the system,
 /// since the lock is held.
-pub(crate) fn add(
-    lock: &Lock,
-    original: usize,
-    kind: Kind,
-    name: &'static CStr,
-    used: Use,
-) -> Result<usize, NotAdded> {
+pub(crate) fn add(lock: &Lock, original: usize, kind: Kind, name: &'static CStr, used: Use) -> Result<usize, NotAdded> {
     if let Some(number) = standing_for(original) {
         return Ok(number);
     }
@@ -171,8 +165,7 @@ fn fill(_: &Lock, cell: usize, value: usize) -> Result<(), NotAdded> {
         let start = (&raw const exeunt_cells).cast_mut().cast();
         // SAFETY: these pages hold nothing but the cells, which stay readable. `asm/` aligns them to the largest page.
         let done = unsafe { libc::mprotect(start, CELLS_SIZE, protection) } == 0;
-        done.then_some(())
-            .ok_or_else(|| NotAdded::Protection(io::Error::last_os_error().raw_os_error().unwrap_or(0)))
+        done.then_some(()).ok_or_else(|| NotAdded::Protection(io::Error::last_os_error().raw_os_error().unwrap_or(0)))
     };
     let before = cells()[cell].load(Ordering::Relaxed);
     protect(libc::PROT_READ | libc::PROT_WRITE)?;

@@ -156,11 +156,13 @@ pub(crate) const PROBES: [Probe; 2] = [
 /// Where threads' functions return to, by starting a thread and asking it.
 fn probe_thread() -> Result<usize, Error> {
     let own = own_functions([c"pthread_create", c"pthread_join"])?;
-    let [create, join] =
-        own.unwrap_or([libc::pthread_create as *mut c_void, libc::pthread_join as *mut c_void]);
+    let [create, join] = own.unwrap_or([libc::pthread_create as *mut c_void, libc::pthread_join as *mut c_void]);
     // SAFETY: these are the functions' types, in C's terms.
     let (create, join) = unsafe {
-        (std::mem::transmute::<*mut c_void, PthreadCreate>(create), std::mem::transmute::<*mut c_void, PthreadJoin>(join))
+        (
+            std::mem::transmute::<*mut c_void, PthreadCreate>(create),
+            std::mem::transmute::<*mut c_void, PthreadJoin>(join),
+        )
     };
     let mut address = 0_usize;
     // SAFETY: the thread only writes `address`, and is joined before that is read. The attributes are filled in before they are
@@ -270,7 +272,8 @@ pub(crate) fn main_exit(address: usize, outer: &[usize]) -> Option<&'static CStr
     let named = is_start(address) || outer.first().is_some_and(|&outer| is_start(outer));
     // SAFETY: `address` is a return address that unwinding gave.
     let exports_nothing = super::exported_symbol(libc::exit as *const () as usize).is_none();
-    let is_main = (named || exports_nothing) && unsafe { arch::ends_in_exit(address, libc::exit as *const () as usize) };
+    let is_main =
+        (named || exports_nothing) && unsafe { arch::ends_in_exit(address, libc::exit as *const () as usize) };
     is_main.then(|| if has_start_call_main() { c"__libc_start_call_main" } else { c"__libc_start_main" })
 }
 

@@ -2,8 +2,8 @@
 
 use super::code::{self, CodeSite};
 use crate::error::Error;
-use crate::stack::Kind;
 use crate::lock::{Learning, Lock};
+use crate::stack::Kind;
 use crate::{exits, trampoline};
 use exeunt_patch::{Patch, Site};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -253,6 +253,11 @@ fn find(number: usize) -> Result<Sites, Error> {
     let original = trampoline::original(number);
     // SAFETY: a return address that unwinding gave is the first byte of an instruction, in code that stays mapped.
     let start = unsafe { Site::new(std::ptr::with_exposed_provenance(original)) };
+    // Only glibc before 2.34 needs it, and only for `main`: this library's own tests, and they alone, can pretend.
+    #[cfg(test)]
+    if std::env::var_os("EXEUNT_TEST_LANDS").is_some() {
+        return Ok(Sites { found: Vec::new(), lands: true });
+    }
     let mut lands = false;
     let found = match trampoline::kind(number) {
         // In code of our own, which has the hook in it.
