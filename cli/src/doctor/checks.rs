@@ -291,7 +291,8 @@ fn main_exits_its_thread() -> ExitCode {
     load();
     let mut thread = 0;
     // SAFETY: the start routine takes the main thread's handle.
-    let error = unsafe { pthread_create(&raw mut thread, std::ptr::null(), outlives, libc::pthread_self() as *mut c_void) };
+    let error =
+        unsafe { pthread_create(&raw mut thread, std::ptr::null(), outlives, libc::pthread_self() as *mut c_void) };
     if error != 0 {
         say(&format!("no thread: {}", std::io::Error::from_raw_os_error(error)));
         return ExitCode::FAILURE;
