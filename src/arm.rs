@@ -140,6 +140,10 @@ pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<(&'static Record, 
     if place.needs_net() {
         cold_path();
         net::spread(record);
+        #[cfg(target_os = "linux")]
+        if place.needs_key() {
+            crate::main_key::spread(record);
+        }
     }
     Ok((record, abandoned))
 }

@@ -114,6 +114,8 @@ mod inherit;
 mod keyed;
 mod local;
 mod lock;
+#[cfg(target_os = "linux")]
+mod main_key;
 mod nearby;
 mod net;
 mod os;

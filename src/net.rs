@@ -1,7 +1,10 @@
 //! The safety net: drains the main thread's stack when `exit` ends it, and a thread's that ends by `pthread_exit` or by
 //! cancellation where its landing could not be redirected (`os/landing.rs`).
 //!
-//! Under code redirect it catches the same ends of `main`, and on macOS those of threads: `pthread_exit` and cancellation call
+//! It does not see the end of `main` by `pthread_exit`, where glibc runs no destructors of thread-locals: there main's landing is
+//! redirected, or a hook is in the way, or a key stands in (`main_key.rs`).
+//!
+//! Under code redirect it catches `exit` on the main thread as well, and on macOS those of threads: `pthread_exit` and cancellation call
 //! there what a return calls, but not from where a return does.
 //!
 //! It is a thread-local destructor, which all these ends run on the thread itself. Destructors of thread-locals that were

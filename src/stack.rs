@@ -333,6 +333,8 @@ pub fn unload() {
         let before = record.id();
         record.renew_id();
         net::renew(record, before);
+        #[cfg(target_os = "linux")]
+        crate::main_key::renew(record, before);
         return;
     }
     if let Some(table) = record.slots() {
