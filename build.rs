@@ -13,9 +13,11 @@ fn main() {
         println!("cargo::rustc-cfg=code_redirect");
     }
     if system == "linux" && std::env::var_os("CARGO_FEATURE_CAPI").is_some() {
-        // The shared library's code begins on a page of the file. LLD, by which rustc links on x86_64, lets segments share a page of the
-        // file otherwise, and then libunwind up to 1.6 (in `strace -k`, and in programs) finds no unwind tables of the library: it
-        // looks for the segment whose offset is that of the mapping, which is a multiple of a page. GNU ld knows the option too.
+        // The shared library's code begins on a page of the file. LLD, by which rustc links on
+        // x86_64, lets segments share pages of the file otherwise. libunwind up to 1.6
+        // (`strace -k`, programs that link it) then finds no unwind tables for the library: it
+        // looks for a segment whose offset is exactly that of the mapping. (Not
+        // `rustc-cdylib-link-arg`: cargo warns of it, as the manifest names no such target.)
         println!("cargo::rustc-link-arg=-Wl,-z,separate-code");
     }
     cc::Build::new().file(source).include("asm").compile("exeunt_asm");

@@ -27,6 +27,7 @@
 #  define FUNCTION(name)
 #  define SIZE(name)
 #  define CELLS_SECTION .section __DATA,__data
+#  define CODE_SECTION .text
 #  define PAGE(name, offset) name@PAGE + (offset)
 #  define PAGEOFF(name, offset) name@PAGEOFF + (offset)
 #else
@@ -36,8 +37,24 @@
 #  define FUNCTION(name) .type name, %function
 #  define SIZE(name) .size name, . - name
 #  define CELLS_SECTION .section .data.exeunt_cells, "aw", %progbits
+#  define CODE_SECTION .section .text.exeunt, "ax", %progbits
 #  define PAGE(name, offset) name + (offset)
 #  define PAGEOFF(name, offset) :lo12:name + (offset)
+#endif
+
+// Functions sign the return address that they store (paciasp, autiasp; no-operations without pointer authentication). Both are
+// hints, which every assembler and processor takes, and so are the landing pads. The first one is also what a call through a
+// register may lead to (`bti c`). On macOS the code is plain: only arm64e signs there.
+#if defined(__APPLE__)
+#  define SIGN hint #34
+#  define SIGNED
+#  define AUTHENTICATE
+#  define AUTHENTICATED
+#else
+#  define SIGN hint #25
+#  define SIGNED .cfi_negate_ra_state
+#  define AUTHENTICATE hint #29
+#  define AUTHENTICATED .cfi_negate_ra_state
 #endif
 
 // The cells: cell N holds the original return address that trampoline N stands for. They have pages of their own, so
@@ -49,20 +66,20 @@
 SYMBOL(exeunt_cells):
         .fill   CELLS_ALIGN / 8, 8, 0
 
-        .text
+        CODE_SECTION
 
-// One trampoline, TRAMPOLINE_SIZE bytes, with an unwind table entry (FDE) of its own:
+// One trampoline, TRAMPOLINE_SIZE bytes, aligned to as many, with an unwind table entry (FDE) of its own:
 //
-//   -8  the distance from here to the cell, 4 bytes
-//   -4  a nop, so that the FDE covers `label - 1`: unwinders look a return address up there
-//    0  label: x30 = cell; branch to the common part
+//    0  the distance from here to the cell, 8 bytes. The FDE covers it, and so `label - 1`: unwinders look a return address up
+//       there
+//    8  label: a landing pad; x30 = cell; branch to the common part
 //
 // While a stack is armed, nothing on it says where the exit trampoline is, and unwinders have only the return address
 // that the entry function saved (x30, the label) and the memory of the process to go by. So the rule for x30 is the
-// *value* of a DWARF expression: take x30, clear the bits that a signature may have set, go 8 back to the distance, add
-// it to its own place, read the cell. It is in force from the start of the FDE: were it to begin at the label, the
-// look-up at `label - 1` would miss it.
-        .balign 32
+// *value* of a DWARF expression: take x30, clear the bits that a signature may have set, round it down to where the
+// trampoline begins, add the distance that is there, read the cell. It is in force from the start of the FDE: were it to
+// begin at the label, the look-up at `label - 1` would miss it. x30 is read twice, as valgrind knows no DW_OP_dup.
+        .balign TRAMPOLINE_SIZE
         .globl  SYMBOL(exeunt_exit_trampoline)
         HIDDEN(exeunt_exit_trampoline)
         FUNCTION(SYMBOL(exeunt_exit_trampoline))
@@ -72,21 +89,18 @@ SYMBOL(exeunt_exit_trampoline):
         .balign TRAMPOLINE_SIZE
         .cfi_startproc
         .cfi_def_cfa sp, 0              // the entry function's frame is gone: the caller's begins at sp
-        // DW_CFA_val_expression (0x16), register 30, 21 bytes:
+        // DW_CFA_val_expression (0x16), register 30, 25 bytes:
         //   0x8e 0x00            DW_OP_breg30 0       the label, maybe signed
         //   0x08 0x10 0x24       DW_OP_const1u 16, DW_OP_shl
         //   0x08 0x10 0x25       DW_OP_const1u 16, DW_OP_shr   the signature's bits cleared
-        //   0x38 0x1c            DW_OP_lit8, DW_OP_minus       the address of the distance
-        //   0x12                 DW_OP_dup
-        //   0x94 0x04            DW_OP_deref_size 4   the distance, zero-extended
-        //   0x08 0x20 0x24       DW_OP_const1u 32, DW_OP_shl
-        //   0x08 0x20 0x26       DW_OP_const1u 32, DW_OP_shra  sign-extended
-        //   0x22                 DW_OP_plus           the cell's address
+        //   0x09 0xe0 0x1a       DW_OP_const1s -32, DW_OP_and  where the trampoline begins: minus TRAMPOLINE_SIZE
+        //   the same again
+        //   0x06 0x22            DW_OP_deref, DW_OP_plus       with the distance: the cell's address
         //   0x06                 DW_OP_deref          the original return address
-        .cfi_escape 0x16, 0x1e, 0x15, 0x8e, 0x00, 0x08, 0x10, 0x24, 0x08, 0x10, 0x25, 0x38, 0x1c, 0x12, 0x94, 0x04, 0x08, 0x20, 0x24, 0x08, 0x20, 0x26, 0x22, 0x06
-        .long   SYMBOL(exeunt_cells) + 8 * n - .
-        nop                             // never run, it stands for `label - 1`
-        // label N: an entry function returned to here; x30 is this label.
+        .cfi_escape 0x16, 0x1e, 0x19, 0x8e, 0x00, 0x08, 0x10, 0x24, 0x08, 0x10, 0x25, 0x09, 0xe0, 0x1a, 0x8e, 0x00, 0x08, 0x10, 0x24, 0x08, 0x10, 0x25, 0x09, 0xe0, 0x1a, 0x06, 0x22, 0x06
+        .quad   SYMBOL(exeunt_cells) + 8 * n - .
+        // label N: an entry function returned to here, or pthread_exit jumped; x30 is this label.
+        hint    #36                     // bti j: pthread_exit jumps by `br x30`
         adrp    x16, PAGE(SYMBOL(exeunt_cells), 8 * n)         // x16 is free at a return (IP0)
         ldr     x16, [x16, PAGEOFF(SYMBOL(exeunt_cells), 8 * n)]
         mov     x30, x16                // as the exit trampoline's bl would have left it
@@ -96,18 +110,18 @@ SYMBOL(exeunt_exit_trampoline):
         .set    n, n + 1
         .endr
 
-// The others, for stacks whose exit trampoline has a word to spare in its own frame, 8 * n above the top, in which the
-// original address is kept (src/os/landing.rs). Here the unwind table needs no expression, and unwinders no more than
-// the stack: profilers unwind a copy of it, later, without the process.
+// The others, for stacks where a word above the top, 8 * n away, keeps the original address: one that exit trampolines have
+// to spare in their own frame (src/os/landing.rs), or one of enter's frame. Here the unwind table needs no expression, and
+// unwinders no more than the stack: profilers unwind a copy of it, later, without the process.
         .set    n, 0
         .rept   KEPT
         .balign TRAMPOLINE_SIZE
         .cfi_startproc
         .cfi_def_cfa sp, 0
         .cfi_offset x30, 8 * n          // the spare word
-        .long   0                       // as above, so that labels are at the same place
-        nop
+        .quad   0                       // as above, so that labels are at the same place
         // label: an entry function returned to here.
+        hint    #36                     // bti j
         ldr     x30, [sp, #8 * n]       // as the exit trampoline's bl would have left it
         .cfi_same_value x30
         b       exeunt_trampoline_body
@@ -131,7 +145,9 @@ SYMBOL(exeunt_exit_trampoline):
 //   | x29                 | <- sp at the call
 //   +---------------------+
 //
-// What is saved is where the AAPCS64 returns values: x0 to x7 (x0 and x1 for most), q0 to q3, and x8.
+// What is saved is where the AAPCS64 returns values: x0 to x7 (x0 and x1 for most), q0 to q3, and x8. Not those of its variants for
+// vectors: scalable results (SVE: z0 to z7 beyond q0 to q3, and p0 to p3), and what functions with such results, or with
+// `aarch64_vector_pcs`, keep for their callers beyond d8 to d15.
         .p2align 4
         HIDDEN(exeunt_drain)
         .globl  SYMBOL(exeunt_exit_trampoline_body)
@@ -140,6 +156,8 @@ SYMBOL(exeunt_exit_trampoline):
 SYMBOL(exeunt_exit_trampoline_body):
 exeunt_trampoline_body:
         .cfi_startproc
+        SIGN
+        SIGNED
         stp     x29, x30, [sp, #-160]!  // a frame record, as any function keeps
         .cfi_def_cfa_offset 160
         .cfi_offset x29, -160
@@ -166,6 +184,8 @@ exeunt_trampoline_body:
         .cfi_restore x29
         .cfi_restore x30
         .cfi_def_cfa_offset 0
+        AUTHENTICATE
+        AUTHENTICATED
         ret                             // to the exit trampoline: the real exit
         .cfi_endproc
         SIZE(SYMBOL(exeunt_exit_trampoline_body))
@@ -190,31 +210,43 @@ SYMBOL(exeunt_probe):
 // stack pointer at which `call` will return.
 //
 //   | x30                 |
-//   | x29                 | <- sp during the call, x29: the top
+//   | x29                 | <- x29
+//   | (alignment)         |
+//   | exeunt_enter_return | <- sp during the call: the top
 //   +---------------------+
 //   | frame of `call`, where it stores x30 = exeunt_enter_return: the foot
+//
+// The word at the top says where `call` returns to in any case, also while the foot says something else: there unwinders that have
+// nothing but the stack find it.
         .p2align 4
         .globl  SYMBOL(exeunt_call_entry)
         HIDDEN(exeunt_call_entry)
         FUNCTION(SYMBOL(exeunt_call_entry))
 SYMBOL(exeunt_call_entry):
         .cfi_startproc
-        hint    #34                     // bti c
+        SIGN
+        SIGNED
         stp     x29, x30, [sp, #-16]!
         .cfi_def_cfa_offset 16
         .cfi_offset x29, -16
         .cfi_offset x30, -8
         mov     x29, sp
         .cfi_def_cfa_register x29
-        str     x29, [x2]
+        adr     x9, LOCAL(enter_return)
+        stp     x9, xzr, [sp, #-16]!
+        mov     x9, sp
+        str     x9, [x2]
         mov     x9, x0
         mov     x0, x1
         blr     x9
 LOCAL(enter_return):                    // armed, the trampoline drains and then goes on to here
+        mov     sp, x29
         ldp     x29, x30, [sp], #16
         .cfi_def_cfa sp, 0
         .cfi_restore x29
         .cfi_restore x30
+        AUTHENTICATE
+        AUTHENTICATED
         ret
         .cfi_endproc
         SIZE(SYMBOL(exeunt_call_entry))
@@ -231,8 +263,10 @@ LOCAL(enter_return):                    // armed, the trampoline drains and then
         FUNCTION(SYMBOL(exeunt_tag_frames))
 SYMBOL(exeunt_tag_frames):
         .rept   17
+        .balign 32
         .cfi_startproc
-        hint    #34                     // bti c: called through a pointer
+        SIGN                            // also a landing pad: called through a pointer
+        SIGNED
         stp     x29, x30, [sp, #-16]!
         .cfi_def_cfa_offset 16
         .cfi_offset x29, -16
@@ -245,6 +279,8 @@ SYMBOL(exeunt_tag_frames):
         .cfi_restore x29
         .cfi_restore x30
         .cfi_def_cfa_offset 0
+        AUTHENTICATE
+        AUTHENTICATED
         ret
         .cfi_endproc
         .endr
@@ -303,6 +339,8 @@ SYMBOL(exeunt_exit_hook):
 SYMBOL(exeunt_exit_hook_body):
 exeunt_hook_body:
         .cfi_startproc
+        SIGN
+        SIGNED
         stp     x29, x30, [sp, #-224]!  // a frame record, as any function keeps
         .cfi_def_cfa_offset 224
         .cfi_offset x29, -224
@@ -334,6 +372,8 @@ exeunt_hook_body:
         .cfi_restore x29
         .cfi_restore x30
         .cfi_def_cfa_offset 0
+        AUTHENTICATE
+        AUTHENTICATED
         br      x16                     // on as if there were no hook, with the same return address
         .cfi_endproc
         SIZE(SYMBOL(exeunt_exit_hook_body))
@@ -394,7 +434,8 @@ SYMBOL(exeunt_context_hook):
         FUNCTION(SYMBOL(exeunt_call_entry_hooked))
 SYMBOL(exeunt_call_entry_hooked):
         .cfi_startproc
-        hint    #34                     // bti c
+        SIGN
+        SIGNED
         stp     x29, x30, [sp, #-16]!
         .cfi_def_cfa_offset 16
         .cfi_offset x29, -16
@@ -420,6 +461,8 @@ LOCAL(not_armed):                      // and behind the call
         .cfi_def_cfa sp, 0
         .cfi_restore x29
         .cfi_restore x30
+        AUTHENTICATE
+        AUTHENTICATED
         ret
         .cfi_endproc
         SIZE(SYMBOL(exeunt_call_entry_hooked))
@@ -432,4 +475,11 @@ LOCAL(not_armed):                      // and behind the call
 
 #if !defined(__APPLE__)
         .section .note.GNU-stack, "", %progbits         // no executable stack
+
+// What this code is fit for. A linker marks what it links by the least of all its objects.
+        .section .note.gnu.property, "a", %note
+        .balign 8
+        .word   4, 16, 5                // bytes of the name, bytes of what follows it, NT_GNU_PROPERTY_TYPE_0
+        .asciz  "GNU"
+        .word   0xc0000000, 4, 3, 0     // GNU_PROPERTY_AARCH64_FEATURE_1_AND: BTI (1) and PAC (2); and four bytes of padding
 #endif

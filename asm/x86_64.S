@@ -23,6 +23,7 @@
 #  define FUNCTION(name)
 #  define SIZE(name)
 #  define CELLS_SECTION .section __DATA,__data
+#  define CODE_SECTION .text
 #else
 #  define SYMBOL(name) name
 #  define LOCAL(name) .L##name
@@ -30,7 +31,12 @@
 #  define FUNCTION(name) .type name, @function
 #  define SIZE(name) .size name, . - name
 #  define CELLS_SECTION .section .data.exeunt_cells, "aw", @progbits
+#  define CODE_SECTION .section .text.exeunt, "ax", @progbits
 #endif
+
+// Whatever code a jump or a call through a register or through memory leads to begins with this: where indirect branches are
+// tracked (CET's IBT) any other instruction there is a fault. To other processors it is a long nop.
+#define LANDING_PAD .byte 0xf3, 0x0f, 0x1e, 0xfa        // endbr64
 
 // The cells: cell N holds the original return address that trampoline N stands for. They have pages of their own, so
 // that these can be read-only but for the moment in which a cell is filled (src/trampoline.rs).
@@ -41,19 +47,20 @@
 SYMBOL(exeunt_cells):
         .fill   CELLS_ALIGN / 8, 8, 0
 
-        .text
+        CODE_SECTION
 
-// One trampoline, TRAMPOLINE_SIZE bytes, with an unwind table entry (FDE) of its own:
+// One trampoline, TRAMPOLINE_SIZE bytes, aligned to as many, with an unwind table entry (FDE) of its own:
 //
-//   -8  the distance from here to the cell, 4 bytes: the only thing in it that differs from the others
-//   -4  four bytes of nop, so that the FDE covers `label - 1`: unwinders look a return address up there
-//    0  label: push cell; jmp to the common part
+//    0  the distance from here to the cell, 8 bytes: the only thing in it that differs from the others. The FDE covers it,
+//       and so `label - 1`: unwinders look a return address up there
+//    8  label: a landing pad; push cell; jmp to the common part
 //
 // While a stack is armed, nothing on it says where the exit trampoline is, and unwinders have only the program counter
 // of this frame (the label) and the memory of the process to go by. So the rule for the return address is the *value*
-// of a DWARF expression: take the program counter, go 8 back to the distance, add it to its own place, read the cell.
-// It is in force from the start of the FDE: were it to begin at the label, the look-up at `label - 1` would miss it.
-        .balign 32
+// of a DWARF expression: round the program counter down to where the trampoline begins, add the distance that is there,
+// read the cell. It is in force from the start of the FDE: were it to begin at the label, the look-up at `label - 1`
+// would miss it. The program counter is read twice, as valgrind knows no DW_OP_dup.
+        .balign TRAMPOLINE_SIZE
         .globl  SYMBOL(exeunt_exit_trampoline)
         HIDDEN(exeunt_exit_trampoline)
         FUNCTION(SYMBOL(exeunt_exit_trampoline))
@@ -64,17 +71,15 @@ SYMBOL(exeunt_exit_trampoline):
         .cfi_startproc
         .cfi_def_cfa %rsp, 0            // the foot has been popped: the caller's frame begins at rsp
         // DW_CFA_val_expression (0x16), register 16 (the return address), 13 bytes:
-        //   0x80 0x78       DW_OP_breg16 -8      the address of the distance: the program counter less 8
-        //   0x12            DW_OP_dup
-        //   0x94 0x04       DW_OP_deref_size 4   the distance, zero-extended
-        //   0x08 0x20 0x24  DW_OP_const1u 32, DW_OP_shl
-        //   0x08 0x20 0x26  DW_OP_const1u 32, DW_OP_shra   sign-extended
-        //   0x22            DW_OP_plus           the cell's address
+        //   0x80 0x00       DW_OP_breg16 0       the program counter
+        //   0x09 0xe0 0x1a  DW_OP_const1s -32, DW_OP_and   where the trampoline begins: minus TRAMPOLINE_SIZE
+        //   the same again
+        //   0x06 0x22       DW_OP_deref, DW_OP_plus        with the distance: the cell's address
         //   0x06            DW_OP_deref          the original return address
-        .cfi_escape 0x16, 0x10, 0x0d, 0x80, 0x78, 0x12, 0x94, 0x04, 0x08, 0x20, 0x24, 0x08, 0x20, 0x26, 0x22, 0x06
-        .long   SYMBOL(exeunt_cells) + 8 * n - .
-        .byte   0x0f, 0x1f, 0x40, 0x00  // nopl 0(%rax): never run, it stands for `label - 1`
-        // label N: an entry function returned to here.
+        .cfi_escape 0x16, 0x10, 0x0d, 0x80, 0x00, 0x09, 0xe0, 0x1a, 0x80, 0x00, 0x09, 0xe0, 0x1a, 0x06, 0x22, 0x06
+        .quad   SYMBOL(exeunt_cells) + 8 * n - .
+        // label N: an entry function returned to here, or pthread_exit jumped.
+        LANDING_PAD
         pushq   SYMBOL(exeunt_cells) + 8 * n (%rip)     // as the exit trampoline's call would have
         .cfi_def_cfa_offset 8
         .cfi_offset %rip, -8            // from here the return address is on the stack again
@@ -83,18 +88,18 @@ SYMBOL(exeunt_exit_trampoline):
         .set    n, n + 1
         .endr
 
-// The others, for stacks whose exit trampoline has a word to spare in its own frame, 8 * n above the top, in which the
-// original address is kept (src/os/landing.rs). Here the unwind table needs no expression, and unwinders no more than
-// the stack: profilers unwind a copy of it, later, without the process.
+// The others, for stacks where a word above the top, 8 * n away, keeps the original address: one that exit trampolines have
+// to spare in their own frame (src/os/landing.rs), or one of enter's frame. Here the unwind table needs no expression, and
+// unwinders no more than the stack: profilers unwind a copy of it, later, without the process.
         .set    n, 0
         .rept   KEPT
         .balign TRAMPOLINE_SIZE
         .cfi_startproc
         .cfi_def_cfa %rsp, 0
         .cfi_offset %rip, 8 * n         // the spare word
-        .long   0                       // as above, so that labels are at the same place
-        .byte   0x0f, 0x1f, 0x40, 0x00  // nopl 0(%rax)
-        // label: an entry function returned to here, or pthread_exit jumped.
+        .quad   0                       // as above, so that labels are at the same place
+        // label: an entry function returned to here.
+        LANDING_PAD
         pushq   8 * n (%rsp)            // as the exit trampoline's call would have
         .cfi_def_cfa_offset 8
         .cfi_offset %rip, -8
@@ -120,7 +125,9 @@ SYMBOL(exeunt_exit_trampoline):
 //   | rax                 | <- rsp at the call
 //   +---------------------+
 //
-// What is saved is where the System V ABI returns values that exit trampolines know: rax and rdx, xmm0 and xmm1.
+// What is saved is where the System V ABI returns integers, pointers, float and double, and vectors of up to 128 bits: rax and rdx,
+// xmm0 and xmm1. A long double, in st(0), stays where it is: handlers leave the x87 registers' stack as they find it, as the ABI
+// wants. The upper parts of wider vectors are lost where handlers change them.
 //
 // The drain needs a word that says "this stack is draining", and that any next stack on this memory overwrites when it
 // begins, should this one be abandoned in a handler. That is the foot alone, so the original address moves down for the
@@ -167,6 +174,7 @@ exeunt_trampoline_body:
         FUNCTION(SYMBOL(exeunt_probe))
 SYMBOL(exeunt_probe):
         .cfi_startproc
+        LANDING_PAD                     // called through a pointer
         movq    (%rsp), %rax            // at entry the return address is the word at the stack pointer
         movq    %rax, (%rdi)
         xorl    %eax, %eax
@@ -179,26 +187,36 @@ SYMBOL(exeunt_probe):
 // stack pointer at which `call` will return.
 //
 //   | return address      |
-//   | rbp                 | <- rsp before the call, rbp: the top
+//   | rbp                 | <- rbp
+//   | (alignment)         |
+//   | exeunt_enter_return | <- rsp before the call: the top
 //   +---------------------+
 //   | exeunt_enter_return | the foot, as `call` finds it
 //   +---------------------+
+//
+// The word at the top says where `call` returns to in any case, also while the foot says something else: there unwinders that have
+// nothing but the stack find it.
         .p2align 4
         .globl  SYMBOL(exeunt_call_entry)
         HIDDEN(exeunt_call_entry)
         FUNCTION(SYMBOL(exeunt_call_entry))
 SYMBOL(exeunt_call_entry):
         .cfi_startproc
+        LANDING_PAD                     // a linker may make it a call through a table
         pushq   %rbp                    // also brings the stack pointer back to a multiple of 16
         .cfi_adjust_cfa_offset 8
         .cfi_offset %rbp, -16
         movq    %rsp, %rbp
         .cfi_def_cfa_register %rbp
+        pushq   $0                      // alignment
+        leaq    LOCAL(enter_return)(%rip), %rax
+        pushq   %rax
         movq    %rsp, (%rdx)
         movq    %rdi, %rax
         movq    %rsi, %rdi
         call    *%rax
 LOCAL(enter_return):                    // armed, the trampoline drains and then goes on to here
+        movq    %rbp, %rsp
         popq    %rbp
         .cfi_def_cfa %rsp, 8
         .cfi_restore %rbp
@@ -220,6 +238,7 @@ SYMBOL(exeunt_tag_frames):
         .rept   17
         .balign 32
         .cfi_startproc
+        LANDING_PAD                     // 4 bytes: called through a pointer
         pushq   %rbp                    // 1 byte; also brings the stack pointer back to a multiple of 16
         .cfi_adjust_cfa_offset 8
         .cfi_offset %rbp, -16
@@ -227,7 +246,7 @@ SYMBOL(exeunt_tag_frames):
         .cfi_def_cfa_register %rbp
         movq    %rdi, %rax              // 3 bytes
         movq    %rsi, %rdi              // 3 bytes: the argument
-        call    *%rax                   // 2 bytes: returns to 12 from the start
+        call    *%rax                   // 2 bytes: returns to 16 from the start
         popq    %rbp
         .cfi_def_cfa %rsp, 8
         .cfi_restore %rbp
@@ -258,6 +277,7 @@ SYMBOL(exeunt_exit_hook):
         .rept   HOOKS
         .balign TRAMPOLINE_SIZE
         .cfi_startproc
+        LANDING_PAD                     // the relay in reach of the call jumps here through memory
         pushq   SYMBOL(exeunt_cells) + 8 * (TRAMPOLINES + n) (%rip)     // the target, for the end
         .cfi_adjust_cfa_offset 8
         jmp     exeunt_hook_body
@@ -353,6 +373,7 @@ exeunt_hook_body:
         FUNCTION(SYMBOL(exeunt_context_hook))
 SYMBOL(exeunt_context_hook):
         .cfi_startproc
+        LANDING_PAD                     // as the other hooks
         testb   $1, %dil                // a context's address is even: this stack is not armed
         jz      LOCAL(go_on)
         pushq   %rbp
@@ -396,6 +417,7 @@ LOCAL(go_on):
         FUNCTION(SYMBOL(exeunt_call_entry_hooked))
 SYMBOL(exeunt_call_entry_hooked):
         .cfi_startproc
+        LANDING_PAD
         pushq   %rbp
         .cfi_adjust_cfa_offset 8
         .cfi_offset %rbp, -16
@@ -431,4 +453,11 @@ LOCAL(not_armed):                      // and behind the call
 
 #if !defined(__APPLE__)
         .section .note.GNU-stack, "", @progbits         // no executable stack
+
+// What this code is fit for. A linker marks what it links by the least of all its objects.
+        .section .note.gnu.property, "a", @note
+        .balign 8
+        .long   4, 16, 5                // bytes of the name, bytes of what follows it, NT_GNU_PROPERTY_TYPE_0
+        .asciz  "GNU"
+        .long   0xc0000002, 4, 3, 0     // GNU_PROPERTY_X86_FEATURE_1_AND: IBT (1) and SHSTK (2); and four bytes of padding
 #endif

@@ -55,13 +55,13 @@ fn search(sp: usize) -> Option<&'static Record> {
 fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
     let here = Registers::here();
     // SAFETY: these are registers of the running stack, and this is the one place that remembers walks.
-    let (foot, contiguous) = if let Some(foot) = unsafe { memo::recall(here) } {
+    let (foot, contiguous) = if let Some((foot, contiguous)) = unsafe { memo::recall(here) } {
         if let Some(record) = redirect::code::owner(foot) {
             cold_path();
-            remember(sp, record, true);
+            remember(sp, record, contiguous);
             return Ok(record);
         }
-        (foot, true)
+        (foot, contiguous)
     } else {
         // SAFETY: these are registers of the running stack.
         match unsafe { foot::bottom(here) }? {
@@ -69,10 +69,12 @@ fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
                 remember(sp, record, contiguous);
                 return Ok(record);
             }
-            Bottom::Bare(foot, contiguous) => {
-                // SAFETY: the walk has just led to this foot.
-                unsafe { memo::learn(here, foot) };
-                (foot, contiguous)
+            Bottom::Bare(foot, way) => {
+                if way.memorable {
+                    // SAFETY: the walk has just led to this foot, in the way that can be remembered.
+                    unsafe { memo::learn(here, foot) };
+                }
+                (foot, way.in_one_piece)
             }
         }
     };

@@ -1,6 +1,9 @@
 //! What can go wrong, in words for the person who has to do something about it.
 
+use crate::os;
+use std::alloc::{Layout, alloc};
 use std::fmt;
+use std::ops::Deref;
 
 /// Why a stack could not be armed, or a value not be set. After an error nothing has changed: no word of the stack, and
 /// no record.
@@ -11,6 +14,11 @@ use std::fmt;
 pub enum Error {
     /// Unwinding this stack led to no exit trampoline that is known.
     UnknownTrampoline(Box<Unrecognised>),
+    /// This stack's function has ended, and its handlers have run: this is a destructor of a thread-local, of a pthread
+    /// key or of a static, or an `atexit` function.
+    StackHasEnded,
+    /// `main` has not begun: this is a constructor of the program or of a library, or the initialiser of a static.
+    TooEarly,
     /// The code runs on a signal handler's alternate stack, which serves whatever runs on its thread.
     SignalStack,
     /// Returns on this thread are checked against a shadow stack: a rewritten return address would end the process.
@@ -66,29 +74,146 @@ pub enum Error {
     Busy,
     /// A stack local was asked for while its own value on this stack was being made or dropped.
     InItsOwnMaking,
+    /// A call failed by which exeunt learns where stacks end, or gets ready to patch code. The next use tries again.
+    CallFailed {
+        /// The function that failed.
+        call: &'static str,
+        /// Its error number.
+        errno: i32,
+    },
+    /// This thread is learning where stacks end, or patching code, and foreign code that it called meanwhile, such as an
+    /// allocator, came back.
+    Reentered,
+}
+
+impl Error {
+    /// The call that has just failed, with the error number that it left.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn last_call(call: &'static str) -> Self {
+        Self::CallFailed { call, errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0) }
+    }
+}
+
+/// Return addresses of a stack, innermost first. They are kept in place: an error must not need memory for a list.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    words: [usize; Self::MOST],
+    count: usize,
+}
+
+impl Addresses {
+    /// As many as a walk keeps (`foot.rs`): the innermost ones and the outermost ones.
+    pub(crate) const MOST: usize = 32;
+
+    pub(crate) fn new(addresses: impl Iterator<Item = usize>) -> Self {
+        let mut kept = Self { words: [0; Self::MOST], count: 0 };
+        for (place, address) in kept.words.iter_mut().zip(addresses) {
+            *place = address;
+            kept.count += 1;
+        }
+        kept
+    }
+}
+
+impl Deref for Addresses {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.words[..self.count]
+    }
 }
 
 /// What was found at the bottom of a stack that was not recognised.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// It holds addresses. Their names are looked up each time that somebody asks for them, which takes milliseconds: the
+/// refusal itself is quick. Code that was unloaded in the meantime has no name any more.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Unrecognised {
+    addresses: Addresses,
+    reason: &'static str,
+    advice: &'static str,
+}
+
+impl Unrecognised {
+    /// The error for a stack with these return addresses.
+    pub(crate) fn error(addresses: Addresses, reason: &'static str, advice: &'static str) -> Error {
+        let layout = Layout::new::<Self>();
+        // SAFETY: the layout is not empty. `Box::new` would end the process where there is no memory.
+        let place = unsafe { alloc(layout) }.cast::<Self>();
+        if place.is_null() {
+            return Error::OutOfMemory;
+        }
+        // SAFETY: the global allocator has just given this memory, for a value of this type.
+        Error::UnknownTrampoline(unsafe {
+            place.write(Self { addresses, reason, advice });
+            Box::from_raw(place)
+        })
+    }
+
     /// The return address into the outermost function, the likeliest exit trampoline; zero if there was none.
-    pub address: usize,
-    /// The symbol it lies in, if the dynamic linker or the debug information knows one.
-    pub symbol: Option<String>,
-    /// The library or program that it lies in.
-    pub library: Option<String>,
-    /// The frames seen, innermost first: address and, where known, name.
-    pub frames: Vec<(usize, Option<String>)>,
+    pub fn address(&self) -> usize {
+        self.addresses.last().copied().unwrap_or(0)
+    }
+
+    /// The symbol that [`address`](Self::address) lies in, if the dynamic linker or the debug information knows one.
+    pub fn symbol(&self) -> Option<String> {
+        name(self.address())
+    }
+
+    /// The library or program that [`address`](Self::address) lies in.
+    pub fn library(&self) -> Option<String> {
+        if self.address() == 0 { None } else { os::object_file(self.address()) }
+    }
+
+    /// The return addresses seen, innermost first. Of a deep stack the 16 innermost and the 16 outermost.
+    pub fn addresses(&self) -> &[usize] {
+        &self.addresses
+    }
+
+    /// The same with their names, where one is known.
+    pub fn frames(&self) -> Vec<(usize, Option<String>)> {
+        self.addresses.iter().map(|&address| (address, name(address))).collect()
+    }
+
     /// Why nothing was recognised.
-    pub reason: &'static str,
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
     /// What to do about it.
-    pub advice: &'static str,
+    pub fn advice(&self) -> &'static str {
+        self.advice
+    }
+}
+
+/// The name of the function that a return address lies in.
+fn name(address: usize) -> Option<String> {
+    // Reading debug information opens files, and those calls are cancellation points.
+    let _uncancelled = os::Uncancelled::new();
+    let mut name = None;
+    // A return address may be the first of the next function; the call is before it.
+    backtrace::resolve(address.checked_sub(1)? as *mut _, |symbol| {
+        if name.is_none() {
+            // Without the hash that the compiler appends.
+            name = symbol.name().map(|symbol| format!("{symbol:#}"));
+        }
+    });
+    name
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownTrampoline(found) => found.fmt(f),
+            Self::StackHasEnded => f.write_str(
+                "this stack's function has ended, and its handlers have run: what runs this late (destructors of \
+                 thread-locals, of pthread keys and of statics, atexit functions) can use no storage and no handlers \
+                 here, so let a handler do it",
+            ),
+            Self::TooEarly => f.write_str(
+                "main has not begun, so nothing is known yet that ends this stack: what runs this early (constructors, \
+                 initialisers of statics) can use no storage and no handlers here, so do it in main",
+            ),
             Self::SignalStack => f.write_str(
                 "this code runs on a signal stack, which belongs to no thread or fiber: \
                  arm the stack before the signal comes, from its ordinary code",
@@ -156,6 +281,18 @@ impl fmt::Display for Error {
                 "this stack local's value is being made or dropped further up on this very stack: \
                  its initial value and its destructor cannot use it",
             ),
+            Self::CallFailed { call, errno } => write!(
+                f,
+                "{call} failed: {}. exeunt calls it at a process's first use, to learn where stacks end or to get ready to patch \
+                 that code. Nothing has changed, and the next use tries again: make room for one more thread (ulimit -u, a \
+                 cgroup's pids.max), open file or page of memory, whichever it is that has run out",
+                std::io::Error::from_raw_os_error(*errno)
+            ),
+            Self::Reentered => f.write_str(
+                "this thread is learning where stacks end, or patching that code, further up on this very stack, and what it \
+                 called there (an allocator, a handler of fork) came back to exeunt: do without storage in such code, or use \
+                 exeunt once before that code begins to",
+            ),
         }
     }
 }
@@ -169,21 +306,28 @@ impl fmt::Debug for Error {
 impl fmt::Display for Unrecognised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "no exit trampoline was recognised at the bottom of this stack: {}", self.reason)?;
-        if self.address != 0 {
-            write!(f, "  outermost return address: {:#x}", self.address)?;
-            if let Some(symbol) = &self.symbol {
+        let address = self.address();
+        if address != 0 {
+            write!(f, "  outermost return address: {address:#x}")?;
+            if let Some(symbol) = self.symbol() {
                 write!(f, " in {symbol}")?;
             }
-            if let Some(library) = &self.library {
+            if let Some(library) = self.library() {
                 write!(f, " ({library})")?;
             }
             writeln!(f)?;
         }
         writeln!(f, "  frames seen, innermost first:")?;
-        for (address, name) in &self.frames {
-            writeln!(f, "    {address:#x} {}", name.as_deref().unwrap_or("?"))?;
+        for &address in &*self.addresses {
+            writeln!(f, "    {address:#x} {}", name(address).as_deref().unwrap_or("?"))?;
         }
         write!(f, "  advice: {}", self.advice)
+    }
+}
+
+impl fmt::Debug for Unrecognised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,170 +1,138 @@
 //! Recognising exit trampolines: once by experiment, and then, on a stack whose bottom is still unknown, by structure.
 
-use crate::error::{Error, Unrecognised};
+use crate::error::Error;
+use crate::lock::{Learning, Lock};
 use crate::os;
 use crate::stack::Kind;
 use crate::trampoline;
-use std::ffi::{CStr, CString};
+#[cfg(target_os = "linux")]
+use crate::unwind;
+use std::ffi::{CStr, c_char};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-/// Held while trampolines are added: the process id of the holder, or zero.
-///
-/// A child of `fork` may find it held by a thread that it does not have. The id tells: then the child takes it over.
-static HOLDER: AtomicI32 = AtomicI32::new(0);
+/// Runs `code` with the recognition lock: nobody else adds trampolines or changes exit trampolines meanwhile. `code` may call
+/// foreign code that allocates; a thread that comes back from there gets [`Error::Reentered`].
+#[cfg(code_redirect)]
+pub(crate) fn locked<R>(code: impl FnOnce(&Lock) -> Result<R, Error>) -> Result<R, Error> {
+    let _uncancelled = os::Uncancelled::new();
+    os::pin();
+    let lock = Lock::take()?;
+    code(&lock)
+}
+
+/// Adds a trampoline that stands for the return address `address`, or finds the one that does.
+fn add(address: usize, kind: Kind, name: &'static CStr, used: trampoline::Use) -> Result<usize, Error> {
+    os::pin();
+    let added = {
+        let lock = Lock::take()?;
+        trampoline::add(&lock, address, kind, name, used)
+    };
+    // The error's text allocates, so the lock is given back first.
+    added.map_err(Error::from)
+}
+
+/// An experiment that shows where stacks of one kind end.
+pub(crate) struct Probe {
+    pub(crate) kind: Kind,
+    pub(crate) name: &'static CStr,
+    /// Gives the return address of the entry function, or says which call has failed.
+    pub(crate) run: fn() -> Result<usize, Error>,
+}
+
 static PROBED: AtomicBool = AtomicBool::new(false);
 
-struct Lock {
-    signals: libc::sigset_t,
-}
-
-impl Lock {
-    fn take() -> Self {
-        loop {
-            if let Some(lock) = Self::take_within(Duration::MAX) {
-                return lock;
-            }
-        }
-    }
-
-    fn take_within(patience: Duration) -> Option<Self> {
-        // SAFETY: getpid only asks; the mask is filled in by pthread_sigmask. No handler may run here and want the lock.
-        let (me, signals) = unsafe {
-            let mut all: libc::sigset_t = std::mem::zeroed();
-            let mut signals: libc::sigset_t = std::mem::zeroed();
-            libc::sigfillset(&raw mut all);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut signals);
-            (libc::getpid(), signals)
-        };
-        let begin = Instant::now();
-        loop {
-            let holder = HOLDER.load(Ordering::Relaxed);
-            let free = holder == 0 || holder != me;
-            if free && HOLDER.compare_exchange(holder, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                return Some(Self { signals });
-            }
-            if begin.elapsed() > patience {
-                // SAFETY: puts back the mask that was found.
-                unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const signals, std::ptr::null_mut()) };
-                return None;
-            }
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        HOLDER.store(0, Ordering::Release);
-        // SAFETY: puts back the mask that `take` found.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.signals, std::ptr::null_mut()) };
-    }
-}
-
-/// The lock, while a thread holds it over a fork.
-#[cfg(code_redirect)]
-struct Held {
-    /// `pthread_self` of that thread, or zero. It is the same in the child.
-    by: AtomicUsize,
-    lock: std::cell::UnsafeCell<Option<Lock>>,
-}
-
-// SAFETY: only whoever holds the lock touches what is in the cell.
-#[cfg(code_redirect)]
-unsafe impl Sync for Held {}
-
-#[cfg(code_redirect)]
-static HELD: Held = Held { by: AtomicUsize::new(0), lock: std::cell::UnsafeCell::new(None) };
-
-#[cfg(code_redirect)]
-fn this_thread() -> usize {
-    // SAFETY: only asks.
-    unsafe { libc::pthread_self() as usize }
-}
-
-/// Takes the recognition lock for this thread until [`let_go`]; or not, if it is not free within `patience`.
-#[cfg(code_redirect)]
-pub(crate) fn hold(patience: Duration) {
-    if let Some(lock) = Lock::take_within(patience) {
-        // SAFETY: the lock is held.
-        unsafe { *HELD.lock.get() = Some(lock) };
-        HELD.by.store(this_thread(), Ordering::Relaxed);
-    }
-}
-
-/// Gives back what [`hold`] has taken, if it has: on the same thread, or as its copy in a child of `fork`.
-#[cfg(code_redirect)]
-pub(crate) fn let_go() {
-    // Another thread's number, or none, stays so: no other stores this one's.
-    if HELD.by.load(Ordering::Relaxed) == this_thread() {
-        HELD.by.store(0, Ordering::Relaxed);
-        // SAFETY: this thread holds the lock.
-        drop(unsafe { (*HELD.lock.get()).take() });
-    }
-}
-
-/// Runs `code` with the recognition lock: nobody else adds trampolines or changes exit trampolines meanwhile.
-#[cfg(code_redirect)]
-pub(crate) fn locked<R>(code: impl FnOnce() -> R) -> R {
-    let _uncancelled = os::Uncancelled::new();
-    let _lock = Lock::take();
-    os::pin();
-    code()
-}
-
-/// Whether what a probe of this system finds is in the pool.
+/// Whether what the probes of this system find is in the pool.
 pub(crate) fn is_probed() -> bool {
     PROBED.load(Ordering::Acquire)
 }
 
-/// Adds what a probe of this system finds to the pool, if that was not done yet.
+/// Adds what the probes of this system find to the pool, if that was not done yet. Two threads may do it at once: the first
+/// to publish an address wins, and the second finds the same.
+///
+/// # Errors
+/// The first that there was. What was learnt stays, and the next call tries what is left.
 pub(crate) fn probe() -> Result<(), Error> {
+    static DONE: [AtomicBool; os::PROBES.len()] = [const { AtomicBool::new(false) }; os::PROBES.len()];
     if is_probed() {
         return Ok(());
     }
     let _uncancelled = os::Uncancelled::new();
-    let _lock = Lock::take();
-    if is_probed() {
-        return Ok(());
-    }
-    os::pin();
-    let mut failed = None;
-    os::probe(&mut |address, kind, name| {
-        if let Err(error) = trampoline::add(address, kind, name) {
-            failed.get_or_insert(error);
+    let _learning = Learning::begin()?;
+    let mut result = Ok(());
+    for (probe, done) in os::PROBES.iter().zip(&DONE) {
+        if done.load(Ordering::Acquire) {
+            continue;
         }
-    });
-    if let Some(error) = failed {
-        return Err(error);
+        match (probe.run)().and_then(|address| add(address, probe.kind, probe.name, trampoline::Use::Return)) {
+            Ok(_) => done.store(true, Ordering::Release),
+            Err(error) => result = result.and(Err(error)),
+        }
     }
-    PROBED.store(true, Ordering::Release);
-    Ok(())
+    if result.is_ok() {
+        PROBED.store(true, Ordering::Release);
+    }
+    result
 }
 
-/// Looks for the exit trampoline of `main` among the return addresses of a stack, innermost first, and adds it. Returns
-/// whether it is there.
-pub(crate) fn recognise_main(addresses: &[usize]) -> Result<bool, Error> {
+/// Looks for an exit trampoline that no probe has shown among the return addresses of a stack, innermost first, and adds it:
+/// that of `main`, or that of C11's threads. Returns whether there is one.
+pub(crate) fn recognise(addresses: &[usize]) -> Result<bool, Error> {
     let _uncancelled = os::Uncancelled::new();
     for (index, &address) in addresses.iter().enumerate().rev() {
-        if os::main_exit(address, &addresses[index + 1..]) {
-            let _lock = Lock::take();
-            trampoline::add(address, Kind::Main, os::MAIN_EXIT)?;
+        if let Some(name) = os::main_exit(address, &addresses[index + 1..]) {
+            add(address, Kind::Main, name, trampoline::Use::Return)?;
             return Ok(true);
         }
     }
-    Ok(false)
+    #[cfg(target_os = "linux")]
+    if recognise_c11(addresses)? {
+        return Ok(true);
+    }
+    // Another thread may have added it since the walk, or this one, further in, from an allocator that uses storage. Under code
+    // redirect it may be patched as well, and then has another shape.
+    Ok(addresses.iter().any(|&address| trampoline::standing_for(address).is_some()))
+}
+
+/// C11's threads return to another place of the function that starts threads. A process that has none needs no probe for them,
+/// so it is made when a stack leads into that function. (On macOS they return where others do.)
+#[cfg(target_os = "linux")]
+fn recognise_c11(addresses: &[usize]) -> Result<bool, Error> {
+    /// At the outer end of a stack, the function that starts threads is followed by at most what the system calls it from.
+    const OUTERMOST: usize = 4;
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.load(Ordering::Acquire) {
+        return Ok(false);
+    }
+    let Some(thread) = (0..trampoline::known()).find(|&number| trampoline::kind(number) == Kind::Thread) else {
+        return Ok(false);
+    };
+    let function = unwind::function_at(trampoline::original(thread) - 1);
+    let is_inside = |address: usize| function.is_some() && unwind::function_at(address - 1) == function;
+    let may_be = |address: usize| address != 0 && is_inside(address) && os::is_behind_indirect_call(address);
+    if !addresses.iter().rev().take(OUTERMOST).any(|&address| may_be(address)) {
+        return Ok(false);
+    }
+    let found = {
+        let _learning = Learning::begin()?;
+        os::probe_c11()?
+    };
+    // Another place would be somebody's wrapper, which is a frame as any other.
+    let found = found.filter(|&address| is_inside(address));
+    if let Some(address) = found {
+        add(address, Kind::Thread, c"start_thread (C11)", trampoline::Use::Return)?;
+    }
+    DONE.store(true, Ordering::Release);
+    Ok(found.is_some_and(|address| addresses.contains(&address)))
 }
 
 /// What a runtime has registered: where its wrapper's code is, and its name.
 struct Registered {
     start: AtomicUsize,
     end: AtomicUsize,
-    name: AtomicPtr<Name>,
+    /// A C string that was leaked.
+    name: AtomicPtr<c_char>,
 }
-
-/// A leaked name; a thin pointer to a fat one.
-struct Name(&'static CStr);
 
 pub(crate) const REGISTERED: usize = 32;
 static REGISTRY: [Registered; REGISTERED] = [const {
@@ -188,17 +156,28 @@ pub(crate) fn is_registered(address: usize) -> bool {
 /// Adds the return address, which lies in a registered wrapper, to the pool.
 pub(crate) fn add_registered(address: usize) -> Result<(), Error> {
     let _uncancelled = os::Uncancelled::new();
+    let name = registered(address).map(|found| found.name.load(Ordering::Acquire)).filter(|name| !name.is_null());
     // SAFETY: leaked by `register`, and never changed.
-    let name = registered(address).and_then(|found| unsafe { found.name.load(Ordering::Acquire).as_ref() });
-    let _lock = Lock::take();
-    os::pin();
-    trampoline::add(address, Kind::Registered, name.map_or(c"?", |name| name.0)).map(drop)
+    let name = name.map_or(c"?", |name| unsafe { CStr::from_ptr(name) });
+    add(address, Kind::Registered, name, trampoline::Use::Return).map(drop)
 }
 
 /// Registers a wrapper's code, once.
 pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
     let _uncancelled = os::Uncancelled::new();
-    let _lock = Lock::take();
+    let mut bytes: Vec<u8> = Vec::new();
+    bytes.try_reserve_exact(name.len() + 1).map_err(|_| Error::OutOfMemory)?;
+    bytes.extend(name.bytes().filter(|&byte| byte != 0).chain([0]));
+    let lock = Lock::take()?;
+    let registered = enlist(&lock, &mut bytes, &code);
+    drop(lock);
+    // Its bytes are freed here where they were not taken.
+    drop(bytes);
+    registered
+}
+
+/// Notes a wrapper's code, if it is not yet; takes the name, which ends in a zero, if it does.
+fn enlist(_: &Lock, name: &mut Vec<u8>, code: &Range<usize>) -> Result<(), Error> {
     let count = REGISTERED_COUNT.load(Ordering::Relaxed);
     let is_this = |known: &Registered| {
         (known.start.load(Ordering::Relaxed), known.end.load(Ordering::Relaxed)) == (code.start, code.end)
@@ -207,12 +186,9 @@ pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
         return Ok(());
     }
     let place = REGISTRY.get(count).ok_or(Error::TooManyWrappers)?;
-    let bytes: Vec<u8> = name.bytes().filter(|&byte| byte != 0).collect();
-    let name = CString::new(bytes).unwrap_or_default();
-    let name = Box::leak(Box::new(Name(Box::leak(name.into_boxed_c_str()))));
     place.start.store(code.start, Ordering::Relaxed);
     place.end.store(code.end, Ordering::Relaxed);
-    place.name.store(name, Ordering::Release);
+    place.name.store(std::mem::take(name).leak().as_mut_ptr().cast(), Ordering::Release);
     REGISTERED_COUNT.store(count + 1, Ordering::Release);
     Ok(())
 }
@@ -220,9 +196,7 @@ pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
 /// Makes the exit trampoline of [`enter`](crate::enter()) known.
 pub(crate) fn add_enter(address: usize) -> Result<(), Error> {
     let _uncancelled = os::Uncancelled::new();
-    let _lock = Lock::take();
-    os::pin();
-    trampoline::add(address, Kind::Entered, c"exeunt::enter").map(drop)
+    add(address, Kind::Entered, c"exeunt::enter", trampoline::Use::Return).map(drop)
 }
 
 /// The trampoline that stands for `target`, where threads of the exit trampoline `number` land without a return.
@@ -230,59 +204,6 @@ pub(crate) fn landing_at(target: usize, number: usize) -> Result<usize, Error> {
     if let Some(known) = trampoline::standing_for(target) {
         return Ok(known);
     }
-    let name = format!("{}, unwound", trampoline::name(number).to_string_lossy());
-    let name = CString::new(name).unwrap_or_default();
     let _uncancelled = os::Uncancelled::new();
-    let _lock = Lock::take();
-    let landing = trampoline::add(target, trampoline::kind(number), &name)?;
-    trampoline::set_landing(landing);
-    Ok(landing)
-}
-
-/// The error for a stack with these return addresses, innermost first.
-pub(crate) fn unrecognised(addresses: &[usize], reason: &'static str, advice: &'static str) -> Error {
-    let _uncancelled = os::Uncancelled::new();
-    let name = |address: usize| {
-        let mut name = None;
-        // A return address may be the first of the next function; the call is before it.
-        backtrace::resolve((address - 1) as *mut _, |symbol| {
-            if name.is_none() {
-                // Without the hash that the compiler appends.
-                name = symbol.name().map(|symbol| format!("{symbol:#}"));
-            }
-        });
-        name
-    };
-    let address = addresses.last().copied().unwrap_or(0);
-    Error::UnknownTrampoline(Box::new(Unrecognised {
-        address,
-        symbol: if address == 0 { None } else { name(address) },
-        library: if address == 0 { None } else { os::object_file(address) },
-        frames: addresses.iter().map(|&address| (address, name(address))).collect(),
-        reason,
-        advice,
-    }))
-}
-
-#[cfg(all(test, code_redirect))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fork_that_cannot_have_the_lock_in_time_goes_on_without_it_and_gives_nothing_back() {
-        hold(Duration::MAX);
-        let impatient = || {
-            hold(Duration::from_millis(20));
-            assert_ne!(HELD.by.load(Ordering::Relaxed), this_thread());
-            let_go();
-        };
-        std::thread::scope(|scope| scope.spawn(impatient).join()).expect("no panic");
-        assert_eq!(HELD.by.load(Ordering::Relaxed), this_thread());
-        let_go();
-        assert_eq!(HELD.by.load(Ordering::Relaxed), 0);
-        // Signals are let in again, and the next one has it.
-        hold(Duration::from_secs(60));
-        assert_eq!(HELD.by.load(Ordering::Relaxed), this_thread());
-        let_go();
-    }
+    add(target, trampoline::kind(number), trampoline::name(number), trampoline::Use::Landing)
 }

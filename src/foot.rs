@@ -1,18 +1,28 @@
 //! Where the running stack's foot is.
 
 use crate::arch::Registers;
-use crate::error::Error;
+use crate::error::{Addresses, Error};
 use crate::record::Record;
 use crate::redirect::code;
-use crate::unwind::{Frame, Step, step};
+use crate::refusal::{self, End, HANDLER, NO_TABLE, NOT_WALKABLE, OVER, SWITCH, UNKNOWN};
+use crate::unwind::{Step, Steps, Unwinder};
 use crate::{exits, os, registry, trampoline};
 
 /// What unwinding led to.
 pub(crate) enum Bottom {
     /// The record of this stack, and whether the stack is in one piece from here to there.
     Armed(&'static Record, bool),
-    /// The foot of this stack, which is not armed.
-    Bare(Foot, bool),
+    /// The foot of this stack, which is not armed, and the way to it.
+    Bare(Foot, Way),
+}
+
+/// How a walk has come to a foot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// Whether the stack is in one piece from where it began.
+    pub in_one_piece: bool,
+    /// Whether it may be remembered as a whole.
+    pub memorable: bool,
 }
 
 /// The foot of a stack that is not armed.
@@ -81,14 +91,16 @@ impl Trail {
         Bottom::Armed(record, in_one_piece)
     }
 
-    fn addresses(&self) -> Vec<usize> {
-        let mut addresses = self.innermost[..self.count.min(Self::KEPT)].to_vec();
+    fn addresses(&self) -> Addresses {
+        let innermost = self.innermost[..self.count.min(Self::KEPT)].iter().copied();
         let rest = self.count.saturating_sub(Self::KEPT);
         let first = self.count - rest.min(Self::KEPT);
-        addresses.extend((first..self.count).filter(|_| rest > 0).map(|at| self.outermost[at % Self::KEPT]));
-        addresses
+        let outermost = (first..self.count).filter(|_| rest > 0).map(|at| self.outermost[at % Self::KEPT]);
+        Addresses::new(innermost.chain(outermost))
     }
 }
+
+const _: () = assert!(Addresses::MOST == 2 * Trail::KEPT);
 
 /// Why a walk ended without an answer.
 enum Lost {
@@ -101,55 +113,15 @@ enum Lost {
     SignalStack,
 }
 
-/// Where a walk ended that found nothing, and what whoever reads that can do.
-struct End {
-    reason: &'static str,
-    advice: &'static str,
-}
-
-const FIBER: &str = "if this is a fiber whose function never returns (corosensei, may, Boost.Context), or a runtime of your \
-                     own, run its function inside exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the \
-                     function and then switches away, register it with exeunt::register_trampoline";
-
-static SWITCH: End = End { reason: "it ends in a coroutine's switch to the stack that resumed it", advice: FIBER };
-static NOT_WALKABLE: End = End { reason: "it could not be unwound", advice: FIBER };
-static UNKNOWN: End = End {
-    reason: "its outermost frame is none that exeunt knows",
-    advice: "if this runs before main has begun, or after the stack's function has returned (initialisers and destructors \
-             of statics, destructors of thread-locals, atexit), use storage and handlers in between, and let a handler do \
-             what is to be done at the end; if it is a stack that was made by bare system calls, run its function inside \
-             exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the function and then switches away, \
-             register it with exeunt::register_trampoline",
-};
-static OVER: End = End {
-    reason: "its foot holds a trampoline of exeunt, but no record belongs to it",
-    advice: "this stack is at its end, and its handlers have run: what runs this late (destructors of thread-locals and of \
-             statics, atexit) can use no storage and no handlers; let a handler do it",
-};
-static NO_TABLE: End = End {
-    reason: "it runs code without unwind tables",
-    advice: "compile the code of the outermost frame with unwind tables (-fasynchronous-unwind-tables; CFI directives in \
-             assembly); or, if that is where a fiber begins, run the fiber's function inside exeunt::enter (C: \
-             exeunt_enter), or register the wrapper that calls it with exeunt::register_trampoline",
-};
-
-/// Unwinds from `from` to the first frame that a live record owns, or to the foot.
-///
-/// # Safety
-/// `from` must be registers of the running stack.
-unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
-    let mut frame = Frame { registers: from, exact: true };
+/// Unwinds to the first frame that a live record owns, or to the foot.
+fn walk(unwinder: &mut impl Steps, trail: &mut Trail) -> Result<Bottom, Lost> {
     let mut in_one_piece = true;
     loop {
-        // SAFETY: starts on the running stack, and goes from caller to caller.
-        let (caller, slot, word, contiguous, fp_slot) = match unsafe { step(frame) } {
+        let (caller, slot, word, contiguous, fp_slot) = match unwinder.step() {
             Step::Caller { frame, slot, word, contiguous, fp_slot, .. } => (frame, slot, word, contiguous, fp_slot),
             other => match no_caller(other, trail, in_one_piece) {
-                Ok(interrupted) => {
-                    frame = interrupted;
-                    continue;
-                }
-                Err(answer) => return answer,
+                None => continue,
+                Some(answer) => return answer,
             },
         };
         in_one_piece &= contiguous;
@@ -174,7 +146,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 if let Some(record) = code::owner(foot) {
                     return Ok(trail.armed(record, in_one_piece));
                 }
-                return Ok(Bottom::Bare(foot, in_one_piece));
+                return Ok(Bottom::Bare(foot, Way { in_one_piece, memorable: false }));
             }
             if exits::is_registered(address) {
                 return Err(Lost::Registered(address));
@@ -183,25 +155,22 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
         if let Some(record) = registry::find(top) {
             return Ok(trail.armed(record, in_one_piece));
         }
-        frame = caller;
     }
 }
 
-/// Where a walk goes on, or what it ends with, if a step does not lead to a caller. Apart for the reason that `step` gives.
+/// What a walk ends with, if a step does not lead to a caller; nothing where it goes on. Apart for the reason that `step` gives.
 #[cold]
 #[inline(never)]
-fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Result<Frame, Result<Bottom, Lost>> {
-    Err(Err(match step {
-        Step::Interrupted(_) if os::on_signal_stack() => Lost::SignalStack,
+fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Option<Result<Bottom, Lost>> {
+    Some(Err(match step {
         Step::Caller { .. } => unreachable!("the walk goes there itself"),
         Step::Interrupted(frame) => {
             trail.interrupted();
             trail.push(frame.registers.pc, frame.registers.sp);
-            return match registry::find(frame.registers.sp) {
-                Some(record) => Err(Ok(trail.armed(record, in_one_piece))),
-                None => Ok(frame),
-            };
+            return registry::find(frame.registers.sp).map(|record| Ok(trail.armed(record, in_one_piece)));
         }
+        Step::Elsewhere(_) if os::on_signal_stack() => Lost::SignalStack,
+        Step::Elsewhere(_) => Lost::End(&HANDLER),
         Step::Switch => Lost::End(&SWITCH),
         Step::Outermost => Lost::End(&UNKNOWN),
         Step::NoTable => Lost::End(&NO_TABLE),
@@ -217,40 +186,65 @@ fn draining(top: usize) -> Option<&'static Record> {
     registry::by_top(top).filter(|record| record.is_draining() && record.is_live())
 }
 
+/// The walk from `from`: the quick one, or where that cannot go on the thorough one.
+///
+/// # Safety
+/// `from` must be registers of the running stack, of a function that has not returned yet.
+unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
+    // SAFETY: the caller's promise.
+    let mut unwinder = unsafe { Unwinder::new(from) };
+    match walk(&mut unwinder, trail) {
+        Ok(Bottom::Bare(foot, way)) => {
+            let memorable = way.in_one_piece && unwinder.is_usual();
+            Ok(Bottom::Bare(foot, Way { memorable, ..way }))
+        }
+        Err(Lost::Unsupported) => again(from, trail),
+        other => other,
+    }
+}
+
+/// The thorough walk, from the frame that `from` is of.
+#[cfg(target_os = "linux")]
+#[cold]
+fn again(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
+    let mut anew = Trail::new();
+    let found = crate::unwind::thoroughly(from.sp, |unwinder| Some(walk(unwinder, &mut anew)));
+    found.map_or(Err(Lost::Unsupported), |result| {
+        *trail = anew;
+        result
+    })
+}
+
+/// There is no other one.
+#[cfg(not(target_os = "linux"))]
+fn again(_from: Registers, _trail: &mut Trail) -> Result<Bottom, Lost> {
+    Err(Lost::Unsupported)
+}
+
 /// The bottom of the running stack, without recognising anything new: for reading, so it has to be quick and safe in a
 /// signal handler.
 ///
 /// # Safety
-/// `from` must be registers of the running stack.
+/// `from` must be registers of the running stack, of a function that has not returned yet.
 pub(crate) unsafe fn known_bottom(from: Registers) -> Option<Bottom> {
-    let mut trail = Trail::new();
     // SAFETY: the caller's promise.
-    match unsafe { walk(from, &mut trail) } {
-        Ok(bottom) => Some(bottom),
-        // SAFETY: the caller's promise.
-        Err(Lost::Unsupported) => unsafe { slowly::bottom(from, &mut trail) }.ok(),
-        Err(_) => None,
-    }
+    unsafe { search(from, &mut Trail::new()) }.ok()
 }
 
 /// The bottom of the running stack; recognises what this process has not met yet.
 ///
 /// # Safety
-/// `from` must be registers of the running stack.
+/// `from` must be registers of the running stack, of a function that has not returned yet.
 pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
-    let mut tried_main = false;
+    let mut recognised = false;
+    // What the probes said, if this walk made them.
+    let mut probe = None;
     loop {
         // Before the walk: another thread may be probing while it is made.
         let probed = exits::is_probed();
         let mut trail = Trail::new();
         // SAFETY: the caller's promise.
-        let mut result = unsafe { walk(from, &mut trail) };
-        if let Err(Lost::Unsupported) = result {
-            trail = Trail::new();
-            // SAFETY: the caller's promise.
-            result = unsafe { slowly::bottom(from, &mut trail) };
-        }
-        let end = match result {
+        let end = match unsafe { search(from, &mut trail) } {
             Ok(bottom) => return Ok(bottom),
             Err(Lost::SignalStack) => return Err(Error::SignalStack),
             Err(Lost::Registered(address)) => {
@@ -260,111 +254,17 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
             Err(Lost::End(end)) => end,
             Err(Lost::Unsupported) => &NOT_WALKABLE,
         };
-        if !probed {
-            exits::probe()?;
+        if !probed && probe.is_none() {
+            probe = Some(exits::probe());
             continue;
         }
         let addresses = trail.addresses();
-        if !tried_main && exits::recognise_main(&addresses)? {
-            tried_main = true;
+        if !recognised && exits::recognise(&addresses)? {
+            recognised = true;
             continue;
         }
-        return Err(exits::unrecognised(&addresses, end.reason, end.advice));
-    }
-}
-
-/// The general unwinder, for stacks with a frame whose rule is not of the common form: functions that realign their
-/// stack, and coroutines whose bottom frame leads to the stack that resumed them.
-mod slowly {
-    use super::{Bottom, Foot, Lost, OVER, Registers, SWITCH, Trail, UNKNOWN, code, exits, registry, trampoline};
-    use crate::unwind;
-
-    /// A larger step than this, or one downwards, leads to another stack.
-    const LARGEST_STEP: usize = 1 << 20;
-
-    /// # Safety
-    /// `from` must be registers of the running stack.
-    pub(super) unsafe fn bottom(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
-        let _uncancelled = crate::os::Uncancelled::new();
-        let mut result = Err(Lost::End(&UNKNOWN));
-        let mut previous: Option<Registers> = None;
-        // SAFETY: `trace_unsynchronized` shares state with concurrent traces only on systems that have to load their
-        // unwinder; Linux and macOS do not.
-        unsafe {
-            backtrace::trace_unsynchronized(|frame| {
-                let (pc, sp) = (frame.ip() as usize, frame.sp() as usize);
-                // The unwinder's own frames, and those between it and `from`.
-                if sp < from.sp && previous.is_none() {
-                    return true;
-                }
-                // How some outermost frames are marked; it is no address to look for names at.
-                if pc == 0 {
-                    return false;
-                }
-                if let Some(inner) = previous {
-                    trail.push(pc, sp);
-                    match verdict(inner, pc, sp) {
-                        Some(answer) => {
-                            result = answer;
-                            return false;
-                        }
-                        None => previous = Some(Registers { pc, sp, ..inner }),
-                    }
-                } else {
-                    previous = Some(Registers { pc, sp, ..from });
-                }
-                true
-            });
-        }
-        result
-    }
-
-    /// What the step from `inner` to a caller at `pc` with the stack pointer `sp` tells, if it ends the walk.
-    fn verdict(inner: Registers, pc: usize, sp: usize) -> Option<Result<Bottom, Lost>> {
-        let jumped = sp <= inner.sp || sp - inner.sp > LARGEST_STEP;
-        // The rule says so, and not a step by it: where `inner` has its frame pointer is not known here.
-        if unwind::is_switch(inner.pc) || jumped && unwind::is_unsupported(inner.pc) {
-            return Some(Err(Lost::End(&SWITCH)));
-        }
-        let slot = return_slot(inner, pc, sp);
-        if trampoline::is_label(pc) {
-            let record = registry::by_top(sp).filter(|record| slot.is_none_or(|(at, word)| record.follow(at, word)));
-            return Some(record.map(|record| Bottom::Armed(record, false)).ok_or(Lost::End(&OVER)));
-        }
-        let at = slot.map_or(0, |(at, _)| at);
-        let trampoline = trampoline::standing_for(pc);
-        let drained = trampoline.and_then(|_| super::draining(sp));
-        if let Some(record) = drained.or_else(|| code::draining(pc, at, sp)) {
-            return Some(Ok(Bottom::Armed(record, false)));
-        }
-        if let (Some(trampoline), Some((address, word))) = (trampoline, slot) {
-            // Where this unwinder's frames have saved what, it does not tell.
-            let foot = Foot { address, word, top: sp, trampoline, frame_pointer_at: None };
-            let record = code::owner(foot);
-            return Some(Ok(record.map_or(Bottom::Bare(foot, false), |record| Bottom::Armed(record, false))));
-        }
-        if exits::is_registered(pc) {
-            return Some(Err(Lost::Registered(pc)));
-        }
-        registry::find(sp).map(|record| Ok(Bottom::Armed(record, false)))
-    }
-
-    /// Where in the frame of `inner` the return address `pc` is stored, and the word there.
-    fn return_slot(inner: Registers, pc: usize, sp: usize) -> Option<(usize, usize)> {
-        let read = |address: usize| {
-            // SAFETY: a word of the frame that was just unwound, between its own stack pointer and its caller's.
-            let word = unsafe { (address as *const usize).read_volatile() };
-            (crate::arch::strip(word) == pc).then_some((address, word))
-        };
-        if cfg!(target_arch = "x86_64") {
-            return read(sp - 8);
-        }
-        // Elsewhere the function chose the place. Only one that cannot be mistaken will do, and none in what may lie between two stacks.
-        if sp.saturating_sub(inner.sp) > LARGEST_STEP {
-            return None;
-        }
-        let mut found = (inner.sp..sp).step_by(8).filter_map(read);
-        let first = found.next()?;
-        found.next().is_none().then_some(first)
+        // Where a probe has failed, this stack may be of the kind that it would have shown.
+        probe.unwrap_or(Ok(()))?;
+        return Err(refusal::of(end, from.pc, addresses));
     }
 }

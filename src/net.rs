@@ -13,7 +13,8 @@ use crate::stack::{Kind, StackId};
 use crate::{arm, drain, os};
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 struct Net {
     armed: Cell<Option<(&'static Record, StackId)>>,
@@ -31,20 +32,41 @@ pub(crate) fn can_be_spread() -> bool {
 /// Whether `exit` will run [`main_is_over`].
 static MAIN_WATCHED: AtomicBool = AtomicBool::new(false);
 
+/// The stack that [`main_is_over`] drains: its record and identity, and the thread that it is of. It is kept, for `exit` may
+/// call that function from code without unwind tables (`__do_global_dtors_aux` of gcc's `crtbegin.o`), where no walk leads on.
+static MAIN: (AtomicPtr<Record>, AtomicU64, AtomicUsize) =
+    (AtomicPtr::new(ptr::null_mut()), AtomicU64::new(0), AtomicUsize::new(0));
+
+fn this_thread() -> usize {
+    // SAFETY: only asks.
+    unsafe { libc::pthread_self() as usize }
+}
+
 /// The last net, for a main thread that is armed so late in `exit` that its thread-local destructors have run: `exit` also
 /// runs functions that are registered while it runs others.
 extern "C" fn main_is_over() {
     MAIN_WATCHED.store(false, Ordering::Relaxed);
-    if let Some(record) = arm::lookup().filter(|record| record.kind() == Kind::Main) {
+    let (record, id, thread) = &MAIN;
+    // SAFETY: null, or a record, which are never freed.
+    let Some(record) = (unsafe { record.load(Ordering::Relaxed).as_ref() }) else { return };
+    let is_armed = record.id().is_some_and(|now| now.get() == id.load(Ordering::Relaxed));
+    // Another thread that calls `exit` does not end main's stack.
+    if is_armed && thread.load(Ordering::Relaxed) == this_thread() {
         catch(record);
     }
 }
 
 /// Spreads the net under the running thread's stack, whose record this is.
 pub(crate) fn spread(record: &'static Record) {
-    if record.kind() == Kind::Main && !MAIN_WATCHED.swap(true, Ordering::Relaxed) {
-        // SAFETY: a function of this library, which is pinned by now. Where there is no memory for it, the rest of the net is there.
-        unsafe { libc::atexit(main_is_over) };
+    if record.kind() == Kind::Main {
+        MAIN.0.store(ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
+        MAIN.1.store(record.id().map_or(0, StackId::get), Ordering::Relaxed);
+        MAIN.2.store(this_thread(), Ordering::Relaxed);
+        if !MAIN_WATCHED.swap(true, Ordering::Relaxed) {
+            // SAFETY: a function of this library, which is pinned by now. Where there is no memory for it, the rest of the net is
+            // there.
+            unsafe { libc::atexit(main_is_over) };
+        }
     }
     // A thread that ends right now has its net behind it; then only a return drains.
     let _ = NET.try_with(|net| net.armed.set(record.id().map(|id| (record, id))));
@@ -52,8 +74,7 @@ pub(crate) fn spread(record: &'static Record) {
 
 /// The record has another identity now: `before` is the one that the net knows, if it is under that stack.
 pub(crate) fn renew(record: &'static Record, before: Option<StackId>) {
-    let knows =
-        |net: &Net| net.armed.get().is_some_and(|(known, id)| std::ptr::eq(known, record) && Some(id) == before);
+    let knows = |net: &Net| net.armed.get().is_some_and(|(known, id)| ptr::eq(known, record) && Some(id) == before);
     if NET.try_with(knows).unwrap_or(false) {
         spread(record);
     }

@@ -393,7 +393,8 @@ pub fn survey() -> Result<Survey, Error> {
     exits::probe()?;
     let trampolines = (0..trampoline::known())
         .map(|number| {
-            let name = trampoline::name(number).to_string_lossy().into_owned();
+            let unwound = if trampoline::is_landing(number) { ", unwound" } else { "" };
+            let name = format!("{}{unwound}", trampoline::name(number).to_string_lossy());
             (name, trampoline::original(number), trampoline::kind(number))
         })
         .collect();

@@ -6,7 +6,8 @@
 //! unwinding. This is the technique of jtolds/gls, in assembly, so that no optimiser can inline or merge the frames.
 
 use crate::arch::Registers;
-use crate::unwind::{Frame, Step, is_switch, step};
+use crate::os;
+use crate::unwind::{Step, Steps, Unwinder};
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes from one digit's frame function to the next, and where in it the call returns to: `asm/`.
 const SIZE: usize = 32;
 #[cfg(target_arch = "x86_64")]
-const RETURN: usize = 12;
+const RETURN: usize = 16;
 #[cfg(target_arch = "aarch64")]
 const RETURN: usize = 24;
 /// The kind of frame that begins a number.
@@ -105,20 +106,33 @@ unsafe extern "C-unwind" fn next<F: FnOnce() -> R, R>(work: *mut c_void) {
 /// ```
 #[inline(never)]
 pub fn current() -> Option<u64> {
+    let here = Registers::here();
+    // SAFETY: registers of this function.
+    let mut unwinder = unsafe { Unwinder::new(here) };
+    match read(&mut unwinder) {
+        Ok(tag) => tag,
+        Err(NotWalkable) => again(here),
+    }
+}
+
+/// The walk could not go on.
+struct NotWalkable;
+
+/// Looks for a tag from the present frame outwards.
+fn read(unwinder: &mut impl Steps) -> Result<Option<u64>, NotWalkable> {
     let mut reader = Reader { tag: 0, digits: 0 };
-    let mut frame = Frame { registers: Registers::here(), exact: true };
     loop {
-        // SAFETY: starts on the running stack, and goes from caller to caller.
-        match unsafe { step(frame) } {
-            Step::Caller { frame: caller, .. } => {
-                if let Some(tag) = reader.read(caller.registers.pc) {
-                    return Some(tag);
+        match unwinder.step() {
+            Step::Caller { frame, .. } => {
+                if let Some(tag) = reader.read(frame.registers.pc) {
+                    return Ok(Some(tag));
                 }
-                frame = caller;
             }
-            Step::Interrupted(interrupted) => frame = interrupted,
-            Step::Switch | Step::Outermost | Step::NoTable => return None,
-            Step::Unsupported => return slowly(),
+            Step::Interrupted(_) => {}
+            // A handler that runs on its thread's alternate signal stack runs below what it has interrupted.
+            Step::Elsewhere(_) if os::on_signal_stack() => {}
+            Step::Elsewhere(_) | Step::Switch | Step::Outermost | Step::NoTable => return Ok(None),
+            Step::Unsupported => return Err(NotWalkable),
         }
     }
 }
@@ -143,16 +157,17 @@ impl Reader {
     }
 }
 
-/// With the general unwinder, for stacks with a frame that the quick one does not know.
-fn slowly() -> Option<u64> {
-    let (mut reader, mut tag) = (Reader { tag: 0, digits: 0 }, None);
-    backtrace::trace(|frame| {
-        let address = frame.ip() as usize;
-        tag = reader.read(address);
-        // A coroutine's stack ends there; the tables would lead on to who resumed it.
-        tag.is_none() && !is_switch(address)
-    });
-    tag
+/// With the thorough walk, for stacks with a frame that the quick one cannot leave.
+#[cfg(target_os = "linux")]
+#[cold]
+fn again(from: Registers) -> Option<u64> {
+    crate::unwind::thoroughly(from.sp, |unwinder| read(unwinder).ok().flatten())
+}
+
+/// There is no other one.
+#[cfg(not(target_os = "linux"))]
+fn again(_from: Registers) -> Option<u64> {
+    None
 }
 
 /// Calls `f` with the tag that this code runs below. If there is none, one is made, different from all others that this

@@ -7,8 +7,10 @@
 //! (`os/landing.rs`): then unwinders need nothing but the stack.
 
 use crate::error::Error;
+use crate::lock::Lock;
 use crate::stack::Kind;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 /// Trampolines in the pool, and bytes from one to the next: `asm/offsets.h`, as all such numbers here.
@@ -33,12 +35,40 @@ unsafe extern "C" {
 /// What is known of an exit trampoline.
 struct About {
     kind: AtomicU8,
-    name: AtomicPtr<CStrBox>,
+    /// A C string that stays for ever.
+    name: AtomicPtr<c_char>,
     landing: AtomicBool,
 }
 
-/// A leaked name; a thin pointer to a fat one.
-struct CStrBox(&'static CStr);
+/// What a trampoline is led to by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// By the return of an entry function.
+    Return,
+    /// Where a thread lands without a return.
+    Landing,
+}
+
+/// Why a cell was not filled.
+#[derive(Clone, Copy)]
+pub(crate) enum NotAdded {
+    /// There are [`COUNT`] already.
+    PoolFull,
+    /// The protection of the cells' pages was not changed, for this `errno`.
+    Protection(i32),
+}
+
+impl From<NotAdded> for Error {
+    fn from(why: NotAdded) -> Self {
+        match why {
+            NotAdded::PoolFull => Error::PoolFull,
+            NotAdded::Protection(errno) => Error::Protection {
+                address: &raw const exeunt_cells as usize,
+                reason: io::Error::from_raw_os_error(errno).to_string(),
+            },
+        }
+    }
+}
 
 static ABOUT: [About; COUNT] = [const {
     About { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()), landing: AtomicBool::new(false) }
@@ -96,8 +126,9 @@ pub(crate) fn kind(number: usize) -> Kind {
 
 /// The name of the exit trampoline that trampoline `number` stands for.
 pub(crate) fn name(number: usize) -> &'static CStr {
-    // SAFETY: null, or leaked by `add`.
-    unsafe { ABOUT[number].name.load(Ordering::Acquire).as_ref() }.map_or(c"?", |name| name.0)
+    let name = ABOUT[number].name.load(Ordering::Acquire);
+    // SAFETY: null, or a C string that stays for ever: `add` asks for one.
+    if name.is_null() { c"?" } else { unsafe { CStr::from_ptr(name) } }
 }
 
 /// Whether the address is not one that entry functions return to, but where threads land without a return.
@@ -105,50 +136,46 @@ pub(crate) fn is_landing(number: usize) -> bool {
     ABOUT[number].landing.load(Ordering::Relaxed)
 }
 
-/// Says that it is.
-pub(crate) fn set_landing(number: usize) {
-    ABOUT[number].landing.store(true, Ordering::Relaxed);
-}
-
 /// How many exit trampolines are known, the first ones of the pool.
 pub(crate) fn known() -> usize {
     KNOWN.load(Ordering::Acquire)
 }
 
-/// Makes `original` the return address that a new trampoline stands for, and returns its number.
-///
-/// The caller holds the recognition lock (`exits.rs`), so nobody else changes cells or protections meanwhile.
-pub(crate) fn add(original: usize, kind: Kind, name: &CStr) -> Result<usize, Error> {
+/// Makes `original` the return address that a new trampoline stands for, and returns its number. Calls nothing but the system,
+/// since the lock is held.
+pub(crate) fn add(lock: &Lock, original: usize, kind: Kind, name: &'static CStr, used: Use) -> Result<usize, NotAdded> {
     if let Some(number) = standing_for(original) {
         return Ok(number);
     }
     let number = KNOWN.load(Ordering::Relaxed);
     if number == COUNT {
-        return Err(Error::PoolFull);
+        return Err(NotAdded::PoolFull);
     }
-    // A failed protection must leave no trace, so what allocates and what can fail come first.
-    let name = Box::leak(Box::new(CStrBox(Box::leak(name.to_owned().into_boxed_c_str()))));
-    fill(number, original)?;
+    fill(lock, number, original)?;
     ABOUT[number].kind.store(kind as u8, Ordering::Relaxed);
-    ABOUT[number].name.store(name, Ordering::Release);
+    ABOUT[number].name.store(name.as_ptr().cast_mut(), Ordering::Release);
+    ABOUT[number].landing.store(used == Use::Landing, Ordering::Relaxed);
     KNOWN.store(number + 1, Ordering::Release);
     Ok(number)
 }
 
-/// Stores `value` in a cell, which is zero. The caller holds the recognition lock.
-fn fill(cell: usize, value: usize) -> Result<(), Error> {
-    let start = &raw const exeunt_cells as *const u8;
-    let refused = |error: region::Error| Error::Protection { address: start as usize, reason: error.to_string() };
-    // SAFETY: these pages hold nothing but the cells, which stay readable.
-    unsafe { region::protect(start, CELLS_SIZE, region::Protection::READ_WRITE) }.map_err(refused)?;
+/// Stores `value` in a cell. Nobody else changes cells or protections meanwhile, since the lock is held.
+fn fill(_: &Lock, cell: usize, value: usize) -> Result<(), NotAdded> {
+    let protect = |protection| {
+        let start = (&raw const exeunt_cells).cast_mut().cast();
+        // SAFETY: these pages hold nothing but the cells, which stay readable. `asm/` aligns them to the largest page.
+        let done = unsafe { libc::mprotect(start, CELLS_SIZE, protection) } == 0;
+        done.then_some(()).ok_or_else(|| NotAdded::Protection(io::Error::last_os_error().raw_os_error().unwrap_or(0)))
+    };
+    let before = cells()[cell].load(Ordering::Relaxed);
+    protect(libc::PROT_READ | libc::PROT_WRITE)?;
     cells()[cell].store(value, Ordering::Relaxed);
-    // SAFETY: as above.
-    let closed = unsafe { region::protect(start, CELLS_SIZE, region::Protection::READ) };
-    if let Err(error) = closed {
-        cells()[cell].store(0, Ordering::Relaxed);
-        return Err(refused(error));
+    let closed = protect(libc::PROT_READ);
+    if closed.is_err() {
+        // A failed protection leaves no trace: the page is still writable.
+        cells()[cell].store(before, Ordering::Relaxed);
     }
-    Ok(())
+    closed
 }
 
 #[cfg(code_redirect)]
@@ -157,7 +184,7 @@ pub(crate) use hooks::*;
 /// The hooks of code redirect, in the same file of assembly.
 #[cfg(code_redirect)]
 mod hooks {
-    use super::{COUNT, Error, HOOKS, SIZE, fill};
+    use super::{COUNT, Error, HOOKS, Lock, Ordering, SIZE, cells, fill};
 
     unsafe extern "C" {
         safe fn exeunt_exit_hook();
@@ -169,9 +196,15 @@ mod hooks {
         exeunt_exit_hook as *const () as usize + SIZE * number
     }
 
-    /// Makes hook `number` go on to `target`. The caller holds the recognition lock.
-    pub(crate) fn set_hook(number: usize, target: usize) -> Result<(), Error> {
-        fill(COUNT + number, target)
+    /// A hook that goes on to `target`. One that ever went on to another target may still be running in some thread, so it is
+    /// not used again for this one.
+    pub(crate) fn hook_to(lock: &Lock, target: usize) -> Result<usize, Error> {
+        let known = |number: &usize| [0, target].contains(&cells()[COUNT + number].load(Ordering::Relaxed));
+        let number = (0..HOOKS).find(known).ok_or(Error::PoolFull)?;
+        if cells()[COUNT + number].load(Ordering::Relaxed) == 0 {
+            fill(lock, COUNT + number, target)?;
+        }
+        Ok(number)
     }
 
     /// The address of the hook for `__start_context`.
@@ -179,10 +212,9 @@ mod hooks {
         exeunt_context_hook as *const () as usize
     }
 
-    /// Makes the hook for `__start_context` go on to `target`, and look like a call that returns to `behind`. The caller holds
-    /// the recognition lock.
-    pub(crate) fn set_context_hook(target: usize, behind: usize) -> Result<(), Error> {
-        fill(COUNT + HOOKS, target)?;
-        fill(COUNT + HOOKS + 1, behind)
+    /// Makes the hook for `__start_context` go on to `target`, and look like a call that returns to `behind`.
+    pub(crate) fn set_context_hook(lock: &Lock, target: usize, behind: usize) -> Result<(), Error> {
+        fill(lock, COUNT + HOOKS, target)?;
+        Ok(fill(lock, COUNT + HOOKS + 1, behind)?)
     }
 }

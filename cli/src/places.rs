@@ -11,7 +11,6 @@ pub struct Mapping {
     pub executable: bool,
     /// What the kernel says it is of: a file, or a word like `[heap]`; empty if it says nothing.
     pub what: String,
-    offset: usize,
 }
 
 /// The memory map of this process, as it was when it was read.
@@ -33,8 +32,7 @@ impl Places {
     /// The file that `address` is of, and its distance from where that file is loaded: what `objdump` calls its address.
     pub fn in_file(&self, address: usize) -> Option<(&str, usize)> {
         let mapping = self.mapping(address).filter(|mapping| mapping.what.starts_with('/'))?;
-        let first = self.mappings.iter().find(|other| other.what == mapping.what && other.offset == 0)?;
-        Some((&mapping.what, address.checked_sub(first.range.start)?))
+        Some((&mapping.what, address.checked_sub(load_bias(address)?)?))
     }
 
     /// The same in short: `libc.so.6+0x891f5`.
@@ -78,17 +76,59 @@ impl Places {
     }
 }
 
+/// The difference between the addresses in the file that holds `address` and those in memory, as the dynamic linker
+/// knows it.
+///
+/// The list of mappings does not say which of them the linker made. Somebody who reads debug information maps the same
+/// file once more, at another place.
+#[cfg(target_os = "linux")]
+fn load_bias(address: usize) -> Option<usize> {
+    struct Search {
+        address: usize,
+        bias: Option<usize>,
+    }
+
+    unsafe extern "C" fn look(
+        object: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        search: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: `dl_iterate_phdr` passes an object that is loaded, and the `Search` below.
+        let (object, search) = unsafe { (&*object, &mut *search.cast::<Search>()) };
+        let bias = object.dlpi_addr as usize;
+        // SAFETY: the object's table of segments has that many entries.
+        let mut segments = (0..object.dlpi_phnum.into()).map(|at: usize| unsafe { &*object.dlpi_phdr.add(at) });
+        let holds = segments.any(|segment| {
+            let start = bias.wrapping_add(segment.p_vaddr as usize);
+            segment.p_type == libc::PT_LOAD && search.address.wrapping_sub(start) < segment.p_memsz as usize
+        });
+        if holds {
+            search.bias = Some(bias);
+        }
+        holds.into()
+    }
+
+    let mut search = Search { address, bias: None };
+    // SAFETY: the function fits, and `search` lives longer than the call.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    search.bias
+}
+
+/// There is no list of mappings to read here either (`Places::read`).
+#[cfg(not(target_os = "linux"))]
+fn load_bias(_address: usize) -> Option<usize> {
+    None
+}
+
 fn parse(line: &str) -> Option<Mapping> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
     let permissions = fields.next()?;
-    let offset = fields.next()?;
-    let what = fields.nth(2).unwrap_or_default();
+    let what = fields.nth(3).unwrap_or_default();
     Some(Mapping {
         range: usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?,
         executable: permissions.contains('x'),
         what: what.to_owned(),
-        offset: usize::from_str_radix(offset, 16).ok()?,
     })
 }
 
@@ -113,4 +153,37 @@ fn before(address: usize) -> Option<String> {
     // The last one is the function itself, those before it were inlined into it.
     backtrace::resolve(address as *mut _, |symbol| name = symbol.name().map(|symbol| format!("{symbol:#}")));
     name
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::{Places, load_bias};
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn an_address_in_a_library_is_told_from_where_the_loader_put_it_also_where_its_file_is_mapped_twice() {
+        let exit = libc::exit as *const () as usize;
+        // SAFETY: only asks.
+        let base = unsafe {
+            let mut info: libc::Dl_info = std::mem::zeroed();
+            assert_ne!(libc::dladdr(exit as *const libc::c_void, &raw mut info), 0);
+            info.dli_fbase.addr()
+        };
+        let file = Places::read().in_file(exit).map(|(file, _)| file.to_owned()).expect("libc is a file");
+        let opened = File::open(&file).expect("libc can be read");
+        // Right below the loader's mapping of it, so that the list of mappings has this one first.
+        let below = (1..4096).map(|step| base - step * 0x10000).find_map(|place| {
+            let flags = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
+            // SAFETY: a new mapping where nothing is.
+            let mapped = unsafe { libc::mmap(place as *mut _, 4096, libc::PROT_READ, flags, opened.as_raw_fd(), 0) };
+            (mapped.addr() == place).then_some(place)
+        });
+        assert!(below.is_some(), "there is room below libc");
+        let again = Places::read();
+        assert_eq!(again.in_file(exit), Some((file.as_str(), exit - base)));
+        assert_eq!(again.mapping(below.unwrap_or(0)).map(|mapping| mapping.what.as_str()), Some(file.as_str()));
+        // Of the second mapping the loader knows nothing, so no distance is made up.
+        assert_eq!(below.and_then(load_bias), None);
+    }
 }

@@ -85,24 +85,6 @@ impl Registers {
         }
         Self { pc, sp, fp, link: 0 }
     }
-
-    /// The registers that a signal interrupted, when `sp` is the stack pointer in the kernel's signal-return frame.
-    ///
-    /// # Safety
-    /// `sp` must come from unwinding into a frame that its unwind table marks as a signal frame: there the kernel has
-    /// left a `siginfo` and a `ucontext` (Linux `arch/arm64/kernel/signal.c`: `rt_sigframe`).
-    #[cfg(target_os = "linux")]
-    pub(crate) unsafe fn interrupted(sp: usize) -> Self {
-        let context = (sp + size_of::<libc::siginfo_t>()) as *const libc::ucontext_t;
-        // SAFETY: the caller promises that a ucontext is here.
-        let machine = unsafe { &(*context).uc_mcontext };
-        Self {
-            pc: machine.pc as usize,
-            sp: machine.sp as usize,
-            fp: machine.regs[29] as usize,
-            link: machine.regs[30] as usize,
-        }
-    }
 }
 
 /// Whether the code at `pc` is what the system has signal handlers return into: `mov x8, #139; svc #0`. A table may mark
@@ -263,6 +245,18 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     }
     let distance = ((instruction << 6) as i32 >> 6) as isize * 4;
     address.wrapping_add_signed(distance) == exit
+}
+
+/// Where the direct call leads that returns to `address`; `None` if that call is none.
+///
+/// # Safety
+/// The word before `address`, a return address, must be code.
+#[cfg(target_os = "linux")]
+pub(crate) unsafe fn called_directly(address: usize) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    let instruction = unsafe { ((address - 4) as *const u32).read() };
+    let distance = ((instruction << 6) as i32 >> 6) as isize * 4;
+    (instruction >> 26 == 0b100101).then(|| (address - 4).wrapping_add_signed(distance))
 }
 
 #[cfg(test)]

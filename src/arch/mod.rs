@@ -8,7 +8,6 @@
 //! | `word_of_stack` | a word of a stack, also between variables |
 //! | `is_seen` | whether what a stack local remembers is of this block, and the stack is still the one |
 //! | `Registers::here` | what an unwinder needs to start from the function it is inlined into |
-//! | `Registers::interrupted` | the same, of what a signal interrupted |
 //! | `returns_from_signal` | whether code is what the system has signal handlers return into |
 //! | `strip` | a return address without its signature |
 //! | `replace_address` | a word to store in a foot in place of the one found, signed the same way |

@@ -84,20 +84,6 @@ impl Registers {
         }
         Self { pc, sp, fp, link: 0 }
     }
-
-    /// The registers that a signal interrupted, when `sp` is the stack pointer in the kernel's signal-return frame.
-    ///
-    /// # Safety
-    /// `sp` must come from unwinding into a frame that its unwind table marks as a signal frame: there the kernel has
-    /// left a `ucontext` (Linux `arch/x86/include/asm/sigframe.h`: `rt_sigframe` without its return address).
-    #[cfg(target_os = "linux")]
-    pub(crate) unsafe fn interrupted(sp: usize) -> Self {
-        let context = sp as *const libc::ucontext_t;
-        // SAFETY: the caller promises that a ucontext is here.
-        let registers = unsafe { &(*context).uc_mcontext.gregs };
-        let register = |which: i32| registers[which as usize] as usize;
-        Self { pc: register(libc::REG_RIP), sp: register(libc::REG_RSP), fp: register(libc::REG_RBP), link: 0 }
-    }
 }
 
 /// Whether the code at `pc` is what the system has signal handlers return into: `mov $15,%rax; syscall`. A table may mark
@@ -205,4 +191,22 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
         let distance = code.add(3).cast::<i32>().read_unaligned();
         (address + 7).wrapping_add_signed(distance as isize) == exit
     }
+}
+
+/// Where the direct call leads that returns to `address`; `None` if that call is none.
+///
+/// # Safety
+/// The five bytes before `address`, a return address, must be code.
+#[cfg(target_os = "linux")]
+pub(crate) unsafe fn called_directly(address: usize) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    let code = unsafe { ((address - 5) as *const [u8; 5]).read() };
+    // An indirect call (`ff /2`) is shorter or longer than a direct one, and ends in bytes that may look like one's.
+    let is_indirect = matches!(code, [.., 0xff, 0xd0..=0xd7] | [.., 0xff, 0x10..=0x17, _] | [.., 0xff, 0x50..=0x57, _])
+        || matches!(code, [.., 0xff, 0x10..=0x17] | [_, 0xff, 0x54, ..]);
+    if code[0] != 0xe8 || is_indirect {
+        return None;
+    }
+    let distance = i32::from_le_bytes([code[1], code[2], code[3], code[4]]);
+    Some(address.wrapping_add_signed(distance as isize))
 }

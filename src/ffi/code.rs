@@ -3,6 +3,7 @@
 use crate::error::Error;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int};
+use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// It was done.
@@ -29,7 +30,7 @@ pub const EXEUNT_ESLOTS_EXHAUSTED: c_int = -9;
 pub const EXEUNT_ENO_SUCH_SLOT: c_int = -10;
 /// There is no memory.
 pub const EXEUNT_ENO_MEMORY: c_int = -11;
-/// The stack's storage is being changed further up on this very stack.
+/// The stack's storage is being changed further up on this very stack, or this thread is learning where stacks end there.
 pub const EXEUNT_EBUSY: c_int = -12;
 /// A stack local was asked for while its own value was being made or dropped (Rust only).
 pub const EXEUNT_EIN_MAKING: c_int = -13;
@@ -47,6 +48,16 @@ pub const EXEUNT_ESHARED_PAGE: c_int = -17;
 pub const EXEUNT_ENO_CODE_SITE: c_int = -18;
 /// Another redirect than the one that was asked for is in use, or the environment asks for none that there is.
 pub const EXEUNT_EREDIRECT: c_int = -19;
+/// A call failed by which exeunt learns where stacks end, or gets ready to patch code. The next use tries again.
+/// `exeunt_last_error` names the call and its error number.
+pub const EXEUNT_ECALL_FAILED: c_int = -20;
+
+// -20 is of the system's own stacks, which could not be made to be looked at.
+/// This stack's function has ended and its handlers have run: a destructor of a thread-local, of a pthread key or of a
+/// static, or an `atexit` function.
+pub const EXEUNT_EENDED: c_int = -21;
+/// `main` has not begun: a constructor, or the initialiser of a static.
+pub const EXEUNT_ETOO_EARLY: c_int = -22;
 
 /// Why a call from C failed.
 pub(super) enum Failure {
@@ -70,6 +81,8 @@ impl Failure {
         match self {
             Self::Error(error) => match error {
                 Error::UnknownTrampoline(_) => EXEUNT_EUNKNOWN_TRAMPOLINE,
+                Error::StackHasEnded => EXEUNT_EENDED,
+                Error::TooEarly => EXEUNT_ETOO_EARLY,
                 Error::SignalStack => EXEUNT_ESIGNAL_STACK,
                 Error::ShadowStack => EXEUNT_ESHADOW_STACK,
                 Error::NoCodeSite(_) => EXEUNT_ENO_CODE_SITE,
@@ -82,7 +95,8 @@ impl Failure {
                 Error::SlotsExhausted => EXEUNT_ESLOTS_EXHAUSTED,
                 Error::NoSuchSlot(_) => EXEUNT_ENO_SUCH_SLOT,
                 Error::OutOfMemory => EXEUNT_ENO_MEMORY,
-                Error::Busy => EXEUNT_EBUSY,
+                Error::Busy | Error::Reentered => EXEUNT_EBUSY,
+                Error::CallFailed { .. } => EXEUNT_ECALL_FAILED,
                 Error::InItsOwnMaking => EXEUNT_EIN_MAKING,
             },
             Self::Absent => EXEUNT_EABSENT,
@@ -93,35 +107,43 @@ impl Failure {
         }
     }
 
-    fn text(self) -> String {
-        let code = self.code();
+    /// Writes what is known of it.
+    fn tell(&self, to: &mut impl Write) -> fmt::Result {
         match self {
-            Self::Error(error) => error.to_string(),
-            Self::Invalid(text) => text.to_owned(),
-            Self::NoPatch(text) => text,
-            Self::Panic(text) => format!("a defect of exeunt, please report it: {text}"),
-            Self::Absent | Self::SharedPage => words(code).to_string_lossy().into_owned(),
+            Self::Error(error) => write!(to, "{error}"),
+            Self::Invalid(text) => to.write_str(text),
+            Self::NoPatch(text) => to.write_str(text),
+            Self::Panic(text) => write!(to, "a defect of exeunt, please report it: {text}"),
+            Self::Absent | Self::SharedPage => to.write_str(&words(self.code()).to_string_lossy()),
         }
     }
 }
 
 thread_local! {
-    /// The text of the thread's last failure. A thread-local is right here: where no storage of the stack can be had,
-    /// this has to work, and it is read right after the call that failed.
-    static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+    /// The thread's last failure, whose text is made when somebody asks for it: to name the frames of a stack takes
+    /// milliseconds. A thread-local is right here: where no storage of the stack can be had, this has to work, and it is
+    /// read right after the call that failed.
+    static LAST: RefCell<Option<Failure>> = const { RefCell::new(None) };
     /// Its code. Without a destructor, it is there to the end of the thread.
     static LAST_CODE: Cell<c_int> = const { Cell::new(EXEUNT_OK) };
+    /// Whether this thread is keeping or reading a failure, which allocates and frees: an allocator that uses storage fails
+    /// meanwhile, again and again. Of these failures only the codes are kept.
+    static REPORTS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keeps the failure's text for `exeunt_last_error`, and gives its code.
+/// Keeps the failure for `exeunt_last_error`, and gives its code.
 #[cold]
 #[inline(never)]
 pub(super) fn report(failure: Failure) -> c_int {
     let code = failure.code();
-    let text = failure.text();
     LAST_CODE.set(code);
+    if REPORTS.replace(true) {
+        return code;
+    }
     // No place any more on a thread that is ending: then the code has to do.
-    let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = text));
+    let before = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| last.replace(failure)));
+    drop(before);
+    REPORTS.set(false);
     code
 }
 
@@ -148,6 +170,10 @@ fn words(code: c_int) -> &'static CStr {
             c"no exit trampoline was recognised at the bottom of this stack: run a fiber's function in exeunt_enter, or \
               register its runtime's wrapper with exeunt_register_trampoline"
         }
+        EXEUNT_EENDED => {
+            c"this stack's function has ended and its handlers have run: let a handler do what is to be done at the end"
+        }
+        EXEUNT_ETOO_EARLY => c"main has not begun: use storage and handlers in main, or later",
         EXEUNT_ESIGNAL_STACK => c"this code runs on a signal stack: arm the stack before the signal comes",
         EXEUNT_ESHADOW_STACK => {
             c"this thread's returns are checked against a shadow stack: set EXEUNT_REDIRECT=code, or run without it"
@@ -164,7 +190,14 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_ESLOTS_EXHAUSTED => c"all dynamic slots are allocated: free some",
         EXEUNT_ENO_SUCH_SLOT => c"no dynamic slot is allocated under this index: it never was, or it was freed",
         EXEUNT_ENO_MEMORY => c"no memory for this stack's record or its place in the page map",
-        EXEUNT_EBUSY => c"this stack's storage is being changed further up on this very stack",
+        EXEUNT_EBUSY => {
+            c"this stack's storage is being changed further up on this very stack, or this thread is learning where stacks \
+              end there"
+        }
+        EXEUNT_ECALL_FAILED => {
+            c"a call failed by which exeunt learns where stacks end; the next use tries again, and exeunt_last_error names \
+              the call"
+        }
         EXEUNT_EIN_MAKING => c"this stack local's value is being made or dropped further up on this very stack",
         EXEUNT_EABSENT => c"there is no value under this key on this stack",
         EXEUNT_EINVALID => c"an argument is null that must not be, or a range is empty",
@@ -191,8 +224,47 @@ pub extern "C" fn exeunt_last_code() -> c_int {
     LAST_CODE.get()
 }
 
+/// A text that is copied as far as there is room.
+struct Copy {
+    buffer: *mut c_char,
+    size: usize,
+    /// The length of the whole text so far.
+    length: usize,
+}
+
+impl Copy {
+    /// Begins anew.
+    fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    /// Ends the text with a zero, if there is room for anything. Returns its length.
+    fn end(&self) -> usize {
+        if self.size > 0 && !self.buffer.is_null() {
+            // SAFETY: one of the `size` bytes that `exeunt_last_error` was given.
+            unsafe { self.buffer.add(self.length.min(self.size - 1)).write(0) };
+        }
+        self.length
+    }
+}
+
+impl Write for Copy {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.size.saturating_sub(self.length.saturating_add(1));
+        if room > 0 && !self.buffer.is_null() {
+            // SAFETY: behind what was written before, and within the `size` bytes that `exeunt_last_error` was given.
+            unsafe {
+                self.buffer.add(self.length).copy_from_nonoverlapping(text.as_ptr().cast(), text.len().min(room))
+            };
+        }
+        self.length += text.len();
+        Ok(())
+    }
+}
+
 /// Copies what is known about the last failure of a call on this thread into `buffer`: more than `exeunt_strerror` can
 /// tell, such as the frames that were found on a stack that cannot be armed. Call it before the fiber may be switched.
+/// The text is made by this call; to name a stack's frames takes some milliseconds.
 /// Where a thread is so near its end that no thread-local can be used, it is what `exeunt_strerror` says.
 ///
 /// At most `size` bytes are written, the last one being zero. Returns the length of the whole text, without the zero, as
@@ -203,19 +275,20 @@ pub extern "C" fn exeunt_last_code() -> c_int {
 /// `buffer` must be good to write `size` bytes to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_last_error(buffer: *mut c_char, size: usize) -> usize {
-    let copy = |text: &[u8]| {
-        if size > 0 && !buffer.is_null() {
-            let count = text.len().min(size - 1);
-            // SAFETY: the caller's promise; `count` and the zero are at most `size` bytes.
-            unsafe {
-                std::ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, count);
-                buffer.add(count).write(0);
-            }
+    let mut copy = Copy { buffer, size, length: 0 };
+    let told = LAST.try_with(|last| {
+        last.try_borrow().is_ok_and(|last| {
+            // Whoever reads debug information may panic.
+            last.as_ref().is_some_and(|failure| {
+                catch_unwind(AssertUnwindSafe(|| failure.tell(&mut copy).is_ok())).unwrap_or(false)
+            })
+        })
+    });
+    if !told.unwrap_or(false) {
+        copy.clear();
+        if exeunt_last_code() != EXEUNT_OK {
+            let _ = copy.write_str(&words(exeunt_last_code()).to_string_lossy());
         }
-        text.len()
-    };
-    LAST.try_with(|last| copy(last.borrow().as_bytes())).unwrap_or_else(|_| match exeunt_last_code() {
-        EXEUNT_OK => copy(b""),
-        code => copy(words(code).to_bytes()),
-    })
+    }
+    copy.end()
 }

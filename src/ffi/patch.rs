@@ -7,7 +7,8 @@ use std::ffi::{c_int, c_void};
 /// running there: each of them executes the old instruction or the new one. Where that is not possible, it is refused.
 /// Return addresses stay as they are. It is what code redirect does to exit trampolines, for code of your own choice.
 ///
-/// Returns 0, `EXEUNT_EINVALID`, or `EXEUNT_ENO_CODE_SITE`; then nothing has changed, and `exeunt_last_error` tells why: what is at `site`,
+/// Returns 0, `EXEUNT_EINVALID`, `EXEUNT_ENO_CODE_SITE`, `EXEUNT_ECALL_FAILED`, or `EXEUNT_EBUSY` inside of another call that
+/// patches code (from an allocator). After an error nothing has changed, and `exeunt_last_error` tells why: what is at `site`,
 /// with bytes and disassembly, or what the system refused.
 /// Thread-safe. Not for signal handlers.
 ///
@@ -26,7 +27,7 @@ pub unsafe extern "C" fn exeunt_redirect_call(
             return Err(Failure::Invalid("exeunt_redirect_call: the site or the new target is null"));
         }
         // SAFETY: the caller's promises.
-        unsafe { engine::redirect(site, expected_target, new_target) }.map_err(Failure::NoPatch)
+        unsafe { engine::redirect(site, expected_target, new_target) }
     })
 }
 
@@ -40,12 +41,13 @@ pub extern "C" fn exeunt_undo_redirect_call(site: *mut c_void) -> c_int {
         if site.is_null() {
             return Err(Failure::Invalid("exeunt_undo_redirect_call: the site is null"));
         }
-        engine::undo(site).map_err(Failure::NoPatch)
+        engine::undo(site)
     })
 }
 
 #[cfg(code_redirect)]
 mod engine {
+    use super::Failure;
     use exeunt_patch::{Patch, Site};
     use std::collections::BTreeMap;
     use std::ffi::c_void;
@@ -60,7 +62,7 @@ mod engine {
         site: *mut c_void,
         expected: *const c_void,
         new: *const c_void,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         // SAFETY: the caller's promise.
         let place = unsafe { Site::new(site.cast_const().cast()) };
         while_nobody_forks(|redirected| {
@@ -70,31 +72,33 @@ mod engine {
             redirected.insert(site.addr(), patch);
             Ok(())
         })
-        .map_err(|error| error.to_string())
     }
 
-    pub(super) fn undo(site: *mut c_void) -> Result<(), String> {
-        while_nobody_forks(|redirected| {
+    pub(super) fn undo(site: *mut c_void) -> Result<(), Failure> {
+        let found = while_nobody_forks(|redirected| {
             let Some(patch) = redirected.get_mut(&site.addr()) else { return Ok(false) };
             patch.undo()?;
             redirected.remove(&site.addr());
             Ok(true)
-        })
-        .map_err(|error| error.to_string())
-        .and_then(|found| found.then_some(()).ok_or_else(|| format!("nothing was redirected at {site:p}")))
+        })?;
+        found.then_some(()).ok_or_else(|| Failure::NoPatch(format!("nothing was redirected at {site:p}")))
     }
 
-    /// A child of `fork` that found any of the locks held could never patch again.
+    /// A child of `fork` that found any of the locks held could never patch again. The recognition lock is the outer one: a
+    /// thread that comes back from an allocator gets its error, and never waits for itself.
     fn while_nobody_forks<R>(
         change: impl FnOnce(&mut BTreeMap<usize, Patch>) -> Result<R, exeunt_patch::Error>,
-    ) -> Result<R, exeunt_patch::Error> {
-        crate::os::prepare_forks();
-        crate::exits::locked(|| change(&mut REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner)))
+    ) -> Result<R, Failure> {
+        crate::os::prepare_forks()?;
+        let changed =
+            crate::exits::locked(|_| Ok(change(&mut REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner))))?;
+        changed.map_err(|error| Failure::NoPatch(error.to_string()))
     }
 }
 
 #[cfg(not(code_redirect))]
 mod engine {
+    use super::Failure;
     use std::ffi::c_void;
 
     const REASON: &str = if cfg!(all(target_os = "macos", target_arch = "aarch64")) {
@@ -105,11 +109,11 @@ mod engine {
 
     /// # Safety
     /// None: nothing is done.
-    pub(super) unsafe fn redirect(_: *mut c_void, _: *const c_void, _: *const c_void) -> Result<(), String> {
-        Err(REASON.to_owned())
+    pub(super) unsafe fn redirect(_: *mut c_void, _: *const c_void, _: *const c_void) -> Result<(), Failure> {
+        Err(Failure::NoPatch(REASON.to_owned()))
     }
 
-    pub(super) fn undo(_: *mut c_void) -> Result<(), String> {
-        Err(REASON.to_owned())
+    pub(super) fn undo(_: *mut c_void) -> Result<(), Failure> {
+        Err(Failure::NoPatch(REASON.to_owned()))
     }
 }

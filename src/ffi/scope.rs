@@ -23,7 +23,7 @@ use super::code::{Failure, report, shielded};
 use crate::arch::{self, Registers};
 use crate::record::Record;
 use crate::redirect::Place;
-use crate::unwind::{Frame, Step, step};
+use crate::unwind::{Step, Steps, Unwinder};
 use crate::{Error, arm, drain, exits, registry, trampoline};
 use std::ffi::c_int;
 use std::hint::black_box;
@@ -41,8 +41,6 @@ const _: () = assert!(size_of::<exeunt_scope>() == 128);
 
 /// How far below its present place the holder's stack pointer may be in later calls.
 const ROOM: usize = 1024;
-/// Where a holder's frame has a rule that the quick unwinder does not know, it is believed to be at most this large.
-const LARGEST_FRAME: usize = 64 * 1024;
 
 unsafe extern "C" {
     /// `asm/`: the exit trampoline of `enter`, whose entry in the pool also stands for scopes.
@@ -60,25 +58,30 @@ impl exeunt_scope {
 }
 
 /// The stack pointer of the frame of the running stack that holds the scope, or none if no frame does.
-fn holder(here: Registers, (low, high): (usize, usize)) -> Option<usize> {
-    let mut frame = Frame { registers: here, exact: true };
-    loop {
-        let sp = frame.registers.sp;
-        if sp > low {
-            return None;
+///
+/// # Safety
+/// `here` must be registers of a function of the running stack that has not returned yet.
+unsafe fn holder(here: Registers, scope: (usize, usize)) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    let mut unwinder = unsafe { Unwinder::new(here) };
+    let found = frame_around(&mut unwinder, here.sp, scope);
+    // Where a frame on the way has a rule that the quick walk cannot follow, the thorough one may.
+    #[cfg(target_os = "linux")]
+    let found = found.or_else(|| crate::unwind::thoroughly(here.sp, |walk| frame_around(walk, here.sp, scope)));
+    found
+}
+
+/// The stack pointer of the frame that holds what is between `low` and `high`, if the walk, which is at the one with `sp`, comes
+/// there on one piece of memory.
+fn frame_around(walk: &mut impl Steps, mut sp: usize, (low, high): (usize, usize)) -> Option<usize> {
+    while sp <= low {
+        let Step::Caller { frame: caller, contiguous: true, .. } = walk.step() else { return None };
+        if high <= caller.registers.sp {
+            return Some(sp);
         }
-        // SAFETY: starts on the running stack, and goes from caller to caller.
-        match unsafe { step(frame) } {
-            Step::Caller { frame: caller, contiguous: true, .. } => {
-                if high <= caller.registers.sp {
-                    return Some(sp);
-                }
-                frame = caller;
-            }
-            Step::Unsupported if low - sp < LARGEST_FRAME => return Some(low),
-            _ => return None,
-        }
+        sp = caller.registers.sp;
     }
+    None
 }
 
 /// The trampoline whose pool entry scopes are shown under; made known on first use.
@@ -116,7 +119,8 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         if let Some(record) = arm::lookup() {
             return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
         }
-        let Some(holder) = holder(Registers::here(), exeunt_scope::bounds(scope)) else {
+        // SAFETY: registers of this function.
+        let Some(holder) = (unsafe { holder(Registers::here(), exeunt_scope::bounds(scope)) }) else {
             return Err(Failure::Invalid(
                 "exeunt_scope_begin: the scope is not an automatic variable of a function that runs on this stack",
             ));

@@ -8,39 +8,54 @@
 //! stack from the next. Under code redirect no word of a thread's stack does, which is well for as long as no thread ends
 //! without our hook. In a child of `fork` all but one have done so, and its next threads may get their stacks.
 
+use crate::error::Error;
 use crate::redirect::Way;
 use crate::stack::Kind;
-use crate::{exits, registry};
+use crate::{lock, registry};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// From now on, a fork waits for the recognition lock, and children know which threads they do not have. A child that is
 /// made by a bare system call gets neither.
-pub(crate) fn prepare_forks() {
-    // Not `Once`, in which a child could find another thread at work for ever.
+///
+/// # Errors
+/// [`Error::CallFailed`] where the system has no memory for it. The next call tries again.
+pub(crate) fn prepare_forks() -> Result<(), Error> {
+    // Not `Once`, in which a child could find another thread at work for ever. Two threads may both register: the handlers do
+    // nothing when they run a second time.
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
     static DONE: AtomicBool = AtomicBool::new(false);
-    if DONE.swap(true, Ordering::Relaxed) {
-        return;
+    if DONE.load(Ordering::Acquire) {
+        return Ok(());
     }
+    let _uncancelled = super::Uncancelled::new();
     super::pin();
-    // SAFETY: the handlers fit, and this library is pinned. Without memory for them, children are as if made by the bare
-    // system call.
-    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-    await_forks();
+    if !REGISTERED.load(Ordering::Acquire) {
+        // SAFETY: the handlers fit, and this library is pinned.
+        let error = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+        if error != 0 {
+            return Err(Error::CallFailed { call: "pthread_atfork", errno: error });
+        }
+        REGISTERED.store(true, Ordering::Release);
+    }
+    await_forks()?;
+    DONE.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// Waits for a fork that began before the handlers were known: it copies this process with the list of streams locked
 /// (glibc's `posix/fork.c`, musl's `src/process/fork.c`), and a new stream goes on that list.
-fn await_forks() {
-    let _uncancelled = super::Uncancelled::new();
+fn await_forks() -> Result<(), Error> {
     let mut room = [0_u8; 8];
-    // SAFETY: the stream is closed before its memory goes. Where there is none, nobody can have been waited for.
+    // SAFETY: the stream is closed before its memory goes.
     unsafe {
         let stream = libc::fmemopen(room.as_mut_ptr().cast(), room.len(), c"r".as_ptr());
-        if !stream.is_null() {
-            libc::fclose(stream);
+        if stream.is_null() {
+            return Err(Error::last_call("fmemopen"));
         }
+        libc::fclose(stream);
     }
+    Ok(())
 }
 
 /// A fork waits so long at the most. It may come from where locks are held that the patching thread needs, such as the
@@ -48,15 +63,15 @@ fn await_forks() {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 extern "C" fn before() {
-    exits::hold(PATIENCE);
+    lock::hold(PATIENCE);
 }
 
 extern "C" fn in_parent() {
-    exits::let_go();
+    lock::let_go();
 }
 
 extern "C" fn in_child() {
-    exits::let_go();
+    lock::let_go();
     forsake();
 }
 

@@ -49,16 +49,27 @@ pub(crate) struct Landing {
 /// How far above the top the buffer may be: exit trampolines have small frames.
 const REACH: usize = 512;
 
+/// The running thread's newest buffer; null before its exit trampoline has made the first one.
+fn newest() -> *mut Buffer {
+    let mut mine = Buffer { jump: [0; WORDS + 1], previous: ptr::null_mut(), cleanup: 0, cancel_type: 0, spare: 0 };
+    // SAFETY: registered and taken back at once; no cancellation point lies between.
+    unsafe {
+        __pthread_register_cancel(&raw mut mine);
+        __pthread_unregister_cancel(&raw mut mine);
+    }
+    mine.previous
+}
+
+/// Whether the running thread's exit trampoline has made its buffer, which it does right before it calls the thread's
+/// function, or `main`.
+pub(crate) fn has_begun() -> bool {
+    !newest().is_null()
+}
+
 impl Landing {
     /// The landing of the running thread, if its buffer lies right above `top`, in the frame of the exit trampoline.
     pub(crate) fn find(top: usize) -> Option<Self> {
-        let mut mine = Buffer { jump: [0; WORDS + 1], previous: ptr::null_mut(), cleanup: 0, cancel_type: 0, spare: 0 };
-        // SAFETY: registered and taken back at once; no cancellation point lies between.
-        unsafe {
-            __pthread_register_cancel(&raw mut mine);
-            __pthread_unregister_cancel(&raw mut mine);
-        }
-        let mut buffer = mine.previous;
+        let mut buffer = newest();
         loop {
             // SAFETY: these are buffers of functions further out on this stack; the outermost is the exit trampoline's.
             match unsafe { buffer.as_ref() } {

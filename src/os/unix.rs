@@ -3,6 +3,7 @@
 use std::arch::asm;
 use std::ffi::{CStr, c_void};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Maps `size` bytes of zeroes of which only the pages that are touched cost memory.
 pub(crate) fn map_zeroes(size: usize) -> Option<*mut c_void> {
@@ -32,10 +33,17 @@ pub(crate) unsafe fn unmap(memory: *mut c_void, size: usize) {
 
 /// Whether the running code is on its thread's alternate signal stack.
 pub(crate) fn on_signal_stack() -> bool {
+    signal_stack_room().is_some()
+}
+
+/// How much room there is below the running code on its thread's alternate signal stack; `None` where it is on none.
+pub(crate) fn signal_stack_room() -> Option<usize> {
     // SAFETY: only asks; all zeros is a valid `stack_t`.
     unsafe {
         let mut stack: libc::stack_t = std::mem::zeroed();
-        libc::sigaltstack(std::ptr::null(), &raw mut stack) == 0 && stack.ss_flags & libc::SS_ONSTACK != 0
+        let got = libc::sigaltstack(std::ptr::null(), &raw mut stack) == 0;
+        let on = got && stack.ss_flags & libc::SS_ONSTACK != 0;
+        on.then(|| crate::arch::stack_pointer().saturating_sub(stack.ss_sp.addr()))
     }
 }
 
@@ -46,8 +54,13 @@ pub(crate) fn mapping_around(address: usize) -> Option<Range<usize>> {
     Some(region.as_range())
 }
 
-/// Keeps the object that this code was loaded with in the process for ever: trampolines on stacks lead into it.
+/// Keeps the object that this code was loaded with in the process for ever: trampolines on stacks lead into it. It calls the
+/// dynamic linker, so no lock of ours may be held.
 pub(crate) fn pin() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.load(Ordering::Relaxed) {
+        return;
+    }
     // SAFETY: only looks up which object this function is in, and counts one more use of it.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
@@ -57,6 +70,7 @@ pub(crate) fn pin() {
             libc::dlopen(info.dli_fname, libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE);
         }
     }
+    DONE.store(true, Ordering::Relaxed);
 }
 
 /// The exported symbol that an address lies in.

@@ -1,6 +1,7 @@
 //! Which way this process uses: chosen once, by the program or by its user.
 
 use crate::error::Error;
+use crate::lock::Learning;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -144,7 +145,11 @@ pub(crate) fn made() -> Result<Way, Error> {
 
 #[cold]
 fn settle() -> Result<Way, Error> {
-    let wanted = from_environment()?;
+    let wanted = {
+        // Reading the environment allocates.
+        let _learning = Learning::begin()?;
+        from_environment()?
+    };
     match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(wanted),
         Err(made) => Ok(Way::from_raw(made)),

@@ -18,8 +18,8 @@
 //!
 //! What arming writes on a stack is one word at the most, a mark (`mark.rs`).
 
-use super::mark::{self, Mark};
-use super::{Way, sites};
+use super::mark;
+use super::{How, Way, sites, slot};
 use crate::arch::word_of_stack;
 use crate::drain;
 use crate::error::Error;
@@ -31,14 +31,27 @@ use std::hint::cold_path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What to write on the stack with this foot. Its exit trampoline is patched by this, if it was not yet.
-pub(super) fn plan(foot: Foot) -> Result<Option<Mark>, Error> {
+pub(super) fn plan(foot: Foot) -> Result<How, Error> {
     sites::ensure(foot.trampoline)?;
-    mark::find(foot)
+    how(foot)
+}
+
+fn how(foot: Foot) -> Result<How, Error> {
+    if !sites::lands_elsewhere(foot.trampoline) {
+        return Ok(How::Code(mark::find(foot)?));
+    }
+    // No return address is written by that, so it is right with a shadow stack as well.
+    slot::plan_landing(foot)?.map(How::CodeAndLanding).ok_or_else(|| {
+        Error::NoCodeSite(format!(
+            "{} ends in two ways, and pthread_exit's neither comes by the hook nor can be redirected",
+            trampoline::name(foot.trampoline).to_string_lossy()
+        ))
+    })
 }
 
 /// Why the stack with this foot cannot be armed, if it cannot; nothing is changed.
 pub(super) fn problem(foot: Foot) -> Option<Error> {
-    sites::problem(foot.trampoline).or_else(|| mark::find(foot).err())
+    sites::problem(foot.trampoline).or_else(|| how(foot).err())
 }
 
 /// The record of the running stack, whose foot is this, if it is armed by code redirect: then its return address does not say.

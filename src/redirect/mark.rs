@@ -31,6 +31,8 @@ use crate::foot::Foot;
 use crate::record::Record;
 use crate::stack::Kind;
 use crate::trampoline;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A word that can be marked.
@@ -105,55 +107,20 @@ fn context(foot: Foot) -> Result<Option<usize>, Error> {
 /// its address in `rbx`, which every function saves that uses it. The unwinder knows where.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn context(foot: Foot) -> Result<Option<usize>, Error> {
-    use std::ffi::{c_int, c_void};
-
-    struct Search {
-        original: usize,
-        found: Option<usize>,
-    }
-
-    unsafe extern "C" {
-        fn _Unwind_Backtrace(
-            step: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
-            argument: *mut c_void,
-        ) -> c_int;
-        fn _Unwind_GetIP(context: *mut c_void) -> usize;
-        fn _Unwind_GetGR(context: *mut c_void, register: c_int) -> usize;
-    }
-
-    const NO_REASON: c_int = 0;
-    const NORMAL_STOP: c_int = 4;
     /// `rbx`: System V ABI, figure 3.36.
-    const RBX: c_int = 3;
-
-    unsafe extern "C" fn step(context: *mut c_void, argument: *mut c_void) -> c_int {
-        // SAFETY: `argument` is the `Search` below, and `context` what the unwinder gives.
-        unsafe {
-            let search = &mut *argument.cast::<Search>();
-            if _Unwind_GetIP(context) != search.original {
-                return NO_REASON;
-            }
-            search.found = Some(_Unwind_GetGR(context, RBX));
-        }
-        NORMAL_STOP
-    }
-
+    const RBX: u16 = 3;
     /// `makecontext` takes any number of arguments; nobody passes more than that.
     const MOST_ARGUMENTS: usize = 256;
 
-    let _uncancelled = crate::os::Uncancelled::new();
-    let mut search = Search { original: trampoline::original(foot.trampoline), found: None };
-    // SAFETY: the callback fits, and `search` lives longer than the walk.
-    unsafe { _Unwind_Backtrace(step, (&raw mut search).cast()) };
-    search
-        .found
+    let found = unwind::saved_register(trampoline::original(foot.trampoline), RBX);
+    found
         .filter(|found| found.is_multiple_of(8) && (foot.top..foot.top + 8 * MOST_ARGUMENTS).contains(found))
         .map(Some)
         .ok_or_else(|| {
             Error::NoCodeSite(format!(
                 "the word of uc_link was not found above the foot at {:#x} (rbx: {:#x?}); without it an abandoned \
                  fiber could not be told from the next one",
-                foot.address, search.found
+                foot.address, found
             ))
         })
 }

@@ -43,6 +43,8 @@ pub(crate) struct Place {
 enum How {
     Slot(slot::Writes),
     Code(Option<mark::Mark>),
+    /// Code redirect of `main`, where its other end does not come by a hook.
+    CodeAndLanding(slot::Lands),
     /// The foot is no return address, but a word that somebody else keeps: a C scope.
     #[cfg(any(test, feature = "capi"))]
     Scope,
@@ -60,6 +62,7 @@ impl Place {
         match self.how {
             How::Slot(_) => (Way::Slot, 0),
             How::Code(mark) => (Way::Code, mark.map_or(0, |mark| mark.before)),
+            How::CodeAndLanding(_) => (Way::Code, 0),
             #[cfg(any(test, feature = "capi"))]
             How::Scope => (Way::Slot, 0),
         }
@@ -70,7 +73,7 @@ impl Place {
         match self.how {
             How::Slot(writes) => (self.foot, writes.word),
             How::Code(Some(mark)) => (mark.address, mark::word(record)),
-            How::Code(None) => record.life(),
+            How::Code(None) | How::CodeAndLanding(_) => record.life(),
             #[cfg(any(test, feature = "capi"))]
             How::Scope => (self.foot, std::ptr::from_ref(record).addr()),
         }
@@ -80,7 +83,7 @@ impl Place {
     #[inline]
     pub(crate) fn is_found_by_pages_alone(&self) -> bool {
         match self.how {
-            How::Slot(_) | How::Code(_) => false,
+            How::Slot(_) | How::Code(_) | How::CodeAndLanding(_) => false,
             #[cfg(any(test, feature = "capi"))]
             How::Scope => true,
         }
@@ -91,7 +94,9 @@ impl Place {
     pub(crate) fn needs_net(&self) -> bool {
         match self.how {
             How::Slot(writes) => self.kind == Kind::Main || self.kind == Kind::Thread && !writes.lands(),
-            How::Code(_) => self.kind == Kind::Main || self.kind == Kind::Thread && !crate::os::ALL_ENDS_AT_HOOK,
+            How::Code(_) | How::CodeAndLanding(_) => {
+                self.kind == Kind::Main || self.kind == Kind::Thread && !crate::os::ALL_ENDS_AT_HOOK
+            }
             #[cfg(any(test, feature = "capi"))]
             How::Scope => false,
         }
@@ -116,6 +121,8 @@ impl Place {
                 mark.set(record);
             }
             How::Code(None) => {}
+            // SAFETY: the caller's promise.
+            How::CodeAndLanding(lands) => unsafe { lands.redirect() },
             #[cfg(any(test, feature = "capi"))]
             How::Scope => {
                 let (foot, word) = self.canary(record);
@@ -134,12 +141,12 @@ pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
         Way::Slot => How::Slot(slot::plan(foot)?),
         Way::Code => {
             cold_path();
-            How::Code(code::plan(foot)?)
+            code::plan(foot)?
         }
     };
     let place = place(foot, how);
     if place.is_lost() {
-        return Err(Error::NoCodeSite("this thread has ended but for its last destructors".to_owned()));
+        return Err(Error::StackHasEnded);
     }
     Ok(place)
 }
@@ -167,7 +174,11 @@ pub(crate) unsafe fn restore(record: &Record) {
     match record.way() {
         // SAFETY: the caller's promise.
         Way::Slot => unsafe { slot::restore(record) },
-        Way::Code => mark::remove(record),
+        Way::Code => {
+            mark::remove(record);
+            // SAFETY: the caller's promise.
+            unsafe { slot::restore_landing(record) };
+        }
     }
 }
 

@@ -18,6 +18,11 @@ pub(super) fn ensure(_number: usize) -> Result<(), Error> {
     Err(error())
 }
 
+/// No exit trampoline is patched.
+pub(super) fn lands_elsewhere(_number: usize) -> bool {
+    false
+}
+
 /// Why.
 pub(super) fn problem(_number: usize) -> Option<Error> {
     Some(error())

@@ -2,6 +2,7 @@
 
 use super::code::{self, CodeSite};
 use crate::error::Error;
+use crate::lock::{Learning, Lock};
 use crate::stack::Kind;
 use crate::{exits, trampoline};
 use exeunt_patch::{Patch, Site};
@@ -10,6 +11,16 @@ use std::sync::{Mutex, PoisonError};
 
 /// Whether all sites of trampoline N are patched.
 static DONE: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
+
+/// Whether stacks of trampoline N have an end that comes by none of the sites, so that their landings are to be redirected.
+static LANDS: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
+
+/// The places for the hook in one exit trampoline.
+struct Sites {
+    found: Vec<Found>,
+    /// As in [`LANDS`].
+    lands: bool,
+}
 
 /// A place that is found.
 #[derive(Clone, Copy)]
@@ -46,29 +57,44 @@ pub(super) fn ensure(number: usize) -> Result<(), Error> {
     if DONE[number].load(Ordering::Acquire) {
         return Ok(());
     }
-    // First, as it must be known to a fork that begins while code is written.
-    crate::os::prepare_forks();
-    exits::locked(|| {
+    {
+        let _learning = Learning::begin()?;
+        // First, as it must be known to a fork that begins while code is written.
+        crate::os::prepare_forks()?;
+    }
+    get_ready(number)?;
+    exits::locked(|lock| {
         // Others may have been at it, and what is half patched looks like no shape that is known.
-        let found = match find(number) {
-            Err(_) if is_left_to_net(number) => Vec::new(),
-            found => found?,
+        let sites = match find(number) {
+            Err(_) if is_left_to_net(number) => Sites { found: Vec::new(), lands: false },
+            sites => sites?,
         };
         let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
         let before = applied.len();
-        for found in found {
-            let done = patch(found, &mut applied, number);
+        for found in sites.found {
+            let done = patch(lock, found, &mut applied, number);
             if let Err(error) = done {
-                for mut undone in applied.drain(before..) {
-                    // Writing it has worked a moment ago. If not, the hook stays, and does nothing on stacks without a record.
-                    let _ = undone.patch.undo();
-                }
+                let undone = applied.split_off(before);
+                // Writing it has worked a moment ago. If not, the hook stays, and does nothing on stacks without a record.
+                applied.extend(undone.into_iter().filter_map(|mut kept| kept.patch.undo().is_err().then_some(kept)));
                 return Err(error);
             }
         }
+        LANDS[number].store(sites.lands, Ordering::Relaxed);
         DONE[number].store(true, Ordering::Release);
         Ok(())
     })
+}
+
+/// What the search for sites of the exit trampoline `number` stands on: where `main` ends otherwise than by a return, a call is
+/// made that threads make as well.
+fn get_ready(number: usize) -> Result<(), Error> {
+    if trampoline::kind(number) == Kind::Main { exits::probe() } else { Ok(()) }
+}
+
+/// Whether the landing of stacks of the exit trampoline `number`, which is patched, is to be redirected as well.
+pub(super) fn lands_elsewhere(number: usize) -> bool {
+    LANDS[number].load(Ordering::Relaxed)
 }
 
 /// Why the exit trampoline `number` cannot be patched, if it cannot.
@@ -76,22 +102,24 @@ pub(super) fn problem(number: usize) -> Option<Error> {
     if DONE[number].load(Ordering::Acquire) {
         return None;
     }
-    exits::locked(|| match find(number) {
-        Ok(found) => found.into_iter().find_map(|found| plan(found, 0, number).err()),
-        Err(_) if is_left_to_net(number) => None,
-        Err(error) => Some(error),
-    })
+    let search = |_: &Lock| match find(number) {
+        Ok(sites) => Ok(sites.found.into_iter().find_map(|found| plan(found, number, &|_| Ok(0)).err())),
+        Err(_) if is_left_to_net(number) => Ok(None),
+        Err(error) => Err(error),
+    };
+    get_ready(number).and_then(|()| exits::locked(search)).unwrap_or_else(Some)
 }
 
 /// What is known of the sites of the exit trampoline `number`.
 pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
-    exits::locked(|| look(number))
+    let looked = get_ready(number).and_then(|()| exits::locked(|_| Ok(look(number))));
+    looked.unwrap_or_else(|error| vec![CodeSite { problem: Some(error), ..CodeSite::blank(number) }])
 }
 
 fn look(number: usize) -> Vec<CodeSite> {
     let blank = CodeSite::blank(number);
     let found = match find(number) {
-        Ok(found) => found,
+        Ok(sites) => sites.found,
         Err(Error::NoCodeSite(found)) if is_left_to_net(number) => {
             let found = format!("{found}; so the safety net drains main's stack, when exit runs");
             return vec![CodeSite { problem: Some(Error::NoCodeSite(found)), ..blank }];
@@ -113,7 +141,7 @@ fn look(number: usize) -> Vec<CodeSite> {
         };
         match applied.iter().find(|applied| applied.address == address) {
             Some(known) => shown(&known.patch),
-            None => match plan(found, 0, number) {
+            None => match plan(found, number, &|_| Ok(0)) {
                 Ok((patch, _)) => shown(&patch),
                 Err(error) => CodeSite { address, behind, problem: Some(error), ..blank.clone() },
             },
@@ -124,58 +152,80 @@ fn look(number: usize) -> Vec<CodeSite> {
 
 /// An error of the patch engine, in the words of this library.
 fn refused(number: usize) -> impl Fn(exeunt_patch::Error) -> Error {
-    move |error| Error::NoCodeSite(format!("{}: {error}", trampoline::name(number).to_string_lossy()))
+    use exeunt_patch::Error::{Membarrier, NoMaps, Protect, Stub};
+    move |error| {
+        let failed = match error {
+            NoMaps { errno } => Some(("open(\"/proc/self/maps\")", errno)),
+            Protect { errno, .. } => Some(("mprotect", errno)),
+            Membarrier { errno } => Some(("membarrier", errno)),
+            Stub { step, errno } => Some((step, errno)),
+            _ => None,
+        };
+        match failed.filter(|&(_, errno)| is_passing(errno)) {
+            Some((call, errno)) => Error::CallFailed { call, errno },
+            None => Error::NoCodeSite(format!("{}: {error}", trampoline::name(number).to_string_lossy())),
+        }
+    }
 }
 
-/// Plans the patch: with it comes what the hook goes on to.
-fn plan(found: Found, hook: usize, number: usize) -> Result<(Patch, usize), Error> {
+/// Whether an error number says that something has run out, which may be there again at the next use.
+fn is_passing(errno: i32) -> bool {
+    let out = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EINTR];
+    cfg!(target_os = "linux") && out.contains(&errno)
+}
+
+/// Plans the patch: with it comes what the hook goes on to. `hook` gives the number of one that goes on to a target.
+fn plan(found: Found, number: usize, hook: &dyn Fn(usize) -> Result<usize, Error>) -> Result<(Patch, usize), Error> {
     let address = |address: usize| std::ptr::with_exposed_provenance::<u8>(address);
-    let planned = || match found.entered {
+    let refused = refused(number);
+    match found.entered {
         Entered::ByCall => {
-            let target = found.site.target()?;
-            Ok((found.site.retarget(target, address(trampoline::hook(hook)))?, target.addr()))
+            let target = found.site.target().map_err(&refused)?;
+            let hook = trampoline::hook(hook(target.addr())?);
+            Ok((found.site.retarget(target, address(hook)).map_err(&refused)?, target.addr()))
         }
         #[cfg(target_arch = "x86_64")]
         Entered::ByContextCall => {
-            let target = found.site.target()?;
-            Ok((found.site.retarget(target, address(trampoline::context_hook()))?, target.addr()))
+            let target = found.site.target().map_err(&refused)?;
+            let hook = address(trampoline::context_hook());
+            Ok((found.site.retarget(target, hook).map_err(&refused)?, target.addr()))
         }
         #[cfg(target_arch = "aarch64")]
         Entered::ByContextBranch => {
             // SAFETY: x16 is free where a function returns to (AAPCS64, 6.1.1), and __start_context does not set it.
             let site = unsafe { found.site.x16_is_free() };
-            let patch = site.divert(address(trampoline::context_hook()))?;
+            let patch = site.divert(address(trampoline::context_hook())).map_err(&refused)?;
             let resume = patch.resume().map_or(0, <*const u8>::addr);
             Ok((patch, resume))
         }
-    };
-    planned().map_err(refused(number))
+    }
 }
 
 /// How often a patch is planned anew when somebody takes the page for its stub.
 const MOST_TRIES: usize = 1000;
 
 /// Patches one place, if it is not patched yet: two exit trampolines can share one.
-fn patch(found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), Error> {
+fn patch(lock: &Lock, found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), Error> {
     let address = found.site.address().addr();
     if applied.iter().any(|known| known.address == address) {
         return Ok(());
     }
-    let hook = applied.len();
-    if hook == trampoline::HOOKS {
+    if applied.len() == trampoline::HOOKS {
         return Err(Error::PoolFull);
     }
+    // What is pushed below must find room: an applied patch that is not noted could not be taken back.
+    applied.try_reserve(1).map_err(|_| Error::OutOfMemory)?;
     code::add_behind(found.site.next().map_err(refused(number))?.address().addr());
     let mut tries = 0;
     let (patch, target) = loop {
-        let (mut patch, target) = plan(found, hook, number)?;
-        // Complete before anybody can get there.
+        // The hook is complete before anybody can get there.
+        let (mut patch, target) = plan(found, number, &|target| trampoline::hook_to(lock, target))?;
         match found.entered {
-            Entered::ByCall => trampoline::set_hook(hook, target)?,
+            Entered::ByCall => {}
             #[cfg(target_arch = "x86_64")]
-            Entered::ByContextCall => trampoline::set_context_hook(target, 0)?,
+            Entered::ByContextCall => trampoline::set_context_hook(lock, target, 0)?,
             #[cfg(target_arch = "aarch64")]
-            Entered::ByContextBranch => trampoline::set_context_hook(target, address + 4)?,
+            Entered::ByContextBranch => trampoline::set_context_hook(lock, target, address + 4)?,
         }
         // SAFETY: the hooks keep what a call keeps and go on to the target, so they may be entered wherever that may; this
         // library is pinned, libc stays, and who else changes protections of libc's code is not known to this process.
@@ -198,27 +248,33 @@ fn is_left_to_net(number: usize) -> bool {
 }
 
 /// The places at which the hook has to be, so that every end of a stack of the exit trampoline `number` comes by.
-fn find(number: usize) -> Result<Vec<Found>, Error> {
+fn find(number: usize) -> Result<Sites, Error> {
     let original = trampoline::original(number);
     // SAFETY: a return address that unwinding gave is the first byte of an instruction, in code that stays mapped.
     let start = unsafe { Site::new(std::ptr::with_exposed_provenance(original)) };
-    match trampoline::kind(number) {
+    let mut lands = false;
+    let found = match trampoline::kind(number) {
         // In code of our own, which has the hook in it.
-        Kind::Entered => Ok(Vec::new()),
-        Kind::Fiber => context(start).map_err(refused(number)),
+        Kind::Entered => Vec::new(),
+        Kind::Fiber => context(start).map_err(refused(number))?,
         kind => {
             let mut sites = start.first_calls().map_err(refused(number))?;
             if kind == Kind::Main && cfg!(target_os = "linux") {
-                sites.extend(sites.last().copied().and_then(unwound_main));
+                let unwound = sites.last().copied().and_then(unwound_main);
+                lands = unwound.is_none();
+                sites.extend(unwound);
             }
-            Ok(sites.into_iter().map(|site| Found { site, entered: Entered::ByCall }).collect())
+            sites.into_iter().map(|site| Found { site, entered: Entered::ByCall }).collect()
         }
-    }
+    };
+    Ok(Sites { found, lands })
 }
 
 /// The other end of `main` in glibc: `pthread_exit` does not make it return, and lands behind the call of `exit`, where a call is
-/// that `start_thread` makes as well, behind its first one (`__nptl_deallocate_tsd`, behind `__call_tls_dtors`). If it is
-/// another, only the safety net is left.
+/// that `start_thread` makes as well, behind its first one (`__nptl_deallocate_tsd`, behind `__call_tls_dtors`).
+///
+/// Before glibc 2.34 that call is made by a pointer, and in another build it may be elsewhere. Then main's landing is redirected
+/// (`os/landing.rs`). The safety net would not do: on this way glibc runs no destructors of thread-locals.
 fn unwound_main(exit: Site) -> Option<Site> {
     let thread = (0..trampoline::known()).find(|&number| trampoline::kind(number) == Kind::Thread)?;
     // SAFETY: as in `find`.

@@ -17,8 +17,26 @@ pub(super) struct Writes {
     pub(super) word: usize,
     /// The word above the top that keeps the original address, and that address.
     keep: Option<(usize, usize)>,
-    /// The thread's landing, and where it is to lead.
-    landing: Option<(Landing, usize)>,
+    /// Where the thread is to land.
+    landing: Option<Lands>,
+}
+
+/// A thread's landing, and where it is to lead.
+#[derive(Clone, Copy)]
+pub(super) struct Lands {
+    landing: Landing,
+    target: usize,
+}
+
+impl Lands {
+    /// Redirects the landing.
+    ///
+    /// # Safety
+    /// It must be the running stack's, and that stack's record be ready to be drained.
+    pub(super) unsafe fn redirect(self) {
+        // SAFETY: a trampoline runs on the exit trampoline's stack pointer, and keeps its registers.
+        unsafe { self.landing.set_target(self.target) };
+    }
 }
 
 impl Writes {
@@ -82,7 +100,7 @@ impl Shown {
             return None;
         }
         let word = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address))?;
-        Some(Writes { word, keep: Some((spare, original)), landing: Some((landing, land_at)) })
+        Some(Writes { word, keep: Some((spare, original)), landing: Some(Lands { landing, target: land_at }) })
     }
 
     /// Notes what a stack has shown. All that end in this trampoline show the same, whoever is first.
@@ -100,8 +118,7 @@ impl Shown {
 fn plan_anew(foot: Foot) -> Result<Writes, Error> {
     let number = foot.trampoline;
     let original = trampoline::original(number);
-    let is_thread = matches!(trampoline::kind(number), Kind::Thread | Kind::Main);
-    let landing = if is_thread { Landing::find(foot.top) } else { None };
+    let landing = find_landing(trampoline::kind(number), foot.top);
     // Another copy of the library keeps the original in the spare word: then that word is the foot of this one.
     let spare = landing.map(Landing::spare).filter(|&spare| spare != foot.address);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
@@ -118,9 +135,23 @@ fn plan_anew(foot: Foot) -> Result<Writes, Error> {
         if keeping.is_some() {
             SHOWN[number].note(landing, target, land_at, original, label);
         }
-        lands = Some((landing, land_at));
+        lands = Some(Lands { landing, target: land_at });
     }
     Ok(Writes { word, keep: keeping.map(|(spare, _)| (spare, original)), landing: lands })
+}
+
+/// Where to let the stack with this foot land, if it has a landing that nobody has redirected.
+pub(super) fn plan_landing(foot: Foot) -> Result<Option<Lands>, Error> {
+    let number = foot.trampoline;
+    let Some(landing) = find_landing(trampoline::kind(number), foot.top) else { return Ok(None) };
+    let target = landing.target(trampoline::original(number)).filter(|&target| !trampoline::is_label(target));
+    target
+        .map(|target| Ok(Lands { landing, target: trampoline::label(exits::landing_at(target, number)?) }))
+        .transpose()
+}
+
+fn find_landing(kind: Kind, top: usize) -> Option<Landing> {
+    if matches!(kind, Kind::Thread | Kind::Main) { Landing::find(top) } else { None }
 }
 
 /// Redirects the exit of the running stack, whose foot is at `foot`.
@@ -135,9 +166,9 @@ pub(super) unsafe fn redirect(foot: usize, writes: Writes) {
         // leads unwinders to it.
         unsafe { AtomicUsize::from_ptr(spare as *mut usize) }.store(original, Ordering::Release);
     }
-    if let Some((landing, target)) = writes.landing {
-        // SAFETY: a trampoline runs on the exit trampoline's stack pointer, and keeps its registers.
-        unsafe { landing.set_target(target) };
+    if let Some(lands) = writes.landing {
+        // SAFETY: the caller's promise.
+        unsafe { lands.redirect() };
     }
     // SAFETY: the foot is an aligned word of the running stack, and nobody but this stack's code uses it. The unwinder
     // found the return address there, and `plan` that it is one which can be replaced.
@@ -163,8 +194,17 @@ pub(super) unsafe fn restore(record: &Record) {
     {
         foot.store(word, Ordering::Release);
     }
-    let landing = if matches!(record.kind(), Kind::Thread | Kind::Main) { Landing::find(record.top()) } else { None };
-    let target = landing.and_then(|landing| landing.target(original));
+    // SAFETY: the caller's promise.
+    unsafe { restore_landing(record) };
+}
+
+/// Lets the running stack land where it did before it was armed, if that was redirected.
+///
+/// # Safety
+/// As for [`restore`].
+pub(super) unsafe fn restore_landing(record: &Record) {
+    let landing = find_landing(record.kind(), record.top());
+    let target = landing.and_then(|landing| landing.target(trampoline::original(record.trampoline())));
     if let (Some(landing), Some(number)) = (landing, target.and_then(trampoline::number_of)) {
         // SAFETY: where it landed before.
         unsafe { landing.set_target(trampoline::original(number)) };

@@ -242,6 +242,13 @@ pub(crate) fn is_used() -> bool {
     RECORDS.is_used()
 }
 
+/// Whether a stack that has not ended is known to have code of its own on the page of this address: then its memory is there.
+pub(crate) fn is_of_live_stack(address: usize) -> bool {
+    // SAFETY: as in `find`.
+    address >> ADDRESS == 0
+        && entry(address).and_then(|entry| unsafe { entry.owner().as_ref() }).is_some_and(Record::is_live)
+}
+
 /// Takes `record` out of the map.
 #[inline]
 pub(crate) fn remove(record: &'static Record) {

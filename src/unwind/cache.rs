@@ -4,9 +4,8 @@
 //! A slot is two words, and two threads may write it at once. The first word is the program counter mixed with the second
 //! one, so words of two writers do not fit together and are taken for a miss.
 //!
-//! A rule can outlive its code: a library is unloaded, and another one takes its place. The walk that goes astray by such
-//! a rule is harmless, because what it ends at is checked again: a foot must hold the address of a known exit trampoline,
-//! and a record must be live.
+//! A rule must not outlive its code: a library is unloaded, and another one takes its place. So the key of a rule is the
+//! program counter only where the code stays for ever. `objects.rs` makes the others.
 
 use super::rule::{Base, Rule};
 use super::spread;
@@ -90,7 +89,7 @@ const FRAME_BY_SP: u64 = 1;
 const FRAME_BY_FP: u64 = 2;
 const SIGNAL: u64 = 3;
 const OUTERMOST: u64 = 4;
-const UNSUPPORTED: u64 = 5;
+const OTHER: u64 = 5;
 const IN_REGISTER: i64 = i16::MIN as i64;
 
 fn pack(rule: Rule) -> Option<u64> {
@@ -98,7 +97,7 @@ fn pack(rule: Rule) -> Option<u64> {
         Rule::Frame { base, offset, return_at, fp_at } => (base, offset, return_at, fp_at),
         Rule::Signal => return Some(SIGNAL),
         Rule::Outermost => return Some(OUTERMOST),
-        Rule::Unsupported => return Some(UNSUPPORTED),
+        Rule::Other => return Some(OTHER),
         // Code without a table may get one: just-in-time compilers register theirs when they please.
         Rule::NoTable => return None,
     };
@@ -137,7 +136,7 @@ fn unpack_other(tag: u64) -> Rule {
     match tag {
         SIGNAL => Rule::Signal,
         OUTERMOST => Rule::Outermost,
-        _ => Rule::Unsupported,
+        _ => Rule::Other,
     }
 }
 
@@ -154,7 +153,7 @@ mod tests {
             Rule::Frame { base: Base::StackPointer, offset: -8, return_at: Some(-8), fp_at: None },
             Rule::Signal,
             Rule::Outermost,
-            Rule::Unsupported,
+            Rule::Other,
         ];
         for (pc, rule) in (0x7f00_dead_0000..).zip(rules) {
             put(pc, rule);

@@ -4,8 +4,14 @@
 //! counter alone, and refer to the stack pointer and the frame pointer. So where the same return addresses are at the same
 //! distances, and the frame pointers that matter point to the same distances, the walk is the same, step by step. It is
 //! enough to compare these words, at a few instructions a frame. One that differs, and the stack has to be walked.
+//!
+//! What is compared is read without asking whether it can be. Each return address that is the same says that the frame is one
+//! of the same function, at the same call; so the frame has the same size, and the next word to compare is in the caller's frame.
+//! That holds as long as the code does. So a walk is remembered only if all of it went through code that is never unloaded
+//! (`objects.rs`), by rules of the usual form, and on one piece of memory.
 
-use super::{Frame, Step, spread, step};
+use super::memory::{self, PAGE};
+use super::{Step, Steps, Unwinder, spread};
 use crate::arch::{self, Registers};
 use crate::foot::Foot;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -31,6 +37,9 @@ struct Walk {
     frame_pointer: Option<usize>,
     /// Distances and what is there, from the inside out; the last one is the foot. Empty for a walk that is too long.
     words: Vec<(usize, Word)>,
+    /// From where to where steps have gone by the frame pointer over a page or more: whether there is one piece of memory in
+    /// between is to be asked each time.
+    wide: Vec<(usize, usize)>,
     top: usize,
     trampoline: usize,
     frame_pointer_at: Option<usize>,
@@ -52,17 +61,19 @@ fn set(place: usize) -> &'static [AtomicPtr<Walk>; WAYS] {
 ///
 /// # Safety
 /// It must be a word of the running stack.
+#[inline]
 unsafe fn read(from: Registers, distance: usize) -> usize {
     // SAFETY: the caller's promise.
     unsafe { ((from.sp + distance) as *const usize).read_volatile() }
 }
 
-/// The foot of the running stack, if the way to it is one that was walked before.
+/// The foot of the running stack, if the way to it is one that was walked before, and whether the stack is in one piece from here to
+/// there.
 ///
 /// # Safety
 /// `from` must be registers of the running stack, always taken at the same instruction.
 #[inline]
-pub(crate) unsafe fn recall(from: Registers) -> Option<Foot> {
+pub(crate) unsafe fn recall(from: Registers) -> Option<(Foot, bool)> {
     let first = FIRST.load(Ordering::Relaxed);
     if first == 0 {
         return None;
@@ -80,17 +91,19 @@ impl Walk {
     ///
     /// # Safety
     /// As for [`recall`], and it must be of the place that `from` is at.
-    unsafe fn foot(&self, from: Registers) -> Option<Foot> {
-        if self.frame_pointer.is_some_and(|distance| from.fp != from.sp + distance) {
+    #[inline]
+    unsafe fn foot(&self, from: Registers) -> Option<(Foot, bool)> {
+        if self.frame_pointer.is_some_and(|distance| from.fp != from.sp.wrapping_add(distance)) {
             return None;
         }
         let mut last = None;
         for (distance, expected) in &self.words {
-            // SAFETY: the words before this one have shown that the frames so far are the same; this one lies in the next.
+            // SAFETY: the words before this one have shown that the frames so far are of the same functions at the same calls, in
+            // code that cannot have been replaced, and with the same frame pointers. So this word lies in the next frame.
             let word = unsafe { read(from, *distance) };
             let same = match *expected {
                 Word::Return(address) => arch::strip(word) == address,
-                Word::FramePointer(distance) => word == from.sp + distance,
+                Word::FramePointer(distance) => word == from.sp.wrapping_add(distance),
             };
             if !same {
                 return None;
@@ -98,13 +111,22 @@ impl Walk {
             last = Some((*distance, word));
         }
         let (distance, word) = last?;
-        Some(Foot {
+        let foot = Foot {
             address: from.sp + distance,
             word,
             top: from.sp + self.top,
             trampoline: self.trampoline,
             frame_pointer_at: self.frame_pointer_at.map(|distance| from.sp + distance),
-        })
+        };
+        let in_one_piece = self.wide.is_empty() || self.is_one_piece(from.sp);
+        Some((foot, in_one_piece))
+    }
+}
+
+impl Walk {
+    #[cold]
+    fn is_one_piece(&self, sp: usize) -> bool {
+        self.wide.iter().all(|&(low, high)| memory::is_one_piece(sp + low, sp + high))
     }
 }
 
@@ -124,23 +146,26 @@ fn room(place: usize) -> Option<&'static AtomicPtr<Walk>> {
 /// Remembers the walk from `from`, which has just led to `foot`, if there is room.
 ///
 /// # Safety
-/// As for [`recall`], and the walk must have led to `foot`.
+/// As for [`recall`], and the walk must have led to `foot`, on one piece of memory, by rules of the usual form of code that is never
+/// unloaded.
 pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
     let mut walk = Walk {
         place: 0,
         frame_pointer: None,
         words: Vec::new(),
+        wide: Vec::new(),
         top: foot.top - from.sp,
         trampoline: foot.trampoline,
         frame_pointer_at: foot.frame_pointer_at.map(|at| at - from.sp),
     };
-    let mut frame = Frame { registers: from, exact: true };
+    // SAFETY: the caller's promise.
+    let mut unwinder = unsafe { Unwinder::new(from) };
+    let mut frame = from;
     // Where the frame pointer of `frame` was stored; none while it is still the one of the beginning.
     let mut fp_from = None;
     let mut complete = false;
     let mut room = None;
-    // SAFETY: starts on the running stack, and goes from caller to caller.
-    while let Step::Caller { frame: caller, slot: Some(at), fp_slot, by_fp, .. } = unsafe { step(frame) } {
+    while let Step::Caller { frame: caller, slot: Some(at), fp_slot, by_fp, contiguous: true, .. } = unwinder.step() {
         if walk.place == 0 {
             walk.place = caller.registers.pc;
             FIRST.store(at - from.sp, Ordering::Relaxed);
@@ -150,10 +175,13 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
             }
         }
         if by_fp {
-            let points_to = frame.registers.fp - from.sp;
+            let points_to = frame.fp.wrapping_sub(from.sp);
             match fp_from {
                 Some(stored) => walk.words.push((stored, Word::FramePointer(points_to))),
                 None => walk.frame_pointer = Some(points_to),
+            }
+            if caller.registers.sp - frame.sp > PAGE {
+                walk.wide.push((frame.sp - from.sp, caller.registers.sp - from.sp));
             }
         }
         walk.words.push((at - from.sp, Word::Return(caller.registers.pc)));
@@ -162,7 +190,10 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
             break;
         }
         fp_from = fp_slot.map(|slot| slot - from.sp).or(fp_from);
-        frame = caller;
+        frame = caller.registers;
+    }
+    if !unwinder.is_usual() {
+        return;
     }
     if !complete {
         walk.words.clear();

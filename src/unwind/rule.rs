@@ -27,6 +27,6 @@ pub(super) enum Rule {
     Outermost,
     /// Nothing is known about this code.
     NoTable,
-    /// Anything else, such as a canonical frame address by a DWARF expression.
-    Unsupported,
+    /// Another form, such as a canonical frame address by a DWARF expression, or a table that cannot be read: `general.rs`.
+    Other,
 }

@@ -1,13 +1,14 @@
-//! Rules by the unwind tables in DWARF's form, as Linux has them: found by libgcc, interpreted by gimli.
+//! Rules by the unwind tables in DWARF's form, as Linux has them: found by the object's header or by libgcc, interpreted by gimli.
 
+use super::objects;
 use super::rule::{Base, Rule};
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, NativeEndian, Register, RegisterRule, UnwindContext,
-    UnwindContextStorage, UnwindSection, UnwindTableRow, Vendor,
+    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, FrameDescriptionEntry, NativeEndian, Register,
+    RegisterRule, UnwindContext, UnwindContextStorage, UnwindSection, UnwindTableRow, Vendor,
 };
 
 /// Room for the interpretation of a table, on the stack: this may run in a signal handler.
-struct OnStack;
+pub(super) struct OnStack;
 
 impl UnwindContextStorage<usize> for OnStack {
     // Callee-saved registers, the return address and their like: 18 on x86_64, 22 on aarch64 at the most.
@@ -25,28 +26,33 @@ struct Bases {
 }
 
 unsafe extern "C" {
-    /// Finds the table entry for a program counter: libgcc, with which std is linked, knows all loaded objects, and what
-    /// just-in-time compilers register. With glibc 2.35 or later it takes no lock.
+    /// Finds the table entry for a program counter: libgcc, with which std is linked, knows what just-in-time compilers register.
     safe fn _Unwind_Find_FDE(pc: usize, bases: &mut Bases) -> *const u8;
+}
+
+/// Whose code a table entry describes: how long what it says may be remembered (`objects.rs`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owner {
+    Permanent,
+    Unloadable,
+    Nobody,
 }
 
 /// The start of the function that `pc` is in, by the unwind tables.
 pub(crate) fn function_at(pc: usize) -> Option<usize> {
-    let mut bases = Bases { text: 0, data: 0, function: 0 };
-    (!_Unwind_Find_FDE(pc, &mut bases).is_null()).then_some(bases.function)
+    at(pc, |_, _, fde, _| Some(fde.initial_address() as usize)).ok().map(|(function, _)| function)
 }
 
-/// The rule for the instruction at `pc`, by interpreting its unwind table.
-pub(super) fn from_tables(pc: usize) -> Rule {
-    at(pc, |section, addresses, offset, _| rule(section, addresses, offset, pc)).unwrap_or_else(|none| none)
+/// The rule for the instruction at `pc`, by interpreting its unwind table, and whose code that is.
+pub(super) fn from_tables(pc: usize) -> (Rule, Owner) {
+    at(pc, |section, addresses, fde, _| rule(section, addresses, fde, pc)).unwrap_or_else(|none| (none, Owner::Nobody))
 }
 
 /// How the function that `pc` is in, at that instruction, has signed its return address.
 #[cfg(target_arch = "aarch64")]
 pub(super) fn signing(pc: usize) -> Option<crate::arch::Signing> {
     use crate::arch::{Signing, dwarf::SIGN_STATE};
-    let read = |section: &Section, addresses: &BaseAddresses, offset: usize, key_b: bool| {
-        let fde = section.fde_from_offset(addresses, EhFrameOffset(offset), EhFrame::cie_from_offset).ok()?;
+    let read = |section: &Section, addresses: &BaseAddresses, fde: &Fde, key_b: bool| {
         let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
         let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
         match row.register(Register(SIGN_STATE)) {
@@ -55,7 +61,7 @@ pub(super) fn signing(pc: usize) -> Option<crate::arch::Signing> {
             _ => Some(Signing::Plain),
         }
     };
-    at(pc, read).ok()
+    at(pc, read).ok().map(|(signing, _)| signing)
 }
 
 /// x86_64 has no signatures.
@@ -64,23 +70,76 @@ pub(super) fn signing(_pc: usize) -> Option<crate::arch::Signing> {
     None
 }
 
-type Section<'a> = EhFrame<EndianSlice<'a, NativeEndian>>;
+pub(super) type Section<'a> = EhFrame<EndianSlice<'a, NativeEndian>>;
+pub(super) type Fde<'a> = FrameDescriptionEntry<EndianSlice<'a, NativeEndian>>;
 
-/// Has the table entry for the instruction at `pc` read: it is at an offset of the section, and signs with key B or not.
+/// Has the table entry for the instruction at `pc` read, which signs with key B or not, and says whose code it is of.
 /// Where there is nothing to read, the rule that says why.
-fn at<R>(pc: usize, read: impl FnOnce(&Section, &BaseAddresses, usize, bool) -> Option<R>) -> Result<R, Rule> {
+pub(super) fn at<R>(
+    pc: usize,
+    read: impl FnOnce(&Section, &BaseAddresses, &Fde, bool) -> Option<R>,
+) -> Result<(R, Owner), Rule> {
+    let object = objects::object_at(pc);
+    let owner = match &object {
+        Some(object) if object.permanent => Owner::Permanent,
+        Some(_) => Owner::Unloadable,
+        None => Owner::Nobody,
+    };
+    let header = object.map_or(0, |object| object.header);
+    // The tables of loaded objects are read without libgcc: it may have been given others, and ends the process where it cannot
+    // read one of those.
+    // SAFETY: the loader's word.
+    if header != 0
+        && let Some(fde) = unsafe { entry_by_header(header, pc) }
+    {
+        let bases = Bases { text: 0, data: 0, function: 0 };
+        let mut read = Some(read);
+        // SAFETY: the header leads to entries of its object.
+        return match unsafe { entry(fde, &bases, pc, |a, b, c, d| read.take().and_then(|read| read(a, b, c, d))) } {
+            Err(Rule::NoTable) => match read {
+                Some(read) => registered(pc, Owner::Nobody, read),
+                None => Err(Rule::Other),
+            },
+            Err(other) => Err(other),
+            Ok(answer) => Ok((answer, owner)),
+        };
+    }
+    // An object without a header has its start-up code register its tables.
+    registered(pc, if header == 0 { owner } else { Owner::Nobody }, read)
+}
+
+/// [`at`] for code whose tables were registered with libgcc.
+fn registered<R>(
+    pc: usize,
+    owner: Owner,
+    read: impl FnOnce(&Section, &BaseAddresses, &Fde, bool) -> Option<R>,
+) -> Result<(R, Owner), Rule> {
     let mut bases = Bases { text: 0, data: 0, function: 0 };
     let fde = _Unwind_Find_FDE(pc, &mut bases);
     if fde.is_null() {
         return Err(Rule::NoTable);
     }
     // SAFETY: libgcc found a table entry here.
-    let (bytes, start) = unsafe { section_around(fde) }.ok_or(Rule::Unsupported)?;
+    unsafe { entry(fde, &bases, pc, read) }.map(|answer| (answer, owner))
+}
+
+/// Has a table entry read, if it is one for `pc`.
+///
+/// # Safety
+/// `fde` must be a frame description entry in an `.eh_frame` section.
+unsafe fn entry<R>(
+    fde: *const u8,
+    bases: &Bases,
+    pc: usize,
+    read: impl FnOnce(&Section, &BaseAddresses, &Fde, bool) -> Option<R>,
+) -> Result<R, Rule> {
+    // SAFETY: the caller's promise.
+    let (bytes, start) = unsafe { section_around(fde) }.ok_or(Rule::Other)?;
     let mut room = [0; PLAIN];
     let (bytes, start, key_b) = match plain(bytes, fde as usize - start, &mut room) {
         Plain::AsItIs => (bytes, start, false),
         Plain::Copied { length, offset } => (&room[..length], fde as usize - offset, true),
-        Plain::TooLong => return Err(Rule::Unsupported),
+        Plain::TooLong => return Err(Rule::Other),
     };
     let mut section = EhFrame::new(bytes, NativeEndian);
     section.set_address_size(8);
@@ -89,7 +148,37 @@ fn at<R>(pc: usize, read: impl FnOnce(&Section, &BaseAddresses, usize, bool) -> 
     }
     let addresses =
         BaseAddresses::default().set_eh_frame(start as u64).set_text(bases.text as u64).set_got(bases.data as u64);
-    read(&section, &addresses, fde as usize - start, key_b).ok_or(Rule::Unsupported)
+    let offset = EhFrameOffset(fde as usize - start);
+    let parsed = section.fde_from_offset(&addresses, offset, EhFrame::cie_from_offset).map_err(|_| Rule::Other)?;
+    if !parsed.contains(pc as u64) {
+        return Err(Rule::NoTable);
+    }
+    read(&section, &addresses, &parsed, key_b).ok_or(Rule::Other)
+}
+
+/// The entry that an object's `.eh_frame_hdr` has for `pc`: the last one that begins at or before it, which may end before it.
+/// None where the header is not of the form that linkers give it.
+///
+/// # Safety
+/// There must be a header at this address.
+unsafe fn entry_by_header(header: usize, pc: usize) -> Option<*const u8> {
+    // SAFETY: the caller's promise; what is read is in the header as its first bytes say (LSB Core, 10.6.2).
+    let read = |at: usize| unsafe { ((header + at) as *const i32).read_unaligned() };
+    // Version 1; where .eh_frame is and how many entries there are, in four bytes each; entries of twice four bytes,
+    // counted from the header.
+    let [version, frames, count, table] = read(0).to_ne_bytes();
+    if version != 1 || !matches!(frames & 15, 3 | 11) || count != 3 || table != 0x3b {
+        return None;
+    }
+    let count = read(8) as u32 as usize;
+    let begin = |index: usize| header.wrapping_add_signed(read(12 + 8 * index) as isize);
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if begin(middle) <= pc { low = middle + 1 } else { high = middle }
+    }
+    let found = low.checked_sub(1)?;
+    Some(header.wrapping_add_signed(read(16 + 8 * found) as isize) as *const u8)
 }
 
 /// The bytes of a table entry and of the common part that it refers to, and their address.
@@ -152,9 +241,8 @@ fn plain(bytes: &[u8], fde: usize, room: &mut [u8; PLAIN]) -> Plain {
     Plain::Copied { length, offset: common }
 }
 
-fn rule(section: &Section, addresses: &BaseAddresses, offset: usize, pc: usize) -> Option<Rule> {
+fn rule(section: &Section, addresses: &BaseAddresses, fde: &Fde, pc: usize) -> Option<Rule> {
     use crate::arch::dwarf::{FRAME_POINTER, STACK_POINTER};
-    let fde = section.fde_from_offset(addresses, EhFrameOffset(offset), EhFrame::cie_from_offset).ok()?;
     if fde.is_signal_trampoline() {
         return Some(Rule::Signal);
     }
@@ -163,7 +251,7 @@ fn rule(section: &Section, addresses: &BaseAddresses, offset: usize, pc: usize) 
     let (base, offset) = match *row.cfa() {
         CfaRule::RegisterAndOffset { register: Register(STACK_POINTER), offset } => (Base::StackPointer, offset),
         CfaRule::RegisterAndOffset { register: Register(FRAME_POINTER), offset } => (Base::FramePointer, offset),
-        _ => return None,
+        _ => return Some(Rule::Other),
     };
     let stored = |register: Register| match row.register(register) {
         Some(RegisterRule::Offset(at)) => Some(Some(i32::try_from(at).ok()?)),
@@ -175,12 +263,15 @@ fn rule(section: &Section, addresses: &BaseAddresses, offset: usize, pc: usize) 
     if matches!(row.register(return_register), Some(RegisterRule::Undefined)) {
         return Some(Rule::Outermost);
     }
-    Some(Rule::Frame {
-        base,
-        offset: i32::try_from(offset).ok()?,
-        return_at: stored(return_register)?,
-        fp_at: stored(Register(FRAME_POINTER))?,
-    })
+    let usual = || {
+        Some(Rule::Frame {
+            base,
+            offset: i32::try_from(offset).ok()?,
+            return_at: stored(return_register)?,
+            fp_at: stored(Register(FRAME_POINTER))?,
+        })
+    };
+    Some(usual().unwrap_or(Rule::Other))
 }
 
 #[cfg(all(test, target_arch = "aarch64"))]

@@ -9,6 +9,7 @@ extern "C" {
 
 // Each `int` is 0 or an answer, or negative: refused, with the reason on standard error.
 int bridge_at_exit(void (*function)(void *), void *argument);
+int bridge_attempt(void (*function)(void *)); // 0 armed, 1 has ended, 2 too early, 3 refused otherwise
 int bridge_panic_at_exit(void);
 int bridge_set(uint64_t key, uint64_t value);
 int bridge_set_dropped(uint64_t key, void (*function)(void *), void *argument);

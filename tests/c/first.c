@@ -2,6 +2,7 @@
 //
 // The walk of the one is held up at a look-up of an unwind table, its number COUNT: `first COUNT`. Meanwhile the other one is
 // armed, from its beginning to its end. The walk may have passed the exit trampoline already, which was unknown then.
+#define _GNU_SOURCE // RTLD_NEXT
 #include "common.h"
 #include <dlfcn.h>
 #include <semaphore.h>

@@ -179,6 +179,12 @@ pub fn has_static_libc() -> bool {
     Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute()
 }
 
+/// Whether there is a compiler for C++: not every machine that has one for C has one.
+pub fn has_cpp_compiler() -> bool {
+    let _turn = turn();
+    compiler(true).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
 /// A program of the bridge, by its name.
 pub fn program(name: &str) -> Program {
     Program { file: bridge().join(name), temporary: false }

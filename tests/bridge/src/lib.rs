@@ -66,6 +66,21 @@ pub extern "C" fn bridge_at_exit(function: extern "C" fn(*mut c_void), argument:
     })
 }
 
+/// Tries to register a handler: 0 if that was done, 1 if it has ended, 2 if it is too early, 3 if it is refused otherwise,
+/// with the reason on standard error.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_attempt(function: extern "C" fn(*mut c_void)) -> c_int {
+    answer(|| match exeunt::at_exit(move || function(std::ptr::null_mut())) {
+        Ok(()) => Ok(0),
+        Err(Error::StackHasEnded) => Ok(1),
+        Err(Error::TooEarly) => Ok(2),
+        Err(error) => {
+            report(&format!("exeunt: {error}\n"));
+            Ok(3)
+        }
+    })
+}
+
 /// [`exeunt::at_exit`] with a handler that panics.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_panic_at_exit() -> c_int {

@@ -1,0 +1,168 @@
+//! The walk with all registers, which asks the unwind tables at every step: where the quick one cannot go on.
+//!
+//! It remembers nothing and recalls nothing. So it is also the second look where the quick walk has failed.
+
+use super::general::{self, Found};
+use super::memory::Memory;
+use super::registers::{RETURN, Registers};
+use super::{Frame, Step, Steps};
+use crate::arch::{self, dwarf};
+use crate::os;
+use std::mem::offset_of;
+
+/// A walk with all registers.
+pub(crate) struct Thorough {
+    registers: Registers,
+    exact: bool,
+    memory: Memory,
+}
+
+/// Has a thorough walk made from the first frame of the running stack on whose stack pointer is not below `sp`.
+#[inline(never)]
+pub(crate) fn thoroughly<R>(sp: usize, walk: impl FnOnce(&mut Thorough) -> Option<R>) -> Option<R> {
+    // This function's own registers: they are those of its callers further out, as their unwind tables say.
+    let registers = Registers::here();
+    let mut thorough = Thorough { registers, exact: true, memory: Memory::around(registers.sp()?) };
+    while thorough.registers.sp()? < sp {
+        if !matches!(thorough.step(), Step::Caller { .. }) {
+            return None;
+        }
+    }
+    walk(&mut thorough)
+}
+
+/// What a register has in the frame that is returned to at `address`, the first such one of the running stack.
+pub(crate) fn saved_register(address: usize, register: u16) -> Option<usize> {
+    thoroughly(0, |walk| {
+        loop {
+            match walk.step() {
+                Step::Caller { frame, .. } if frame.registers.pc == address => return walk.registers.get(register),
+                Step::Caller { .. } | Step::Interrupted(_) => {}
+                _ => return None,
+            }
+        }
+    })
+}
+
+impl Thorough {
+    /// A walk that goes on with what a quick one knows.
+    pub(super) fn of(frame: Frame, memory: Memory) -> Self {
+        Self { registers: Registers::of(frame.registers, frame.exact), exact: frame.exact, memory }
+    }
+
+    /// The frame that a quick walk goes on with, if that knows enough.
+    pub(super) fn usual(&self) -> Option<Frame> {
+        Some(Frame { registers: self.registers.usual()?, exact: self.exact })
+    }
+
+    pub(super) fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// The present frame, for who looks at it. A frame pointer that is not known is zero, which is none.
+    fn frame(&self) -> Frame {
+        let get = |register: u16| self.registers.get(register).unwrap_or(0);
+        let link = if cfg!(target_arch = "aarch64") { get(RETURN) } else { 0 };
+        let (pc, sp, fp) = (self.registers.pc, get(dwarf::STACK_POINTER), get(dwarf::FRAME_POINTER));
+        Frame { registers: arch::Registers { pc, sp, fp, link }, exact: self.exact }
+    }
+
+    /// The step by the unwind table, looked up at `pc`.
+    pub(super) fn by_table(&mut self, pc: usize) -> Step {
+        match general::step(&self.registers, pc, &mut self.memory) {
+            Found::Caller { registers, slot, word, fp_slot, contiguous } => {
+                (self.registers, self.exact) = (registers, false);
+                Step::Caller { frame: self.frame(), slot, word, contiguous, fp_slot, by_fp: false }
+            }
+            Found::Signal => self.to_interrupted(),
+            Found::NoTable if !self.exact && cfg!(target_arch = "aarch64") && is_kernels(self.registers.pc) => {
+                self.to_interrupted()
+            }
+            Found::NoTable if self.exact => self.over_linkage_stub().unwrap_or(Step::NoTable),
+            Found::NoTable => Step::NoTable,
+            Found::Switch => Step::Switch,
+            Found::Outermost => Step::Outermost,
+            Found::Unsupported => Step::Unsupported,
+        }
+    }
+
+    /// The step from a stub of the procedure linkage table, which has no unwind table: nothing but its return address is stored.
+    fn over_linkage_stub(&mut self) -> Option<Step> {
+        let sp = self.registers.sp()?;
+        let cfa = sp + linkage_stub(self.registers.pc)?;
+        let contiguous = self.memory.go(sp, cfa)?;
+        let slot = cfg!(target_arch = "x86_64").then(|| cfa - 8);
+        let word = match slot {
+            Some(slot) => self.memory.load(slot)?,
+            None => self.registers.get(RETURN)?,
+        };
+        self.registers = self.registers.kept(arch::strip(word));
+        self.registers.set(dwarf::STACK_POINTER, Some(cfa));
+        self.registers.set(RETURN, None);
+        self.exact = false;
+        Some(Step::Caller { frame: self.frame(), slot, word, contiguous, fp_slot: None, by_fp: false })
+    }
+
+    /// The step from the frame that a signal handler returns into, if that is the kernel's. Others that are marked as such are
+    /// those of coroutine libraries, at the bottom of a coroutine.
+    ///
+    /// The kernel has left there what it has interrupted, and where the alternate signal stack was then (`uc_stack`). If the
+    /// frame is on that, and what was interrupted is not, the handler has begun on another stack: its own, if the
+    /// alternate one was taken away since, as QEMU and GNU Pth do to make a coroutine. Without an alternate stack the kernel puts
+    /// the frame right below what it interrupts.
+    pub(super) fn to_interrupted(&mut self) -> Step {
+        if !is_kernels(self.registers.pc) {
+            return Step::Switch;
+        }
+        self.interrupted().unwrap_or(Step::Unsupported)
+    }
+
+    fn interrupted(&mut self) -> Option<Step> {
+        let frame = self.registers.sp()?;
+        // Linux: `rt_sigframe`, on x86_64 without its return address (arch/x86/include/asm/sigframe.h), on aarch64 with a
+        // `siginfo` first (arch/arm64/kernel/signal.c).
+        let context = if cfg!(target_arch = "x86_64") { frame } else { frame + size_of::<libc::siginfo_t>() };
+        // Brings what is read below into the range that is known, if that is one piece.
+        self.memory.go(frame, (context + size_of::<libc::mcontext_t>()).next_multiple_of(8))?;
+        let registers = Registers::interrupted(context, &self.memory)?;
+        let stack = context + offset_of!(libc::ucontext_t, uc_stack);
+        let start = self.memory.load(stack + offset_of!(libc::stack_t, ss_sp))?;
+        let size = self.memory.load(stack + offset_of!(libc::stack_t, ss_size))?;
+        let flags = self.memory.load(stack + offset_of!(libc::stack_t, ss_flags))? as i32;
+        let was_alternate = flags & libc::SS_DISABLE == 0;
+        let on_alternate = |sp: usize| was_alternate && sp.wrapping_sub(start) <= size;
+        let sp = registers.sp()?;
+        let same = on_alternate(frame) == on_alternate(sp)
+            && sp > frame
+            && sp - frame <= LARGEST_SIGNAL_FRAME
+            && self.memory.go(frame, sp)?;
+        if !same && !self.memory.go(frame, sp).is_some() {
+            return None;
+        }
+        (self.registers, self.exact) = (registers, true);
+        Some(if same { Step::Interrupted(self.frame()) } else { Step::Elsewhere(self.frame()) })
+    }
+}
+
+/// More than the kernel saves of any processor's registers: with Arm's SME they are 64 KiB and some.
+const LARGEST_SIGNAL_FRAME: usize = 128 * 1024;
+
+impl Steps for Thorough {
+    fn step(&mut self) -> Step {
+        let pc = if self.exact { self.registers.pc } else { self.registers.pc.wrapping_sub(1) };
+        self.by_table(pc)
+    }
+}
+
+/// Whether the code at `pc`, which a table marks as a signal's frame, is the kernel's.
+pub(super) fn is_kernels(pc: usize) -> bool {
+    // SAFETY: the bytes that are looked at can be read.
+    os::is_readable(pc) && os::is_readable(pc.wrapping_add(8)) && unsafe { arch::returns_from_signal(pc) }
+}
+
+/// How far above the stack pointer its caller's frame begins, if the code at `pc` is in a stub of the procedure linkage table.
+pub(super) fn linkage_stub(pc: usize) -> Option<usize> {
+    let readable = os::is_readable(pc & !15) && os::is_readable((pc & !15) + 24);
+    // SAFETY: the code that is looked at can be read: 16 bytes around `pc`, or a few instructions from there on.
+    if readable { unsafe { arch::linkage_stub(pc) } } else { None }
+}

@@ -1,0 +1,100 @@
+//! What a stack that cannot be armed is told, where the reason is not the stack's making but its time.
+#![cfg(target_os = "linux")]
+
+#[path = "c/harness.rs"]
+mod harness;
+
+use exeunt::Error;
+use harness::{Build, Outcome, Program};
+use std::sync::OnceLock;
+
+fn stages() -> &'static Program {
+    static STAGES: OnceLock<Program> = OnceLock::new();
+    STAGES.get_or_init(|| Build::linked("stages.c", &["-O2"]).build())
+}
+
+fn run(program: &Program, case: &str) -> Outcome {
+    let mut command = program.command();
+    command.env("CASE", case);
+    harness::run(command)
+}
+
+#[test]
+fn before_main_it_is_too_early_and_in_main_it_is_not() {
+    run(stages(), "early").expect(0, &["preinit: too early", "constructor: too early", "main: armed", "handler"]);
+}
+
+#[test]
+fn after_a_thread_has_returned_it_has_ended_whether_it_was_armed_or_not() {
+    run(stages(), "thread").expect(0, &["key destructor: has ended"]);
+    run(stages(), "thread, armed ").expect(0, &["handler", "key destructor: has ended"]);
+}
+
+#[test]
+fn after_a_thread_has_exited_it_has_ended_whether_it_was_armed_or_not() {
+    run(stages(), "thread exits").expect(0, &["key destructor: has ended"]);
+    run(stages(), "thread, armed , exits").expect(0, &["handler", "key destructor: has ended"]);
+}
+
+#[test]
+fn after_main_has_returned_it_has_ended_whether_it_was_armed_or_not() {
+    run(stages(), "main").expect(0, &["atexit: has ended", "destructor: has ended"]);
+    run(stages(), "main, armed ").expect(0, &["handler", "atexit: has ended", "destructor: has ended"]);
+}
+
+#[test]
+fn after_main_has_exited_its_thread_it_has_ended_whether_it_was_armed_or_not() {
+    run(stages(), "main, pthread_exit").expect(0, &["key destructor: has ended"]);
+    run(stages(), "main, armed , pthread_exit").expect(0, &["handler", "key destructor: has ended"]);
+}
+
+#[test]
+fn in_exit_on_main_a_stack_that_was_not_drained_yet_can_be_armed_and_its_handlers_run() {
+    run(stages(), "main, only a destructor arms").expect(0, &["destructor: armed", "handler"]);
+    let late = ["atexit: armed", "handler", "destructor: armed", "handler"];
+    if harness::is_code() {
+        // `main` is still there below `exit`, and nothing on its stack says that it was drained.
+        run(stages(), "main calls exit").expect(0, &late);
+        run(stages(), "main, armed , calls exit").expect(0, &[&["handler"], &late[..]].concat());
+    } else {
+        run(stages(), "main calls exit").expect(0, &["atexit: armed", "handler", "destructor: has ended"]);
+        run(stages(), "main, armed , calls exit").expect(0, &["handler", "atexit: has ended", "destructor: has ended"]);
+    }
+}
+
+#[test]
+fn a_static_program_is_told_the_same() {
+    if !harness::has_static_libc() {
+        return harness::not_run("a_static_program_is_told_the_same", "there is no libc to link statically");
+    }
+    let program = Build::linked("stages.c", &["-O2", "-static"]).build();
+    // Where no index of unwind tables is linked, none is found before the first constructor has registered them.
+    run(&program, "early, but not first").expect(0, &["constructor: too early", "main: armed", "handler"]);
+    run(&program, "thread").expect(0, &["key destructor: has ended"]);
+    run(&program, "main").expect(0, &["atexit: has ended", "destructor: has ended"]);
+    run(&program, "main, armed ").expect(0, &["handler", "atexit: has ended", "destructor: has ended"]);
+}
+
+#[test]
+fn a_destructor_of_a_thread_local_after_the_handlers_is_told_that_the_stack_has_ended() {
+    struct Late(Option<std::sync::mpsc::Sender<Error>>);
+    impl Drop for Late {
+        fn drop(&mut self) {
+            if let Some(sender) = self.0.take() {
+                sender.send(exeunt::id().expect_err("the stack's function has returned")).unwrap();
+            }
+        }
+    }
+    thread_local! { static LATE: std::cell::RefCell<Late> = const { std::cell::RefCell::new(Late(None)) } }
+    for armed in [false, true] {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let body = move || {
+            LATE.with_borrow_mut(|late| late.0 = Some(sender));
+            if armed {
+                exeunt::at_exit(|| ()).unwrap();
+            }
+        };
+        std::thread::spawn(body).join().unwrap();
+        assert_eq!(receiver.recv().unwrap(), Error::StackHasEnded);
+    }
+}
