@@ -1,0 +1,48 @@
+//! Code redirect leaves libc's code in the pieces in which it was: unwinders in other processes and profilers look for an object's code
+//! by its mapping.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::fiber::{Fiber, Pages};
+use common::{on_a_thread, process};
+use exeunt::{Builder, Redirect};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The executable mappings of the file that `exit` is in, as the kernel lists them.
+fn code_of_libc() -> Vec<String> {
+    let inside = libc::exit as *const () as usize;
+    let text = std::fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
+    let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let holds = |range: &str| {
+        let (start, end) = range.split_once('-').expect("a range");
+        let number = |digits| usize::from_str_radix(digits, 16).expect("a number");
+        (number(start)..number(end)).contains(&inside)
+    };
+    let lines: Vec<Vec<String>> = text.lines().map(fields).collect();
+    let file = lines.iter().find(|line| holds(&line[0])).expect("`exit` is mapped")[5].clone();
+    let is_its_code = |line: &&Vec<String>| line.get(5) == Some(&file) && line[1].contains('x');
+    lines.iter().filter(is_its_code).map(|line| line[..3].join(" ")).collect()
+}
+
+#[test]
+fn libcs_code_stays_one_mapping_when_the_exits_of_all_kinds_of_stacks_are_patched() {
+    process::alone("libcs_code_stays_one_mapping_when_the_exits_of_all_kinds_of_stacks_are_patched", || {
+        static RAN: AtomicUsize = AtomicUsize::new(0);
+        let before = code_of_libc();
+        assert_eq!(before.len(), 1, "{before:#?}");
+        Builder::new().redirect(Redirect::Code).install().unwrap();
+        let count = || {
+            RAN.fetch_add(1, Ordering::Relaxed);
+        };
+        on_a_thread(move || exeunt::at_exit(count).unwrap());
+        assert_eq!(code_of_libc(), before, "a thread was armed");
+        let pages = Pages::new(64 * 1024);
+        // SAFETY: the memory is there for as long as the fiber, which stays on this thread.
+        unsafe { Fiber::new(pages.range(), move |_| exeunt::at_exit(count).unwrap()) }.finish();
+        assert_eq!(code_of_libc(), before, "a fiber was armed");
+        assert_eq!(RAN.load(Ordering::Relaxed), 2);
+        let patched = exeunt::code_sites().unwrap().iter().filter(|site| site.applied).count();
+        assert!(patched >= 2, "{patched}");
+    });
+}
