@@ -23,6 +23,7 @@ fn expect_looks(outcome: &Outcome, at_least: usize) {
 
 #[cfg(target_arch = "x86_64")]
 mod at_every_instruction {
+    use super::harness::not_run;
     use super::{expect_looks, program};
 
     /// A life is some hundred thousand instructions in a debug build, and some thousands in a release build.
@@ -31,6 +32,19 @@ mod at_every_instruction {
     #[track_caller]
     fn step(arguments: [&str; 3]) {
         expect_looks(&program("single_step").run(&arguments), INSTRUCTIONS);
+    }
+
+    /// Steps through a thread's end by unwinding, unless the unwinder itself cannot be walked from a handler. Where the
+    /// loader has no `_dl_find_object` (glibc before 2.35), libgcc looks for tables under a mutex of the loader's, and a
+    /// handler that arrives between two instructions of taking it would wait for its own thread.
+    #[track_caller]
+    fn step_through_unwinding(arguments: [&str; 3]) {
+        // SAFETY: looks for a name.
+        let lockless = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
+        if lockless.is_null() {
+            return not_run(&arguments.join(", "), "this system's unwinder takes a lock to look for its tables");
+        }
+        step(arguments);
     }
 
     #[test]
@@ -45,7 +59,7 @@ mod at_every_instruction {
 
     #[test]
     fn a_thread_that_exits_can_be_walked() {
-        step(["walking", "pthread_exit", "warm"]);
+        step_through_unwinding(["walking", "pthread_exit", "warm"]);
     }
 
     #[test]
@@ -55,7 +69,7 @@ mod at_every_instruction {
 
     #[test]
     fn reads_on_a_stack_that_was_interrupted_while_exiting_give_what_they_must() {
-        step(["reading", "pthread_exit", "warm"]);
+        step_through_unwinding(["reading", "pthread_exit", "warm"]);
     }
 
     #[test]
