@@ -20,7 +20,11 @@ fn lowest() -> usize {
 #[inline(never)]
 fn near_the_end(limit: usize, code: &mut dyn FnMut()) {
     let frame = [0_u8; 256];
-    if black_box(&frame).as_ptr().addr() > limit { near_the_end(limit, code) } else { code() }
+    if black_box(&frame).as_ptr().addr() > limit {
+        near_the_end(limit, code)
+    } else {
+        code()
+    }
     black_box(&frame);
 }
 

@@ -26,8 +26,7 @@ impl Target {
         PART.set(part);
         // SAFETY: only asks.
         let thread = unsafe { libc::gettid() };
-        let free =
-            |place: &&AtomicI32| place.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let free = |place: &&AtomicI32| place.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         Self(TARGETS.iter().find(free).expect("far fewer threads at a time"))
     }
 }
