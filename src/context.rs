@@ -7,8 +7,9 @@ use crate::error::Error;
 use crate::inherit;
 use std::any::{Any, TypeId, type_name};
 use std::cell::RefCell;
+use std::panic::Location;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 /// One value, and the list that it was put before.
 ///
@@ -99,8 +100,19 @@ fn enter<R>(node: Newest, scope: impl FnOnce() -> R) -> Result<R, Error> {
 /// });
 /// # }).join().unwrap();
 /// ```
+#[track_caller]
 pub fn with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> R {
-    try_with(value, scope).unwrap_or_else(|error| panic!("no context can be kept here: {error}"))
+    match try_with(value, scope) {
+        Ok(result) => result,
+        Err(error) => refuse(&error),
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn refuse(error: &Error) -> ! {
+    panic!("no context can be kept here: {error}")
 }
 
 /// As [`with`], with an error where the stack cannot be armed.
@@ -117,6 +129,7 @@ pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R
 /// # Panics
 /// Where there is none; [`try_get`] gives `None` instead.
 #[inline]
+#[track_caller]
 pub fn get<T: Clone + Send + Sync + 'static>() -> T {
     match try_get() {
         Some(value) => value,
@@ -126,6 +139,7 @@ pub fn get<T: Clone + Send + Sync + 'static>() -> T {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn missing(name: &str) -> ! {
     panic!(
         "no context holds a {name} here: call this below context::with({name}, ...), on the same stack or on one that \
@@ -188,8 +202,12 @@ impl Captured {
     ///
     /// # Panics
     /// Where the stack cannot be armed.
+    #[track_caller]
     pub fn enter<R>(&self, scope: impl FnOnce() -> R) -> R {
-        enter(self.newest.clone(), scope).unwrap_or_else(|error| panic!("no context can be kept here: {error}"))
+        match enter(self.newest.clone(), scope) {
+            Ok(result) => result,
+            Err(error) => refuse(&error),
+        }
     }
 }
 
@@ -214,14 +232,47 @@ impl std::fmt::Debug for Captured {
 /// assert_eq!(there.join().unwrap(), 3);
 /// # }).join().unwrap();
 /// ```
+#[track_caller]
 pub fn go<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
     let context = capture();
     let inheritance = inherit::collect();
-    std::thread::spawn(move || {
-        inheritance.hand_over();
-        match &context.newest {
-            Some(_) => context.enter(run),
-            None => run(),
-        }
-    })
+    let place = Location::caller();
+    let started = Builder::new().spawn(move || {
+        let ran = inheritance.hand_over().and_then(|()| match context.newest {
+            Some(_) => enter(context.newest, run),
+            None => Ok(run()),
+        });
+        ran.unwrap_or_else(|error| {
+            panic!("the context of context::go at {place} cannot be kept on the thread that it has started: {error}")
+        })
+    });
+    match started {
+        Ok(thread) => thread,
+        Err(error) => panic!("context::go cannot start a thread: {error}"),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::alone::alone;
+    use crate::{Builder, Redirect};
+
+    #[test]
+    fn a_started_thread_that_cannot_keep_its_context_says_where_it_was_started() {
+        let name = "context::tests::a_started_thread_that_cannot_keep_its_context_says_where_it_was_started";
+        alone(name, "EXEUNT_TEST_ALONE", || {
+            assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
+            let thread = with(7_u8, || {
+                crate::id().expect("this stack is armed");
+                // SAFETY: the only other thread of this process, the harness's, waits. Each new one is said to have a shadow stack.
+                unsafe { std::env::set_var("EXEUNT_TEST_SHADOW_STACK", "yes") };
+                let (line, start) = (line!(), || go(|| unreachable!("it cannot keep its context")).join());
+                (line, std::panic::catch_unwind(start))
+            });
+            let (line, Ok(Err(payload))) = thread else { panic!("the thread is started, and panics") };
+            let text = payload.downcast::<String>().expect("a text");
+            assert!(text.contains(&format!("context.rs:{line}:")) && text.contains("shadow stack"), "{text}");
+        });
+    }
 }

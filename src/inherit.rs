@@ -79,11 +79,7 @@ pub(crate) fn collect() -> Inheritance {
 
 impl Inheritance {
     /// Puts the values in place on the running stack.
-    pub(crate) fn hand_over(self) {
-        for bequest in self.bequests {
-            if let Err(error) = bequest() {
-                panic!("inherited values cannot be kept here: {error}");
-            }
-        }
+    pub(crate) fn hand_over(self) -> Result<(), Error> {
+        self.bequests.into_iter().try_for_each(|bequest| bequest())
     }
 }

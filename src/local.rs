@@ -91,8 +91,12 @@ impl<T: 'static> LocalKey<T> {
     /// The same for callers that cannot hand an error on.
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn slow_or_panic(&'static self, block: Block) -> *mut T {
-        self.slow(block).unwrap_or_else(|error| refuse(&error))
+        match self.slow(block) {
+            Ok(value) => value,
+            Err(error) => refuse(&error),
+        }
     }
 
     /// The value of the running stack, if it has one; found by the page map and the record, and remembered for next time.
@@ -161,6 +165,7 @@ impl<T: 'static> LocalKey<T> {
     /// # Panics
     /// Where the stack cannot be armed, and in the value's own initialiser or destructor.
     #[inline]
+    #[track_caller]
     pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
         // SAFETY: the value lives until the stack ends; `lend` keeps it from being dropped earlier.
         unsafe { lend(self.value(), use_it) }
@@ -200,6 +205,7 @@ impl<T: 'static> LocalKey<T> {
 
     /// The value of the running stack. No code of the user's may run while it is in use.
     #[inline(always)]
+    #[track_caller]
     fn value(&'static self) -> *mut T {
         let block = Block::here();
         match self.quick(block) {
@@ -209,6 +215,7 @@ impl<T: 'static> LocalKey<T> {
     }
 
     /// Makes the running stack's value from `value`, or gives it back if there is one already.
+    #[track_caller]
     fn start_with(&'static self, value: T) -> Option<T> {
         let block = Block::here();
         if self.quick(block).is_some() {
@@ -228,6 +235,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     /// As [`LocalKey::with`].
     #[inline]
+    #[track_caller]
     pub fn set(&'static self, value: T) {
         if let Some(value) = self.start_with(Cell::new(value)) {
             drop(self.replace(value.into_inner()));
@@ -239,6 +247,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     /// As [`LocalKey::with`].
     #[inline]
+    #[track_caller]
     pub fn get(&'static self) -> T
     where
         T: Copy,
@@ -255,6 +264,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// read needs no frame so.
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn get_slowly(&'static self, block: Block) -> T
     where
         T: Copy,
@@ -268,6 +278,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     /// As [`LocalKey::with`].
     #[inline]
+    #[track_caller]
     pub fn take(&'static self) -> T
     where
         T: Default,
@@ -280,6 +291,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     /// As [`LocalKey::with`].
     #[inline]
+    #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
         // SAFETY: as in `get`: the old value is moved out before anybody can drop it.
         unsafe { (*self.value()).replace(value) }
@@ -292,8 +304,13 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// # Panics
     /// As [`LocalKey::with`], and if the value is mutably borrowed.
     #[inline]
+    #[track_caller]
     pub fn with_borrow<R>(&'static self, look: impl FnOnce(&T) -> R) -> R {
-        self.with(|cell| look(&cell.borrow()))
+        // The panic is not the closure's, whose place is here.
+        match self.with(|cell| cell.try_borrow().map(|value| look(&value))) {
+            Ok(result) => result,
+            Err(_) => borrowed("mutably borrowed"),
+        }
     }
 
     /// Calls `change` with the running stack's value mutably borrowed.
@@ -301,14 +318,19 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
     #[inline]
+    #[track_caller]
     pub fn with_borrow_mut<R>(&'static self, change: impl FnOnce(&mut T) -> R) -> R {
-        self.with(|cell| change(&mut cell.borrow_mut()))
+        match self.with(|cell| cell.try_borrow_mut().map(|mut value| change(&mut value))) {
+            Ok(result) => result,
+            Err(_) => borrowed("borrowed"),
+        }
     }
 
     /// Sets the running stack's value, without making the initial one first.
     ///
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
+    #[track_caller]
     pub fn set(&'static self, value: T) {
         if let Some(value) = self.start_with(RefCell::new(value)) {
             drop(self.replace(value.into_inner()));
@@ -319,6 +341,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     ///
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
+    #[track_caller]
     pub fn take(&'static self) -> T
     where
         T: Default,
@@ -330,8 +353,12 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     ///
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
+    #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
-        self.with(|cell| cell.replace(value))
+        match self.with(|cell| cell.try_borrow_mut().map(|mut old| std::mem::replace(&mut *old, value))) {
+            Ok(old) => old,
+            Err(_) => borrowed("borrowed"),
+        }
     }
 }
 
@@ -343,8 +370,16 @@ impl<T: 'static> std::fmt::Debug for LocalKey<T> {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn refuse(error: &Error) -> ! {
     panic!("a stack local cannot be used here: {error}")
+}
+
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn borrowed(how: &str) -> ! {
+    panic!("this stack local's value is {how} further up on this stack")
 }
 
 /// # Safety
