@@ -1,11 +1,11 @@
 //! Where the running stack's foot is.
 
-use crate::arch::Registers;
+use crate::arch::{Registers, untagged};
 use crate::error::Error;
 use crate::record::Record;
 use crate::redirect::code;
 use crate::unwind::{Frame, Step, step};
-use crate::{exits, os, registry, trampoline};
+use crate::{drain, exits, os, registry, trampoline};
 
 /// What unwinding led to.
 pub(crate) enum Bottom {
@@ -40,6 +40,8 @@ struct Trail {
     /// How many of the places may be proven: those before the first frame that a signal has interrupted. It may be looking up just
     /// this, and have loaded already whose the page was: then it must not find its block proven for somebody else next.
     provable: usize,
+    /// Whether the page map is asked on the way. Without it the way goes on to the foot itself.
+    by_map: bool,
 }
 
 impl Trail {
@@ -52,7 +54,13 @@ impl Trail {
             outermost: [0; Self::KEPT],
             count: 0,
             provable: Self::KEPT,
+            by_map: true,
         }
+    }
+
+    /// The record that the page map has for a place on the way.
+    fn look_up(&self, place: usize) -> Option<&'static Record> {
+        if self.by_map { registry::find(place) } else { None }
     }
 
     fn push(&mut self, address: usize, place: usize) {
@@ -74,7 +82,9 @@ impl Trail {
     /// is in one piece. Or else code that goes deeper and deeper would unwind from each new place to the oldest one.
     fn armed(&self, record: &'static Record, in_one_piece: bool) -> Bottom {
         if in_one_piece {
-            for &place in self.places[..self.count.min(self.provable)].iter().filter(|&&place| place < record.top()) {
+            for &place in
+                self.places[..self.count.min(self.provable)].iter().filter(|&&place| untagged(place) < record.top())
+            {
                 registry::prove(place, record);
             }
         }
@@ -162,7 +172,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
             }
             let trampoline = trampoline::standing_for(address);
             if trampoline.is_some()
-                && let Some(record) = draining(top)
+                && let Some(record) = draining(top, Some(slot))
             {
                 return Ok(trail.armed(record, in_one_piece));
             }
@@ -180,7 +190,7 @@ unsafe fn walk(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
                 return Err(Lost::Registered(address));
             }
         }
-        if let Some(record) = registry::find(top) {
+        if let Some(record) = trail.look_up(top) {
             return Ok(trail.armed(record, in_one_piece));
         }
         frame = caller;
@@ -197,7 +207,7 @@ fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Result<Frame,
         Step::Interrupted(frame) => {
             trail.interrupted();
             trail.push(frame.registers.pc, frame.registers.sp);
-            return match registry::find(frame.registers.sp) {
+            return match trail.look_up(frame.registers.sp) {
                 Some(record) => Err(Ok(trail.armed(record, in_one_piece))),
                 None => Ok(frame),
             };
@@ -212,9 +222,11 @@ fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Result<Frame,
 }
 
 /// The record of the stack that ends in an exit trampoline with the stack pointer `top`, if it is draining: then a trampoline
-/// of ours, which was there, has put the original address back already.
-fn draining(top: usize) -> Option<&'static Record> {
-    registry::by_top(top).filter(|record| record.is_draining() && record.is_live())
+/// of ours, which was there, has put the original address back already. That is at `slot`, where this is known.
+fn draining(top: usize, slot: Option<usize>) -> Option<&'static Record> {
+    let drains = |record: &&Record| record.is_draining() && record.is_live();
+    let is_there = |record: &&Record| slot.is_none_or(|slot| drain::may_return_by(record, slot));
+    registry::by_top(top).filter(drains).filter(is_there)
 }
 
 /// The bottom of the running stack, without recognising anything new: for reading, so it has to be quick and safe in a
@@ -224,6 +236,22 @@ fn draining(top: usize) -> Option<&'static Record> {
 /// `from` must be registers of the running stack.
 pub(crate) unsafe fn known_bottom(from: Registers) -> Option<Bottom> {
     let mut trail = Trail::new();
+    // SAFETY: the caller's promise.
+    match unsafe { walk(from, &mut trail) } {
+        Ok(bottom) => Some(bottom),
+        // SAFETY: the caller's promise.
+        Err(Lost::Unsupported) => unsafe { slowly::bottom(from, &mut trail) }.ok(),
+        Err(_) => None,
+    }
+}
+
+/// The bottom of the running stack by its frames alone, without what the page map has from earlier walks. As in every walk, the
+/// record follows its foot.
+///
+/// # Safety
+/// `from` must be registers of the running stack.
+pub(crate) unsafe fn bottom_by_frames(from: Registers) -> Option<Bottom> {
+    let mut trail = Trail { by_map: false, ..Trail::new() };
     // SAFETY: the caller's promise.
     match unsafe { walk(from, &mut trail) } {
         Ok(bottom) => Some(bottom),
@@ -303,7 +331,7 @@ mod slowly {
                 }
                 if let Some(inner) = previous {
                     trail.push(pc, sp);
-                    match verdict(inner, pc, sp) {
+                    match verdict(inner, pc, sp, trail) {
                         Some(answer) => {
                             result = answer;
                             return false;
@@ -320,7 +348,7 @@ mod slowly {
     }
 
     /// What the step from `inner` to a caller at `pc` with the stack pointer `sp` tells, if it ends the walk.
-    fn verdict(inner: Registers, pc: usize, sp: usize) -> Option<Result<Bottom, Lost>> {
+    fn verdict(inner: Registers, pc: usize, sp: usize, trail: &Trail) -> Option<Result<Bottom, Lost>> {
         let jumped = sp <= inner.sp || sp - inner.sp > LARGEST_STEP;
         // The rule says so, and not a step by it: where `inner` has its frame pointer is not known here.
         if unwind::is_switch(inner.pc) || jumped && unwind::is_unsupported(inner.pc) {
@@ -333,7 +361,7 @@ mod slowly {
         }
         let at = slot.map_or(0, |(at, _)| at);
         let trampoline = trampoline::standing_for(pc);
-        let drained = trampoline.and_then(|_| super::draining(sp));
+        let drained = trampoline.and_then(|_| super::draining(sp, slot.map(|(at, _)| at)));
         if let Some(record) = drained.or_else(|| code::draining(pc, at, sp)) {
             return Some(Ok(Bottom::Armed(record, false)));
         }
@@ -346,7 +374,7 @@ mod slowly {
         if exits::is_registered(pc) {
             return Some(Err(Lost::Registered(pc)));
         }
-        registry::find(sp).map(|record| Ok(Bottom::Armed(record, false)))
+        trail.look_up(sp).map(|record| Ok(Bottom::Armed(record, false)))
     }
 
     /// Where in the frame of `inner` the return address `pc` is stored, and the word there.

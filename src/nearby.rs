@@ -33,7 +33,7 @@ pub(crate) struct Block(usize);
 impl Block {
     #[inline(always)]
     fn of(sp: usize) -> Self {
-        Self(sp >> 6)
+        Self(arch::untagged(sp) >> 6)
     }
 
     /// The one that the stack pointer of the function that this is inlined into is in.

@@ -13,6 +13,17 @@ pub fn stack_pointer() -> usize {
     sp
 }
 
+/// An address as addresses are compared and looked up: all of it.
+#[inline(always)]
+pub(crate) const fn untagged(address: usize) -> usize {
+    address
+}
+
+/// `address` with the tag of `like`: there are none.
+pub(crate) const fn tagged_as(address: usize, _like: usize) -> usize {
+    address
+}
+
 /// The word at an address of a stack, whatever is kept there. It is out of sanitizers' sight, which would take a look at what
 /// lies between two variables for an error.
 ///

@@ -51,11 +51,12 @@ unsafe extern "C" {
 
 impl exeunt_scope {
     fn bounds(this: *mut Self) -> (usize, usize) {
-        (this.addr(), this.addr() + size_of::<Self>())
+        let low = arch::untagged(this.addr());
+        (low, low + size_of::<Self>())
     }
 
     fn foot(this: *mut Self) -> usize {
-        Self::bounds(this).1 - size_of::<u64>()
+        this.addr() + size_of::<Self>() - size_of::<u64>()
     }
 }
 
@@ -63,14 +64,14 @@ impl exeunt_scope {
 fn holder(here: Registers, (low, high): (usize, usize)) -> Option<usize> {
     let mut frame = Frame { registers: here, exact: true };
     loop {
-        let sp = frame.registers.sp;
+        let sp = arch::untagged(frame.registers.sp);
         if sp > low {
             return None;
         }
         // SAFETY: starts on the running stack, and goes from caller to caller.
         match unsafe { step(frame) } {
             Step::Caller { frame: caller, contiguous: true, .. } => {
-                if high <= caller.registers.sp {
+                if high <= arch::untagged(caller.registers.sp) {
                     return Some(sp);
                 }
                 frame = caller;
@@ -113,7 +114,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         if scope.is_null() || !scope.is_aligned() {
             return Err(Failure::Invalid("exeunt_scope_begin: the scope is null or not aligned"));
         }
-        if let Some(record) = arm::lookup() {
+        if let Some(record) = arm::lookup_certain() {
             return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
         }
         let Some(holder) = holder(Registers::here(), exeunt_scope::bounds(scope)) else {
@@ -143,7 +144,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
 #[inline(never)]
 fn claim_frames(record: &'static Record, holder: usize) -> bool {
     let room = [0_u8; ROOM];
-    let lowest = arch::stack_pointer().min(black_box(&raw const room).addr());
+    let lowest = arch::untagged(arch::stack_pointer()).min(arch::untagged(black_box(&raw const room).addr()));
     let mut sp = lowest;
     while sp <= holder {
         registry::prove(sp, record);
