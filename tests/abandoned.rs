@@ -63,7 +63,7 @@ fn a_fiber_on_the_memory_of_one_that_was_abandoned_in_a_handler_has_its_own_life
 }
 
 #[test]
-fn after_a_jump_the_foot_is_where_it_is_now_and_an_unload_puts_it_back_there() {
+fn an_unload_after_a_jump_puts_the_foot_back_where_it_is_by_then() {
     let life = |number: u32| {
         let mut lines = vec![format!("fiber {number} is armed and reads 3{number}")];
         lines.push(format!("value of fiber {number} dropped while fiber {number} runs"));
@@ -79,4 +79,16 @@ fn after_a_jump_the_foot_is_where_it_is_now_and_an_unload_puts_it_back_there() {
     lines.push("thread gave 100".to_owned());
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     abandoned().run(&["unload after a jump"]).expect(0, &lines);
+}
+
+#[test]
+fn a_stack_that_is_asked_after_a_jump_says_where_its_foot_is_by_then() {
+    let lines = [
+        "fiber 1 is armed and reads 31",
+        "the foot is in this frame: 1",
+        "handler of fiber 1 while fiber 1 runs",
+        "value of fiber 1 dropped while fiber 1 runs",
+        "back from fiber 1",
+    ];
+    abandoned().run(&["foot after a jump"]).expect(0, &lines);
 }
