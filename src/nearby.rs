@@ -39,7 +39,7 @@ impl Block {
     /// The one that the stack pointer of the function that this is inlined into is in.
     #[inline(always)]
     pub(crate) fn here() -> Self {
-        Self::of(arch::stack_pointer())
+        Self(arch::stack_block())
     }
 
     /// A stack pointer in it.

@@ -13,6 +13,12 @@ pub fn stack_pointer() -> usize {
     sp
 }
 
+/// The number of the block of 64 bytes that the stack pointer of the function that this is inlined into is in.
+#[inline(always)]
+pub(crate) fn stack_block() -> usize {
+    stack_pointer() >> 6
+}
+
 /// An address as addresses are compared and looked up: all of it.
 #[inline(always)]
 pub(crate) const fn untagged(address: usize) -> usize {
