@@ -3,10 +3,10 @@
 use crate::arch::{self, Registers};
 use crate::error::Error;
 use crate::foot::{self, Bottom, Foot};
-use crate::record::Record;
+use crate::record::{FOOT_MOVES, Record};
 use crate::redirect;
 use crate::unwind::memo;
-use crate::{net, registry};
+use crate::{nearby, net, registry};
 use std::hint::cold_path;
 
 /// The record of the running stack; `None` where it is not armed. Never arms.
@@ -15,6 +15,23 @@ pub(crate) fn lookup() -> Option<&'static Record> {
     match registry::find(arch::stack_pointer()) {
         Some(record) => Some(record),
         None => search(arch::stack_pointer()),
+    }
+}
+
+/// As [`lookup`], for what changes or drops something: never an abandoned stack's.
+#[inline(always)]
+pub(crate) fn lookup_certain() -> Option<&'static Record> {
+    let record = lookup()?;
+    if is_certain(record, arch::stack_pointer()) { Some(record) } else { lookup_by_frames() }
+}
+
+#[cold]
+#[inline(never)]
+fn lookup_by_frames() -> Option<&'static Record> {
+    // SAFETY: these are registers of the running stack.
+    match unsafe { foot::bottom_by_frames(Registers::here()) } {
+        Some(Bottom::Armed(record, _)) => Some(record),
+        _ => None,
     }
 }
 
@@ -28,9 +45,50 @@ pub(crate) fn record() -> Result<&'static Record, Error> {
 #[inline(always)]
 pub(crate) fn record_from(sp: usize) -> Result<&'static Record, Error> {
     match registry::find(sp) {
-        Some(record) => Ok(record),
-        None => find_or_arm(sp),
+        Some(record) if is_certain(record, sp) => Ok(record),
+        _ => find_or_arm(sp),
     }
+}
+
+/// Whether `record`, which the page map has for `sp`, is the running stack's, and not that of one which was abandoned on the same
+/// memory and whose canary is still there.
+#[inline(always)]
+pub(crate) fn is_certain(record: &'static Record, sp: usize) -> bool {
+    !record.may_be_anothers() || mistake(record, sp).is_none()
+}
+
+/// Walks to the running stack's foot. If that is not the record's, what the page map has for the places from `sp` on is taken back,
+/// and this is what the walk has led to.
+#[cold]
+#[inline(never)]
+pub(crate) fn mistake(record: &'static Record, sp: usize) -> Option<Bottom> {
+    if !record.may_be_anothers() || !record.is_found_by_frames() {
+        return None;
+    }
+    // SAFETY: these are registers of the running stack. Where no walk leads to a foot, nobody can tell.
+    let bottom = unsafe { foot::bottom_by_frames(Registers::here()) }?;
+    let top = match bottom {
+        Bottom::Armed(found, _) if std::ptr::eq(found, record) => return None,
+        Bottom::Armed(found, _) => found.top(),
+        Bottom::Bare(foot, _) => foot.top,
+    };
+    // From here up to its top all is the running stack's.
+    let own = arch::untagged(sp)..arch::untagged(top);
+    registry::disprove(&own);
+    nearby::forget_all(&own);
+    Some(bottom)
+}
+
+/// Whether a walk leads to the running stack's foot, and it is the record's. Then the record knows where the foot is now.
+///
+/// Only on aarch64 can a foot be elsewhere than it was when the stack was armed ([`Record::follow`]).
+pub(crate) fn has_found_foot(record: &'static Record) -> bool {
+    if !FOOT_MOVES || !record.is_found_by_frames() {
+        return true;
+    }
+    // SAFETY: these are registers of the running stack.
+    let bottom = unsafe { foot::bottom_by_frames(Registers::here()) };
+    matches!(bottom, Some(Bottom::Armed(found, _)) if std::ptr::eq(found, record))
 }
 
 #[cold]
@@ -64,7 +122,14 @@ fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
         (foot, contiguous)
     } else {
         // SAFETY: these are registers of the running stack.
-        match unsafe { foot::bottom(here) }? {
+        let mut bottom = unsafe { foot::bottom(here) }?;
+        // The walk may have come by a place that was an abandoned stack's.
+        if let Bottom::Armed(record, _) = bottom
+            && record.may_be_anothers()
+        {
+            bottom = mistake(record, sp).unwrap_or(bottom);
+        }
+        match bottom {
             Bottom::Armed(record, contiguous) => {
                 remember(sp, record, contiguous);
                 return Ok(record);
@@ -88,7 +153,7 @@ fn find_or_arm(sp: usize) -> Result<&'static Record, Error> {
 /// foot. It is not on a segment that was switched to (which will serve other stacks), nor on a signal stack.
 #[inline]
 fn remember(sp: usize, record: &'static Record, contiguous: bool) {
-    if contiguous && sp < record.top() {
+    if contiguous && arch::untagged(sp) < record.top() {
         registry::prove(sp, record);
     }
 }

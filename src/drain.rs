@@ -24,6 +24,13 @@ unsafe extern "C" fn exeunt_drain(mark: *mut usize, top: usize) {
     if cfg!(target_os = "linux") { finish_here(record) } else { finish(record) }
 }
 
+/// Whether a call whose return address is at `slot` can be the one by which a trampoline drains `record`. Where that is in the
+/// trampoline's frame, seen from the mark, `asm/` says. On aarch64 the mark of a stack that was abandoned in a handler can outlive
+/// it (`Record::may_be_anothers`); on x86_64 the next stack's foot overwrites it.
+pub(crate) fn may_return_by(record: &Record, slot: usize) -> bool {
+    !cfg!(target_arch = "aarch64") || !record.is_found_by_frames() || record.foot().wrapping_sub(slot) == 144
+}
+
 /// Drains a record on its own stack, whose entry function will not return: it was unwound, or jumped out of.
 ///
 /// The frames above may be gone, and the foot with them. A word of this frame stands for it meanwhile.

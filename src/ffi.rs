@@ -314,7 +314,7 @@ pub unsafe extern "C-unwind" fn exeunt_enter_on(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void) -> c_int {
     shielded(|| {
-        if low > high {
+        if crate::arch::untagged(low.addr()) > crate::arch::untagged(high.addr()) {
             return Err(Failure::Invalid("exeunt_discard: the lower bound is above the upper one"));
         }
         // SAFETY: the caller's promise.

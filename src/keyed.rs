@@ -102,7 +102,7 @@ pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(O
 /// ```
 pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
     let hash = hash_of(key);
-    let Some(record) = arm::lookup() else { return false };
+    let Some(record) = arm::lookup_certain() else { return false };
     let Ok(Some(index)) = record.compare(|values| values.find(hash, key)) else { return false };
     remove(record, hash, index)
 }

@@ -1,6 +1,6 @@
 //! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each thread.
 
-use crate::arch::word_of_stack;
+use crate::arch::{tagged_as, word_of_stack};
 use crate::error::Error;
 use crate::nearby::{Block, Nearby};
 use crate::record::Record;
@@ -420,13 +420,20 @@ unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
     result
 }
 
+/// Whether two marks are the same but for a tag in the address of the place. HWASan gives tags to variables, and none to the stack
+/// pointer.
+fn is_same(one: usize, other: usize) -> bool {
+    let tag = tagged_as(0, usize::MAX).rotate_left(usize::BITS / 2);
+    (one ^ other) & !tag == 0
+}
+
 /// Whether somebody on the given part of the running stack borrows `value`.
 pub(crate) fn is_borrowed(value: *mut u8, stack: Range<usize>) -> bool {
     let start = stack.start.next_multiple_of(size_of::<usize>());
     (start..stack.end & !7)
         .step_by(8)
         // SAFETY: the caller names a part of the running stack that is known to be in one piece.
-        .any(|place| unsafe { word_of_stack(place) } == mark(value, place))
+        .any(|place| is_same(unsafe { word_of_stack(place) }, mark(value, place)))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! at the atomics in its first line at any time, as a stale entry of the page map may lead there, and say that they judge it
 //! (`registry/judges.rs`).
 
+use crate::arch;
 use crate::error::Error;
 use crate::redirect::{Place, Way};
 use crate::registry::{self, Judges, Links, Parking, Slot};
@@ -29,7 +30,7 @@ pub(crate) struct Record {
     word: AtomicUsize,
     /// Its dynamic slots, once it has used some; never given back.
     slots: AtomicPtr<Table>,
-    /// The stack pointer at which the entry function returns: the end of the stack's memory, as far as it is known.
+    /// The stack pointer at which the entry function returns, without a tag: the end of the stack's memory, as far as it is known.
     top: AtomicUsize,
     id: AtomicU64,
     /// Lowest and highest page of the page map that may lead here.
@@ -91,6 +92,9 @@ enum Phase {
     Armed,
     Draining,
 }
+
+/// Whether a stack's foot is where its entry function pleases, and may be elsewhere later ([`Record::follow`]).
+pub(crate) const FOOT_MOVES: bool = cfg!(all(target_arch = "aarch64", target_os = "linux"));
 
 /// A word that no live foot points to: `DEAD` is zero and a vacant record expects one.
 static DEAD: usize = 0;
@@ -263,7 +267,7 @@ impl Record {
         self.way.store(way as u8, Ordering::Relaxed);
         self.place.store(place.foot, Ordering::Relaxed);
         self.under_mark.store(under_mark, Ordering::Relaxed);
-        self.top.store(place.top, Ordering::Relaxed);
+        self.top.store(arch::untagged(place.top), Ordering::Relaxed);
         self.kind.store(place.kind as u8, Ordering::Relaxed);
         self.trampoline.store(place.trampoline as u32, Ordering::Relaxed);
         // Its top's page from the beginning: wherever this is left for good, what leads here is found.
@@ -296,7 +300,7 @@ impl Record {
             return true;
         }
         // The foot of a C scope, which is a word of its holder's, does not move.
-        let is_label = || trampoline::is_label(crate::arch::strip(self.word.load(Ordering::Relaxed)));
+        let is_label = || trampoline::is_label(arch::strip(self.word.load(Ordering::Relaxed)));
         let moved = cfg!(target_arch = "aarch64") && self.way() == Way::Slot && self.is_armed() && is_label();
         if moved {
             self.move_foot(slot, (slot, word));
@@ -307,6 +311,23 @@ impl Record {
     /// Whether its stack is armed, and has not ended.
     pub(crate) fn is_armed(&self) -> bool {
         self.phase.load(Ordering::Acquire) == Phase::Armed as u8
+    }
+
+    /// Whether a canary that is there may be all that is left of an earlier stack on this memory, so that only a walk can tell.
+    ///
+    /// On x86_64 `call` writes the foot of every stack at the same place below its top. On aarch64 each function stores the return
+    /// address where it pleases, so the next stack may spare the word in which an abandoned one had its foot. Threads are not
+    /// abandoned. (Only on Linux: the frame records that are followed elsewhere do not lead through a drain.)
+    #[inline(always)]
+    pub(crate) fn may_be_anothers(&self) -> bool {
+        FOOT_MOVES && !matches!(self.kind(), Kind::Thread | Kind::Main)
+    }
+
+    /// Whether a walk comes by its foot. It comes by none of a C scope, and of a stack that drains without having returned.
+    pub(crate) fn is_found_by_frames(&self) -> bool {
+        let (foot, word) = self.canary();
+        let drains_in_trampoline = arch::untagged(foot) == self.top().wrapping_sub(size_of::<usize>());
+        word != std::ptr::from_ref(self).addr() && (word != self.mark() || drains_in_trampoline)
     }
 
     /// The foot is elsewhere now, and the canary may be.

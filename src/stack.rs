@@ -143,7 +143,12 @@ impl Stack {
     /// Looks at the running stack.
     pub fn current() -> Self {
         // SAFETY: these are registers of the running stack.
-        match unsafe { foot::bottom(Registers::here()) } {
+        let bottom = unsafe { foot::bottom(Registers::here()) };
+        let mistake = match bottom {
+            Ok(Bottom::Armed(record, _)) => arm::mistake(record, arch::stack_pointer()),
+            _ => None,
+        };
+        match mistake.map_or(bottom, Ok) {
             Ok(Bottom::Armed(record, _)) => Self::armed(record),
             Ok(Bottom::Bare(foot, _)) => {
                 let kind = trampoline::kind(foot.trampoline);
@@ -167,7 +172,9 @@ impl Stack {
         }
     }
 
-    fn armed(record: &Record) -> Self {
+    fn armed(record: &'static Record) -> Self {
+        // Its foot may have moved. Where no walk leads to it, this is where it was.
+        arm::has_found_foot(record);
         // What stands for the foot while it drains, else the foot itself, which is not always the canary.
         let foot = if record.way() == Way::Code && !record.is_draining() { record.place() } else { record.foot() };
         // SAFETY: a live record's foot is a word of this stack.
@@ -229,6 +236,7 @@ fn info(address: usize, word: usize, number: usize) -> FootInfo {
 }
 
 fn bounds(kind: Kind, top: usize) -> Option<Bounds> {
+    let top = arch::untagged(top);
     let range = match kind {
         Kind::Thread | Kind::Main => os::thread_bounds().filter(|bounds| bounds.contains(&(top - 1))),
         _ => None,
@@ -298,7 +306,7 @@ pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn reset() {
-    if let Some(record) = arm::lookup() {
+    if let Some(record) = arm::lookup_certain() {
         clear(record);
     }
 }
@@ -322,7 +330,7 @@ pub fn reset() {
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn unload() {
-    let Some(record) = arm::lookup() else { return };
+    let Some(record) = arm::lookup_certain() else { return };
     {
         // What is dropped here may unload as well.
         let _in_use = record.in_use();
@@ -342,8 +350,14 @@ pub fn unload() {
         slots::forget_places(table);
     }
     // SAFETY: this is the running stack's record, and it is not draining.
-    unsafe { redirect::restore(record) };
-    record.retire();
+    if arm::has_found_foot(record) && unsafe { redirect::restore(record) } {
+        record.retire();
+    } else {
+        // Nobody knows where the word is that has to be put back. So the stack stays armed, with nothing stored.
+        let before = record.id();
+        record.renew_id();
+        net::renew(record, before);
+    }
 }
 
 /// Drops all values of the running stack, whose record this is.
@@ -353,7 +367,8 @@ fn clear(record: &'static Record) {
     // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
     let in_one_piece = arm::lookup().is_some() && registry::find(here).is_some();
     let _in_use = record.in_use();
-    let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
+    let keep =
+        |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..arch::tagged_as(record.top(), here));
     let _ = record.change_values(|values| values.doom_all(keep));
     record.drop_doomed();
     if let Some(table) = record.slots() {

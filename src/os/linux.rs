@@ -34,7 +34,8 @@ pub(crate) fn read_word(address: usize) -> Option<usize> {
     let mut word = 0_usize;
     let size = size_of::<usize>();
     let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size };
-    let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: size };
+    // The kernel takes tagged addresses from processes that have asked for it, and others from all.
+    let remote = libc::iovec { iov_base: arch::untagged(address) as *mut c_void, iov_len: size };
     // SAFETY: the system copies between this process and itself, and checks both sides.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
     if copied == size as isize {
@@ -62,7 +63,8 @@ pub(crate) fn thread_bounds() -> Option<Range<usize>> {
         let (mut low, mut size) = (ptr::null_mut(), 0);
         let got = libc::pthread_attr_getstack(&raw const attributes, &raw mut low, &raw mut size);
         libc::pthread_attr_destroy(&raw mut attributes);
-        (got == 0).then(|| low as usize..low as usize + size)
+        let low = arch::untagged(low as usize);
+        (got == 0).then(|| low..low + size)
     }
 }
 

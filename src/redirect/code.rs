@@ -62,7 +62,9 @@ pub(crate) fn owner(foot: Foot) -> Option<&'static Record> {
     }
     cold_path();
     let record = registry::by_top(foot.top).filter(|record| record.way() == Way::Code)?;
-    let is_here = record.place() == foot.address && record.is_live();
+    // A function that has not returned is not of a stack that drains, but for the ends of a thread that unwind nothing.
+    let goes_on = record.is_armed() || matches!(record.kind(), Kind::Thread | Kind::Main);
+    let is_here = goes_on && record.place() == foot.address && record.is_live();
     (is_here || cfg!(target_arch = "aarch64") && follow(record, foot)).then_some(record)
 }
 

@@ -177,11 +177,12 @@ fn place(foot: Foot, how: How) -> Place {
     Place { foot: foot.address, top: foot.top, trampoline: foot.trampoline, kind, how }
 }
 
-/// Puts the exit of the running stack back.
+/// Puts the exit of the running stack back. Whether it could: if not, nothing has changed.
 ///
 /// # Safety
-/// `record` must be the live record of the running stack, and not be draining.
-pub(crate) unsafe fn restore(record: &Record) {
+/// `record` must be the live record of the running stack, not be draining, and know where the foot is (`arm::has_found_foot`).
+#[must_use]
+pub(crate) unsafe fn restore(record: &Record) -> bool {
     match record.way() {
         // SAFETY: the caller's promise.
         Way::Slot => unsafe { slot::restore(record) },
@@ -189,6 +190,7 @@ pub(crate) unsafe fn restore(record: &Record) {
             mark::remove(record);
             // SAFETY: the caller's promise.
             unsafe { slot::restore_landing(record) };
+            true
         }
     }
 }
