@@ -1,10 +1,11 @@
 //! Recognising exit trampolines: once by experiment, and then, on a stack whose bottom is still unknown, by structure.
 
+use crate::alloc::{leaked_name, try_box, try_vec};
 use crate::error::{Error, Unrecognised};
 use crate::os;
 use crate::stack::Kind;
 use crate::trampoline;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -207,9 +208,8 @@ pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
         return Ok(());
     }
     let place = REGISTRY.get(count).ok_or(Error::TooManyWrappers)?;
-    let bytes: Vec<u8> = name.bytes().filter(|&byte| byte != 0).collect();
-    let name = CString::new(bytes).unwrap_or_default();
-    let name = Box::leak(Box::new(Name(Box::leak(name.into_boxed_c_str()))));
+    let name = Name(leaked_name(name.bytes())?);
+    let name = Box::leak(try_box(name).map_err(|_| Error::OutOfMemory)?);
     place.start.store(code.start, Ordering::Relaxed);
     place.end.store(code.end, Ordering::Relaxed);
     place.name.store(name, Ordering::Release);
@@ -230,11 +230,13 @@ pub(crate) fn landing_at(target: usize, number: usize) -> Result<usize, Error> {
     if let Some(known) = trampoline::standing_for(target) {
         return Ok(known);
     }
-    let name = format!("{}, unwound", trampoline::name(number).to_string_lossy());
-    let name = CString::new(name).unwrap_or_default();
+    let name = trampoline::name(number).to_bytes().iter().chain(b", unwound");
+    let mut copy = try_vec(name.clone().count() + 1)?;
+    copy.extend(name.chain(b"\0"));
+    let name = CStr::from_bytes_with_nul(&copy).unwrap_or_default();
     let _uncancelled = os::Uncancelled::new();
     let _lock = Lock::take();
-    let landing = trampoline::add(target, trampoline::kind(number), &name)?;
+    let landing = trampoline::add(target, trampoline::kind(number), name)?;
     trampoline::set_landing(landing);
     Ok(landing)
 }

@@ -6,6 +6,7 @@
 //! distance, take the original from a word of the stack above its top, where glibc's exit trampolines have one to spare
 //! (`os/landing.rs`): then unwinders need nothing but the stack.
 
+use crate::alloc::{leaked_name, try_box};
 use crate::error::Error;
 use crate::stack::Kind;
 use std::ffi::CStr;
@@ -127,7 +128,8 @@ pub(crate) fn add(original: usize, kind: Kind, name: &CStr) -> Result<usize, Err
         return Err(Error::PoolFull);
     }
     // A failed protection must leave no trace, so what allocates and what can fail come first.
-    let name = Box::leak(Box::new(CStrBox(Box::leak(name.to_owned().into_boxed_c_str()))));
+    let name = CStrBox(leaked_name(name.to_bytes().iter().copied())?);
+    let name = Box::leak(try_box(name).map_err(|_| Error::OutOfMemory)?);
     fill(number, original)?;
     ABOUT[number].kind.store(kind as u8, Ordering::Relaxed);
     ABOUT[number].name.store(name, Ordering::Release);

@@ -118,8 +118,12 @@ thread_local! {
 #[inline(never)]
 pub(super) fn report(failure: Failure) -> c_int {
     let code = failure.code();
-    let text = failure.text();
     LAST_CODE.set(code);
+    if code == EXEUNT_ENO_MEMORY {
+        // A text takes memory, and so does its place: the first use of a thread-local that has a destructor.
+        return code;
+    }
+    let text = failure.text();
     // No place any more on a thread that is ending: then the code has to do.
     let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = text));
     code
@@ -214,7 +218,11 @@ pub unsafe extern "C" fn exeunt_last_error(buffer: *mut c_char, size: usize) -> 
         }
         text.len()
     };
-    LAST.try_with(|last| copy(last.borrow().as_bytes())).unwrap_or_else(|_| match exeunt_last_code() {
+    let code = exeunt_last_code();
+    if code == EXEUNT_ENO_MEMORY {
+        return copy(words(code).to_bytes());
+    }
+    LAST.try_with(|last| copy(last.borrow().as_bytes())).unwrap_or_else(|_| match code {
         EXEUNT_OK => copy(b""),
         code => copy(words(code).to_bytes()),
     })

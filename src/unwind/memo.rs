@@ -6,6 +6,7 @@
 //! enough to compare these words, at a few instructions a frame. One that differs, and the stack has to be walked.
 
 use super::{Frame, Step, spread, step};
+use crate::alloc::try_box;
 use crate::arch::{self, Registers};
 use crate::foot::Foot;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -149,6 +150,10 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
                 return;
             }
         }
+        // Without memory it is not remembered.
+        if walk.words.try_reserve(2).is_err() {
+            return;
+        }
         if by_fp {
             let points_to = frame.registers.fp - from.sp;
             match fp_from {
@@ -168,7 +173,8 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
         walk.words.clear();
     }
     let Some(room) = room else { return };
-    let walk = Box::into_raw(Box::new(walk));
+    let Ok(walk) = try_box(walk) else { return };
+    let walk = Box::into_raw(walk);
     if room.compare_exchange(std::ptr::null_mut(), walk, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         // SAFETY: another thread was first; nobody has seen this one.
         drop(unsafe { Box::from_raw(walk) });
