@@ -3,12 +3,12 @@
 //! This is what `context.With`, `Get`, `GetSafe` and `Go` of goroutine-context packages do, without a limit on depth.
 //! A context is a list of values, newest first, shared and never changed; a stack has a place for the newest one.
 
+use crate::counted::Among;
 use crate::error::Error;
 use crate::inherit;
 use std::any::{Any, TypeId, type_name};
 use std::cell::RefCell;
 use std::panic::Location;
-use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 /// One value, and the list that it was put before.
@@ -22,7 +22,7 @@ struct Node<T: ?Sized = dyn Any + Send + Sync> {
     value: T,
 }
 
-type Newest = Option<Arc<Node>>;
+type Newest = Option<Among<Node>>;
 
 /// The rest of the list.
 struct Outer(Newest);
@@ -34,7 +34,7 @@ impl Drop for Outer {
         while let Some(mut node) = outer {
             // Somebody else who holds it goes on from there. If two let go at once, neither may find itself the last,
             // and the later one drops this node with its own `Outer`, which is one call deeper and no more.
-            outer = Arc::get_mut(&mut node).and_then(|node| node.outer.0.take());
+            outer = node.get_mut().and_then(|node| node.outer.0.take());
         }
     }
 }
@@ -118,10 +118,16 @@ fn refuse(error: &Error) -> ! {
 /// As [`with`], with an error where the stack cannot be armed.
 ///
 /// # Errors
-/// Where the stack cannot be armed; then `scope` has not run.
+/// Where the stack cannot be armed, and [`Error::OutOfMemory`]; then `scope` has not run, and `value` is dropped.
 pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> Result<R, Error> {
-    let outer = newest()?;
-    enter(Some(Arc::new(Node { of_type: TypeId::of::<T>(), outer: Outer(outer), value })), scope)
+    let node = Node { of_type: TypeId::of::<T>(), outer: Outer(None), value };
+    let mut node = Among::try_new(node).map_err(|_| Error::OutOfMemory)?;
+    // Nobody else has it yet.
+    if let (Some(node), outer) = (node.get_mut(), newest()?) {
+        node.outer = Outer(outer);
+    }
+    // SAFETY: the same pointer.
+    enter(Some(unsafe { node.unsize::<Node>(|node| node) }), scope)
 }
 
 /// A copy of the value of type `T` that this code runs below.
@@ -161,8 +167,8 @@ pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> 
     NEWEST.peek(|newest| {
         // SAFETY: nobody changes the cell while this reference lives, which is gone before `look` is called. The nodes
         // never change, and they outlive `look`: what replaces the newest one further down on this stack keeps it (a
-        // node that points to it, or a `Restore`), and what drops the cell's value (`reset`, `unload`) leaves one that
-        // is lent alone.
+        // node that points to it, or a `Restore`), and what drops the cell's value (`reset`, `unload`, `exit`) leaves
+        // one that is lent alone.
         let newest = newest.and_then(|newest| unsafe { newest.try_borrow_unguarded() }.ok()?.as_deref());
         let mut node = newest;
         while let Some(found) = node {

@@ -200,7 +200,7 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
 /// ```
 pub unsafe fn discard(range: Range<usize>) -> usize {
     let mut count = 0;
-    while let Some(record) = registry::any_in(range.clone()) {
+    for record in registry::all_in(range.clone()) {
         record.detach();
         record.end_abandoned();
         count += 1;

@@ -99,10 +99,12 @@ pub mod context;
 pub mod slots;
 pub mod tag;
 
+mod alloc;
 #[cfg(test)]
 mod alone;
 mod arch;
 mod arm;
+mod counted;
 mod drain;
 mod enter;
 mod error;
@@ -136,5 +138,5 @@ pub use keyed::{del, get, set, with};
 pub use local::LocalKey;
 pub use redirect::choice::{Builder, Redirect};
 pub use redirect::code::{CodeSite, code_sites};
-pub use slots::Slot;
+pub use slots::{Shared, Slot};
 pub use stack::{FootInfo, Kind, Stack, StackId, Survey, at_exit, id, reset, survey, unload};

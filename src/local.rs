@@ -1,11 +1,12 @@
 //! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each thread.
 
+use crate::alloc::Room;
 use crate::arch::{tagged_as, word_of_stack};
 use crate::error::Error;
 use crate::nearby::{Block, Nearby};
 use crate::record::Record;
-use crate::values::{LocalValue, Making};
-use crate::{arm, registry};
+use crate::values::{For, LocalValue};
+use crate::{arm, registry, stack};
 use std::arch::asm;
 use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
@@ -114,31 +115,58 @@ impl<T: 'static> LocalKey<T> {
 
     /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
     fn slow_or_given(&'static self, block: Block, given: &mut Option<T>) -> Result<*mut T, Error> {
-        let record = arm::record_from(block.stack_pointer())?;
+        let (record, is_new) = arm::record_or_new_from(block.stack_pointer())?;
         if let Some(value) = self.in_record(block, record) {
             return Ok(value);
         }
+        self.make(block, record, given).map_err(|error| stack::undo(record, is_new, error))
+    }
+
+    /// Makes the value of the running stack.
+    fn make(&'static self, block: Block, record: &'static Record, given: &mut Option<T>) -> Result<*mut T, Error> {
         let number = self.number();
-        match record.look(|values| values.is_in_making(number)) {
+        match record.look(|_| record.is_making(number)) {
             None => return Err(Error::Busy),
             Some(true) => return Err(Error::InItsOwnMaking),
             Some(false) => {}
         }
+        // Before `init` runs, and what it has made would have to be dropped.
+        let room = {
+            let _in_use = record.in_use();
+            record.room_for(For::Local(number))?;
+            Room::new()?
+        };
+        // The allocator may use this very stack local.
+        if let Some(value) = self.in_record(block, record) {
+            return Ok(value);
+        }
         let made = match given.take() {
             Some(given) => given,
-            None => {
-                let _making = Making::new(record, number);
-                (self.init)()
+            None => record.making(number, self.init),
+        };
+        // `init` may have done anything, even unloaded this stack, and used up the room.
+        let ready = arm::record_from(block.stack_pointer()).and_then(|record| {
+            let _in_use = record.in_use();
+            record.room_for(For::Local(number))?;
+            Ok(record)
+        });
+        let record = match ready {
+            Ok(record) => record,
+            Err(error) => {
+                *given = Some(made);
+                return Err(error);
             }
         };
-        // `init` may have done anything, even unloaded this stack.
-        let record = arm::record_from(block.stack_pointer())?;
-        let value = Box::into_raw(Box::new(made));
+        if let Some(value) = self.in_record(block, record) {
+            *given = Some(made);
+            return Ok(value);
+        }
+        let value = room.fill(made);
         let local = LocalValue { number, value: value.cast(), destroy: destroy::<T>, nearby: &self.nearby };
         let added = record.change_values(|values| values.add_local(local));
         if let Err(error) = added {
-            // SAFETY: nobody else has seen this box.
-            drop(unsafe { Box::from_raw(value) });
+            // SAFETY: nobody else has seen this value.
+            unsafe { Room::destroy(value) };
             return Err(error);
         }
         Ok(value)
@@ -174,7 +202,8 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
     ///
     /// # Errors
-    /// Where the stack cannot be armed, and [`Error::InItsOwnMaking`] in the value's own initialiser or destructor.
+    /// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::InItsOwnMaking`] in the value's own initialiser or
+    /// destructor. Then nothing has changed.
     #[inline]
     pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Result<R, Error> {
         let block = Block::here();
@@ -383,10 +412,10 @@ fn borrowed(how: &str) -> ! {
 }
 
 /// # Safety
-/// `value` must be a `Box<T>`'s pointer that nobody else has.
+/// `value` must be what [`Room::fill`] gave for a `T`, and nobody else have it.
 unsafe fn destroy<T>(value: *mut u8) {
     // SAFETY: the caller's promise.
-    drop(unsafe { Box::from_raw(value.cast::<T>()) });
+    unsafe { Room::destroy(value.cast::<T>()) };
 }
 
 /// What a borrower writes on the stack, at `place`: the value's address, changed so that no copy of it looks like a mark.

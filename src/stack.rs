@@ -1,13 +1,12 @@
 //! The running stack as one sees it from outside: what it is, where its foot is, whether it is armed.
 
+use crate::alloc::try_box;
 use crate::arch::{self, Registers};
 use crate::error::Error;
 use crate::foot::{self, Bottom};
-use crate::local::is_borrowed;
-use crate::record::Record;
+use crate::record::{Handler, Lent, Record};
 use crate::redirect::choice::Redirect;
 use crate::redirect::{self, Way};
-use crate::values::LocalValue;
 use crate::{arm, exits, net, os, registry, slots, trampoline};
 use std::fmt;
 use std::num::NonZeroU64;
@@ -276,7 +275,7 @@ pub fn id() -> Result<StackId, Error> {
 /// when `main` has returned: std counts that as the first call, and allows no second one.
 ///
 /// # Errors
-/// Where the stack cannot be armed. Then `handler` is dropped, and nothing has changed.
+/// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `handler` is dropped, and nothing has changed.
 ///
 /// # Examples
 /// ```
@@ -288,7 +287,26 @@ pub fn id() -> Result<StackId, Error> {
 /// assert_eq!(receiver.recv(), Ok("gone"));
 /// ```
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
-    arm::record()?.push(Box::new(handler))
+    register(try_box(handler).map_err(|_| Error::OutOfMemory)?).map_err(|(error, _)| error)
+}
+
+/// [`at_exit`], which gives the handler back with the error.
+#[inline]
+pub(crate) fn register(handler: Handler) -> Result<(), (Error, Handler)> {
+    match arm::record_or_new() {
+        Ok((record, is_new)) => record.push(handler).map_err(|(error, handler)| (undo(record, is_new, error), handler)),
+        Err(error) => Err((error, handler)),
+    }
+}
+
+/// After an error, puts the exit of the running stack back if it was armed for nothing.
+#[cold]
+pub(crate) fn undo(record: &'static Record, is_new: bool, error: Error) -> Error {
+    // Not where the allocator, or a handler of a stack that was found abandoned, has stored something meanwhile.
+    if is_new && !record.is_draining() && record.is_empty() {
+        disarm(record);
+    }
+    error
 }
 
 /// Drops all values of this stack, last set first, and keeps its handlers. Does nothing on a stack that is not armed.
@@ -345,6 +363,11 @@ pub fn unload() {
         crate::main_key::renew(record, before);
         return;
     }
+    disarm(record);
+}
+
+/// Puts the exit of the running stack back, whose record this is: it is empty, and does not drain.
+fn disarm(record: &'static Record) {
     if let Some(table) = record.slots() {
         // Destructors may have looked at cells after these were cleared.
         slots::forget_places(table);
@@ -362,18 +385,22 @@ pub fn unload() {
 
 /// Drops all values of the running stack, whose record this is.
 fn clear(record: &'static Record) {
-    let here = arch::stack_pointer();
-    // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
-    // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
-    let in_one_piece = arm::lookup().is_some() && registry::find(here).is_some();
+    let lent = lent_by_frames(record);
     let _in_use = record.in_use();
-    let keep =
-        |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..arch::tagged_as(record.top(), here));
-    let _ = record.change_values(|values| values.doom_all(keep));
-    record.drop_doomed();
+    record.forget_values(|local| lent.has(local, record.top()));
     if let Some(table) = record.slots() {
         slots::clear(table);
     }
+}
+
+/// What the frames of the stack with this record may have lent, from the caller's on.
+#[inline(always)]
+pub(crate) fn lent_by_frames(record: &'static Record) -> Lent {
+    let here = arch::stack_pointer();
+    // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
+    // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
+    let is_its = |found: Option<&'static Record>| found.is_some_and(|found| std::ptr::eq(found, record));
+    if is_its(arm::lookup()) && is_its(registry::find(here)) { Lent::By(here) } else { Lent::Anything }
 }
 
 /// What this process has met and keeps, for diagnosis.

@@ -21,6 +21,7 @@
 
 use super::code::{Failure, report, shielded};
 use crate::arch::{self, Registers};
+use crate::arm::Arming;
 use crate::record::Record;
 use crate::redirect::Place;
 use crate::unwind::{Step, Steps, Unwinder};
@@ -131,7 +132,10 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         let (foot, top) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
         let number = number()?;
         // SAFETY: the caller's promise: the scope is good to write to, so its last word is.
-        let (record, abandoned) = unsafe { arm::arm_at(Place::scope(foot, top, number)) }?;
+        let Arming { record, abandoned, is_new } = unsafe { arm::arm_at(Place::scope(foot, top, number)) }?;
+        if !is_new {
+            return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
+        }
         let proven = claim_frames(record, holder);
         if !proven {
             record.retire();

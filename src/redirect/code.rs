@@ -24,7 +24,7 @@ use crate::arch::word_of_stack;
 use crate::drain;
 use crate::error::Error;
 use crate::foot::Foot;
-use crate::record::Record;
+use crate::record::{Lent, Record};
 use crate::stack::Kind;
 use crate::{registry, trampoline};
 use std::hint::cold_path;
@@ -179,7 +179,7 @@ unsafe fn end(record: &'static Record, slot: *mut usize) {
     // SAFETY: the caller's promise.
     let word = unsafe { *slot };
     record.watch(slot as usize, word);
-    drain::finish(record);
+    drain::finish(record, Lent::Nothing);
 }
 
 /// What is known of a place at which code redirect enters an exit trampoline, patched or not: see [`code_sites`].

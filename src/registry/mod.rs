@@ -141,15 +141,32 @@ pub(crate) fn page_of_top(top: usize) -> usize {
     untagged(top).wrapping_sub(1) >> PAGE
 }
 
-/// Makes `record` the one that [`by_top`] finds for its top. `false` without memory.
+/// Why a record could not be made known.
+pub(crate) enum Failed {
+    NoMemory,
+    /// While memory was allocated the stack was armed, with this record: the allocator uses storage.
+    Taken(&'static Record),
+}
+
+/// Makes `record` the one that [`by_top`] finds for its top.
 #[inline]
-pub(crate) fn insert(record: &'static Record) -> bool {
+pub(crate) fn insert(record: &'static Record) -> Result<(), Failed> {
     let page = page_of_top(record.top());
-    let Some(entry) = ensure_entry(page << PAGE) else { return false };
-    if !claim(entry, page, record) {
-        extras::insert(record);
+    let Some(entry) = ensure_entry(page << PAGE) else { return Err(Failed::NoMemory) };
+    if claim(entry, page, record) { Ok(()) } else { insert_extra(record) }
+}
+
+#[cold]
+fn insert_extra(record: &'static Record) -> Result<(), Failed> {
+    if !extras::insert(record) {
+        return Err(Failed::NoMemory);
     }
-    true
+    let top = record.top();
+    let other = |other: &&'static Record| !std::ptr::eq(*other, record) && other.top() == top;
+    match extras::all().find(|found| other(found) && found.is_armed() && found.is_live()) {
+        Some(found) => Err(Failed::Taken(found)),
+        None => Ok(()),
+    }
 }
 
 /// The record of the stack whose top is `top`, if that is armed, or was abandoned.
@@ -205,25 +222,34 @@ pub(crate) fn found(top: usize, found_by_pages_alone: bool) -> Found {
     }
 }
 
-/// An armed or abandoned record whose stack's top is in `range`, and so all of the stack.
-pub(crate) fn any_in(range: std::ops::Range<usize>) -> Option<&'static Record> {
+/// The armed and the abandoned records whose stacks' tops are in `range`, and so all of those stacks. Each page is looked at
+/// once, so that it takes a time in proportion to the range; what the caller does with one record does not make this look
+/// again at those before it.
+pub(crate) fn all_in(range: std::ops::Range<usize>) -> impl Iterator<Item = &'static Record> {
     let range = untagged(range.start)..untagged(range.end);
     // In this order: see `by_top`.
-    let inside = |record: &&'static Record| record.is_placed() && (range.start + 1..=range.end).contains(&record.top());
+    let inside =
+        move |record: &&'static Record| record.is_placed() && record.top() > range.start && record.top() <= range.end;
     let last = range.end.saturating_sub(1).min((1 << ADDRESS) - 1) >> PAGE;
     let mut page = range.start >> PAGE;
-    while page <= last {
-        match entry(page << PAGE) {
-            // SAFETY: entries lead to the slab's slots only, which live for ever.
-            Some(entry) => match unsafe { entry.owner().as_ref() }.filter(inside) {
-                Some(record) => return Some(record),
-                None => page += 1,
-            },
-            // Nothing was ever armed in all of this leaf.
-            None => page = ((page >> LEAF) + 1) << LEAF,
+    let of_pages = std::iter::from_fn(move || {
+        while page <= last {
+            match entry(page << PAGE) {
+                Some(entry) => {
+                    page += 1;
+                    // SAFETY: entries lead to the slab's slots only, which live for ever.
+                    if let Some(record) = unsafe { entry.owner().as_ref() } {
+                        return Some(record);
+                    }
+                }
+                // Nothing was ever armed in all of this leaf.
+                None => page = ((page >> LEAF) + 1) << LEAF,
+            }
         }
-    }
-    extras::all().find(inside)
+        None
+    });
+    // A stack of several pages is met on each of them; when it has been drained it is no longer placed.
+    of_pages.chain(extras::all()).filter(inside)
 }
 
 /// Takes back that stack pointers in `range` were ever proven to belong to some stack.
