@@ -176,7 +176,7 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
             }
         }
         // Without memory it is not remembered.
-        if walk.words.try_reserve(2).is_err() {
+        if walk.words.try_reserve(2).is_err() || walk.wide.try_reserve(1).is_err() {
             return;
         }
         if by_fp {
