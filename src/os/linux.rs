@@ -270,10 +270,12 @@ pub(crate) fn main_exit(address: usize, outer: &[usize]) -> Option<&'static CStr
     };
     // In a static program nothing is exported; there the shape alone has to do.
     let named = is_start(address) || outer.first().is_some_and(|&outer| is_start(outer));
-    // SAFETY: `address` is a return address that unwinding gave.
     let exports_nothing = super::exported_symbol(libc::exit as *const () as usize).is_none();
-    let is_main =
-        (named || exports_nothing) && unsafe { arch::ends_in_exit(address, libc::exit as *const () as usize) };
+    if !named && !exports_nothing {
+        return None;
+    }
+    // SAFETY: `address` is a return address that unwinding gave.
+    let is_main = unsafe { arch::ends_in_exit(address, libc::exit as *const () as usize) };
     is_main.then(|| if has_start_call_main() { c"__libc_start_call_main" } else { c"__libc_start_main" })
 }
 
