@@ -151,11 +151,6 @@ pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
         }
     };
     let place = place(foot, how);
-    #[cfg(target_os = "linux")]
-    if place.needs_key() {
-        cold_path();
-        crate::main_key::make()?;
-    }
     if place.is_lost() {
         return Err(Error::StackHasEnded);
     }

@@ -139,6 +139,10 @@ fn plan_anew(foot: Foot) -> Result<Writes, Error> {
         }
         lands = Some(Lands { landing, target: land_at });
     }
+    #[cfg(target_os = "linux")]
+    if lands.is_none() && trampoline::kind(number) == Kind::Main {
+        crate::main_key::make()?;
+    }
     Ok(Writes { word, keep: keeping.map(|(spare, _)| (spare, original)), landing: lands })
 }
 
