@@ -236,7 +236,8 @@ impl fmt::Display for Error {
             Self::ForeignFoot { address, found, expected } => write!(
                 f,
                 "the foot at {address:#x} holds {found:#x}, but unwinding says that the entry function returns to \
-                 {expected:#x}: something else rewrites return addresses here, so this stack is left alone"
+                 {expected:#x}: something else rewrites return addresses here (as uftrace and other tracers do), so this \
+                 stack is left alone: run without it, or arm the stack before it begins"
             ),
             Self::AlreadyArmed(id) => write!(
                 f,
