@@ -2,6 +2,7 @@
 
 use crate::os;
 use std::alloc::{Layout, alloc};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
@@ -25,7 +26,7 @@ pub enum Error {
     ShadowStack,
     /// The exit trampoline cannot be patched: it has another shape than those known, or the system refuses. The text
     /// tells what was found, with bytes and disassembly.
-    NoCodeSite(String),
+    NoCodeSite(Cow<'static, str>),
     /// `EXEUNT_REDIRECT` has a value that says nothing.
     UnknownRedirect(String),
     /// The process redirects exits in another way already.
