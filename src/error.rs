@@ -2,6 +2,7 @@
 
 use crate::os;
 use std::alloc::{Layout, alloc};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
@@ -25,7 +26,7 @@ pub enum Error {
     ShadowStack,
     /// The exit trampoline cannot be patched: it has another shape than those known, or the system refuses. The text
     /// tells what was found, with bytes and disassembly.
-    NoCodeSite(String),
+    NoCodeSite(Cow<'static, str>),
     /// `EXEUNT_REDIRECT` has a value that says nothing.
     UnknownRedirect(String),
     /// The process redirects exits in another way already.
@@ -254,7 +255,8 @@ impl fmt::Display for Error {
             Self::ForeignFoot { address, found, expected } => write!(
                 f,
                 "the foot at {address:#x} holds {found:#x}, but unwinding says that the entry function returns to \
-                 {expected:#x}: something else rewrites return addresses here, so this stack is left alone"
+                 {expected:#x}: something else rewrites return addresses here (as uftrace and other tracers do), so this \
+                 stack is left alone: run without it, or arm the stack before it begins"
             ),
             Self::AlreadyArmed(id) => write!(
                 f,

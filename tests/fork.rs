@@ -47,6 +47,13 @@ fn a_thread_that_forked_drains_once_in_a_child_where_it_exits() {
 }
 
 #[test]
+fn a_thread_that_forked_drains_nothing_in_a_child_that_it_ends_by_exit() {
+    // As in any process: `exit` ends that thread's stack with the process.
+    let told = lines(&[&IN_CHILD[..1], &["child exited with 14"], &IN_PARENT]);
+    forking().run(&["a thread forks and ends the child"]).expect(0, &told);
+}
+
+#[test]
 fn a_fork_in_the_middle_of_a_drain_lets_both_processes_finish_it() {
     let child = ["child: in the handler", "child: handler", "child: value dropped", "child exited with 0"];
     forking().run(&["a handler forks"]).expect(0, &lines(&[&child, &IN_PARENT]));

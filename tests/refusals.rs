@@ -75,6 +75,46 @@ fn a_static_program_is_told_the_same() {
     run(&program, "main, armed ").expect(0, &["handler", "atexit: has ended", "destructor: has ended"]);
 }
 
+fn is_refused(program: &Program, case: &str, texts: &[&str]) {
+    let outcome = program.run(&[case]);
+    outcome.expect(0, &["3"]);
+    assert!(texts.iter().all(|text| outcome.errors.contains(text)), "{texts:?}: {outcome}");
+}
+
+#[test]
+fn where_the_index_of_unwind_tables_is_missing_that_is_what_is_said() {
+    let program = Build::linked("strange.c", &["-O2", "-Wl,--no-eh-frame-hdr"]).build();
+    is_refused(&program, "plain", &["no index of its unwind tables (.eh_frame_hdr)", "-Wl,--eh-frame-hdr"]);
+    let program = Build::linked("strange.c", &["-O2"]).build();
+    program.run(&["plain"]).expect(0, &["0"]);
+}
+
+#[test]
+fn code_of_no_object_is_called_so_with_advice_for_tracers_and_compilers() {
+    let program = Build::linked("strange.c", &["-O2"]).build();
+    is_refused(&program, "nowhere", &["no program or library", "rewrites return addresses", "__register_frame"]);
+}
+
+#[test]
+fn a_thread_of_a_second_libc_is_told_whose_it_is() {
+    let program = Build::linked("strange.c", &["-O2"]).build();
+    if program.run(&["other libc"]).output.starts_with("no threads") {
+        return harness::not_run("a_thread_of_a_second_libc_is_told_whose_it_is", "glibc has them there since 2.34");
+    }
+    is_refused(&program, "other libc", &["second copy of libc", "exeunt_enter"]);
+}
+
+#[test]
+fn code_that_cannot_be_patched_for_open_files_can_be_when_there_are_fewer() {
+    let outcome = Build::linked("strange.c", &["-O2"]).build().run(&["no files"]);
+    if harness::is_code() {
+        outcome.expect(0, &["3", "0"]);
+        assert!(outcome.errors.contains("too many files are open"), "{outcome}");
+    } else {
+        outcome.expect(0, &["0", "0"]);
+    }
+}
+
 #[test]
 fn a_destructor_of_a_thread_local_after_the_handlers_is_told_that_the_stack_has_ended() {
     struct Late(Option<std::sync::mpsc::Sender<Error>>);

@@ -70,11 +70,11 @@ pub fn shadow_stack() -> ShadowStack {
     let result = unsafe { libc::prctl(74, &raw mut state, 0, 0, 0) };
     let active = result == 0 && state & 1 != 0;
     let found = if active {
-        "active: rewriting a return address ends the process, so EXEUNT_REDIRECT=code".to_owned()
+        "active: a rewritten return address would end the process; set EXEUNT_REDIRECT=code".to_owned()
     } else if result == 0 {
-        "not active on this thread; the kernel knows them".to_owned()
+        "not active on this thread; this kernel supports shadow stacks".to_owned()
     } else {
-        "not active; the kernel knows none".to_owned()
+        "not active; this kernel supports no shadow stacks".to_owned()
     };
     ShadowStack { active, found }
 }
@@ -98,12 +98,16 @@ pub fn pointer_authentication() -> PointerAuthentication {
         // SAFETY: only asks. Bits of AT_HWCAP by Linux' Documentation/arch/arm64/elf_hwcaps.rst.
         let capabilities = unsafe { libc::getauxval(libc::AT_HWCAP) };
         let available = capabilities & libc::HWCAP_PACA != 0;
-        let found = if available { "the processor signs addresses (HWCAP_PACA)" } else { "no HWCAP_PACA" };
+        let found = if available {
+            "this processor can sign addresses (HWCAP_PACA)"
+        } else {
+            "this processor cannot sign addresses (no HWCAP_PACA)"
+        };
         PointerAuthentication { available, found: found.to_owned() }
     }
     #[cfg(all(target_os = "linux", not(target_arch = "aarch64")))]
     {
-        let found = format!("{} has none", std::env::consts::ARCH);
+        let found = format!("{} processors sign no addresses", std::env::consts::ARCH);
         PointerAuthentication { available: false, found }
     }
 }
@@ -173,11 +177,11 @@ pub fn membarrier() -> Membarrier {
     let commands = unsafe { libc::syscall(libc::SYS_membarrier, QUERY, 0, 0) };
     let sync_core = commands >= 0 && commands & PRIVATE_EXPEDITED_SYNC_CORE != 0;
     let found = if commands < 0 {
-        format!("refused: {}", std::io::Error::last_os_error())
+        format!("refused, so code redirect is not possible: {}", std::io::Error::last_os_error())
     } else if sync_core {
         "PRIVATE_EXPEDITED_SYNC_CORE is available".to_owned()
     } else {
-        "PRIVATE_EXPEDITED_SYNC_CORE is missing".to_owned()
+        "PRIVATE_EXPEDITED_SYNC_CORE is missing: code redirect is not possible (it needs Linux 4.16)".to_owned()
     };
     Membarrier { sync_core, found }
 }

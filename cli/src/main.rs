@@ -16,12 +16,14 @@ use std::process::ExitCode;
 
 /// Storage and exit handlers for any stack - thread, main thread or fiber - without having started it.
 ///
-/// Without a command this is the tour: it arms a thread, a makecontext fiber that changes threads, and the main thread
-/// of this very process, and shows for each one the bottom frames, the stack's foot before and after, the handlers
-/// running, and a complete backtrace from within one of them.
+/// Without a command, exeunt gives a tour. It arms a thread, a makecontext fiber that changes threads, and the main
+/// thread of this process. For each stack it shows the bottom frames, the stack's foot before and after, the handlers as
+/// they run, and a complete backtrace from inside one of them.
 #[derive(Parser)]
 #[command(name = "exeunt", version, max_term_width = 100)]
-#[command(after_help = "Colours are for terminals only; NO_COLOR=1 turns them off, CLICOLOR_FORCE=1 on.")]
+#[command(
+    after_help = "Output is coloured on terminals only. NO_COLOR=1 turns colours off, CLICOLOR_FORCE=1 turns them on."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -31,17 +33,15 @@ struct Arguments {
 enum Command {
     /// Say what this machine allows, and test every kind of stack and every end
     ///
-    /// Says what this machine allows: architecture, kernel, libc, the exit trampolines recognised and where they are,
-    /// shadow stack, pointer authentication, page protection, membarrier, unwind tables. Then it tests every kind of
-    /// stack and every end, each test in a child process of its own.
-    #[command(
-        after_help = "Exit status: 0 if all self-tests passed, 1 if one failed, 2 for a mistake in the arguments."
-    )]
+    /// First, the doctor says what it finds: architecture, kernel, libc, shadow stack, pointer authentication, page
+    /// protection, membarrier, the exit trampolines and where they are, unwind tables. Then it tests every kind of stack
+    /// and every end, each in a child process of its own.
+    #[command(after_help = "Exit status: 0 if all self-tests passed, 1 if one failed, 2 if the arguments are wrong.")]
     Doctor {
         /// Print one JSON object in place of the text
         ///
-        /// The same for machines: one object whose shape is described in cli/doctor.md. Its member `version` is 1, and
-        /// another number only if a member was removed or changed its meaning.
+        /// The object says the same as the text. cli/doctor.md describes its members. The member `version` is 1; it
+        /// changes only if a member is removed or changes its meaning.
         #[arg(long)]
         json: bool,
     },

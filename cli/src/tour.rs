@@ -91,7 +91,7 @@ fn tell_of_a_fiber() -> Told {
     fiber = resume(fiber)?;
     drop(fiber);
     receiver.recv()??;
-    println!("   {} It came back to the thread that resumed it last.", paint(GOOD, "✓"));
+    println!("   {} When it ended, it returned to the thread that had resumed it last.", paint(GOOD, "✓"));
     Ok(())
 }
 

@@ -186,7 +186,7 @@ fn words(code: c_int) -> &'static CStr {
         }
         EXEUNT_EPOOL_FULL => c"all trampolines or all places for registered wrappers are taken",
         EXEUNT_EPROTECTION => c"the system refused to change the protection of a page of exeunt's own",
-        EXEUNT_EFOREIGN_FOOT => c"something else rewrites return addresses on this stack, so it is left alone",
+        EXEUNT_EFOREIGN_FOOT => c"something else rewrites return addresses on this stack (as uftrace does), so it is left alone: run without it",
         EXEUNT_EALREADY_ARMED => c"this stack is armed already: here, just use storage and handlers",
         EXEUNT_ENOT_ON_THAT_STACK => c"the running code is not on the stack that was named",
         EXEUNT_ESLOTS_EXHAUSTED => c"all dynamic slots are allocated: free some",

@@ -42,10 +42,13 @@ fn how(foot: Foot) -> Result<How, Error> {
     }
     // No return address is written by that, so it is right with a shadow stack as well.
     slot::plan_landing(foot)?.map(How::CodeAndLanding).ok_or_else(|| {
-        Error::NoCodeSite(format!(
-            "{} ends in two ways, and pthread_exit's neither comes by the hook nor can be redirected",
-            trampoline::name(foot.trampoline).to_string_lossy()
-        ))
+        Error::NoCodeSite(
+            format!(
+                "{} ends in two ways, and pthread_exit's neither comes by the hook nor can be redirected",
+                trampoline::name(foot.trampoline).to_string_lossy()
+            )
+            .into(),
+        )
     })
 }
 

@@ -117,11 +117,14 @@ fn context(foot: Foot) -> Result<Option<usize>, Error> {
         .filter(|found| found.is_multiple_of(8) && (foot.top..foot.top + 8 * MOST_ARGUMENTS).contains(found))
         .map(Some)
         .ok_or_else(|| {
-            Error::NoCodeSite(format!(
-                "the word of uc_link was not found above the foot at {:#x} (rbx: {:#x?}); without it an abandoned \
+            Error::NoCodeSite(
+                format!(
+                    "the word of uc_link was not found above the foot at {:#x} (rbx: {:#x?}); without it an abandoned \
                  fiber could not be told from the next one",
-                foot.address, found
-            ))
+                    foot.address, found
+                )
+                .into(),
+            )
         })
 }
 

@@ -10,7 +10,7 @@ const REASON: &str = if cfg!(all(target_os = "macos", target_arch = "aarch64")) 
 };
 
 fn error() -> Error {
-    Error::NoCodeSite(REASON.to_owned())
+    Error::NoCodeSite(REASON.into())
 }
 
 /// There is nothing that could be patched.

@@ -5,9 +5,11 @@ use crate::error::Error;
 use crate::lock::{Learning, Lock};
 use crate::stack::Kind;
 use crate::{exits, trampoline};
-use exeunt_patch::{Patch, Site};
+use exeunt_patch::{Bytes, Patch, Site};
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::{ptr, slice};
 
 /// Whether all sites of trampoline N are patched.
 static DONE: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
@@ -52,10 +54,56 @@ struct Applied {
 /// Only used under the recognition lock.
 static APPLIED: Mutex<Vec<Applied>> = Mutex::new(Vec::new());
 
+/// What was found where an exit trampoline has no place for the hook. It is the same each time as long as the code is, and to
+/// look at code means to read the list of mappings for each instruction.
+struct Refusal {
+    /// From where entry functions return to up to the instruction that is in the way.
+    code: &'static [u8],
+    text: &'static str,
+}
+
+impl Refusal {
+    /// The code between is no longer than this, or nothing is kept.
+    const LONGEST: usize = 256;
+
+    /// The code of the exit trampoline `number`.
+    ///
+    /// # Safety
+    /// Its first `length` bytes must be mapped.
+    unsafe fn code(number: usize, length: usize) -> &'static [u8] {
+        // SAFETY: the caller's promise; code that stacks return to stays.
+        unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(trampoline::original(number)), length) }
+    }
+
+    fn note(number: usize, found: &Bytes, text: &str) {
+        let length = (found.at + found.bytes.len()).checked_sub(trampoline::original(number));
+        if let Some(length) = length.filter(|length| *length <= Self::LONGEST) {
+            // SAFETY: both ends were read as instructions, and no page is between them that holds neither.
+            let code = unsafe { Self::code(number, length) };
+            let leak = || Self { code: code.to_vec().leak(), text: text.to_owned().leak() };
+            REFUSED[number].get_or_init(leak);
+        }
+    }
+}
+
+/// The refusal of trampoline N; leaked, once.
+static REFUSED: [OnceLock<Refusal>; trampoline::COUNT] = [const { OnceLock::new() }; trampoline::COUNT];
+
+/// The error of the exit trampoline `number`, if it was refused before and the code is as it was.
+fn refused_before(number: usize) -> Option<Error> {
+    let refusal = REFUSED[number].get()?;
+    // SAFETY: it was read before.
+    let code = unsafe { Refusal::code(number, refusal.code.len()) };
+    (code == refusal.code).then_some(Error::NoCodeSite(Cow::Borrowed(refusal.text)))
+}
+
 /// Makes sure that the exit trampoline `number` is patched. After an error none of it is.
 pub(super) fn ensure(number: usize) -> Result<(), Error> {
     if DONE[number].load(Ordering::Acquire) {
         return Ok(());
+    }
+    if let Some(error) = refused_before(number).filter(|_| !is_left_to_net(number)) {
+        return Err(error);
     }
     {
         let _learning = Learning::begin()?;
@@ -122,7 +170,7 @@ fn look(number: usize) -> Vec<CodeSite> {
         Ok(sites) => sites.found,
         Err(Error::NoCodeSite(found)) if is_left_to_net(number) => {
             let found = format!("{found}; so the safety net drains main's stack, when exit runs");
-            return vec![CodeSite { problem: Some(Error::NoCodeSite(found)), ..blank }];
+            return vec![CodeSite { problem: Some(Error::NoCodeSite(found.into())), ..blank }];
         }
         Err(error) => return vec![CodeSite { problem: Some(error), ..blank }],
     };
@@ -152,7 +200,7 @@ fn look(number: usize) -> Vec<CodeSite> {
 
 /// An error of the patch engine, in the words of this library.
 fn refused(number: usize) -> impl Fn(exeunt_patch::Error) -> Error {
-    use exeunt_patch::Error::{Membarrier, NoMaps, Protect, Reentered, Stub};
+    use exeunt_patch::Error::{Changed, Membarrier, NoCall, NoMaps, NotABranch, Protect, Reentered, Stub};
     move |error| {
         let failed = match error {
             NoMaps { errno } => Some(("open(\"/proc/self/maps\")", errno)),
@@ -162,10 +210,14 @@ fn refused(number: usize) -> impl Fn(exeunt_patch::Error) -> Error {
             Reentered => return Error::Reentered,
             _ => None,
         };
-        match failed.filter(|&(_, errno)| is_passing(errno)) {
-            Some((call, errno)) => Error::CallFailed { call, errno },
-            None => Error::NoCodeSite(format!("{}: {error}", trampoline::name(number).to_string_lossy())),
+        if let Some((call, errno)) = failed.filter(|&(_, errno)| is_passing(errno)) {
+            return Error::CallFailed { call, errno };
         }
+        let text = format!("{}: {error}", trampoline::name(number).to_string_lossy());
+        if let NoCall { found, .. } | NotABranch { found } | Changed { found, .. } = &error {
+            Refusal::note(number, found, &text);
+        }
+        Error::NoCodeSite(text.into())
     }
 }
 

@@ -128,6 +128,8 @@ static void *thread_forks(void *argument) {
     MUST(child >= 0);
     if (child == 0) {
         use_in_child();
+        if (argument == (void *)2)
+            exit(14);
         if (argument)
             pthread_exit(NULL);
         return NULL;
@@ -198,6 +200,7 @@ int main(int count, char **arguments) {
     CASE("main forks and exits") return main_forks(1);
     CASE("a thread forks") a_thread_forks(NULL);
     CASE("a thread forks and exits") a_thread_forks((void *)1);
+    CASE("a thread forks and ends the child") a_thread_forks((void *)2);
     CASE("a handler forks") {
         pthread_t thread;
         MUST(pthread_create(&thread, NULL, handler_forks, NULL) == 0);

@@ -25,21 +25,21 @@ pub struct Check {
 const CHECKS: [Check; 11] = [
     Check {
         name: "thread-return",
-        about: "a thread ends by return",
+        about: "a thread returns",
         expected: &[THREE, TWO, ONE, DROPPED, "joined: 42"],
         status: 0,
         body: || threads_end(returns),
     },
     Check {
         name: "thread-pthread-exit",
-        about: "a thread ends by pthread_exit",
+        about: "a thread calls pthread_exit",
         expected: &[THREE, TWO, ONE, DROPPED, "joined: 42"],
         status: 0,
         body: || threads_end(exits),
     },
     Check {
         name: "thread-pthread-cancel",
-        about: "a thread ends by pthread_cancel",
+        about: "a thread is cancelled (pthread_cancel)",
         expected: &["it waits", THREE, TWO, ONE, DROPPED, "joined: cancelled"],
         status: 0,
         body: || threads_end(waits),
@@ -68,7 +68,7 @@ const CHECKS: [Check; 11] = [
     Check {
         name: "fiber-return",
         about: "a makecontext fiber returns",
-        expected: &["it returns", THREE, TWO, ONE, DROPPED, "resumer: it is through"],
+        expected: &["it returns", THREE, TWO, ONE, DROPPED, "resumer: it has ended"],
         status: 0,
         body: fiber_returns,
     },
@@ -83,7 +83,7 @@ const CHECKS: [Check; 11] = [
             TWO,
             ONE,
             DROPPED,
-            "second thread: it is through",
+            "second thread: it has ended",
         ],
         status: 0,
         body: fiber_moves,
@@ -99,7 +99,7 @@ const CHECKS: [Check; 11] = [
             TWO,
             ONE,
             DROPPED,
-            "the next one is through",
+            "the next one has ended",
         ],
         status: 0,
         body: fiber_is_abandoned,
@@ -312,8 +312,8 @@ fn with_memory(code: impl FnOnce(Memory)) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn through(done: bool) -> &'static str {
-    if done { "through" } else { "suspended" }
+fn state(has_ended: bool) -> &'static str {
+    if has_ended { "has ended" } else { "is suspended" }
 }
 
 fn fiber_returns() -> ExitCode {
@@ -322,7 +322,7 @@ fn fiber_returns() -> ExitCode {
             load();
             say("it returns");
         });
-        say(&format!("resumer: it is {}", through(fiber.resume())));
+        say(&format!("resumer: it {}", state(fiber.resume())));
     })
 }
 
@@ -344,7 +344,7 @@ fn fiber_moves() -> ExitCode {
         for name in ["first", "second"] {
             let resumed = std::thread::Builder::new().spawn(move || {
                 SECOND.store(thread(), Ordering::Relaxed);
-                say(&format!("{name} thread: it is {}", through(fiber.resume())));
+                say(&format!("{name} thread: it {}", state(fiber.resume())));
                 fiber
             });
             match resumed.map(std::thread::JoinHandle::join) {
@@ -365,7 +365,7 @@ fn fiber_is_abandoned() -> ExitCode {
             suspender.suspend();
             say("the first one goes on");
         });
-        say(&format!("the first one is {}", through(first.resume())));
+        say(&format!("the first one {}", state(first.resume())));
         let first_id = receiver.recv();
         let mut next = Fiber::on(&memory, move |_| {
             let found = exeunt::get::<i32>(&"legacy");
@@ -374,7 +374,7 @@ fn fiber_is_abandoned() -> ExitCode {
             say(if same { "its stack is the same" } else { "its stack is another one" });
             load();
         });
-        say(&format!("the next one is {}", through(next.resume())));
+        say(&format!("the next one {}", state(next.resume())));
     })
 }
 

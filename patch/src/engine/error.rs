@@ -161,7 +161,13 @@ impl fmt::Display for Error {
             Error::NoMaps { errno } => write!(
                 f,
                 "{} ({} {errno}), so no page's protection is known; {}",
-                WORDS.look_up, WORDS.number, WORDS.look_up_advice
+                WORDS.look_up,
+                WORDS.number,
+                if cfg!(target_os = "linux") && [libc::EMFILE, libc::ENFILE].contains(errno) {
+                    "too many files are open: close some, or raise the limit (ulimit -n), and try again"
+                } else {
+                    WORDS.look_up_advice
+                }
             ),
             Error::NotABranch { found } => write!(
                 f,
