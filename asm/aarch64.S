@@ -255,7 +255,7 @@ LOCAL(enter_return):                    // armed, the trampoline drains and then
         HIDDEN(exeunt_enter_return)
         .set    SYMBOL(exeunt_enter_return), LOCAL(enter_return)
 
-// void exeunt_tag_frames(void (*call)(void *), void *data), 17 times: calls `call(data)` from a frame of its own. Which of
+// void exeunt_tag_frames(void *data, void (*call)(void *)), 17 times: calls `call(data)` from a frame of its own. Which of
 // them a frame is of can be told by its return address alone (src/tag.rs): 0 to 15 are digits, 16 begins a number.
         .balign 32
         .globl  SYMBOL(exeunt_tag_frames)
@@ -272,9 +272,7 @@ SYMBOL(exeunt_tag_frames):
         .cfi_offset x29, -16
         .cfi_offset x30, -8
         mov     x29, sp
-        mov     x9, x0
-        mov     x0, x1
-        blr     x9                      // the sixth instruction: returns to 24 from the start
+        blr     x1                      // the fourth instruction: returns to 16 from the start
         ldp     x29, x30, [sp], #16
         .cfi_restore x29
         .cfi_restore x30

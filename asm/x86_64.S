@@ -228,7 +228,7 @@ LOCAL(enter_return):                    // armed, the trampoline drains and then
         HIDDEN(exeunt_enter_return)
         .set    SYMBOL(exeunt_enter_return), LOCAL(enter_return)
 
-// void exeunt_tag_frames(void (*call)(void *), void *data), 17 times: calls `call(data)` from a frame of its own. Which of
+// void exeunt_tag_frames(void *data, void (*call)(void *)), 17 times: calls `call(data)` from a frame of its own. Which of
 // them a frame is of can be told by its return address alone (src/tag.rs): 0 to 15 are digits, 16 begins a number.
         .balign 32
         .globl  SYMBOL(exeunt_tag_frames)
@@ -244,9 +244,7 @@ SYMBOL(exeunt_tag_frames):
         .cfi_offset %rbp, -16
         movq    %rsp, %rbp              // 3 bytes
         .cfi_def_cfa_register %rbp
-        movq    %rdi, %rax              // 3 bytes
-        movq    %rsi, %rdi              // 3 bytes: the argument
-        call    *%rax                   // 2 bytes: returns to 16 from the start
+        call    *%rsi                   // 2 bytes: returns to 10 from the start
         popq    %rbp
         .cfi_def_cfa %rsp, 8
         .cfi_restore %rbp

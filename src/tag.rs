@@ -15,15 +15,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes from one digit's frame function to the next, and where in it the call returns to: `asm/`.
 const SIZE: usize = 32;
 #[cfg(target_arch = "x86_64")]
-const RETURN: usize = 16;
+const RETURN: usize = 10;
 #[cfg(target_arch = "aarch64")]
-const RETURN: usize = 24;
+const RETURN: usize = 16;
 /// The kind of frame that begins a number.
 const BEGIN: usize = 16;
 
 unsafe extern "C-unwind" {
     /// `asm/`: 17 functions of `SIZE` bytes, each of which calls `call(data)` from a frame of its own.
-    fn exeunt_tag_frames(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void);
+    fn exeunt_tag_frames(data: *mut c_void, call: unsafe extern "C-unwind" fn(*mut c_void));
 }
 
 fn frames() -> usize {
@@ -76,9 +76,9 @@ unsafe fn call<F: FnOnce() -> R, R>(kind: usize, work: &mut Work<F, R>) {
     type Call = unsafe extern "C-unwind" fn(*mut c_void);
     // SAFETY: the functions stand one after the other, `SIZE` bytes apart, and all have the same signature.
     let frame =
-        unsafe { std::mem::transmute::<usize, unsafe extern "C-unwind" fn(Call, *mut c_void)>(frames() + SIZE * kind) };
+        unsafe { std::mem::transmute::<usize, unsafe extern "C-unwind" fn(*mut c_void, Call)>(frames() + SIZE * kind) };
     // SAFETY: `next` fits `work`, and the frame calls it once.
-    unsafe { frame(next::<F, R>, std::ptr::from_mut(work).cast()) };
+    unsafe { frame(std::ptr::from_mut(work).cast(), next::<F, R>) };
 }
 
 unsafe extern "C-unwind" fn next<F: FnOnce() -> R, R>(work: *mut c_void) {

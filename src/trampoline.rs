@@ -218,3 +218,63 @@ mod hooks {
         Ok(fill(lock, COUNT + HOOKS + 1, behind)?)
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" {
+        safe fn exeunt_exit_hook();
+        safe fn exeunt_context_hook();
+        safe fn exeunt_probe();
+        safe fn exeunt_call_entry();
+        safe fn exeunt_call_entry_hooked();
+        safe fn exeunt_tag_frames();
+    }
+
+    /// Whether the instruction at an address is one that an indirect jump or call may lead to.
+    fn is_landing_pad(address: usize) -> bool {
+        // SAFETY: all that is asked for is code of the assembly, and longer than this.
+        let code = unsafe { (address as *const [u8; 4]).read() };
+        if cfg!(target_arch = "x86_64") {
+            return code == [0xf3, 0x0f, 0x1e, 0xfa]; // endbr64
+        }
+        // bti c, bti j, paciasp
+        [0xd503_245f, 0xd503_249f, 0xd503_233f].contains(&u32::from_le_bytes(code))
+    }
+
+    #[test]
+    fn what_is_jumped_to_or_called_indirectly_begins_with_a_landing_pad() {
+        for number in 0..COUNT + KEPT {
+            assert!(is_landing_pad(label(number)), "trampoline {number}");
+        }
+        let entries: [extern "C" fn(); 6] = [
+            exeunt_exit_hook,
+            exeunt_context_hook,
+            exeunt_probe,
+            exeunt_call_entry,
+            exeunt_call_entry_hooked,
+            exeunt_tag_frames,
+        ];
+        for (number, entry) in entries.into_iter().enumerate() {
+            assert!(is_landing_pad(entry as *const () as usize), "entry {number}");
+        }
+        for number in 0..HOOKS {
+            assert!(is_landing_pad(exeunt_exit_hook as *const () as usize + SIZE * number), "hook {number}");
+        }
+        for number in 0..17 {
+            assert!(is_landing_pad(exeunt_tag_frames as *const () as usize + SIZE * number), "tag frame {number}");
+        }
+    }
+
+    #[test]
+    fn unwinders_find_where_a_trampoline_begins_by_rounding_its_label_down() {
+        for number in 0..COUNT {
+            let begin = label(number) & !(SIZE - 1);
+            assert_eq!(begin, label(number) - LABEL);
+            // SAFETY: the distance to the cell is there.
+            let distance = unsafe { (begin as *const usize).read() };
+            assert_eq!(begin.wrapping_add(distance), &raw const cells()[number] as usize);
+        }
+    }
+}

@@ -223,3 +223,36 @@ pub(super) unsafe fn restore_landing(record: &Record) {
         unsafe { landing.set_target(trampoline::original(number)) };
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use crate::arch::strip;
+    use crate::{Builder, Redirect, Stack, arm, trampoline};
+
+    #[test]
+    fn a_stack_under_enter_keeps_the_original_address_where_its_trampoline_says() {
+        crate::alone::alone(
+            "redirect::slot::tests::a_stack_under_enter_keeps_the_original_address_where_its_trampoline_says",
+            "EXEUNT_TEST_KEEPS",
+            || {
+                assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
+                std::thread::spawn(|| {
+                    crate::enter(|| {
+                        crate::at_exit(|| ()).expect("it can be armed");
+                        let foot = Stack::current().foot().cloned().expect("it is armed");
+                        let top = arm::lookup().expect("it is armed").top();
+                        let number =
+                            (0..8).position(|word| trampoline::label_keeping(8 * word) == Some(strip(foot.word)));
+                        let number = number.expect("its label is of those whose stacks keep the address");
+                        // SAFETY: a word of the frame above the foot.
+                        let kept = unsafe { ((top + 8 * number) as *const usize).read() };
+                        assert_eq!((kept, kept), (foot.original, crate::enter::enter_return()));
+                    })
+                    .expect("a fresh thread");
+                })
+                .join()
+                .expect("no panic in the thread");
+            },
+        );
+    }
+}

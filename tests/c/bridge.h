@@ -25,6 +25,9 @@ struct bridge_foot {
     int kind; // 1 thread, 2 main, 3 fiber
 };
 int bridge_foot(struct bridge_foot *foot);
+int bridge_enter(void (*function)(void *), void *argument);
+void bridge_tagged(uint64_t tag, void (*function)(void *), void *argument);
+uint64_t bridge_tag(uint64_t otherwise);
 int bridge_register(const char *name, uintptr_t start, uintptr_t end);
 size_t bridge_walk(uintptr_t *addresses, size_t room);
 

@@ -184,6 +184,24 @@ pub unsafe extern "C" fn bridge_foot(foot: *mut Foot) -> c_int {
     })
 }
 
+/// [`exeunt::enter`], of a function that gives nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_enter(function: extern "C" fn(*mut c_void), argument: *mut c_void) -> c_int {
+    answer(|| exeunt::enter(|| function(argument)).map(|()| 0))
+}
+
+/// [`exeunt::tag::run`].
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_tagged(tag: u64, function: extern "C" fn(*mut c_void), argument: *mut c_void) {
+    exeunt::tag::run(tag, || function(argument));
+}
+
+/// [`exeunt::tag::current`], or `otherwise`.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_tag(otherwise: u64) -> u64 {
+    exeunt::tag::current().unwrap_or(otherwise)
+}
+
 /// [`exeunt::register_trampoline`].
 ///
 /// # Safety
