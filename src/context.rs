@@ -3,12 +3,13 @@
 //! This is what `context.With`, `Get`, `GetSafe` and `Go` of goroutine-context packages do, without a limit on depth.
 //! A context is a list of values, newest first, shared and never changed; a stack has a place for the newest one.
 
+use crate::counted::Among;
 use crate::error::Error;
 use crate::inherit;
 use std::any::{Any, TypeId, type_name};
 use std::cell::RefCell;
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::panic::Location;
+use std::thread::{Builder, JoinHandle};
 
 /// One value, and the list that it was put before.
 ///
@@ -21,7 +22,7 @@ struct Node<T: ?Sized = dyn Any + Send + Sync> {
     value: T,
 }
 
-type Newest = Option<Arc<Node>>;
+type Newest = Option<Among<Node>>;
 
 /// The rest of the list.
 struct Outer(Newest);
@@ -33,7 +34,7 @@ impl Drop for Outer {
         while let Some(mut node) = outer {
             // Somebody else who holds it goes on from there. If two let go at once, neither may find itself the last,
             // and the later one drops this node with its own `Outer`, which is one call deeper and no more.
-            outer = Arc::get_mut(&mut node).and_then(|node| node.outer.0.take());
+            outer = node.get_mut().and_then(|node| node.outer.0.take());
         }
     }
 }
@@ -99,17 +100,34 @@ fn enter<R>(node: Newest, scope: impl FnOnce() -> R) -> Result<R, Error> {
 /// });
 /// # }).join().unwrap();
 /// ```
+#[track_caller]
 pub fn with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> R {
-    try_with(value, scope).unwrap_or_else(|error| panic!("no context can be kept here: {error}"))
+    match try_with(value, scope) {
+        Ok(result) => result,
+        Err(error) => refuse(&error),
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn refuse(error: &Error) -> ! {
+    panic!("no context can be kept here: {error}")
 }
 
 /// As [`with`], with an error where the stack cannot be armed.
 ///
 /// # Errors
-/// Where the stack cannot be armed; then `scope` has not run.
+/// Where the stack cannot be armed, and [`Error::OutOfMemory`]; then `scope` has not run, and `value` is dropped.
 pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> Result<R, Error> {
-    let outer = newest()?;
-    enter(Some(Arc::new(Node { of_type: TypeId::of::<T>(), outer: Outer(outer), value })), scope)
+    let node = Node { of_type: TypeId::of::<T>(), outer: Outer(None), value };
+    let mut node = Among::try_new(node).map_err(|_| Error::OutOfMemory)?;
+    // Nobody else has it yet.
+    if let (Some(node), outer) = (node.get_mut(), newest()?) {
+        node.outer = Outer(outer);
+    }
+    // SAFETY: the same pointer.
+    enter(Some(unsafe { node.unsize::<Node>(|node| node) }), scope)
 }
 
 /// A copy of the value of type `T` that this code runs below.
@@ -117,6 +135,7 @@ pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R
 /// # Panics
 /// Where there is none; [`try_get`] gives `None` instead.
 #[inline]
+#[track_caller]
 pub fn get<T: Clone + Send + Sync + 'static>() -> T {
     match try_get() {
         Some(value) => value,
@@ -126,6 +145,7 @@ pub fn get<T: Clone + Send + Sync + 'static>() -> T {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn missing(name: &str) -> ! {
     panic!(
         "no context holds a {name} here: call this below context::with({name}, ...), on the same stack or on one that \
@@ -147,8 +167,8 @@ pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> 
     NEWEST.peek(|newest| {
         // SAFETY: nobody changes the cell while this reference lives, which is gone before `look` is called. The nodes
         // never change, and they outlive `look`: what replaces the newest one further down on this stack keeps it (a
-        // node that points to it, or a `Restore`), and what drops the cell's value (`reset`, `unload`) leaves one that
-        // is lent alone.
+        // node that points to it, or a `Restore`), and what drops the cell's value (`reset`, `unload`, `exit`) leaves
+        // one that is lent alone.
         let newest = newest.and_then(|newest| unsafe { newest.try_borrow_unguarded() }.ok()?.as_deref());
         let mut node = newest;
         while let Some(found) = node {
@@ -188,8 +208,12 @@ impl Captured {
     ///
     /// # Panics
     /// Where the stack cannot be armed.
+    #[track_caller]
     pub fn enter<R>(&self, scope: impl FnOnce() -> R) -> R {
-        enter(self.newest.clone(), scope).unwrap_or_else(|error| panic!("no context can be kept here: {error}"))
+        match enter(self.newest.clone(), scope) {
+            Ok(result) => result,
+            Err(error) => refuse(&error),
+        }
     }
 }
 
@@ -214,14 +238,47 @@ impl std::fmt::Debug for Captured {
 /// assert_eq!(there.join().unwrap(), 3);
 /// # }).join().unwrap();
 /// ```
+#[track_caller]
 pub fn go<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
     let context = capture();
     let inheritance = inherit::collect();
-    std::thread::spawn(move || {
-        inheritance.hand_over();
-        match &context.newest {
-            Some(_) => context.enter(run),
-            None => run(),
-        }
-    })
+    let place = Location::caller();
+    let started = Builder::new().spawn(move || {
+        let ran = inheritance.hand_over().and_then(|()| match context.newest {
+            Some(_) => enter(context.newest, run),
+            None => Ok(run()),
+        });
+        ran.unwrap_or_else(|error| {
+            panic!("the context of context::go at {place} cannot be kept on the thread that it has started: {error}")
+        })
+    });
+    match started {
+        Ok(thread) => thread,
+        Err(error) => panic!("context::go cannot start a thread: {error}"),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::alone::alone;
+    use crate::{Builder, Redirect};
+
+    #[test]
+    fn a_started_thread_that_cannot_keep_its_context_says_where_it_was_started() {
+        let name = "context::tests::a_started_thread_that_cannot_keep_its_context_says_where_it_was_started";
+        alone(name, "EXEUNT_TEST_ALONE", || {
+            assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
+            let thread = with(7_u8, || {
+                crate::id().expect("this stack is armed");
+                // SAFETY: the only other thread of this process, the harness's, waits. Each new one is said to have a shadow stack.
+                unsafe { std::env::set_var("EXEUNT_TEST_SHADOW_STACK", "yes") };
+                let (line, start) = (line!(), || go(|| unreachable!("it cannot keep its context")).join());
+                (line, std::panic::catch_unwind(start))
+            });
+            let (line, Ok(Err(payload))) = thread else { panic!("the thread is started, and panics") };
+            let text = payload.downcast::<String>().expect("a text");
+            assert!(text.contains(&format!("context.rs:{line}:")) && text.contains("shadow stack"), "{text}");
+        });
+    }
 }

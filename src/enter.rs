@@ -4,7 +4,7 @@
 //! it through a frame of ours: its return address lies in an exit trampoline that is always known. From there on all is
 //! as on any other stack: armed at the first use, by slot redirect; nothing is paid by a fiber that uses nothing.
 
-use crate::arch::stack_pointer;
+use crate::arch::{stack_pointer, untagged};
 use crate::error::Error;
 use crate::redirect::{self, Way};
 use crate::{arm, drain, exits, nearby, registry};
@@ -23,6 +23,11 @@ unsafe extern "C-unwind" {
 unsafe extern "C" {
     safe fn exeunt_enter_return();
     safe fn exeunt_hooked_return();
+}
+
+/// Where functions return to that `exeunt_call_entry` has called. The word at their stack's top holds this address.
+pub(crate) fn enter_return() -> usize {
+    exeunt_enter_return as *const () as usize
 }
 
 /// Where functions return to that `exeunt_call_entry_hooked` has called.
@@ -58,7 +63,7 @@ pub(crate) fn hooked_return() -> usize {
 #[inline]
 pub fn enter<R>(entry: impl FnOnce() -> R) -> Result<R, Error> {
     ready()?;
-    if let Some(record) = arm::lookup() {
+    if let Some(record) = arm::lookup_certain() {
         return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed));
     }
     Ok(call(entry))
@@ -86,10 +91,10 @@ pub fn enter<R>(entry: impl FnOnce() -> R) -> Result<R, Error> {
 pub unsafe fn enter_on<R>(range: Range<usize>, entry: impl FnOnce() -> R) -> Result<R, Error> {
     ready()?;
     let sp = stack_pointer();
-    if !range.contains(&sp) {
+    if !(untagged(range.start)..untagged(range.end)).contains(&untagged(sp)) {
         return Err(Error::NotOnThatStack { stack_pointer: sp, range: (range.start, range.end) });
     }
-    if let Some(record) = registry::find(sp) {
+    if let Some(record) = registry::find(sp).filter(|record| arm::is_certain(record, sp)) {
         return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed));
     }
     Ok(call(entry))
@@ -102,7 +107,7 @@ fn ready() -> Result<(), Error> {
     #[cold]
     fn get_ready() -> Result<(), Error> {
         let address = match redirect::choice::made()? {
-            Way::Slot => exeunt_enter_return as *const () as usize,
+            Way::Slot => enter_return(),
             Way::Code => hooked_return(),
         };
         exits::add_enter(address)?;
@@ -195,7 +200,7 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
 /// ```
 pub unsafe fn discard(range: Range<usize>) -> usize {
     let mut count = 0;
-    while let Some(record) = registry::any_in(range.clone()) {
+    for record in registry::all_in(range.clone()) {
         record.detach();
         record.end_abandoned();
         count += 1;

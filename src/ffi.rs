@@ -15,12 +15,17 @@ mod code;
 mod patch;
 mod scope;
 
+use crate::alloc::try_box;
 use crate::error::Error;
-use crate::{arm, slots};
+use crate::keyed::{self, Then};
+use crate::record::{Handler, Record};
+use crate::values::{For, hash_of};
+use crate::{slots, stack};
 use code::{EXEUNT_OK, Failure, report, shielded};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::hash::{Hash, Hasher};
+use std::mem::ManuallyDrop;
 
 /// A handler or a destructor.
 ///
@@ -43,13 +48,29 @@ impl Hash for Key {
 struct Value {
     key: *const c_void,
     value: *mut c_void,
-    destructor: exeunt_fn,
+    /// None until the value is stored: it is the caller's before.
+    destructor: Cell<exeunt_fn>,
+}
+
+/// What it takes to store a value of C.
+struct Storing(exeunt_fn);
+
+impl Then<Value> for Storing {
+    fn prepare(&self, record: &Record) -> Result<(), Error> {
+        // First, so that nothing can fail any more when there is a cache.
+        record.room_for(For::Key)?;
+        cache::ensure()
+    }
+
+    fn commit(&self, value: &Value) {
+        value.destructor.set(self.0);
+    }
 }
 
 impl Drop for Value {
     fn drop(&mut self) {
         cache::forget(self.key);
-        if let (false, Some(destructor)) = (self.value.is_null(), self.destructor) {
+        if let (false, Some(destructor)) = (self.value.is_null(), self.destructor.get()) {
             // SAFETY: the duty of who called `exeunt_set`: the destructor fits the value. It is called once, here.
             unsafe { destructor(self.value) }
         }
@@ -115,11 +136,21 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
         if handler.is_none() {
             return Err(Failure::Invalid("exeunt_at_exit_owned: the handler is null"));
         }
-        // Armed first, so that after an error nothing has been made whose drop would call `forget`.
-        arm::record()?;
         let owned = Owned { handler, forget, arg };
-        crate::at_exit(move || owned.run())?;
-        Ok(())
+        // After an error it is not dropped, which would call `forget`: `arg` is still the caller's.
+        let handler = match try_box(move || owned.run()) {
+            Ok(handler) => handler as Handler,
+            Err(handler) => {
+                std::mem::forget(handler);
+                return Err(Error::OutOfMemory.into());
+            }
+        };
+        stack::register(handler).map_err(|(error, handler)| {
+            let handler = Box::into_raw(handler) as *mut ManuallyDrop<dyn FnOnce()>;
+            // SAFETY: the same box, whose memory is freed here.
+            drop(unsafe { Box::from_raw(handler) });
+            error.into()
+        })
     })
 }
 
@@ -138,9 +169,8 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, destructor: exeunt_fn) -> c_int {
     shielded(|| {
-        // Armed first, so that after an error no `Value` has been made, whose drop would call the destructor.
-        cache::ensure()?;
-        crate::set(Key(key), Value { key, value, destructor })?;
+        let (key, value) = (Key(key), Value { key, value, destructor: Cell::new(None) });
+        keyed::set_with_heir(hash_of(&key), key, value, None, Storing(destructor))?;
         Ok(())
     })
 }
@@ -314,7 +344,7 @@ pub unsafe extern "C-unwind" fn exeunt_enter_on(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void) -> c_int {
     shielded(|| {
-        if low > high {
+        if crate::arch::untagged(low.addr()) > crate::arch::untagged(high.addr()) {
             return Err(Failure::Invalid("exeunt_discard: the lower bound is above the upper one"));
         }
         // SAFETY: the caller's promise.

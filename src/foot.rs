@@ -1,12 +1,12 @@
 //! Where the running stack's foot is.
 
-use crate::arch::Registers;
+use crate::arch::{Registers, untagged};
 use crate::error::{Addresses, Error};
 use crate::record::Record;
 use crate::redirect::code;
 use crate::refusal::{self, End, HANDLER, NO_TABLE, NOT_WALKABLE, OVER, SWITCH, UNKNOWN};
 use crate::unwind::{Step, Steps, Unwinder};
-use crate::{exits, os, registry, trampoline};
+use crate::{drain, exits, os, registry, trampoline};
 
 /// What unwinding led to.
 pub(crate) enum Bottom {
@@ -50,6 +50,8 @@ struct Trail {
     /// How many of the places may be proven: those before the first frame that a signal has interrupted. It may be looking up just
     /// this, and have loaded already whose the page was: then it must not find its block proven for somebody else next.
     provable: usize,
+    /// Whether the page map is asked on the way. Without it the way goes on to the foot itself.
+    by_map: bool,
 }
 
 impl Trail {
@@ -62,7 +64,13 @@ impl Trail {
             outermost: [0; Self::KEPT],
             count: 0,
             provable: Self::KEPT,
+            by_map: true,
         }
+    }
+
+    /// The record that the page map has for a place on the way.
+    fn look_up(&self, place: usize) -> Option<&'static Record> {
+        if self.by_map { registry::find(place) } else { None }
     }
 
     fn push(&mut self, address: usize, place: usize) {
@@ -84,7 +92,9 @@ impl Trail {
     /// is in one piece. Or else code that goes deeper and deeper would unwind from each new place to the oldest one.
     fn armed(&self, record: &'static Record, in_one_piece: bool) -> Bottom {
         if in_one_piece {
-            for &place in self.places[..self.count.min(self.provable)].iter().filter(|&&place| place < record.top()) {
+            for &place in
+                self.places[..self.count.min(self.provable)].iter().filter(|&&place| untagged(place) < record.top())
+            {
                 registry::prove(place, record);
             }
         }
@@ -134,7 +144,7 @@ fn walk(unwinder: &mut impl Steps, trail: &mut Trail) -> Result<Bottom, Lost> {
             }
             let trampoline = trampoline::standing_for(address);
             if trampoline.is_some()
-                && let Some(record) = draining(top)
+                && let Some(record) = draining(top, Some(slot))
             {
                 return Ok(trail.armed(record, in_one_piece));
             }
@@ -152,7 +162,7 @@ fn walk(unwinder: &mut impl Steps, trail: &mut Trail) -> Result<Bottom, Lost> {
                 return Err(Lost::Registered(address));
             }
         }
-        if let Some(record) = registry::find(top) {
+        if let Some(record) = trail.look_up(top) {
             return Ok(trail.armed(record, in_one_piece));
         }
     }
@@ -167,7 +177,7 @@ fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Option<Result
         Step::Interrupted(frame) => {
             trail.interrupted();
             trail.push(frame.registers.pc, frame.registers.sp);
-            return registry::find(frame.registers.sp).map(|record| Ok(trail.armed(record, in_one_piece)));
+            return trail.look_up(frame.registers.sp).map(|record| Ok(trail.armed(record, in_one_piece)));
         }
         Step::Elsewhere(_) if os::on_signal_stack() => Lost::SignalStack,
         Step::Elsewhere(_) => Lost::End(&HANDLER),
@@ -181,9 +191,11 @@ fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Option<Result
 }
 
 /// The record of the stack that ends in an exit trampoline with the stack pointer `top`, if it is draining: then a trampoline
-/// of ours, which was there, has put the original address back already.
-fn draining(top: usize) -> Option<&'static Record> {
-    registry::by_top(top).filter(|record| record.is_draining() && record.is_live())
+/// of ours, which was there, has put the original address back already. That is at `slot`, where this is known.
+fn draining(top: usize, slot: Option<usize>) -> Option<&'static Record> {
+    let drains = |record: &&Record| record.is_draining() && record.is_live();
+    let is_there = |record: &&Record| slot.is_none_or(|slot| drain::may_return_by(record, slot));
+    registry::by_top(top).filter(drains).filter(is_there)
 }
 
 /// The walk from `from`: the quick one, or where that cannot go on the thorough one.
@@ -207,7 +219,7 @@ unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
 #[cfg(target_os = "linux")]
 #[cold]
 fn again(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
-    let mut anew = Trail::new();
+    let mut anew = Trail { by_map: trail.by_map, ..Trail::new() };
     let found = crate::unwind::thoroughly(from.sp, |unwinder| Some(walk(unwinder, &mut anew)));
     found.map_or(Err(Lost::Unsupported), |result| {
         *trail = anew;
@@ -229,6 +241,17 @@ fn again(_from: Registers, _trail: &mut Trail) -> Result<Bottom, Lost> {
 pub(crate) unsafe fn known_bottom(from: Registers) -> Option<Bottom> {
     // SAFETY: the caller's promise.
     unsafe { search(from, &mut Trail::new()) }.ok()
+}
+
+/// The bottom of the running stack by its frames alone, without what the page map has from earlier walks. As in every walk, the
+/// record follows its foot.
+///
+/// # Safety
+/// `from` must be registers of the running stack.
+pub(crate) unsafe fn bottom_by_frames(from: Registers) -> Option<Bottom> {
+    let mut trail = Trail { by_map: false, ..Trail::new() };
+    // SAFETY: the caller's promise.
+    unsafe { search(from, &mut trail) }.ok()
 }
 
 /// The bottom of the running stack; recognises what this process has not met yet.

@@ -1,17 +1,17 @@
 //! Values that stacks started by [`context::go`](crate::context::go) get from the stack that starts them.
 
+use crate::counted::OnStack;
 use crate::error::Error;
 use crate::values::hash_of;
 use crate::{arm, keyed};
 use std::any::Any;
 use std::hash::Hash;
-use std::rc::Rc;
 
 /// What puts an heir's value in place, on its stack.
 pub(crate) type Bequest = Box<dyn FnOnce() -> Result<(), Error> + Send>;
 
 /// What makes a bequest of a value.
-pub(crate) type Heir = Rc<dyn Fn(&dyn Any) -> Option<Bequest>>;
+pub(crate) type Heir = OnStack<dyn Fn(&dyn Any) -> Option<Bequest>>;
 
 /// Stores `value` under `key` as [`set`](crate::set) does, and marks it to be carried, as a clone, into stacks that
 /// [`context::go`](crate::context::go) starts from here. There it is inheritable again.
@@ -57,11 +57,14 @@ where
     V: Send + 'static,
 {
     let heirs_key = key.clone();
-    let heir: Heir = Rc::new(move |value: &dyn Any| {
+    let heir = OnStack::try_new(move |value: &dyn Any| {
         let (key, value) = (heirs_key.clone(), bequeath(value.downcast_ref()?)?);
         Some(Box::new(move || set_inheritable_by(key, value, bequeath)) as Bequest)
     });
-    keyed::set_with_heir(hash_of(&key), key, value, Some(heir))
+    // SAFETY: the same pointer.
+    let heir: Heir =
+        unsafe { heir.map_err(|_| Error::OutOfMemory)?.unsize::<dyn Fn(&dyn Any) -> Option<Bequest>>(|heir| heir) };
+    keyed::set_with_heir(hash_of(&key), key, value, Some(heir), keyed::Nothing)
 }
 
 /// What a stack hands on to one that it starts.
@@ -79,11 +82,7 @@ pub(crate) fn collect() -> Inheritance {
 
 impl Inheritance {
     /// Puts the values in place on the running stack.
-    pub(crate) fn hand_over(self) {
-        for bequest in self.bequests {
-            if let Err(error) = bequest() {
-                panic!("inherited values cannot be kept here: {error}");
-            }
-        }
+    pub(crate) fn hand_over(self) -> Result<(), Error> {
+        self.bequests.into_iter().try_for_each(|bequest| bequest())
     }
 }

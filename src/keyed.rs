@@ -1,12 +1,13 @@
 //! Keyed values, as go-tls has them: any key, any value, on the stack that is running.
 
+use crate::alloc::try_box;
+use crate::counted::OnStack;
 use crate::error::Error;
 use crate::inherit::Heir;
 use crate::record::Record;
-use crate::values::{Keyed, Taken, hash_of};
-use crate::{arm, os};
+use crate::values::{For, Keyed, Taken, Values, hash_of};
+use crate::{arm, os, stack};
 use std::hash::Hash;
-use std::rc::Rc;
 
 /// Stores `value` under `key` on this stack, which is armed if it was not.
 ///
@@ -15,8 +16,8 @@ use std::rc::Rc;
 /// key again makes it the last one.
 ///
 /// # Errors
-/// Where the stack cannot be armed, and [`Error::Busy`] from inside the `Eq` of a key. Then nothing has changed, and the
-/// key's old value is still there.
+/// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::Busy`] from inside the `Eq` of a key. Then nothing
+/// has changed: the key's old value is still there, and `key` and `value` are dropped.
 ///
 /// # Examples
 /// ```
@@ -27,20 +28,65 @@ use std::rc::Rc;
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn set<K: Hash + Eq + 'static, V: 'static>(key: K, value: V) -> Result<(), Error> {
-    set_with_heir(hash_of(&key), key, value, None)
+    set_with_heir(hash_of(&key), key, value, None, Nothing)
+}
+
+/// What is to be done on the way.
+pub(crate) trait Then<V> {
+    /// Runs when the stack is armed and nothing has been stored yet.
+    fn prepare(&self, record: &Record) -> Result<(), Error>;
+    /// Runs when nothing can fail any more, right before the value is stored.
+    fn commit(&self, value: &V);
+}
+
+/// Nothing.
+pub(crate) struct Nothing;
+
+impl<V> Then<V> for Nothing {
+    fn prepare(&self, _: &Record) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn commit(&self, _: &V) {}
 }
 
 /// [`set`], of a value that may be inheritable.
-pub(crate) fn set_with_heir<K, V>(hash: u64, key: K, value: V, heir: Option<Heir>) -> Result<(), Error>
+pub(crate) fn set_with_heir<K, V>(
+    hash: u64,
+    key: K,
+    value: V,
+    heir: Option<Heir>,
+    then: impl Then<V>,
+) -> Result<(), Error>
 where
     K: Hash + Eq + 'static,
     V: 'static,
 {
-    // First: an allocator of the user's may use storage as well.
-    let (key, value) = (Box::new(key), Rc::new(value));
-    let record = arm::record()?;
-    let before = record.compare(|values| values.find(hash, &*key))?;
-    store(record, before, Keyed::new(hash, key, value, heir))
+    // First: an allocator of the user's may use storage as well, or have no memory.
+    let key = try_box(key).map_err(|_| Error::OutOfMemory)?;
+    let value = OnStack::try_new(value).map_err(|_| Error::OutOfMemory)?;
+    let (record, is_new) = arm::record_or_new()?;
+    let before = ready(record, || then.prepare(record), |values| values.find(hash, &*key));
+    match before {
+        Ok(before) => {
+            then.commit(&value);
+            store(record, before, Keyed::new(hash, key, value, heir))
+        }
+        Err(error) => Err(stack::undo(record, is_new, error)),
+    }
+}
+
+/// Makes room for one more value, and finds the one before. Whoever has that may store it: until then no code runs that
+/// could change the values.
+fn ready(
+    record: &Record,
+    prepare: impl FnOnce() -> Result<(), Error>,
+    find: impl FnOnce(&Values) -> Option<usize>,
+) -> Result<Option<usize>, Error> {
+    let _in_use = record.in_use();
+    prepare()?;
+    record.room_for(For::Key)?;
+    record.compare(find)
 }
 
 /// What is the same for all types of keys and values. Not inlined, for the reason that [`Record::push`] gives.
@@ -102,7 +148,7 @@ pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(O
 /// ```
 pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
     let hash = hash_of(key);
-    let Some(record) = arm::lookup() else { return false };
+    let Some(record) = arm::lookup_certain() else { return false };
     let Ok(Some(index)) = record.compare(|values| values.find(hash, key)) else { return false };
     remove(record, hash, index)
 }

@@ -72,7 +72,7 @@
 //! | Before you unmap the memory of a suspended fiber, or cut it up anew, or make a fiber's stack of a local array, and on aarch64 before another fiber begins there with another function: [`discard`] it. | Memory that is used for another stack of the same top is noticed without: the new stack starts empty, and the old one's handlers run when it is first armed. |
 //! | Handlers and destructors do not end their thread by `pthread_exit`. A handler that suspends its fiber knows that it leaves the thread uncancellable. | Defers cancellation while a handler or a destructor runs. |
 //! | The first use from a place in the code needs about 10 KiB of free stack, without optimisation 25 KiB; the first of a process, to learn its exit trampolines, up to 55 KiB without optimisation. | Later uses need at most 2 KiB, without optimisation 8 KiB. |
-//! | A signal handler only reads what is there already: it makes, changes and drops nothing. | Reading is safe wherever a signal arrives. |
+//! | A signal handler only reads what is there already: it makes, changes and drops nothing. | Reading is safe wherever a signal arrives; before glibc 2.35, where the unwinder takes a lock to look for its tables, not in the middle of that. |
 //! | A handler that always registers another one, and values whose destructors always make each other anew, keep their stack from ending. | What is added while a stack ends is drained as well. |
 //! | Who waits for a thread's handlers joins it. `std::thread::scope` and a pool that is dropped do not wait for them, nor for destructors of thread-locals; a global pool never ends. | |
 //!
@@ -99,10 +99,12 @@ pub mod context;
 pub mod slots;
 pub mod tag;
 
+mod alloc;
 #[cfg(test)]
 mod alone;
 mod arch;
 mod arm;
+mod counted;
 mod drain;
 mod enter;
 mod error;
@@ -114,6 +116,8 @@ mod inherit;
 mod keyed;
 mod local;
 mod lock;
+#[cfg(target_os = "linux")]
+mod main_key;
 mod nearby;
 mod net;
 mod os;
@@ -134,5 +138,5 @@ pub use keyed::{del, get, set, with};
 pub use local::LocalKey;
 pub use redirect::choice::{Builder, Redirect};
 pub use redirect::code::{CodeSite, code_sites};
-pub use slots::Slot;
+pub use slots::{Shared, Slot};
 pub use stack::{FootInfo, Kind, Stack, StackId, Survey, at_exit, id, reset, survey, unload};

@@ -1,11 +1,12 @@
 //! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each thread.
 
-use crate::arch::word_of_stack;
+use crate::alloc::Room;
+use crate::arch::{tagged_as, word_of_stack};
 use crate::error::Error;
 use crate::nearby::{Block, Nearby};
 use crate::record::Record;
-use crate::values::{LocalValue, Making};
-use crate::{arm, registry};
+use crate::values::{For, LocalValue};
+use crate::{arm, registry, stack};
 use std::arch::asm;
 use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
@@ -91,8 +92,12 @@ impl<T: 'static> LocalKey<T> {
     /// The same for callers that cannot hand an error on.
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn slow_or_panic(&'static self, block: Block) -> *mut T {
-        self.slow(block).unwrap_or_else(|error| refuse(&error))
+        match self.slow(block) {
+            Ok(value) => value,
+            Err(error) => refuse(&error),
+        }
     }
 
     /// The value of the running stack, if it has one; found by the page map and the record, and remembered for next time.
@@ -110,31 +115,58 @@ impl<T: 'static> LocalKey<T> {
 
     /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
     fn slow_or_given(&'static self, block: Block, given: &mut Option<T>) -> Result<*mut T, Error> {
-        let record = arm::record_from(block.stack_pointer())?;
+        let (record, is_new) = arm::record_or_new_from(block.stack_pointer())?;
         if let Some(value) = self.in_record(block, record) {
             return Ok(value);
         }
+        self.make(block, record, given).map_err(|error| stack::undo(record, is_new, error))
+    }
+
+    /// Makes the value of the running stack.
+    fn make(&'static self, block: Block, record: &'static Record, given: &mut Option<T>) -> Result<*mut T, Error> {
         let number = self.number();
-        match record.look(|values| values.is_in_making(number)) {
+        match record.look(|_| record.is_making(number)) {
             None => return Err(Error::Busy),
             Some(true) => return Err(Error::InItsOwnMaking),
             Some(false) => {}
         }
+        // Before `init` runs, and what it has made would have to be dropped.
+        let room = {
+            let _in_use = record.in_use();
+            record.room_for(For::Local(number))?;
+            Room::new()?
+        };
+        // The allocator may use this very stack local.
+        if let Some(value) = self.in_record(block, record) {
+            return Ok(value);
+        }
         let made = match given.take() {
             Some(given) => given,
-            None => {
-                let _making = Making::new(record, number);
-                (self.init)()
+            None => record.making(number, self.init),
+        };
+        // `init` may have done anything, even unloaded this stack, and used up the room.
+        let ready = arm::record_from(block.stack_pointer()).and_then(|record| {
+            let _in_use = record.in_use();
+            record.room_for(For::Local(number))?;
+            Ok(record)
+        });
+        let record = match ready {
+            Ok(record) => record,
+            Err(error) => {
+                *given = Some(made);
+                return Err(error);
             }
         };
-        // `init` may have done anything, even unloaded this stack.
-        let record = arm::record_from(block.stack_pointer())?;
-        let value = Box::into_raw(Box::new(made));
+        if let Some(value) = self.in_record(block, record) {
+            *given = Some(made);
+            return Ok(value);
+        }
+        let value = room.fill(made);
         let local = LocalValue { number, value: value.cast(), destroy: destroy::<T>, nearby: &self.nearby };
         let added = record.change_values(|values| values.add_local(local));
         if let Err(error) = added {
-            // SAFETY: nobody else has seen this box.
-            drop(unsafe { Box::from_raw(value) });
+            // SAFETY: nobody else has seen this value.
+            unsafe { Room::destroy(value) };
             return Err(error);
         }
         Ok(value)
@@ -161,6 +193,7 @@ impl<T: 'static> LocalKey<T> {
     /// # Panics
     /// Where the stack cannot be armed, and in the value's own initialiser or destructor.
     #[inline]
+    #[track_caller]
     pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
         // SAFETY: the value lives until the stack ends; `lend` keeps it from being dropped earlier.
         unsafe { lend(self.value(), use_it) }
@@ -169,7 +202,8 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
     ///
     /// # Errors
-    /// Where the stack cannot be armed, and [`Error::InItsOwnMaking`] in the value's own initialiser or destructor.
+    /// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::InItsOwnMaking`] in the value's own initialiser or
+    /// destructor. Then nothing has changed.
     #[inline]
     pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Result<R, Error> {
         let block = Block::here();
@@ -200,6 +234,7 @@ impl<T: 'static> LocalKey<T> {
 
     /// The value of the running stack. No code of the user's may run while it is in use.
     #[inline(always)]
+    #[track_caller]
     fn value(&'static self) -> *mut T {
         let block = Block::here();
         match self.quick(block) {
@@ -209,6 +244,7 @@ impl<T: 'static> LocalKey<T> {
     }
 
     /// Makes the running stack's value from `value`, or gives it back if there is one already.
+    #[track_caller]
     fn start_with(&'static self, value: T) -> Option<T> {
         let block = Block::here();
         if self.quick(block).is_some() {
@@ -228,6 +264,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     /// As [`LocalKey::with`].
     #[inline]
+    #[track_caller]
     pub fn set(&'static self, value: T) {
         if let Some(value) = self.start_with(Cell::new(value)) {
             drop(self.replace(value.into_inner()));
@@ -239,6 +276,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     /// As [`LocalKey::with`].
     #[inline]
+    #[track_caller]
     pub fn get(&'static self) -> T
     where
         T: Copy,
@@ -255,6 +293,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// read needs no frame so.
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn get_slowly(&'static self, block: Block) -> T
     where
         T: Copy,
@@ -268,6 +307,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     /// As [`LocalKey::with`].
     #[inline]
+    #[track_caller]
     pub fn take(&'static self) -> T
     where
         T: Default,
@@ -280,6 +320,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     /// # Panics
     /// As [`LocalKey::with`].
     #[inline]
+    #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
         // SAFETY: as in `get`: the old value is moved out before anybody can drop it.
         unsafe { (*self.value()).replace(value) }
@@ -292,8 +333,13 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// # Panics
     /// As [`LocalKey::with`], and if the value is mutably borrowed.
     #[inline]
+    #[track_caller]
     pub fn with_borrow<R>(&'static self, look: impl FnOnce(&T) -> R) -> R {
-        self.with(|cell| look(&cell.borrow()))
+        // The panic is not the closure's, whose place is here.
+        match self.with(|cell| cell.try_borrow().map(|value| look(&value))) {
+            Ok(result) => result,
+            Err(_) => borrowed("mutably borrowed"),
+        }
     }
 
     /// Calls `change` with the running stack's value mutably borrowed.
@@ -301,14 +347,19 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
     #[inline]
+    #[track_caller]
     pub fn with_borrow_mut<R>(&'static self, change: impl FnOnce(&mut T) -> R) -> R {
-        self.with(|cell| change(&mut cell.borrow_mut()))
+        match self.with(|cell| cell.try_borrow_mut().map(|mut value| change(&mut value))) {
+            Ok(result) => result,
+            Err(_) => borrowed("borrowed"),
+        }
     }
 
     /// Sets the running stack's value, without making the initial one first.
     ///
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
+    #[track_caller]
     pub fn set(&'static self, value: T) {
         if let Some(value) = self.start_with(RefCell::new(value)) {
             drop(self.replace(value.into_inner()));
@@ -319,6 +370,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     ///
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
+    #[track_caller]
     pub fn take(&'static self) -> T
     where
         T: Default,
@@ -330,8 +382,12 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     ///
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
+    #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
-        self.with(|cell| cell.replace(value))
+        match self.with(|cell| cell.try_borrow_mut().map(|mut old| std::mem::replace(&mut *old, value))) {
+            Ok(old) => old,
+            Err(_) => borrowed("borrowed"),
+        }
     }
 }
 
@@ -343,15 +399,23 @@ impl<T: 'static> std::fmt::Debug for LocalKey<T> {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn refuse(error: &Error) -> ! {
     panic!("a stack local cannot be used here: {error}")
 }
 
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn borrowed(how: &str) -> ! {
+    panic!("this stack local's value is {how} further up on this stack")
+}
+
 /// # Safety
-/// `value` must be a `Box<T>`'s pointer that nobody else has.
+/// `value` must be what [`Room::fill`] gave for a `T`, and nobody else have it.
 unsafe fn destroy<T>(value: *mut u8) {
     // SAFETY: the caller's promise.
-    drop(unsafe { Box::from_raw(value.cast::<T>()) });
+    unsafe { Room::destroy(value.cast::<T>()) };
 }
 
 /// What a borrower writes on the stack, at `place`: the value's address, changed so that no copy of it looks like a mark.
@@ -385,13 +449,20 @@ unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
     result
 }
 
+/// Whether two marks are the same but for a tag in the address of the place. HWASan gives tags to variables, and none to the stack
+/// pointer.
+fn is_same(one: usize, other: usize) -> bool {
+    let tag = tagged_as(0, usize::MAX).rotate_left(usize::BITS / 2);
+    (one ^ other) & !tag == 0
+}
+
 /// Whether somebody on the given part of the running stack borrows `value`.
 pub(crate) fn is_borrowed(value: *mut u8, stack: Range<usize>) -> bool {
     let start = stack.start.next_multiple_of(size_of::<usize>());
     (start..stack.end & !7)
         .step_by(8)
         // SAFETY: the caller names a part of the running stack that is known to be in one piece.
-        .any(|place| unsafe { word_of_stack(place) } == mark(value, place))
+        .any(|place| is_same(unsafe { word_of_stack(place) }, mark(value, place)))
 }
 
 #[cfg(test)]

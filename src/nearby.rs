@@ -33,13 +33,13 @@ pub(crate) struct Block(usize);
 impl Block {
     #[inline(always)]
     fn of(sp: usize) -> Self {
-        Self(sp >> 6)
+        Self(arch::untagged(sp) >> 6)
     }
 
     /// The one that the stack pointer of the function that this is inlined into is in.
     #[inline(always)]
     pub(crate) fn here() -> Self {
-        Self::of(arch::stack_pointer())
+        Self(arch::stack_block())
     }
 
     /// A stack pointer in it.

@@ -5,12 +5,15 @@
 //! at the atomics in its first line at any time, as a stale entry of the page map may lead there, and say that they judge it
 //! (`registry/judges.rs`).
 
+use crate::alloc::{larger, move_to, try_vec};
+use crate::arch;
 use crate::error::Error;
+use crate::local::is_borrowed;
 use crate::redirect::{Place, Way};
 use crate::registry::{self, Judges, Links, Parking, Slot};
 use crate::slots::{self, Table};
 use crate::stack::{Kind, StackId};
-use crate::values::{Taken, Values};
+use crate::values::{For, LocalValue, Taken, Values};
 use crate::{nearby, os, trampoline};
 use std::cell::{Cell, UnsafeCell};
 use std::hint::cold_path;
@@ -29,7 +32,7 @@ pub(crate) struct Record {
     word: AtomicUsize,
     /// Its dynamic slots, once it has used some; never given back.
     slots: AtomicPtr<Table>,
-    /// The stack pointer at which the entry function returns: the end of the stack's memory, as far as it is known.
+    /// The stack pointer at which the entry function returns, without a tag: the end of the stack's memory, as far as it is known.
     top: AtomicUsize,
     id: AtomicU64,
     /// Lowest and highest page of the page map that may lead here.
@@ -73,6 +76,38 @@ struct Own {
     users: Cell<u32>,
     handlers: Vec<Handler>,
     values: Values,
+    /// The stack locals whose values are being made or dropped, the innermost first.
+    making: Cell<*const Making>,
+}
+
+/// A stack local whose value is being made or dropped; it lies in the frame of whoever does that.
+struct Making {
+    number: usize,
+    outer: *const Making,
+}
+
+/// What a stack that is drained may have lent to others, who still use it.
+#[derive(Clone, Copy)]
+pub(crate) enum Lent {
+    /// Nothing: its frames are gone, by return or by unwinding. Or the stack was abandoned: who abandons it promises that
+    /// nobody uses any more what its frames have lent (`discard`).
+    Nothing,
+    /// What the frames have borrowed from this stack pointer up to the top, which is one piece of memory. `exit` has left them
+    /// behind, and other threads may go on using what is theirs.
+    By(usize),
+    /// The same, where those frames cannot be searched: they are on another piece of memory than this code.
+    Anything,
+}
+
+impl Lent {
+    /// Whether a stack local's value may be lent, on the stack that ends at `top`.
+    pub(crate) fn has(self, local: &LocalValue, top: usize) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::By(sp) => is_borrowed(local.value, sp..arch::tagged_as(top, sp)),
+            Self::Anything => true,
+        }
+    }
 }
 
 // SAFETY: `own` is only reached through `Record::own`, whose callers are on the record's stack; everything else is
@@ -91,6 +126,9 @@ enum Phase {
     Armed,
     Draining,
 }
+
+/// Whether a stack's foot is where its entry function pleases, and may be elsewhere later ([`Record::follow`]).
+pub(crate) const FOOT_MOVES: bool = cfg!(all(target_arch = "aarch64", target_os = "linux"));
 
 /// A word that no live foot points to: `DEAD` is zero and a vacant record expects one.
 static DEAD: usize = 0;
@@ -126,6 +164,7 @@ impl Slot for Record {
                 users: Cell::new(0),
                 handlers: Vec::new(),
                 values: Values::new(),
+                making: Cell::new(std::ptr::null()),
             }),
             judges: Judges::new(),
         }
@@ -263,7 +302,7 @@ impl Record {
         self.way.store(way as u8, Ordering::Relaxed);
         self.place.store(place.foot, Ordering::Relaxed);
         self.under_mark.store(under_mark, Ordering::Relaxed);
-        self.top.store(place.top, Ordering::Relaxed);
+        self.top.store(arch::untagged(place.top), Ordering::Relaxed);
         self.kind.store(place.kind as u8, Ordering::Relaxed);
         self.trampoline.store(place.trampoline as u32, Ordering::Relaxed);
         // Its top's page from the beginning: wherever this is left for good, what leads here is found.
@@ -296,7 +335,7 @@ impl Record {
             return true;
         }
         // The foot of a C scope, which is a word of its holder's, does not move.
-        let is_label = || trampoline::is_label(crate::arch::strip(self.word.load(Ordering::Relaxed)));
+        let is_label = || trampoline::is_label(arch::strip(self.word.load(Ordering::Relaxed)));
         let moved = cfg!(target_arch = "aarch64") && self.way() == Way::Slot && self.is_armed() && is_label();
         if moved {
             self.move_foot(slot, (slot, word));
@@ -307,6 +346,23 @@ impl Record {
     /// Whether its stack is armed, and has not ended.
     pub(crate) fn is_armed(&self) -> bool {
         self.phase.load(Ordering::Acquire) == Phase::Armed as u8
+    }
+
+    /// Whether a canary that is there may be all that is left of an earlier stack on this memory, so that only a walk can tell.
+    ///
+    /// On x86_64 `call` writes the foot of every stack at the same place below its top. On aarch64 each function stores the return
+    /// address where it pleases, so the next stack may spare the word in which an abandoned one had its foot. Threads are not
+    /// abandoned. (Only on Linux: the frame records that are followed elsewhere do not lead through a drain.)
+    #[inline(always)]
+    pub(crate) fn may_be_anothers(&self) -> bool {
+        FOOT_MOVES && !matches!(self.kind(), Kind::Thread | Kind::Main)
+    }
+
+    /// Whether a walk comes by its foot. It comes by none of a C scope, and of a stack that drains without having returned.
+    pub(crate) fn is_found_by_frames(&self) -> bool {
+        let (foot, word) = self.canary();
+        let drains_in_trampoline = arch::untagged(foot) == self.top().wrapping_sub(size_of::<usize>());
+        word != std::ptr::from_ref(self).addr() && (word != self.mark() || drains_in_trampoline)
     }
 
     /// The foot is elsewhere now, and the canary may be.
@@ -394,7 +450,7 @@ impl Record {
         if matches!(self.kind(), Kind::Thread | Kind::Main) {
             self.forget();
         } else {
-            self.drain();
+            self.drain(Lent::Nothing);
         }
         self.end();
         self.remove();
@@ -443,8 +499,7 @@ impl Record {
         self.found.store(std::ptr::null_mut(), Ordering::Relaxed);
         if let Ok(mut own) = self.change() {
             own.users.set(0);
-            // SAFETY: the thread whose stack it is of is not in this process.
-            unsafe { own.values.nobody_comes_back() };
+            own.making.set(std::ptr::null());
             std::mem::forget(std::mem::take(&mut own.handlers));
             while let Some(value) = own.values.pop().or_else(|| own.values.pop_doomed()) {
                 std::mem::forget(value);
@@ -501,21 +556,61 @@ impl Record {
     }
 
     /// Its dynamic slots.
-    pub(crate) fn slots_or_new(&self) -> &Table {
-        if self.slots().is_none() {
-            // Only the stack itself comes here, so no other one can be first.
-            self.slots.store(Box::leak(slots::new_table()), Ordering::Release);
+    pub(crate) fn slots_or_new(&self) -> Result<&Table, Error> {
+        if let Some(table) = self.slots() {
+            return Ok(table);
         }
-        self.slots().expect("just stored")
+        let table = slots::new_table().ok_or(Error::OutOfMemory)?;
+        // Only the stack itself comes here. The allocator may have done so meanwhile: then that table is the one.
+        if self.slots().is_none() {
+            self.slots.store(Box::leak(table), Ordering::Release);
+        }
+        self.slots().ok_or(Error::OutOfMemory)
     }
 
-    /// Registers a handler. Not inlined: each call that comes from a user's crate goes by a table of addresses, which takes long where
-    /// indirect branches are not predicted (against Spectre); this makes two of them one.
+    /// Registers a handler, or gives it back with the error. Not inlined: each call that comes from a user's crate goes by a
+    /// table of addresses, which takes long where indirect branches are not predicted (against Spectre); this makes two of
+    /// them one.
     #[inline(never)]
-    pub(crate) fn push(&self, handler: Handler) -> Result<(), Error> {
-        let mut own = self.change()?;
-        own.handlers.push(handler);
+    pub(crate) fn push(&self, handler: Handler) -> Result<(), (Error, Handler)> {
+        if let Err(error) = self.room_for_handler() {
+            return Err((error, handler));
+        }
+        match self.change() {
+            // Within the capacity: the allocator, which may be anybody's code, does not run in a change.
+            Ok(mut own) => own.handlers.push(handler),
+            Err(error) => return Err((error, handler)),
+        }
         Ok(())
+    }
+
+    /// Makes room for one more handler.
+    #[inline]
+    fn room_for_handler(&self) -> Result<(), Error> {
+        // SAFETY: this is the record's own stack; whoever is just changing the record is seen by `change`.
+        while let Some(wanted) = unsafe { larger(&(*self.own.get()).handlers, (*self.own.get()).handlers.len() + 1) } {
+            cold_path();
+            let _in_use = self.in_use();
+            let room = try_vec(wanted)?;
+            // What is freed is freed behind the change.
+            let _free = move_to(&mut self.change()?.handlers, room);
+        }
+        Ok(())
+    }
+
+    /// Makes room for one more value of that kind, so that the change which adds it does not allocate.
+    pub(crate) fn room_for(&self, whose: For) -> Result<(), Error> {
+        loop {
+            let wanted = self.look(|values| values.wanted(whose)).ok_or(Error::Busy)?;
+            if wanted.is_there() {
+                return Ok(());
+            }
+            cold_path();
+            // The allocator may be code of the user's, and unload.
+            let _in_use = self.in_use();
+            let room = wanted.allocate()?;
+            let _free = self.change_values(|values| values.move_to(room))?;
+        }
     }
 
     /// Looks at the values; `None` while a change of them is under way, which only a signal handler can see.
@@ -566,13 +661,48 @@ impl Record {
         Ok(change(&mut own.values))
     }
 
-    /// Forgets the handlers without running them. They are dropped here.
+    /// Forgets the handlers without running them. They are dropped here, the first one first.
     pub(crate) fn forget_handlers(&self) {
-        if let Ok(mut own) = self.change() {
-            let handlers = std::mem::take(&mut own.handlers);
-            own.values.doom(handlers.into_iter().map(Taken::Handler).collect());
+        let _in_use = self.in_use();
+        // SAFETY: this is the record's own stack, and nobody changes the record while this is looked at.
+        let count = || unsafe { (*self.own.get()).handlers.len() };
+        let doomed = self.doom(count, |own| own.values.doom_handlers(&mut own.handlers));
+        for _ in 0..if doomed { 0 } else { count() } {
+            // Without memory to doom them all they go one by one.
+            let first = self.change().ok().filter(|own| !own.handlers.is_empty()).map(|mut own| own.handlers.remove(0));
+            guarded(|| drop(first));
         }
         self.drop_doomed();
+    }
+
+    /// Drops all values that `keep` does not want, last set first.
+    pub(crate) fn forget_values(&self, keep: impl Fn(&LocalValue) -> bool) {
+        let _in_use = self.in_use();
+        if !self.doom(|| 0, |own| own.values.doom_all(&keep)) {
+            let mut index = self.look(Values::places).unwrap_or(0);
+            while let Ok(Some(taken)) = self.change_values(|values| values.take_before(&mut index, &keep)) {
+                guarded(|| taken.drop_now(self));
+            }
+        }
+        self.drop_doomed();
+    }
+
+    /// Makes room for what is to be doomed, and dooms it. Whether that was done; not without memory.
+    fn doom(&self, handlers: impl Fn() -> usize, doom: impl Fn(&mut Own) -> bool) -> bool {
+        loop {
+            if self.room_for(For::Doom(handlers())).is_err() {
+                return false;
+            }
+            match self.change() {
+                // The allocator may have added some.
+                Ok(mut own) => {
+                    if doom(&mut own) {
+                        return true;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Drops what is doomed.
@@ -581,6 +711,31 @@ impl Record {
         while let Ok(Some(doomed)) = self.change_values(Values::pop_doomed) {
             guarded(|| doomed.drop_now(self));
         }
+    }
+
+    /// Runs `code`, which makes or drops the value of the stack local with this number: nobody can ask for it meanwhile.
+    pub(crate) fn making<R>(&self, number: usize, code: impl FnOnce() -> R) -> R {
+        let _in_use = self.in_use();
+        // SAFETY: this is the record's own stack, or the one that drains it.
+        let innermost = unsafe { &(*self.own.get()).making };
+        let this = Making { number, outer: innermost.get() };
+        innermost.set(&raw const this);
+        let _made = OnDrop(|| innermost.set(this.outer));
+        code()
+    }
+
+    /// Whether the value of this stack local is being made or dropped.
+    pub(crate) fn is_making(&self, number: usize) -> bool {
+        // SAFETY: as above.
+        let mut next = unsafe { (*self.own.get()).making.get() };
+        std::iter::from_fn(|| {
+            // SAFETY: they are in frames of `making`, which takes them off this list; where those do not go on,
+            // `nobody_comes_back` and `forget` have emptied it.
+            let making = unsafe { next.as_ref() }?;
+            next = making.outer;
+            Some(making.number)
+        })
+        .any(|other| other == number)
     }
 
     fn users(&self) -> &Cell<u32> {
@@ -608,19 +763,21 @@ impl Record {
     /// is left, nor of what was found when the stack was armed.
     ///
     /// Called again from inside (a handler that calls `exit`), it goes on where the outer call was.
+    ///
+    /// What is still `lent` is taken away, so that nobody else finds it, and never dropped.
     #[inline]
-    pub(crate) fn drain(&self) {
+    pub(crate) fn drain(&self, lent: Lent) {
         self.ending();
         // SAFETY: this is the record's own stack, and nobody changes the record while this is looked at.
         if self.users().get() > 0 || unsafe { (*self.own.get()).values.has_had_some() } {
             cold_path();
-            self.nobody_comes_back();
+            self.nobody_comes_back(lent);
         }
         loop {
             while let Some(handler) = self.change().ok().and_then(|mut own| own.handlers.pop()) {
                 guarded(handler);
             }
-            if !self.drop_last() {
+            if !self.drop_last(lent) {
                 return;
             }
         }
@@ -628,17 +785,19 @@ impl Record {
 
     /// Drops the value that was set last; where there is none, what else is left. Whether there was something.
     #[inline]
-    fn drop_last(&self) -> bool {
+    fn drop_last(&self, lent: Lent) -> bool {
         // SAFETY: as in `drain`.
         let may_have_some = unsafe { (*self.own.get()).values.has_had_some() };
-        may_have_some && self.drop_last_value() || self.slots().is_some_and(slots::clear) || self.finish_found()
+        may_have_some && self.drop_last_value(lent) || self.slots().is_some_and(slots::clear) || self.finish_found()
     }
 
     /// Drops the value that was set last. Whether there was one. Not inlined: many stacks have handlers and nothing else.
     #[inline(never)]
-    fn drop_last_value(&self) -> bool {
+    fn drop_last_value(&self, lent: Lent) -> bool {
         let Ok(Some(value)) = self.change_values(Values::pop) else { return false };
-        if value.is_plain() {
+        if matches!(&value, Taken::Local(local) if lent.has(local, self.top())) {
+            cold_path();
+        } else if value.is_plain() {
             drop(value);
         } else {
             guarded(|| value.drop_now(self));
@@ -646,13 +805,18 @@ impl Record {
         true
     }
 
-    /// The code of its stack that was using the record or a value does not come back: the stack was abandoned, or ends by
-    /// `exit`, in an initialiser, a destructor, a handler, or a `with`. What it had still to drop is dropped.
+    /// The code of its stack that was using the record does not come back: the stack was abandoned, or ends by `exit`, in
+    /// an initialiser, a destructor, a handler, or a `with`. What it had still to drop is dropped.
     #[inline(never)]
-    fn nobody_comes_back(&self) {
+    fn nobody_comes_back(&self, lent: Lent) {
         self.users().set(0);
-        // SAFETY: as said. That an abandoned stack is not unwound either is the promise of who abandons it.
-        let _ = self.change_values(|values| unsafe { values.nobody_comes_back() });
+        // SAFETY: as in `making`; the frames that are listed there do not go on.
+        unsafe { (*self.own.get()).making.set(std::ptr::null()) };
+        if let Lent::Nothing = lent {
+            // SAFETY: the frames are gone, or were abandoned together with what they had lent: `Lent` says who promises that.
+            let _ = self.change_values(|values| unsafe { values.nobody_comes_back() });
+        }
+        // Else a `with` that `exit` has left behind keeps its reference to a keyed value, which is never dropped so.
         self.drop_doomed();
     }
 }

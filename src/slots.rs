@@ -7,14 +7,16 @@
 //! [`Slot`] is the face for Rust: a double free or a slot that was never allocated do not compile there. The functions
 //! are what the C face and other runtimes need.
 
+use crate::alloc::try_zeroed;
+use crate::counted::Among;
 use crate::error::Error;
 use crate::nearby::{self, Nearby};
 use crate::record::{Record, guarded};
-use crate::{arm, registry};
+use crate::{arm, registry, stack};
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// How many slots there are.
@@ -72,14 +74,18 @@ impl Table {
         blocks.flatten().filter(|(_, cell)| cell.generation.load(Ordering::Relaxed) != 0)
     }
 
-    fn ensure_cell(&self, index: usize) -> &'static Cell {
-        let place = &self.blocks[index / BLOCK];
-        if place.load(Ordering::Acquire).is_null() {
-            let empty = || Cell { generation: AtomicU32::new(0), value: AtomicPtr::new(ptr::null_mut()) };
-            // Only the stack itself adds blocks, so no other one can be first.
-            place.store(Box::leak(Box::new(std::array::from_fn(|_| empty()))), Ordering::Release);
+    fn ensure_cell(&self, index: usize) -> Result<&'static Cell, Error> {
+        if let Some(cell) = self.cell(index) {
+            return Ok(cell);
         }
-        self.cell(index).expect("just made")
+        // SAFETY: zeroes are cells that have had no value.
+        let block = unsafe { try_zeroed::<Block>() }.ok_or(Error::OutOfMemory)?;
+        let place = &self.blocks[index / BLOCK];
+        // Only the stack itself adds blocks. The allocator may have done so meanwhile: then that block is the one.
+        if place.load(Ordering::Acquire).is_null() {
+            place.store(Box::leak(block), Ordering::Release);
+        }
+        self.cell(index).ok_or(Error::OutOfMemory)
     }
 }
 
@@ -163,25 +169,40 @@ pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
 /// no destructor is called for it.
 ///
 /// # Errors
-/// [`Error::NoSuchSlot`], and where the stack cannot be armed.
+/// [`Error::NoSuchSlot`], and where the stack cannot be armed, or there is no memory. Then nothing has changed.
 ///
 /// # Safety
 /// The value must be what the slot's destructor, and whoever reads it on this stack, take it for. A [`Slot`] keeps its own in
 /// the slot.
 pub unsafe fn set(handle: u32, value: *mut c_void) -> Result<(), Error> {
-    store(handle, value)
+    exchange(handle, value).map(drop)
 }
 
-fn store(handle: u32, value: *mut c_void) -> Result<(), Error> {
+/// Sets the slot's value, and gives the one that was there, or null. All memory is allocated before the one is read and
+/// the other is written: the allocator may be code of the user's, and use this very slot.
+fn exchange(handle: u32, value: *mut c_void) -> Result<*mut c_void, Error> {
     let (index, generation) = check(handle)?;
-    let cell = arm::record()?.slots_or_new().ensure_cell(index);
+    let (record, is_new) = arm::record_or_new()?;
+    let cell = cell_of(record, index).map_err(|error| stack::undo(record, is_new, error))?;
     // Never the new value under the old generation, which somebody may be freeing, nor the old one under the new.
     if cell.generation.load(Ordering::Relaxed) != generation {
         cell.value.store(ptr::null_mut(), Ordering::Relaxed);
         cell.generation.store(generation, Ordering::Release);
     }
+    // Only this stack's code sets the value, and whoever frees the slot has it to itself.
+    let old = cell.value.load(Ordering::Relaxed);
     cell.value.store(value, Ordering::Release);
-    Ok(())
+    Ok(old)
+}
+
+/// The record's cell of a slot, made if need be.
+fn cell_of(record: &Record, index: usize) -> Result<&'static Cell, Error> {
+    if let Some(cell) = record.slots().and_then(|table| table.cell(index)) {
+        return Ok(cell);
+    }
+    // The allocator may unload.
+    let _in_use = record.in_use();
+    record.slots_or_new()?.ensure_cell(index)
 }
 
 /// The slot's value on the running stack; null where none was set. It never arms the stack.
@@ -277,9 +298,51 @@ pub(crate) fn forget(table: &Table) {
     }
 }
 
-/// The table of a record that has none.
-pub(crate) fn new_table() -> Box<Table> {
-    Box::new(Table { blocks: [const { AtomicPtr::new(ptr::null_mut()) }; CAPACITY / BLOCK] })
+/// The table of a record that has none; `None` without memory.
+pub(crate) fn new_table() -> Option<Box<Table>> {
+    // SAFETY: zeroes are a table without a block.
+    unsafe { try_zeroed() }
+}
+
+/// A [`Slot`]'s value, shared: it lives until the slot has another one, and all of these are dropped.
+///
+/// As an [`Arc`](std::sync::Arc), but for how it is made: [`Slot::set`] gives an error where there is no memory.
+pub struct Shared<T: Send + Sync>(Among<T>);
+
+impl<T: Send + Sync> Shared<T> {
+    /// Whether both are the same value.
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        self.0.is(&other.0)
+    }
+}
+
+impl<T: Send + Sync> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Send + Sync> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Send + Sync + PartialEq> PartialEq for Shared<T> {
+    /// Whether the values are equal.
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Send + Sync + Eq> Eq for Shared<T> {}
+
+impl<T: Send + Sync + std::fmt::Debug> std::fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
 }
 
 /// A slot for values of type `T`: made at run time, with a value of its own on every stack, freed when it is dropped.
@@ -326,7 +389,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
     pub fn new() -> Result<Self, Error> {
         unsafe extern "C-unwind" fn release<T>(value: *mut c_void) {
             // SAFETY: values are references that `set` let go of.
-            drop(unsafe { Arc::from_raw(value.cast::<T>()) });
+            drop(unsafe { Among::from_raw(value.cast::<T>()) });
         }
         // SAFETY: only `set` stores values in it, and they may be dropped on any thread.
         let handle = unsafe { alloc(Some(release::<T>)) }?;
@@ -343,33 +406,34 @@ impl<T: Send + Sync + 'static> Slot<T> {
     /// Sets the running stack's value; the one that was there is dropped.
     ///
     /// # Errors
-    /// Where the stack cannot be armed.
+    /// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `value` is dropped, and nothing has changed.
     pub fn set(&self, value: T) -> Result<(), Error> {
-        // Handlers of an abandoned stack, which run while this one is armed, may set the value as well.
-        arm::record()?;
-        let old = self.value();
-        let value = Arc::into_raw(Arc::new(value)).cast_mut();
-        if let Err(error) = store(self.handle, value.cast()) {
-            // SAFETY: just let go of, and not stored.
-            drop(unsafe { Arc::from_raw(value) });
-            return Err(error);
+        let value = Among::try_new(value).map_err(|_| Error::OutOfMemory)?.into_raw().cast_mut();
+        // What was there is read by this, after all else: handlers of an abandoned stack, which run while this one is armed,
+        // and the allocator may set the value as well.
+        match exchange(self.handle, value.cast()) {
+            Ok(old) => {
+                // SAFETY: it was stored by an earlier call, and has just been overwritten.
+                drop((!old.is_null()).then(|| unsafe { Among::from_raw(old.cast::<T>()) }));
+                Ok(())
+            }
+            Err(error) => {
+                // SAFETY: just let go of, and not stored.
+                drop(unsafe { Among::from_raw(value) });
+                Err(error)
+            }
         }
-        // SAFETY: it was stored by an earlier call, and has just been overwritten.
-        drop((!old.is_null()).then(|| unsafe { Arc::from_raw(old.cast::<T>()) }));
-        Ok(())
     }
 
     /// The running stack's value, shared; `None` if it has none.
-    pub fn share(&self) -> Option<Arc<T>> {
+    pub fn share(&self) -> Option<Shared<T>> {
         let value = self.value().cast::<T>();
         if value.is_null() {
             return None;
         }
-        // SAFETY: a reference that `set` let go of; this makes another one.
-        unsafe {
-            Arc::increment_strong_count(value);
-            Some(Arc::from_raw(value))
-        }
+        // SAFETY: a reference that `set` let go of, and which stays in the slot.
+        let stored = std::mem::ManuallyDrop::new(unsafe { Among::from_raw(value) });
+        Some(Shared(Among::clone(&stored)))
     }
 
     /// A copy of the running stack's value; `None` if it has none.
@@ -384,13 +448,15 @@ impl<T: Send + Sync + 'static> Slot<T> {
     }
 
     /// Takes the running stack's value, and leaves none.
-    pub fn take(&self) -> Option<Arc<T>> {
-        let value = self.value().cast::<T>();
-        if value.is_null() || store(self.handle, ptr::null_mut()).is_err() {
+    pub fn take(&self) -> Option<Shared<T>> {
+        let cell = cell_here(self.handle as usize % CAPACITY)?;
+        let value = cell.value(self.generation);
+        if value.is_null() {
             return None;
         }
+        cell.value.store(ptr::null_mut(), Ordering::Release);
         // SAFETY: what `set` let go of, and no longer stored.
-        Some(unsafe { Arc::from_raw(value) })
+        Some(Shared(unsafe { Among::from_raw(value.cast()) }))
     }
 }
 

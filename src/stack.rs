@@ -1,13 +1,12 @@
 //! The running stack as one sees it from outside: what it is, where its foot is, whether it is armed.
 
+use crate::alloc::try_box;
 use crate::arch::{self, Registers};
 use crate::error::Error;
 use crate::foot::{self, Bottom};
-use crate::local::is_borrowed;
-use crate::record::Record;
+use crate::record::{Handler, Lent, Record};
 use crate::redirect::choice::Redirect;
 use crate::redirect::{self, Way};
-use crate::values::LocalValue;
 use crate::{arm, exits, net, os, registry, slots, trampoline};
 use std::fmt;
 use std::num::NonZeroU64;
@@ -143,7 +142,12 @@ impl Stack {
     /// Looks at the running stack.
     pub fn current() -> Self {
         // SAFETY: these are registers of the running stack.
-        match unsafe { foot::bottom(Registers::here()) } {
+        let bottom = unsafe { foot::bottom(Registers::here()) };
+        let mistake = match bottom {
+            Ok(Bottom::Armed(record, _)) => arm::mistake(record, arch::stack_pointer()),
+            _ => None,
+        };
+        match mistake.map_or(bottom, Ok) {
             Ok(Bottom::Armed(record, _)) => Self::armed(record),
             Ok(Bottom::Bare(foot, _)) => {
                 let kind = trampoline::kind(foot.trampoline);
@@ -167,7 +171,9 @@ impl Stack {
         }
     }
 
-    fn armed(record: &Record) -> Self {
+    fn armed(record: &'static Record) -> Self {
+        // Its foot may have moved. Where no walk leads to it, this is where it was.
+        arm::has_found_foot(record);
         // What stands for the foot while it drains, else the foot itself, which is not always the canary.
         let foot = if record.way() == Way::Code && !record.is_draining() { record.place() } else { record.foot() };
         // SAFETY: a live record's foot is a word of this stack.
@@ -229,6 +235,7 @@ fn info(address: usize, word: usize, number: usize) -> FootInfo {
 }
 
 fn bounds(kind: Kind, top: usize) -> Option<Bounds> {
+    let top = arch::untagged(top);
     let range = match kind {
         Kind::Thread | Kind::Main => os::thread_bounds().filter(|bounds| bounds.contains(&(top - 1))),
         _ => None,
@@ -268,7 +275,7 @@ pub fn id() -> Result<StackId, Error> {
 /// when `main` has returned: std counts that as the first call, and allows no second one.
 ///
 /// # Errors
-/// Where the stack cannot be armed. Then `handler` is dropped, and nothing has changed.
+/// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `handler` is dropped, and nothing has changed.
 ///
 /// # Examples
 /// ```
@@ -280,7 +287,26 @@ pub fn id() -> Result<StackId, Error> {
 /// assert_eq!(receiver.recv(), Ok("gone"));
 /// ```
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
-    arm::record()?.push(Box::new(handler))
+    register(try_box(handler).map_err(|_| Error::OutOfMemory)?).map_err(|(error, _)| error)
+}
+
+/// [`at_exit`], which gives the handler back with the error.
+#[inline]
+pub(crate) fn register(handler: Handler) -> Result<(), (Error, Handler)> {
+    match arm::record_or_new() {
+        Ok((record, is_new)) => record.push(handler).map_err(|(error, handler)| (undo(record, is_new, error), handler)),
+        Err(error) => Err((error, handler)),
+    }
+}
+
+/// After an error, puts the exit of the running stack back if it was armed for nothing.
+#[cold]
+pub(crate) fn undo(record: &'static Record, is_new: bool, error: Error) -> Error {
+    // Not where the allocator, or a handler of a stack that was found abandoned, has stored something meanwhile.
+    if is_new && !record.is_draining() && record.is_empty() {
+        disarm(record);
+    }
+    error
 }
 
 /// Drops all values of this stack, last set first, and keeps its handlers. Does nothing on a stack that is not armed.
@@ -298,7 +324,7 @@ pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn reset() {
-    if let Some(record) = arm::lookup() {
+    if let Some(record) = arm::lookup_certain() {
         clear(record);
     }
 }
@@ -322,7 +348,7 @@ pub fn reset() {
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn unload() {
-    let Some(record) = arm::lookup() else { return };
+    let Some(record) = arm::lookup_certain() else { return };
     {
         // What is dropped here may unload as well.
         let _in_use = record.in_use();
@@ -333,30 +359,48 @@ pub fn unload() {
         let before = record.id();
         record.renew_id();
         net::renew(record, before);
+        #[cfg(target_os = "linux")]
+        crate::main_key::renew(record, before);
         return;
     }
+    disarm(record);
+}
+
+/// Puts the exit of the running stack back, whose record this is: it is empty, and does not drain.
+fn disarm(record: &'static Record) {
     if let Some(table) = record.slots() {
         // Destructors may have looked at cells after these were cleared.
         slots::forget_places(table);
     }
     // SAFETY: this is the running stack's record, and it is not draining.
-    unsafe { redirect::restore(record) };
-    record.retire();
+    if arm::has_found_foot(record) && unsafe { redirect::restore(record) } {
+        record.retire();
+    } else {
+        // Nobody knows where the word is that has to be put back. So the stack stays armed, with nothing stored.
+        let before = record.id();
+        record.renew_id();
+        net::renew(record, before);
+    }
 }
 
 /// Drops all values of the running stack, whose record this is.
 fn clear(record: &'static Record) {
-    let here = arch::stack_pointer();
-    // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
-    // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
-    let in_one_piece = arm::lookup().is_some() && registry::find(here).is_some();
+    let lent = lent_by_frames(record);
     let _in_use = record.in_use();
-    let keep = |local: &LocalValue| !in_one_piece || is_borrowed(local.value, here..record.top());
-    let _ = record.change_values(|values| values.doom_all(keep));
-    record.drop_doomed();
+    record.forget_values(|local| lent.has(local, record.top()));
     if let Some(table) = record.slots() {
         slots::clear(table);
     }
+}
+
+/// What the frames of the stack with this record may have lent, from the caller's on.
+#[inline(always)]
+pub(crate) fn lent_by_frames(record: &'static Record) -> Lent {
+    let here = arch::stack_pointer();
+    // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
+    // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
+    let is_its = |found: Option<&'static Record>| found.is_some_and(|found| std::ptr::eq(found, record));
+    if is_its(arm::lookup()) && is_its(registry::find(here)) { Lent::By(here) } else { Lent::Anything }
 }
 
 /// What this process has met and keeps, for diagnosis.

@@ -1,13 +1,15 @@
 //! The values of one stack, keyed ones and stack locals alike, in the order in which they were set.
 
+use crate::alloc::{larger, move_to, try_vec};
+use crate::counted::OnStack;
+use crate::error::Error;
 use crate::inherit::Heir;
 use crate::nearby::Nearby;
-use crate::record::{Handler, InUse, OnDrop, Record, survived};
+use crate::record::{Handler, OnDrop, Record, survived};
 use hashbrown::HashTable;
 use std::any::{Any, TypeId};
 use std::hash::{BuildHasher, Hash};
 use std::mem::needs_drop;
-use std::rc::Rc;
 
 /// What was taken out, to be dropped when nothing of ours is in use any more.
 pub(crate) enum Taken {
@@ -36,13 +38,9 @@ impl Taken {
                 let _then = OnDrop(|| survived(|| drop(rest.take())));
                 drop(value);
             }
-            // It is out of the table, so nobody finds it; whether somebody still borrows it was asked before (see
-            // `stack::clear`), and a drain at the end of the stack has no borrower left.
-            Self::Local(local) => {
-                let _making = Making::new(record, local.number);
-                // SAFETY: as said above; `destroy` fits the value by construction (`local.rs`).
-                unsafe { (local.destroy)(local.value) }
-            }
+            // SAFETY: it is out of the table, so nobody finds it; whether somebody still borrows it was asked before
+            // (`stack::clear`, `Record::drain`). `destroy` fits the value by construction (`local.rs`).
+            Self::Local(local) => record.making(local.number, || unsafe { (local.destroy)(local.value) }),
         }
     }
 }
@@ -63,7 +61,7 @@ pub(crate) struct LocalValue {
 pub(crate) struct Keyed {
     hash: u64,
     key: Box<dyn Any>,
-    value: Rc<dyn Any>,
+    value: OnStack<dyn Any>,
     /// What makes its heirs, if it is inheritable.
     heir: Option<Heir>,
     /// Whether dropping all this runs no code of the user's.
@@ -71,13 +69,15 @@ pub(crate) struct Keyed {
 }
 
 impl Keyed {
-    pub(crate) fn new<K, V>(hash: u64, key: Box<K>, value: Rc<V>, heir: Option<Heir>) -> Self
+    pub(crate) fn new<K, V>(hash: u64, key: Box<K>, value: OnStack<V>, heir: Option<Heir>) -> Self
     where
         K: Hash + Eq + 'static,
         V: 'static,
     {
         // What makes heirs holds no more than a key.
         let plain = !needs_drop::<K>() && !needs_drop::<V>();
+        // SAFETY: the same pointer.
+        let value = unsafe { value.unsize::<dyn Any>(|value| value) };
         Self { hash, key, value, heir, plain }
     }
 }
@@ -98,50 +98,112 @@ pub(crate) struct Values {
     locals: Vec<*mut u8>,
     /// Hash of a key → index in `in_order`.
     by_key: HashTable<usize>,
-    /// The stack locals whose values are being made or dropped, further up on this stack.
-    in_making: Vec<usize>,
     /// What a `reset` or an `unload` further up on this stack has taken out and not dropped yet. It is kept here, so that it
     /// is not lost where the stack ends, or is abandoned, in a destructor.
     doomed: Vec<Taken>,
 }
 
-/// While it lives, a stack local of this record cannot be asked for, and the record is in use.
-pub(crate) struct Making<'r> {
-    record: &'r Record,
-    number: usize,
-    _in_use: InUse<'r>,
+/// Who is about to store something.
+#[derive(Clone, Copy)]
+pub(crate) enum For {
+    /// A keyed value.
+    Key,
+    /// The value of the stack local with this number.
+    Local(usize),
+    /// A `reset` or an `unload`, which dooms all values and that many handlers.
+    Doom(usize),
 }
 
-impl<'r> Making<'r> {
-    pub(crate) fn new(record: &'r Record, number: usize) -> Self {
-        let _ = record.change_values(|values| values.in_making.push(number));
-        Self { record, number, _in_use: record.in_use() }
+/// What the tables of [`Values`] must hold for one of these to find room; `None` where there is room.
+pub(crate) struct Wanted {
+    in_order: Option<usize>,
+    locals: Option<usize>,
+    by_key: Option<usize>,
+    doomed: Option<usize>,
+}
+
+/// Larger tables, allocated outside of a change; and when they are in place, the smaller ones, to be freed outside as well.
+pub(crate) struct Room {
+    in_order: Vec<Option<Value>>,
+    locals: Vec<*mut u8>,
+    by_key: HashTable<usize>,
+    doomed: Vec<Taken>,
+}
+
+impl Wanted {
+    #[inline]
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(self, Self { in_order: None, locals: None, by_key: None, doomed: None })
     }
-}
 
-impl Drop for Making<'_> {
-    fn drop(&mut self) {
-        let number = self.number;
-        let _ = self.record.change_values(|values| {
-            if let Some(index) = values.in_making.iter().rposition(|&other| other == number) {
-                values.in_making.swap_remove(index);
-            }
-        });
+    #[cold]
+    pub(crate) fn allocate(&self) -> Result<Room, Error> {
+        let mut by_key = HashTable::new();
+        by_key.try_reserve(self.by_key.unwrap_or(0), |_| 0).map_err(|_| Error::OutOfMemory)?;
+        Ok(Room {
+            in_order: try_vec(self.in_order.unwrap_or(0))?,
+            locals: try_vec(self.locals.unwrap_or(0))?,
+            by_key,
+            doomed: try_vec(self.doomed.unwrap_or(0))?,
+        })
     }
 }
 
 impl Values {
-    /// Whether the value of this stack local is being made or dropped.
-    pub(crate) fn is_in_making(&self, number: usize) -> bool {
-        self.in_making.contains(&number)
+    /// What has to grow for one of these.
+    #[inline]
+    pub(crate) fn wanted(&self, whose: For) -> Wanted {
+        let mut wanted = Wanted { in_order: None, locals: None, by_key: None, doomed: None };
+        match whose {
+            For::Key => {
+                wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
+                // What was removed may leave marks that take room: so it is the capacity that counts.
+                if self.by_key.capacity() == self.by_key.len() {
+                    wanted.by_key = Some((2 * self.by_key.len()).max(3));
+                }
+            }
+            For::Local(number) => {
+                wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
+                wanted.locals = larger(&self.locals, number + 1);
+            }
+            For::Doom(handlers) => {
+                wanted.doomed = larger(&self.doomed, self.doomed.len() + self.in_order.len() + handlers);
+            }
+        }
+        wanted
     }
 
-    /// Nothing is being made any more, and nobody who looks at a value keeps it from being dropped.
+    /// Moves into the larger tables. It neither allocates nor frees.
+    pub(crate) fn move_to(&mut self, room: Room) -> Room {
+        let mut by_key = room.by_key;
+        if by_key.capacity() > self.by_key.len() {
+            std::mem::swap(&mut self.by_key, &mut by_key);
+            self.index_keys();
+        }
+        Room {
+            in_order: move_to(&mut self.in_order, room.in_order),
+            locals: move_to(&mut self.locals, room.locals),
+            by_key,
+            doomed: move_to(&mut self.doomed, room.doomed),
+        }
+    }
+
+    /// Fills the table of keys, which is empty and has room for them.
+    fn index_keys(&mut self) {
+        let in_order = &self.in_order;
+        for (index, value) in in_order.iter().enumerate() {
+            if let Some(Value::Keyed(keyed)) = value {
+                self.by_key.insert_unique(keyed.hash, index, |&index| hash_at(in_order, index));
+            }
+        }
+    }
+
+    /// Nobody who looks at a keyed value keeps it from being dropped any more.
     ///
     /// # Safety
-    /// The code of the stack that was in use of the values does not go on, nor is it unwound.
+    /// The calls of `with` on this stack that have been lent values neither go on nor are unwound, and nobody to whom they
+    /// have lent them in turn uses them any more.
     pub(crate) unsafe fn nobody_comes_back(&mut self) {
-        self.in_making.clear();
         let keyed = self.in_order.iter().filter_map(|value| match value {
             Some(Value::Keyed(keyed)) => Some(&keyed.value),
             _ => None,
@@ -151,22 +213,13 @@ impl Values {
             _ => None,
         });
         for value in keyed.chain(doomed) {
-            for _ in 1..Rc::strong_count(value) {
-                // SAFETY: who has a reference is a call of `with` on that stack, which never drops it. The one here stays.
-                unsafe { Rc::decrement_strong_count(Rc::as_ptr(value)) };
-            }
+            // SAFETY: all other references are in frames of this stack, in `with` and `go`: the caller's promise.
+            unsafe { value.forget_others() };
         }
     }
 
     pub(crate) const fn new() -> Self {
-        Self {
-            in_order: Vec::new(),
-            gaps: 0,
-            locals: Vec::new(),
-            by_key: HashTable::new(),
-            in_making: Vec::new(),
-            doomed: Vec::new(),
-        }
+        Self { in_order: Vec::new(), gaps: 0, locals: Vec::new(), by_key: HashTable::new(), doomed: Vec::new() }
     }
 
     /// Whether there may be something here. This looks at no more than the first field.
@@ -185,14 +238,14 @@ impl Values {
     }
 
     /// The value of a key.
-    pub(crate) fn get<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<Rc<dyn Any>> {
+    pub(crate) fn get<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<OnStack<dyn Any>> {
         match &self.in_order[self.find(hash, key)?] {
-            Some(Value::Keyed(keyed)) => Some(Rc::clone(&keyed.value)),
+            Some(Value::Keyed(keyed)) => Some(keyed.value.clone()),
             _ => None,
         }
     }
 
-    /// Sets the value of a key, and gives back the one that it had, which was found at `before`.
+    /// Sets the value of a key, for which there is room, and gives back the one that it had, which was found at `before`.
     pub(crate) fn set(&mut self, before: Option<usize>, keyed: Keyed) -> Option<Taken> {
         let old = before.map(|index| self.remove(keyed.hash, index));
         self.compact();
@@ -204,9 +257,9 @@ impl Values {
     }
 
     /// The inheritable values, in the order in which they were set, and what makes their heirs.
-    pub(crate) fn inheritable(&self) -> Vec<(Rc<dyn Any>, Heir)> {
+    pub(crate) fn inheritable(&self) -> Vec<(OnStack<dyn Any>, Heir)> {
         let heir = |value: &Option<Value>| match value {
-            Some(Value::Keyed(Keyed { value, heir: Some(heir), .. })) => Some((Rc::clone(value), Rc::clone(heir))),
+            Some(Value::Keyed(Keyed { value, heir: Some(heir), .. })) => Some((value.clone(), heir.clone())),
             _ => None,
         };
         self.in_order.iter().filter_map(heir).collect()
@@ -247,26 +300,73 @@ impl Values {
         }
     }
 
-    /// Dooms every value that `keep` does not want.
-    pub(crate) fn doom_all(&mut self, keep: impl Fn(&LocalValue) -> bool) {
-        let mut taken = Vec::new();
-        let mut kept = Vec::new();
-        while let Some(value) = self.pop() {
-            match value {
-                Taken::Local(local) if keep(&local) => kept.push(local),
-                other => taken.push(other),
+    /// Takes out the value at `index`, unless `keep` wants it: then it is out of reach, but dropped when the stack ends.
+    fn take_unless(&mut self, index: usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Taken> {
+        let local = match self.in_order.get_mut(index)?.as_mut()? {
+            Value::Keyed(keyed) => {
+                let hash = keyed.hash;
+                return Some(self.remove(hash, index));
             }
+            Value::Local(local) => {
+                let known = *local;
+                local.number = 0;
+                known
+            }
+        };
+        local.nearby.forget(local.value);
+        self.store_local(local.number, std::ptr::null_mut());
+        if keep(&local) {
+            return None;
         }
-        for local in kept.into_iter().rev() {
-            // Out of reach, but still to be dropped when the stack ends.
-            self.in_order.push(Some(Value::Local(LocalValue { number: 0, ..local })));
-        }
-        self.doom(taken);
+        self.in_order[index] = None;
+        self.gaps += 1;
+        Some(Taken::Local(local))
     }
 
-    /// Dooms these, the first of them to be dropped first.
-    pub(crate) fn doom(&mut self, taken: Vec<Taken>) {
-        self.doomed.extend(taken.into_iter().rev());
+    /// Dooms every value that `keep` does not want, if there is room for them. Whether there was.
+    #[must_use]
+    pub(crate) fn doom_all(&mut self, keep: impl Fn(&LocalValue) -> bool) -> bool {
+        if self.doomed.capacity() - self.doomed.len() < self.in_order.len() {
+            return false;
+        }
+        for index in 0..self.in_order.len() {
+            if let Some(taken) = self.take_unless(index, &keep) {
+                self.doomed.push(taken);
+            }
+        }
+        // No key is left, so nothing has to be found where it was.
+        self.in_order.retain(Option::is_some);
+        self.gaps = 0;
+        true
+    }
+
+    /// Takes out the last value before `index`, and moves `index` there. For a `reset` where there is no memory for more.
+    pub(crate) fn take_before(&mut self, index: &mut usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Taken> {
+        *index = self.in_order.len().min(*index);
+        while *index > 0 {
+            *index -= 1;
+            if let Some(taken) = self.take_unless(*index, &keep) {
+                return Some(taken);
+            }
+        }
+        None
+    }
+
+    /// How many places there are, gaps among them.
+    pub(crate) fn places(&self) -> usize {
+        self.in_order.len()
+    }
+
+    /// Dooms these handlers, the first of them to be dropped first, if there is room. Whether there was.
+    #[must_use]
+    pub(crate) fn doom_handlers(&mut self, handlers: &mut Vec<Handler>) -> bool {
+        if self.doomed.capacity() - self.doomed.len() < handlers.len() {
+            return false;
+        }
+        while let Some(handler) = handlers.pop() {
+            self.doomed.push(Taken::Handler(handler));
+        }
+        true
     }
 
     /// Takes out what is doomed and is to be dropped next.
@@ -279,7 +379,7 @@ impl Values {
         self.locals.get(number).copied().unwrap_or(std::ptr::null_mut())
     }
 
-    /// Adds the value of a stack local that has none.
+    /// Adds the value of a stack local that has none; there is room for it.
     pub(crate) fn add_local(&mut self, local: LocalValue) {
         self.compact();
         self.in_order.push(Some(Value::Local(local)));
@@ -287,13 +387,15 @@ impl Values {
     }
 
     fn store_local(&mut self, number: usize, value: *mut u8) {
-        // Number 0 is of a value that `doom_all` put out of reach.
-        if number != 0 {
-            if self.locals.len() <= number {
-                self.locals.resize(number + 1, std::ptr::null_mut());
-            }
-            self.locals[number] = value;
+        // Number 0 is of a value that `take_unless` put out of reach.
+        if number == 0 {
+            return;
         }
+        if self.locals.len() <= number {
+            // Within its capacity: only `add_local` comes here before the value has a place.
+            self.locals.resize(number + 1, std::ptr::null_mut());
+        }
+        self.locals[number] = value;
     }
 
     /// Closes the gaps once they are most of it, so that setting one key for ever needs no more and more memory.
@@ -304,12 +406,7 @@ impl Values {
         self.in_order.retain(Option::is_some);
         self.gaps = 0;
         self.by_key.clear();
-        let in_order = &self.in_order;
-        for (index, value) in in_order.iter().enumerate() {
-            if let Some(Value::Keyed(keyed)) = value {
-                self.by_key.insert_unique(keyed.hash, index, |&index| hash_at(in_order, index));
-            }
-        }
+        self.index_keys();
     }
 }
 

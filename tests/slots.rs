@@ -466,7 +466,7 @@ fn typed_slots_hold_values_share_them_and_drop_them() {
             slot.set(Arc::clone(&value)).unwrap();
             assert_eq!(Arc::strong_count(&value), 2, "the first was dropped when it was overwritten");
             let held = slot.share().unwrap();
-            assert!(slot.take().is_some_and(|taken| Arc::ptr_eq(&taken, &held)));
+            assert!(slot.take().is_some_and(|taken| taken.ptr_eq(&held)));
             assert!(slot.share().is_none() && slot.take().is_none());
             drop(held);
             assert_eq!(Arc::strong_count(&value), 1);
@@ -485,7 +485,7 @@ fn dropping_a_typed_slot_drops_its_values_on_all_stacks_but_not_what_is_shared()
     let mut fibers: Vec<_> = (0..3)
         .map(|_| {
             let (slot, value) = (Arc::clone(&slot), Arc::clone(&value));
-            Coroutine::<(), Option<Arc<Arc<i32>>>, ()>::new(move |yielder, ()| {
+            Coroutine::<(), Option<exeunt::Shared<Arc<i32>>>, ()>::new(move |yielder, ()| {
                 exeunt::enter(|| {
                     slot.set(value).unwrap();
                     let shared = slot.share();

@@ -391,7 +391,7 @@ fn a_thread_local_destructor_that_comes_after_the_drain_finds_an_ended_stack() {
             assert_eq!(exeunt::get::<i32>(&"value"), None);
             // Nothing that it stored would ever be dropped, so it has to be told.
             let refused = exeunt::set("value", log.loud("refused"));
-            log.note(format!("refused: {}", matches!(refused, Err(exeunt::Error::UnknownTrampoline(_)))));
+            log.note(format!("refused: {}", matches!(refused, Err(exeunt::Error::StackHasEnded))));
         });
         AFTER.set(Some(Box::new(after)));
     });

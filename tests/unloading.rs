@@ -92,3 +92,25 @@ fn two_copies_of_the_library_on_one_thread_both_drain_whichever_came_first() {
         }
     });
 }
+
+#[test]
+fn two_copies_of_the_library_on_the_main_thread_both_drain_or_the_second_one_is_refused() {
+    let program = Build { source: "copies.c", options: &["-O2"], linked: false }.build();
+    let first = bridge().join("libexeunt_bridge.so");
+    // Another file, or the dynamic linker would take it for the same library.
+    let second = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("copy-{}.so", std::process::id()));
+    std::fs::copy(&first, &second).expect("cargo's directory for tests is writable");
+    let run = |case| program.run(&[first.to_str().expect("Unicode"), second.to_str().expect("Unicode"), case]);
+    let (returned, exited) = (run("returns"), run("exits its thread"));
+    std::fs::remove_file(&second).expect("it was just written");
+    if harness::is_code() {
+        // Main's exit trampoline is patched by the first copy, so that it has no shape that the second one knows.
+        let told = ["the second copy is refused", "handler of the first copy"];
+        returned.expect(7, &told);
+        return exited.expect(0, &[&told[..], &["key k destroyed", "main is gone"]].concat());
+    }
+    returned.expect(7, &["handler of the first copy", "handler of the second copy"]);
+    // The landing is the first copy's, and the second one's net is a key that was made before the program's.
+    let told = ["handler of the first copy", "handler of the second copy", "key k destroyed", "main is gone"];
+    exited.expect(0, &told);
+}

@@ -14,6 +14,31 @@ pub fn stack_pointer() -> usize {
     sp
 }
 
+/// The number of the block of 64 bytes that the stack pointer of the function that this is inlined into is in, which has no tag
+/// ([`untagged`]). In assembly, for the compiler would shift twice: for all of the number, and for the lower half of it alone.
+#[inline(always)]
+pub(crate) fn stack_block() -> usize {
+    let block: usize;
+    // SAFETY: as in `stack_pointer`.
+    unsafe {
+        asm!("mov {0}, sp", "ubfx {0}, {0}, #6, #50", out(reg) block, options(pure, nomem, nostack, preserves_flags));
+    }
+    block
+}
+
+/// An address as addresses are compared and looked up: without its top byte. The processor ignores that byte of a pointer to data
+/// (Arm ARM, "address tagging"), and memory tagging (MTE, HWASan) keeps a tag there: a stack from a tagged `malloc` has tagged stack
+/// pointers. Memory itself is read and written by the address as it came, as MTE compares its tag with the memory's.
+#[inline(always)]
+pub(crate) const fn untagged(address: usize) -> usize {
+    address & (usize::MAX >> 8)
+}
+
+/// `address` with the tag of `like`.
+pub(crate) const fn tagged_as(address: usize, like: usize) -> usize {
+    untagged(address) | (like & !(usize::MAX >> 8))
+}
+
 /// The word at an address of a stack, whatever is kept there. It is out of sanitizers' sight, which would take a look at what
 /// lies between two variables for an error.
 ///

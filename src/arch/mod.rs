@@ -5,6 +5,8 @@
 //! | name | what it does |
 //! |---|---|
 //! | `stack_pointer` | the stack pointer of the function it is inlined into |
+//! | `stack_block` | the number of the 64 bytes that the stack pointer is in |
+//! | `untagged`, `tagged_as` | an address without the tag in its top byte, and with another one's |
 //! | `word_of_stack` | a word of a stack, also between variables |
 //! | `is_seen` | whether what a stack local remembers is of this block, and the stack is still the one |
 //! | `Registers::here` | what an unwinder needs to start from the function it is inlined into |

@@ -13,6 +13,23 @@ pub fn stack_pointer() -> usize {
     sp
 }
 
+/// The number of the block of 64 bytes that the stack pointer of the function that this is inlined into is in.
+#[inline(always)]
+pub(crate) fn stack_block() -> usize {
+    stack_pointer() >> 6
+}
+
+/// An address as addresses are compared and looked up: all of it.
+#[inline(always)]
+pub(crate) const fn untagged(address: usize) -> usize {
+    address
+}
+
+/// `address` with the tag of `like`: there are none.
+pub(crate) const fn tagged_as(address: usize, _like: usize) -> usize {
+    address
+}
+
 /// The word at an address of a stack, whatever is kept there. It is out of sanitizers' sight, which would take a look at what
 /// lies between two variables for an error.
 ///

@@ -137,7 +137,9 @@ thread_local! {
 pub(super) fn report(failure: Failure) -> c_int {
     let code = failure.code();
     LAST_CODE.set(code);
-    if REPORTS.replace(true) {
+    // Where there is no memory, none is used: not for the failure's place either, which a thread gets at the first use of a
+    // thread-local that has a destructor.
+    if code == EXEUNT_ENO_MEMORY || REPORTS.replace(true) {
         return code;
     }
     // No place any more on a thread that is ending: then the code has to do.
@@ -276,18 +278,23 @@ impl Write for Copy {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_last_error(buffer: *mut c_char, size: usize) -> usize {
     let mut copy = Copy { buffer, size, length: 0 };
-    let told = LAST.try_with(|last| {
-        last.try_borrow().is_ok_and(|last| {
-            // Whoever reads debug information may panic.
-            last.as_ref().is_some_and(|failure| {
-                catch_unwind(AssertUnwindSafe(|| failure.tell(&mut copy).is_ok())).unwrap_or(false)
+    let code = exeunt_last_code();
+    let tell = |copy: &mut Copy, failure: &Failure| {
+        // Whoever reads debug information may panic.
+        failure.code() == code && catch_unwind(AssertUnwindSafe(|| failure.tell(copy).is_ok())).unwrap_or(false)
+    };
+    // Not all failures are kept: see `report`.
+    let told = code != EXEUNT_OK
+        && code != EXEUNT_ENO_MEMORY
+        && LAST
+            .try_with(|last| {
+                last.try_borrow().is_ok_and(|last| last.as_ref().is_some_and(|failure| tell(&mut copy, failure)))
             })
-        })
-    });
-    if !told.unwrap_or(false) {
+            .unwrap_or(false);
+    if !told {
         copy.clear();
-        if exeunt_last_code() != EXEUNT_OK {
-            let _ = copy.write_str(&words(exeunt_last_code()).to_string_lossy());
+        if code != EXEUNT_OK {
+            let _ = copy.write_str(&words(code).to_string_lossy());
         }
     }
     copy.end()

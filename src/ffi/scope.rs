@@ -21,6 +21,7 @@
 
 use super::code::{Failure, report, shielded};
 use crate::arch::{self, Registers};
+use crate::arm::Arming;
 use crate::record::Record;
 use crate::redirect::Place;
 use crate::unwind::{Step, Steps, Unwinder};
@@ -49,11 +50,12 @@ unsafe extern "C" {
 
 impl exeunt_scope {
     fn bounds(this: *mut Self) -> (usize, usize) {
-        (this.addr(), this.addr() + size_of::<Self>())
+        let low = arch::untagged(this.addr());
+        (low, low + size_of::<Self>())
     }
 
     fn foot(this: *mut Self) -> usize {
-        Self::bounds(this).1 - size_of::<u64>()
+        this.addr() + size_of::<Self>() - size_of::<u64>()
     }
 }
 
@@ -72,14 +74,16 @@ unsafe fn holder(here: Registers, scope: (usize, usize)) -> Option<usize> {
 }
 
 /// The stack pointer of the frame that holds what is between `low` and `high`, if the walk, which is at the one with `sp`, comes
-/// there on one piece of memory.
-fn frame_around(walk: &mut impl Steps, mut sp: usize, (low, high): (usize, usize)) -> Option<usize> {
+/// there on one piece of memory. All without tags.
+fn frame_around(walk: &mut impl Steps, sp: usize, (low, high): (usize, usize)) -> Option<usize> {
+    let mut sp = arch::untagged(sp);
     while sp <= low {
         let Step::Caller { frame: caller, contiguous: true, .. } = walk.step() else { return None };
-        if high <= caller.registers.sp {
+        let caller_sp = arch::untagged(caller.registers.sp);
+        if high <= caller_sp {
             return Some(sp);
         }
-        sp = caller.registers.sp;
+        sp = caller_sp;
     }
     None
 }
@@ -116,7 +120,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         if scope.is_null() || !scope.is_aligned() {
             return Err(Failure::Invalid("exeunt_scope_begin: the scope is null or not aligned"));
         }
-        if let Some(record) = arm::lookup() {
+        if let Some(record) = arm::lookup_certain() {
             return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
         }
         // SAFETY: registers of this function.
@@ -128,7 +132,10 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         let (foot, top) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
         let number = number()?;
         // SAFETY: the caller's promise: the scope is good to write to, so its last word is.
-        let (record, abandoned) = unsafe { arm::arm_at(Place::scope(foot, top, number)) }?;
+        let Arming { record, abandoned, is_new } = unsafe { arm::arm_at(Place::scope(foot, top, number)) }?;
+        if !is_new {
+            return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
+        }
         let proven = claim_frames(record, holder);
         if !proven {
             record.retire();
@@ -147,7 +154,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
 #[inline(never)]
 fn claim_frames(record: &'static Record, holder: usize) -> bool {
     let room = [0_u8; ROOM];
-    let lowest = arch::stack_pointer().min(black_box(&raw const room).addr());
+    let lowest = arch::untagged(arch::stack_pointer()).min(arch::untagged(black_box(&raw const room).addr()));
     let mut sp = lowest;
     while sp <= holder {
         registry::prove(sp, record);

@@ -34,7 +34,8 @@ pub(crate) fn read_word(address: usize) -> Option<usize> {
     let mut word = 0_usize;
     let size = size_of::<usize>();
     let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size };
-    let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: size };
+    // The kernel takes tagged addresses from processes that have asked for it, and others from all.
+    let remote = libc::iovec { iov_base: arch::untagged(address) as *mut c_void, iov_len: size };
     // SAFETY: the system copies between this process and itself, and checks both sides.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
     if copied == size as isize {
@@ -62,7 +63,20 @@ pub(crate) fn thread_bounds() -> Option<Range<usize>> {
         let (mut low, mut size) = (ptr::null_mut(), 0);
         let got = libc::pthread_attr_getstack(&raw const attributes, &raw mut low, &raw mut size);
         libc::pthread_attr_destroy(&raw mut attributes);
-        (got == 0).then(|| low as usize..low as usize + size)
+        let low = arch::untagged(low as usize);
+        (got == 0).then(|| low..low + size)
+    }
+}
+
+/// Whether there is memory to register some functions with [`at_thread_end`], which ends the process where there is none:
+/// that takes 40 bytes for each. The block is too large for a cache of the thread's own, so `calloc`, which does not look there
+/// before glibc 2.41, finds its memory. Another thread may take it first; nothing can be done about that.
+pub(crate) fn room_for_thread_ends() -> bool {
+    // SAFETY: a block that nobody uses.
+    unsafe {
+        let block = libc::malloc(4096);
+        libc::free(block);
+        !block.is_null()
     }
 }
 
@@ -77,8 +91,11 @@ pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) {
             of: *mut c_void,
         ) -> c_int;
     }
-    // SAFETY: `end` takes null, and this library, which it is of, is pinned. Then it does not matter whose it is said to be.
-    unsafe { __cxa_thread_atexit_impl(end, ptr::null_mut(), ptr::null_mut()) };
+    // Whose it is: glibc takes any address in that object, but for null, of which a thread's first call makes a fault.
+    let of = &raw const HERE;
+    static HERE: u8 = 0;
+    // SAFETY: `end` takes null, and is of this library.
+    unsafe { __cxa_thread_atexit_impl(end, ptr::null_mut(), of.cast_mut().cast()) };
 }
 
 unsafe extern "C" {

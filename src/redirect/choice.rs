@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::lock::Learning;
+use std::ffi::CStr;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -115,7 +116,7 @@ impl Builder {
 static CHOICE: AtomicU8 = AtomicU8::new(0);
 
 /// The variable that chooses where the program does not.
-const VARIABLE: &str = "EXEUNT_REDIRECT";
+const VARIABLE: &CStr = c"EXEUNT_REDIRECT";
 
 fn wish(redirect: Redirect) -> Way {
     match redirect {
@@ -127,11 +128,18 @@ fn wish(redirect: Redirect) -> Way {
 }
 
 fn from_environment() -> Result<Way, Error> {
-    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(Way::Slot) };
-    match value.to_str() {
-        Some("slot" | "") => Ok(wish(Redirect::Slot)),
-        Some("code") => Ok(wish(Redirect::Code)),
-        Some("auto") => Ok(wish(Redirect::Auto)),
+    // Not by std's function, which copies the value: there may be no memory.
+    // SAFETY: the name ends in a zero. Nobody changes the environment meanwhile: the promise of who calls `set_var`.
+    let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
+    if value.is_null() {
+        return Ok(Way::Slot);
+    }
+    // SAFETY: not null, so a string, and as above.
+    let value = unsafe { CStr::from_ptr(value) };
+    match value.to_bytes() {
+        b"slot" | b"" => Ok(wish(Redirect::Slot)),
+        b"code" => Ok(wish(Redirect::Code)),
+        b"auto" => Ok(wish(Redirect::Auto)),
         _ => Err(Error::UnknownRedirect(value.to_string_lossy().into_owned())),
     }
 }

@@ -24,7 +24,7 @@ use crate::arch::word_of_stack;
 use crate::drain;
 use crate::error::Error;
 use crate::foot::Foot;
-use crate::record::Record;
+use crate::record::{Lent, Record};
 use crate::stack::Kind;
 use crate::{registry, trampoline};
 use std::hint::cold_path;
@@ -62,7 +62,9 @@ pub(crate) fn owner(foot: Foot) -> Option<&'static Record> {
     }
     cold_path();
     let record = registry::by_top(foot.top).filter(|record| record.way() == Way::Code)?;
-    let is_here = record.place() == foot.address && record.is_live();
+    // A function that has not returned is not of a stack that drains, but for the ends of a thread that unwind nothing.
+    let goes_on = record.is_armed() || matches!(record.kind(), Kind::Thread | Kind::Main);
+    let is_here = goes_on && record.place() == foot.address && record.is_live();
     (is_here || cfg!(target_arch = "aarch64") && follow(record, foot)).then_some(record)
 }
 
@@ -177,7 +179,7 @@ unsafe fn end(record: &'static Record, slot: *mut usize) {
     // SAFETY: the caller's promise.
     let word = unsafe { *slot };
     record.watch(slot as usize, word);
-    drain::finish(record);
+    drain::finish(record, Lent::Nothing);
 }
 
 /// What is known of a place at which code redirect enters an exit trampoline, patched or not: see [`code_sites`].

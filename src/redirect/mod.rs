@@ -102,6 +102,12 @@ impl Place {
         }
     }
 
+    /// Whether it is `main`, and `pthread_exit` there would go by the redirect, and the safety net too.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn needs_key(&self) -> bool {
+        matches!(self.how, How::Slot(writes) if self.kind == Kind::Main && !writes.lands())
+    }
+
     /// Whether a thread's other ends would go by unseen, and leave a record that the next stack on its memory takes for its own.
     fn is_lost(&self) -> bool {
         matches!(self.how, How::Code(_)) && self.kind == Kind::Thread && self.needs_net() && !net::can_be_spread()
@@ -145,6 +151,11 @@ pub(crate) fn plan(foot: Foot) -> Result<Place, Error> {
         }
     };
     let place = place(foot, how);
+    #[cfg(target_os = "linux")]
+    if place.needs_key() {
+        cold_path();
+        crate::main_key::make()?;
+    }
     if place.is_lost() {
         return Err(Error::StackHasEnded);
     }
@@ -166,11 +177,12 @@ fn place(foot: Foot, how: How) -> Place {
     Place { foot: foot.address, top: foot.top, trampoline: foot.trampoline, kind, how }
 }
 
-/// Puts the exit of the running stack back.
+/// Puts the exit of the running stack back. Whether it could: if not, nothing has changed.
 ///
 /// # Safety
-/// `record` must be the live record of the running stack, and not be draining.
-pub(crate) unsafe fn restore(record: &Record) {
+/// `record` must be the live record of the running stack, not be draining, and know where the foot is (`arm::has_found_foot`).
+#[must_use]
+pub(crate) unsafe fn restore(record: &Record) -> bool {
     match record.way() {
         // SAFETY: the caller's promise.
         Way::Slot => unsafe { slot::restore(record) },
@@ -178,6 +190,7 @@ pub(crate) unsafe fn restore(record: &Record) {
             mark::remove(record);
             // SAFETY: the caller's promise.
             unsafe { slot::restore_landing(record) };
+            true
         }
     }
 }
@@ -196,6 +209,7 @@ pub(crate) fn shadow_stack_active() -> bool {
 mod tests {
     use crate::alone::alone;
     use crate::{Builder, Error, Redirect, Stack};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Runs `code` in a process of its own, with a shadow stack that is only pretended: no machine of ours has one.
     fn with_shadow_stack(test: &str, code: impl FnOnce()) {
@@ -239,5 +253,58 @@ mod tests {
             );
             on_a_thread(|| _ = crate::id().expect("it is armed"));
         });
+    }
+
+    extern "C-unwind" fn exits_armed(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
+        let times = times.expose_provenance();
+        // SAFETY: the counter is leaked.
+        let count = move || _ = unsafe { &*(times as *const AtomicUsize) }.fetch_add(1, Ordering::Relaxed);
+        crate::at_exit(count).expect("it is armed");
+        // SAFETY: nothing here has to be dropped, and the caller's frame is the system's.
+        unsafe { pthread_exit(times as *mut _) }
+    }
+
+    extern "C-unwind" fn exits_unloaded(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
+        crate::at_exit(|| unreachable!("it is forgotten")).expect("it is armed");
+        crate::unload();
+        // SAFETY: as above.
+        unsafe { pthread_exit(times) }
+    }
+
+    type Start = extern "C-unwind" fn(*mut std::ffi::c_void) -> *mut std::ffi::c_void;
+
+    // As in libc, but that unwinding may pass.
+    unsafe extern "C-unwind" {
+        fn pthread_create(
+            thread: *mut libc::pthread_t,
+            attributes: *const libc::pthread_attr_t,
+            start: Start,
+            argument: *mut std::ffi::c_void,
+        ) -> i32;
+        fn pthread_exit(result: *mut std::ffi::c_void) -> !;
+    }
+
+    /// What `main` needs before glibc 2.34, tried on threads: no place of the code is patched, and the landing alone is redirected.
+    #[test]
+    fn code_redirect_sees_an_end_that_comes_by_no_hook_where_it_lands() {
+        alone(
+            "redirect::tests::code_redirect_sees_an_end_that_comes_by_no_hook_where_it_lands",
+            "EXEUNT_TEST_LANDS",
+            || {
+                assert_eq!(Builder::new().redirect(Redirect::Code).install(), Ok(()));
+                let times: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
+                for (start, expected) in [(exits_armed as Start, 1), (exits_unloaded, 1), (exits_armed, 2)] {
+                    let argument = std::ptr::from_ref(times).cast_mut().cast();
+                    let (mut thread, mut result) = (0, std::ptr::null_mut());
+                    // SAFETY: the start routines take the counter, and the thread is joined once.
+                    unsafe {
+                        assert_eq!(pthread_create(&raw mut thread, std::ptr::null(), start, argument), 0);
+                        assert_eq!(libc::pthread_join(thread, &raw mut result), 0);
+                    }
+                    assert_eq!((times.load(Ordering::Relaxed), result), (expected, argument));
+                    assert_eq!(crate::survey().map(|survey| survey.armed), Ok(0));
+                }
+            },
+        );
     }
 }

@@ -152,13 +152,14 @@ fn look(number: usize) -> Vec<CodeSite> {
 
 /// An error of the patch engine, in the words of this library.
 fn refused(number: usize) -> impl Fn(exeunt_patch::Error) -> Error {
-    use exeunt_patch::Error::{Membarrier, NoMaps, Protect, Stub};
+    use exeunt_patch::Error::{Membarrier, NoMaps, Protect, Reentered, Stub};
     move |error| {
         let failed = match error {
             NoMaps { errno } => Some(("open(\"/proc/self/maps\")", errno)),
             Protect { errno, .. } => Some(("mprotect", errno)),
             Membarrier { errno } => Some(("membarrier", errno)),
             Stub { step, errno } => Some((step, errno)),
+            Reentered => return Error::Reentered,
             _ => None,
         };
         match failed.filter(|&(_, errno)| is_passing(errno)) {
@@ -252,6 +253,11 @@ fn find(number: usize) -> Result<Sites, Error> {
     let original = trampoline::original(number);
     // SAFETY: a return address that unwinding gave is the first byte of an instruction, in code that stays mapped.
     let start = unsafe { Site::new(std::ptr::with_exposed_provenance(original)) };
+    // Only glibc before 2.34 needs it, and only for `main`: this library's own tests, and they alone, can pretend.
+    #[cfg(test)]
+    if std::env::var_os("EXEUNT_TEST_LANDS").is_some() {
+        return Ok(Sites { found: Vec::new(), lands: true });
+    }
     let mut lands = false;
     let found = match trampoline::kind(number) {
         // In code of our own, which has the hook in it.

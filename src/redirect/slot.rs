@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(super) struct Writes {
     /// The word for the foot.
     pub(super) word: usize,
-    /// The word above the top that keeps the original address, and that address.
+    /// The word at or above the top that keeps the original address, and that address.
     keep: Option<(usize, usize)>,
     /// Where the thread is to land.
     landing: Option<Lands>,
@@ -119,8 +119,10 @@ fn plan_anew(foot: Foot) -> Result<Writes, Error> {
     let number = foot.trampoline;
     let original = trampoline::original(number);
     let landing = find_landing(trampoline::kind(number), foot.top);
+    // The frame of `enter` has such a word as well, and in it the original already.
+    let entered = (original == crate::enter::enter_return()).then_some(foot.top);
     // Another copy of the library keeps the original in the spare word: then that word is the foot of this one.
-    let spare = landing.map(Landing::spare).filter(|&spare| spare != foot.address);
+    let spare = landing.map(Landing::spare).or(entered).filter(|&spare| spare != foot.address);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
     let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
     let Some(word) = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address)) else {
@@ -162,8 +164,8 @@ fn find_landing(kind: Kind, top: usize) -> Option<Landing> {
 #[inline]
 pub(super) unsafe fn redirect(foot: usize, writes: Writes) {
     if let Some((spare, original)) = writes.keep {
-        // SAFETY: a word of the exit trampoline's frame that glibc does not use. It has to be there before the foot
-        // leads unwinders to it.
+        // SAFETY: a word of the exit trampoline's frame that glibc does not use, or of `exeunt_call_entry`'s that is for this.
+        // It has to be there before the foot leads unwinders to it.
         unsafe { AtomicUsize::from_ptr(spare as *mut usize) }.store(original, Ordering::Release);
     }
     if let Some(lands) = writes.landing {
@@ -181,21 +183,28 @@ fn signing(foot: usize) -> impl FnOnce() -> Option<arch::Signing> {
     move || unsafe { unwind::signing(arch::Registers::here(), foot) }
 }
 
-/// Puts the exit of the running stack back.
+/// Puts the exit of the running stack back. Whether it could: if not, nothing has changed.
 ///
 /// # Safety
-/// `record` must be the live record of the running stack, and not be draining.
-pub(super) unsafe fn restore(record: &Record) {
+/// As for [`super::restore`].
+pub(super) unsafe fn restore(record: &Record) -> bool {
     let original = trampoline::original(record.trampoline());
+    let top = arch::tagged_as(record.top(), record.foot());
     // SAFETY: a live record's foot is a word of this stack.
     let foot = unsafe { AtomicUsize::from_ptr(record.foot() as *mut usize) };
     let found = foot.load(Ordering::Relaxed);
-    if let Some(word) = arch::replace_address(found, arch::strip(found), original, record.top(), signing(record.foot()))
-    {
+    let label = arch::strip(found);
+    if !record.is_found_by_frames() {
+        // A C scope's foot is no return address: nothing leads to us from there.
+        foot.store(0, Ordering::Release);
+    } else {
+        let word = arch::replace_address(found, label, original, top, signing(record.foot()));
+        let Some(word) = word.filter(|_| trampoline::is_label(label)) else { return false };
         foot.store(word, Ordering::Release);
     }
     // SAFETY: the caller's promise.
     unsafe { restore_landing(record) };
+    true
 }
 
 /// Lets the running stack land where it did before it was armed, if that was redirected.
@@ -203,7 +212,7 @@ pub(super) unsafe fn restore(record: &Record) {
 /// # Safety
 /// As for [`restore`].
 pub(super) unsafe fn restore_landing(record: &Record) {
-    let landing = find_landing(record.kind(), record.top());
+    let landing = find_landing(record.kind(), arch::tagged_as(record.top(), record.foot()));
     let target = landing.and_then(|landing| landing.target(trampoline::original(record.trampoline())));
     if let (Some(landing), Some(number)) = (landing, target.and_then(trampoline::number_of)) {
         // SAFETY: where it landed before.

@@ -3,6 +3,7 @@
 //! are rare, so it is short.
 
 use super::{Ordering, Record};
+use crate::alloc::try_box;
 use crate::sync::AtomicPtr;
 
 struct Place {
@@ -22,21 +23,23 @@ fn places() -> impl Iterator<Item = &'static Place> {
     })
 }
 
-pub(super) fn insert(record: &'static Record) {
+/// Adds the record; `false` without memory.
+pub(super) fn insert(record: &'static Record) -> bool {
     let pointer = super::pointer(record);
     let null = std::ptr::null_mut();
     let free =
         |place: &&Place| place.record.compare_exchange(null, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     if places().find(free).is_some() {
-        return;
+        return true;
     }
-    let place =
-        Box::leak(Box::new(Place { record: AtomicPtr::new(pointer), next: AtomicPtr::new(std::ptr::null_mut()) }));
+    let place = Place { record: AtomicPtr::new(pointer), next: AtomicPtr::new(std::ptr::null_mut()) };
+    let Ok(place) = try_box(place) else { return false };
+    let place = Box::leak(place);
     let mut first = FIRST.load(Ordering::Acquire);
     loop {
         place.next.store(first, Ordering::Relaxed);
         match FIRST.compare_exchange(first, place, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return,
+            Ok(_) => return true,
             Err(now) => first = now,
         }
     }

@@ -4,6 +4,8 @@
 //! of what unwinding has proven, but for one page of each armed stack: the entry of the page that holds the stack's top
 //! always leads to its record, or, where that page is another stack's already, the list of extras does. When the stack has
 //! ended, its record mostly stays there, and waits for the next one (`parking.rs`).
+//!
+//! Whatever address comes in here is looked up without its tag, if it has one (`arch::untagged`).
 
 mod entry;
 mod extras;
@@ -13,6 +15,7 @@ mod slab;
 #[cfg(test)]
 mod tests;
 
+use crate::arch::untagged;
 use crate::record::Record;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use entry::Entry;
@@ -96,6 +99,7 @@ fn map_leaf(sp: usize) -> Option<&'static Entry<Record>> {
 /// owns is left alone: stack pointers there go on being looked up by unwinding.
 #[inline]
 pub(crate) fn prove(sp: usize, record: &'static Record) {
+    let sp = untagged(sp);
     let Some(entry) = ensure_entry(sp) else { return };
     // The block that holds the top may hold another stack's lowest words as well: never vouch for it.
     if sp >> 6 == record.top() >> 6 {
@@ -134,18 +138,35 @@ fn make_way(owner: &'static Record) {
 /// The page that the last word of a stack is on.
 #[inline]
 pub(crate) fn page_of_top(top: usize) -> usize {
-    top.wrapping_sub(1) >> PAGE
+    untagged(top).wrapping_sub(1) >> PAGE
 }
 
-/// Makes `record` the one that [`by_top`] finds for its top. `false` without memory.
+/// Why a record could not be made known.
+pub(crate) enum Failed {
+    NoMemory,
+    /// While memory was allocated the stack was armed, with this record: the allocator uses storage.
+    Taken(&'static Record),
+}
+
+/// Makes `record` the one that [`by_top`] finds for its top.
 #[inline]
-pub(crate) fn insert(record: &'static Record) -> bool {
+pub(crate) fn insert(record: &'static Record) -> Result<(), Failed> {
     let page = page_of_top(record.top());
-    let Some(entry) = ensure_entry(page << PAGE) else { return false };
-    if !claim(entry, page, record) {
-        extras::insert(record);
+    let Some(entry) = ensure_entry(page << PAGE) else { return Err(Failed::NoMemory) };
+    if claim(entry, page, record) { Ok(()) } else { insert_extra(record) }
+}
+
+#[cold]
+fn insert_extra(record: &'static Record) -> Result<(), Failed> {
+    if !extras::insert(record) {
+        return Err(Failed::NoMemory);
     }
-    true
+    let top = record.top();
+    let other = |other: &&'static Record| !std::ptr::eq(*other, record) && other.top() == top;
+    match extras::all().find(|found| other(found) && found.is_armed() && found.is_live()) {
+        Some(found) => Err(Failed::Taken(found)),
+        None => Ok(()),
+    }
 }
 
 /// The record of the stack whose top is `top`, if that is armed, or was abandoned.
@@ -154,6 +175,7 @@ pub(crate) fn insert(record: &'static Record) -> bool {
 /// stack, and of one with this top, looked at in this order: its top is there before it is a stack's.
 #[inline]
 pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
+    let top = untagged(top);
     let is_of = |record: &&'static Record| !record.is_free() && record.top() == top;
     // SAFETY: as in `find`.
     let owner = unsafe { entry(top - 1)?.owner().as_ref() };
@@ -164,6 +186,7 @@ pub(crate) fn by_top(top: usize) -> Option<&'static Record> {
 /// moment of its return). Looks everywhere before it gives up: what is not found is not drained.
 #[inline]
 pub(crate) fn ending_at(top: usize) -> Option<&'static Record> {
+    let top = untagged(top);
     by_top(top).or_else(|| all().find(|record| !record.is_free() && record.top() == top))
 }
 
@@ -180,6 +203,7 @@ pub(crate) enum Found {
 /// is judged: it must not lose a page.
 #[inline]
 pub(crate) fn found(top: usize, found_by_pages_alone: bool) -> Found {
+    let top = untagged(top);
     // SAFETY: as in `find`.
     let owner = entry(top - 1).and_then(|entry| unsafe { entry.owner().as_ref() });
     match owner.filter(|record| record.top() == top && record.parking().take()) {
@@ -198,30 +222,40 @@ pub(crate) fn found(top: usize, found_by_pages_alone: bool) -> Found {
     }
 }
 
-/// An armed or abandoned record whose stack's top is in `range`, and so all of the stack.
-pub(crate) fn any_in(range: std::ops::Range<usize>) -> Option<&'static Record> {
+/// The armed and the abandoned records whose stacks' tops are in `range`, and so all of those stacks. Each page is looked at
+/// once, so that it takes a time in proportion to the range; what the caller does with one record does not make this look
+/// again at those before it.
+pub(crate) fn all_in(range: std::ops::Range<usize>) -> impl Iterator<Item = &'static Record> {
+    let range = untagged(range.start)..untagged(range.end);
     // In this order: see `by_top`.
-    let inside = |record: &&'static Record| record.is_placed() && (range.start + 1..=range.end).contains(&record.top());
+    let inside =
+        move |record: &&'static Record| record.is_placed() && record.top() > range.start && record.top() <= range.end;
     let last = range.end.saturating_sub(1).min((1 << ADDRESS) - 1) >> PAGE;
     let mut page = range.start >> PAGE;
-    while page <= last {
-        match entry(page << PAGE) {
-            // SAFETY: entries lead to the slab's slots only, which live for ever.
-            Some(entry) => match unsafe { entry.owner().as_ref() }.filter(inside) {
-                Some(record) => return Some(record),
-                None => page += 1,
-            },
-            // Nothing was ever armed in all of this leaf.
-            None => page = ((page >> LEAF) + 1) << LEAF,
+    let of_pages = std::iter::from_fn(move || {
+        while page <= last {
+            match entry(page << PAGE) {
+                Some(entry) => {
+                    page += 1;
+                    // SAFETY: entries lead to the slab's slots only, which live for ever.
+                    if let Some(record) = unsafe { entry.owner().as_ref() } {
+                        return Some(record);
+                    }
+                }
+                // Nothing was ever armed in all of this leaf.
+                None => page = ((page >> LEAF) + 1) << LEAF,
+            }
         }
-    }
-    extras::all().find(inside)
+        None
+    });
+    // A stack of several pages is met on each of them; when it has been drained it is no longer placed.
+    of_pages.chain(extras::all()).filter(inside)
 }
 
 /// Takes back that stack pointers in `range` were ever proven to belong to some stack.
 pub(crate) fn disprove(range: &std::ops::Range<usize>) {
-    let end = range.end.min(1 << ADDRESS);
-    let mut sp = range.start & !63;
+    let end = untagged(range.end).min(1 << ADDRESS);
+    let mut sp = untagged(range.start) & !63;
     while sp < end {
         let next_page = (sp | ((1 << PAGE) - 1)) + 1;
         match entry(sp) {

@@ -4,6 +4,7 @@
 //! unmapped or used for anything else: what is read there is always a record, and it fails the reader's checks.
 //! No locks: a `fork` copies no held lock into the child, and a signal handler cannot wait for the code it interrupted.
 
+use crate::alloc::try_many;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// What the slab needs of what it stores.
@@ -61,12 +62,18 @@ impl<T: Slot> Slab<T> {
                 Err(now) => head = now,
             }
         }
-        let number = self.fresh.fetch_add(1, Ordering::Relaxed) + 1;
-        let (chunk, _) = place(number);
-        if chunk >= CHUNKS {
-            return None;
-        }
-        self.ensure_chunk(chunk);
+        let mut fresh = self.fresh.load(Ordering::Relaxed);
+        let number = loop {
+            let (chunk, _) = place(fresh + 1);
+            // First, so that where there is no memory no number is lost.
+            if chunk >= CHUNKS || !self.ensure_chunk(chunk) {
+                return None;
+            }
+            match self.fresh.compare_exchange(fresh, fresh + 1, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break fresh + 1,
+                Err(now) => fresh = now,
+            }
+        };
         let slot = self.slot(number);
         slot.links().number.store(number, Ordering::Relaxed);
         Some(slot)
@@ -130,11 +137,12 @@ impl<T: Slot> Slab<T> {
         unsafe { &*first.add(index) }
     }
 
-    fn ensure_chunk(&self, chunk: usize) {
+    /// Makes sure that there is a chunk; `false` without memory for it.
+    fn ensure_chunk(&self, chunk: usize) -> bool {
         if !self.chunks[chunk].load(Ordering::Acquire).is_null() {
-            return;
+            return true;
         }
-        let fresh: Box<[T]> = (0..(FIRST as usize) << chunk).map(|_| T::vacant()).collect();
+        let Some(fresh) = try_many((FIRST as usize) << chunk, T::vacant) else { return false };
         let fresh = Box::into_raw(fresh);
         let published = self.chunks[chunk].compare_exchange(
             std::ptr::null_mut(),
@@ -146,6 +154,7 @@ impl<T: Slot> Slab<T> {
             // SAFETY: another thread was first; this box was never shared.
             drop(unsafe { Box::from_raw(fresh) });
         }
+        true
     }
 }
 

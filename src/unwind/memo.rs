@@ -12,6 +12,7 @@
 
 use super::memory::{self, PAGE};
 use super::{Step, Steps, Unwinder, spread};
+use crate::alloc::try_box;
 use crate::arch::{self, Registers};
 use crate::foot::Foot;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -174,6 +175,10 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
                 return;
             }
         }
+        // Without memory it is not remembered.
+        if walk.words.try_reserve(2).is_err() || walk.wide.try_reserve(1).is_err() {
+            return;
+        }
         if by_fp {
             let points_to = frame.fp.wrapping_sub(from.sp);
             match fp_from {
@@ -199,7 +204,8 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
         walk.words.clear();
     }
     let Some(room) = room else { return };
-    let walk = Box::into_raw(Box::new(walk));
+    let Ok(walk) = try_box(walk) else { return };
+    let walk = Box::into_raw(walk);
     if room.compare_exchange(std::ptr::null_mut(), walk, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         // SAFETY: another thread was first; nobody has seen this one.
         drop(unsafe { Box::from_raw(walk) });

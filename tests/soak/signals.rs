@@ -111,10 +111,10 @@ pub fn send(over: impl Fn() -> bool) {
     let mut random = fastrand::Rng::new();
     while !over() {
         for _ in 0..random.u32(1..200) {
-            let thread = TARGETS[random.usize(..TARGETS.len())].load(Ordering::Relaxed);
-            if thread == 0 {
-                continue;
-            }
+            // From any place on, the next one that is taken.
+            let (before, after) = TARGETS.split_at(random.usize(..TARGETS.len()));
+            let mut threads = after.iter().chain(before).map(|target| target.load(Ordering::Relaxed));
+            let Some(thread) = threads.find(|&thread| thread != 0) else { continue };
             // SAFETY: a number that is no thread any more is refused; any other one has the handler.
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR1) };
             SENT.fetch_add(1, Ordering::Relaxed);

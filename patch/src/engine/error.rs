@@ -148,6 +148,8 @@ pub enum Error {
         /// The kernel's error number.
         errno: i32,
     },
+    /// This thread is planning or applying another patch further up on its stack, from where foreign code (an allocator) came back.
+    Reentered,
 }
 
 impl fmt::Display for Error {
@@ -227,6 +229,10 @@ impl fmt::Display for Error {
                 f,
                 "the code at {at:#x} is as before, but its page could not be made read-only again ({} {errno})",
                 WORDS.number
+            ),
+            Error::Reentered => f.write_str(
+                "this thread is planning or applying another patch further up on its stack; patch from code that it does not call, \
+                 such as an allocator",
             ),
         }
     }

@@ -1,7 +1,11 @@
 //! What this process has patched, and the one lock under which it does.
+//!
+//! Who holds it allocates. An allocator that itself patches code, on the same thread, gets an error: it would wait for itself.
 
+use super::error::Error;
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Code of ours that some site leads to, or will.
@@ -26,10 +30,43 @@ pub struct Registry {
 static REGISTRY: Mutex<Registry> =
     Mutex::new(Registry { applied: BTreeMap::new(), stubs: Vec::new(), reserved: Vec::new() });
 
+thread_local! {
+    /// Whether this thread holds the registry.
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The registry, locked.
+pub struct Locked(MutexGuard<'static, Registry>);
+
 /// The registry. Whoever holds it may write code, which the heart asks of its callers.
-pub fn lock() -> MutexGuard<'static, Registry> {
+///
+/// [`Error::Reentered`] if this thread holds it already.
+pub fn lock() -> Result<Locked, Error> {
+    if HELD.replace(true) {
+        return Err(Error::Reentered);
+    }
     // Each change below is one call that leaves the maps whole, so a panic elsewhere does not matter.
-    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+    Ok(Locked(REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        HELD.set(false);
+    }
+}
+
+impl Deref for Locked {
+    type Target = Registry;
+
+    fn deref(&self) -> &Registry {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut Registry {
+        &mut self.0
+    }
 }
 
 impl Registry {
@@ -57,6 +94,14 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_holds_the_registry_gets_an_error_when_it_comes_back() {
+        let held = lock().expect("this thread does not hold it");
+        assert_eq!(lock().err(), Some(Error::Reentered));
+        drop(held);
+        assert!(lock().is_ok());
+    }
 
     #[test]
     fn patches_overlap_when_they_share_a_byte() {

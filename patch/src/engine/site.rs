@@ -206,7 +206,7 @@ impl Site {
 
     /// Looks for a stub that is there already, then for a free place in reach, nearest first.
     fn with_stub(&self, before: &[u8], windows: &[Window], build: Build, lead: Lead) -> Result<Patch, Error> {
-        let mut registry = registry::lock();
+        let mut registry = registry::lock()?;
         for Stub { at, code } in &registry.stubs {
             if windows.iter().any(|window| window.contains(*at))
                 && let Ok((wanted, resume)) = build(*at)

@@ -2,7 +2,7 @@
 
 use super::super::{RECORDS, by_top, evict, extras, insert, prove};
 use super::{Ordering, alone};
-use crate::arm::arm_at;
+use crate::arm::{Arming, arm_at};
 use crate::record::Record;
 use crate::redirect::Place;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -19,7 +19,7 @@ fn place(top: usize) -> Place {
 
 pub(super) fn arm(top: usize) -> &'static Record {
     // SAFETY: the foot is a word of the array.
-    let (record, abandoned) = unsafe { arm_at(place(top)) }.expect("there is memory");
+    let Arming { record, abandoned, .. } = unsafe { arm_at(place(top)) }.expect("there is memory");
     assert!(abandoned.is_none());
     record
 }
@@ -39,7 +39,7 @@ pub(super) fn find_an_abandoned_one() -> (&'static Record, &'static Record) {
     // SAFETY: as in `arm`.
     unsafe { (abandoned.foot() as *mut usize).write_volatile(0) };
     // SAFETY: as in `arm`.
-    let (record, found) = unsafe { arm_at(place(top)) }.expect("there is memory");
+    let Arming { record, abandoned: found, .. } = unsafe { arm_at(place(top)) }.expect("there is memory");
     assert!(found.is_some_and(|found| std::ptr::eq(found, abandoned)));
     (record, abandoned)
 }
@@ -143,7 +143,7 @@ fn a_record_that_serves_elsewhere_by_now_is_not_found_where_it_has_waited() {
             assert!(evict(record), "it has waited");
             let place = place(elsewhere);
             record.prepare(&place);
-            assert!(insert(record));
+            assert!(insert(record).is_ok());
             let (canary, word) = place.canary(record);
             record.watch(canary, word);
             // SAFETY: as in `arm`.

@@ -11,6 +11,16 @@ mod sync {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 }
 
+/// What `src/alloc.rs` needs.
+mod error {
+    pub(crate) enum Error {
+        OutOfMemory,
+    }
+}
+
+#[path = "../../../src/alloc.rs"]
+#[allow(dead_code, reason = "the model does not need all of it")]
+mod alloc;
 #[path = "../../../src/registry/entry.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod entry;

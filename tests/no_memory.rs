@@ -1,0 +1,295 @@
+//! What happens where there is no memory: an error, and nothing has changed.
+//!
+//! In a child process the global allocator fails one allocation, the first, the second, and so on, until what is tried
+//! succeeds.
+
+mod common;
+
+use common::process;
+use exeunt::{Error, Slot};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Fails the allocation that is due, on the thread that has asked for it.
+struct Failing;
+
+thread_local! {
+    /// How many allocations still succeed; none fails while it is not set.
+    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+fn is_due() -> bool {
+    LEFT.with(|left| {
+        let now = left.get();
+        left.set(now.and_then(|now| now.checked_sub(1)));
+        now == Some(0)
+    })
+}
+
+// SAFETY: hands everything on to the system's allocator, or gives null, which an allocator may.
+unsafe impl GlobalAlloc for Failing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        if is_due() { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        if is_due() { std::ptr::null_mut() } else { unsafe { System.alloc_zeroed(layout) } }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        if is_due() { std::ptr::null_mut() } else { unsafe { System.realloc(place, layout, size) } }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Failing = Failing;
+
+/// Runs `code` with its allocation number `at` failing. Whether it came so far, and what it gave.
+fn failing_at<R>(at: usize, code: impl FnOnce() -> R) -> (bool, R) {
+    LEFT.set(Some(at));
+    let result = code();
+    (LEFT.take().is_none(), result)
+}
+
+/// Counts those that are alive.
+struct Counted;
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+impl Counted {
+    fn new() -> Self {
+        ALIVE.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+exeunt::stack_local! {
+    static LOCAL: RefCell<(u64, Option<Counted>)> = RefCell::new((7, Some(Counted::new())));
+    static NOTHING: () = ();
+}
+
+fn slot() -> &'static Slot<Counted> {
+    static SLOT: OnceLock<Slot<Counted>> = OnceLock::new();
+    SLOT.get_or_init(|| Slot::new().expect("there is a free one"))
+}
+
+/// A C slot, in another block than the typed one.
+fn c_slot() -> u32 {
+    static SLOT: OnceLock<u32> = OnceLock::new();
+    // SAFETY: no destructor.
+    *SLOT.get_or_init(|| {
+        let taken: Vec<u32> = (0..100).map(|_| unsafe { exeunt::slots::alloc(None) }.expect("there is one")).collect();
+        taken[99]
+    })
+}
+
+/// What is tried on a fresh stack, and whether it has been done.
+type Try = (&'static str, fn() -> Result<(), Error>, fn() -> bool);
+
+const TRIES: &[Try] = &[
+    (
+        "a handler",
+        || {
+            let held = Counted::new();
+            exeunt::at_exit(move || drop(held))
+        },
+        || true,
+    ),
+    (
+        "a value",
+        || exeunt::set(String::new(), Counted::new()),
+        || exeunt::with(&String::new(), |value: Option<&Counted>| value.is_some()),
+    ),
+    (
+        "an inheritable value",
+        || exeunt::set_inheritable("key", [7_u64; 4]),
+        || exeunt::get::<[u64; 4]>(&"key").is_some(),
+    ),
+    ("a stack local", || LOCAL.try_with(|local| assert_eq!(local.borrow().0, 7)), || true),
+    ("a stack local of size zero", || NOTHING.try_with(|_| ()), || true),
+    ("a typed slot", || slot().set(Counted::new()), || slot().share().is_some()),
+    (
+        "a slot",
+        // SAFETY: a slot without a destructor takes any value.
+        || unsafe { exeunt::slots::set(c_slot(), std::ptr::dangling_mut::<c_void>()) },
+        || exeunt::slots::get(c_slot()).is_ok_and(|value| !value.is_null()),
+    ),
+    ("an identity", || exeunt::id().map(drop), || true),
+    ("a context", || exeunt::context::try_with(Counted::new(), || ()), || true),
+];
+
+/// Tries on threads of their own, each on a fresh stack that none has had before. Returns how many allocations failed.
+fn try_all(attempt: Try) -> usize {
+    let (name, code, is_done) = attempt;
+    for at in 0.. {
+        let life = move || {
+            let alive = ALIVE.load(Ordering::Relaxed);
+            let (has_failed, result) = failing_at(at, code);
+            if let Err(error) = &result {
+                assert!(has_failed, "{name}: {error}");
+                assert_eq!(error, &Error::OutOfMemory, "{name}, allocation {at}");
+                assert!(!exeunt::Stack::current().is_armed(), "{name}, allocation {at}: the stack is as it was");
+                assert_eq!(ALIVE.load(Ordering::Relaxed), alive, "{name}, allocation {at}: it is dropped");
+                assert_eq!(code(), Ok(()), "{name}, after allocation {at} has failed");
+            }
+            assert!(is_done(), "{name}, allocation {at}");
+            has_failed
+        };
+        let has_failed = std::thread::spawn(life).join().expect("no panic in the thread");
+        assert_eq!(ALIVE.load(Ordering::Relaxed), 0, "{name}, allocation {at}: all is dropped at the end");
+        if !has_failed {
+            return at;
+        }
+    }
+    unreachable!("it succeeds some time")
+}
+
+#[test]
+fn where_an_allocation_fails_the_stack_is_as_it_was_and_the_same_call_then_succeeds() {
+    process::alone("where_an_allocation_fails_the_stack_is_as_it_was_and_the_same_call_then_succeeds", || {
+        // What a process allocates once, for its first stack, has a test of its own.
+        std::thread::spawn(|| exeunt::id().map(drop)).join().expect("no panic").expect("it is armed");
+        (slot(), c_slot());
+        for attempt in TRIES {
+            let failures = try_all(*attempt);
+            println!("{}: {failures} allocations", attempt.0);
+            assert!(failures >= 2, "what is stored, and where, or the walk that led there");
+        }
+    });
+}
+
+#[test]
+fn where_an_allocation_fails_on_a_stack_that_has_much_nothing_of_that_changes() {
+    process::alone("where_an_allocation_fails_on_a_stack_that_has_much_nothing_of_that_changes", || {
+        std::thread::spawn(|| {
+            let mut failures = 0;
+            let mut must = |at: &mut usize, code: &mut dyn FnMut() -> Result<(), Error>| {
+                let before = ALIVE.load(Ordering::Relaxed);
+                let (has_failed, result) = failing_at(*at, &mut *code);
+                if result.is_err() {
+                    assert_eq!(result, Err(Error::OutOfMemory));
+                    assert_eq!(ALIVE.load(Ordering::Relaxed), before);
+                    code().expect("there is memory again");
+                    failures += 1;
+                }
+                *at = if has_failed { *at + 1 } else { 0 };
+            };
+            let (mut at_set, mut at_handler) = (0, 0);
+            let stored = || exeunt::with(&0, |value: Option<&Counted>| value.is_some());
+            for number in 0..2000 {
+                must(&mut at_set, &mut || exeunt::set(number, Counted::new()));
+                must(&mut at_handler, &mut || {
+                    let held = Counted::new();
+                    exeunt::at_exit(move || drop((held, number)))
+                });
+                assert!(stored());
+                if number % 3 == 2 {
+                    assert!(exeunt::del(&(number - 1)));
+                }
+            }
+            assert!(failures > 1000, "{failures}");
+            for number in 0..2000 {
+                assert_eq!(
+                    exeunt::with(&number, |value: Option<&Counted>| value.is_some()),
+                    number % 3 != 1 || number == 1999
+                );
+            }
+        })
+        .join()
+        .expect("no panic in the thread");
+        assert_eq!(ALIVE.load(Ordering::Relaxed), 0);
+    });
+}
+
+#[test]
+fn a_reset_and_an_unload_without_memory_drop_everything() {
+    process::alone("a_reset_and_an_unload_without_memory_drop_everything", || {
+        for unloads in [false, true] {
+            std::thread::spawn(move || {
+                for number in 0..100 {
+                    exeunt::set(number, Counted::new()).expect("it is armed");
+                    let held = Counted::new();
+                    exeunt::at_exit(move || drop(held)).expect("it is armed");
+                }
+                LOCAL.with(|_| ());
+                assert_eq!(ALIVE.load(Ordering::Relaxed), 201);
+                let (has_failed, ()) = failing_at(0, if unloads { exeunt::unload } else { exeunt::reset });
+                assert!(has_failed, "there was something to allocate");
+                assert_eq!(ALIVE.load(Ordering::Relaxed), if unloads { 0 } else { 100 });
+                assert_eq!(exeunt::Stack::current().is_armed(), !unloads);
+            })
+            .join()
+            .expect("no panic in the thread");
+            assert_eq!(ALIVE.load(Ordering::Relaxed), 0);
+        }
+    });
+}
+
+#[test]
+fn registering_a_wrapper_and_the_first_enter_say_that_there_is_no_memory() {
+    extern "C" fn wrapper() {}
+    process::alone("registering_a_wrapper_and_the_first_enter_say_that_there_is_no_memory", || {
+        let start = wrapper as *const () as usize;
+        // SAFETY: nothing returns there.
+        let register = || unsafe { exeunt::register_trampoline("wrapper", start..start + 1) };
+        let enter = || exeunt::enter(|| ());
+        for code in [&register as &dyn Fn() -> Result<(), Error>, &enter] {
+            let mut at = 0;
+            loop {
+                let (has_failed, result) = failing_at(at, code);
+                match result {
+                    Ok(()) if !has_failed => break,
+                    result => assert_eq!(result, Err(Error::OutOfMemory), "allocation {at}"),
+                }
+                at += 1;
+            }
+            assert!(at > 0, "it allocates");
+        }
+    });
+}
+
+#[test]
+fn the_first_stack_of_a_process_is_armed_or_not_without_memory() {
+    const ROLE: &str = "the_first_stack_of_a_process_is_armed_or_not_without_memory";
+    if process::role().as_deref() == Some(ROLE) {
+        let at = std::env::var("EXEUNT_TEST_FAILS_AT").expect("it is told").parse().expect("a number");
+        let (has_failed, result) = failing_at(at, || exeunt::at_exit(|| ()));
+        println!("failed {has_failed}, {result:?}");
+        assert_eq!(exeunt::at_exit(|| ()), Ok(()));
+        return;
+    }
+    // Code redirect's first stack has code decoded and patched, and whoever does that allocates as std does.
+    let mut failures = 0;
+    for at in 0.. {
+        let output = process::this_program()
+            .args(["--exact", ROLE, "--nocapture", "--test-threads=1"])
+            .env("EXEUNT_TEST_ROLE", ROLE)
+            .env("EXEUNT_REDIRECT", "slot")
+            .env("EXEUNT_TEST_FAILS_AT", at.to_string())
+            .output()
+            .expect("it starts");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "allocation {at}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+        if printed.contains("failed false") {
+            break;
+        }
+        failures += usize::from(printed.contains("no memory"));
+    }
+    assert!(failures >= 3, "{failures}: names, a record");
+}
