@@ -252,7 +252,7 @@ static int passes(const char *program, size_t number) {
     int right = WIFEXITED(status) && WEXITSTATUS(status) == cases[number].status;
     if (right && strcmp(told, cases[number].told) == 0)
         return 1;
-    printf("FAILED: %s: %s %d instead of status %d; it told\n%sinstead of\n%s", cases[number].name,
+    printf("FAILED: %s: it ended with %s %d, and must with status %d; it told\n%sand must tell\n%s", cases[number].name,
            WIFEXITED(status) ? "status" : "signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
            cases[number].status, told, cases[number].told);
     return 0;

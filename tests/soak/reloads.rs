@@ -1,7 +1,7 @@
 //! Hot reloads: a plugin whose frames lie under an armed stack is unloaded, and another build of it is loaded, for the most
 //! part at the same address.
 
-use crate::{life, threads};
+use crate::{life, signals, threads};
 use std::ffi::{CString, c_void};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -20,6 +20,7 @@ struct Call {
 
 struct Visits {
     life: Option<u64>,
+    target: Option<signals::Target>,
     random: fastrand::Rng,
 }
 
@@ -28,7 +29,10 @@ extern "C-unwind" fn visit(visits: *mut c_void) {
     // SAFETY: `lives` passes it, and keeps it until the thread is joined.
     let visits = unsafe { &mut *visits.cast::<Visits>() };
     match visits.life {
-        None => visits.life = Some(life::begin()),
+        None => {
+            visits.target = Some(signals::Target::new("reloads"));
+            visits.life = Some(life::begin());
+        }
         Some(life) => threads::act(life, &mut visits.random),
     }
 }
@@ -37,7 +41,7 @@ pub fn lives(random: &mut fastrand::Rng) {
     static LAST: AtomicUsize = AtomicUsize::new(0);
     let file = format!("{}/plugin-{}.so", env!("OUT_DIR"), random.u32(..4));
     let file = CString::new(file).expect("a path without zeroes");
-    let mut visits = Visits { life: None, random: random.fork() };
+    let mut visits = Visits { life: None, target: None, random: random.fork() };
     let mut call = Call { function: visit, argument: (&raw mut visits).cast() };
     // SAFETY: the functions are those of plugin.c. Each life's stack has ended before its code is unloaded.
     unsafe {
