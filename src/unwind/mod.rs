@@ -12,6 +12,8 @@
 //! | [`Thorough`] | all registers that functions save | the tables, each time |
 
 mod cache;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod eh_return;
 // Rules of any form, where tables give them.
 #[cfg(target_os = "linux")]
 mod general;
