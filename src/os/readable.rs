@@ -23,6 +23,8 @@ enum Way {
     /// `process_vm_readv`, which is slower, and which filters may forbid. For emulators that answer otherwise than Linux, and for
     /// valgrind, which reports every set that was not written before.
     Copy,
+    /// Neither is possible: what is asked about is believed to be there, as every walk believed that did not ask.
+    Trust,
 }
 
 static WAY: AtomicU8 = AtomicU8::new(Way::Unknown as u8);
@@ -37,11 +39,15 @@ pub(crate) fn is_readable(address: usize) -> bool {
         let word = 0_usize;
         let here = (&raw const word).addr();
         let answers = (mask_from(here), mask_from(NOWHERE)) == (-libc::EINVAL as isize, -libc::EFAULT as isize);
-        let way = if answers && !is_valgrind() { Way::Mask } else { Way::Copy };
+        let way = match answers && !is_valgrind() {
+            true => Way::Mask,
+            false if can_be_copied(here) => Way::Copy,
+            false => Way::Trust,
+        };
         WAY.store(way as u8, Ordering::Relaxed);
         return is_readable(address);
     }
-    can_be_copied(address)
+    way == Way::Trust as u8 || can_be_copied(address)
 }
 
 fn can_be_copied(address: usize) -> bool {
@@ -60,7 +66,6 @@ fn can_be_copied(address: usize) -> bool {
     ];
     // SAFETY: the kernel copies between this process and itself, and checks both sides.
     let copied = unsafe { call(libc::SYS_process_vm_readv, arguments) };
-    // Where that is forbidden nothing is known, and nothing is read.
     copied == size as isize
 }
 
