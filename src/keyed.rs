@@ -101,7 +101,10 @@ fn store(record: &Record, before: Option<usize>, keyed: Keyed) -> Result<(), Err
 /// A copy of the value under `key` on this stack; `None` if there is none, or one of another type than `V`.
 ///
 /// It never arms the stack. It is safe in a signal handler, provided that `V`'s `Clone` and the key's `Hash` and `Eq`
-/// are: where the signal came in the middle of a change it gives `None`, and so it does on an alternate signal stack.
+/// are: where the signal came in the middle of a change it gives `None`, and so it does on an alternate signal stack. It also
+/// gives `None` where the signal came while a panic or an exception was being landed, in the few instructions in which
+/// the unwinder has replaced the registers that it would need to find its own callers: in libgcc's `uw_install_context`, and on
+/// aarch64 also between that and the landing.
 ///
 /// A key that is a string literal is a reference: `get(&"name")` looks for what `set("name", value)` stored.
 ///

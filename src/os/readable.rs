@@ -23,6 +23,8 @@ enum Way {
     /// `process_vm_readv`, which is slower, and which filters may forbid. For emulators that answer otherwise than Linux, and for
     /// valgrind, which reports every set that was not written before.
     Copy,
+    /// Neither is possible: what is asked about is believed to be there, as every walk believed that did not ask.
+    Trust,
 }
 
 static WAY: AtomicU8 = AtomicU8::new(Way::Unknown as u8);
@@ -38,11 +40,15 @@ pub(crate) fn is_readable(address: usize) -> bool {
         let here = (&raw const word).addr();
         let answers = || (mask_from(here), mask_from(NOWHERE)) == (-libc::EINVAL as isize, -libc::EFAULT as isize);
         // Valgrind is not asked like that even once: memcheck reports it, and drd ends the process.
-        let way = if !is_valgrind() && answers() { Way::Mask } else { Way::Copy };
+        let way = match !is_valgrind() && answers() {
+            true => Way::Mask,
+            false if can_be_copied(here) => Way::Copy,
+            false => Way::Trust,
+        };
         WAY.store(way as u8, Ordering::Relaxed);
         return is_readable(address);
     }
-    can_be_copied(address)
+    way == Way::Trust as u8 || can_be_copied(address)
 }
 
 fn can_be_copied(address: usize) -> bool {
@@ -61,7 +67,6 @@ fn can_be_copied(address: usize) -> bool {
     ];
     // SAFETY: the kernel copies between this process and itself, and checks both sides.
     let copied = unsafe { call(libc::SYS_process_vm_readv, arguments) };
-    // Where that is forbidden nothing is known, and nothing is read.
     copied == size as isize
 }
 

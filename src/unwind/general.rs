@@ -4,7 +4,7 @@
 //! assembly, and for the value of a register further out. libgcc's unwinder knows the same rules, but it ends the process where a
 //! table is none that it knows, and reads wherever one leads. Here such a table is refused, and every address is checked.
 
-use super::memory::Memory;
+use super::memory::{LARGEST_BUFFER, Memory};
 use super::registers::{COUNT, RETURN, Registers};
 use super::tables::{self, OnStack, Section};
 use crate::arch::{self, dwarf};
@@ -73,10 +73,12 @@ pub(super) fn step(registers: &Registers, pc: usize, memory: &mut Memory) -> Fou
                 return Some(Found::Switch);
             }
         }
-        let contiguous = memory.go(sp, cfa)?;
-        if by_expression && !contiguous {
+        let readable = memory.go(sp, cfa)?;
+        if by_expression && !readable {
             return Some(Found::Switch);
         }
+        let fixed = matches!(row.cfa(), CfaRule::RegisterAndOffset { register: Register(dwarf::STACK_POINTER), .. });
+        let contiguous = readable && (fixed || cfa - sp <= LARGEST_BUFFER);
         let saved = |register: u16, memory: &Memory| -> (Option<usize>, Option<usize>) {
             let at = |place: Option<usize>| (place, place.and_then(|place| memory.load(place)));
             match row.register(Register(register)) {

@@ -5,8 +5,11 @@
 //! stack pointer is on. An address in it is read at the cost of two comparisons. Beyond it the kernel is asked, page by page.
 //!
 //! The range is also what is known of the *piece of memory* that the frame lies on: a stack, or one of several segments of
-//! one. Stacks are guarded by pages that cannot be read. So two frames are on one piece only if every page between them can
-//! be read.
+//! one. Most are guarded by pages that cannot be read. So two frames are on one piece only if every page between them can be
+//! read. Where a step goes by the frame pointer, whose frame has no fixed size, that is not enough: code that goes on in a
+//! segment of its own does so under its frame pointer, and segments can be cut out of one mapping, without a guard. So
+//! such a frame must not be larger than one that holds a buffer of usual size, either. What is not taken for one piece is only
+//! slower: it is walked again each time.
 
 use crate::os::is_readable;
 use crate::registry;
@@ -15,6 +18,8 @@ use crate::registry;
 pub(super) const PAGE: usize = 4096;
 /// A frame that is larger than this is taken for none: where a step leads further away, it leads to another piece.
 const LARGEST_FRAME: usize = 64 << 20;
+/// A frame without a fixed size that is larger than this may be on two pieces.
+pub(super) const LARGEST_BUFFER: usize = 16 * 1024;
 /// A walk that has gone on in another piece so often goes in a circle. Functions that grow their stack by segments of their own
 /// (`stacker`) go to another piece with each.
 const MOST_PIECES: u32 = 1000;

@@ -12,6 +12,8 @@
 //! | [`Thorough`] | all registers that functions save | the tables, each time |
 
 mod cache;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod eh_return;
 // Rules of any form, where tables give them.
 #[cfg(target_os = "linux")]
 mod general;
@@ -32,9 +34,10 @@ mod tables;
 mod thorough;
 
 use crate::arch::{self, Registers};
+#[cfg(target_os = "linux")]
 use crate::os;
 use foldhash::fast::FixedState;
-use memory::Memory;
+use memory::{LARGEST_BUFFER, Memory};
 use rule::{Base, Rule};
 use std::hash::BuildHasher;
 #[cfg(target_os = "linux")]
@@ -77,7 +80,7 @@ pub(crate) enum Step {
         slot: Option<usize>,
         /// The word found there.
         word: usize,
-        /// Whether both frames lie on one piece of memory: every page between them can be read.
+        /// Whether both frames lie on one piece of memory (`memory.rs`).
         contiguous: bool,
         /// Where the caller's frame pointer was stored; `None` if it was in its register.
         fp_slot: Option<usize>,
@@ -177,6 +180,7 @@ impl Unwinder {
     }
 
     /// The step by any rule.
+    #[cfg_attr(target_os = "macos", expect(unused_variables, reason = "there are no tables to look up"))]
     fn apply(&mut self, pc: usize, rule: Rule) -> Step {
         match rule {
             Rule::Frame { base, offset, return_at, fp_at } => self.to_caller(base, offset, return_at, fp_at),
@@ -248,7 +252,8 @@ impl Unwinder {
             return Step::Unsupported;
         }
         // A caller's frame is not below, and not on another piece, but for code that switches stacks under a frame pointer.
-        let Some(contiguous) = self.memory.go(sp, cfa) else { return Step::Unsupported };
+        let Some(readable) = self.memory.go(sp, cfa) else { return Step::Unsupported };
+        let contiguous = readable && (!by_fp || cfa - sp <= LARGEST_BUFFER);
         let at = |at: i32| cfa.wrapping_add_signed(at as isize);
         let (slot, word) = match return_at {
             Some(place) => match self.memory.load(at(place)) {

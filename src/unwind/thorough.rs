@@ -124,7 +124,8 @@ impl Thorough {
         let context = if cfg!(target_arch = "x86_64") { frame } else { frame + size_of::<libc::siginfo_t>() };
         // Brings what is read below into the range that is known, if that is one piece.
         self.memory.go(frame, (context + size_of::<libc::mcontext_t>()).next_multiple_of(8))?;
-        let registers = Registers::interrupted(context, &self.memory)?;
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "only there it is changed"))]
+        let mut registers = Registers::interrupted(context, &self.memory)?;
         let stack = context + offset_of!(libc::ucontext_t, uc_stack);
         let start = self.memory.load(stack + offset_of!(libc::stack_t, ss_sp))?;
         let size = self.memory.load(stack + offset_of!(libc::stack_t, ss_size))?;
@@ -138,6 +139,13 @@ impl Thorough {
             && self.memory.go(frame, sp)?;
         if !same && !self.memory.go(frame, sp).is_some() {
             return None;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if same
+            && let Some(landing) = super::eh_return::landing(&registers, &self.memory)
+            && landing.sp().is_some_and(|above| above > sp && self.memory.go(sp, above) == Some(true))
+        {
+            registers = landing;
         }
         (self.registers, self.exact) = (registers, true);
         Some(if same { Step::Interrupted(self.frame()) } else { Step::Elsewhere(self.frame()) })

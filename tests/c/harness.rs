@@ -185,6 +185,23 @@ pub fn has_cpp_compiler() -> bool {
     compiler(true).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
+/// Builds a shared object of one file in `tests/c`, which needs nothing. It stays until the next process sweeps it away.
+pub fn plugin(source: &str, options: &[&str]) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs");
+    std::fs::create_dir_all(&directory).expect("cargo's directory for tests is writable");
+    sweep(&directory);
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let file = directory.join(format!("{}-so-{}-{number}", source.replace('.', "-"), std::process::id()));
+    let _turn = turn();
+    let mut compiler = compiler(false);
+    compiler.args(["-O2", "-fPIC", "-shared"]).args(options);
+    compiler.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c").join(source)).arg("-o").arg(&file);
+    let output = compiler.output().unwrap_or_else(|error| panic!("no compiler: {error}"));
+    assert!(output.status.success(), "{source}:\n{}", String::from_utf8_lossy(&output.stderr));
+    file
+}
+
 /// A program of the bridge, by its name.
 pub fn program(name: &str) -> Program {
     Program { file: bridge().join(name), temporary: false }
