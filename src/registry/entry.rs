@@ -46,8 +46,13 @@ impl<R> Entry<R> {
         if self.proven.load(Ordering::Relaxed) & bit == 0 || !owns(record) {
             return None;
         }
-        // SAFETY: only a record's address is ever stored with this added to it.
-        Some(unsafe { NonNull::new_unchecked(record.map_addr(|address| address - OWNS)) })
+        let record = record.map_addr(|address| address - OWNS);
+        // SAFETY: only a record's address is ever stored with this added to it. That it is not null is said to the compiler, which
+        // would ask otherwise.
+        unsafe {
+            std::hint::assert_unchecked(!record.is_null());
+            Some(NonNull::new_unchecked(record))
+        }
     }
 
     /// The record that owns this entry, or is about to; or null.
