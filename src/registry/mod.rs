@@ -62,7 +62,7 @@ fn entry(sp: usize) -> Option<&'static Entry<Record>> {
 pub(crate) fn find(sp: usize) -> Option<&'static Record> {
     let record = entry(sp)?.find(bit(sp))?;
     // SAFETY: entries lead to the slab's slots only, which live for ever.
-    let record = unsafe { record.as_ref() };
+    let record = unsafe { &*record };
     record.is_live().then_some(record)
 }
 
