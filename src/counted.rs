@@ -188,8 +188,18 @@ impl<C: Count, T: ?Sized> Drop for Counted<C, T> {
     #[inline]
     fn drop(&mut self) {
         if self.count().subtract() {
-            // SAFETY: made by `try_new` as a box, and that was the last reference to it.
-            drop(unsafe { Box::from_raw(self.inner.as_ptr()) });
+            // SAFETY: made by `try_new`, and that was the last reference to it.
+            unsafe { destroy(self.inner) };
         }
     }
+}
+
+/// Not inlined: most references that are dropped are not the last.
+///
+/// # Safety
+/// It must have been made by `try_new`, and there be no reference to it.
+#[inline(never)]
+unsafe fn destroy<C, T: ?Sized>(inner: NonNull<Inner<C, T>>) {
+    // SAFETY: `try_new` makes boxes; and the caller's promise.
+    drop(unsafe { Box::from_raw(inner.as_ptr()) });
 }

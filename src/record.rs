@@ -180,6 +180,11 @@ impl Record {
     /// Whether the foot still holds what was put there: if not, the stack has ended or was abandoned.
     #[inline(always)]
     pub(crate) fn is_live(&self) -> bool {
+        // In the order of `watch`, without asking the processor for it: `find` is called on the very stack whose block the page map
+        // vouches for. Either that stack is this record's, and the words are of its own code, or of code that handed the stack
+        // on to another thread and so came before. Or the record's stack was abandoned, and its memory is used anew: then the
+        // words are what they were before that, and whoever changes them next has the record taken away from this memory first,
+        // which the stack that runs here does itself (`arm.rs`) or has promised not to outlive (`discard`).
         let foot = self.foot.load(Ordering::Relaxed) as *const AtomicUsize;
         // SAFETY: the foot of an armed or draining stack is a word of that stack's memory, and a vacant record's is
         // `DEAD`. A stack whose memory is unmapped while it is armed must be discarded first: its owner's duty.
@@ -211,8 +216,11 @@ impl Record {
     }
 
     /// The foot and the word that is there while the stack is armed.
+    ///
+    /// Others than its stack ask as well, to judge it: who sees a foot sees the word that was stored before it by `watch`, or a later
+    /// one.
     pub(crate) fn canary(&self) -> (usize, usize) {
-        (self.foot.load(Ordering::Relaxed), self.word.load(Ordering::Relaxed))
+        (self.foot.load(Ordering::Acquire), self.word.load(Ordering::Relaxed))
     }
 
     /// A word that is nobody else's: no code is at an odd address of data of ours.
@@ -518,7 +526,8 @@ impl Record {
             // Whatever remembers this canary is to know that it is no more.
             self.life.store(0, Ordering::Release);
         }
-        // The word first, so that no foot is ever compared with an older word that it may happen to hold.
+        // The word first, so that no foot is ever compared with an older word that it may happen to hold: not by a signal handler
+        // on this stack that comes in between, nor by those who judge this record from elsewhere (`canary`).
         self.word.store(word, Ordering::Release);
         self.foot.store(foot, Ordering::Release);
     }

@@ -19,7 +19,6 @@
 
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 use std::hint::cold_path;
-use std::ptr::NonNull;
 
 /// What is added to the address of a record that owns its entry.
 const OWNS: usize = 1;
@@ -39,15 +38,15 @@ impl<R> Entry<R> {
         Self { proven: AtomicU64::new(0), record: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
-    /// The record that vouches for the block of `bit`.
+    /// The record that vouches for the block of `bit`. (Not a `NonNull`: of that the compiler would ask once more whether it is
+    /// null.)
     #[inline(always)]
-    pub(crate) fn find(&self, bit: u64) -> Option<NonNull<R>> {
+    pub(crate) fn find(&self, bit: u64) -> Option<*mut R> {
         let record = self.record.load(Ordering::Acquire);
         if self.proven.load(Ordering::Relaxed) & bit == 0 || !owns(record) {
             return None;
         }
-        // SAFETY: only a record's address is ever stored with this added to it.
-        Some(unsafe { NonNull::new_unchecked(record.map_addr(|address| address - OWNS)) })
+        Some(record.map_addr(|address| address - OWNS))
     }
 
     /// The record that owns this entry, or is about to; or null.

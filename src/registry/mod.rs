@@ -49,7 +49,8 @@ fn bit(sp: usize) -> u64 {
 #[inline(always)]
 fn entry(sp: usize) -> Option<&'static Entry<Record>> {
     let page = sp >> PAGE;
-    let leaf = MAP[(page >> LEAF) & (ROOT - 1)].load(Ordering::Acquire);
+    // Beyond the map there is nothing: on a processor with addresses of more bits no other page is mistaken for this.
+    let leaf = MAP.get(page >> LEAF)?.load(Ordering::Acquire);
     if leaf.is_null() {
         return None;
     }
@@ -64,7 +65,7 @@ fn entry(sp: usize) -> Option<&'static Entry<Record>> {
 pub(crate) fn find(sp: usize) -> Option<&'static Record> {
     let record = entry(sp)?.find(bit(sp))?;
     // SAFETY: entries lead to the slab's slots only, which live for ever.
-    let record = unsafe { record.as_ref() };
+    let record = unsafe { &*record };
     record.is_live().then_some(record)
 }
 
@@ -85,7 +86,7 @@ fn ensure_entry(sp: usize) -> Option<&'static Entry<Record>> {
 fn map_leaf(sp: usize) -> Option<&'static Entry<Record>> {
     let size = size_of::<Entry<Record>>() << LEAF;
     let leaf = crate::os::map_zeroes(size)?;
-    let slot = &MAP[(sp >> PAGE >> LEAF) & (ROOT - 1)];
+    let slot = MAP.get(sp >> PAGE >> LEAF)?;
     if slot.compare_exchange(std::ptr::null_mut(), leaf.cast(), Ordering::AcqRel, Ordering::Acquire).is_err() {
         // SAFETY: another thread was first; nobody else has seen this mapping.
         unsafe { crate::os::unmap(leaf, size) };

@@ -63,6 +63,27 @@ fn while_a_record_is_being_taken_away_the_next_stack_there_has_another_one() {
     });
 }
 
+#[test]
+fn no_address_beyond_the_map_is_mistaken_for_one_in_it() {
+    alone("no_address_beyond_the_map_is_mistaken_for_one_in_it", || {
+        std::thread::spawn(|| {
+            crate::at_exit(|| ()).expect("it can be armed");
+            crate::arm::lookup().expect("it is armed");
+            let (here, top) = (crate::arch::stack_pointer(), crate::arm::lookup().expect("it is armed").top());
+            let found = (0..64).filter(|page| super::find((here & !63) + 64 * page).is_some()).count();
+            assert!(found > 0, "blocks of this stack are known");
+            for bit in 48..usize::BITS {
+                for block in 0..64 {
+                    assert!(super::find(((here & !63) + 64 * block) | 1 << bit).is_none(), "bit {bit}");
+                }
+                assert!(super::by_top(top | 1 << bit).is_none(), "bit {bit}");
+            }
+        })
+        .join()
+        .expect("no panic in the thread");
+    });
+}
+
 /// How often a race is tried. An emulator has a hundredth of the time.
 fn rounds() -> usize {
     if std::env::vars_os().any(|(name, _)| name.to_string_lossy().ends_with("_RUNNER")) { 20_000 } else { 2_000_000 }

@@ -163,7 +163,7 @@ fn pointer(record: &Arc<Record>) -> *mut Record {
 
 /// What a look-up finds, or null.
 fn find<R>(entry: &Entry<R>, bit: u64) -> *mut R {
-    entry.find(bit).map_or(std::ptr::null_mut(), std::ptr::NonNull::as_ptr)
+    entry.find(bit).unwrap_or(std::ptr::null_mut())
 }
 
 fn is_stale(record: *mut Record) -> bool {
