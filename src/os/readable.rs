@@ -38,11 +38,13 @@ pub(crate) fn is_readable(address: usize) -> bool {
     if way == Way::Unknown as u8 {
         let word = 0_usize;
         let here = (&raw const word).addr();
-        let answers = (mask_from(here), mask_from(NOWHERE)) == (-libc::EINVAL as isize, -libc::EFAULT as isize);
-        let way = match answers && !is_valgrind() {
-            true => Way::Mask,
-            false if can_be_copied(here) => Way::Copy,
-            false => Way::Trust,
+        let answers = || (mask_from(here), mask_from(NOWHERE)) == (-libc::EINVAL as isize, -libc::EFAULT as isize);
+        let way = if !is_valgrind() && answers() {
+            Way::Mask
+        } else if can_be_copied(here) {
+            Way::Copy
+        } else {
+            Way::Trust
         };
         WAY.store(way as u8, Ordering::Relaxed);
         return is_readable(address);
