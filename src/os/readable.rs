@@ -40,10 +40,12 @@ pub(crate) fn is_readable(address: usize) -> bool {
         let here = (&raw const word).addr();
         let answers = || (mask_from(here), mask_from(NOWHERE)) == (-libc::EINVAL as isize, -libc::EFAULT as isize);
         // Valgrind is not asked like that even once: memcheck reports it, and drd ends the process.
-        let way = match !is_valgrind() && answers() {
-            true => Way::Mask,
-            false if can_be_copied(here) => Way::Copy,
-            false => Way::Trust,
+        let way = if !is_valgrind() && answers() {
+            Way::Mask
+        } else if can_be_copied(here) {
+            Way::Copy
+        } else {
+            Way::Trust
         };
         WAY.store(way as u8, Ordering::Relaxed);
         return is_readable(address);

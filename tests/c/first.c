@@ -5,22 +5,35 @@
 #define _GNU_SOURCE // RTLD_NEXT
 #include "common.h"
 #include <dlfcn.h>
+#include <link.h>
 #include <semaphore.h>
 
 static sem_t held_up, go_on;
 static _Thread_local int left; // look-ups of this thread until it is held up
 
-// The library's own look-ups come here; libgcc's are its own affair.
-const void *_Unwind_Find_FDE(void *pc, void *bases) {
-    static const void *(*real)(void *, void *);
+// The library's look-ups come here, one for each frame: which object has the code. libgcc's do as well, on threads that need none.
+#if __GLIBC_PREREQ(2, 35)
+#define LOOK_UP _dl_find_object
+#define PARAMETERS void *pc, struct dl_find_object *found
+#define ARGUMENTS pc, found
+#else
+#define LOOK_UP dl_iterate_phdr
+#define PARAMETERS int (*each)(struct dl_phdr_info *, size_t, void *), void *with
+#define ARGUMENTS each, with
+#endif
+#define TEXT(name) #name
+#define NAME(name) TEXT(name)
+
+int LOOK_UP(PARAMETERS) {
+    static int (*real)(PARAMETERS);
     if (!real)
-        real = (const void *(*)(void *, void *))dlsym(RTLD_NEXT, "_Unwind_Find_FDE");
+        real = (int (*)(PARAMETERS))dlsym(RTLD_NEXT, NAME(LOOK_UP));
     MUST(real);
     if (left && !--left) {
         MUST(sem_post(&held_up) == 0);
         MUST(sem_wait(&go_on) == 0);
     }
-    return real(pc, bases);
+    return real(ARGUMENTS);
 }
 
 static void nothing(void *argument) { (void)argument; }
