@@ -286,9 +286,12 @@ impl fmt::Display for Error {
             Self::CallFailed { call, errno } => write!(
                 f,
                 "{call} failed: {}. exeunt calls it at a process's first use, to learn where stacks end or to get ready to patch \
-                 that code. Nothing has changed, and the next use tries again: make room for one more thread (ulimit -u, a \
-                 cgroup's pids.max), open file or page of memory, whichever it is that has run out",
-                std::io::Error::from_raw_os_error(*errno)
+                 that code. Nothing has changed, and the next use tries again: {}",
+                std::io::Error::from_raw_os_error(*errno),
+                match *errno {
+                    libc::EPERM | libc::EACCES | libc::ENOSYS => "allow it, where a filter or a policy refuses it",
+                    _ => "make room for one more thread (ulimit -u, a cgroup's pids.max), open file or page of memory",
+                }
             ),
             Self::Reentered => f.write_str(
                 "this thread is learning where stacks end, or patching that code, further up on this very stack, and what it \

@@ -51,7 +51,7 @@ pub(crate) fn is_probed() -> bool {
 /// to publish an address wins, and the second finds the same.
 ///
 /// # Errors
-/// The first that there was. What was learnt stays, and the next call tries what is left.
+/// The first that there was, or the one that says most. What was learnt stays, and the next call tries what is left.
 pub(crate) fn probe() -> Result<(), Error> {
     static DONE: [AtomicBool; os::PROBES.len()] = [const { AtomicBool::new(false) }; os::PROBES.len()];
     if is_probed() {
@@ -66,6 +66,8 @@ pub(crate) fn probe() -> Result<(), Error> {
         }
         match (probe.run)().and_then(|address| add(address, probe.kind, probe.name, trampoline::Use::Return)) {
             Ok(_) => done.store(true, Ordering::Release),
+            // Where pages may not be protected no thread can be made either, and this says why.
+            Err(error @ Error::Protection { .. }) => result = Err(error),
             Err(error) => result = result.and(Err(error)),
         }
     }

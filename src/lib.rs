@@ -73,6 +73,7 @@
 //! | Handlers and destructors do not end their thread by `pthread_exit`. A handler that suspends its fiber knows that it leaves the thread uncancellable. | Defers cancellation while a handler or a destructor runs. |
 //! | The first use from a place in the code needs about 10 KiB of free stack, without optimisation 25 KiB; the first of a process, to learn its exit trampolines, up to 55 KiB without optimisation. | Later uses need at most 2 KiB, without optimisation 8 KiB. |
 //! | A signal handler only reads what is there already: it makes, changes and drops nothing. | Reading is safe wherever a signal arrives; before glibc 2.35, where the unwinder takes a lock to look for its tables, not in the middle of that. |
+//! | An allocator that uses storage, or a handler of `fork`, gets [`Error::Reentered`] while exeunt itself calls it, and does without. | Learns where stacks end without a lock. Where a call fails that it needs for that, says which, and tries again at the next use. |
 //! | A handler that always registers another one, and values whose destructors always make each other anew, keep their stack from ending. | What is added while a stack ends is drained as well. |
 //! | Who waits for a thread's handlers joins it. `std::thread::scope` and a pool that is dropped do not wait for them, nor for destructors of thread-locals; a global pool never ends. | |
 //!

@@ -345,6 +345,9 @@ fn every_error_says_what_to_do_in_one_piece_also_where_it_is_unwrapped() {
         Error::OutOfMemory,
         Error::Busy,
         Error::InItsOwnMaking,
+        Error::CallFailed { call: "pthread_create", errno: libc::EAGAIN },
+        Error::CallFailed { call: "membarrier", errno: libc::EPERM },
+        Error::Reentered,
     ];
     for error in errors {
         let text = error.to_string();

@@ -134,3 +134,8 @@ fn a_handler_of_fork_that_arms_while_exeunt_has_its_lock_for_the_fork_does_not_w
     let lines = ["handler of a thread", before, "child: 5", "handler of main", "handler of main, from there"];
     outcome.expect(0, &lines[..if is_code() { 4 } else { 5 }]);
 }
+
+#[test]
+fn thread_locals_that_are_larger_than_a_small_stack_hinder_no_thread() {
+    Build::linked("large.c", &["-O2"]).build().run(&[]).expect(0, &["handler of a thread"]);
+}

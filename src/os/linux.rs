@@ -190,12 +190,11 @@ fn probe_thread() -> Result<usize, Error> {
         // Small, and no page of it is touched but the first.
         libc::pthread_attr_setstacksize(&raw mut attributes, 256 * 1024);
         let mut thread: libc::pthread_t = 0;
-        let result = (&raw mut address).cast();
-        let mut error = create(&raw mut thread, &raw const attributes, exeunt_probe, result);
+        let mut start = |attributes| create(&raw mut thread, attributes, exeunt_probe, (&raw mut address).cast());
+        let mut error = start(&raw const attributes);
         if error == libc::EINVAL {
-            // Static thread-locals lie on the thread's stack, and this program's are too large for it
-            // (ThreadSanitizer has that many). A stack of the usual size is large enough for them.
-            error = create(&raw mut thread, ptr::null(), exeunt_probe, result);
+            // The program's thread-locals alone are larger, and they lie on the stack: ThreadSanitizer's are.
+            error = start(ptr::null());
         }
         if error == 0 {
             join(thread, ptr::null_mut());
