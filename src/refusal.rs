@@ -145,9 +145,9 @@ mod stage {
         let exit = libc::exit as *const () as usize;
         let is_behind_main = |address: usize| {
             let start = function_at(address - 1).unwrap_or(address);
+            let mut places = (start..address.saturating_sub(SHAPE)).step_by(ALIGNMENT);
             // SAFETY: these bytes are of a function that unwinding went through.
-            (start..address.saturating_sub(SHAPE))
-                .any(|at| at % ALIGNMENT == 0 && unsafe { arch::ends_in_exit(at, exit) })
+            places.any(|at| unsafe { arch::ends_in_exit(at, exit) })
         };
         outermost(addresses, 3).iter().any(|&address| match called(address) {
             Some(target) => target == exit || is_behind_main(address),

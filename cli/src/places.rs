@@ -173,11 +173,11 @@ mod tests {
         let file = Places::read().in_file(exit).map(|(file, _)| file.to_owned()).expect("libc is a file");
         let opened = File::open(&file).expect("libc can be read");
         // Right below the loader's mapping of it, so that the list of mappings has this one first.
-        let below = (1..4096).map(|step| base - step * 0x10000).find_map(|place| {
+        let below = (1..4096).map(|step| base - step * 0x10000).find(|&place| {
             let flags = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
             // SAFETY: a new mapping where nothing is.
             let mapped = unsafe { libc::mmap(place as *mut _, 4096, libc::PROT_READ, flags, opened.as_raw_fd(), 0) };
-            (mapped.addr() == place).then_some(place)
+            mapped.addr() == place
         });
         assert!(below.is_some(), "there is room below libc");
         let again = Places::read();
