@@ -181,6 +181,11 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
 /// in which the caller's stack is itself left for ever (a fiber that is never resumed, `exit`) takes those after it along: they
 /// do not run.
 ///
+/// On aarch64 also call it before the next fiber begins there, if that reads before it has stored something, or uses a stack local.
+/// Functions store their return address where they please there, so the next fiber may leave the word as it is by which the old one is
+/// known. What registers, stores under a key, deletes, resets or unloads makes a walk to see whose stack it is; a read does not, and
+/// may find a value of the old one.
+///
 /// A fiber whose stack is a local array of a function needs it too, before it starts: the function's own stack may have
 /// been deeper before, have used storage there, and would still be taken for the owner of those places. So does one on
 /// any other part of an armed stack's memory.
@@ -215,6 +220,12 @@ pub unsafe fn discard(range: Range<usize>) -> usize {
 /// then be armed from inside, and nobody has to change the runtime.
 ///
 /// `name` is what [`Stack`](crate::Stack) shows.
+///
+/// The wrapper gets its function's result if that is an integer, a pointer, `float`, `double`, `long double`, a vector of up to 128
+/// bits, or a structure of these that the ABI returns in registers or in memory. Of wider vectors (AVX on x86_64, SVE on aarch64) it
+/// gets the lower 128 bits, where a handler changes the rest; SVE's predicates are lost likewise. Nor is anything kept that functions
+/// of a vector calling convention keep for their callers beyond what the ABI says of others. Let such functions store their result in
+/// memory.
 ///
 /// # Errors
 /// [`Error::TooManyWrappers`] when 32 are registered. To register the same code again changes nothing.

@@ -156,7 +156,8 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
 
 /// Stores `value` under `key` on the running stack, which is armed if it was not.
 ///
-/// The key is the address alone: take that of a static variable that is not `const` (such ones may be merged). When the stack ends, after its handlers, or when the
+/// The key is the address alone: take that of a static variable that is not `const` (such ones may be merged). Keys are compared as
+/// `==` compares pointers, so a tag in the upper byte (aarch64: MTE, HWASan) is a part of them. When the stack ends, after its handlers, or when the
 /// value is replaced, deleted or reset, `destructor` is called with the value, unless one of them is null. At the end
 /// values are destroyed last set first. A destructor may use storage, also under the same key.
 ///
@@ -358,6 +359,9 @@ pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void)
 /// `exeunt_enter`, and the runtime need not be changed. minicoro's `_mco_main` is such a wrapper.
 ///
 /// `name` is what diagnosis shows for it; it is copied.
+///
+/// Of the function's result the wrapper gets all but the parts of vectors beyond 128 bits (AVX, SVE, and SVE's predicates), which
+/// handlers may change.
 ///
 /// Returns 0, also where this code is registered already; `EXEUNT_EINVALID` for a null name or an empty range;
 /// `EXEUNT_EPOOL_FULL` when 32 are registered.

@@ -223,6 +223,7 @@ mod hooks {
 mod tests {
     use super::*;
 
+    #[allow(clashing_extern_declarations, reason = "only their addresses are asked for")]
     unsafe extern "C" {
         safe fn exeunt_exit_hook();
         safe fn exeunt_context_hook();

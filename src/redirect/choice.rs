@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// | is written | one word of each armed stack: its foot | once per process and exit trampoline: the target of a call in libc's code |
 /// | return addresses | the armed stack's outermost one is a trampoline's | all as they were |
 /// | stacks that are not armed | untouched | go through a few instructions of a hook when they end |
-/// | memory of an abandoned fiber, used again | noticed | noticed for `makecontext` and [`enter`](crate::enter()); on aarch64 only if the entry function saves its frame pointer. Else, and behind a registered wrapper, [`discard`](crate::discard) it first |
+/// | memory of an abandoned fiber, used again | noticed when the next one there is armed; on aarch64 its reads before that may find a value of the old one | the same for `makecontext` and [`enter`](crate::enter()); on aarch64 only if the entry function saves its frame pointer. Else, and behind a registered wrapper, [`discard`](crate::discard) it first |
 /// | a function of a registered wrapper | returns to a trampoline | the first direct call behind it leads to a hook, which keeps arguments but for the upper halves of vectors wider than 128 bits; without such a call it is refused |
 /// | shadow stacks (CET, GCS) | refused: the return would fault | work |
 /// | needs | nothing | `mprotect` or `/proc/self/mem` on libc's code, and `membarrier`; on macOS an Intel processor, no Rosetta, and no hardened runtime |

@@ -70,8 +70,8 @@ static char *fiber_reads(void) {
     return further(NULL, READ);
 }
 
-// A fiber that is abandoned after the jump: the next one on its memory starts empty. (Not on aarch64: there a word that was the old
-// stack's foot may be one that the next stack never writes. Such memory is to be discarded.)
+// A fiber that is abandoned after the jump: the next one on its memory starts empty, and its first read says so. (On aarch64 it says so
+// only once something was stored there: abandoned.c. A read makes no walk.)
 #ifdef __x86_64__
 APART static char *abandoned(char *argument) {
     volatile char block[2000];
