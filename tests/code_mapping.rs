@@ -1,5 +1,5 @@
-//! Code redirect leaves libc's code in the pieces in which it was: unwinders in other processes and profilers look for an object's code
-//! by its mapping.
+//! Code redirect leaves libc's code in the pieces in which it was: unwinders in other processes and
+//! profilers look for an object's code by its mapping.
 #![cfg(target_os = "linux")]
 
 mod common;

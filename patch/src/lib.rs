@@ -18,9 +18,10 @@
 //! |---|---|
 //! | a [`Patch`] is inert until applied: it tells the bytes before and after, their disassembly, and why the change is safe | [`Site::new`]: the address is the first byte of an instruction, and stays mapped |
 //! | applying it is one aligned store: a thread there executes the old code or the new, nothing else | [`Patch::apply`]: your target or hook may be entered where the old code could run |
-//! | when `apply` and `undo` return, every thread executes what they left | nobody outside this crate re-protects the page at the same moment |
+//! | when `apply` and `undo` return, every thread executes what they left | nobody outside this crate re-protects the page, or another one of its mapping, at the same moment |
+//! | the code stays one mapping, so that unwinders and profilers find its object | |
 //! | what cannot be done so is refused, with bytes, disassembly and advice in the [`Error`] | on aarch64, [`Site::quiet`] where the architecture does not allow a change while code runs |
-//! | on every failure bytes and protections are as before; no page stays writable | a fork at that moment would copy a page that is writable for microseconds, and a lock that the child never gets |
+//! | on every failure bytes and protections are as before; no page stays writable | a fork at that moment would copy a mapping that is writable for microseconds, and a lock that the child never gets |
 //! | stubs are never writable and executable at once | a hook in a stub's way has no unwind information at the one jump in the stub |
 //! | `undo` restores every byte at the site | a stub stays mapped: a thread may still be in it |
 //!
@@ -87,7 +88,7 @@
 //!
 //! | | Linux | macOS, x86_64 |
 //! |---|---|---|
-//! | a code page is made writable by | `mprotect`, or written through `/proc/self/mem` | `mach_vm_protect` with `VM_PROT_COPY`: a private copy of the page |
+//! | code is made writable by | `mprotect` of the whole mapping (of a page where that is refused or locked in memory), or written through `/proc/self/mem` | `mach_vm_protect` with `VM_PROT_COPY`: a private copy of the page |
 //! | while one word is written it is | readable, writable, executable | the same |
 //! | every thread executes the new code, because of | `membarrier`, which promises it | a right that is taken from a page: the kernel interrupts each processor that runs this process. That is how it works, and not a promise |
 //! | afterwards | all as before | the protection is as before; the page stays a private copy, whose *greatest* protection includes writing |

@@ -1,4 +1,5 @@
-//! A patch leaves the code's mapping in one piece: unwinders in other processes and profilers look for an object's code by it.
+//! A patch leaves the code's mapping in one piece: unwinders in other processes and profilers look
+//! for an object's code by it.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -14,7 +15,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The lines of `/proc/self/maps` that are code of the file which the address belongs to. [`mappings`] would merge them.
+/// The lines of `/proc/self/maps` that are code of the file which the address belongs to.
+/// [`mappings`] would merge them.
 fn pieces(address: usize) -> Vec<String> {
     let text = std::fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
     let line_of = |line: &str| {
@@ -29,7 +31,8 @@ fn pieces(address: usize) -> Vec<String> {
     text.lines().filter(is_code).filter(|line| name(line) == file).map(str::to_owned).collect()
 }
 
-/// In pages of their own, so that each is a mapping of its own where the page alone is re-protected.
+/// In pages of their own, so that each is a mapping of its own where the page alone is
+/// re-protected.
 const SITES: [Function; 3] = [exeunt_site_jump, exeunt_site_jump_b, exeunt_site_jump_c];
 
 fn plan(site: Function) -> Patch {
@@ -80,7 +83,8 @@ fn a_mapping_is_told_with_its_bounds_and_whether_it_is_of_a_file() {
     assert!(line.starts_with(&format!("{:x}-{:x} r-xp ", code.start, code.end)), "{code:x?} is not {line}");
     assert!(code.of_file, "{code:x?}");
 
-    // What a JIT compiler has: parts of it may be re-protected by others at any time, so that no more than a page is touched.
+    // What a JIT compiler has: parts of it may be re-protected by others at any time, so that no
+    // more than a page is touched.
     // SAFETY: a new mapping.
     let jit = unsafe {
         let rights = libc::PROT_READ | libc::PROT_EXEC;

@@ -153,7 +153,8 @@ pub unsafe fn compare_and_store(at: usize, before: Word, after: Word) -> bool {
 /// Makes the word visible to instruction fetches of all processors: clean the data cache to the point of unification,
 /// invalidate the instruction cache there (the sequence that the Arm ARM gives for instructions that were written as data). `CTR_EL0.IDC` and `.DIC` say where a step is not needed;
 /// it does no harm then. The word lies within one line of either cache, so their sizes do not matter: both
-/// instructions take any address in the line. Translators (QEMU, Valgrind) take the second one for the sign that code has changed.
+/// instructions take any address in the line. Translators (QEMU, Valgrind) take the second one for
+/// the sign that code has changed.
 ///
 /// # Safety
 ///

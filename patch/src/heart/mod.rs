@@ -135,8 +135,8 @@ pub struct Checked {
 /// Checks everything that can be checked without a change: protection, instruction, target, reach, alignment.
 ///
 /// `protection` is the page's `PROT_…` bits if the caller knows them, or 0 to read them from `/proc/self/maps`
-/// (aarch64: `smaps`, which also tells of `PROT_BTI`). With bits of the caller's own the mapping's bounds stay unknown, and a
-/// write cuts the mapping at the page's.
+/// (aarch64: `smaps`, which also tells of `PROT_BTI`). With bits of the caller's own the mapping's
+/// bounds stay unknown, and a write cuts the mapping at the page's.
 ///
 /// # Safety
 ///
@@ -165,8 +165,8 @@ pub unsafe fn check(site: usize, expected: usize, new: usize, protection: u32) -
 /// # Safety
 ///
 /// As for [`check`]; and `site` is the first byte of an instruction, no other call of this function or of [`write()`] runs at the same time
-/// in this process, nobody re-protects or unmaps a part of its mapping meanwhile, and `new` is code that may be entered wherever
-/// `expected` may be.
+/// in this process, nobody re-protects or unmaps a part of its mapping meanwhile, and `new` is code
+/// that may be entered wherever `expected` may be.
 pub unsafe fn retarget(
     site: usize,
     expected: usize,

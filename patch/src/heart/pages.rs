@@ -66,7 +66,8 @@ fn search(path: &[u8], of_thread: &[u8], address: usize, flags: bool) -> Result<
     }
 }
 
-/// The mapping at `address`; of `smaps`, the protection that its flags tell and nothing else. `None` if the file is empty.
+/// The mapping at `address`; of `smaps`, the protection that its flags tell and nothing else.
+/// `None` if the file is empty.
 fn search_in(path: &[u8], address: usize, flags: bool) -> Result<Option<Mapping>, u16> {
     let mut text =
         Text { file: File::open(path)?, next: 0, end: 0, refused: 0, buffer: [const { MaybeUninit::uninit() }; 512] };
@@ -147,7 +148,8 @@ impl Text {
         value
     }
 
-    /// What follows the addresses: `r-xp 00026000 fe:01 1234 /path`. Memory without a file has inode 0.
+    /// What follows the addresses: `r-xp 00026000 fe:01 1234 /path`. Memory without a file has
+    /// inode 0.
     fn mapping(&mut self, start: usize, end: usize) -> Mapping {
         let protection = self.permissions();
         let is_private = self.byte() == Some(b'p');

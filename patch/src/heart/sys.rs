@@ -43,7 +43,8 @@ pub unsafe fn mprotect(at: usize, len: usize, protection: u32) -> Result<(), u16
 
 /// Whether pages of this range are locked in memory (`mlock(2)`).
 ///
-/// `msync(2)` answers that with `EBUSY` if asked to invalidate, and on Linux `MS_INVALIDATE` does nothing else.
+/// `msync(2)` answers that with `EBUSY` if asked to invalidate, and on Linux `MS_INVALIDATE` does
+/// nothing else.
 pub fn is_locked(at: usize, len: usize) -> bool {
     // SAFETY: no memory is changed.
     answer(unsafe { syscall(nr::MSYNC, at, len, MS_INVALIDATE, 0) }) == Err(EBUSY)

@@ -10,8 +10,9 @@
 //!
 //! # The whole mapping is re-protected, and not the page alone
 //!
-//! A private mapping of a file that was ever writable counts as memory of the process's own (the kernel's `VM_ACCOUNT`), and neighbours
-//! are merged only if their flags are equal. So a page that was writable for a moment stays a mapping of its own:
+//! A private mapping of a file that was ever writable counts as memory of the process's own (the
+//! kernel's `VM_ACCOUNT`), and neighbours are merged only if their flags are equal. So a page that
+//! was writable for a moment stays a mapping of its own:
 //!
 //! ```text
 //!   the page alone                                    the whole mapping
@@ -21,13 +22,15 @@
 //!   |  r-xp  |r-xp|     r-xp     |  three, for good   |            r-xp            |  after: one
 //! ```
 //!
-//! Unwinders in other processes and profilers look for an object's code in the mapping that begins where its headers say, and
-//! lose what is in another piece. The price is that the mapping's pages count against a limit of committed memory
-//! (`vm.overcommit_memory = 2`); none of them is copied but the one that is written. Where that is refused the page alone is
-//! re-protected. So it is where
+//! Unwinders in other processes and profilers look for an object's code in the mapping that begins
+//! where its headers say, and lose what is in another piece. The price is that the mapping's pages
+//! count against a limit of committed memory (`vm.overcommit_memory = 2`); none of them is copied
+//! but the one that is written. Where that is refused the page alone is re-protected. So it is
+//! where
 //!
 //! - the mapping is locked in memory (`mlockall`): the kernel would copy all of it at once;
-//! - the memory has no file: its parts merge again, and a JIT compiler may be changing other pages of it;
+//! - the memory has no file: its parts merge again, and a JIT compiler may be changing other pages
+//!   of it;
 //! - the caller gave the protection, and the mapping's bounds are unknown.
 
 use super::arch::{self, Word};
@@ -45,13 +48,14 @@ pub struct Store {
     pub after: Word,
 }
 
-/// Replaces one word of code; on every refusal it is as before, and its mapping's protection too (but see
-/// [`Reason::NotRestored`]).
+/// Replaces one word of code; on every refusal it is as before, and its mapping's protection too
+/// (but see [`Reason::NotRestored`]).
 ///
 /// # Safety
 ///
-/// The word lies in exactly this mapping, and nobody changes any part of that meanwhile. No other call runs at the same time in this process. Either
-/// word, with what surrounds it, is code that a thread may run there.
+/// The word lies in exactly this mapping, and nobody changes any part of that meanwhile. No other
+/// call runs at the same time in this process. Either word, with what surrounds it, is code that a
+/// thread may run there.
 pub unsafe fn write(store: Store, mapping: Mapping, fallback: Fallback) -> Result<(), Refusal> {
     if let Err(errno) = sys::prepare_synchronise_cores() {
         return Err(Refusal::with(Reason::Membarrier, errno));
@@ -87,8 +91,8 @@ impl Opened {
         let open = protection | PROT_READ | PROT_WRITE | PROT_EXEC;
         if of_file && !sys::is_locked(start, end.wrapping_sub(start)) {
             let len = end.wrapping_sub(start);
-            // SAFETY: the mapping keeps every permission it had; putting back the rest is `close`. A refusal changes nothing, as it
-            // is one mapping.
+            // SAFETY: the mapping keeps every permission it had; putting back the rest is `close`.
+            // A refusal changes nothing, as it is one mapping.
             if unsafe { sys::mprotect(start, len, open) }.is_ok() {
                 return Ok(Self { at: start, len, protection });
             }
@@ -125,7 +129,8 @@ impl Opened {
 /// As for [`write()`]; `opened` holds the word.
 unsafe fn in_place(store: Store, opened: Opened) -> Result<(), Refusal> {
     let Store { at, before, after } = store;
-    // SAFETY: the word is writable until `close`; both words may be executed there, by the caller's promise.
+    // SAFETY: the word is writable until `close`; both words may be executed there, by the caller's
+    // promise.
     let done = unsafe {
         if !arch::compare_and_store(at, before, after) {
             Err(Refusal::new(Reason::Changed))

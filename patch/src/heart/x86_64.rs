@@ -168,14 +168,17 @@ pub unsafe fn compare_and_store(at: usize, before: Word, after: Word) -> bool {
     found == before
 }
 
-/// Valgrind's request to forget its translations of a range (`VG_USERREQ__DISCARD_TRANSLATIONS` in its `valgrind.h`).
+/// Valgrind's request to forget its translations of a range (`VG_USERREQ__DISCARD_TRANSLATIONS` in
+/// its `valgrind.h`).
 const DISCARD_TRANSLATIONS: usize = 0x1002;
 
-/// Makes the word visible to instruction fetches of all processors. The processors' caches are coherent, so only Valgrind needs to be told:
-/// it executes translations, and keeps those of a file's code until it is asked to discard them.
+/// Makes the word visible to instruction fetches of all processors. The processors' caches are
+/// coherent, so only Valgrind needs to be told: it executes translations, and keeps those of a
+/// file's code until it is asked to discard them.
 ///
-/// The request is what `valgrind.h` has for amd64 (`__SPECIAL_INSTRUCTION_PREAMBLE`, `VALGRIND_DO_CLIENT_REQUEST_EXPR`). A processor
-/// executes seven instructions that change nothing but flags:
+/// The request is what `valgrind.h` has for amd64 (`__SPECIAL_INSTRUCTION_PREAMBLE`,
+/// `VALGRIND_DO_CLIENT_REQUEST_EXPR`). A processor executes seven instructions that change nothing
+/// but flags:
 ///
 /// ```text
 ///   lea  request, %rax     the request's number and five arguments
@@ -192,7 +195,8 @@ const DISCARD_TRANSLATIONS: usize = 0x1002;
 /// None here; the other processors' version needs a readable address.
 pub unsafe fn flush(at: usize) {
     let request = [DISCARD_TRANSLATIONS, at, size_of::<Word>(), 0, 0, 0];
-    // SAFETY: `rdi` and `rbx` are as before, the rest is declared. Valgrind reads the request's six words.
+    // SAFETY: `rdi` and `rbx` are as before, the rest is declared. Valgrind reads the request's six
+    // words.
     unsafe {
         asm!(
             "rol rdi, 3",
