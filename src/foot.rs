@@ -278,6 +278,9 @@ pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
             Err(Lost::Unsupported) => &NOT_WALKABLE,
         };
         if !probed && probe.is_none() {
+            if refusal::is_too_early(&trail.addresses()) {
+                return Err(Error::TooEarly);
+            }
             probe = Some(exits::probe());
             continue;
         }

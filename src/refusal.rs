@@ -96,6 +96,19 @@ fn closer(end: &'static End, pc: usize, addresses: &[usize]) -> &'static End {
     if ptr::eq(end, &raw const UNKNOWN) && is_other_libc() { &OTHER_LIBC } else { end }
 }
 
+/// Whether a stack with these return addresses is that of `main`, which has not begun. This asks
+/// nothing that needs libc's own initialisers, which may not have run: `dlopen` would run them, with
+/// no arguments and no environment, and once for all.
+pub(crate) fn is_too_early(addresses: &[usize]) -> bool {
+    #[cfg(target_os = "linux")]
+    return stage::is_too_early(addresses);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = addresses;
+        false
+    }
+}
+
 /// Whether a stack that leads to no foot has not begun, or has ended. Only what is certain counts.
 #[cfg(target_os = "linux")]
 mod stage {
@@ -112,10 +125,15 @@ mod stage {
         if !is_main_s_thread() || !is_start(addresses) {
             return None;
         }
-        if !os::has_begun() {
+        if is_too_early(addresses) {
             return Some(Error::TooEarly);
         }
         main_has_ended(addresses).then_some(Error::StackHasEnded)
+    }
+
+    /// Whether `main` has not begun on this stack, which is its thread's.
+    pub(super) fn is_too_early(addresses: &[usize]) -> bool {
+        is_main_s_thread() && is_start(addresses) && !os::has_begun()
     }
 
     /// Whether the exit trampoline `number` has called what runs, but not as the stack's function.
