@@ -43,7 +43,11 @@ use std::hash::BuildHasher;
 #[cfg(target_os = "linux")]
 pub(crate) use tables::function_at;
 #[cfg(target_os = "linux")]
-pub(crate) use thorough::{Thorough, saved_register, thoroughly};
+use thorough::Thorough;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use thorough::saved_register;
+#[cfg(target_os = "linux")]
+pub(crate) use thorough::thoroughly;
 
 /// A number for a place in the code, by which to keep what is known of it. Functions lie at regular distances, which must
 /// not show in it: Fibonacci hashing gave 64 functions 304 bytes apart 18 of 64 places.
@@ -183,16 +187,16 @@ impl Unwinder {
     #[cfg_attr(target_os = "macos", expect(unused_variables, reason = "there are no tables to look up"))]
     fn apply(&mut self, pc: usize, rule: Rule) -> Step {
         match rule {
-            Rule::Frame { base, offset, return_at, fp_at } => self.to_caller(base, offset, return_at, fp_at),
+            Rule::Frame { base, offset, return_at, fp_at } => self.step_to_caller(base, offset, return_at, fp_at),
             #[cfg(target_os = "linux")]
-            Rule::Signal => self.to_interrupted(),
+            Rule::Signal => self.step_to_interrupted(),
             #[cfg(not(target_os = "linux"))]
             Rule::Signal => Step::Unsupported,
             // On aarch64 the kernel's own code for this has had no table since Linux 5.8 («arm64: vdso: Disable dwarf unwinding
             // through the sigreturn trampoline»): unwinders are to know its two instructions. libgcc does so as well.
             #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
             Rule::NoTable if !self.frame.exact && thorough::is_kernels(self.frame.registers.pc) => {
-                self.to_interrupted()
+                self.step_to_interrupted()
             }
             Rule::Outermost => Step::Outermost,
             #[cfg(target_os = "linux")]
@@ -201,7 +205,7 @@ impl Unwinder {
                 self.usual = false;
                 let return_at = if cfg!(target_arch = "x86_64") { Some(-8) } else { None };
                 // Such a stub has only its return address on the stack.
-                self.to_caller(Base::StackPointer, above as i32, return_at, None)
+                self.step_to_caller(Base::StackPointer, above as i32, return_at, None)
             }
             Rule::NoTable => Step::NoTable,
             #[cfg(target_os = "linux")]
@@ -228,10 +232,10 @@ impl Unwinder {
     }
 
     #[cfg(target_os = "linux")]
-    fn to_interrupted(&mut self) -> Step {
+    fn step_to_interrupted(&mut self) -> Step {
         self.usual = false;
         let mut thorough = Thorough::of(self.frame, self.memory);
-        let step = thorough.to_interrupted();
+        let step = thorough.step_to_interrupted();
         if let Step::Interrupted(frame) | Step::Elsewhere(frame) = step {
             (self.frame, self.memory) = (frame, thorough.memory());
         }
@@ -240,7 +244,7 @@ impl Unwinder {
 
     /// The step by a rule of the usual form.
     #[inline]
-    fn to_caller(&mut self, base: Base, offset: i32, return_at: Option<i32>, fp_at: Option<i32>) -> Step {
+    fn step_to_caller(&mut self, base: Base, offset: i32, return_at: Option<i32>, fp_at: Option<i32>) -> Step {
         let Registers { sp, fp, link, .. } = self.frame.registers;
         let cfa = match base {
             Base::StackPointer => sp,
@@ -286,7 +290,7 @@ impl Steps for Unwinder {
     fn step(&mut self) -> Step {
         let pc = self.frame.place();
         match cache::get(pc) {
-            Some(Rule::Frame { base, offset, return_at, fp_at }) => self.to_caller(base, offset, return_at, fp_at),
+            Some(Rule::Frame { base, offset, return_at, fp_at }) => self.step_to_caller(base, offset, return_at, fp_at),
             kept => self.rarely(pc, kept),
         }
     }

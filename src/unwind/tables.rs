@@ -89,9 +89,8 @@ pub(super) fn at<R>(
     // The tables of loaded objects are read without libgcc: it may have been given others, and ends the process where it cannot
     // read one of those.
     // SAFETY: the loader's word.
-    if header != 0
-        && let Some(fde) = unsafe { entry_by_header(header, pc) }
-    {
+    let found = if header == 0 { None } else { unsafe { entry_by_header(header, pc) } };
+    if let Some(fde) = found {
         let bases = Bases { text: 0, data: 0, function: 0 };
         let mut read = Some(read);
         // SAFETY: the header leads to entries of its object.

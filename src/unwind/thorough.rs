@@ -32,6 +32,7 @@ pub(crate) fn thoroughly<R>(sp: usize, walk: impl FnOnce(&mut Thorough) -> Optio
 }
 
 /// What a register has in the frame that is returned to at `address`, the first such one of the running stack.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn saved_register(address: usize, register: u16) -> Option<usize> {
     thoroughly(0, |walk| {
         loop {
@@ -74,9 +75,9 @@ impl Thorough {
                 (self.registers, self.exact) = (registers, false);
                 Step::Caller { frame: self.frame(), slot, word, contiguous, fp_slot, by_fp: false }
             }
-            Found::Signal => self.to_interrupted(),
+            Found::Signal => self.step_to_interrupted(),
             Found::NoTable if !self.exact && cfg!(target_arch = "aarch64") && is_kernels(self.registers.pc) => {
-                self.to_interrupted()
+                self.step_to_interrupted()
             }
             Found::NoTable if self.exact => self.over_linkage_stub().unwrap_or(Step::NoTable),
             Found::NoTable => Step::NoTable,
@@ -110,7 +111,7 @@ impl Thorough {
     /// frame is on that, and what was interrupted is not, the handler has begun on another stack: its own, if the
     /// alternate one was taken away since, as QEMU and GNU Pth do to make a coroutine. Without an alternate stack the kernel puts
     /// the frame right below what it interrupts.
-    pub(super) fn to_interrupted(&mut self) -> Step {
+    pub(super) fn step_to_interrupted(&mut self) -> Step {
         if !is_kernels(self.registers.pc) {
             return Step::Switch;
         }
@@ -137,7 +138,7 @@ impl Thorough {
             && sp > frame
             && sp - frame <= LARGEST_SIGNAL_FRAME
             && self.memory.go(frame, sp)?;
-        if !same && !self.memory.go(frame, sp).is_some() {
+        if !same && self.memory.go(frame, sp).is_none() {
             return None;
         }
         #[cfg(target_arch = "x86_64")]
