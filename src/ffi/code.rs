@@ -299,3 +299,34 @@ pub unsafe extern "C" fn exeunt_last_error(buffer: *mut c_char, size: usize) -> 
     }
     copy.end()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last_error(size: usize) -> (usize, String) {
+        let mut buffer = vec![b'#'; size + 1];
+        // SAFETY: the buffer has so many bytes, and one more that must stay as it is.
+        let length = unsafe { exeunt_last_error(buffer.as_mut_ptr().cast(), size) };
+        assert_eq!(buffer[size], b'#');
+        let text =
+            CStr::from_bytes_until_nul(&buffer).map_or_else(|_| String::new(), |text| text.to_string_lossy().into());
+        (length, text)
+    }
+
+    #[test]
+    fn a_failure_is_kept_and_its_text_is_made_when_it_is_asked_for() {
+        assert_eq!(last_error(10), (0, String::new()));
+        for (error, code) in [(Error::StackHasEnded, EXEUNT_EENDED), (Error::TooEarly, EXEUNT_ETOO_EARLY)] {
+            let text = error.to_string();
+            assert_eq!(report(error.into()), code);
+            assert_eq!(last_error(1000), (text.len(), text.clone()));
+            assert_eq!(last_error(8), (text.len(), text[..7].to_owned()));
+            assert_eq!(last_error(1), (text.len(), String::new()));
+            assert_eq!(last_error(0).0, text.len());
+            assert_ne!(words(code), words(-1000));
+        }
+        report(Failure::SharedPage);
+        assert_eq!(last_error(1000).1, words(EXEUNT_ESHARED_PAGE).to_string_lossy());
+    }
+}
