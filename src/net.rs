@@ -4,14 +4,16 @@
 //! Under code redirect it catches the same ends of `main`, and on macOS those of threads: `pthread_exit` and cancellation call
 //! there what a return calls, but not from where a return does.
 //!
-//! It is a destructor of thread-locals, which all these ends run on the thread itself. Destructors of thread-locals that were
+//! It is a destructor of thread-locals, which all these ends run on the thread itself. Destructors
+//! of thread-locals that were
 //! made later have run before it. On the main thread there is one more net below, an `atexit` function, for what arms the
 //! stack after that.
 //!
-//! A handler on the main thread may call `exit` once more, which runs the destructors that are left, and not the one again
-//! that runs the handler. So there are some of them (`go_on`), each for one more `exit`; behind them comes the `atexit`
-//! function. All are registered before the stack is armed: glibc ends the process where it has no memory to register one, and a
-//! process that runs out of memory must still be able to end.
+//! A handler on the main thread may call `exit` once more, which runs the destructors that are
+//! left, and not the one again that runs the handler. So there are some of them (`go_on`), each for
+//! one more `exit`; behind them comes the `atexit` function. All are registered before the stack is
+//! armed: glibc ends the process where it has no memory to register one, and a process that runs
+//! out of memory must still be able to end.
 
 use crate::error::Error;
 use crate::record::Record;
@@ -42,8 +44,8 @@ thread_local! {
     static NET: Net = const { Net { state: Cell::new(State::Absent), armed: Cell::new(None) } };
 }
 
-/// How many calls of `exit` in handlers find a destructor that goes on before other thread-locals are destroyed. Those after
-/// them are caught by the `atexit` function.
+/// How many calls of `exit` in handlers find a destructor that goes on before other thread-locals
+/// are destroyed. Those after them are caught by the `atexit` function.
 const EXITS: usize = 8;
 
 /// Whether [`spread`] would have an effect. The net of a thread that ends right now is behind it.
@@ -54,8 +56,9 @@ pub(crate) fn can_be_spread() -> bool {
 /// Whether `exit` will run [`main_is_over`].
 static MAIN_WATCHED: AtomicBool = AtomicBool::new(false);
 
-/// Registers the last net, for a main thread that is armed so late in `exit` that its thread-local destructors have run: `exit`
-/// also runs functions that are registered while it runs others. Whether it is registered; not without memory.
+/// Registers the last net, for a main thread that is armed so late in `exit` that its thread-local
+/// destructors have run: `exit` also runs functions that are registered while it runs others.
+/// Whether it is registered; not without memory.
 fn watch_main() -> bool {
     if MAIN_WATCHED.swap(true, Ordering::Relaxed) {
         return true;
@@ -69,15 +72,16 @@ fn watch_main() -> bool {
 extern "C" fn main_is_over() {
     MAIN_WATCHED.store(false, Ordering::Relaxed);
     if let Some(record) = arm::lookup().filter(|record| record.kind() == Kind::Main) {
-        // For a handler that calls `exit`. It takes the place of the one that runs now, and so needs no memory (glibc's
+        // For a handler that calls `exit`. It takes the place of the one that runs now, and so
+        // needs no memory (glibc's
         // `__new_exitfn`).
         watch_main();
         drain::under_frames(record);
     }
 }
 
-/// Makes sure that the net can be spread under the running thread's stack, which is about to be armed. That of a thread which ends
-/// right now is behind it; then only a return drains.
+/// Makes sure that the net can be spread under the running thread's stack, which is about to be
+/// armed. That of a thread which ends right now is behind it; then only a return drains.
 pub(crate) fn prepare(kind: Kind) -> Result<(), Error> {
     let is_main = kind == Kind::Main;
     if is_main && !watch_main() {

@@ -120,7 +120,8 @@ pub(super) fn report(failure: Failure) -> c_int {
     let code = failure.code();
     LAST_CODE.set(code);
     if code == EXEUNT_ENO_MEMORY {
-        // A text takes memory, and so does its place: the first use of a thread-local that has a destructor.
+        // A text takes memory, and so does its place: the first use of a thread-local that has a
+        // destructor.
         return code;
     }
     let text = failure.text();
