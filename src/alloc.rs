@@ -1,7 +1,9 @@
-//! Memory that may not be there. What std allocates ends the process where there is none; what is here says so.
+//! Memory that may not be there. What std allocates ends the process where there is none; what is
+//! here says so.
 //!
-//! The allocator may be the program's own code, and use storage itself. So nothing of a record is half done while one of
-//! these functions runs: whoever calls them looks again afterwards at what may have changed.
+//! The allocator may be the program's own code, and use storage itself. So nothing of a record is
+//! half done while one of these functions runs: whoever calls them looks again afterwards at what
+//! may have changed.
 
 use crate::error::Error;
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
@@ -93,7 +95,7 @@ impl<T> Drop for Room<T> {
     }
 }
 
-/// A larger vector than `now`, and empty, if one more element needs that.
+/// The capacity that `now` has to grow to for `wanted` elements; `None` if there is room.
 #[inline]
 pub(crate) fn larger<T>(now: &Vec<T>, wanted: usize) -> Option<usize> {
     (now.capacity() < wanted).then(|| wanted.max(2 * now.capacity()).max(4))
@@ -106,7 +108,8 @@ pub(crate) fn try_vec<T>(capacity: usize) -> Result<Vec<T>, Error> {
     Ok(vec)
 }
 
-/// Moves what is in `vec` to the larger `other`, and gives back what is to be freed. It neither allocates nor frees.
+/// Moves what is in `vec` to the larger `other`, and gives back what is to be freed. It neither
+/// allocates nor frees.
 pub(crate) fn move_to<T>(vec: &mut Vec<T>, mut other: Vec<T>) -> Vec<T> {
     // Somebody may have been here meanwhile, with a larger one still.
     if other.capacity() > vec.capacity() {

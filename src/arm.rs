@@ -170,8 +170,8 @@ fn remember(sp: usize, record: &'static Record, contiguous: bool) {
     }
 }
 
-/// Arms the running stack. After an error nothing has changed. Whether it was armed by this comes along: the allocator may
-/// be code of the user's, and have armed it meanwhile.
+/// Arms the running stack. After an error nothing has changed. Whether it was armed by this comes
+/// along: the allocator may be code of the user's, and have armed it meanwhile.
 ///
 /// # Safety
 /// Unwinding the running stack must have led to `foot`.
@@ -189,7 +189,8 @@ unsafe fn arm(foot: Foot) -> Result<(&'static Record, bool), Error> {
 /// What [`arm_at`] has done.
 pub(crate) struct Arming {
     pub record: &'static Record,
-    /// Another stack on this one's memory that was abandoned: taken away from there, and still to be drained.
+    /// Another stack on this one's memory that was abandoned: taken away from there, and still to
+    /// be drained.
     pub abandoned: Option<&'static Record>,
     /// Whether it was armed by this, and not meanwhile by the allocator.
     pub is_new: bool,
@@ -256,8 +257,9 @@ pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<Arming, Error> {
     Ok(Arming { record, abandoned, is_new: true })
 }
 
-/// A record with the running stack's top, if it is this stack's: then the allocator has used storage since this stack
-/// was found unarmed. An abandoned one's canary is gone, or the walk would have led to it.
+/// A record with the running stack's top, if it is this stack's: then the allocator has used
+/// storage since this stack was found unarmed. An abandoned one's canary is gone, or the walk would
+/// have led to it.
 #[cold]
 fn armed_meanwhile(found: &'static Record) -> Option<&'static Record> {
     (found.is_armed() && found.is_live()).then_some(found)

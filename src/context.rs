@@ -118,7 +118,8 @@ fn refuse(error: &Error) -> ! {
 /// As [`with`], with an error where the stack cannot be armed.
 ///
 /// # Errors
-/// Where the stack cannot be armed, and [`Error::OutOfMemory`]; then `scope` has not run, and `value` is dropped.
+/// Where the stack cannot be armed, and [`Error::OutOfMemory`]; then `scope` has not run, and
+/// `value` is dropped.
 pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> Result<R, Error> {
     let node = Node { of_type: TypeId::of::<T>(), outer: Outer(None), value };
     let mut node = Among::try_new(node).map_err(|_| Error::OutOfMemory)?;
@@ -167,8 +168,8 @@ pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> 
     NEWEST.peek(|newest| {
         // SAFETY: nobody changes the cell while this reference lives, which is gone before `look` is called. The nodes
         // never change, and they outlive `look`: what replaces the newest one further down on this stack keeps it (a
-        // node that points to it, or a `Restore`), and what drops the cell's value (`reset`, `unload`, `exit`) leaves
-        // one that is lent alone.
+        // node that points to it, or a `Restore`), and what drops the cell's value (`reset`,
+        // `unload`, `exit`) leaves one that is lent alone.
         let newest = newest.and_then(|newest| unsafe { newest.try_borrow_unguarded() }.ok()?.as_deref());
         let mut node = newest;
         while let Some(found) = node {

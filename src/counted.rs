@@ -1,4 +1,5 @@
-//! Counted references whose making can fail: std's `Rc` and `Arc` end the process where there is no memory.
+//! Counted references whose making can fail: std's `Rc` and `Arc` end the process where there is no
+//! memory.
 
 use crate::alloc::try_box;
 use std::cell::Cell;
@@ -84,7 +85,8 @@ pub(crate) type OnStack<T> = Counted<Cell<usize>, T>;
 /// One that threads share.
 pub(crate) type Among<T> = Counted<AtomicUsize, T>;
 
-// SAFETY: the count is atomic; as for `Arc`, whoever has the last reference drops the value, and all may look at it.
+// SAFETY: the count is atomic; as for `Arc`, whoever has the last reference drops the value, and
+// all may look at it.
 unsafe impl<T: ?Sized + Send + Sync> Send for Among<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Send + Sync> Sync for Among<T> {}
@@ -151,7 +153,8 @@ impl<C: Count, T: ?Sized> Counted<C, T> {
 
     /// The value to change, if this is the only reference.
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
-        // SAFETY: as there is no other reference, and this one is borrowed, nobody else looks at it.
+        // SAFETY: as there is no other reference, and this one is borrowed, nobody else looks at
+        // it.
         (self.count().get() == 1).then(|| unsafe { &mut (*self.inner.as_ptr()).value })
     }
 }

@@ -30,8 +30,8 @@ pub(crate) fn without_return(record: &'static Record) {
     without_foot(record, Lent::Nothing);
 }
 
-/// Drains a record on its own thread, which ends without that stack being unwound: its frames are all there, and other
-/// threads may use what they have lent.
+/// Drains a record on its own thread, which ends without that stack being unwound: its frames are
+/// all there, and other threads may use what they have lent.
 pub(crate) fn under_frames(record: &'static Record) {
     without_foot(record, lent_by_frames(record));
 }
@@ -71,9 +71,9 @@ fn finish_here(record: &'static Record, lent: Lent) {
     record.retire();
 }
 
-/// A change of the handlers and values is under way on this very stack. No foreign code runs in one, so a signal handler
-/// has interrupted it, and ends the process or the thread, which no signal handler may. What is half changed is neither run
-/// nor used for another stack; but that is said.
+/// A change of the handlers and values is under way on this very stack. No foreign code runs in
+/// one, so a signal handler has interrupted it, and ends the process or the thread, which no signal
+/// handler may. What is half changed is neither run nor used for another stack; but that is said.
 #[cold]
 fn half_changed() {
     const TEXT: &[u8] = b"exeunt: a signal handler has ended this stack in the middle of a change of its storage: its \

@@ -192,7 +192,9 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
 ///
 /// # Safety
 /// The stacks in `range` must be suspended for ever: neither resumed nor unwound, as some libraries do with a fiber that they
-/// drop. Nobody must be running in `range`.
+/// drop. Nobody must be running in `range`, and no other thread may go on using what those stacks
+/// have borrowed or lent: their local variables, and the values that a [`with`](crate::with) there
+/// has lent to a scoped thread. These are dropped here.
 ///
 /// # Examples
 /// ```

@@ -16,8 +16,9 @@ use std::hash::Hash;
 /// key again makes it the last one.
 ///
 /// # Errors
-/// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::Busy`] from inside the `Eq` of a key. Then nothing
-/// has changed: the key's old value is still there, and `key` and `value` are dropped.
+/// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::Busy`] from inside the
+/// `Eq` of a key. Then nothing has changed: the key's old value is still there, and `key` and
+/// `value` are dropped.
 ///
 /// # Examples
 /// ```
@@ -76,8 +77,8 @@ where
     }
 }
 
-/// Makes room for one more value, and finds the one before. Whoever has that may store it: until then no code runs that
-/// could change the values.
+/// Makes room for one more value, and finds the one before. Whoever has that may store it: until
+/// then no code runs that could change the values.
 fn ready(
     record: &Record,
     prepare: impl FnOnce() -> Result<(), Error>,

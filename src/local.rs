@@ -202,8 +202,8 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
     ///
     /// # Errors
-    /// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::InItsOwnMaking`] in the value's own initialiser or
-    /// destructor. Then nothing has changed.
+    /// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::InItsOwnMaking`] in
+    /// the value's own initialiser or destructor. Then nothing has changed.
     #[inline]
     pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Result<R, Error> {
         let block = Block::here();

@@ -7,14 +7,16 @@
 //! Under code redirect it catches `exit` on the main thread as well, and on macOS those of threads: `pthread_exit` and cancellation call
 //! there what a return calls, but not from where a return does.
 //!
-//! It is a destructor of thread-locals, which all these ends run on the thread itself. Destructors of thread-locals that were
+//! It is a destructor of thread-locals, which all these ends run on the thread itself. Destructors
+//! of thread-locals that were
 //! made later have run before it. On the main thread there is one more net below, an `atexit` function, for what arms the
 //! stack after that.
 //!
-//! A handler on the main thread may call `exit` once more, which runs the destructors that are left, and not the one again
-//! that runs the handler. So there are some of them (`go_on`), each for one more `exit`; behind them comes the `atexit`
-//! function. All are registered before the stack is armed: glibc ends the process where it has no memory to register one, and a
-//! process that runs out of memory must still be able to end.
+//! A handler on the main thread may call `exit` once more, which runs the destructors that are
+//! left, and not the one again that runs the handler. So there are some of them (`go_on`), each for
+//! one more `exit`; behind them comes the `atexit` function. All are registered before the stack is
+//! armed: glibc ends the process where it has no memory to register one, and a process that runs
+//! out of memory must still be able to end.
 
 use crate::error::Error;
 use crate::record::Record;
@@ -46,8 +48,8 @@ thread_local! {
     static NET: Net = const { Net { state: Cell::new(State::Absent), armed: Cell::new(None) } };
 }
 
-/// How many calls of `exit` in handlers find a destructor that goes on before other thread-locals are destroyed. Those after
-/// them are caught by the `atexit` function.
+/// How many calls of `exit` in handlers find a destructor that goes on before other thread-locals
+/// are destroyed. Those after them are caught by the `atexit` function.
 const EXITS: usize = 8;
 
 /// Whether [`spread`] would have an effect. The net of a thread that ends right now is behind it.
@@ -58,8 +60,9 @@ pub(crate) fn can_be_spread() -> bool {
 /// Whether `exit` will run [`main_is_over`].
 static MAIN_WATCHED: AtomicBool = AtomicBool::new(false);
 
-/// The stack that [`main_is_over`] drains: its record and identity, and the thread that it is of. It is kept, for `exit` may
-/// call that function from code without unwind tables (`__do_global_dtors_aux` of gcc's `crtbegin.o`), where no walk leads on.
+/// The stack that [`main_is_over`] drains: its record and identity, and the thread that it is of.
+/// It is kept, for `exit` may call that function from code without unwind tables
+/// (`__do_global_dtors_aux` of gcc's `crtbegin.o`), where no walk leads on.
 static MAIN: (AtomicPtr<Record>, AtomicU64, AtomicUsize) =
     (AtomicPtr::new(ptr::null_mut()), AtomicU64::new(0), AtomicUsize::new(0));
 
@@ -68,8 +71,9 @@ fn this_thread() -> usize {
     unsafe { libc::pthread_self() as usize }
 }
 
-/// Registers the last net, for a main thread that is armed so late in `exit` that its thread-local destructors have run: `exit`
-/// also runs functions that are registered while it runs others. Whether it is registered; not without memory.
+/// Registers the last net, for a main thread that is armed so late in `exit` that its thread-local
+/// destructors have run: `exit` also runs functions that are registered while it runs others.
+/// Whether it is registered; not without memory.
 fn watch_main() -> bool {
     if MAIN_WATCHED.swap(true, Ordering::Relaxed) {
         return true;
@@ -88,15 +92,15 @@ extern "C" fn main_is_over() {
     let is_armed = record.id().is_some_and(|now| now.get() == id.load(Ordering::Relaxed));
     // Another thread that calls `exit` does not end main's stack.
     if is_armed && thread.load(Ordering::Relaxed) == this_thread() {
-        // For a handler that calls `exit`. It takes the place of the one that runs now, and so needs no memory (glibc's
-        // `__new_exitfn`).
+        // For a handler that calls `exit`. It takes the place of the one that runs now, and so
+        // needs no memory (glibc's `__new_exitfn`).
         watch_main();
         drain::under_frames(record);
     }
 }
 
-/// Makes sure that the net can be spread under the running thread's stack, which is about to be armed. That of a thread which ends
-/// right now is behind it; then only a return drains.
+/// Makes sure that the net can be spread under the running thread's stack, which is about to be
+/// armed. That of a thread which ends right now is behind it; then only a return drains.
 pub(crate) fn prepare(kind: Kind) -> Result<(), Error> {
     let is_main = kind == Kind::Main;
     if is_main && !watch_main() {

@@ -89,13 +89,14 @@ struct Making {
 /// What a stack that is drained may have lent to others, who still use it.
 #[derive(Clone, Copy)]
 pub(crate) enum Lent {
-    /// Nothing: its frames are gone, by return or by unwinding. Or the stack was abandoned: who abandons it promises that
-    /// nobody uses any more what its frames have lent (`discard`).
+    /// Nothing: its frames are gone, by return or by unwinding. Or the stack was abandoned: who
+    /// abandons it promises that nobody uses any more what its frames have lent (`discard`).
     Nothing,
-    /// What the frames have borrowed from this stack pointer up to the top, which is one piece of memory. `exit` has left them
-    /// behind, and other threads may go on using what is theirs.
+    /// What the frames have borrowed from this stack pointer up to the top, which is one piece of
+    /// memory. `exit` has left them behind, and other threads may go on using what is theirs.
     By(usize),
-    /// The same, where those frames cannot be searched: they are on another piece of memory than this code.
+    /// The same, where those frames cannot be searched: they are on another piece of memory than
+    /// this code.
     Anything,
 }
 
@@ -180,11 +181,13 @@ impl Record {
     /// Whether the foot still holds what was put there: if not, the stack has ended or was abandoned.
     #[inline(always)]
     pub(crate) fn is_live(&self) -> bool {
-        // In the order of `watch`, without asking the processor for it: `find` is called on the very stack whose block the page map
-        // vouches for. Either that stack is this record's, and the words are of its own code, or of code that handed the stack
-        // on to another thread and so came before. Or the record's stack was abandoned, and its memory is used anew: then the
-        // words are what they were before that, and whoever changes them next has the record taken away from this memory first,
-        // which the stack that runs here does itself (`arm.rs`) or has promised not to outlive (`discard`).
+        // In the order of `watch`, without asking the processor for it: `find` is called on the
+        // very stack whose block the page map vouches for. Either that stack is this record's, and
+        // the words are of its own code, or of code that handed the stack on to another thread and
+        // so came before. Or the record's stack was abandoned, and its memory is used anew: then
+        // the words are what they were before that, and whoever changes them next has the record
+        // taken away from this memory first, which the stack that runs here does itself (`arm.rs`)
+        // or has promised not to outlive (`discard`).
         let foot = self.foot.load(Ordering::Relaxed) as *const AtomicUsize;
         // SAFETY: the foot of an armed or draining stack is a word of that stack's memory, and a vacant record's is
         // `DEAD`. A stack whose memory is unmapped while it is armed must be discarded first: its owner's duty.
@@ -217,8 +220,8 @@ impl Record {
 
     /// The foot and the word that is there while the stack is armed.
     ///
-    /// Others than its stack ask as well, to judge it: who sees a foot sees the word that was stored before it by `watch`, or a later
-    /// one.
+    /// Others than its stack ask as well, to judge it: who sees a foot sees the word that was
+    /// stored before it by `watch`, or a later one.
     pub(crate) fn canary(&self) -> (usize, usize) {
         (self.foot.load(Ordering::Acquire), self.word.load(Ordering::Relaxed))
     }
@@ -526,8 +529,9 @@ impl Record {
             // Whatever remembers this canary is to know that it is no more.
             self.life.store(0, Ordering::Release);
         }
-        // The word first, so that no foot is ever compared with an older word that it may happen to hold: not by a signal handler
-        // on this stack that comes in between, nor by those who judge this record from elsewhere (`canary`).
+        // The word first, so that no foot is ever compared with an older word that it may happen to
+        // hold: not by a signal handler on this stack that comes in between, nor by those who judge
+        // this record from elsewhere (`canary`).
         self.word.store(word, Ordering::Release);
         self.foot.store(foot, Ordering::Release);
     }
@@ -570,23 +574,25 @@ impl Record {
             return Ok(table);
         }
         let table = slots::new_table().ok_or(Error::OutOfMemory)?;
-        // Only the stack itself comes here. The allocator may have done so meanwhile: then that table is the one.
+        // Only the stack itself comes here. The allocator may have done so meanwhile: then that
+        // table is the one.
         if self.slots().is_none() {
             self.slots.store(Box::leak(table), Ordering::Release);
         }
         self.slots().ok_or(Error::OutOfMemory)
     }
 
-    /// Registers a handler, or gives it back with the error. Not inlined: each call that comes from a user's crate goes by a
-    /// table of addresses, which takes long where indirect branches are not predicted (against Spectre); this makes two of
-    /// them one.
+    /// Registers a handler, or gives it back with the error. Not inlined: each call that comes from
+    /// a user's crate goes by a table of addresses, which takes long where indirect branches are
+    /// not predicted (against Spectre); this makes two of them one.
     #[inline(never)]
     pub(crate) fn push(&self, handler: Handler) -> Result<(), (Error, Handler)> {
         if let Err(error) = self.room_for_handler() {
             return Err((error, handler));
         }
         match self.change() {
-            // Within the capacity: the allocator, which may be anybody's code, does not run in a change.
+            // Within the capacity: the allocator, which may be anybody's code, does not run in a
+            // change.
             Ok(mut own) => own.handlers.push(handler),
             Err(error) => return Err((error, handler)),
         }
@@ -596,7 +602,8 @@ impl Record {
     /// Makes room for one more handler.
     #[inline]
     fn room_for_handler(&self) -> Result<(), Error> {
-        // SAFETY: this is the record's own stack; whoever is just changing the record is seen by `change`.
+        // SAFETY: this is the record's own stack; whoever is just changing the record is seen by
+        // `change`.
         while let Some(wanted) = unsafe { larger(&(*self.own.get()).handlers, (*self.own.get()).handlers.len() + 1) } {
             cold_path();
             let _in_use = self.in_use();
@@ -607,7 +614,8 @@ impl Record {
         Ok(())
     }
 
-    /// Makes room for one more value of that kind, so that the change which adds it does not allocate.
+    /// Makes room for one more value of that kind, so that the change which adds it does not
+    /// allocate.
     pub(crate) fn room_for(&self, whose: For) -> Result<(), Error> {
         loop {
             let wanted = self.look(|values| values.wanted(whose)).ok_or(Error::Busy)?;
@@ -673,7 +681,8 @@ impl Record {
     /// Forgets the handlers without running them. They are dropped here, the first one first.
     pub(crate) fn forget_handlers(&self) {
         let _in_use = self.in_use();
-        // SAFETY: this is the record's own stack, and nobody changes the record while this is looked at.
+        // SAFETY: this is the record's own stack, and nobody changes the record while this is
+        // looked at.
         let count = || unsafe { (*self.own.get()).handlers.len() };
         let doomed = self.doom(count, |own| own.values.doom_handlers(&mut own.handlers));
         for _ in 0..if doomed { 0 } else { count() } {
@@ -696,7 +705,8 @@ impl Record {
         self.drop_doomed();
     }
 
-    /// Makes room for what is to be doomed, and dooms it. Whether that was done; not without memory.
+    /// Makes room for what is to be doomed, and dooms it. Whether that was done; not without
+    /// memory.
     fn doom(&self, handlers: impl Fn() -> usize, doom: impl Fn(&mut Own) -> bool) -> bool {
         loop {
             if self.room_for(For::Doom(handlers())).is_err() {
@@ -722,7 +732,8 @@ impl Record {
         }
     }
 
-    /// Runs `code`, which makes or drops the value of the stack local with this number: nobody can ask for it meanwhile.
+    /// Runs `code`, which makes or drops the value of the stack local with this number: nobody can
+    /// ask for it meanwhile.
     pub(crate) fn making<R>(&self, number: usize, code: impl FnOnce() -> R) -> R {
         let _in_use = self.in_use();
         // SAFETY: this is the record's own stack, or the one that drains it.
@@ -738,7 +749,8 @@ impl Record {
         // SAFETY: as above.
         let mut next = unsafe { (*self.own.get()).making.get() };
         std::iter::from_fn(|| {
-            // SAFETY: they are in frames of `making`, which takes them off this list; where those do not go on,
+            // SAFETY: they are in frames of `making`, which takes them off this list; where those
+            // do not go on,
             // `nobody_comes_back` and `forget` have emptied it.
             let making = unsafe { next.as_ref() }?;
             next = making.outer;
@@ -814,18 +826,21 @@ impl Record {
         true
     }
 
-    /// The code of its stack that was using the record does not come back: the stack was abandoned, or ends by `exit`, in
-    /// an initialiser, a destructor, a handler, or a `with`. What it had still to drop is dropped.
+    /// The code of its stack that was using the record does not come back: the stack was abandoned,
+    /// or ends by `exit`, in an initialiser, a destructor, a handler, or a `with`. What it had
+    /// still to drop is dropped.
     #[inline(never)]
     fn nobody_comes_back(&self, lent: Lent) {
         self.users().set(0);
         // SAFETY: as in `making`; the frames that are listed there do not go on.
         unsafe { (*self.own.get()).making.set(std::ptr::null()) };
         if let Lent::Nothing = lent {
-            // SAFETY: the frames are gone, or were abandoned together with what they had lent: `Lent` says who promises that.
+            // SAFETY: the frames are gone, or were abandoned together with what they had lent:
+            // `Lent` says who promises that.
             let _ = self.change_values(|values| unsafe { values.nobody_comes_back() });
         }
-        // Else a `with` that `exit` has left behind keeps its reference to a keyed value, which is never dropped so.
+        // Else a `with` that `exit` has left behind keeps its reference to a keyed value, which is
+        // never dropped so.
         self.drop_doomed();
     }
 }

@@ -81,7 +81,8 @@ impl Table {
         // SAFETY: zeroes are cells that have had no value.
         let block = unsafe { try_zeroed::<Block>() }.ok_or(Error::OutOfMemory)?;
         let place = &self.blocks[index / BLOCK];
-        // Only the stack itself adds blocks. The allocator may have done so meanwhile: then that block is the one.
+        // Only the stack itself adds blocks. The allocator may have done so meanwhile: then that
+        // block is the one.
         if place.load(Ordering::Acquire).is_null() {
             place.store(Box::leak(block), Ordering::Release);
         }
@@ -169,7 +170,8 @@ pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
 /// no destructor is called for it.
 ///
 /// # Errors
-/// [`Error::NoSuchSlot`], and where the stack cannot be armed, or there is no memory. Then nothing has changed.
+/// [`Error::NoSuchSlot`], and where the stack cannot be armed, or there is no memory. Then nothing
+/// has changed.
 ///
 /// # Safety
 /// The value must be what the slot's destructor, and whoever reads it on this stack, take it for. A [`Slot`] keeps its own in
@@ -178,8 +180,9 @@ pub unsafe fn set(handle: u32, value: *mut c_void) -> Result<(), Error> {
     exchange(handle, value).map(drop)
 }
 
-/// Sets the slot's value, and gives the one that was there, or null. All memory is allocated before the one is read and
-/// the other is written: the allocator may be code of the user's, and use this very slot.
+/// Sets the slot's value, and gives the one that was there, or null. All memory is allocated before
+/// the one is read and the other is written: the allocator may be code of the user's, and use this
+/// very slot.
 fn exchange(handle: u32, value: *mut c_void) -> Result<*mut c_void, Error> {
     let (index, generation) = check(handle)?;
     let (record, is_new) = arm::record_or_new()?;
@@ -304,9 +307,11 @@ pub(crate) fn new_table() -> Option<Box<Table>> {
     unsafe { try_zeroed() }
 }
 
-/// A [`Slot`]'s value, shared: it lives until the slot has another one, and all of these are dropped.
+/// A [`Slot`]'s value, shared: it lives until the slot has another one, and all of these are
+/// dropped.
 ///
-/// As an [`Arc`](std::sync::Arc), but for how it is made: [`Slot::set`] gives an error where there is no memory.
+/// As an [`Arc`](std::sync::Arc), but for how it is made: [`Slot::set`] gives an error where there
+/// is no memory.
 pub struct Shared<T: Send + Sync>(Among<T>);
 
 impl<T: Send + Sync> Shared<T> {
@@ -406,11 +411,12 @@ impl<T: Send + Sync + 'static> Slot<T> {
     /// Sets the running stack's value; the one that was there is dropped.
     ///
     /// # Errors
-    /// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `value` is dropped, and nothing has changed.
+    /// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `value` is dropped, and
+    /// nothing has changed.
     pub fn set(&self, value: T) -> Result<(), Error> {
         let value = Among::try_new(value).map_err(|_| Error::OutOfMemory)?.into_raw().cast_mut();
-        // What was there is read by this, after all else: handlers of an abandoned stack, which run while this one is armed,
-        // and the allocator may set the value as well.
+        // What was there is read by this, after all else: handlers of an abandoned stack, which run
+        // while this one is armed, and the allocator may set the value as well.
         match exchange(self.handle, value.cast()) {
             Ok(old) => {
                 // SAFETY: it was stored by an earlier call, and has just been overwritten.

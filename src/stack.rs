@@ -268,14 +268,17 @@ pub fn id() -> Result<StackId, Error> {
 /// panics is reported by the panic hook, and the others still run. A handler must not end its thread by `pthread_exit`.
 ///
 /// The stack's other ends run them as well: `pthread_exit` and cancellation, and on the main thread `exit`, also when
-/// called somewhere deep. They do not run when the process ends in another way: by `_exit`, by a fatal signal, or by an
+/// called somewhere deep. What a [`with`](crate::with) that calls `exit` has lent is never dropped:
+/// another thread may be using it. They do not run when the process ends in another way: by
+/// `_exit`, by a fatal signal, or by an
 /// `exit` that another thread calls, or a fiber, or what runs in [`enter`](crate::enter()).
 ///
 /// A handler on the main thread may call C's `exit`, and the rest is drained first. Rust's `std::process::exit` aborts there
 /// when `main` has returned: std counts that as the first call, and allows no second one.
 ///
 /// # Errors
-/// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `handler` is dropped, and nothing has changed.
+/// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `handler` is dropped, and
+/// nothing has changed.
 ///
 /// # Examples
 /// ```
@@ -302,7 +305,8 @@ pub(crate) fn register(handler: Handler) -> Result<(), (Error, Handler)> {
 /// After an error, puts the exit of the running stack back if it was armed for nothing.
 #[cold]
 pub(crate) fn undo(record: &'static Record, is_new: bool, error: Error) -> Error {
-    // Not where the allocator, or a handler of a stack that was found abandoned, has stored something meanwhile.
+    // Not where the allocator, or a handler of a stack that was found abandoned, has stored
+    // something meanwhile.
     if is_new && !record.is_draining() && record.is_empty() {
         disarm(record);
     }
@@ -313,6 +317,7 @@ pub(crate) fn undo(record: &'static Record, is_new: bool, error: Error) -> Error
 ///
 /// A keyed value that a [`with`](crate::with) further up is looking at is dropped when that is done. A stack local that
 /// is borrowed by a `with` further up is out of reach at once, and is dropped when the stack ends.
+/// (Where it ends by `exit` in that `with`, neither is ever dropped.)
 ///
 /// # Examples
 /// ```
@@ -397,10 +402,17 @@ fn clear(record: &'static Record) {
 #[inline(always)]
 pub(crate) fn lent_by_frames(record: &'static Record) -> Lent {
     let here = arch::stack_pointer();
-    // Only where this place is known to be on the same piece of memory as the foot can all of it be searched.
-    // This frame's own place is looked up first, or it would be a matter of luck whether it is known.
+    // Only where this place is known to be on the same piece of memory as the foot can all of it be
+    // searched. This frame's own place is looked up first, or it would be a matter of luck whether
+    // it is known.
     let is_its = |found: Option<&'static Record>| found.is_some_and(|found| std::ptr::eq(found, record));
-    if is_its(arm::lookup()) && is_its(registry::find(here)) { Lent::By(here) } else { Lent::Anything }
+    if is_its(arm::lookup()) && is_its(registry::find(here)) {
+        return Lent::By(here);
+    }
+    // A thread that was unwound by `pthread_exit` runs above its entry function's frame: then
+    // nobody has borrowed any more.
+    let is_unwound = |bounds: Range<usize>| bounds.contains(&here) && (bounds.start + 1..=here).contains(&record.top());
+    if os::thread_bounds().is_some_and(is_unwound) { Lent::Nothing } else { Lent::Anything }
 }
 
 /// What this process has met and keeps, for diagnosis.

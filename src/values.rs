@@ -38,8 +38,9 @@ impl Taken {
                 let _then = OnDrop(|| survived(|| drop(rest.take())));
                 drop(value);
             }
-            // SAFETY: it is out of the table, so nobody finds it; whether somebody still borrows it was asked before
-            // (`stack::clear`, `Record::drain`). `destroy` fits the value by construction (`local.rs`).
+            // SAFETY: it is out of the table, so nobody finds it; whether somebody still borrows it
+            // was asked before (`stack::clear`, `Record::drain`). `destroy` fits the value by
+            // construction (`local.rs`).
             Self::Local(local) => record.making(local.number, || unsafe { (local.destroy)(local.value) }),
         }
     }
@@ -114,7 +115,8 @@ pub(crate) enum For {
     Doom(usize),
 }
 
-/// What the tables of [`Values`] must hold for one of these to find room; `None` where there is room.
+/// What the tables of [`Values`] must hold for one of these to find room; `None` where there is
+/// room.
 pub(crate) struct Wanted {
     in_order: Option<usize>,
     locals: Option<usize>,
@@ -122,7 +124,8 @@ pub(crate) struct Wanted {
     doomed: Option<usize>,
 }
 
-/// Larger tables, allocated outside of a change; and when they are in place, the smaller ones, to be freed outside as well.
+/// Larger tables, allocated outside of a change; and when they are in place, the smaller ones, to
+/// be freed outside as well.
 pub(crate) struct Room {
     in_order: Vec<Option<Value>>,
     locals: Vec<*mut u8>,
@@ -157,7 +160,8 @@ impl Values {
         match whose {
             For::Key => {
                 wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
-                // What was removed may leave marks that take room: so it is the capacity that counts.
+                // What was removed may leave marks that take room: so it is the capacity that
+                // counts.
                 if self.by_key.capacity() == self.by_key.len() {
                     wanted.by_key = Some((2 * self.by_key.len()).max(3));
                 }
@@ -201,8 +205,8 @@ impl Values {
     /// Nobody who looks at a keyed value keeps it from being dropped any more.
     ///
     /// # Safety
-    /// The calls of `with` on this stack that have been lent values neither go on nor are unwound, and nobody to whom they
-    /// have lent them in turn uses them any more.
+    /// The calls of `with` on this stack that have been lent values neither go on nor are unwound,
+    /// and nobody to whom they have lent them in turn uses them any more.
     pub(crate) unsafe fn nobody_comes_back(&mut self) {
         let keyed = self.in_order.iter().filter_map(|value| match value {
             Some(Value::Keyed(keyed)) => Some(&keyed.value),
@@ -213,7 +217,8 @@ impl Values {
             _ => None,
         });
         for value in keyed.chain(doomed) {
-            // SAFETY: all other references are in frames of this stack, in `with` and `go`: the caller's promise.
+            // SAFETY: all other references are in frames of this stack, in `with` and `go`: the
+            // caller's promise.
             unsafe { value.forget_others() };
         }
     }
@@ -245,7 +250,8 @@ impl Values {
         }
     }
 
-    /// Sets the value of a key, for which there is room, and gives back the one that it had, which was found at `before`.
+    /// Sets the value of a key, for which there is room, and gives back the one that it had, which
+    /// was found at `before`.
     pub(crate) fn set(&mut self, before: Option<usize>, keyed: Keyed) -> Option<Taken> {
         let old = before.map(|index| self.remove(keyed.hash, index));
         self.compact();
@@ -300,7 +306,8 @@ impl Values {
         }
     }
 
-    /// Takes out the value at `index`, unless `keep` wants it: then it is out of reach, but dropped when the stack ends.
+    /// Takes out the value at `index`, unless `keep` wants it: then it is out of reach, but dropped
+    /// when the stack ends.
     fn take_unless(&mut self, index: usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Taken> {
         let local = match self.in_order.get_mut(index)?.as_mut()? {
             Value::Keyed(keyed) => {
@@ -340,7 +347,8 @@ impl Values {
         true
     }
 
-    /// Takes out the last value before `index`, and moves `index` there. For a `reset` where there is no memory for more.
+    /// Takes out the last value before `index`, and moves `index` there. For a `reset` where there
+    /// is no memory for more.
     pub(crate) fn take_before(&mut self, index: &mut usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Taken> {
         *index = self.in_order.len().min(*index);
         while *index > 0 {
@@ -357,7 +365,8 @@ impl Values {
         self.in_order.len()
     }
 
-    /// Dooms these handlers, the first of them to be dropped first, if there is room. Whether there was.
+    /// Dooms these handlers, the first of them to be dropped first, if there is room. Whether there
+    /// was.
     #[must_use]
     pub(crate) fn doom_handlers(&mut self, handlers: &mut Vec<Handler>) -> bool {
         if self.doomed.capacity() - self.doomed.len() < handlers.len() {

@@ -108,8 +108,8 @@ fn each_value_is_dropped_once_where_the_allocator_sets_the_same_slot() {
     });
 }
 
-/// The allocator uses a stack local, so that it may arm the stack in the middle of its arming, and make the value in the
-/// middle of its making.
+/// The allocator uses a stack local, so that it may arm the stack in the middle of its arming, and
+/// make the value in the middle of its making.
 fn count() {
     LOCAL.try_with(|local| local.0.set(local.0.get() + 1)).expect("it is armed");
 }

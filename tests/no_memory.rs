@@ -1,7 +1,7 @@
 //! What happens where there is no memory: an error, and nothing has changed.
 //!
-//! In a child process the global allocator fails one allocation, the first, the second, and so on, until what is tried
-//! succeeds.
+//! In a child process the global allocator fails one allocation, the first, the second, and so on,
+//! until what is tried succeeds.
 
 mod common;
 
@@ -92,10 +92,10 @@ fn slot() -> &'static Slot<Counted> {
 /// A C slot, in another block than the typed one.
 fn c_slot() -> u32 {
     static SLOT: OnceLock<u32> = OnceLock::new();
-    // SAFETY: no destructor.
     *SLOT.get_or_init(|| {
-        let taken: Vec<u32> = (0..100).map(|_| unsafe { exeunt::slots::alloc(None) }.expect("there is one")).collect();
-        taken[99]
+        // SAFETY: without a destructor, any value will do.
+        let alloc = || unsafe { exeunt::slots::alloc(None) }.expect("there is one");
+        (0..100).map(|_| alloc()).last().expect("there are some")
     })
 }
 
@@ -134,7 +134,8 @@ const TRIES: &[Try] = &[
     ("a context", || exeunt::context::try_with(Counted::new(), || ()), || true),
 ];
 
-/// Tries on threads of their own, each on a fresh stack that none has had before. Returns how many allocations failed.
+/// Tries on threads of their own, each on a fresh stack that none has had before. Returns how many
+/// allocations failed.
 fn try_all(attempt: Try) -> usize {
     let (name, code, is_done) = attempt;
     for at in 0.. {
@@ -165,7 +166,8 @@ fn where_an_allocation_fails_the_stack_is_as_it_was_and_the_same_call_then_succe
     process::alone("where_an_allocation_fails_the_stack_is_as_it_was_and_the_same_call_then_succeeds", || {
         // What a process allocates once, for its first stack, has a test of its own.
         std::thread::spawn(|| exeunt::id().map(drop)).join().expect("no panic").expect("it is armed");
-        (slot(), c_slot());
+        slot();
+        c_slot();
         for attempt in TRIES {
             let failures = try_all(*attempt);
             println!("{}: {failures} allocations", attempt.0);
@@ -274,7 +276,8 @@ fn the_first_stack_of_a_process_is_armed_or_not_without_memory() {
         assert_eq!(exeunt::at_exit(|| ()), Ok(()));
         return;
     }
-    // Code redirect's first stack has code decoded and patched, and whoever does that allocates as std does.
+    // Code redirect's first stack has code decoded and patched, and whoever does that allocates as
+    // std does.
     let mut failures = 0;
     for at in 0.. {
         let output = process::this_program()

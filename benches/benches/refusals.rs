@@ -53,7 +53,8 @@ fn on_a_coroutine(depth: u32, measure: fn() -> f64) -> f64 {
 
 /// Runs it on a thread whose function has returned.
 fn after_a_thread(measure: fn() -> f64) -> f64 {
-    struct Late(Option<(mpsc::Sender<f64>, fn() -> f64)>);
+    type Measure = fn() -> f64;
+    struct Late(Option<(mpsc::Sender<f64>, Measure)>);
     impl Drop for Late {
         fn drop(&mut self) {
             if let Some((sender, measure)) = self.0.take() {

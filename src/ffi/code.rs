@@ -137,8 +137,8 @@ thread_local! {
 pub(super) fn report(failure: Failure) -> c_int {
     let code = failure.code();
     LAST_CODE.set(code);
-    // Where there is no memory, none is used: not for the failure's place either, which a thread gets at the first use of a
-    // thread-local that has a destructor.
+    // Where there is no memory, none is used: not for the failure's place either, which a thread
+    // gets at the first use of a thread-local that has a destructor.
     if code == EXEUNT_ENO_MEMORY || REPORTS.replace(true) {
         return code;
     }

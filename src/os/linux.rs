@@ -68,9 +68,10 @@ pub(crate) fn thread_bounds() -> Option<Range<usize>> {
     }
 }
 
-/// Whether there is memory to register some functions with [`at_thread_end`], which ends the process where there is none:
-/// that takes 40 bytes for each. The block is too large for a cache of the thread's own, so `calloc`, which does not look there
-/// before glibc 2.41, finds its memory. Another thread may take it first; nothing can be done about that.
+/// Whether there is memory to register some functions with [`at_thread_end`], which ends the
+/// process where there is none: that takes 40 bytes for each. The block is too large for a cache of
+/// the thread's own, so `calloc`, which does not look there before glibc 2.41, finds its memory.
+/// Another thread may take it first; nothing can be done about that.
 pub(crate) fn room_for_thread_ends() -> bool {
     // SAFETY: a block that nobody uses.
     unsafe {
@@ -91,7 +92,8 @@ pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) {
             of: *mut c_void,
         ) -> c_int;
     }
-    // Whose it is: glibc takes any address in that object, but for null, of which a thread's first call makes a fault.
+    // Whose it is: glibc takes any address in that object, but for null, of which a thread's first
+    // call makes a fault.
     let of = &raw const HERE;
     static HERE: u8 = 0;
     // SAFETY: `end` takes null, and is of this library.

@@ -129,7 +129,8 @@ fn wish(redirect: Redirect) -> Way {
 
 fn from_environment() -> Result<Way, Error> {
     // Not by std's function, which copies the value: there may be no memory.
-    // SAFETY: the name ends in a zero. Nobody changes the environment meanwhile: the promise of who calls `set_var`.
+    // SAFETY: the name ends in a zero. Nobody changes the environment meanwhile: the promise of who
+    // calls `set_var`.
     let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
     if value.is_null() {
         return Ok(Way::Slot);

@@ -38,8 +38,8 @@ impl<R> Entry<R> {
         Self { proven: AtomicU64::new(0), record: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
-    /// The record that vouches for the block of `bit`. (Not a `NonNull`: of that the compiler would ask once more whether it is
-    /// null.)
+    /// The record that vouches for the block of `bit`. (Not a `NonNull`: of that the compiler would
+    /// ask once more whether it is null.)
     #[inline(always)]
     pub(crate) fn find(&self, bit: u64) -> Option<*mut R> {
         let record = self.record.load(Ordering::Acquire);

@@ -49,7 +49,8 @@ fn bit(sp: usize) -> u64 {
 #[inline(always)]
 fn entry(sp: usize) -> Option<&'static Entry<Record>> {
     let page = sp >> PAGE;
-    // Beyond the map there is nothing: on a processor with addresses of more bits no other page is mistaken for this.
+    // Beyond the map there is nothing: on a processor with addresses of more bits no other page is
+    // mistaken for this.
     let leaf = MAP.get(page >> LEAF)?.load(Ordering::Acquire);
     if leaf.is_null() {
         return None;
@@ -145,7 +146,8 @@ pub(crate) fn page_of_top(top: usize) -> usize {
 /// Why a record could not be made known.
 pub(crate) enum Failed {
     NoMemory,
-    /// While memory was allocated the stack was armed, with this record: the allocator uses storage.
+    /// While memory was allocated the stack was armed, with this record: the allocator uses
+    /// storage.
     Taken(&'static Record),
 }
 
@@ -223,9 +225,9 @@ pub(crate) fn found(top: usize, found_by_pages_alone: bool) -> Found {
     }
 }
 
-/// The armed and the abandoned records whose stacks' tops are in `range`, and so all of those stacks. Each page is looked at
-/// once, so that it takes a time in proportion to the range; what the caller does with one record does not make this look
-/// again at those before it.
+/// The armed and the abandoned records whose stacks' tops are in `range`, and so all of those
+/// stacks. Each page is looked at once, so that it takes a time in proportion to the range; what
+/// the caller does with one record does not make this look again at those before it.
 pub(crate) fn all_in(range: std::ops::Range<usize>) -> impl Iterator<Item = &'static Record> {
     let range = untagged(range.start)..untagged(range.end);
     // In this order: see `by_top`.
@@ -249,7 +251,8 @@ pub(crate) fn all_in(range: std::ops::Range<usize>) -> impl Iterator<Item = &'st
         }
         None
     });
-    // A stack of several pages is met on each of them; when it has been drained it is no longer placed.
+    // A stack of several pages is met on each of them; when it has been drained it is no longer
+    // placed.
     of_pages.chain(extras::all()).filter(inside)
 }
 
