@@ -95,7 +95,7 @@ fn c_slot() -> u32 {
     *SLOT.get_or_init(|| {
         // SAFETY: without a destructor, any value will do.
         let alloc = || unsafe { exeunt::slots::alloc(None) }.expect("there is one");
-        (0..100).map(|_| alloc()).last().expect("there are some")
+        (1..100).fold(alloc(), |_, _| alloc())
     })
 }
 
