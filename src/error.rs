@@ -89,7 +89,7 @@ pub enum Error {
 
 impl Error {
     /// The call that has just failed, with the error number that it left.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", code_redirect))]
     pub(crate) fn last_call(call: &'static str) -> Self {
         Self::CallFailed { call, errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0) }
     }

@@ -156,15 +156,18 @@ mod stage {
     }
 
     /// Whether code runs that the exit trampoline of `main`, which is not known yet, has called after `main`: it has called
-    /// `exit`, or the place where `main` returns to is in front of where this call returns to.
+    /// `exit`, or it is the function that `main` returns to, and has not called `main` but something else.
     fn main_has_ended(addresses: &[usize]) -> bool {
-        /// How many bytes the instructions take at most by which the place is known.
-        const SHAPE: usize = 8;
+        /// How many bytes the instructions take by which the place is known.
+        const SHAPE: usize = if cfg!(target_arch = "aarch64") { 4 } else { 7 };
         let exit = libc::exit as *const () as usize;
         let is_behind_main = |address: usize| {
             let start = function_at(address - 1).unwrap_or(address);
-            let mut places = (start..address.saturating_sub(SHAPE)).step_by(ALIGNMENT);
-            // SAFETY: these bytes are of a function that unwinding went through.
+            // The function goes on behind: as far as the table of unwinding says.
+            let further = (1..=16).map(|step| address + 16 * step);
+            let end = further.take_while(|end| function_at(end - 1) == Some(start)).last().unwrap_or(address);
+            let mut places = (start..=end.saturating_sub(SHAPE)).step_by(ALIGNMENT);
+            // SAFETY: these bytes are of that function.
             places.any(|at| unsafe { arch::ends_in_exit(at, exit) })
         };
         outermost(addresses, 3).iter().any(|&address| match called(address) {
