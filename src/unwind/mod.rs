@@ -38,6 +38,8 @@ use crate::arch::{self, Registers};
 use crate::os;
 use foldhash::fast::FixedState;
 use memory::{LARGEST_BUFFER, Memory};
+#[cfg(target_os = "linux")]
+pub(crate) use objects::find_permanent;
 use rule::{Base, Rule};
 use std::hash::BuildHasher;
 #[cfg(target_os = "linux")]
@@ -115,9 +117,6 @@ pub(crate) trait Steps {
 pub(crate) struct Unwinder {
     frame: Frame,
     memory: Memory,
-    /// How many objects were unloaded before this walk, if it had to ask.
-    #[cfg(target_os = "linux")]
-    generation: Option<u64>,
     /// Whether every step went by a rule of the usual form, of code that stays for ever.
     usual: bool,
 }
@@ -129,13 +128,7 @@ impl Unwinder {
     /// They must be registers of the running stack, of a function that has not returned when the walk ends.
     #[inline]
     pub(crate) unsafe fn new(from: Registers) -> Self {
-        Self {
-            frame: Frame { registers: from, exact: true },
-            memory: Memory::around(from.sp),
-            #[cfg(target_os = "linux")]
-            generation: None,
-            usual: true,
-        }
+        Self { frame: Frame { registers: from, exact: true }, memory: Memory::around(from.sp), usual: true }
     }
 
     /// Whether the walk so far may be remembered: every step went by a rule of the usual form, of code that stays for ever.
@@ -156,20 +149,17 @@ impl Unwinder {
     #[cold]
     #[inline(never)]
     fn learn(&mut self, pc: usize) -> Rule {
-        let generation = *self.generation.get_or_insert_with(objects::generation);
-        let key = objects::key(pc, generation);
-        if let Some(rule) = cache::get(key) {
-            self.usual = false;
+        let key = tables::key(pc);
+        if let Some(rule) = key.and_then(cache::get) {
+            self.usual &= key == Some(pc);
             return rule;
         }
         if !has_room() {
             return Rule::Other;
         }
         let (rule, owner) = tables::from_tables(pc);
-        match owner {
-            tables::Owner::Permanent => cache::put(pc, rule),
-            tables::Owner::Unloadable => cache::put(key, rule),
-            tables::Owner::Nobody => {}
+        if let Some(key) = key.filter(|_| owner != tables::Owner::Nobody) {
+            cache::put(key, rule);
         }
         self.usual &= owner == tables::Owner::Permanent;
         rule

@@ -1,14 +1,18 @@
-//! Which loaded object code belongs to, and whether that can be unloaded: what is remembered of code lives no longer than the code.
+//! Which loaded object code belongs to, and whether that can be unloaded: what is remembered of
+//! code lives no longer than the code.
 //!
 //! | code of | what is remembered of it |
 //! |---|---|
 //! | the program, this library, and every object that these need | rules and whole walks, for ever: none of them is ever unloaded |
-//! | another object, which `dlclose` may unload | rules, under a key with the *generation*: how many objects were ever unloaded |
+//! | another object, which `dlclose` may unload | rules, under a key that is made of their table entry's bytes (`tables.rs`) |
 //! | no object (a just-in-time compiler's) | nothing |
 //!
-//! Where an object is unloaded and another one is loaded at its addresses, the generation is another one, so no rule of the
-//! old one is found. A rule's generation is taken before its unwind table is read. The code of a frame is in use, so it is not
-//! unloaded during a walk: one look at the generation serves the whole walk.
+//! Where an object is unloaded and another one is loaded at its addresses, its table entries differ
+//! wherever its frames do. So no rule of the old one is found.
+//!
+//! A walk asks `_dl_find_object`, which takes no lock. `dl_iterate_phdr` takes one of the loader's,
+//! which a child of `fork` may find held for ever, and which a signal handler must not wait for. So
+//! it is called once, when the process first arms a stack, and where glibc is older than 2.35.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
@@ -65,21 +69,6 @@ pub(super) fn object_at(pc: usize) -> Option<Object> {
     header.map(|header| Object { header, permanent })
 }
 
-/// How many objects were ever unloaded.
-pub(super) fn generation() -> u64 {
-    let mut unloaded = 0;
-    objects(|object| {
-        unloaded = object.dlpi_subs;
-        false
-    });
-    unloaded
-}
-
-/// The key of a rule for `pc`, which is code that may be unloaded. It is no program counter.
-pub(super) fn key(pc: usize, generation: u64) -> usize {
-    pc ^ ((generation + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 63) as usize
-}
-
 /// Shows all loaded objects to `look` until it says false.
 fn objects<F: FnMut(&libc::dl_phdr_info) -> bool>(mut look: F) {
     unsafe extern "C" fn each<F: FnMut(&libc::dl_phdr_info) -> bool>(
@@ -130,14 +119,10 @@ static PERMANENT: [[AtomicUsize; 2]; MOST] = [const { [const { AtomicUsize::new(
 /// How many of them there are, and one; zero before they are known.
 static KNOWN: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether `pc` is in an object that is never unloaded.
+/// Whether `pc` is in an object that is known never to be unloaded.
 fn is_permanent(pc: usize) -> bool {
-    let known = KNOWN.load(Ordering::Acquire);
-    if known == 0 {
-        find_permanent();
-        return is_permanent(pc);
-    }
-    PERMANENT[..known - 1]
+    let known = KNOWN.load(Ordering::Acquire).saturating_sub(1);
+    PERMANENT[..known]
         .iter()
         .any(|[start, end]| (start.load(Ordering::Relaxed)..end.load(Ordering::Relaxed)).contains(&pc))
 }
@@ -153,13 +138,18 @@ struct Node {
     permanent: bool,
 }
 
-/// Notes the objects that are never unloaded: the program, which is the first one, the object with this code, which is
-/// pinned before anything leads into it, and what these need.
+/// Notes the objects that are never unloaded, once: the program, which is the first one, the object
+/// with this code, which is pinned before anything leads into it, and what these need. It is not for
+/// signal handlers. Until it has been called every object counts as one that may be unloaded.
 ///
-/// Who else comes here meanwhile stores the same: an object that one of these needs was there before it, and stays.
+/// Another thread that comes here at the same time stores the same: an object that one of these
+/// needs was there before it, and stays.
 #[cold]
 #[inline(never)]
-fn find_permanent() {
+pub(crate) fn find_permanent() {
+    if KNOWN.load(Ordering::Acquire) != 0 {
+        return;
+    }
     let mut nodes = [Node { start: 0, end: 0, dynamic: 0, strings: 0, path: std::ptr::null(), permanent: false }; MOST];
     let mut count = 0;
     let here = find_permanent as *const () as usize;
@@ -260,6 +250,7 @@ mod tests {
 
     #[test]
     fn the_program_and_what_it_needs_are_permanent_and_a_heap_is_no_object() {
+        find_permanent();
         for code in [own as *const () as usize, libc::malloc as *const () as usize, libc::dlopen as *const () as usize]
         {
             assert!(object_at(code).is_some_and(|object| object.permanent && object.header != 0), "{code:#x}");
@@ -267,12 +258,5 @@ mod tests {
         }
         let heap = Box::new(1);
         assert!(object_at(std::ptr::from_ref(&*heap).addr()).is_none() && header_by_search(8).is_none());
-    }
-
-    #[test]
-    fn a_rule_of_another_generation_has_another_key() {
-        let keys: Vec<_> = (0..1000).map(|generation| key(0x7f12_3456_7890, generation)).collect();
-        assert!(keys.iter().all(|&key| key >> 48 != 0));
-        assert!((1..keys.len()).all(|at| !keys[..at].contains(&keys[at])));
     }
 }

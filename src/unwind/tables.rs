@@ -2,10 +2,12 @@
 
 use super::objects;
 use super::rule::{Base, Rule};
+use foldhash::fast::FixedState;
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, FrameDescriptionEntry, NativeEndian, Register,
     RegisterRule, UnwindContext, UnwindContextStorage, UnwindSection, UnwindTableRow, Vendor,
 };
+use std::hash::BuildHasher;
 
 /// Room for the interpretation of a table, on the stack: this may run in a signal handler.
 pub(super) struct OnStack;
@@ -46,6 +48,29 @@ pub(crate) fn function_at(pc: usize) -> Option<usize> {
 /// The rule for the instruction at `pc`, by interpreting its unwind table, and whose code that is.
 pub(super) fn from_tables(pc: usize) -> (Rule, Owner) {
     at(pc, |section, addresses, fde, _| rule(section, addresses, fde, pc)).unwrap_or_else(|none| (none, Owner::Nobody))
+}
+
+/// The key under which a rule for `pc` is kept: `pc` itself, where the code stays for ever. For code
+/// that may be unloaded it is `pc` mixed with the table entry that the rule is read from, where that
+/// entry is and what it says, so that code which takes its place has another key. None where nothing
+/// may be kept.
+pub(super) fn key(pc: usize) -> Option<usize> {
+    let object = objects::object_at(pc)?;
+    if object.permanent {
+        return Some(pc);
+    }
+    if object.header == 0 {
+        return None;
+    }
+    // SAFETY: the loader's word.
+    let fde = unsafe { entry_by_header(object.header, pc) }?;
+    // SAFETY: the header leads to entries of its object.
+    let (bytes, start) = unsafe { section_around(fde) }?;
+    let own = bytes.get(fde.addr() - start..)?;
+    let common = bytes.get(..entry_length(bytes, 0))?;
+    let mixed = FixedState::default().hash_one((fde.addr(), own, common));
+    // No program counter has the highest bit.
+    Some(pc ^ (mixed | 1 << 63) as usize)
 }
 
 /// How the function that `pc` is in, at that instruction, has signed its return address.
@@ -197,6 +222,12 @@ unsafe fn section_around(fde: *const u8) -> Option<(&'static [u8], usize)> {
     Some((unsafe { std::slice::from_raw_parts(start as *const u8, end.checked_sub(start)?) }, start))
 }
 
+/// How long the entry at `at` is, with the field that says so; zero where there is none.
+fn entry_length(bytes: &[u8], at: usize) -> usize {
+    let field = bytes.get(at..at + 4).and_then(|field| field.try_into().ok());
+    field.map_or(0, |field| u32::from_ne_bytes(field) as usize + 4)
+}
+
 /// Bytes of the longest entry, with its common part, that is copied.
 const PLAIN: usize = 1024;
 
@@ -216,16 +247,12 @@ enum Plain {
 fn plain(bytes: &[u8], fde: usize, room: &mut [u8; PLAIN]) -> Plain {
     // Length, identifier and version come before the augmentation, a string.
     const AUGMENTATION: usize = 9;
-    let length_at = |at: usize| {
-        let field = bytes.get(at..at + 4).and_then(|field| field.try_into().ok());
-        field.map_or(0, |field| u32::from_ne_bytes(field) as usize + 4)
-    };
-    let common = length_at(0);
+    let common = entry_length(bytes, 0);
     let augmentation = bytes.get(AUGMENTATION..).unwrap_or_default().split(|&byte| byte == 0).next();
     let Some(key_b) = augmentation.and_then(|string| string.iter().position(|&byte| byte == b'B')) else {
         return Plain::AsItIs;
     };
-    let own = length_at(fde);
+    let own = entry_length(bytes, fde);
     let length = common + own;
     if length > PLAIN || fde + own > bytes.len() || fde < common {
         return Plain::TooLong;
