@@ -66,11 +66,6 @@ static MAIN_WATCHED: AtomicBool = AtomicBool::new(false);
 static MAIN: (AtomicPtr<Record>, AtomicU64, AtomicUsize) =
     (AtomicPtr::new(ptr::null_mut()), AtomicU64::new(0), AtomicUsize::new(0));
 
-fn this_thread() -> usize {
-    // SAFETY: only asks.
-    unsafe { libc::pthread_self() as usize }
-}
-
 /// Registers the last net, for a main thread that is armed so late in `exit` that its thread-local
 /// destructors have run: `exit` also runs functions that are registered while it runs others.
 /// Whether it is registered; not without memory.
@@ -91,7 +86,7 @@ extern "C" fn main_is_over() {
     let Some(record) = (unsafe { record.load(Ordering::Relaxed).as_ref() }) else { return };
     let is_armed = record.id().is_some_and(|now| now.get() == id.load(Ordering::Relaxed));
     // Another thread that calls `exit` does not end main's stack.
-    if is_armed && thread.load(Ordering::Relaxed) == this_thread() {
+    if is_armed && thread.load(Ordering::Relaxed) == os::this_thread() {
         // For a handler that calls `exit`. It takes the place of the one that runs now, and so
         // needs no memory (glibc's `__new_exitfn`).
         watch_main();
@@ -109,7 +104,10 @@ pub(crate) fn prepare(kind: Kind) -> Result<(), Error> {
     if NET.with(|net| net.state.get()) != State::Absent {
         return Ok(());
     }
-    if !os::room_for_thread_ends() {
+    // libc ends the process where it has no memory to register a function: 40 bytes for each of
+    // them. A block of this size is too large for a cache of the thread's own, in which `calloc`
+    // does not look before glibc 2.41.
+    if !os::has_memory(4096) {
         return Err(Error::OutOfMemory);
     }
     if is_main {
@@ -126,7 +124,7 @@ pub(crate) fn spread(record: &'static Record) {
     if record.kind() == Kind::Main {
         MAIN.0.store(ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
         MAIN.1.store(record.id().map_or(0, StackId::get), Ordering::Relaxed);
-        MAIN.2.store(this_thread(), Ordering::Relaxed);
+        MAIN.2.store(os::this_thread(), Ordering::Relaxed);
     }
     NET.with(|net| net.armed.set(record.id().map(|id| (record, id))));
 }

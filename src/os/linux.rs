@@ -68,19 +68,6 @@ pub(crate) fn thread_bounds() -> Option<Range<usize>> {
     }
 }
 
-/// Whether there is memory to register some functions with [`at_thread_end`], which ends the
-/// process where there is none: that takes 40 bytes for each. The block is too large for a cache of
-/// the thread's own, so `calloc`, which does not look there before glibc 2.41, finds its memory.
-/// Another thread may take it first; nothing can be done about that.
-pub(crate) fn room_for_thread_ends() -> bool {
-    // SAFETY: a block that nobody uses.
-    unsafe {
-        let block = libc::malloc(4096);
-        libc::free(block);
-        !block.is_null()
-    }
-}
-
 /// Has `end` called, with null, when the running thread ends, before what else is waiting for that. It may be asked for
 /// while the thread ends.
 pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) {

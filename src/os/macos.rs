@@ -52,11 +52,6 @@ pub(crate) fn thread_bounds() -> Option<Range<usize>> {
     Some(high.checked_sub(size)?..high)
 }
 
-/// Whether there is memory to register some functions with [`at_thread_end`].
-pub(crate) fn room_for_thread_ends() -> bool {
-    true
-}
-
 /// Has `end` called, with null, when the running thread ends, before what else is waiting for that. It may be asked for
 /// while the thread ends.
 pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) {

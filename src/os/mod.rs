@@ -9,7 +9,7 @@
 //! | `thread_bounds`, `mapping_around` | the memory of a stack |
 //! | `pin` | keeps this library loaded for ever |
 //! | `Uncancelled` | no cancellation of this thread while it lives |
-//! | `room_for_thread_ends` | whether there is memory for the next |
+//! | `has_memory` | whether a block could be allocated now |
 //! | `at_thread_end` | a function to be called when the thread ends, also while it does |
 //! | `wait_while`, `wake_one` | sleeping until a word changes |
 //! | `PROBES`, `probe_c11` | the addresses of the system's exit trampolines, by experiment; the second on Linux only |

@@ -1,7 +1,7 @@
 //! What Linux and macOS share.
 
-use std::arch::asm;
 use std::ffi::{CStr, c_void};
+use std::hint::black_box;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -127,14 +127,22 @@ impl Drop for Uncancelled {
     }
 }
 
-/// A number of the running thread's own. A compiler takes a thread-local's address for the same all through a function, and a
-/// function that does no more than give one for the same each time: but a fiber moves on in between. So this is not inlined,
-/// and gives what assembly gives, of which nothing is known.
-#[inline(never)]
-fn this_thread() -> usize {
-    thread_local! { static HERE: u8 = const { 0 } }
-    let mut number = HERE.with(|here| std::ptr::from_ref(here).addr());
-    // SAFETY: no instruction at all. It is not `pure`, so it is not left out, nor taken from an earlier call.
-    unsafe { asm!("/* {} */", inout(reg) number, options(nomem, nostack, preserves_flags)) };
-    number
+/// A number of the running thread's own. The compiler knows nothing of the function that gives it, so
+/// it calls that each time: a fiber may have moved to another thread in between.
+pub(crate) fn this_thread() -> usize {
+    // SAFETY: only asks.
+    unsafe { libc::pthread_self() as usize }
+}
+
+/// Whether a block of this size could be allocated now. It is for what allocates later and ends the
+/// process where it cannot: libc, and std's collections. Another thread may take the memory first;
+/// nothing can be done about that.
+pub(crate) fn has_memory(size: usize) -> bool {
+    // SAFETY: a block that nobody uses. The compiler must not leave it out, as it may where it sees
+    // what becomes of it.
+    unsafe {
+        let block = black_box(libc::malloc(size));
+        libc::free(block);
+        !block.is_null()
+    }
 }

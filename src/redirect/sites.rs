@@ -97,6 +97,9 @@ fn refused_before(number: usize) -> Option<Error> {
     (code == refusal.code).then_some(Error::NoCodeSite(Cow::Borrowed(refusal.text)))
 }
 
+/// More bytes than patching one exit trampoline allocates.
+const PATCHING: usize = 256 * 1024;
+
 /// Makes sure that the exit trampoline `number` is patched. After an error none of it is.
 pub(super) fn ensure(number: usize) -> Result<(), Error> {
     if DONE[number].load(Ordering::Acquire) {
@@ -104,6 +107,10 @@ pub(super) fn ensure(number: usize) -> Result<(), Error> {
     }
     if let Some(error) = refused_before(number).filter(|_| !is_left_to_net(number)) {
         return Err(error);
+    }
+    // To find and to patch them takes memory that std's collections allocate.
+    if !crate::os::has_memory(PATCHING) {
+        return Err(Error::OutOfMemory);
     }
     {
         let _learning = Learning::begin()?;
