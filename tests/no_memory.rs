@@ -251,7 +251,8 @@ fn registering_a_wrapper_and_the_first_enter_say_that_there_is_no_memory() {
         // SAFETY: nothing returns there.
         let register = || unsafe { exeunt::register_trampoline("wrapper", start..start + 1) };
         let enter = || exeunt::enter(|| ());
-        for code in [&register as &dyn Fn() -> Result<(), Error>, &enter] {
+        // The first `enter` takes no memory but the pages that it makes writable.
+        for (code, allocates) in [(&register as &dyn Fn() -> Result<(), Error>, true), (&enter, false)] {
             let mut at = 0;
             loop {
                 let (has_failed, result) = failing_at(at, code);
@@ -261,7 +262,7 @@ fn registering_a_wrapper_and_the_first_enter_say_that_there_is_no_memory() {
                 }
                 at += 1;
             }
-            assert!(at > 0, "it allocates");
+            assert_eq!(at > 0, allocates, "{at} allocations");
         }
     });
 }
@@ -294,5 +295,5 @@ fn the_first_stack_of_a_process_is_armed_or_not_without_memory() {
         }
         failures += usize::from(printed.contains("no memory"));
     }
-    assert!(failures >= 3, "{failures}: names, a record");
+    assert!(failures >= 2, "{failures}: a handler, a record");
 }
