@@ -3,16 +3,47 @@
 //!
 //! The allocator may be the program's own code, and use storage itself. So nothing of a record is
 //! half done while one of these functions runs: whoever calls them looks again afterwards at what
-//! may have changed.
+//! may have changed. An allocator that uses storage in every call would come back here without end,
+//! so calls nest to a certain depth only ([`DEEPEST`]).
 
 use crate::error::Error;
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
+use std::cell::Cell;
 use std::ptr::NonNull;
 
-impl From<std::collections::TryReserveError> for Error {
-    fn from(_: std::collections::TryReserveError) -> Self {
-        Self::OutOfMemory
-    }
+/// How many calls of the allocator that are made here may be within each other on one thread. An
+/// allocator that keeps itself from coming back when it uses storage takes two. Each takes some KiB
+/// of stack.
+const DEEPEST: u32 = 3;
+
+thread_local! {
+    /// In how many of them this thread is.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Calls the allocator, or gives what `refuse` gives where this thread is in too many such calls.
+#[inline]
+fn nested<R>(allocate: impl FnOnce() -> R, refuse: impl FnOnce() -> R) -> R {
+    DEPTH.with(|depth| {
+        if depth.get() == DEEPEST {
+            return refuse();
+        }
+        depth.set(depth.get() + 1);
+        let result = allocate();
+        depth.set(depth.get() - 1);
+        result
+    })
+}
+
+/// The error of an allocation that has just failed on this thread.
+#[cold]
+pub(crate) fn refused() -> Error {
+    if DEPTH.get() == DEEPEST { Error::Reentered } else { Error::OutOfMemory }
+}
+
+/// Lets a collection of std's or of hashbrown's reserve memory by `reserve`.
+pub(crate) fn try_reserve<E>(reserve: impl FnOnce() -> Result<(), E>) -> Result<(), Error> {
+    nested(|| reserve().ok(), || None).ok_or_else(refused)
 }
 
 /// A value in a box, or the value back.
@@ -22,7 +53,7 @@ pub(crate) fn try_box<T>(value: T) -> Result<Box<T>, T> {
         return Ok(Box::new(value));
     }
     // SAFETY: not of size zero.
-    let memory = unsafe { alloc(Layout::new::<T>()) }.cast::<T>();
+    let memory = nested(|| unsafe { alloc(Layout::new::<T>()) }, std::ptr::null_mut).cast::<T>();
     if memory.is_null() {
         return Err(value);
     }
@@ -39,7 +70,8 @@ pub(crate) fn try_box<T>(value: T) -> Result<Box<T>, T> {
 /// All zeroes must be a valid `T`, which must not be of size zero.
 pub(crate) unsafe fn try_zeroed<T>() -> Option<Box<T>> {
     // SAFETY: the caller's promises.
-    let memory = NonNull::new(unsafe { alloc_zeroed(Layout::new::<T>()) })?;
+    let memory = nested(|| unsafe { alloc_zeroed(Layout::new::<T>()) }, std::ptr::null_mut);
+    let memory = NonNull::new(memory)?;
     // SAFETY: as above.
     Some(unsafe { Box::from_raw(memory.cast().as_ptr()) })
 }
@@ -47,7 +79,7 @@ pub(crate) unsafe fn try_zeroed<T>() -> Option<Box<T>> {
 /// Many values side by side, which are never freed.
 pub(crate) fn try_many<T>(count: usize, make: impl Fn() -> T) -> Option<Box<[T]>> {
     let mut many = Vec::new();
-    many.try_reserve_exact(count).ok()?;
+    try_reserve(|| many.try_reserve_exact(count)).ok()?;
     // There is room for all of them, and for no more: a box needs no other memory.
     many.extend((0..count).map(|_| make()));
     Some(many.into_boxed_slice())
@@ -64,8 +96,8 @@ impl<T> Room<T> {
 
     pub(crate) fn new() -> Result<Self, Error> {
         // SAFETY: never of size zero.
-        let memory = unsafe { alloc(Self::layout()) };
-        NonNull::new(memory.cast()).map(Self).ok_or(Error::OutOfMemory)
+        let memory = nested(|| unsafe { alloc(Self::layout()) }, std::ptr::null_mut);
+        NonNull::new(memory.cast()).map(Self).ok_or_else(refused)
     }
 
     /// Moves the value in. The room is the value's from now on, until [`Room::destroy`].
@@ -104,7 +136,7 @@ pub(crate) fn larger<T>(now: &Vec<T>, wanted: usize) -> Option<usize> {
 /// An empty vector with that capacity.
 pub(crate) fn try_vec<T>(capacity: usize) -> Result<Vec<T>, Error> {
     let mut vec = Vec::new();
-    vec.try_reserve_exact(capacity)?;
+    try_reserve(|| vec.try_reserve_exact(capacity))?;
     Ok(vec)
 }
 

@@ -1,5 +1,6 @@
 //! From the running stack to its record: find it, or arm the stack.
 
+use crate::alloc::refused;
 use crate::arch::{self, Registers};
 use crate::error::Error;
 use crate::foot::{self, Bottom, Foot};
@@ -211,10 +212,10 @@ pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<Arming, Error> {
         registry::Found::Abandoned(found) => match armed_meanwhile(found) {
             Some(found) => return Ok(Arming { record: found, abandoned: None, is_new: false }),
             // It is of a stack that was abandoned half-way: this one starts empty.
-            None => (registry::take().ok_or(Error::OutOfMemory)?, Some(found)),
+            None => (registry::take().ok_or_else(refused)?, Some(found)),
         },
         registry::Found::Nothing => {
-            let record = registry::take().ok_or(Error::OutOfMemory)?;
+            let record = registry::take().ok_or_else(refused)?;
             if let Some(found) = registry::by_top(place.top).and_then(armed_meanwhile) {
                 cold_path();
                 registry::give(record);
@@ -237,7 +238,7 @@ pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<Arming, Error> {
         }
         return match failed {
             registry::Failed::Taken(found) => Ok(Arming { record: found, abandoned: None, is_new: false }),
-            registry::Failed::NoMemory => Err(Error::OutOfMemory),
+            registry::Failed::NoMemory => Err(refused()),
         };
     }
     let (canary, word) = place.canary(record);

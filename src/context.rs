@@ -3,6 +3,7 @@
 //! This is what `context.With`, `Get`, `GetSafe` and `Go` of goroutine-context packages do, without a limit on depth.
 //! A context is a list of values, newest first, shared and never changed; a stack has a place for the newest one.
 
+use crate::alloc::refused;
 use crate::counted::Among;
 use crate::error::Error;
 use crate::inherit;
@@ -122,7 +123,7 @@ fn refuse(error: &Error) -> ! {
 /// `value` is dropped.
 pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> Result<R, Error> {
     let node = Node { of_type: TypeId::of::<T>(), outer: Outer(None), value };
-    let mut node = Among::try_new(node).map_err(|_| Error::OutOfMemory)?;
+    let mut node = Among::try_new(node).map_err(|_| refused())?;
     // Nobody else has it yet.
     if let (Some(node), outer) = (node.get_mut(), newest()?) {
         node.outer = Outer(outer);

@@ -82,8 +82,8 @@ pub enum Error {
         /// Its error number.
         errno: i32,
     },
-    /// This thread is learning where stacks end, or patching code, and foreign code that it called meanwhile, such as an
-    /// allocator, came back.
+    /// The library has called this code, an allocator or a handler of `fork`, further up on this
+    /// stack, and the code asks for what takes another such call.
     Reentered,
 }
 
@@ -294,9 +294,9 @@ impl fmt::Display for Error {
                 }
             ),
             Self::Reentered => f.write_str(
-                "this thread is learning where stacks end, or patching that code, further up on this very stack, and what it \
-                 called there (an allocator, a handler of fork) came back to exeunt: do without storage in such code, or use \
-                 exeunt once before that code begins to",
+                "exeunt has called this code (an allocator, or a handler of fork) further up on this very stack, and \
+                 cannot do so again before it returns: do without storage in such code, or let it use only what is \
+                 there already",
             ),
         }
     }

@@ -15,7 +15,7 @@ mod code;
 mod patch;
 mod scope;
 
-use crate::alloc::try_box;
+use crate::alloc::{refused, try_box};
 use crate::error::Error;
 use crate::keyed::{self, Then};
 use crate::record::{Handler, Record};
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
             Ok(handler) => handler as Handler,
             Err(handler) => {
                 std::mem::forget(handler);
-                return Err(Error::OutOfMemory.into());
+                return Err(refused().into());
             }
         };
         stack::register(handler).map_err(|(error, handler)| {

@@ -259,8 +259,6 @@ pub(crate) unsafe fn bottom_by_frames(from: Registers) -> Option<Bottom> {
 /// # Safety
 /// `from` must be registers of the running stack, of a function that has not returned yet.
 pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
-    #[cfg(target_os = "linux")]
-    unwind::find_permanent();
     let mut recognised = false;
     // What the probes said, if this walk made them.
     let mut probe = None;

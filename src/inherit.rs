@@ -1,5 +1,6 @@
 //! Values that stacks started by [`context::go`](crate::context::go) get from the stack that starts them.
 
+use crate::alloc::refused;
 use crate::counted::OnStack;
 use crate::error::Error;
 use crate::values::hash_of;
@@ -62,8 +63,7 @@ where
         Some(Box::new(move || set_inheritable_by(key, value, bequeath)) as Bequest)
     });
     // SAFETY: the same pointer.
-    let heir: Heir =
-        unsafe { heir.map_err(|_| Error::OutOfMemory)?.unsize::<dyn Fn(&dyn Any) -> Option<Bequest>>(|heir| heir) };
+    let heir: Heir = unsafe { heir.map_err(|_| refused())?.unsize::<dyn Fn(&dyn Any) -> Option<Bequest>>(|heir| heir) };
     keyed::set_with_heir(hash_of(&key), key, value, Some(heir), keyed::Nothing)
 }
 

@@ -1,6 +1,6 @@
 //! Keyed values, as go-tls has them: any key, any value, on the stack that is running.
 
-use crate::alloc::try_box;
+use crate::alloc::{refused, try_box};
 use crate::counted::OnStack;
 use crate::error::Error;
 use crate::inherit::Heir;
@@ -64,8 +64,8 @@ where
     V: 'static,
 {
     // First: an allocator of the user's may use storage as well, or have no memory.
-    let key = try_box(key).map_err(|_| Error::OutOfMemory)?;
-    let value = OnStack::try_new(value).map_err(|_| Error::OutOfMemory)?;
+    let key = try_box(key).map_err(|_| refused())?;
+    let value = OnStack::try_new(value).map_err(|_| refused())?;
     let (record, is_new) = arm::record_or_new()?;
     let before = ready(record, || then.prepare(record), |values| values.find(hash, &*key));
     match before {

@@ -5,7 +5,7 @@
 //! at the atomics in its first line at any time, as a stale entry of the page map may lead there, and say that they judge it
 //! (`registry/judges.rs`).
 
-use crate::alloc::{larger, move_to, try_vec};
+use crate::alloc::{larger, move_to, refused, try_vec};
 use crate::arch;
 use crate::error::Error;
 use crate::local::is_borrowed;
@@ -573,13 +573,13 @@ impl Record {
         if let Some(table) = self.slots() {
             return Ok(table);
         }
-        let table = slots::new_table().ok_or(Error::OutOfMemory)?;
+        let table = slots::new_table().ok_or_else(refused)?;
         // Only the stack itself comes here. The allocator may have done so meanwhile: then that
         // table is the one.
         if self.slots().is_none() {
             self.slots.store(Box::leak(table), Ordering::Release);
         }
-        self.slots().ok_or(Error::OutOfMemory)
+        self.slots().ok_or_else(refused)
     }
 
     /// Registers a handler, or gives it back with the error. Not inlined: each call that comes from

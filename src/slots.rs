@@ -7,7 +7,7 @@
 //! [`Slot`] is the face for Rust: a double free or a slot that was never allocated do not compile there. The functions
 //! are what the C face and other runtimes need.
 
-use crate::alloc::try_zeroed;
+use crate::alloc::{refused, try_zeroed};
 use crate::counted::Among;
 use crate::error::Error;
 use crate::nearby::{self, Nearby};
@@ -79,14 +79,14 @@ impl Table {
             return Ok(cell);
         }
         // SAFETY: zeroes are cells that have had no value.
-        let block = unsafe { try_zeroed::<Block>() }.ok_or(Error::OutOfMemory)?;
+        let block = unsafe { try_zeroed::<Block>() }.ok_or_else(refused)?;
         let place = &self.blocks[index / BLOCK];
         // Only the stack itself adds blocks. The allocator may have done so meanwhile: then that
         // block is the one.
         if place.load(Ordering::Acquire).is_null() {
             place.store(Box::leak(block), Ordering::Release);
         }
-        self.cell(index).ok_or(Error::OutOfMemory)
+        self.cell(index).ok_or_else(refused)
     }
 }
 
@@ -414,7 +414,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
     /// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `value` is dropped, and
     /// nothing has changed.
     pub fn set(&self, value: T) -> Result<(), Error> {
-        let value = Among::try_new(value).map_err(|_| Error::OutOfMemory)?.into_raw().cast_mut();
+        let value = Among::try_new(value).map_err(|_| refused())?.into_raw().cast_mut();
         // What was there is read by this, after all else: handlers of an abandoned stack, which run
         // while this one is armed, and the allocator may set the value as well.
         match exchange(self.handle, value.cast()) {

@@ -1,6 +1,6 @@
 //! The running stack as one sees it from outside: what it is, where its foot is, whether it is armed.
 
-use crate::alloc::try_box;
+use crate::alloc::{refused, try_box};
 use crate::arch::{self, Registers};
 use crate::error::Error;
 use crate::foot::{self, Bottom};
@@ -290,7 +290,7 @@ pub fn id() -> Result<StackId, Error> {
 /// assert_eq!(receiver.recv(), Ok("gone"));
 /// ```
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
-    register(try_box(handler).map_err(|_| Error::OutOfMemory)?).map_err(|(error, _)| error)
+    register(try_box(handler).map_err(|_| refused())?).map_err(|(error, _)| error)
 }
 
 /// [`at_exit`], which gives the handler back with the error.

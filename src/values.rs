@@ -1,6 +1,6 @@
 //! The values of one stack, keyed ones and stack locals alike, in the order in which they were set.
 
-use crate::alloc::{larger, move_to, try_vec};
+use crate::alloc::{larger, move_to, try_reserve, try_vec};
 use crate::counted::OnStack;
 use crate::error::Error;
 use crate::inherit::Heir;
@@ -142,7 +142,7 @@ impl Wanted {
     #[cold]
     pub(crate) fn allocate(&self) -> Result<Room, Error> {
         let mut by_key = HashTable::new();
-        by_key.try_reserve(self.by_key.unwrap_or(0), |_| 0).map_err(|_| Error::OutOfMemory)?;
+        try_reserve(|| by_key.try_reserve(self.by_key.unwrap_or(0), |_| 0))?;
         Ok(Room {
             in_order: try_vec(self.in_order.unwrap_or(0))?,
             locals: try_vec(self.locals.unwrap_or(0))?,

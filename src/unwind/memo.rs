@@ -12,7 +12,7 @@
 
 use super::memory::{self, PAGE};
 use super::{Step, Steps, Unwinder, spread};
-use crate::alloc::try_box;
+use crate::alloc::{try_box, try_reserve};
 use crate::arch::{self, Registers};
 use crate::foot::Foot;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -176,7 +176,8 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
             }
         }
         // Without memory it is not remembered.
-        if walk.words.try_reserve(2).is_err() || walk.wide.try_reserve(1).is_err() {
+        let reserve = || walk.words.try_reserve(2).and_then(|()| walk.wide.try_reserve(1));
+        if try_reserve(reserve).is_err() {
             return;
         }
         if by_fp {

@@ -38,8 +38,6 @@ use crate::arch::{self, Registers};
 use crate::os;
 use foldhash::fast::FixedState;
 use memory::{LARGEST_BUFFER, Memory};
-#[cfg(target_os = "linux")]
-pub(crate) use objects::find_permanent;
 use rule::{Base, Rule};
 use std::hash::BuildHasher;
 #[cfg(target_os = "linux")]

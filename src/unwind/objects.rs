@@ -10,9 +10,9 @@
 //! Where an object is unloaded and another one is loaded at its addresses, its table entries differ
 //! wherever its frames do. So no rule of the old one is found.
 //!
-//! A walk asks `_dl_find_object`, which takes no lock. `dl_iterate_phdr` takes one of the loader's,
-//! which a child of `fork` may find held for ever, and which a signal handler must not wait for. So
-//! it is called once, when the process first arms a stack, and where glibc is older than 2.35.
+//! All this asks `_dl_find_object`, which takes no lock, and reads what the objects say of themselves.
+//! `dl_iterate_phdr` takes a lock of the loader's, which a child of `fork` may find held for ever,
+//! and which a signal handler must not wait for. So it is called only where glibc is older than 2.35.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
@@ -54,19 +54,44 @@ unsafe extern "C" {
     static exeunt_find_object: Option<FindObject>;
 }
 
+/// `struct link_map` of glibc's `<link.h>`, the part that is public.
+#[repr(C)]
+struct LinkMap {
+    base: usize,
+    path: *const c_char,
+    dynamic: usize,
+}
+
+/// An object, as the loader sees it.
+#[derive(Clone, Copy)]
+struct Loaded {
+    /// Its lowest address.
+    start: usize,
+    base: usize,
+    path: *const c_char,
+    /// Where its dynamic section is, or zero.
+    dynamic: usize,
+    header: usize,
+}
+
 /// The object whose memory `pc` is in.
 pub(super) fn object_at(pc: usize) -> Option<Object> {
-    let permanent = is_permanent(pc);
+    let loaded = loaded_at(pc)?;
+    Some(Object { header: loaded.header, permanent: is_permanent(&loaded) })
+}
+
+fn loaded_at(pc: usize) -> Option<Loaded> {
     // SAFETY: filled in by the linker, and never changed.
-    let header = match unsafe { exeunt_find_object } {
-        Some(find) => {
-            let mut found = Found { flags: 0, start: 0, end: 0, link_map: 0, eh_frame: 0, reserved: [0; 7] };
-            // SAFETY: the function is what its name says, and only asks.
-            (unsafe { find(pc, &raw mut found) } == 0).then_some(found.eh_frame)
-        }
-        None => header_by_search(pc),
-    };
-    header.map(|header| Object { header, permanent })
+    let Some(find) = (unsafe { exeunt_find_object }) else { return loaded_by_search(pc) };
+    let mut found = Found { flags: 0, start: 0, end: 0, link_map: 0, eh_frame: 0, reserved: [0; 7] };
+    // SAFETY: the function is what its name says, and only asks.
+    if unsafe { find(pc, &raw mut found) } != 0 {
+        return None;
+    }
+    // SAFETY: null, or the loader's own. It stays for as long as the object, whose code is in use.
+    let map = unsafe { (found.link_map as *const LinkMap).as_ref() };
+    let (base, path, dynamic) = map.map_or((0, std::ptr::null(), 0), |map| (map.base, map.path, map.dynamic));
+    Some(Loaded { start: found.start, base, path, dynamic, header: found.eh_frame })
 }
 
 /// Shows all loaded objects to `look` until it says false.
@@ -96,128 +121,139 @@ fn place(object: &libc::dl_phdr_info, segment: &libc::Elf64_Phdr) -> Range<usize
     start..start.wrapping_add(segment.p_memsz as usize)
 }
 
-/// The header of the object that `pc` is in, where glibc is older than `_dl_find_object`.
-fn header_by_search(pc: usize) -> Option<usize> {
-    let mut header = None;
+/// [`loaded_at`] where glibc is older than `_dl_find_object`.
+fn loaded_by_search(pc: usize) -> Option<Loaded> {
+    let mut found = None;
     objects(|object| {
-        let mut loaded = segments(object).iter().filter(|segment| segment.p_type == libc::PT_LOAD);
-        if !loaded.any(|segment| place(object, segment).contains(&pc)) {
+        let of = |kind| segments(object).iter().filter(move |segment| segment.p_type == kind);
+        if !of(libc::PT_LOAD).any(|segment| place(object, segment).contains(&pc)) {
             return true;
         }
-        let frames = segments(object).iter().find(|segment| segment.p_type == libc::PT_GNU_EH_FRAME);
-        header = Some(frames.map_or(0, |segment| place(object, segment).start));
+        let first = |kind| of(kind).next().map_or(0, |segment| place(object, segment).start);
+        found = Some(Loaded {
+            start: of(libc::PT_LOAD).map(|segment| place(object, segment).start).min().unwrap_or(0),
+            base: object.dlpi_addr as usize,
+            path: object.dlpi_name,
+            dynamic: first(libc::PT_DYNAMIC),
+            header: first(libc::PT_GNU_EH_FRAME),
+        });
         false
     });
-    header
+    found
 }
 
-/// Objects that can be noted as permanent. Others count as ones that may be unloaded, which only takes time.
+/// Objects that can be noted as permanent. Others count as ones that may be unloaded, which only
+/// takes time.
 const MOST: usize = 96;
 
-/// Where the permanent objects are, from and to.
-static PERMANENT: [[AtomicUsize; 2]; MOST] = [const { [const { AtomicUsize::new(0) }; 2] }; MOST];
-/// How many of them there are, and one; zero before they are known.
-static KNOWN: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether `pc` is in an object that is known never to be unloaded.
-fn is_permanent(pc: usize) -> bool {
-    let known = KNOWN.load(Ordering::Acquire).saturating_sub(1);
-    PERMANENT[..known]
-        .iter()
-        .any(|[start, end]| (start.load(Ordering::Relaxed)..end.load(Ordering::Relaxed)).contains(&pc))
+/// A permanent object.
+struct Permanent {
+    /// Its lowest address; zero while this is free or being filled in.
+    start: AtomicUsize,
+    dynamic: AtomicUsize,
+    strings: AtomicUsize,
 }
 
-/// An object's part in what needs what.
-#[derive(Clone, Copy)]
-struct Node {
-    start: usize,
-    end: usize,
-    dynamic: usize,
-    strings: usize,
-    path: *const c_char,
-    permanent: bool,
+static PERMANENT: [Permanent; MOST] =
+    [const { Permanent { start: AtomicUsize::new(0), dynamic: AtomicUsize::new(0), strings: AtomicUsize::new(0) } };
+        MOST];
+/// How many of them are taken.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Where objects begin that are not known to be permanent, each at the place of its address. An
+/// object that is loaded at such an address later is not permanent either: what a permanent one
+/// needs was loaded before it.
+static OTHERS: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
+
+fn permanent() -> impl Iterator<Item = &'static Permanent> {
+    let taken = TAKEN.load(Ordering::Acquire).min(MOST);
+    PERMANENT[..taken].iter().filter(|known| known.start.load(Ordering::Acquire) != 0)
 }
 
-/// Notes the objects that are never unloaded, once: the program, which is the first one, the object
-/// with this code, which is pinned before anything leads into it, and what these need. It is not for
-/// signal handlers. Until it has been called every object counts as one that may be unloaded.
-///
-/// Another thread that comes here at the same time stores the same: an object that one of these
-/// needs was there before it, and stays.
-#[cold]
-#[inline(never)]
-pub(crate) fn find_permanent() {
-    if KNOWN.load(Ordering::Acquire) != 0 {
-        return;
+/// Whether the object is never unloaded: the program, the object with this code (it is pinned before
+/// anything leads into it), libc, the unwinder, and what an object needs that is known as one.
+fn is_permanent(object: &Loaded) -> bool {
+    let is_known = || permanent().any(|known| known.start.load(Ordering::Relaxed) == object.start);
+    if is_known() {
+        return true;
     }
-    let mut nodes = [Node { start: 0, end: 0, dynamic: 0, strings: 0, path: std::ptr::null(), permanent: false }; MOST];
-    let mut count = 0;
-    let here = find_permanent as *const () as usize;
-    objects(|object| {
-        let base = object.dlpi_addr as usize;
-        let mut node = Node { start: usize::MAX, path: object.dlpi_name, permanent: count == 0, ..nodes[count] };
-        for segment in segments(object) {
-            let place = place(object, segment);
-            match segment.p_type {
-                libc::PT_LOAD => (node.start, node.end) = (node.start.min(place.start), node.end.max(place.end)),
-                libc::PT_DYNAMIC => node.dynamic = place.start,
-                _ => {}
-            }
-        }
-        node.permanent |= (node.start..node.end).contains(&here);
-        // SAFETY: the segment says that its entries are there.
-        let strings = unsafe { entries(node.dynamic) }.find(|&(tag, _)| tag == DT_STRTAB).map_or(0, |(_, value)| value);
-        // glibc has added the base where it can write there.
-        node.strings = if strings != 0 && strings < base { strings + base } else { strings };
-        nodes[count] = node;
-        count += 1;
-        count < MOST
-    });
-    let nodes = &mut nodes[..count];
-    while let Some(needed) = next_needed(nodes) {
-        nodes[needed].permanent = true;
+    let other = &OTHERS[(object.start >> 12) % OTHERS.len()];
+    if other.load(Ordering::Relaxed) == object.start {
+        return false;
     }
-    let mut noted = 0;
-    for node in nodes.iter().filter(|node| node.permanent) {
-        PERMANENT[noted][0].store(node.start, Ordering::Relaxed);
-        PERMANENT[noted][1].store(node.end, Ordering::Relaxed);
-        noted += 1;
-    }
-    KNOWN.store(noted + 1, Ordering::Release);
-}
-
-/// An object that a permanent one needs, and that is not known as one.
-fn next_needed(nodes: &[Node]) -> Option<usize> {
-    for node in nodes.iter().filter(|node| node.permanent) {
-        // SAFETY: the dynamic section of a loaded object, as `find_permanent` found it.
-        for (_, name) in unsafe { entries(node.dynamic) }.filter(|&(tag, _)| tag == DT_NEEDED) {
-            // SAFETY: names are strings of the object's string table.
-            let name = unsafe { CStr::from_ptr((node.strings + name) as *const c_char) };
-            let is_it = |other: &Node| !other.permanent && other.is_called(name);
-            if let Some(found) = nodes.iter().position(is_it) {
-                return Some(found);
-            }
-        }
-    }
-    None
-}
-
-impl Node {
-    /// Whether the loader takes this object for the one that is needed by that name.
-    fn is_called(&self, name: &CStr) -> bool {
-        // SAFETY: as in `next_needed`.
-        let own = unsafe { entries(self.dynamic) }.find(|&(tag, _)| tag == DT_SONAME).map(|(_, at)| self.strings + at);
-        // SAFETY: a string of the object's string table.
-        if own.is_some_and(|own| unsafe { CStr::from_ptr(own as *const c_char) } == name) {
+    if TAKEN.load(Ordering::Acquire) == 0 {
+        note_first();
+        if is_known() {
             return true;
         }
-        if self.path.is_null() {
-            return false;
-        }
-        // SAFETY: the loader's own string.
-        let path = unsafe { CStr::from_ptr(self.path) }.to_bytes();
-        path == name.to_bytes() || path.rsplit(|&byte| byte == b'/').next() == Some(name.to_bytes())
     }
+    let is_needed = permanent().any(|known| needs(known, object));
+    if is_needed {
+        note(object);
+    } else {
+        other.store(object.start, Ordering::Relaxed);
+    }
+    is_needed
+}
+
+/// Notes the objects that are permanent of themselves. Two threads may do so at once; then they are
+/// there twice.
+#[cold]
+fn note_first() {
+    // SAFETY: only asks.
+    let program = unsafe { libc::getauxval(libc::AT_ENTRY) } as usize;
+    let own = note_first as *const () as usize;
+    let unwinder = super::tables::find_fde_address();
+    for code in [program, own, libc::malloc as *const () as usize, unwinder] {
+        if let Some(object) = loaded_at(code) {
+            note(&object);
+        }
+    }
+}
+
+fn note(object: &Loaded) {
+    let at = TAKEN.fetch_add(1, Ordering::AcqRel);
+    let Some(free) = PERMANENT.get(at) else {
+        TAKEN.store(MOST, Ordering::Release);
+        return;
+    };
+    free.dynamic.store(object.dynamic, Ordering::Relaxed);
+    free.strings.store(strings(object), Ordering::Relaxed);
+    free.start.store(object.start, Ordering::Release);
+}
+
+/// Where the object's string table is.
+fn strings(object: &Loaded) -> usize {
+    // SAFETY: the loader says that its entries are there.
+    let table = unsafe { entries(object.dynamic) }.find(|&(tag, _)| tag == DT_STRTAB).map_or(0, |(_, value)| value);
+    // glibc has added the base where it can write there.
+    if table != 0 && table < object.base { table + object.base } else { table }
+}
+
+/// Whether the loader takes this object for one that the other one needs, by its name.
+fn needs(known: &Permanent, object: &Loaded) -> bool {
+    let table = known.strings.load(Ordering::Relaxed);
+    // SAFETY: the dynamic section of an object that stays, and the strings that it names.
+    let mut needed = unsafe { entries(known.dynamic.load(Ordering::Relaxed)) }
+        .filter(|&(tag, _)| tag == DT_NEEDED && table != 0)
+        .map(|(_, name)| unsafe { CStr::from_ptr((table + name) as *const c_char) });
+    needed.any(|name| is_called(object, name))
+}
+
+fn is_called(object: &Loaded, name: &CStr) -> bool {
+    let table = strings(object);
+    // SAFETY: as in `strings`; the object's code is in use.
+    let own = unsafe { entries(object.dynamic) }.find(|&(tag, _)| tag == DT_SONAME).map(|(_, at)| table + at);
+    // SAFETY: a string of the object's string table.
+    if table != 0 && own.is_some_and(|own| unsafe { CStr::from_ptr(own as *const c_char) } == name) {
+        return true;
+    }
+    if object.path.is_null() {
+        return false;
+    }
+    // SAFETY: the loader's own string.
+    let path = unsafe { CStr::from_ptr(object.path) }.to_bytes();
+    path == name.to_bytes() || path.rsplit(|&byte| byte == b'/').next() == Some(name.to_bytes())
 }
 
 const DT_NULL: i64 = 0;
@@ -250,13 +286,12 @@ mod tests {
 
     #[test]
     fn the_program_and_what_it_needs_are_permanent_and_a_heap_is_no_object() {
-        find_permanent();
         for code in [own as *const () as usize, libc::malloc as *const () as usize, libc::dlopen as *const () as usize]
         {
             assert!(object_at(code).is_some_and(|object| object.permanent && object.header != 0), "{code:#x}");
-            assert_eq!(header_by_search(code), object_at(code).map(|object| object.header));
+            assert_eq!(loaded_by_search(code).map(|object| object.header), object_at(code).map(|object| object.header));
         }
         let heap = Box::new(1);
-        assert!(object_at(std::ptr::from_ref(&*heap).addr()).is_none() && header_by_search(8).is_none());
+        assert!(object_at(std::ptr::from_ref(&*heap).addr()).is_none() && loaded_by_search(8).is_none());
     }
 }

@@ -32,6 +32,11 @@ unsafe extern "C" {
     safe fn _Unwind_Find_FDE(pc: usize, bases: &mut Bases) -> *const u8;
 }
 
+/// The address of the unwinder's function, which is in an object that this one needs.
+pub(super) fn find_fde_address() -> usize {
+    _Unwind_Find_FDE as *const () as usize
+}
+
 /// Whose code a table entry describes: how long what it says may be remembered (`objects.rs`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {

@@ -15,6 +15,7 @@ mod sync {
 mod error {
     pub(crate) enum Error {
         OutOfMemory,
+        Reentered,
     }
 }
 
