@@ -8,7 +8,6 @@ mod common;
 
 use common::fiber::{Fiber, Pages};
 use common::process;
-use exeunt::Error;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -219,7 +218,7 @@ const CASES: &[Case] = &[
             // In a slot redirect's main thread the net needs memory, and the record, but no such handler.
             let result =
                 if held.is_empty() { exeunt::at_exit(|| say(b"never\n")) } else { exeunt::at_exit(move || say(&held)) };
-            if result == Err(Error::OutOfMemory) {
+            if result == Err(exeunt::Error::OutOfMemory) {
                 say(b"no memory\n");
             }
             // SAFETY: as for C.
