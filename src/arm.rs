@@ -209,14 +209,14 @@ pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<Arming, Error> {
     }
     let (record, abandoned) = match registry::found(place.top, place.is_found_by_pages_alone()) {
         registry::Found::Waiting(record) => (record, None),
-        registry::Found::Abandoned(found) => match armed_meanwhile(found) {
+        registry::Found::Abandoned(found) => match armed_meanwhile(found, place.foot) {
             Some(found) => return Ok(Arming { record: found, abandoned: None, is_new: false }),
             // It is of a stack that was abandoned half-way: this one starts empty.
             None => (registry::take().ok_or_else(refused)?, Some(found)),
         },
         registry::Found::Nothing => {
             let record = registry::take().ok_or_else(refused)?;
-            if let Some(found) = registry::by_top(place.top).and_then(armed_meanwhile) {
+            if let Some(found) = registry::by_top(place.top).and_then(|found| armed_meanwhile(found, place.foot)) {
                 cold_path();
                 registry::give(record);
                 return Ok(Arming { record: found, abandoned: None, is_new: false });
@@ -258,10 +258,9 @@ pub(crate) unsafe fn arm_at(place: redirect::Place) -> Result<Arming, Error> {
     Ok(Arming { record, abandoned, is_new: true })
 }
 
-/// A record with the running stack's top, if it is this stack's: then the allocator has used
-/// storage since this stack was found unarmed. An abandoned one's canary is gone, or the walk would
-/// have led to it.
+/// The record, if it is the running stack's, whose foot is at `foot`: then the allocator has used
+/// storage since this stack was found unarmed.
 #[cold]
-fn armed_meanwhile(found: &'static Record) -> Option<&'static Record> {
-    (found.is_armed() && found.is_live()).then_some(found)
+fn armed_meanwhile(found: &'static Record, foot: usize) -> Option<&'static Record> {
+    found.is_armed_at(foot).then_some(found)
 }

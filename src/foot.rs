@@ -5,7 +5,7 @@ use crate::error::{Addresses, Error};
 use crate::record::Record;
 use crate::redirect::code;
 use crate::refusal::{self, End, HANDLER, NO_TABLE, NOT_WALKABLE, OVER, SWITCH, UNKNOWN};
-use crate::unwind::{self, Step, Steps, Unwinder};
+use crate::unwind::{Step, Steps, Unwinder};
 use crate::{drain, exits, os, registry, trampoline};
 
 /// What unwinding led to.
@@ -220,7 +220,7 @@ unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
 #[cold]
 fn again(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
     let mut anew = Trail { by_map: trail.by_map, ..Trail::new() };
-    let found = unwind::thoroughly(from.sp, |unwinder| Some(walk(unwinder, &mut anew)));
+    let found = crate::unwind::thoroughly(from.sp, |unwinder| Some(walk(unwinder, &mut anew)));
     found.map_or(Err(Lost::Unsupported), |result| {
         *trail = anew;
         result

@@ -114,18 +114,27 @@ fn restore_signals(signals: &libc::sigset_t) {
 
 /// While it lives, this thread learns something about the process with calls of foreign code, such as `pthread_create` and
 /// `malloc`. That code may use storage of its own and so come back here, without end if nobody stopped it.
-pub(crate) struct Learning(());
+///
+/// Signals are blocked as long. A handler must not run on the stacks and threads of the experiments,
+/// which are small, and which nobody but this library knows; the threads inherit the mask.
+pub(crate) struct Learning {
+    signals: libc::sigset_t,
+}
 
 impl Learning {
     /// # Errors
     /// [`Error::Reentered`] if this thread is learning already.
     pub(crate) fn begin() -> Result<Self, Error> {
-        if LEARNING.replace(true) { Err(Error::Reentered) } else { Ok(Self(())) }
+        if LEARNING.replace(true) {
+            return Err(Error::Reentered);
+        }
+        Ok(Self { signals: block_signals() })
     }
 }
 
 impl Drop for Learning {
     fn drop(&mut self) {
+        restore_signals(&self.signals);
         LEARNING.set(false);
     }
 }

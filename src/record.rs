@@ -354,6 +354,14 @@ impl Record {
         moved
     }
 
+    /// Whether it is of the running stack, whose foot is at `foot`, and is armed. A stack that was
+    /// abandoned on this memory may have had its foot at another place, or its canary overwritten.
+    /// Where neither can tell ([`Record::may_be_anothers`], with a mark for a canary), this is false.
+    pub(crate) fn is_armed_at(&self, foot: usize) -> bool {
+        let tells = self.way() == Way::Slot || !self.may_be_anothers();
+        self.is_armed() && tells && self.place() == foot && self.is_live()
+    }
+
     /// Whether its stack is armed, and has not ended.
     pub(crate) fn is_armed(&self) -> bool {
         self.phase.load(Ordering::Acquire) == Phase::Armed as u8

@@ -193,8 +193,9 @@ mod stage {
     }
 
     fn is_main_s_thread() -> bool {
+        // By its number: libc has a function for it since glibc 2.30 only.
         // SAFETY: only asks.
-        unsafe { libc::gettid() == libc::getpid() }
+        unsafe { libc::syscall(libc::SYS_gettid) == libc::c_long::from(libc::getpid()) }
     }
 
     /// Whether the outermost frame is the code at which the kernel starts a program: that of the program, which calls

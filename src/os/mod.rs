@@ -29,6 +29,7 @@ mod linux;
 mod macos;
 #[cfg(target_os = "linux")]
 mod objects;
+#[cfg(target_os = "linux")]
 mod readable;
 mod unix;
 
@@ -42,6 +43,7 @@ pub(crate) use linux::*;
 pub(crate) use macos::*;
 #[cfg(target_os = "linux")]
 pub(crate) use objects::object_at;
+#[cfg(target_os = "linux")]
 pub(crate) use readable::is_readable;
 pub(crate) use unix::*;
 

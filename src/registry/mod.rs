@@ -166,7 +166,7 @@ fn insert_extra(record: &'static Record) -> Result<(), Failed> {
     }
     let top = record.top();
     let other = |other: &&'static Record| !std::ptr::eq(*other, record) && other.top() == top;
-    match extras::all().find(|found| other(found) && found.is_armed() && found.is_live()) {
+    match extras::all().find(|found| other(found) && found.is_armed_at(record.place())) {
         Some(found) => Err(Failed::Taken(found)),
         None => Ok(()),
     }
