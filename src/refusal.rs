@@ -172,7 +172,10 @@ mod stage {
         };
         outermost(addresses, 3).iter().any(|&address| match called(address) {
             Some(target) => target == exit || is_behind_main(address),
-            None => false,
+            // Before glibc 2.34 it calls by a pointer what `pthread_exit` of `main` leads to. It
+            // calls `main` and the initialisers so as well. But `main` has begun, and a walk that
+            // comes by its call has its foot.
+            None => os::is_start(address),
         })
     }
 
