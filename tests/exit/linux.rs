@@ -1,9 +1,6 @@
-//! `exit` on the main thread, where it is hard: another thread uses what a `with` has lent, there is no memory, or the
-//! allocator calls it.
-//!
-//! The harness runs tests on other threads than that of `main`, so this file does without it
-//! (`harness = false`): `main` either runs the cases, or is one of them.
+//! The cases of `main.rs`.
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use common::fiber::{Fiber, Pages};
@@ -276,7 +273,8 @@ fn use_up_all_memory() {
         assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &raw const limit), 0);
         let mut size = 1 << 20;
         while size > 0 {
-            while !libc::malloc(size).is_null() {}
+            // The compiler must not leave the block out: then there would always be one.
+            while !std::hint::black_box(libc::malloc(size)).is_null() {}
             size /= 2;
         }
     }
@@ -299,7 +297,7 @@ fn fails(case: &Case, at: usize) -> Option<String> {
     })
 }
 
-fn main() {
+pub fn main() {
     if let Some(role) = process::role() {
         let case = CASES.iter().find(|case| case.name == role).expect("a case of that name");
         return (case.code)();

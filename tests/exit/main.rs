@@ -1,0 +1,14 @@
+//! `exit` on the main thread, where it is hard: another thread uses what a `with` has lent, there is no memory, or the
+//! allocator calls it.
+//!
+//! The harness runs tests on other threads than that of `main`, so this file does without it
+//! (`harness = false`): `main` either runs the cases, or is one of them.
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+/// The cases use fibers of `makecontext` and limits of Linux.
+fn main() {
+    #[cfg(target_os = "linux")]
+    linux::main();
+}
