@@ -91,7 +91,8 @@ impl Trail {
     /// The record that this way has led to: the innermost frames on it are known to be on its stack from now on, if that
     /// is in one piece. Or else code that goes deeper and deeper would unwind from each new place to the oldest one.
     fn armed(&self, record: &'static Record, in_one_piece: bool) -> Bottom {
-        if in_one_piece {
+        // A walk by the frames alone only verifies. It begins deeper than what will look again.
+        if in_one_piece && self.by_map {
             for &place in
                 self.places[..self.count.min(self.provable)].iter().filter(|&&place| untagged(place) < record.top())
             {
