@@ -229,7 +229,12 @@ pub(crate) fn probe_c11() -> Result<Option<usize>, Error> {
 /// Where contexts' functions return to, by running `exeunt_probe` on a context of its own.
 fn probe_context() -> Result<usize, Error> {
     const STACK: usize = 64 * 1024;
-    let memory = super::map_zeroes(STACK).ok_or_else(|| Error::last_call("mmap"))?;
+    /// Valgrind takes a step of the stack pointer by less than 2,000,000 bytes for a large frame
+    /// (`--max-stackframe`), and would then call the caller's own frames unused. So the context's
+    /// stack is in the middle of a mapping of this size there.
+    const APART: usize = 8 << 20;
+    let size = if super::is_valgrind() { APART } else { STACK };
+    let memory = super::map_zeroes(size).ok_or_else(|| Error::last_call("mmap"))?;
     let mut address = 0_usize;
     // SAFETY: the context runs on memory of its own, to its end, before this function goes on; it returns to `back`.
     let result = unsafe {
@@ -238,7 +243,7 @@ fn probe_context() -> Result<usize, Error> {
         if libc::getcontext(&raw mut probe) != 0 {
             Err(Error::last_call("getcontext"))
         } else {
-            probe.uc_stack.ss_sp = memory;
+            probe.uc_stack.ss_sp = memory.byte_add((size - STACK) / 2);
             probe.uc_stack.ss_size = STACK;
             probe.uc_link = &raw mut back;
             let start = std::mem::transmute::<ThreadStart, extern "C" fn()>(exeunt_probe);
@@ -249,7 +254,7 @@ fn probe_context() -> Result<usize, Error> {
         }
     };
     // SAFETY: the context has come to its end, or was never begun.
-    unsafe { super::unmap(memory, STACK) };
+    unsafe { super::unmap(memory, size) };
     // What it stored; the compiler knows nothing of that context.
     result.map(|()| std::hint::black_box(address))
 }

@@ -44,7 +44,7 @@ pub(crate) use macos::*;
 #[cfg(target_os = "linux")]
 pub(crate) use objects::object_at;
 #[cfg(target_os = "linux")]
-pub(crate) use readable::is_readable;
+pub(crate) use readable::{is_readable, is_valgrind};
 pub(crate) use unix::*;
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]

@@ -102,7 +102,7 @@ unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> isize {
 }
 
 /// Whether this runs under valgrind: its request `RUNNING_ON_VALGRIND` (`valgrind.h`), which does nothing on a processor.
-fn is_valgrind() -> bool {
+pub(crate) fn is_valgrind() -> bool {
     let request: [usize; 6] = [0x1001, 0, 0, 0, 0, 0];
     let result: usize;
     // SAFETY: rotates a register by its width in all, and exchanges another one with itself.
