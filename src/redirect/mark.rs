@@ -107,12 +107,10 @@ fn context(foot: Foot) -> Result<Option<usize>, Error> {
 /// its address in `rbx`, which every function saves that uses it. The unwinder knows where.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn context(foot: Foot) -> Result<Option<usize>, Error> {
-    /// `rbx`: System V ABI, figure 3.36.
-    const RBX: u16 = 3;
     /// `makecontext` takes any number of arguments; nobody passes more than that.
     const MOST_ARGUMENTS: usize = 256;
 
-    let found = unwind::saved_register(trampoline::original(foot.trampoline), RBX);
+    let found = unwind::saved_rbx(trampoline::original(foot.trampoline));
     found
         .filter(|found| found.is_multiple_of(8) && (foot.top..foot.top + 8 * MOST_ARGUMENTS).contains(found))
         .map(Some)

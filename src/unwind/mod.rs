@@ -21,6 +21,8 @@ pub(crate) mod memo;
 mod memory;
 #[cfg(target_os = "linux")]
 mod objects;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod rbx;
 #[cfg(target_os = "linux")]
 mod registers;
 mod rule;
@@ -38,14 +40,14 @@ use crate::arch::{self, Registers};
 use crate::os;
 use foldhash::fast::FixedState;
 use memory::{LARGEST_BUFFER, Memory};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use rbx::saved_rbx;
 use rule::{Base, Rule};
 use std::hash::BuildHasher;
 #[cfg(target_os = "linux")]
 pub(crate) use tables::function_at;
 #[cfg(target_os = "linux")]
 use thorough::Thorough;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) use thorough::saved_register;
 #[cfg(target_os = "linux")]
 pub(crate) use thorough::thoroughly;
 

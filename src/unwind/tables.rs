@@ -272,6 +272,22 @@ fn plain(bytes: &[u8], fde: usize, room: &mut [u8; PLAIN]) -> Plain {
     Plain::Copied { length, offset: common }
 }
 
+/// Where the function that `pc` is in has saved what a register had in its caller, counted from its
+/// canonical frame address; `None` inside if it has not. And whose code that is.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn saved(pc: usize, register: u16) -> Option<(Option<i32>, Owner)> {
+    let read = |section: &Section, addresses: &BaseAddresses, fde: &Fde, _: bool| {
+        let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
+        let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
+        match row.register(Register(register)) {
+            Some(RegisterRule::Offset(at)) => Some(Some(i32::try_from(at).ok()?)),
+            Some(RegisterRule::SameValue) | None => Some(None),
+            _ => None,
+        }
+    };
+    at(pc, read).ok()
+}
+
 fn rule(section: &Section, addresses: &BaseAddresses, fde: &Fde, pc: usize) -> Option<Rule> {
     use crate::arch::dwarf::{FRAME_POINTER, STACK_POINTER};
     if fde.is_signal_trampoline() {

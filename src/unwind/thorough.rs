@@ -33,7 +33,7 @@ pub(crate) fn thoroughly<R>(sp: usize, walk: impl FnOnce(&mut Thorough) -> Optio
 
 /// What a register has in the frame that is returned to at `address`, the first such one of the running stack.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn saved_register(address: usize, register: u16) -> Option<usize> {
+pub(super) fn saved_register(address: usize, register: u16) -> Option<usize> {
     thoroughly(0, |walk| {
         loop {
             match walk.step() {
