@@ -111,11 +111,14 @@ fn where_no_thread_can_be_started_the_caller_is_named() {
         // The hook is set, and threads have been started before there is no memory for more.
         assert!(place_of(|| panic!("known")).is_some());
         context::go(|| ()).join().unwrap();
+        // Less than a new thread's stack takes, and enough for what std maps on a thread that has
+        // begun: where that fails, std ends the process.
+        let room = 1 << 20;
         // SAFETY: sets a limit that is lifted again.
         let limit = |most| unsafe {
             let mut limit: libc::rlimit = std::mem::zeroed();
             assert_eq!(libc::getrlimit(libc::RLIMIT_AS, &raw mut limit), 0);
-            limit.rlim_cur = if most { limit.rlim_max } else { 1 << 20 };
+            limit.rlim_cur = if most { limit.rlim_max } else { address_space() + room };
             assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &raw const limit), 0);
         };
         // Stacks of threads that have ended serve the next ones, until there are none left.
@@ -128,4 +131,12 @@ fn where_no_thread_can_be_started_the_caller_is_named() {
         limit(true);
         assert_eq!(place.map(|(_, line)| line), Some(line));
     });
+}
+
+/// Bytes of address space that this process has mapped: the first number of proc(5)'s `statm`.
+fn address_space() -> u64 {
+    let told = std::fs::read_to_string("/proc/self/statm").expect("proc is mounted");
+    let pages: u64 = told.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
+    // SAFETY: only asks.
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64
 }
