@@ -20,9 +20,10 @@ type block struct {
 	mentions []Use
 }
 
-// addAssembly adds the references that assembly makes. A function of assembly is the body of the function without a body that
-// Go source declares, so what it mentions counts for the file of that declaration; one that no Go file declares counts for the
-// file with the assembly. What a macro mentions counts for each function that uses the macro.
+// addAssembly adds the references that assembly makes. A function of assembly is the body of the
+// function without a body that Go source declares, so what it mentions counts for the file of that
+// declaration; one that no Go file declares counts for the file with the assembly. What a macro
+// mentions counts for each function that uses the macro.
 func (p *Package) addAssembly(graph Graph) error {
 	functions, macros := map[string]*block{}, map[string]*block{}
 	for _, path := range p.assembly {
@@ -80,7 +81,8 @@ func header(name string, all map[string]string) (file, declaration string) {
 	return "", ""
 }
 
-// readAssembly collects the symbols (with ·) and words that each function and macro has, without comments.
+// readAssembly collects the symbols (with ·) and words that each function and macro has, without
+// comments.
 func readAssembly(file, content string, functions, macros map[string]*block) {
 	var current, macro *block
 	for i, line := range strings.Split(uncommented(content), "\n") {
@@ -113,7 +115,8 @@ func readAssembly(file, content string, functions, macros map[string]*block) {
 	}
 }
 
-// uncommented keeps the lines' numbers. A comment between the lines of a macro leaves its backslash.
+// uncommented keeps the lines' numbers. A comment between the lines of a macro leaves its
+// backslash.
 func uncommented(content string) string {
 	content = regexp.MustCompile(`(?s)/\*.*?\*/`).ReplaceAllStringFunc(content, func(comment string) string {
 		return strings.Repeat("\n", strings.Count(comment, "\n"))

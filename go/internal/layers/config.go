@@ -87,15 +87,16 @@ func (l *Loader) Import(path string) (*types.Package, error) {
 		}
 		return pkg.types, nil
 	}
-	// The standard library is read for the same platform. Its importer has build.Default as its only setting.
+	// The standard library is read for the same platform. Its importer has build.Default as its
+	// only setting.
 	saved := build.Default
 	defer func() { build.Default = saved }()
 	build.Default.GOOS, build.Default.GOARCH, build.Default.CgoEnabled = l.config.OS, l.config.Arch, false
 	return l.standard.ImportFrom(path, l.folder, 0)
 }
 
-// Load gives the package in this folder below the module's root. A type error is an error: a name without a meaning would be an
-// arrow that nobody sees.
+// Load gives the package in this folder below the module's root. A type error is an error: a name
+// without a meaning would be an arrow that nobody sees.
 func (l *Loader) Load(folder string) (*Package, error) {
 	if pkg := l.loaded[folder]; pkg != nil {
 		return pkg, nil

@@ -81,7 +81,8 @@ func embedded(selection *types.Selection) (fields []*types.Var) {
 	return fields
 }
 
-// declarations has the file of everything that the package declares on its outermost level, methods apart.
+// declarations has the file of everything that the package declares on its outermost level, methods
+// apart.
 func (p *Package) declarations() map[string]string {
 	found := map[string]string{}
 	for _, file := range p.files {
