@@ -15,5 +15,5 @@
 // constant, variable, type) that B declares, or the assembly of a function that A declares does. A
 // method that is called through an interface counts for the file that declares the interface, and a
 // function that is called through a variable counts for the file that declares the variable: that
-// is how an arrow is turned.
+// is how an arrow is turned. Names that //go:linkname makes are not followed.
 package layers

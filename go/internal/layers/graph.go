@@ -15,7 +15,8 @@ type Use struct {
 // A Graph has the arrows between files: the uses in the first file of what the second declares.
 type Graph map[string]map[string][]Use
 
-// Add notes that from mentions, on this line, a name that to declares.
+// Add notes that from mentions, on this line, a name that to declares. The first line of each name
+// stays.
 func (g Graph) Add(from, to, name string, line int) {
 	if from == to {
 		return
@@ -23,8 +24,9 @@ func (g Graph) Add(from, to, name string, line int) {
 	if g[from] == nil {
 		g[from] = map[string][]Use{}
 	}
-	for _, use := range g[from][to] {
+	for i, use := range g[from][to] {
 		if use.Name == name {
+			g[from][to][i].Line = min(use.Line, line)
 			return
 		}
 	}
@@ -95,7 +97,12 @@ func (g Graph) Describe(circle []string) string {
 // names lists uses with their lines, in the order of the lines.
 func names(uses []Use) string {
 	uses = append([]Use(nil), uses...)
-	sort.Slice(uses, func(i, j int) bool { return uses[i].Line < uses[j].Line })
+	sort.Slice(uses, func(i, j int) bool {
+		if uses[i].Line != uses[j].Line {
+			return uses[i].Line < uses[j].Line
+		}
+		return uses[i].Name < uses[j].Name
+	})
 	var words []string
 	for _, use := range uses {
 		words = append(words, fmt.Sprintf("%s (line %d)", use.Name, use.Line))
