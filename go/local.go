@@ -23,17 +23,6 @@ type Local[T any] struct {
 	closes bool
 }
 
-// localBase is what the assembly knows of a local.
-type localBase struct {
-	// offset is that of the value in a record, less offsetBias, so that its highest bit is set; recordSize + that of the pointer to the value, if
-	// there is one; anything else for values that are in record.more. 0 is of one that was not made by NewLocal.
-	offset   uintptr
-	zero     unsafe.Pointer // a zero value, for goroutines that have set none
-	index    int
-	inSlot   uintptr // the same in a slot
-	indirect bool    // there is a pointer to the value
-}
-
 // How a local keeps its value in a slot. The other half of the slot says whether it is set: not 0 or nil if so, and for an inherited
 // value that is another goroutine's to close, lentMark.
 type kind uint8
@@ -92,10 +81,6 @@ func (l *Local[T]) check() {
 	}
 }
 
-func panicUnmade() {
-	panic("exeunt: a Local that was not made by NewLocal or NewInheritable: write var name = exeunt.NewLocal[T]()")
-}
-
 var locals struct {
 	sync.Mutex
 	inherited []func(parent *record) func(child *record)
@@ -148,8 +133,6 @@ func NewLocal[T any]() *Local[T] {
 	return l
 }
 
-const offsetBias = 4096
-
 func kindOf(t reflect.Type) kind {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Map, reflect.Chan, reflect.Func, reflect.UnsafePointer:
@@ -180,28 +163,6 @@ func hasPointers(t reflect.Type) bool {
 func (l *Local[T]) Get() T {
 	// Small enough to be inlined, so that a read is one call.
 	return *(*T)(value(&l.localBase))
-}
-
-// slowValue is value for records that are in the map, and for locals that are not among the first.
-func slowValue(l *localBase) unsafe.Pointer {
-	if l.zero == nil {
-		panicUnmade()
-	}
-	r := lookup()
-	if r == nil {
-		return l.zero
-	}
-	s := r.slot(l.index)
-	if s == nil {
-		return l.zero
-	}
-	switch {
-	case !l.indirect:
-		return unsafe.Add(unsafe.Pointer(s), l.inSlot)
-	case s.pointer == nil:
-		return l.zero
-	}
-	return s.pointer
 }
 
 // Lookup is Get, and tells whether a value is set.

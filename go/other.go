@@ -2,22 +2,14 @@
 
 package exeunt
 
-import (
-	"unsafe"
-
-	"exeunt.invalid/exeunt/internal/patch"
-)
+import "exeunt.invalid/exeunt/internal/patch"
 
 // Where there is no patch engine no goroutine ever has a record: reading finds nothing, and everything else says so.
 
-func install() error                    { return patch.ErrUnsupported }
-func value(l *localBase) unsafe.Pointer { return slowValue(l) }
-func current() *record                  { return nil }
-func mark(index uint64)                 {}
-func unmark()                           {}
-func getg() (g uintptr)                 { return }
-
-// Tests set these everywhere.
-var forceMap, lazy bool
+func install() error    { return patch.ErrUnsupported }
+func current() *record  { return nil }
+func mark(index uint64) {}
+func unmark()           {}
+func getg() (g uintptr) { return }
 
 var common struct{ mapped uint32 }

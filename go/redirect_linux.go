@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
-	"unsafe"
 
 	"exeunt.invalid/exeunt/internal/patch"
 	"exeunt.invalid/exeunt/internal/site"
@@ -31,26 +30,6 @@ var (
 
 // The offsets in g that coroutineEnds has to save; both 0 where runtime.coroexit isn't inlined, or there are no coroutines.
 var coroFields site.Fields
-
-var image = site.Image{
-	Arch: runtime.GOARCH,
-	Func: func(pc uintptr) (string, uintptr) {
-		f := runtime.FuncForPC(pc)
-		if f == nil {
-			return "", 0
-		}
-		return f.Name(), f.Entry()
-	},
-	Bytes: func(at uintptr, n int) []byte {
-		// Never past the page: the next one may be unmapped.
-		if left := 0x1000 - int(at&0xfff); n > left {
-			if f := runtime.FuncForPC(at + uintptr(left)); f == nil {
-				n = left
-			}
-		}
-		return unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), n)
-	},
-}
 
 // install finds every call, checks every call, and only then changes the first; if one cannot be changed after all, those before it are
 // changed back.
@@ -90,11 +69,6 @@ func apply(found []redirection) error {
 		return err
 	}
 	return nil
-}
-
-func entryOf(pc uintptr) uintptr {
-	_, entry := image.Func(pc)
-	return entry
 }
 
 // locate finds the calls by which goroutines end, and notes where they lead.
@@ -220,90 +194,3 @@ func cgocallbackg(goexit uintptr) (uintptr, error) {
 	}
 	return ref.Target, nil
 }
-
-// What a new goroutine sees of itself.
-type sight struct {
-	goexit, corostart uintptr
-	err               error
-}
-
-var sights chan sight
-
-// probe starts a goroutine whose entry function is assembly: it notes where a new stack begins. What follows is Go.
-func probe() (sight, error) {
-	entry := probeAddress()
-	sights = make(chan sight, 1)
-	code := &entry
-	run := *(*func())(unsafe.Pointer(&code)) // a function value: the address of a word that holds the code's address
-	go run()
-	seen := <-sights
-	if seen.err != nil {
-		return seen, seen.err
-	}
-	if mainEntry == 0 {
-		return seen, fmt.Errorf("this package was initialised by %s and not by runtime.main: is it in a plugin?", initialisedBy)
-	}
-	// The return address must be the one the runtime recognises, and the words used here must be above everything that the entry
-	// function and runtime.goexit may touch. If they aren't, the map serves.
-	pushed := uintptr(0)
-	if runtime.GOARCH == "amd64" {
-		pushed = 8 // the return address
-	}
-	quantum := uintptr(1)
-	if runtime.GOARCH == "arm64" {
-		quantum = 4
-	}
-	if probeReturnAddress != seen.goexit+quantum {
-		return seen, fmt.Errorf("goroutines return to %#x, and not to runtime.goexit+%d", probeReturnAddress, quantum)
-	}
-	if room := probeStackTop - (probeStackPointer + pushed); room < 32 || room > 128 || forceMap {
-		useMap = true
-	}
-	return seen, nil
-}
-
-// With cgo a callback from a thread of C may be running when the first call is made: one that came by the call as it was, so that its end
-// would pass unnoticed. Therefore such programs are redirected at once. An error is kept for who calls Install, or needs it.
-func init() {
-	if !lazy && runtime.NumCgoCall() > 0 {
-		_ = Install()
-	}
-}
-
-// lazy lets a test come before that.
-var lazy bool
-
-// forceMap lets a test use the map where the spare words would serve.
-var forceMap bool
-
-//lint:ignore U1000 probeEntry, in assembly, goes on here
-func probeBody() {
-	var seen sight
-	pcs := make([]uintptr, 64)
-	n := runtime.Callers(0, pcs)
-	name, entry := image.Func(pcs[n-1])
-	if name != "runtime.goexit" {
-		seen.err = fmt.Errorf("the outermost function of a goroutine is %q, and not runtime.goexit", name)
-	} else if seen.goexit = entry; true {
-		seen.corostart, seen.err = corostart()
-	}
-	sights <- seen
-}
-
-// runtime.main is found while it initialises packages.
-var mainEntry, initialisedBy = func() (entry uintptr, outermost string) {
-	pcs := make([]uintptr, 64)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
-	for {
-		frame, more := frames.Next()
-		if frame.Function == "runtime.main" {
-			entry = frame.Entry
-		}
-		if frame.Function != "runtime.goexit" {
-			outermost = frame.Function
-		}
-		if !more {
-			return entry, outermost
-		}
-	}
-}()

@@ -5,7 +5,6 @@ package exeunt
 import (
 	"errors"
 	"fmt"
-	"reflect"
 
 	"exeunt.invalid/exeunt/internal/patch"
 	"exeunt.invalid/exeunt/internal/site"
@@ -33,5 +32,3 @@ func shortenEnds() error {
 	}
 	return nil
 }
-
-var packagePath = reflect.TypeOf(record{}).PkgPath()

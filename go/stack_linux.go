@@ -47,20 +47,6 @@ var common = commonState{
 	}(),
 }
 
-// The assembly computes a record's address from its index: each pair of arrays is empty only if the sizes are exactly these.
-var (
-	_ [recordSize - unsafe.Sizeof(record{})]byte
-	_ [unsafe.Sizeof(record{}) - recordSize]byte
-	_ [recordSize - 1<<8]byte
-	_ [1<<8 - recordSize]byte
-	_ [chunkRecords - 1<<8]byte
-	_ [1<<8 - chunkRecords]byte
-	_ [maxChunks*chunkRecords - 1<<21]byte
-	_ [1<<21 - maxChunks*chunkRecords]byte
-)
-
-func init() { common.slow = slowValue }
-
 // value is the address of the running goroutine's value of a local, or of the zero value.
 // current is the running goroutine's record in the table, or nil.
 //

@@ -59,28 +59,6 @@ var shards = func() []shard {
 	return make([]shard, n)
 }()
 
-// arm gives the running goroutine, which has none, a record.
-func arm() *record {
-	if err := Install(); err != nil {
-		panic(err)
-	}
-	g := getg()
-	if !useMap {
-		if r := allocate(g); r != nil {
-			r.owner.Store(g)
-			mark(uint64(r.index))
-			return r
-		}
-	}
-	r := new(record)
-	r.owner.Store(g)
-	others.add(g, r)
-	if !useMap {
-		mark(0) // valid words with no place in the table: at the goroutine's end it is looked for in the map
-	}
-	return r
-}
-
 func allocate(g uintptr) *record {
 	// Descriptors are some 400 bytes apart; the multiplication spreads that over the upper half.
 	home := &shards[uint64(g)*0x9e3779b97f4a7c15>>32&uint64(len(shards)-1)]
@@ -171,69 +149,4 @@ func freeRecord(r *record) {
 	numbers.Lock()
 	numbers.free = append(numbers.free, c.number)
 	numbers.Unlock()
-}
-
-// others is the plain fallback: records found by a map from the goroutine's descriptor. It serves where the spare words could not be
-// verified (useMap), and goroutines for which the table has no room.
-var others registry
-
-type registry struct {
-	parts [64]struct {
-		sync.RWMutex
-		records map[uintptr]*record
-		_       [32]byte
-	}
-}
-
-// useMap is set by Install, before any goroutine has a record: the spare words cannot be relied on.
-var useMap bool
-
-func (m *registry) add(g uintptr, r *record) {
-	part := &m.parts[g>>6%64]
-	part.Lock()
-	if part.records == nil {
-		part.records = map[uintptr]*record{}
-	}
-	part.records[g] = r
-	part.Unlock()
-	atomic.AddUint32(&common.mapped, 1)
-}
-
-func (m *registry) remove(g uintptr) {
-	part := &m.parts[g>>6%64]
-	part.Lock()
-	delete(part.records, g)
-	part.Unlock()
-	atomic.AddUint32(&common.mapped, ^uint32(0))
-}
-
-func (m *registry) get(g uintptr) *record {
-	part := &m.parts[g>>6%64]
-	part.RLock()
-	r := part.records[g]
-	part.RUnlock()
-	return r
-}
-
-// lookup is the running goroutine's record, or nil.
-func lookup() *record {
-	if r := current(); r != nil {
-		return r
-	}
-	return lookupElsewhere()
-}
-
-func lookupElsewhere() *record {
-	if atomic.LoadUint32(&common.mapped) == 0 {
-		return nil
-	}
-	return others.get(getg())
-}
-
-// own is the running goroutine's record; it has one afterwards.
-func own() *record {
-	if r := lookup(); r != nil {
-		return r
-	}
-	return arm()
 }

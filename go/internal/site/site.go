@@ -10,16 +10,6 @@ import (
 	"strings"
 )
 
-// Kind is what an instruction refers to its target for.
-type Kind uint8
-
-// The kinds. An Address is one that is computed, to be called or stored later.
-const (
-	Call Kind = iota + 1
-	Jump
-	Address
-)
-
 // A Ref is an instruction of a function that leads to, or computes, the first address of a function.
 type Ref struct {
 	Kind   Kind
@@ -36,16 +26,6 @@ type Image struct {
 	Func func(pc uintptr) (name string, entry uintptr)
 	// Bytes reads up to n bytes of code.
 	Bytes func(at uintptr, n int) []byte
-}
-
-type instruction struct {
-	at, target uintptr
-	code       []byte
-	kind       Kind
-}
-
-type decoder interface {
-	next(code []byte, at uintptr) (instruction, bool)
 }
 
 // Functions larger than this are not ours to look at: the largest, runtime.main of an unoptimised build, has 2 KiB.

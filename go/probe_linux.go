@@ -1,0 +1,82 @@
+//go:build linux && (amd64 || arm64)
+
+package exeunt
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+)
+
+// What a new goroutine sees of itself.
+type sight struct {
+	goexit, corostart uintptr
+	err               error
+}
+
+var sights chan sight
+
+// probe starts a goroutine whose entry function is assembly: it notes where a new stack begins. What follows is Go.
+func probe() (sight, error) {
+	entry := probeAddress()
+	sights = make(chan sight, 1)
+	code := &entry
+	run := *(*func())(unsafe.Pointer(&code)) // a function value: the address of a word that holds the code's address
+	go run()
+	seen := <-sights
+	if seen.err != nil {
+		return seen, seen.err
+	}
+	if mainEntry == 0 {
+		return seen, fmt.Errorf("this package was initialised by %s and not by runtime.main: is it in a plugin?", initialisedBy)
+	}
+	// The return address must be the one the runtime recognises, and the words used here must be above everything that the entry
+	// function and runtime.goexit may touch. If they aren't, the map serves.
+	pushed := uintptr(0)
+	if runtime.GOARCH == "amd64" {
+		pushed = 8 // the return address
+	}
+	quantum := uintptr(1)
+	if runtime.GOARCH == "arm64" {
+		quantum = 4
+	}
+	if probeReturnAddress != seen.goexit+quantum {
+		return seen, fmt.Errorf("goroutines return to %#x, and not to runtime.goexit+%d", probeReturnAddress, quantum)
+	}
+	if room := probeStackTop - (probeStackPointer + pushed); room < 32 || room > 128 || forceMap {
+		useMap = true
+	}
+	return seen, nil
+}
+
+//lint:ignore U1000 probeEntry, in assembly, goes on here
+func probeBody() {
+	var seen sight
+	pcs := make([]uintptr, 64)
+	n := runtime.Callers(0, pcs)
+	name, entry := image.Func(pcs[n-1])
+	if name != "runtime.goexit" {
+		seen.err = fmt.Errorf("the outermost function of a goroutine is %q, and not runtime.goexit", name)
+	} else if seen.goexit = entry; true {
+		seen.corostart, seen.err = corostart()
+	}
+	sights <- seen
+}
+
+// runtime.main is found while it initialises packages.
+var mainEntry, initialisedBy = func() (entry uintptr, outermost string) {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
+	for {
+		frame, more := frames.Next()
+		if frame.Function == "runtime.main" {
+			entry = frame.Entry
+		}
+		if frame.Function != "runtime.goexit" {
+			outermost = frame.Function
+		}
+		if !more {
+			return entry, outermost
+		}
+	}
+}()
