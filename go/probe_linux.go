@@ -80,3 +80,11 @@ var mainEntry, initialisedBy = func() (entry uintptr, outermost string) {
 		}
 	}
 }()
+
+//go:noescape
+func probeAddress() uintptr
+
+// probeEntry is the entry function of a goroutine that looks at its own stack; see probe in redirect_linux.go.
+func probeEntry()
+
+var probeStackPointer, probeReturnAddress, probeStackTop uintptr

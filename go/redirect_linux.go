@@ -28,9 +28,6 @@ var (
 	beforeExit = []string{"os.runtime_beforeExit", "runtime.os_beforeExit"}
 )
 
-// The offsets in g that coroutineEnds has to save; both 0 where runtime.coroexit isn't inlined, or there are no coroutines.
-var coroFields site.Fields
-
 // install finds every call, checks every call, and only then changes the first; if one cannot be changed after all, those before it are
 // changed back.
 func install() error {

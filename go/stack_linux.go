@@ -47,28 +47,6 @@ var common = commonState{
 	}(),
 }
 
-// value is the address of the running goroutine's value of a local, or of the zero value.
-// current is the running goroutine's record in the table, or nil.
-//
-// Both are assembly, valueInRegisters and currentInRegisters, that follows the calling convention of compiled code: argument and result in the
-// first register, and g in its own. It is Go's internal one (src/cmd/compile/abi-internal.md), the same from Go 1.17 (amd64) and 1.18 (arm64)
-// on. A function declared in assembly would be called through a wrapper that moves both to and from the stack, which would cost a read half as
-// much again; a function value is called directly. How value and current call them is in read_linux_*.go.
-var (
-	valueByAddress   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
-	currentByAddress = *(*func() *record)(unsafe.Pointer(&currentCodeAt))
-
-	// A function value is the address of a word that holds the code's address.
-	valueCodeAt, currentCodeAt = &valueCode, &currentCode
-	valueCode, currentCode     = registerFunctions()
-)
-
-func valueInRegisters()
-func currentInRegisters()
-
-//go:noescape
-func registerFunctions() (value, current uintptr)
-
 // mark writes the spare words; unmark clears them.
 //
 //go:noescape
@@ -79,39 +57,3 @@ func unmark()
 //
 //go:noescape
 func getg() uintptr
-
-// The code that redirected calls lead to; in redirect_*.s. Nobody calls it from Go.
-
-func endByReturn()
-func goOnByReturn()
-func endByGoexit()
-func endOfProcess()
-func endOfCoroutine()
-func endOfCallback()
-func drainEndOfCallback()
-func drainEndByReturn()
-func drainEndByGoexit()
-func drainEndOfProcess()
-func drainEndOfCoroutine()
-
-// entryPoints are their first instructions (a Go function value would lead to a wrapper): of those that test the spare words, or where these cannot
-// be used, of those that always look for a record; and probeEntry's.
-//
-//go:noescape
-func entryPoints(spareWords bool) (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback uintptr)
-
-//go:noescape
-func probeAddress() uintptr
-
-// leaveGoroutine makes the redirected call of runtime.goexit1; it does not return.
-func leaveGoroutine()
-
-// leaveCoroutine makes the redirected call of runtime.coroexit or runtime.mcall with its original argument; it does not return.
-//
-//go:noescape
-func leaveCoroutine(argument uintptr)
-
-// probeEntry is the entry function of a goroutine that looks at its own stack; see probe in redirect_linux.go.
-func probeEntry()
-
-var probeStackPointer, probeReturnAddress, probeStackTop uintptr

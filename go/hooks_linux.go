@@ -6,9 +6,14 @@ import (
 	"os"
 	"runtime"
 	"unsafe"
+
+	"exeunt.invalid/exeunt/internal/site"
 )
 
 //lint:file-ignore U1000 called by assembly, whose uses staticcheck cannot see
+
+// The offsets in g that coroutineEnds has to save; both 0 where runtime.coroexit isn't inlined, or there are no coroutines.
+var coroFields site.Fields
 
 // The redirected calls come here through redirect_*.s, on the goroutine that is ending, if it may have a record.
 
@@ -89,3 +94,31 @@ func onLentGoroutine() bool {
 		}
 	}
 }
+
+// The code that redirected calls lead to; in redirect_*.s. Nobody calls it from Go.
+
+func endByReturn()
+func goOnByReturn()
+func endByGoexit()
+func endOfProcess()
+func endOfCoroutine()
+func endOfCallback()
+func drainEndOfCallback()
+func drainEndByReturn()
+func drainEndByGoexit()
+func drainEndOfProcess()
+func drainEndOfCoroutine()
+
+// entryPoints are their first instructions (a Go function value would lead to a wrapper): of those that test the spare words, or where these cannot
+// be used, of those that always look for a record; and probeEntry's.
+//
+//go:noescape
+func entryPoints(spareWords bool) (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback uintptr)
+
+// leaveGoroutine makes the redirected call of runtime.goexit1; it does not return.
+func leaveGoroutine()
+
+// leaveCoroutine makes the redirected call of runtime.coroexit or runtime.mcall with its original argument; it does not return.
+//
+//go:noescape
+func leaveCoroutine(argument uintptr)

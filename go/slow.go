@@ -1,0 +1,29 @@
+package exeunt
+
+import "unsafe"
+
+// slowValue is value for records that are in the map, and for locals that are not among the first.
+func slowValue(l *localBase) unsafe.Pointer {
+	if l.zero == nil {
+		panicUnmade()
+	}
+	r := lookup()
+	if r == nil {
+		return l.zero
+	}
+	s := r.slot(l.index)
+	if s == nil {
+		return l.zero
+	}
+	switch {
+	case !l.indirect:
+		return unsafe.Add(unsafe.Pointer(s), l.inSlot)
+	case s.pointer == nil:
+		return l.zero
+	}
+	return s.pointer
+}
+
+func panicUnmade() {
+	panic("exeunt: a Local that was not made by NewLocal or NewInheritable: write var name = exeunt.NewLocal[T]()")
+}
