@@ -5,19 +5,19 @@
 // The engine follows AAPCS64: arguments in R0-R2, result in R0; R19-R29 are kept, and R28 is Go's g. Go keeps the stack
 // pointer a multiple of 16, as the ABI wants it.
 //
-// The engine runs on the goroutine's stack, below these frames, and uses less than 2 KiB of it. ·room makes sure that it is there: its
+// The engine runs on the goroutine's stack, below these frames, and uses less than 2 KiB of it. ·reserveStack makes sure that it is there: its
 // prologue grows the stack. Between its return and the engine's nothing can shrink the stack again, since the
 // scheduler preempts neither assembly nor code that Go's runtime doesn't know.
 
-// func room()
-TEXT ·room(SB), 0, $8192-0
+// func reserveStack()
+TEXT ·reserveStack(SB), 0, $8192-0
 	NO_LOCAL_POINTERS // nothing is ever in it
 	RET               // the prologue has done what this is for
 
-// func ask(what, first, second, third uintptr) int32
-TEXT ·ask(SB), 0, $24-36
+// func callEngine(what, first, second, third uintptr) int32
+TEXT ·callEngine(SB), 0, $24-36
 	NO_LOCAL_POINTERS
-	BL	·room(SB)
+	BL	·reserveStack(SB)
 	MOVD	first+8(FP), R0
 	MOVD	second+16(FP), R1
 	MOVD	third+24(FP), R2
