@@ -1,7 +1,7 @@
 package exeunt
 
 // own is the running goroutine's record; it has one afterwards.
-func own() *record {
+func lookupOrArm() *record {
 	if r := lookup(); r != nil {
 		return r
 	}
@@ -17,15 +17,15 @@ func arm() *record {
 	if !useMap {
 		if r := allocate(g); r != nil {
 			r.owner.Store(g)
-			mark(uint64(r.index))
+			setSpareWords(uint64(r.index))
 			return r
 		}
 	}
 	r := new(record)
 	r.owner.Store(g)
-	others.add(g, r)
+	fallback.add(g, r)
 	if !useMap {
-		mark(0) // valid words with no place in the table: at the goroutine's end it is looked for in the map
+		setSpareWords(0) // valid words with no place in the table: at the goroutine's end it is looked for in the map
 	}
 	return r
 }

@@ -4,13 +4,13 @@ package exeunt
 //
 // ctx may be anything: a [context.Context], a request, a struct of the program's own.
 func With(ctx any, fn func()) {
-	r := own()
-	context, entered := r.context, r.entered
-	r.context, r.entered = ctx, true
+	r := lookupOrArm()
+	context, hasContext := r.context, r.hasContext
+	r.context, r.hasContext = ctx, true
 	defer func() {
 		// If fn called Unload, there is nothing to go back to.
-		if r := lookup(); r != nil && r.entered {
-			r.context, r.entered = context, entered
+		if r := lookup(); r != nil && r.hasContext {
+			r.context, r.hasContext = context, hasContext
 		}
 	}()
 	fn()
@@ -18,7 +18,7 @@ func With(ctx any, fn func()) {
 
 // Get returns the context of the innermost [With]. It panics if there is none, so also where goroutine exits cannot be redirected (see [Install]).
 func Get() any {
-	if r := lookup(); r != nil && r.entered {
+	if r := lookup(); r != nil && r.hasContext {
 		return r.context
 	}
 	panic("exeunt: Get outside of With (GetSafe returns nil there)")
@@ -43,17 +43,17 @@ func Go(fn func()) {
 		go fn()
 		return
 	}
-	bequests := r.bequests()
-	if !r.entered && bequests == nil {
+	setters := r.inheritedSetters()
+	if !r.hasContext && setters == nil {
 		go fn()
 		return
 	}
-	context, entered := r.context, r.entered
+	context, hasContext := r.context, r.hasContext
 	go func() {
-		r := own()
-		r.context, r.entered = context, entered
-		for _, bequest := range bequests {
-			bequest(r)
+		r := lookupOrArm()
+		r.context, r.hasContext = context, hasContext
+		for _, setValue := range setters {
+			setValue(r)
 		}
 		fn()
 	}()

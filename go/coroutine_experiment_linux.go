@@ -5,6 +5,6 @@ package exeunt
 import "errors"
 
 // corostart: the experiment's coroutines end in a way that nobody has verified.
-func corostart() (uintptr, error) {
+func findCorostart() (uintptr, error) {
 	return 0, errors.New("this program is built with GOEXPERIMENT=rangefunc, whose coroutines are not known here; Go 1.23's are")
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // corostart finds runtime.corostart, the entry function of the goroutines behind iter.Pull, beneath one of them.
-func corostart() (entry uintptr, err error) {
+func findCorostart() (entry uintptr, err error) {
 	next, stop := iter.Pull(func(func(struct{}) bool) {
 		pcs := make([]uintptr, 64)
 		frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])

@@ -3,4 +3,4 @@
 package exeunt
 
 // corostart: before Go 1.23 nothing that a program can reach starts a coroutine.
-func corostart() (uintptr, error) { return 0, nil }
+func findCorostart() (uintptr, error) { return 0, nil }

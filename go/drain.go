@@ -1,11 +1,11 @@
 package exeunt
 
 // end drains a goroutine that is about to end, and gives its record back.
-func (r *record) end(then func()) {
-	r.then = then
-	r.outer, r.outerEntered = r.context, r.entered
-	r.busy++
-	r.runs = 0 // what this end has come out of does not go on
+func (r *record) end(leave func()) {
+	r.leave = leave
+	r.contextAtEnd, r.hadContext = r.context, r.hasContext
+	r.pins++
+	r.running = 0 // what this end has come out of does not go on
 	r.drain()
 	r.release()
 }
@@ -16,26 +16,26 @@ const maxRounds = 100
 func (r *record) drain() {
 	for round := 0; round < maxRounds; round++ {
 		for len(r.handlers) > 0 {
-			r.runTop()
+			r.runLast()
 		}
 		r.closeValues()
 		if len(r.handlers) == 0 && !r.closes {
 			return
 		}
 	}
-	r.giveUp()
+	r.dropRemaining()
 }
 
-// giveUp drops what was still being added.
-func (r *record) giveUp() {
+// dropRemaining drops what was still being added.
+func (r *record) dropRemaining() {
 	report("exeunt: values and handlers were still being added after 100 rounds of closing and running them; what is left is dropped", nil)
 	r.slots = [inlineSlots]slot{}
 	r.more = nil
 	r.closes = false
 }
 
-// runTop runs the handler registered last.
-func (r *record) runTop() {
+// runLast runs the handler registered last.
+func (r *record) runLast() {
 	last := len(r.handlers) - 1
 	handler := r.handlers[last]
 	r.handlers[last] = nil
@@ -46,9 +46,9 @@ func (r *record) runTop() {
 // run calls a handler or a Close, and survives whatever it does.
 func (r *record) run(f func()) {
 	returned := false
-	r.runs++
+	r.running++
 	defer func() {
-		r.runs--
+		r.running--
 		if returned {
 			return
 		}
@@ -62,11 +62,11 @@ func (r *record) run(f func()) {
 		// other ends (of main, of the process, of a coroutine), and walk a second time through frames that an earlier Goexit
 		// has left behind, which Go 1.27 takes badly ("unknown pc 0x0", nextFrame in src/runtime/panic.go). A Close that a
 		// handler has closed by Reset ends the handler too, whose deferred functions run before that.
-		if then := r.then; then != nil && r.runs == 0 {
-			r.context, r.entered = r.outer, r.outerEntered // the functions that With has called are left as well
+		if leave := r.leave; leave != nil && r.running == 0 {
+			r.context, r.hasContext = r.contextAtEnd, r.hadContext // the functions that With has called are left as well
 			r.drain()
 			r.release()
-			then()
+			leave()
 		}
 	}()
 	f()
@@ -102,15 +102,15 @@ func (r *record) closeValues() {
 
 // reset closes and forgets the values.
 func (r *record) reset() {
-	r.busy++
-	defer func() { r.busy-- }() // also if a Close calls runtime.Goexit
+	r.pins++
+	defer func() { r.pins-- }() // also if a Close calls runtime.Goexit
 	for round := 0; round < maxRounds; round++ {
 		r.closeValues()
 		if !r.closes {
 			return
 		}
 	}
-	r.giveUp()
+	r.dropRemaining()
 }
 
 // unload forgets everything without running the handlers. In a handler or a Close the record stays, as if it were a new one; so it does if
@@ -119,8 +119,8 @@ func (r *record) unload() {
 	clear(r.handlers)
 	r.handlers = r.handlers[:0]
 	r.reset()
-	r.id, r.context, r.entered = 0, nil, false
-	if r.busy == 0 && len(r.handlers) == 0 {
+	r.id, r.context, r.hasContext = 0, nil, false
+	if r.pins == 0 && len(r.handlers) == 0 {
 		r.release()
 	}
 }
@@ -131,7 +131,7 @@ const maxKeptHandlers = 8
 // release gives the record back: from here on the goroutine has none.
 func (r *record) release() {
 	if !useMap {
-		unmark()
+		clearSpareWords()
 	}
 	clear(r.handlers)
 	if cap(r.handlers) > maxKeptHandlers {
@@ -140,8 +140,8 @@ func (r *record) release() {
 	r.handlers = r.handlers[:0]
 	r.slots = [inlineSlots]slot{}
 	r.more = nil
-	r.id, r.closes, r.entered, r.busy = 0, false, false, 0
-	r.context, r.outer, r.outerEntered, r.then = nil, nil, false, nil
-	r.closing, r.runs = false, 0
+	r.id, r.closes, r.hasContext, r.pins = 0, false, false, 0
+	r.context, r.contextAtEnd, r.hadContext, r.leave = nil, nil, false, nil
+	r.closing, r.running = false, 0
 	freeRecord(r)
 }

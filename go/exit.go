@@ -16,13 +16,13 @@ func AtExit(f func()) {
 	if f == nil {
 		panic("exeunt: AtExit(nil)")
 	}
-	r := own()
+	r := lookupOrArm()
 	r.handlers = append(r.handlers, f)
 }
 
 // ID returns a number that identifies the running goroutine, never 0. It stays the same until the goroutine ends or calls [Unload], and no
 // other goroutine of this process ever gets it. It isn't the number in the runtime's tracebacks.
-func ID() int64 { return own().identity() }
+func ID() int64 { return lookupOrArm().identity() }
 
 // Reset forgets the values that the running goroutine has set, and closes those that are to be closed (see [Local]). Functions registered by
 // [AtExit] stay, and so does the context of [With]. What is still being set by Close after 100 rounds is dropped, with a report.

@@ -26,99 +26,99 @@
 	XORPS	X15, X15	/* always zero */
 
 // runtime.goexit, into which a goroutine's entry function returns: call runtime.goexit1.
-TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
+TEXT ·returnHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
 	PCALIGN	$8                    // so that one store can replace it:
-	JMP	·goOnByReturn(SB)     // soon a jump to goexit1 itself, see shorten_linux.go
+	JMP	·jumpToReturnTarget(SB)     // soon a jump to goexit1 itself, see shorten_linux.go
 drain:
-	JMP	·drainEndByReturn(SB) // apart: it has a frame, which this function must not pay for
+	JMP	·returnHookSlow(SB) // apart: it has a frame, which this function must not pay for
 
-TEXT ·goOnByReturn(SB), NOSPLIT|NOFRAME, $0-0
-	MOVQ	·common+commonState_nextByReturn(SB), DX // goexit1, ...
+TEXT ·jumpToReturnTarget(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ	·common+commonState_returnTarget(SB), DX // goexit1, ...
 	JMP	DX                                       // ... as if it had been called from goexit
 
 // Its prologue may grow the stack: nothing is in a register that matters.
-TEXT ·drainEndByReturn(SB), 0, $8-0
+TEXT ·returnHookSlow(SB), 0, $8-0
 	NO_LOCAL_POINTERS  // the frame holds nothing: a stack that is copied needs to be told
-	CALL	·goroutineEnds(SB)
+	CALL	·drainGoroutine(SB)
 	GO
-	MOVQ	·common+commonState_nextByReturn(SB), DX // goexit1, ...
+	MOVQ	·common+commonState_returnTarget(SB), DX // goexit1, ...
 	CALL	DX                                       // ... which never comes back
 	UNDEF                                            // so nothing follows
 
-// func leaveGoroutine()
-TEXT ·leaveGoroutine(SB), NOSPLIT, $8-0
+// func callReturnTarget()
+TEXT ·callReturnTarget(SB), NOSPLIT, $8-0
 	NO_LOCAL_POINTERS
-	MOVQ	·common+commonState_nextByReturn(SB), DX // goexit1; g and X15 are as Go left them
+	MOVQ	·common+commonState_returnTarget(SB), DX // goexit1; g and X15 are as Go left them
 	CALL	DX
 	UNDEF
 
 // runtime.Goexit, after the deferred functions: call runtime.goexit1.
-TEXT ·endByGoexit(SB), NOSPLIT|NOFRAME, $0-0
+TEXT ·goexitHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_nextByGoexit(SB), DX // goexit1; unoptimised builds may call another wrapper of it
+	MOVQ	·common+commonState_goexitTarget(SB), DX // goexit1; unoptimized builds may call another wrapper of it
 	JMP	DX
 drain:
-	JMP	·drainEndByGoexit(SB)
+	JMP	·goexitHookSlow(SB)
 
-TEXT ·drainEndByGoexit(SB), 0, $8-0
+TEXT ·goexitHookSlow(SB), 0, $8-0
 	NO_LOCAL_POINTERS
-	CALL	·goroutineEnds(SB)
+	CALL	·drainGoroutine(SB)
 	GO
-	MOVQ	·common+commonState_nextByGoexit(SB), DX
+	MOVQ	·common+commonState_goexitTarget(SB), DX
 	CALL	DX    // never comes back
 	UNDEF
 
 // runtime.main and os.runtime_beforeExit: call exithook.Run or runtime.runExitHooks, with the exit code in AX.
-TEXT ·endOfProcess(SB), NOSPLIT|NOFRAME, $0-0
+TEXT ·processHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_nextOfProcess(SB), DX // exithook.Run, with the exit code still in AX
+	MOVQ	·common+commonState_processTarget(SB), DX // exithook.Run, with the exit code still in AX
 	JMP	DX
 drain:
-	JMP	·drainEndOfProcess(SB)
+	JMP	·processHookSlow(SB)
 
 // NOSPLIT: a prologue that grows the stack would lose AX.
-TEXT ·drainEndOfProcess(SB), NOSPLIT, $16-0
+TEXT ·processHookSlow(SB), NOSPLIT, $16-0
 	NO_LOCAL_POINTERS
 	MOVQ	AX, 8(SP)     // the exit code, kept
 	MOVQ	AX, 0(SP)     // and given as an argument
-	CALL	·processEnds(SB)
+	CALL	·drainProcess(SB)
 	GO
 	MOVQ	8(SP), AX     // the argument of exithook.Run
-	MOVQ	·common+commonState_nextOfProcess(SB), DX
+	MOVQ	·common+commonState_processTarget(SB), DX
 	CALL	DX
 	RET                   // to runtime.main or os.runtime_beforeExit, which exit
 
 // runtime.corostart's deferred call: call runtime.coroexit(c), or runtime.mcall(coroswitch_m) where coroexit was inlined. The argument in AX
 // is reachable elsewhere (c by the frame of corostart, the function from read-only data), so the frame may hide it.
-TEXT ·endOfCoroutine(SB), NOSPLIT|NOFRAME, $0-0
+TEXT ·coroutineHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_nextOfCoroutine(SB), DX // coroexit or mcall, with its argument still in AX
+	MOVQ	·common+commonState_coroutineTarget(SB), DX // coroexit or mcall, with its argument still in AX
 	JMP	DX
 drain:
-	JMP	·drainEndOfCoroutine(SB)
+	JMP	·coroutineHookSlow(SB)
 
-TEXT ·drainEndOfCoroutine(SB), NOSPLIT, $16-0
+TEXT ·coroutineHookSlow(SB), NOSPLIT, $16-0
 	NO_LOCAL_POINTERS
 	MOVQ	(TLS), CX
 	MOVQ	CX, 0(SP)          // first argument: g
 	MOVQ	AX, 8(SP)          // second: what the redirected call was given
-	CALL	·coroutineEnds(SB) // does not return
+	CALL	·drainCoroutine(SB) // does not return
 	UNDEF
 
-// func leaveCoroutine(argument uintptr)
-TEXT ·leaveCoroutine(SB), NOSPLIT, $8-8
+// func callCoroutineTarget(argument uintptr)
+TEXT ·callCoroutineTarget(SB), NOSPLIT, $8-8
 	NO_LOCAL_POINTERS
 	MOVQ	argument+0(FP), AX // where compiled code expects the first argument
 	GO
-	MOVQ	·common+commonState_nextOfCoroutine(SB), DX
+	MOVQ	·common+commonState_coroutineTarget(SB), DX
 	CALL	DX
 	UNDEF
 
 // runtime.cgocallbackg: call runtime.cgocallbackg1(fn, frame, ctxt). What there is to do comes after it, but for what an unnoticed callback
 // has left. The frame has room for the three arguments, which the callee may spill (it describes them itself when the stack is
 // copied), and for our copies: none is a pointer into Go's memory.
-TEXT ·endOfCallback(SB), NOSPLIT, $48-0
+TEXT ·callbackHook(SB), NOSPLIT, $48-0
 	NO_LOCAL_POINTERS
 	MOVQ	AX, 24(SP)         // fn
 	MOVQ	BX, 32(SP)         // frame
@@ -126,63 +126,63 @@ TEXT ·endOfCallback(SB), NOSPLIT, $48-0
 	ARMED(left)                // changes CX
 call:
 	MOVQ	40(SP), CX
-	MOVQ	·common+commonState_nextOfCallback(SB), DX // cgocallbackg1
+	MOVQ	·common+commonState_callbackTarget(SB), DX // cgocallbackg1
 	CALL	DX                 // runs the Go function
 	ARMED(drain)
 	RET                        // to cgocallbackg
 left:
-	CALL	·callbackBegins(SB)
+	CALL	·drainStaleCallback(SB)
 	GO
 	MOVQ	24(SP), AX
 	MOVQ	32(SP), BX
 	JMP	call
 drain:
-	CALL	·callbackEnds(SB)
+	CALL	·drainCallback(SB)
 	GO
 	RET
 
 // The same without a look at the spare words.
-TEXT ·drainEndOfCallback(SB), NOSPLIT, $48-0
+TEXT ·callbackHookSlow(SB), NOSPLIT, $48-0
 	NO_LOCAL_POINTERS
 	MOVQ	AX, 24(SP)
 	MOVQ	BX, 32(SP)
 	MOVQ	CX, 40(SP)
-	CALL	·callbackBegins(SB)
+	CALL	·drainStaleCallback(SB)
 	GO
 	MOVQ	24(SP), AX
 	MOVQ	32(SP), BX
 	MOVQ	40(SP), CX
-	MOVQ	·common+commonState_nextOfCallback(SB), DX
+	MOVQ	·common+commonState_callbackTarget(SB), DX
 	CALL	DX
-	CALL	·callbackEnds(SB)
+	CALL	·drainCallback(SB)
 	GO
 	RET
 
-// func entryPoints(spareWords bool) (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback uintptr)
-TEXT ·entryPoints(SB), NOSPLIT, $0-48
+// func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback uintptr)
+TEXT ·hookAddresses(SB), NOSPLIT, $0-48
 	CMPB	spareWords+0(FP), $0
 	JEQ	map
 	// Each pair: the address of a function's first instruction, into one result.
-	LEAQ	·endByReturn(SB), AX
-	MOVQ	AX, byReturn+8(FP)
-	LEAQ	·endByGoexit(SB), AX
-	MOVQ	AX, byGoexit+16(FP)
-	LEAQ	·endOfProcess(SB), AX
-	MOVQ	AX, ofProcess+24(FP)
-	LEAQ	·endOfCoroutine(SB), AX
-	MOVQ	AX, ofCoroutine+32(FP)
-	LEAQ	·endOfCallback(SB), AX
-	MOVQ	AX, ofCallback+40(FP)
+	LEAQ	·returnHook(SB), AX
+	MOVQ	AX, atReturn+8(FP)
+	LEAQ	·goexitHook(SB), AX
+	MOVQ	AX, atGoexit+16(FP)
+	LEAQ	·processHook(SB), AX
+	MOVQ	AX, atProcessExit+24(FP)
+	LEAQ	·coroutineHook(SB), AX
+	MOVQ	AX, atCoroutineExit+32(FP)
+	LEAQ	·callbackHook(SB), AX
+	MOVQ	AX, atCallback+40(FP)
 	RET
 map:
-	LEAQ	·drainEndByReturn(SB), AX
-	MOVQ	AX, byReturn+8(FP)
-	LEAQ	·drainEndByGoexit(SB), AX
-	MOVQ	AX, byGoexit+16(FP)
-	LEAQ	·drainEndOfProcess(SB), AX
-	MOVQ	AX, ofProcess+24(FP)
-	LEAQ	·drainEndOfCoroutine(SB), AX
-	MOVQ	AX, ofCoroutine+32(FP)
-	LEAQ	·drainEndOfCallback(SB), AX
-	MOVQ	AX, ofCallback+40(FP)
+	LEAQ	·returnHookSlow(SB), AX
+	MOVQ	AX, atReturn+8(FP)
+	LEAQ	·goexitHookSlow(SB), AX
+	MOVQ	AX, atGoexit+16(FP)
+	LEAQ	·processHookSlow(SB), AX
+	MOVQ	AX, atProcessExit+24(FP)
+	LEAQ	·coroutineHookSlow(SB), AX
+	MOVQ	AX, atCoroutineExit+32(FP)
+	LEAQ	·callbackHookSlow(SB), AX
+	MOVQ	AX, atCallback+40(FP)
 	RET

@@ -22,149 +22,149 @@
 	BEQ	yes
 
 // runtime.goexit, into which a goroutine's entry function returns: bl runtime.goexit1.
-TEXT ·endByReturn(SB), NOSPLIT|NOFRAME, $0-0
+TEXT ·returnHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	JMP	·goOnByReturn(SB)     // soon a branch to goexit1 itself, see shorten_linux.go
+	JMP	·jumpToReturnTarget(SB)     // soon a branch to goexit1 itself, see shorten_linux.go
 drain:
-	JMP	·drainEndByReturn(SB) // apart: it has a frame, which this function must not pay for
+	JMP	·returnHookSlow(SB) // apart: it has a frame, which this function must not pay for
 
-TEXT ·goOnByReturn(SB), NOSPLIT|NOFRAME, $0-0
-	MOVD	·common+commonState_nextByReturn(SB), R9 // goexit1, ...
+TEXT ·jumpToReturnTarget(SB), NOSPLIT|NOFRAME, $0-0
+	MOVD	·common+commonState_returnTarget(SB), R9 // goexit1, ...
 	JMP	(R9)                                     // ... as if it had been called from goexit: the link register is untouched
 
 // Its prologue may grow the stack: nothing is in a register that matters. It saves the link register.
-TEXT ·drainEndByReturn(SB), 0, $8-0
+TEXT ·returnHookSlow(SB), 0, $8-0
 	NO_LOCAL_POINTERS  // the frame holds nothing: a stack that is copied needs to be told
-	CALL	·goroutineEnds(SB)
-	MOVD	·common+commonState_nextByReturn(SB), R9 // goexit1, ...
+	CALL	·drainGoroutine(SB)
+	MOVD	·common+commonState_returnTarget(SB), R9 // goexit1, ...
 	CALL	(R9)                                     // ... which never comes back
 	UNDEF                                            // so nothing follows
 
-// func leaveGoroutine()
-TEXT ·leaveGoroutine(SB), NOSPLIT, $8-0
+// func callReturnTarget()
+TEXT ·callReturnTarget(SB), NOSPLIT, $8-0
 	NO_LOCAL_POINTERS
-	MOVD	·common+commonState_nextByReturn(SB), R9
+	MOVD	·common+commonState_returnTarget(SB), R9
 	CALL	(R9)
 	UNDEF
 
 // runtime.Goexit, after the deferred functions: bl runtime.goexit1.
-TEXT ·endByGoexit(SB), NOSPLIT|NOFRAME, $0-0
+TEXT ·goexitHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_nextByGoexit(SB), R9 // goexit1; unoptimised builds may call another wrapper of it
+	MOVD	·common+commonState_goexitTarget(SB), R9 // goexit1; unoptimized builds may call another wrapper of it
 	JMP	(R9)
 drain:
-	JMP	·drainEndByGoexit(SB)
+	JMP	·goexitHookSlow(SB)
 
-TEXT ·drainEndByGoexit(SB), 0, $8-0
+TEXT ·goexitHookSlow(SB), 0, $8-0
 	NO_LOCAL_POINTERS
-	CALL	·goroutineEnds(SB)
-	MOVD	·common+commonState_nextByGoexit(SB), R9
+	CALL	·drainGoroutine(SB)
+	MOVD	·common+commonState_goexitTarget(SB), R9
 	CALL	(R9)  // never comes back
 	UNDEF
 
 // runtime.main and os.runtime_beforeExit: bl exithook.Run or runtime.runExitHooks, with the exit code in R0.
-TEXT ·endOfProcess(SB), NOSPLIT|NOFRAME, $0-0
+TEXT ·processHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_nextOfProcess(SB), R9 // exithook.Run, with the exit code still in R0
+	MOVD	·common+commonState_processTarget(SB), R9 // exithook.Run, with the exit code still in R0
 	JMP	(R9)
 drain:
-	JMP	·drainEndOfProcess(SB)
+	JMP	·processHookSlow(SB)
 
 // NOSPLIT: a prologue that grows the stack would lose R0.
-TEXT ·drainEndOfProcess(SB), NOSPLIT, $24-0
+TEXT ·processHookSlow(SB), NOSPLIT, $24-0
 	NO_LOCAL_POINTERS
 	MOVD	R0, 16(RSP)   // the exit code, kept
 	MOVD	R0, 8(RSP)    // and given as an argument: the first word above the saved link register
-	CALL	·processEnds(SB)
+	CALL	·drainProcess(SB)
 	MOVD	16(RSP), R0   // the argument of exithook.Run
-	MOVD	·common+commonState_nextOfProcess(SB), R9
+	MOVD	·common+commonState_processTarget(SB), R9
 	CALL	(R9)
 	RET                   // to runtime.main or os.runtime_beforeExit, which exit
 
 // runtime.corostart's deferred call: bl runtime.coroexit(c), or runtime.mcall(coroswitch_m) where coroexit was inlined. The argument in R0
 // is reachable elsewhere (c by the frame of corostart, the function from read-only data), so the frame may hide it.
-TEXT ·endOfCoroutine(SB), NOSPLIT|NOFRAME, $0-0
+TEXT ·coroutineHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_nextOfCoroutine(SB), R9 // coroexit or mcall, with its argument still in R0
+	MOVD	·common+commonState_coroutineTarget(SB), R9 // coroexit or mcall, with its argument still in R0
 	JMP	(R9)
 drain:
-	JMP	·drainEndOfCoroutine(SB)
+	JMP	·coroutineHookSlow(SB)
 
-TEXT ·drainEndOfCoroutine(SB), NOSPLIT, $24-0
+TEXT ·coroutineHookSlow(SB), NOSPLIT, $24-0
 	NO_LOCAL_POINTERS
 	MOVD	g, 8(RSP)          // first argument
 	MOVD	R0, 16(RSP)        // second: what the redirected call was given
-	CALL	·coroutineEnds(SB) // does not return
+	CALL	·drainCoroutine(SB) // does not return
 	UNDEF
 
-// func leaveCoroutine(argument uintptr)
-TEXT ·leaveCoroutine(SB), NOSPLIT, $24-8
+// func callCoroutineTarget(argument uintptr)
+TEXT ·callCoroutineTarget(SB), NOSPLIT, $24-8
 	NO_LOCAL_POINTERS
 	MOVD	argument+0(FP), R0 // where compiled code expects the first argument
-	MOVD	·common+commonState_nextOfCoroutine(SB), R9
+	MOVD	·common+commonState_coroutineTarget(SB), R9
 	CALL	(R9)
 	UNDEF
 
 // runtime.cgocallbackg: bl runtime.cgocallbackg1(fn, frame, ctxt). What there is to do comes after it, but for what an unnoticed callback
 // has left. The frame has room for the three arguments, which the callee may spill (it describes them itself when the stack is
 // copied), and for our copies: none is a pointer into Go's memory.
-TEXT ·endOfCallback(SB), NOSPLIT, $56-0
+TEXT ·callbackHook(SB), NOSPLIT, $56-0
 	NO_LOCAL_POINTERS
 	ARMED(left)                // keeps the arguments: fn, frame and ctxt, in R0, R1 and R2
 call:
-	MOVD	·common+commonState_nextOfCallback(SB), R9 // cgocallbackg1
+	MOVD	·common+commonState_callbackTarget(SB), R9 // cgocallbackg1
 	CALL	(R9)               // runs the Go function
 	ARMED(drain)
 	RET                        // to cgocallbackg
 left:
 	STP	(R0, R1), 32(RSP)
 	MOVD	R2, 48(RSP)
-	CALL	·callbackBegins(SB)
+	CALL	·drainStaleCallback(SB)
 	LDP	32(RSP), (R0, R1)
 	MOVD	48(RSP), R2
 	JMP	call
 drain:
-	CALL	·callbackEnds(SB)
+	CALL	·drainCallback(SB)
 	RET
 
 // The same without a look at the spare words.
-TEXT ·drainEndOfCallback(SB), NOSPLIT, $56-0
+TEXT ·callbackHookSlow(SB), NOSPLIT, $56-0
 	NO_LOCAL_POINTERS
 	STP	(R0, R1), 32(RSP)
 	MOVD	R2, 48(RSP)
-	CALL	·callbackBegins(SB)
+	CALL	·drainStaleCallback(SB)
 	LDP	32(RSP), (R0, R1)
 	MOVD	48(RSP), R2
-	MOVD	·common+commonState_nextOfCallback(SB), R9
+	MOVD	·common+commonState_callbackTarget(SB), R9
 	CALL	(R9)
-	CALL	·callbackEnds(SB)
+	CALL	·drainCallback(SB)
 	RET
 
-// func entryPoints(spareWords bool) (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback uintptr)
-TEXT ·entryPoints(SB), NOSPLIT, $0-48
+// func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback uintptr)
+TEXT ·hookAddresses(SB), NOSPLIT, $0-48
 	MOVBU	spareWords+0(FP), R0
 	CBZ	R0, map
 	// Each pair: the address of a function's first instruction, into one result.
-	MOVD	$·endByReturn(SB), R0
-	MOVD	R0, byReturn+8(FP)
-	MOVD	$·endByGoexit(SB), R0
-	MOVD	R0, byGoexit+16(FP)
-	MOVD	$·endOfProcess(SB), R0
-	MOVD	R0, ofProcess+24(FP)
-	MOVD	$·endOfCoroutine(SB), R0
-	MOVD	R0, ofCoroutine+32(FP)
-	MOVD	$·endOfCallback(SB), R0
-	MOVD	R0, ofCallback+40(FP)
+	MOVD	$·returnHook(SB), R0
+	MOVD	R0, atReturn+8(FP)
+	MOVD	$·goexitHook(SB), R0
+	MOVD	R0, atGoexit+16(FP)
+	MOVD	$·processHook(SB), R0
+	MOVD	R0, atProcessExit+24(FP)
+	MOVD	$·coroutineHook(SB), R0
+	MOVD	R0, atCoroutineExit+32(FP)
+	MOVD	$·callbackHook(SB), R0
+	MOVD	R0, atCallback+40(FP)
 	RET
 map:
-	MOVD	$·drainEndByReturn(SB), R0
-	MOVD	R0, byReturn+8(FP)
-	MOVD	$·drainEndByGoexit(SB), R0
-	MOVD	R0, byGoexit+16(FP)
-	MOVD	$·drainEndOfProcess(SB), R0
-	MOVD	R0, ofProcess+24(FP)
-	MOVD	$·drainEndOfCoroutine(SB), R0
-	MOVD	R0, ofCoroutine+32(FP)
-	MOVD	$·drainEndOfCallback(SB), R0
-	MOVD	R0, ofCallback+40(FP)
+	MOVD	$·returnHookSlow(SB), R0
+	MOVD	R0, atReturn+8(FP)
+	MOVD	$·goexitHookSlow(SB), R0
+	MOVD	R0, atGoexit+16(FP)
+	MOVD	$·processHookSlow(SB), R0
+	MOVD	R0, atProcessExit+24(FP)
+	MOVD	$·coroutineHookSlow(SB), R0
+	MOVD	R0, atCoroutineExit+32(FP)
+	MOVD	$·callbackHookSlow(SB), R0
+	MOVD	R0, atCallback+40(FP)
 	RET

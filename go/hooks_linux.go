@@ -12,36 +12,36 @@ import (
 
 //lint:file-ignore U1000 called by assembly, whose uses staticcheck cannot see
 
-// The offsets in g that coroutineEnds has to save; both 0 where runtime.coroexit isn't inlined, or there are no coroutines.
+// The offsets in g that drainCoroutine has to save; both 0 where runtime.coroexit isn't inlined, or there are no coroutines.
 var coroFields site.Fields
 
 // The redirected calls come here through redirect_*.s, on the goroutine that is ending, if it may have a record.
 
-// goroutineEnds: by return, or by runtime.Goexit.
-func goroutineEnds() {
+// drainGoroutine: by return, or by runtime.Goexit.
+func drainGoroutine() {
 	if r := lookup(); r != nil {
-		r.end(leaveGoroutine)
+		r.end(callReturnTarget)
 	}
 }
 
-// processEnds: main.main has returned, or somebody called os.Exit. Only this goroutine is ending; the others will never run again, and
+// drainProcess: main.main has returned, or somebody called os.Exit. Only this goroutine is ending; the others will never run again, and
 // handlers run nowhere but on their own goroutine.
-func processEnds(code int) {
+func drainProcess(code int) {
 	if r := lookup(); r != nil {
 		r.end(func() { os.Exit(code) })
 	}
 }
 
-// coroutineEnds: the function given to iter.Pull has ended. argument is for the redirected call. Where that call is mcall(coroswitch_m), the
+// drainCoroutine: the function given to iter.Pull has ended. argument is for the redirected call. Where that call is mcall(coroswitch_m), the
 // runtime has already noted in g what the switch shall do; handlers that switch themselves, by an iter.Pull of their own,
 // must not find it there.
-func coroutineEnds(g unsafe.Pointer, argument uintptr) {
-	leave := func() { leaveCoroutine(argument) }
+func drainCoroutine(g unsafe.Pointer, argument uintptr) {
+	leave := func() { callCoroutineTarget(argument) }
 	if coroFields.Coroexit != 0 {
 		c := setCoroFields(g, nil, false)
 		leave = func() {
 			setCoroFields(g, c, true)
-			leaveCoroutine(argument)
+			callCoroutineTarget(argument)
 		}
 	}
 	if r := lookup(); r != nil {
@@ -62,25 +62,25 @@ func setCoroFields(g, c unsafe.Pointer, exit bool) (before unsafe.Pointer) {
 	return before
 }
 
-// callbackEnds: Go code called from C returns to C. If the thread is C's own, its goroutine is lent by the runtime, which lends it to
+// drainCallback: Go code called from C returns to C. If the thread is C's own, its goroutine is lent by the runtime, which lends it to
 // other threads later, so for us it ends here. A callback within a goroutine that Go started ends nothing.
-func callbackEnds() {
-	if lookup() != nil && onLentGoroutine() {
+func drainCallback() {
+	if lookup() != nil && onForeignThread() {
 		lookup().end(nil)
 	}
 }
 
-// callbackBegins: C calls Go. On a lent goroutine nothing can be left from before, with one exception: a callback that came
-// while the program's packages were being initialised, which happens in libraries for C, has passed through the call as it was, and returned
+// drainStaleCallback: C calls Go. On a lent goroutine nothing can be left from before, with one exception: a callback that came
+// while the program's packages were being initialized, which happens in libraries for C, has passed through the call as it was, and returned
 // unnoticed. It ends now, so that nobody finds its values.
-func callbackBegins() {
-	if lookup() != nil && onLentGoroutine() {
+func drainStaleCallback() {
+	if lookup() != nil && onForeignThread() {
 		lookup().end(nil)
 	}
 }
 
-// onLentGoroutine tells whether beneath the innermost callback from C there is nothing.
-func onLentGoroutine() bool {
+// onForeignThread tells whether beneath the innermost callback from C there is nothing.
+func onForeignThread() bool {
 	pcs := make([]uintptr, 16)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
 	for inCallback := false; ; {
@@ -97,28 +97,28 @@ func onLentGoroutine() bool {
 
 // The code that redirected calls lead to; in redirect_*.s. Nobody calls it from Go.
 
-func endByReturn()
-func goOnByReturn()
-func endByGoexit()
-func endOfProcess()
-func endOfCoroutine()
-func endOfCallback()
-func drainEndOfCallback()
-func drainEndByReturn()
-func drainEndByGoexit()
-func drainEndOfProcess()
-func drainEndOfCoroutine()
+func returnHook()
+func jumpToReturnTarget()
+func goexitHook()
+func processHook()
+func coroutineHook()
+func callbackHook()
+func callbackHookSlow()
+func returnHookSlow()
+func goexitHookSlow()
+func processHookSlow()
+func coroutineHookSlow()
 
-// entryPoints are their first instructions (a Go function value would lead to a wrapper): of those that test the spare words, or where these cannot
+// hookAddresses are their first instructions (a Go function value would lead to a wrapper): of those that test the spare words, or where these cannot
 // be used, of those that always look for a record; and probeEntry's.
 //
 //go:noescape
-func entryPoints(spareWords bool) (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback uintptr)
+func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback uintptr)
 
-// leaveGoroutine makes the redirected call of runtime.goexit1; it does not return.
-func leaveGoroutine()
+// callReturnTarget makes the redirected call of runtime.goexit1; it does not return.
+func callReturnTarget()
 
-// leaveCoroutine makes the redirected call of runtime.coroexit or runtime.mcall with its original argument; it does not return.
+// callCoroutineTarget makes the redirected call of runtime.coroexit or runtime.mcall with its original argument; it does not return.
 //
 //go:noescape
-func leaveCoroutine(argument uintptr)
+func callCoroutineTarget(argument uintptr)

@@ -18,27 +18,27 @@ func NewInheritable[T any](child func(T) T) *Local[T] {
 		return func(r *record) {
 			l.Set(v)
 			if shares && l.closes {
-				l.lend(r.slot(l.index))
+				l.markShared(r.slot(l.index))
 			}
 		}
 	}
 	locals.Lock()
 	defer locals.Unlock()
-	locals.inherited = append(locals.inherited, inherit)
+	locals.inheritable = append(locals.inheritable, inherit)
 	return l
 }
 
-// bequests is what puts the values of the inheritable locals into another goroutine's record.
-func (r *record) bequests() (all []func(*record)) {
+// inheritedSetters is what puts the values of the inheritable locals into another goroutine's record.
+func (r *record) inheritedSetters() (setters []func(*record)) {
 	locals.Lock()
-	inherited := locals.inherited[:len(locals.inherited):len(locals.inherited)]
+	inheritable := locals.inheritable[:len(locals.inheritable):len(locals.inheritable)]
 	locals.Unlock()
-	r.busy++ // the functions of the program's that make the values may call Unload
-	defer func() { r.busy-- }()
-	for _, inherit := range inherited {
-		if bequest := inherit(r); bequest != nil {
-			all = append(all, bequest)
+	r.pins++ // the functions of the program's that make the values may call Unload
+	defer func() { r.pins-- }()
+	for _, inherit := range inheritable {
+		if setValue := inherit(r); setValue != nil {
+			setters = append(setters, setValue)
 		}
 	}
-	return all
+	return setters
 }

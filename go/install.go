@@ -28,10 +28,10 @@ func Install() error {
 // With cgo a callback from a thread of C may be running when the first call is made: one that came by the call as it was, so that its end
 // would pass unnoticed. Therefore such programs are redirected at once. An error is kept for who calls Install, or needs it.
 func init() {
-	if !lazy && runtime.NumCgoCall() > 0 {
+	if !noInstallAtInit && runtime.NumCgoCall() > 0 {
 		_ = Install()
 	}
 }
 
-// lazy lets a test come before that.
-var lazy bool
+// noInstallAtInit lets a test come before that.
+var noInstallAtInit bool

@@ -24,22 +24,22 @@ type Local[T any] struct {
 }
 
 // How a local keeps its value in a slot. The other half of the slot says whether it is set: not 0 or nil if so, and for an inherited
-// value that is another goroutine's to close, lentMark.
+// value that is another goroutine's to close, sharedMark.
 type kind uint8
 
 const (
-	unmade kind = iota // not made by NewLocal
-	direct             // the value is one pointer, in slot.pointer; slot.word is set or lent
-	scalar             // the value is in slot.word; slot.pointer is &setMark or &lentMark
-	boxed              // slot.pointer leads to the value; slot.word is set or lent
+	invalid kind = iota // not made by NewLocal
+	direct              // the value is one pointer, in slot.pointer; slot.word is set or lent
+	scalar              // the value is in slot.word; slot.pointer is &setMark or &sharedMark
+	boxed               // slot.pointer leads to the value; slot.word is set or lent
 )
 
 const (
-	set  = 1
-	lent = 2
+	set    = 1
+	shared = 2
 )
 
-var setMark, lentMark byte
+var setMark, sharedMark byte
 
 func (l *Local[T]) isSet(s *slot) bool {
 	if l.kind == scalar {
@@ -48,19 +48,19 @@ func (l *Local[T]) isSet(s *slot) bool {
 	return s.word != 0
 }
 
-func (l *Local[T]) lend(s *slot) {
+func (l *Local[T]) markShared(s *slot) {
 	if l.kind == scalar {
-		s.pointer = unsafe.Pointer(&lentMark)
+		s.pointer = unsafe.Pointer(&sharedMark)
 	} else {
-		s.word = lent
+		s.word = shared
 	}
 }
 
-func (l *Local[T]) isLent(s *slot) bool {
+func (l *Local[T]) isShared(s *slot) bool {
 	if l.kind == scalar {
-		return s.pointer == unsafe.Pointer(&lentMark)
+		return s.pointer == unsafe.Pointer(&sharedMark)
 	}
-	return s.word == lent
+	return s.word == shared
 }
 
 // at is where the value in a slot is.
@@ -76,14 +76,14 @@ func (l *Local[T]) at(s *slot) *T {
 
 // check panics if the local was not made by NewLocal: it has no place in records.
 func (l *Local[T]) check() {
-	if l.kind == unmade {
-		panicUnmade()
+	if l.kind == invalid {
+		panicInvalidLocal()
 	}
 }
 
 var locals struct {
 	sync.Mutex
-	inherited []func(parent *record) func(child *record)
+	inheritable []func(parent *record) func(child *record)
 }
 
 // NewLocal makes a variable.
@@ -99,7 +99,7 @@ func NewLocal[T any]() *Local[T] {
 	var toClose func(*slot) io.Closer
 	if l.closes {
 		toClose = func(s *slot) io.Closer {
-			if !l.isSet(s) || l.isLent(s) {
+			if !l.isSet(s) || l.isShared(s) {
 				return nil
 			}
 			c, _ := any(*l.at(s)).(io.Closer)
@@ -181,7 +181,7 @@ func (l *Local[T]) Set(v T) {
 	l.check()
 	r := current()
 	if r == nil {
-		r = own()
+		r = lookupOrArm()
 	}
 	var s *slot
 	if l.index < inlineSlots {
@@ -231,7 +231,7 @@ func (l *Local[T]) Del() {
 func (l *Local[T]) GetOrInit(init func() T) T {
 	v, ok := l.Lookup()
 	if !ok {
-		own() // panics before init has made anything
+		lookupOrArm() // panics before init has made anything
 		v = init()
 		l.Set(v)
 	}

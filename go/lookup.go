@@ -7,12 +7,12 @@ func lookup() *record {
 	if r := current(); r != nil {
 		return r
 	}
-	return lookupElsewhere()
+	return lookupInMap()
 }
 
-func lookupElsewhere() *record {
+func lookupInMap() *record {
 	if atomic.LoadUint32(&common.mapped) == 0 {
 		return nil
 	}
-	return others.get(getg())
+	return fallback.get(getg())
 }

@@ -30,7 +30,7 @@ const (
 // Before any init function runs.
 var _ = func() (none struct{}) {
 	forceMap = os.Getenv(mapVariable) != ""
-	lazy = os.Getenv(scenarioVariable) != ""
+	noInstallAtInit = os.Getenv(scenarioVariable) != ""
 	return
 }()
 

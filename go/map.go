@@ -7,9 +7,9 @@ import (
 
 // others is the plain fallback: records found by a map from the goroutine's descriptor. It serves where the spare words could not be
 // verified (useMap), and goroutines for which the table has no room.
-var others registry
+var fallback recordMap
 
-type registry struct {
+type recordMap struct {
 	parts [64]struct {
 		sync.RWMutex
 		records map[uintptr]*record
@@ -23,7 +23,7 @@ var useMap bool
 // forceMap lets a test use the map where the spare words would serve.
 var forceMap bool
 
-func (m *registry) add(g uintptr, r *record) {
+func (m *recordMap) add(g uintptr, r *record) {
 	part := &m.parts[g>>6%64]
 	part.Lock()
 	if part.records == nil {
@@ -34,7 +34,7 @@ func (m *registry) add(g uintptr, r *record) {
 	atomic.AddUint32(&common.mapped, 1)
 }
 
-func (m *registry) remove(g uintptr) {
+func (m *recordMap) remove(g uintptr) {
 	part := &m.parts[g>>6%64]
 	part.Lock()
 	delete(part.records, g)
@@ -42,7 +42,7 @@ func (m *registry) remove(g uintptr) {
 	atomic.AddUint32(&common.mapped, ^uint32(0))
 }
 
-func (m *registry) get(g uintptr) *record {
+func (m *recordMap) get(g uintptr) *record {
 	part := &m.parts[g>>6%64]
 	part.RLock()
 	r := part.records[g]

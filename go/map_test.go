@@ -42,15 +42,15 @@ func TestGoroutinesBeyondTheTableUseTheMap(t *testing.T) {
 	})
 	local.Set(1)
 	defer local.Del()
-	numbers.Lock()
-	next, free := numbers.next, numbers.free
-	numbers.next, numbers.free = maxChunks, nil
-	numbers.Unlock()
+	chunkNumbers.Lock()
+	next, free := chunkNumbers.next, chunkNumbers.free
+	chunkNumbers.next, chunkNumbers.free = maxChunks, nil
+	chunkNumbers.Unlock()
 	taken := fill()
 	defer func() {
-		numbers.Lock()
-		numbers.next, numbers.free = next, append(free, numbers.free...)
-		numbers.Unlock()
+		chunkNumbers.Lock()
+		chunkNumbers.next, chunkNumbers.free = next, append(free, chunkNumbers.free...)
+		chunkNumbers.Unlock()
 	}()
 	defer taken()
 	for i := 0; i < 100; i++ {

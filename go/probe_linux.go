@@ -9,26 +9,26 @@ import (
 )
 
 // What a new goroutine sees of itself.
-type sight struct {
+type probeResult struct {
 	goexit, corostart uintptr
 	err               error
 }
 
-var sights chan sight
+var probeResults chan probeResult
 
 // probe starts a goroutine whose entry function is assembly: it notes where a new stack begins. What follows is Go.
-func probe() (sight, error) {
+func probe() (probeResult, error) {
 	entry := probeAddress()
-	sights = make(chan sight, 1)
+	probeResults = make(chan probeResult, 1)
 	code := &entry
 	run := *(*func())(unsafe.Pointer(&code)) // a function value: the address of a word that holds the code's address
 	go run()
-	seen := <-sights
+	seen := <-probeResults
 	if seen.err != nil {
 		return seen, seen.err
 	}
 	if mainEntry == 0 {
-		return seen, fmt.Errorf("this package was initialised by %s and not by runtime.main: is it in a plugin?", initialisedBy)
+		return seen, fmt.Errorf("this package was initialized by %s and not by runtime.main: is it in a plugin?", initializedBy)
 	}
 	// The return address must be the one the runtime recognises, and the words used here must be above everything that the entry
 	// function and runtime.goexit may touch. If they aren't, the map serves.
@@ -51,20 +51,20 @@ func probe() (sight, error) {
 
 //lint:ignore U1000 probeEntry, in assembly, goes on here
 func probeBody() {
-	var seen sight
+	var seen probeResult
 	pcs := make([]uintptr, 64)
 	n := runtime.Callers(0, pcs)
 	name, entry := image.Func(pcs[n-1])
 	if name != "runtime.goexit" {
 		seen.err = fmt.Errorf("the outermost function of a goroutine is %q, and not runtime.goexit", name)
 	} else if seen.goexit = entry; true {
-		seen.corostart, seen.err = corostart()
+		seen.corostart, seen.err = findCorostart()
 	}
-	sights <- seen
+	probeResults <- seen
 }
 
-// runtime.main is found while it initialises packages.
-var mainEntry, initialisedBy = func() (entry uintptr, outermost string) {
+// runtime.main is found while it initializes packages.
+var mainEntry, initializedBy = func() (entry uintptr, outermost string) {
 	pcs := make([]uintptr, 64)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
 	for {

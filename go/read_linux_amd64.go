@@ -21,30 +21,30 @@ import (
 
 //go:noinline
 func value(l *localBase) unsafe.Pointer {
-	if never {
-		needRoom(new([256]byte))
+	if alwaysFalse {
+		useFrame(new([256]byte))
 	}
 	return valueByAddress(l)
 }
 
 //go:noinline
 func current() *record {
-	if never {
-		needRoom(new([256]byte))
+	if alwaysFalse {
+		useFrame(new([256]byte))
 	}
 	return currentByAddress()
 }
 
-// What is never done makes the frames large ones: then a function begins with an instruction of five bytes or more, in which a jump has room.
-var never bool
+// What is alwaysFalse done makes the frames large ones: then a function begins with an instruction of five bytes or more, in which a jump has room.
+var alwaysFalse bool
 
 //go:noinline
-func needRoom(*[256]byte) {}
+func useFrame(*[256]byte) {}
 
 const jumpLength = 5
 
-// shortenReads lets value and current begin with a jump to the assembly.
-func shortenReads() error {
+// makeReadsDirect lets value and current begin with a jump to the assembly.
+func makeReadsDirect() error {
 	for _, r := range []struct {
 		name     string
 		in, code uintptr

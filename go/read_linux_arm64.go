@@ -6,4 +6,4 @@ var value, current = valueByAddress, currentByAddress
 
 const jumpLength = 4
 
-func shortenReads() error { return nil }
+func makeReadsDirect() error { return nil }

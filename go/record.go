@@ -19,23 +19,23 @@ const (
 
 // A record is what one goroutine that uses this package has: everything in it but owner is touched by that goroutine alone.
 type record struct {
-	owner    atomic.Uintptr // the goroutine's descriptor (g), 0 while the record is free
-	id       int64          // 0 until asked for
-	index    uint32         // in the table; 0 if the record is in the map instead
-	closes   bool           // some value set here may have to be closed
-	entered  bool           // context is set
-	busy     int16          // how many are using the record while code of the program's runs: it can't be given back meanwhile
-	slots    [inlineSlots]slot
-	more     []slot
-	handlers []func()
-	context  any
-	// then ends the goroutine for good, in the way it was ending when the drain began; nil before that, and at the end of a callback from C.
-	then func()
+	owner      atomic.Uintptr // the goroutine's descriptor (g), 0 while the record is free
+	id         int64          // 0 until asked for
+	index      uint32         // in the table; 0 if the record is in the map instead
+	closes     bool           // some value set here may have to be closed
+	hasContext bool           // context is set
+	pins       int16          // how many are using the record while code of the program's runs: it can't be given back meanwhile
+	slots      [inlineSlots]slot
+	more       []slot
+	handlers   []func()
+	context    any
+	// leave ends the goroutine for good, in the way it was ending when the drain began; nil before that, and at the end of a callback from C.
+	leave func()
 	// What context and entered were when the drain began.
-	outer        any
-	outerEntered bool
+	contextAtEnd any
+	hadContext   bool
 	closing      bool                   // values are being closed further up on this stack
-	runs         int32                  // how many handlers and Closes of this drain, one within the other, are running
+	running      int32                  // how many handlers and Closes of this drain, one within the other, are running
 	_            [recordSize - 248]byte // to recordSize on 64-bit systems; see stack_linux.go
 }
 

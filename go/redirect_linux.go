@@ -43,12 +43,12 @@ func install() error {
 	if err := apply(found); err != nil {
 		return err
 	}
-	notShortened = shorten() // no error of Install: everything works, only slower
+	notDirect = makeDirect() // no error of Install: everything works, only slower
 	return nil
 }
 
-// notShortened is why reads or ends take the longer way, or nil.
-var notShortened error
+// notDirect is why reads or ends take the longer way, or nil.
+var notDirect error
 
 func apply(found []redirection) error {
 	for i, r := range found {
@@ -74,7 +74,7 @@ func locate() ([]redirection, error) {
 	if err != nil {
 		return nil, err
 	}
-	byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback := entryPoints(!useMap)
+	atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback := hookAddresses(!useMap)
 	var found []redirection
 	add := func(in uintptr, call site.Ref, code uintptr, next *uintptr) error {
 		name, _ := image.Func(in)
@@ -94,10 +94,10 @@ func locate() ([]redirection, error) {
 	}
 
 	// Every way out of a goroutine: return, Goexit, ...
-	if err := one(seen.goexit, byReturn, &common.nextByReturn, "runtime.goexit1"); err != nil {
+	if err := one(seen.goexit, atReturn, &common.returnTarget, "runtime.goexit1"); err != nil {
 		return nil, err
 	}
-	if err := one(reflect.ValueOf(runtime.Goexit).Pointer(), byGoexit, &common.nextByGoexit, "runtime.goexit1"); err != nil {
+	if err := one(reflect.ValueOf(runtime.Goexit).Pointer(), atGoexit, &common.goexitTarget, "runtime.goexit1"); err != nil {
 		return nil, err
 	}
 	// ... out of main and os.Exit (builds with the race detector have two calls in runtime.main), ...
@@ -111,7 +111,7 @@ func locate() ([]redirection, error) {
 			return nil, err
 		}
 		for _, call := range calls {
-			if err := add(in, call, ofProcess, &common.nextOfProcess); err != nil {
+			if err := add(in, call, atProcessExit, &common.processTarget); err != nil {
 				return nil, err
 			}
 		}
@@ -122,17 +122,17 @@ func locate() ([]redirection, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := add(in, call, ofCoroutine, &common.nextOfCoroutine); err != nil {
+		if err := add(in, call, atCoroutineExit, &common.coroutineTarget); err != nil {
 			return nil, err
 		}
 	}
 	// ... and out of a callback from C.
 	if runtime.NumCgoCall() > 0 {
-		in, err := cgocallbackg(seen.goexit)
+		in, err := findCgocallbackg(seen.goexit)
 		if err != nil {
 			return nil, err
 		}
-		if err := one(in, ofCallback, &common.nextOfCallback, "runtime.cgocallbackg1"); err != nil {
+		if err := one(in, atCallback, &common.callbackTarget, "runtime.cgocallbackg1"); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +140,7 @@ func locate() ([]redirection, error) {
 }
 
 // coroutineExit finds the call that ends a coroutine's goroutine. runtime.corostart defers coroexit since Go 1.23, by a function of its own;
-// optimised builds inline coroexit there.
+// optimized builds inline coroexit there.
 func coroutineExit(corostart uintptr) (in uintptr, call site.Ref, err error) {
 	in = corostart
 	refs, err := image.Refs(corostart)
@@ -164,7 +164,7 @@ func coroutineExit(corostart uintptr) (in uintptr, call site.Ref, err error) {
 
 // cgocallbackg finds that function of the runtime. No frame of it need be on any stack now, but runtime.cgocallback is assembly from the same
 // file as runtime.goexit, so it is near; and it takes the other's address.
-func cgocallbackg(goexit uintptr) (uintptr, error) {
+func findCgocallbackg(goexit uintptr) (uintptr, error) {
 	const step, reach = 16, 64 << 10
 	callback := uintptr(0)
 	for distance := uintptr(0); distance < reach && callback == 0; distance += step {

@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 
-	shared "exeunt.invalid/exeunt/internal/report"
+	reporting "exeunt.invalid/exeunt/internal/report"
 )
 
 var panicReporter atomic.Pointer[func(value any, stack []byte)]
@@ -26,7 +26,7 @@ func OnPanic(report func(value any, stack []byte)) {
 // reportPanic is called by the deferred function that recovered the panic, so the stack still has the frames that panicked.
 func reportPanic(value any) { report(value, debug.Stack()) }
 
-func init() { shared.Report = report }
+func init() { reporting.Report = report }
 
 func report(value any, stack []byte) {
 	if reporter := panicReporter.Load(); reporter != nil {

@@ -5,7 +5,7 @@ import "unsafe"
 // slowValue is value for records that are in the map, and for locals that are not among the first.
 func slowValue(l *localBase) unsafe.Pointer {
 	if l.zero == nil {
-		panicUnmade()
+		panicInvalidLocal()
 	}
 	r := lookup()
 	if r == nil {
@@ -24,6 +24,6 @@ func slowValue(l *localBase) unsafe.Pointer {
 	return s.pointer
 }
 
-func panicUnmade() {
+func panicInvalidLocal() {
 	panic("exeunt: a Local that was not made by NewLocal or NewInheritable: write var name = exeunt.NewLocal[T]()")
 }

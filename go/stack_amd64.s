@@ -3,8 +3,8 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// func mark(index uint64)
-TEXT ·mark(SB), NOSPLIT, $0-8
+// func setSpareWords(index uint64)
+TEXT ·setSpareWords(SB), NOSPLIT, $0-8
 	MOVQ	index+0(FP), AX
 	MOVQ	(TLS), CX          // g
 	MOVQ	8(CX), DX          // g.stack.hi: the stack cannot move here
@@ -14,8 +14,8 @@ TEXT ·mark(SB), NOSPLIT, $0-8
 	MOVQ	CX, -16(DX)        // the check word
 	RET
 
-// func unmark()
-TEXT ·unmark(SB), NOSPLIT, $0-0
+// func clearSpareWords()
+TEXT ·clearSpareWords(SB), NOSPLIT, $0-0
 	MOVQ	(TLS), CX          // g
 	MOVQ	8(CX), DX          // g.stack.hi
 	MOVQ	$0, -8(DX)         // the index, ...

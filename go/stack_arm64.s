@@ -3,8 +3,8 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// func mark(index uint64)
-TEXT ·mark(SB), NOSPLIT, $0-8
+// func setSpareWords(index uint64)
+TEXT ·setSpareWords(SB), NOSPLIT, $0-8
 	MOVD	index+0(FP), R0
 	MOVD	8(g), R1           // g.stack.hi: the stack cannot move here
 	MOVD	·common+commonState_secret(SB), R3
@@ -13,8 +13,8 @@ TEXT ·mark(SB), NOSPLIT, $0-8
 	STP	(R3, R0), -16(R1)  // the check word, the index
 	RET
 
-// func unmark()
-TEXT ·unmark(SB), NOSPLIT, $0-0
+// func clearSpareWords()
+TEXT ·clearSpareWords(SB), NOSPLIT, $0-0
 	MOVD	8(g), R1           // g.stack.hi
 	STP	(ZR, ZR), -16(R1)  // a check word that is right only for g = secret, which is odd
 	RET

@@ -34,7 +34,7 @@ import (
 type commonState struct {
 	secret uint64 // what rubbish does not know
 	// Where the redirected calls led. Set before they are redirected, and never again.
-	nextByReturn, nextByGoexit, nextOfProcess, nextOfCoroutine, nextOfCallback uintptr
+	returnTarget, goexitTarget, processTarget, coroutineTarget, callbackTarget uintptr
 	// mapped counts the goroutines whose records are in the map: then a miss is worth another look, by slow.
 	mapped uint32
 	slow   func(*localBase) unsafe.Pointer
@@ -47,11 +47,11 @@ var common = commonState{
 	}(),
 }
 
-// mark writes the spare words; unmark clears them.
+// mark writes the spare words; clearSpareWords clears them.
 //
 //go:noescape
-func mark(index uint64)
-func unmark()
+func setSpareWords(index uint64)
+func clearSpareWords()
 
 // getg is the address of the running goroutine's descriptor. Descriptors are never freed.
 //

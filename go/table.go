@@ -34,7 +34,7 @@ var (
 	// swept before the world has been stopped, which waits for the assembly, as that cannot be preempted.
 	chunks [maxChunks]atomic.Pointer[chunk]
 
-	numbers struct {
+	chunkNumbers struct {
 		sync.Mutex
 		free []uint32
 		next uint32
@@ -87,15 +87,15 @@ func allocate(g uintptr) *record {
 }
 
 func newChunk(home *shard) *chunk {
-	numbers.Lock()
-	defer numbers.Unlock()
+	chunkNumbers.Lock()
+	defer chunkNumbers.Unlock()
 	var number uint32
-	if last := len(numbers.free) - 1; last >= 0 {
-		number = numbers.free[last]
-		numbers.free = numbers.free[:last]
-	} else if numbers.next < maxChunks {
-		number = numbers.next
-		numbers.next++
+	if last := len(chunkNumbers.free) - 1; last >= 0 {
+		number = chunkNumbers.free[last]
+		chunkNumbers.free = chunkNumbers.free[:last]
+	} else if chunkNumbers.next < maxChunks {
+		number = chunkNumbers.next
+		chunkNumbers.next++
 	} else {
 		return nil
 	}
@@ -117,7 +117,7 @@ func newChunk(home *shard) *chunk {
 func freeRecord(r *record) {
 	g := r.owner.Swap(0)
 	if r.index == 0 {
-		others.remove(g)
+		fallback.remove(g)
 		return
 	}
 	c := chunks[r.index/chunkRecords].Load()
@@ -146,7 +146,7 @@ func freeRecord(r *record) {
 		}
 	}
 	chunks[c.number].Store(nil)
-	numbers.Lock()
-	numbers.free = append(numbers.free, c.number)
-	numbers.Unlock()
+	chunkNumbers.Lock()
+	chunkNumbers.free = append(chunkNumbers.free, c.number)
+	chunkNumbers.Unlock()
 }

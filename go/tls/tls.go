@@ -23,17 +23,17 @@ type Data interface {
 // MakeData makes any value Data. Its Close closes the value, once, if that implements io.Closer.
 func MakeData(data interface{}) Data {
 	closer, _ := data.(io.Closer)
-	return &made{data, closer}
+	return &plainData{data, closer}
 }
 
-type made struct {
+type plainData struct {
 	value  interface{}
 	closer io.Closer
 }
 
-func (d *made) Value() interface{} { return d.value }
+func (d *plainData) Value() interface{} { return d.value }
 
-func (d *made) Close() error {
+func (d *plainData) Close() error {
 	closer := d.closer
 	if closer == nil {
 		return nil
@@ -44,8 +44,8 @@ func (d *made) Close() error {
 
 // A table has one goroutine's data, in the order in which the keys were first set.
 type table struct {
-	places map[interface{}]int
-	data   []entry
+	positions map[interface{}]int
+	data      []entry
 }
 
 type entry struct {
@@ -72,7 +72,7 @@ func (t *table) Close() error {
 		last := t.data[len(t.data)-1]
 		t.data = t.data[:len(t.data)-1]
 		if last.set {
-			delete(t.places, last.key)
+			delete(t.positions, last.key)
 		}
 		if last.data != nil {
 			closeAndReport(last.data)
@@ -84,7 +84,7 @@ func (t *table) Close() error {
 // closeAndReport reports at once: a later Close may call runtime.Goexit.
 func closeAndReport(d Data) {
 	name := fmt.Sprintf("%T", d)
-	if m, ok := d.(*made); ok {
+	if m, ok := d.(*plainData); ok {
 		name = fmt.Sprintf("%T", m.value)
 	}
 	defer func() {
@@ -98,23 +98,23 @@ func closeAndReport(d Data) {
 }
 
 func (t *table) set(key interface{}, data Data) {
-	if place, ok := t.places[key]; ok {
-		t.data[place].data = data
+	if position, ok := t.positions[key]; ok {
+		t.data[position].data = data
 		return
 	}
-	if len(t.data) >= 2*len(t.places)+32 {
-		t.closeGaps()
+	if len(t.data) >= 2*len(t.positions)+32 {
+		t.compact()
 	}
-	t.places[key] = len(t.data)
+	t.positions[key] = len(t.data)
 	t.data = append(t.data, entry{key, data, true})
 }
 
-// closeGaps forgets what Del has left where data came later. So deleting and setting a few keys for ever needs no more and more memory.
-func (t *table) closeGaps() {
+// compact forgets what Del has left where data came later. So deleting and setting a few keys for ever needs no more and more memory.
+func (t *table) compact() {
 	kept := t.data[:0]
 	for _, e := range t.data {
 		if e.set {
-			t.places[e.key] = len(kept)
+			t.positions[e.key] = len(kept)
 			kept = append(kept, e)
 		}
 	}
@@ -128,18 +128,18 @@ func Get(key interface{}) (d Data, ok bool) {
 	if t == nil {
 		return nil, false
 	}
-	place, ok := t.places[key]
+	position, ok := t.positions[key]
 	if !ok {
 		return nil, false
 	}
-	return t.data[place].data, true
+	return t.data[position].data, true
 }
 
 // Set sets the running goroutine's data for a key. Data that was there is replaced, and not closed.
 func Set(key interface{}, data Data) {
 	t := tables.Get()
 	if t == nil {
-		t = &table{places: map[interface{}]int{}}
+		t = &table{positions: map[interface{}]int{}}
 		tables.Set(t)
 	}
 	t.set(key, data)
@@ -151,9 +151,9 @@ func Del(key interface{}) {
 	if t == nil {
 		return
 	}
-	if place, ok := t.places[key]; ok {
-		delete(t.places, key)
-		t.data[place] = entry{}
+	if position, ok := t.positions[key]; ok {
+		delete(t.positions, key)
+		t.data[position] = entry{}
 		for len(t.data) > 0 && !t.data[len(t.data)-1].set {
 			t.data = t.data[:len(t.data)-1]
 		}

@@ -5,8 +5,8 @@ import "encoding/binary"
 // arm64 reads A64 machine code. An address is taken by two instructions: `adrp` of its page, then `add` of the rest.
 type arm64 struct{}
 
-// How far apart those two may be, in instructions.
-const apart = 8
+// How far lookahead those two may be, in instructions.
+const lookahead = 8
 
 func (arm64) next(code []byte, at uintptr) (instruction, bool) {
 	if len(code) < 4 || at%4 != 0 {
@@ -24,7 +24,7 @@ func (arm64) next(code []byte, at uintptr) (instruction, bool) {
 		page := at&^0xfff + uintptr(pages<<12)
 		register := word & 31
 		// The add need not be the next instruction: compilers put others in between.
-		for i := 4; i < 4*apart && i+4 <= len(code); i += 4 {
+		for i := 4; i < 4*lookahead && i+4 <= len(code); i += 4 {
 			add := binary.LittleEndian.Uint32(code[i:])
 			if add&0xffc00000 == 0x91000000 && add>>5&31 == register { // add of an unshifted immediate to that register
 				found.kind, found.target = Address, page+uintptr(add>>10&0xfff)

@@ -28,7 +28,7 @@ type Image struct {
 	Bytes func(at uintptr, n int) []byte
 }
 
-// Functions larger than this are not ours to look at: the largest, runtime.main of an unoptimised build, has 2 KiB.
+// Functions larger than this are not ours to look at: the largest, runtime.main of an unoptimized build, has 2 KiB.
 const maxFunction = 64 << 10
 
 // First is the length of the first instruction of the function at entry, which must have this name.
@@ -40,7 +40,7 @@ func (im Image) First(entry uintptr, name string) (int, error) {
 	if found, _ := im.Func(entry); found != name {
 		return 0, fmt.Errorf("%s begins at %#x, where %s should", found, entry, name)
 	}
-	code := im.Bytes(entry, 4*apart)
+	code := im.Bytes(entry, 4*lookahead)
 	first, ok := arch.next(code, entry)
 	if !ok {
 		return 0, fmt.Errorf("%s: %x is no instruction that is known here", name, code)
@@ -75,14 +75,14 @@ func (im Image) Refs(entry uintptr) ([]Ref, error) {
 		if _, in := im.Func(at); in != entry {
 			return refs, nil
 		}
-		code := im.Bytes(at, 4*apart)
+		code := im.Bytes(at, 4*lookahead)
 		found, ok := arch.next(code, at)
 		if !ok {
 			return nil, fmt.Errorf("%s+%#x: %x is no instruction that is known here", name, at-entry, code)
 		}
 		if found.kind != 0 && found.target != entry {
 			if target, begins := im.Func(found.target); target != "" && begins == found.target {
-				refs = append(refs, Ref{found.kind, at, found.target, target, before[max(0, len(before)-context):]})
+				refs = append(refs, Ref{found.kind, at, found.target, target, before[max(0, len(before)-prefixLength):]})
 			}
 		}
 		before = append(before, found)
@@ -92,7 +92,7 @@ func (im Image) Refs(entry uintptr) ([]Ref, error) {
 }
 
 // How many instructions before a reference are kept for [Ref.Prefix].
-const context = 6
+const prefixLength = 6
 
 // Find returns the references of one kind from the function at entry to functions with one of these names. If there is none, the error
 // says what is there instead.
