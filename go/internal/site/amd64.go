@@ -214,3 +214,24 @@ func twoByte(op byte, vex bool) (modrm bool, immediate int) {
 	}
 	return true, none
 }
+
+func (amd64) coroExit(before []instruction) (fields Fields, ok bool) {
+	if len(before) < 3 {
+		return fields, false
+	}
+	before = before[len(before)-3:]
+	pointer, flag, lea := before[0].code, before[1].code, before[2].code
+	// 48 89 /r disp32; c6 /0 disp32 01; 48 8d 05 disp32. Registers r8-r15 would need other REX bits and are refused.
+	if len(pointer) != 7 || pointer[0] != 0x48 || pointer[1] != 0x89 || pointer[2]>>6 != 2 ||
+		len(flag) != 7 || flag[0] != 0xc6 || flag[1]&0xf8 != 0x80 || flag[6] != 1 ||
+		len(lea) != 7 || lea[1] != 0x8d {
+		return fields, false
+	}
+	base := pointer[2] & 7
+	if base == 4 || base != flag[1]&7 {
+		return fields, false
+	}
+	fields.Coroarg = uintptr(binary.LittleEndian.Uint32(pointer[3:]))
+	fields.Coroexit = uintptr(binary.LittleEndian.Uint32(flag[2:]))
+	return fields, plausible(fields)
+}

@@ -42,3 +42,22 @@ func branch(word uint32, at uintptr) uintptr {
 	// imm26 counts instructions and is signed: its top bit to bit 31, and back with 2 bits less.
 	return at + uintptr(int32(word<<6)>>4)
 }
+
+func (arm64) coroExit(before []instruction) (fields Fields, ok bool) {
+	if len(before) < 5 {
+		return fields, false
+	}
+	before = before[len(before)-5:]
+	word := func(i int) uint32 { return binary.LittleEndian.Uint32(before[i].code) }
+	pointer, one, flag := word(0), word(1), word(2)
+	base := pointer >> 5 & 31
+	if pointer&0xffc00000 != 0xf9000000 || // str x, [base, #imm*8]
+		one&0xffffffe0 != 0xb24003e0 || // orr t, xzr, #1
+		flag&0xffc00000 != 0x39000000 || flag&31 != one&31 || flag>>5&31 != base || // strb t, [base, #imm]
+		before[3].kind != Address {
+		return fields, false
+	}
+	fields.Coroarg = uintptr(pointer>>10&0xfff) * 8
+	fields.Coroexit = uintptr(flag >> 10 & 0xfff)
+	return fields, plausible(fields)
+}

@@ -53,6 +53,11 @@ func (im Image) decoder(entry uintptr) (decoder, error) {
 	if name, start := im.Func(entry); name == "" || start != entry {
 		return nil, fmt.Errorf("no function begins at %#x", entry)
 	}
+	return im.arch()
+}
+
+// arch returns the decoder for the image's machine code.
+func (im Image) arch() (decoder, error) {
 	switch im.Arch {
 	case "amd64":
 		return amd64{}, nil
