@@ -1,6 +1,6 @@
 package exeunt
 
-// own is the running goroutine's record; it has one afterwards.
+// lookupOrArm returns the running goroutine's record, and gives it one if it has none.
 func lookupOrArm() *record {
 	if r := lookup(); r != nil {
 		return r
@@ -8,7 +8,7 @@ func lookupOrArm() *record {
 	return arm()
 }
 
-// arm gives the running goroutine, which has none, a record.
+// arm gives a record to the running goroutine, which has none.
 func arm() *record {
 	if err := Install(); err != nil {
 		panic(err)
@@ -25,7 +25,9 @@ func arm() *record {
 	r.owner.Store(g)
 	fallback.add(g, r)
 	if !useMap {
-		setSpareWords(0) // valid words with no place in the table: at the goroutine's end it is looked for in the map
+		// The words are valid, but index 0 is never in the table: the hook that runs at the
+		// goroutine's end then finds the record in the map.
+		setSpareWords(0)
 	}
 	return r
 }

@@ -1,14 +1,15 @@
 package exeunt
 
-// With runs fn; until it returns, panics or calls runtime.Goexit, [Get] returns ctx on this goroutine. Calls can be nested.
+// With calls fn. Until fn returns, panics or calls runtime.Goexit, [Get] returns ctx on this
+// goroutine. Calls can be nested.
 //
-// ctx may be anything: a [context.Context], a request, a struct of the program's own.
+// ctx can be any value: a [context.Context], a request, a struct of the program.
 func With(ctx any, fn func()) {
 	r := lookupOrArm()
 	context, hasContext := r.context, r.hasContext
 	r.context, r.hasContext = ctx, true
 	defer func() {
-		// If fn called Unload, there is nothing to go back to.
+		// After an Unload in fn there is no context to restore.
 		if r := lookup(); r != nil && r.hasContext {
 			r.context, r.hasContext = context, hasContext
 		}
@@ -16,7 +17,8 @@ func With(ctx any, fn func()) {
 	fn()
 }
 
-// Get returns the context of the innermost [With]. It panics if there is none, so also where goroutine exits cannot be redirected (see [Install]).
+// Get returns the context of the innermost [With]. It panics outside of With, and so also where
+// goroutine exits cannot be redirected (see [Install]).
 func Get() any {
 	if r := lookup(); r != nil && r.hasContext {
 		return r.context
@@ -32,11 +34,13 @@ func GetSafe() any {
 	return nil
 }
 
-// Go starts a goroutine that runs fn with the context of the running goroutine (see [With]) and with the values of its inheritable locals (see
-// [NewInheritable]). A goroutine started by a plain go statement has neither.
+// Go starts a goroutine that calls fn with the context of the running goroutine (see [With]) and
+// the values of its inheritable locals (see [NewInheritable]). A plain go statement passes on
+// neither.
 func Go(fn func()) {
 	if fn == nil {
-		panic("exeunt: Go(nil)") // here, not on the new goroutine, where nobody would see who has called
+		// Panic here and not on the new goroutine, whose traceback would not show the caller.
+		panic("exeunt: Go(nil)")
 	}
 	r := lookup()
 	if r == nil {

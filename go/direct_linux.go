@@ -10,17 +10,18 @@ import (
 	"exeunt.invalid/exeunt/internal/site"
 )
 
-// shorten makes indirect calls and jumps direct ones, since some processors do not predict the others: where a value is read (amd64), and where
-// every goroutine ends. Each is one store, which is made while other threads run there. What cannot be changed goes on to work the long
-// way; the error is why.
+// makeDirect replaces indirect calls and jumps by direct ones: where a value is read (amd64), and
+// where every goroutine ends. Some processors do not predict indirect branches. Each replacement is
+// one store, which is safe while other threads run the code. What cannot be replaced continues to
+// work indirectly; the error says why.
 func makeDirect() error {
 	return errors.Join(makeReadsDirect(), makeEndsDirect())
 }
 
-// makeEndsDirect lets returnHook jump to runtime.goexit1 itself.
+// makeEndsDirect makes returnHook jump to runtime.goexit1 itself.
 func makeEndsDirect() error {
 	if useMap {
-		return nil // the function that serves then has more to do than to go on
+		return nil // the hook in use is then returnHookSlow, which does not end in a jump
 	}
 	atReturn, _, _, _, _ := hookAddresses(true)
 	jump, err := image.One(site.Jump, atReturn, packagePath+".jumpToReturnTarget")

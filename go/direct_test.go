@@ -135,7 +135,7 @@ func TestReadsThatStayIndirectWork(t *testing.T) {
 	code, output := child(t, "reads that stay indirect")
 	lines := strings.Split(output, "\n")
 	want(t, code, lines[0]+"\n", 0, `"" "there" "set"`+"\n")
-	if !strings.HasPrefix(lines[1], "value: another begins at 0x") || !strings.HasSuffix(lines[1], ", where "+packagePath+".value should") {
+	if !strings.HasPrefix(lines[1], "value: another begins at 0x") || !strings.HasSuffix(lines[1], ", where "+packagePath+".value is expected") {
 		t.Error(lines[1])
 	}
 }

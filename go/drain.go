@@ -1,16 +1,18 @@
 package exeunt
 
-// end drains a goroutine that is about to end, and gives its record back.
+// end drains a goroutine that is about to end, and releases its record. It then returns; leave is
+// called only where a handler called runtime.Goexit.
 func (r *record) end(leave func()) {
 	r.leave = leave
 	r.contextAtEnd, r.hadContext = r.context, r.hasContext
 	r.pins++
-	r.running = 0 // what this end has come out of does not go on
+	r.running = 0 // an end that began in a handler replaces the one that ran the handler
 	r.drain()
 	r.release()
 }
 
-// Values whose Close sets values again, and handlers that such a Close registers, are taken care of in further rounds.
+// maxRounds limits the rounds of a drain. A further round follows if a Close has set values or
+// registered handlers.
 const maxRounds = 100
 
 func (r *record) drain() {
@@ -26,15 +28,15 @@ func (r *record) drain() {
 	r.dropRemaining()
 }
 
-// dropRemaining drops what was still being added.
+// dropRemaining drops the values and handlers that are left after maxRounds.
 func (r *record) dropRemaining() {
-	report("exeunt: values and handlers were still being added after 100 rounds of closing and running them; what is left is dropped", nil)
+	report("exeunt: values and handlers were still being added after 100 rounds of closing and running them; the remaining ones are dropped", nil)
 	r.slots = [inlineSlots]slot{}
 	r.more = nil
 	r.closes = false
 }
 
-// runLast runs the handler registered last.
+// runLast runs the handler that was registered last.
 func (r *record) runLast() {
 	last := len(r.handlers) - 1
 	handler := r.handlers[last]
@@ -43,7 +45,8 @@ func (r *record) runLast() {
 	r.run(handler)
 }
 
-// run calls a handler or a Close, and survives whatever it does.
+// run calls a handler or a Close. It returns also if f panics or, outside of an end, calls
+// runtime.Goexit.
 func (r *record) run(f func()) {
 	returned := false
 	r.running++
@@ -56,14 +59,18 @@ func (r *record) run(f func()) {
 			reportPanic(value)
 			return
 		}
-		// f called runtime.Goexit. What closeValues has not come to yet is still to be closed.
+		// f called runtime.Goexit. Values that closeValues has not reached yet still have to be
+		// closed.
 		r.closes, r.closing = closers.Load() != nil, false
-		// If the goroutine is ending, it ends here, after what is left has run: going on with Goexit would lose the
-		// other ends (of main, of the process, of a coroutine), and walk a second time through frames that an earlier Goexit
-		// has left behind, which Go 1.27 takes badly ("unknown pc 0x0", nextFrame in src/runtime/panic.go). A Close that a
-		// handler has closed by Reset ends the handler too, whose deferred functions run before that.
+		// If the goroutine is ending, it ends here, after the remaining handlers and Close calls.
+		// To continue the Goexit would lose the other ends (of main, of the process, of a
+		// coroutine), and would walk a second time through frames that an earlier Goexit has left,
+		// on which Go 1.27 fails ("unknown pc 0x0", nextFrame in src/runtime/panic.go). If a
+		// handler called Reset, and that ran this Close, the Goexit ends the handler too; the
+		// handler's deferred functions run first.
 		if leave := r.leave; leave != nil && r.running == 0 {
-			r.context, r.hasContext = r.contextAtEnd, r.hadContext // the functions that With has called are left as well
+			// The functions that With has called have ended as well.
+			r.context, r.hasContext = r.contextAtEnd, r.hadContext
 			r.drain()
 			r.release()
 			leave()
@@ -73,8 +80,9 @@ func (r *record) run(f func()) {
 	returned = true
 }
 
-// closeValues closes what can be closed, the local created last first, and forgets all values. A Close may use storage: it finds the values
-// that are not closed yet, which it can also Reset, and what it sets is closed by another round.
+// closeValues closes the values, those of the local created last first, and removes all of them. A
+// Close may use storage: it can read the values that are not closed yet, or Reset them. Values that
+// it sets are closed in another round.
 func (r *record) closeValues() {
 	if r.closes || r.closing {
 		within := r.closing
@@ -100,7 +108,7 @@ func (r *record) closeValues() {
 	r.more = nil
 }
 
-// reset closes and forgets the values.
+// reset closes and removes the values.
 func (r *record) reset() {
 	r.pins++
 	defer func() { r.pins-- }() // also if a Close calls runtime.Goexit
@@ -113,8 +121,8 @@ func (r *record) reset() {
 	r.dropRemaining()
 }
 
-// unload forgets everything without running the handlers. In a handler or a Close the record stays, as if it were a new one; so it does if
-// a Close has registered handlers.
+// unload removes everything without running the handlers. The record is not released in a handler
+// or a Close, nor if a Close has registered handlers; it is then in the state of a new one.
 func (r *record) unload() {
 	clear(r.handlers)
 	r.handlers = r.handlers[:0]
@@ -125,10 +133,10 @@ func (r *record) unload() {
 	}
 }
 
-// Handlers kept room for in a free record.
+// maxKeptHandlers is the largest capacity of handlers that a free record keeps.
 const maxKeptHandlers = 8
 
-// release gives the record back: from here on the goroutine has none.
+// release returns the record to the table. The goroutine has none afterwards.
 func (r *record) release() {
 	if !useMap {
 		clearSpareWords()

@@ -4,14 +4,17 @@
 #include "textflag.h"
 #include "funcdata.h"
 
-// What the redirected calls lead to. Each function stands exactly where the original callee would: the return address on the stack is the
-// runtime's own, so growing the stack, garbage collection and tracebacks find frames they know.
+// The hooks: what the redirected calls lead to. Each hook takes the place of the original callee.
+// The return address on the stack is the runtime's own, so stack growth, garbage collection and
+// tracebacks find frames that they know.
 //
-// A goroutine that never used the package pays for ARMED and a jump. Compiled code calls some of these by ABIInternal: R14 is g and X15 is zero,
-// there and wherever it is called back; arguments are in AX, BX, CX, and the callee may spill them to the first words of its caller's frame.
+// A goroutine that has not used the package pays for ARMED and a jump. Compiled code calls some
+// hooks by ABIInternal: R14 is g and X15 is zero, at the call and wherever compiled code is called
+// from here. Arguments are in AX, BX, CX, and the callee may spill them to the first words of its
+// caller's frame.
 
-// ARMED jumps to yes if the running goroutine may have a record: by its check word (see stack_linux.go; what it lets through is looked
-// at more closely in Go). It keeps AX.
+// ARMED jumps to yes if the running goroutine may have a record, which its check word says (see
+// stack_linux.go). The Go code that follows decides. ARMED preserves AX.
 #define ARMED(yes)								\
 	MOVQ	(TLS), CX				/* g */			\
 	MOVQ	8(CX), DX				/* g.stack.hi */	\
@@ -20,31 +23,31 @@
 	CMPQ	CX, -16(DX)				/* the check word? */	\
 	JEQ	yes
 
-// GO makes the registers what compiled Go code expects, after a call that followed the stack-based ABI.
+// GO restores the registers that compiled Go code expects, after a call by the stack-based ABI.
 #define GO						\
 	MOVQ	(TLS), R14	/* g */			\
 	XORPS	X15, X15	/* always zero */
 
-// runtime.goexit, into which a goroutine's entry function returns: call runtime.goexit1.
+// runtime.goexit, to which a goroutine's entry function returns, calls runtime.goexit1.
 TEXT ·returnHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	PCALIGN	$8                    // so that one store can replace it:
-	JMP	·jumpToReturnTarget(SB)     // soon a jump to goexit1 itself, see shorten_linux.go
+	PCALIGN	$8                    // one store can then replace this jump:
+	JMP	·jumpToReturnTarget(SB)     // later a jump to goexit1 itself, see direct_linux.go
 drain:
-	JMP	·returnHookSlow(SB) // apart: it has a frame, which this function must not pay for
+	JMP	·returnHookSlow(SB) // separate, because it needs a frame
 
 TEXT ·jumpToReturnTarget(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ	·common+commonState_returnTarget(SB), DX // goexit1, ...
-	JMP	DX                                       // ... as if it had been called from goexit
+	JMP	DX                                       // ... as if called by goexit
 
-// Its prologue may grow the stack: nothing is in a register that matters.
+// The prologue may grow the stack: no register holds anything that is needed.
 TEXT ·returnHookSlow(SB), 0, $8-0
-	NO_LOCAL_POINTERS  // the frame holds nothing: a stack that is copied needs to be told
+	NO_LOCAL_POINTERS  // the frame holds no pointers; stack copying needs this
 	CALL	·drainGoroutine(SB)
 	GO
 	MOVQ	·common+commonState_returnTarget(SB), DX // goexit1, ...
-	CALL	DX                                       // ... which never comes back
-	UNDEF                                            // so nothing follows
+	CALL	DX                                       // ... which never returns
+	UNDEF                                            // not reached
 
 // func callReturnTarget()
 TEXT ·callReturnTarget(SB), NOSPLIT, $8-0
@@ -53,10 +56,10 @@ TEXT ·callReturnTarget(SB), NOSPLIT, $8-0
 	CALL	DX
 	UNDEF
 
-// runtime.Goexit, after the deferred functions: call runtime.goexit1.
+// runtime.Goexit calls runtime.goexit1 after the deferred functions.
 TEXT ·goexitHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_goexitTarget(SB), DX // goexit1; unoptimized builds may call another wrapper of it
+	MOVQ	·common+commonState_goexitTarget(SB), DX // goexit1, or a wrapper in unoptimized builds
 	JMP	DX
 drain:
 	JMP	·goexitHookSlow(SB)
@@ -66,13 +69,14 @@ TEXT ·goexitHookSlow(SB), 0, $8-0
 	CALL	·drainGoroutine(SB)
 	GO
 	MOVQ	·common+commonState_goexitTarget(SB), DX
-	CALL	DX    // never comes back
+	CALL	DX    // never returns
 	UNDEF
 
-// runtime.main and os.runtime_beforeExit: call exithook.Run or runtime.runExitHooks, with the exit code in AX.
+// runtime.main and os.runtime_beforeExit call exithook.Run or runtime.runExitHooks, with the exit
+// code in AX.
 TEXT ·processHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_processTarget(SB), DX // exithook.Run, with the exit code still in AX
+	MOVQ	·common+commonState_processTarget(SB), DX // exithook.Run, exit code still in AX
 	JMP	DX
 drain:
 	JMP	·processHookSlow(SB)
@@ -80,8 +84,8 @@ drain:
 // NOSPLIT: a prologue that grows the stack would lose AX.
 TEXT ·processHookSlow(SB), NOSPLIT, $16-0
 	NO_LOCAL_POINTERS
-	MOVQ	AX, 8(SP)     // the exit code, kept
-	MOVQ	AX, 0(SP)     // and given as an argument
+	MOVQ	AX, 8(SP)     // save the exit code
+	MOVQ	AX, 0(SP)     // and pass it as the argument
 	CALL	·drainProcess(SB)
 	GO
 	MOVQ	8(SP), AX     // the argument of exithook.Run
@@ -89,11 +93,12 @@ TEXT ·processHookSlow(SB), NOSPLIT, $16-0
 	CALL	DX
 	RET                   // to runtime.main or os.runtime_beforeExit, which exit
 
-// runtime.corostart's deferred call: call runtime.coroexit(c), or runtime.mcall(coroswitch_m) where coroexit was inlined. The argument in AX
-// is reachable elsewhere (c by the frame of corostart, the function from read-only data), so the frame may hide it.
+// runtime.corostart's deferred function calls runtime.coroexit(c), or runtime.mcall(coroswitch_m)
+// where coroexit is inlined. The argument in AX is reachable elsewhere (c from the frame of
+// corostart, the function from read-only data), so this frame need not describe it.
 TEXT ·coroutineHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVQ	·common+commonState_coroutineTarget(SB), DX // coroexit or mcall, with its argument still in AX
+	MOVQ	·common+commonState_coroutineTarget(SB), DX // coroexit or mcall, argument still in AX
 	JMP	DX
 drain:
 	JMP	·coroutineHookSlow(SB)
@@ -102,7 +107,7 @@ TEXT ·coroutineHookSlow(SB), NOSPLIT, $16-0
 	NO_LOCAL_POINTERS
 	MOVQ	(TLS), CX
 	MOVQ	CX, 0(SP)          // first argument: g
-	MOVQ	AX, 8(SP)          // second: what the redirected call was given
+	MOVQ	AX, 8(SP)          // second: the redirected call's argument
 	CALL	·drainCoroutine(SB) // does not return
 	UNDEF
 
@@ -115,9 +120,10 @@ TEXT ·callCoroutineTarget(SB), NOSPLIT, $8-8
 	CALL	DX
 	UNDEF
 
-// runtime.cgocallbackg: call runtime.cgocallbackg1(fn, frame, ctxt). What there is to do comes after it, but for what an unnoticed callback
-// has left. The frame has room for the three arguments, which the callee may spill (it describes them itself when the stack is
-// copied), and for our copies: none is a pointer into Go's memory.
+// runtime.cgocallbackg calls runtime.cgocallbackg1(fn, frame, ctxt). The callback is drained after
+// that call; before it, only one that returned unnoticed. The frame has room for the three
+// arguments, which the callee may spill (it describes them itself when the stack is copied), and
+// for copies of them. None is a pointer into Go's memory.
 TEXT ·callbackHook(SB), NOSPLIT, $48-0
 	NO_LOCAL_POINTERS
 	MOVQ	AX, 24(SP)         // fn
@@ -141,7 +147,7 @@ drain:
 	GO
 	RET
 
-// The same without a look at the spare words.
+// callbackHookSlow is callbackHook without the test of the spare words.
 TEXT ·callbackHookSlow(SB), NOSPLIT, $48-0
 	NO_LOCAL_POINTERS
 	MOVQ	AX, 24(SP)
@@ -158,11 +164,11 @@ TEXT ·callbackHookSlow(SB), NOSPLIT, $48-0
 	GO
 	RET
 
-// func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback uintptr)
+// func hookAddresses(spareWords bool) (atReturn, atGoexit, ..., atCallback uintptr)
 TEXT ·hookAddresses(SB), NOSPLIT, $0-48
 	CMPB	spareWords+0(FP), $0
 	JEQ	map
-	// Each pair: the address of a function's first instruction, into one result.
+	// Each pair stores the address of a function's first instruction in one result.
 	LEAQ	·returnHook(SB), AX
 	MOVQ	AX, atReturn+8(FP)
 	LEAQ	·goexitHook(SB), AX

@@ -4,14 +4,16 @@
 #include "textflag.h"
 #include "funcdata.h"
 
-// What the redirected calls lead to. Each function stands exactly where the original callee would: the return address in the link register is
-// the runtime's own, so growing the stack, garbage collection and tracebacks find frames they know.
+// The hooks: what the redirected calls lead to. Each hook takes the place of the original callee.
+// The return address in the link register is the runtime's own, so stack growth, garbage collection
+// and tracebacks find frames that they know.
 //
-// A goroutine that never used the package pays for ARMED and a branch. Compiled code calls some of these by ABIInternal: arguments are in R0, R1,
-// R2, and the callee may spill them to its caller's frame, from 8(RSP) on.
+// A goroutine that has not used the package pays for ARMED and a branch. Compiled code calls some
+// hooks by ABIInternal: arguments are in R0, R1, R2, and the callee may spill them to its caller's
+// frame, from 8(RSP) on.
 
-// ARMED branches to yes if the running goroutine may have a record: by its check word (see stack_linux.go; what it lets through is looked
-// at more closely in Go). It keeps R0.
+// ARMED branches to yes if the running goroutine may have a record, which its check word says (see
+// stack_linux.go). The Go code that follows decides. ARMED preserves R0.
 #define ARMED(yes)								\
 	MOVD	8(g), R9				/* g.stack.hi */	\
 	LDP	-16(R9), (R10, R11)			/* check word, index */	\
@@ -21,24 +23,24 @@
 	CMP	R10, R12				/* the check word? */	\
 	BEQ	yes
 
-// runtime.goexit, into which a goroutine's entry function returns: bl runtime.goexit1.
+// runtime.goexit, to which a goroutine's entry function returns, calls runtime.goexit1.
 TEXT ·returnHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	JMP	·jumpToReturnTarget(SB)     // soon a branch to goexit1 itself, see shorten_linux.go
+	JMP	·jumpToReturnTarget(SB)     // later a branch to goexit1 itself, see direct_linux.go
 drain:
-	JMP	·returnHookSlow(SB) // apart: it has a frame, which this function must not pay for
+	JMP	·returnHookSlow(SB) // separate, because it needs a frame
 
 TEXT ·jumpToReturnTarget(SB), NOSPLIT|NOFRAME, $0-0
 	MOVD	·common+commonState_returnTarget(SB), R9 // goexit1, ...
-	JMP	(R9)                                     // ... as if it had been called from goexit: the link register is untouched
+	JMP	(R9)                                     // ... as if called by goexit: LR is unchanged
 
-// Its prologue may grow the stack: nothing is in a register that matters. It saves the link register.
+// The prologue may grow the stack: no register holds anything that is needed. It saves LR.
 TEXT ·returnHookSlow(SB), 0, $8-0
-	NO_LOCAL_POINTERS  // the frame holds nothing: a stack that is copied needs to be told
+	NO_LOCAL_POINTERS  // the frame holds no pointers; stack copying needs this
 	CALL	·drainGoroutine(SB)
 	MOVD	·common+commonState_returnTarget(SB), R9 // goexit1, ...
-	CALL	(R9)                                     // ... which never comes back
-	UNDEF                                            // so nothing follows
+	CALL	(R9)                                     // ... which never returns
+	UNDEF                                            // not reached
 
 // func callReturnTarget()
 TEXT ·callReturnTarget(SB), NOSPLIT, $8-0
@@ -47,10 +49,10 @@ TEXT ·callReturnTarget(SB), NOSPLIT, $8-0
 	CALL	(R9)
 	UNDEF
 
-// runtime.Goexit, after the deferred functions: bl runtime.goexit1.
+// runtime.Goexit calls runtime.goexit1 after the deferred functions.
 TEXT ·goexitHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_goexitTarget(SB), R9 // goexit1; unoptimized builds may call another wrapper of it
+	MOVD	·common+commonState_goexitTarget(SB), R9 // goexit1, or a wrapper in unoptimized builds
 	JMP	(R9)
 drain:
 	JMP	·goexitHookSlow(SB)
@@ -59,13 +61,14 @@ TEXT ·goexitHookSlow(SB), 0, $8-0
 	NO_LOCAL_POINTERS
 	CALL	·drainGoroutine(SB)
 	MOVD	·common+commonState_goexitTarget(SB), R9
-	CALL	(R9)  // never comes back
+	CALL	(R9)  // never returns
 	UNDEF
 
-// runtime.main and os.runtime_beforeExit: bl exithook.Run or runtime.runExitHooks, with the exit code in R0.
+// runtime.main and os.runtime_beforeExit call exithook.Run or runtime.runExitHooks, with the exit
+// code in R0.
 TEXT ·processHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_processTarget(SB), R9 // exithook.Run, with the exit code still in R0
+	MOVD	·common+commonState_processTarget(SB), R9 // exithook.Run, exit code still in R0
 	JMP	(R9)
 drain:
 	JMP	·processHookSlow(SB)
@@ -73,19 +76,20 @@ drain:
 // NOSPLIT: a prologue that grows the stack would lose R0.
 TEXT ·processHookSlow(SB), NOSPLIT, $24-0
 	NO_LOCAL_POINTERS
-	MOVD	R0, 16(RSP)   // the exit code, kept
-	MOVD	R0, 8(RSP)    // and given as an argument: the first word above the saved link register
+	MOVD	R0, 16(RSP)   // save the exit code
+	MOVD	R0, 8(RSP)    // and pass it as the argument: the first word above the saved LR
 	CALL	·drainProcess(SB)
 	MOVD	16(RSP), R0   // the argument of exithook.Run
 	MOVD	·common+commonState_processTarget(SB), R9
 	CALL	(R9)
 	RET                   // to runtime.main or os.runtime_beforeExit, which exit
 
-// runtime.corostart's deferred call: bl runtime.coroexit(c), or runtime.mcall(coroswitch_m) where coroexit was inlined. The argument in R0
-// is reachable elsewhere (c by the frame of corostart, the function from read-only data), so the frame may hide it.
+// runtime.corostart's deferred function calls runtime.coroexit(c), or runtime.mcall(coroswitch_m)
+// where coroexit is inlined. The argument in R0 is reachable elsewhere (c from the frame of
+// corostart, the function from read-only data), so this frame need not describe it.
 TEXT ·coroutineHook(SB), NOSPLIT|NOFRAME, $0-0
 	ARMED(drain)
-	MOVD	·common+commonState_coroutineTarget(SB), R9 // coroexit or mcall, with its argument still in R0
+	MOVD	·common+commonState_coroutineTarget(SB), R9 // coroexit or mcall, argument still in R0
 	JMP	(R9)
 drain:
 	JMP	·coroutineHookSlow(SB)
@@ -93,7 +97,7 @@ drain:
 TEXT ·coroutineHookSlow(SB), NOSPLIT, $24-0
 	NO_LOCAL_POINTERS
 	MOVD	g, 8(RSP)          // first argument
-	MOVD	R0, 16(RSP)        // second: what the redirected call was given
+	MOVD	R0, 16(RSP)        // second: the redirected call's argument
 	CALL	·drainCoroutine(SB) // does not return
 	UNDEF
 
@@ -105,12 +109,13 @@ TEXT ·callCoroutineTarget(SB), NOSPLIT, $24-8
 	CALL	(R9)
 	UNDEF
 
-// runtime.cgocallbackg: bl runtime.cgocallbackg1(fn, frame, ctxt). What there is to do comes after it, but for what an unnoticed callback
-// has left. The frame has room for the three arguments, which the callee may spill (it describes them itself when the stack is
-// copied), and for our copies: none is a pointer into Go's memory.
+// runtime.cgocallbackg calls runtime.cgocallbackg1(fn, frame, ctxt). The callback is drained after
+// that call; before it, only one that returned unnoticed. The frame has room for the three
+// arguments, which the callee may spill (it describes them itself when the stack is copied), and
+// for copies of them. None is a pointer into Go's memory.
 TEXT ·callbackHook(SB), NOSPLIT, $56-0
 	NO_LOCAL_POINTERS
-	ARMED(left)                // keeps the arguments: fn, frame and ctxt, in R0, R1 and R2
+	ARMED(left)                // preserves the arguments fn, frame and ctxt, in R0, R1 and R2
 call:
 	MOVD	·common+commonState_callbackTarget(SB), R9 // cgocallbackg1
 	CALL	(R9)               // runs the Go function
@@ -127,7 +132,7 @@ drain:
 	CALL	·drainCallback(SB)
 	RET
 
-// The same without a look at the spare words.
+// callbackHookSlow is callbackHook without the test of the spare words.
 TEXT ·callbackHookSlow(SB), NOSPLIT, $56-0
 	NO_LOCAL_POINTERS
 	STP	(R0, R1), 32(RSP)
@@ -140,11 +145,11 @@ TEXT ·callbackHookSlow(SB), NOSPLIT, $56-0
 	CALL	·drainCallback(SB)
 	RET
 
-// func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback uintptr)
+// func hookAddresses(spareWords bool) (atReturn, atGoexit, ..., atCallback uintptr)
 TEXT ·hookAddresses(SB), NOSPLIT, $0-48
 	MOVBU	spareWords+0(FP), R0
 	CBZ	R0, map
-	// Each pair: the address of a function's first instruction, into one result.
+	// Each pair stores the address of a function's first instruction in one result.
 	MOVD	$·returnHook(SB), R0
 	MOVD	R0, atReturn+8(FP)
 	MOVD	$·goexitHook(SB), R0

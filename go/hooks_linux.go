@@ -12,29 +12,32 @@ import (
 
 //lint:file-ignore U1000 called by assembly, whose uses staticcheck cannot see
 
-// The offsets in g that drainCoroutine has to save; both 0 where runtime.coroexit isn't inlined, or there are no coroutines.
+// coroFields are the offsets in g of the fields that drainCoroutine has to save. Both are 0 where
+// runtime.coroexit is not inlined, or where there are no coroutines.
 var coroFields site.Fields
 
-// The redirected calls come here through redirect_*.s, on the goroutine that is ending, if it may have a record.
+// The hooks (hooks_*.s) call the following functions on the goroutine that is ending, if it may
+// have a record.
 
-// drainGoroutine: by return, or by runtime.Goexit.
+// drainGoroutine is called when a goroutine ends by return or by runtime.Goexit.
 func drainGoroutine() {
 	if r := lookup(); r != nil {
 		r.end(callReturnTarget)
 	}
 }
 
-// drainProcess: main.main has returned, or somebody called os.Exit. Only this goroutine is ending; the others will never run again, and
-// handlers run nowhere but on their own goroutine.
+// drainProcess is called when main.main has returned or os.Exit is called. Only the running
+// goroutine is drained. The others never run again, and a handler runs only on its own goroutine.
 func drainProcess(code int) {
 	if r := lookup(); r != nil {
 		r.end(func() { os.Exit(code) })
 	}
 }
 
-// drainCoroutine: the function given to iter.Pull has ended. argument is for the redirected call. Where that call is mcall(coroswitch_m), the
-// runtime has already noted in g what the switch shall do; handlers that switch themselves, by an iter.Pull of their own,
-// must not find it there.
+// drainCoroutine is called when the function given to iter.Pull has ended. argument is the
+// redirected call's. If that call is mcall(coroswitch_m), the runtime has already stored in g what
+// the switch has to do. Handlers that switch themselves, by an iter.Pull of their own, must not
+// find it there.
 func drainCoroutine(g unsafe.Pointer, argument uintptr) {
 	leave := func() { callCoroutineTarget(argument) }
 	if coroFields.Coroexit != 0 {
@@ -50,8 +53,9 @@ func drainCoroutine(g unsafe.Pointer, argument uintptr) {
 	leave()
 }
 
-// setCoroFields sets g.coroarg, which it returns as it was, and g.coroexit. The race detector must not see that: descriptors are used again and again,
-// in an order that only the runtime knows.
+// setCoroFields sets g.coroarg and g.coroexit, and returns the previous g.coroarg. The race
+// detector must not observe it: descriptors are reused, in an order that only the runtime
+// synchronizes.
 //
 //go:norace
 func setCoroFields(g, c unsafe.Pointer, exit bool) (before unsafe.Pointer) {
@@ -62,25 +66,28 @@ func setCoroFields(g, c unsafe.Pointer, exit bool) (before unsafe.Pointer) {
 	return before
 }
 
-// drainCallback: Go code called from C returns to C. If the thread is C's own, its goroutine is lent by the runtime, which lends it to
-// other threads later, so for us it ends here. A callback within a goroutine that Go started ends nothing.
+// drainCallback is called when Go code that C has called returns to C. On a thread of C, the
+// goroutine is one that the runtime lends to one such thread after another, so for this package it
+// ends here. A callback on a goroutine that Go has started ends nothing.
 func drainCallback() {
-	if lookup() != nil && onForeignThread() {
+	if lookup() != nil && inOutermostCallback() {
 		lookup().end(nil)
 	}
 }
 
-// drainStaleCallback: C calls Go. On a lent goroutine nothing can be left from before, with one exception: a callback that came
-// while the program's packages were being initialized, which happens in libraries for C, has passed through the call as it was, and returned
-// unnoticed. It ends now, so that nobody finds its values.
+// drainStaleCallback is called when C calls Go. On a thread of C, the goroutine normally has no
+// record then. The exception is a callback that came while the packages of the program were
+// initialized, as happens in libraries for C: it has passed the original call and returned
+// unnoticed. It is drained now, so that the new callback does not find its values.
 func drainStaleCallback() {
-	if lookup() != nil && onForeignThread() {
+	if lookup() != nil && inOutermostCallback() {
 		lookup().end(nil)
 	}
 }
 
-// onForeignThread tells whether beneath the innermost callback from C there is nothing.
-func onForeignThread() bool {
+// inOutermostCallback reports whether the innermost callback from C has no outer frames, so that C
+// has created this thread.
+func inOutermostCallback() bool {
 	pcs := make([]uintptr, 16)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
 	for inCallback := false; ; {
@@ -95,7 +102,7 @@ func onForeignThread() bool {
 	}
 }
 
-// The code that redirected calls lead to; in redirect_*.s. Nobody calls it from Go.
+// The hooks, in hooks_*.s. They are not called from Go.
 
 func returnHook()
 func jumpToReturnTarget()
@@ -109,16 +116,18 @@ func goexitHookSlow()
 func processHookSlow()
 func coroutineHookSlow()
 
-// hookAddresses are their first instructions (a Go function value would lead to a wrapper): of those that test the spare words, or where these cannot
-// be used, of those that always look for a record; and probeEntry's.
+// hookAddresses returns the addresses of the hooks' first instructions (a Go function value would
+// lead to a wrapper). If spareWords is set these are the hooks that test the spare words, otherwise
+// those that always search for a record.
 //
 //go:noescape
 func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback uintptr)
 
-// callReturnTarget makes the redirected call of runtime.goexit1; it does not return.
+// callReturnTarget makes the redirected call of runtime.goexit1. It does not return.
 func callReturnTarget()
 
-// callCoroutineTarget makes the redirected call of runtime.coroexit or runtime.mcall with its original argument; it does not return.
+// callCoroutineTarget makes the redirected call of runtime.coroexit or runtime.mcall with its
+// original argument. It does not return.
 //
 //go:noescape
 func callCoroutineTarget(argument uintptr)

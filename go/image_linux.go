@@ -20,7 +20,7 @@ var image = site.Image{
 		return f.Name(), f.Entry()
 	},
 	Bytes: func(at uintptr, n int) []byte {
-		// Never past the page: the next one may be unmapped.
+		// Do not read past the page: the next one may be unmapped.
 		if left := 0x1000 - int(at&0xfff); n > left {
 			if f := runtime.FuncForPC(at + uintptr(left)); f == nil {
 				n = left

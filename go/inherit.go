@@ -1,8 +1,9 @@
 package exeunt
 
-// NewInheritable makes a [Local] whose value goes along to goroutines that are started by [Go]. child is called in the parent for each, and
-// returns the new goroutine's value; the new goroutine closes it as usual. If child is nil, both have the same value, and as it
-// is the parent's, the children don't close it.
+// NewInheritable makes a [Local] whose value is passed on to goroutines that [Go] starts. For each
+// of them, child is called in the parent, with the parent's value; the new goroutine's value is
+// what child returns, and is closed as usual. If child is nil, both goroutines have the same value;
+// it is the parent's, so the new goroutine does not close it.
 func NewInheritable[T any](child func(T) T) *Local[T] {
 	l := NewLocal[T]()
 	shares := child == nil
@@ -28,12 +29,13 @@ func NewInheritable[T any](child func(T) T) *Local[T] {
 	return l
 }
 
-// inheritedSetters is what puts the values of the inheritable locals into another goroutine's record.
+// inheritedSetters returns functions that copy the values of the inheritable locals into another
+// goroutine's record.
 func (r *record) inheritedSetters() (setters []func(*record)) {
 	locals.Lock()
 	inheritable := locals.inheritable[:len(locals.inheritable):len(locals.inheritable)]
 	locals.Unlock()
-	r.pins++ // the functions of the program's that make the values may call Unload
+	r.pins++ // the child functions of the program may call Unload
 	defer func() { r.pins-- }()
 	for _, inherit := range inheritable {
 		if setValue := inherit(r); setValue != nil {

@@ -11,10 +11,14 @@ var installation struct {
 	err  error
 }
 
-// Install redirects goroutine exits in this program, once. The first call of anything that needs it does the same, and panics with this
-// error; a program that wants to know beforehand, or to go on without, calls Install.
+// Install redirects the exits of goroutines in this program. Only the first call does it; later
+// calls return the same result.
 //
-// The error says what was found instead of what is known: which function, and what it calls. The program is then as it was.
+// Functions that need the redirection call Install, and panic with its error. Call it yourself to
+// learn beforehand whether the package works, or to go on without it.
+//
+// The error names what was found instead of the expected code: the function, and what it calls. The
+// program is then unchanged.
 func Install() error {
 	installation.once.Do(func() {
 		if err := install(); err != nil {
@@ -25,13 +29,14 @@ func Install() error {
 	return installation.err
 }
 
-// With cgo a callback from a thread of C may be running when the first call is made: one that came by the call as it was, so that its end
-// would pass unnoticed. Therefore such programs are redirected at once. An error is kept for who calls Install, or needs it.
+// In a program with cgo, a callback from a thread of C may be running when the exits are
+// redirected. It has passed the original call, so its end would not be noticed. Such programs are
+// therefore redirected when they start. Install keeps an error for later callers.
 func init() {
 	if !noInstallAtInit && runtime.NumCgoCall() > 0 {
 		_ = Install()
 	}
 }
 
-// noInstallAtInit lets a test come before that.
+// noInstallAtInit is set by tests that redirect later.
 var noInstallAtInit bool

@@ -324,7 +324,7 @@ func init() {
 }
 
 func TestAValueThatIsSetForEverByItsCloseEndsWithAReportAndIsNobodyElses(t *testing.T) {
-	report := "exeunt: values and handlers were still being added after 100 rounds of closing and running them; what is left is dropped"
+	report := "exeunt: values and handlers were still being added after 100 rounds of closing and running them; the remaining ones are dropped"
 	each := report + "\n" + report + " false\nseen by 0\n"
 	code, output := child(t, "set for ever")
 	want(t, code, output, 0, each+each+"the scenario returned\n")

@@ -2,7 +2,7 @@ package exeunt
 
 import "sync/atomic"
 
-// lookup is the running goroutine's record, or nil.
+// lookup returns the running goroutine's record, or nil.
 func lookup() *record {
 	if r := current(); r != nil {
 		return r

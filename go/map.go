@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// others is the plain fallback: records found by a map from the goroutine's descriptor. It serves where the spare words could not be
-// verified (useMap), and goroutines for which the table has no room.
+// fallback finds records by a map from the goroutine's descriptor. It is used where the spare words
+// could not be verified (useMap), and for goroutines that find the table full.
 var fallback recordMap
 
 type recordMap struct {
@@ -17,10 +17,11 @@ type recordMap struct {
 	}
 }
 
-// useMap is set by Install, before any goroutine has a record: the spare words cannot be relied on.
+// useMap says that the spare words cannot be relied on. Install sets it, before any goroutine has a
+// record.
 var useMap bool
 
-// forceMap lets a test use the map where the spare words would serve.
+// forceMap makes a test use the map although the spare words could be used.
 var forceMap bool
 
 func (m *recordMap) add(g uintptr, r *record) {

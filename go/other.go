@@ -4,7 +4,8 @@ package exeunt
 
 import "exeunt.invalid/exeunt/internal/patch"
 
-// Where there is no patch engine no goroutine ever has a record: reading finds nothing, and everything else says so.
+// Without a patch engine no goroutine has a record. Reads find nothing; all other functions fail
+// with ErrUnsupported.
 
 func install() error             { return patch.ErrUnsupported }
 func current() *record           { return nil }

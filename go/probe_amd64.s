@@ -9,12 +9,13 @@ TEXT ·probeAddress(SB), NOSPLIT, $0-8
 	MOVQ	AX, ret+0(FP)
 	RET
 
-// The entry function of a goroutine: notes where its stack begins, then goes on in Go as if it weren't there.
+// probeEntry is the entry function of a goroutine. It notes where the stack begins, then jumps to
+// Go code as if that had been called instead.
 TEXT ·probeEntry(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ	SP, ·probeStackPointer(SB)
-	MOVQ	0(SP), AX                    // on top of the stack at a function's first instruction
+	MOVQ	0(SP), AX                    // the return address at a function's first instruction
 	MOVQ	AX, ·probeReturnAddress(SB)
 	MOVQ	(TLS), CX                    // g
 	MOVQ	8(CX), DX                    // g.stack.hi
 	MOVQ	DX, ·probeStackTop(SB)
-	JMP	·probeBody(SB)               // which returns where this would have
+	JMP	·probeBody(SB)               // returns where probeEntry would

@@ -8,7 +8,7 @@ import (
 	"unsafe"
 )
 
-// What a new goroutine sees of itself.
+// A probeResult is what a new goroutine has found out about its own stack.
 type probeResult struct {
 	goexit, corostart uintptr
 	err               error
@@ -16,12 +16,14 @@ type probeResult struct {
 
 var probeResults chan probeResult
 
-// probe starts a goroutine whose entry function is assembly: it notes where a new stack begins. What follows is Go.
+// probe starts a goroutine whose entry function is assembly. It notes where a new stack begins, and
+// continues in Go, in probeBody.
 func probe() (probeResult, error) {
 	entry := probeAddress()
 	probeResults = make(chan probeResult, 1)
 	code := &entry
-	run := *(*func())(unsafe.Pointer(&code)) // a function value: the address of a word that holds the code's address
+	// A function value is the address of a word that holds the code's address.
+	run := *(*func())(unsafe.Pointer(&code))
 	go run()
 	seen := <-probeResults
 	if seen.err != nil {
@@ -30,8 +32,9 @@ func probe() (probeResult, error) {
 	if mainEntry == 0 {
 		return seen, fmt.Errorf("this package was initialized by %s and not by runtime.main: is it in a plugin?", initializedBy)
 	}
-	// The return address must be the one the runtime recognises, and the words used here must be above everything that the entry
-	// function and runtime.goexit may touch. If they aren't, the map serves.
+	// The return address must be the one that the runtime recognizes. The spare words must be above
+	// everything that the entry function and runtime.goexit may use; if they are not, the map is
+	// used.
 	pushed := uintptr(0)
 	if runtime.GOARCH == "amd64" {
 		pushed = 8 // the return address
@@ -63,7 +66,7 @@ func probeBody() {
 	probeResults <- seen
 }
 
-// runtime.main is found while it initializes packages.
+// mainEntry is the address of runtime.main, which is found while it initializes packages.
 var mainEntry, initializedBy = func() (entry uintptr, outermost string) {
 	pcs := make([]uintptr, 64)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
@@ -84,7 +87,7 @@ var mainEntry, initializedBy = func() (entry uintptr, outermost string) {
 //go:noescape
 func probeAddress() uintptr
 
-// probeEntry is the entry function of a goroutine that looks at its own stack; see probe in redirect_linux.go.
+// probeEntry is the entry function of the goroutine that probe starts.
 func probeEntry()
 
 var probeStackPointer, probeReturnAddress, probeStackTop uintptr

@@ -3,7 +3,8 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// RECORD leaves the running goroutine's record in CX, or jumps to none. R14 is g. It keeps AX.
+// RECORD leaves the running goroutine's record in CX, or jumps to none. R14 is g. RECORD preserves
+// AX.
 #define RECORD(none)					\
 	MOVQ	8(R14), DX         /* g.stack.hi */	\
 	MOVQ	-8(DX), CX         /* index, or rubbish */ \
@@ -26,29 +27,29 @@ TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	RECORD(none)
 	MOVQ	localBase_offset(AX), BX
 	TESTQ	BX, BX
-	JGE	other              // its highest bit is not set
-	LEAQ	4096(CX)(BX*1), AX // offsetBias; the value is in the record: if none is set, it is zero there
+	JGE	other              // the highest bit is not set
+	LEAQ	4096(CX)(BX*1), AX // offsetBias; a value in the record is zero if not set
 	RET
 other:
 	SUBQ	$256, BX           // recordSize
 	CMPQ	BX, $256
-	JAE	slow               // not one of the first locals, or none at all
-	MOVQ	(CX)(BX*1), CX     // the record has the value's address
+	JAE	slow               // not one of the first locals, or an invalid one
+	MOVQ	(CX)(BX*1), CX     // the value's address, from the record
 	TESTQ	CX, CX
-	JEQ	zero               // none was set
+	JEQ	zero               // not set
 	MOVQ	CX, AX
 	RET
 none:
 	CMPL	·common+commonState_mapped(SB), $0
-	JNE	slow               // some records are in the map: this goroutine's may be
+	JNE	slow               // some records are in the map, perhaps this goroutine's
 zero:
 	MOVQ	localBase_zero(AX), CX
 	TESTQ	CX, CX
-	JEQ	slow               // it was not made by NewLocal
+	JEQ	slow               // not made by NewLocal
 	MOVQ	CX, AX
 	RET
 slow:
-	MOVQ	·common+commonState_slow(SB), DX // a function value, in the register that holds it during a call
+	MOVQ	·common+commonState_slow(SB), DX // a function value, in the register for its closure
 	MOVQ	(DX), CX                         // its code
 	JMP	CX                               // with l still in AX; it returns to our caller
 

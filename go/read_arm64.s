@@ -3,7 +3,7 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// RECORD leaves the running goroutine's record in R1, or branches to none. It keeps R0.
+// RECORD leaves the running goroutine's record in R1, or branches to none. RECORD preserves R0.
 #define RECORD(none)						\
 	MOVD	8(g), R2           /* g.stack.hi */		\
 	MOVD	-8(R2), R1         /* index, or rubbish */	\
@@ -23,28 +23,28 @@
 TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
 	RECORD(none)
 	MOVD	localBase_offset(R0), R2
-	TBZ	$63, R2, other     // its highest bit is not set
+	TBZ	$63, R2, other     // the highest bit is not set
 	ADD	R2, R1, R0
-	ADD	$4096, R0          // offsetBias; the value is in the record: if none is set, it is zero there
+	ADD	$4096, R0          // offsetBias; a value in the record is zero if not set
 	RET
 other:
 	SUB	$256, R2, R2
 	CMP	$256, R2
-	BHS	slow               // not one of the first locals, or none at all
-	MOVD	(R1)(R2), R1       // the record has the value's address
-	CBZ	R1, zero           // none was set
+	BHS	slow               // not one of the first locals, or an invalid one
+	MOVD	(R1)(R2), R1       // the value's address, from the record
+	CBZ	R1, zero           // not set
 	MOVD	R1, R0
 	RET
 none:
 	MOVWU	·common+commonState_mapped(SB), R2
-	CBNZ	R2, slow           // some records are in the map: this goroutine's may be
+	CBNZ	R2, slow           // some records are in the map, perhaps this goroutine's
 zero:
 	MOVD	localBase_zero(R0), R1
-	CBZ	R1, slow           // it was not made by NewLocal
+	CBZ	R1, slow           // not made by NewLocal
 	MOVD	R1, R0
 	RET
 slow:
-	MOVD	·common+commonState_slow(SB), R26 // a function value, in the register that holds it during a call
+	MOVD	·common+commonState_slow(SB), R26 // a function value, in the register for its closure
 	MOVD	(R26), R1                         // its code
 	JMP	(R1)                              // with l still in R0; it returns to our caller
 

@@ -6,7 +6,8 @@ import "unsafe"
 
 //lint:file-ignore U1000 what is declared here without a body is for assembly, whose uses staticcheck cannot see
 
-// The assembly computes a record's address from its index: each pair of arrays is empty only if the sizes are exactly these.
+// The assembly computes a record's address from its index. These arrays have a length of 0 only if
+// the sizes are those that it assumes; otherwise this does not compile.
 var (
 	_ [recordSize - unsafe.Sizeof(record{})]byte
 	_ [unsafe.Sizeof(record{}) - recordSize]byte
@@ -18,13 +19,15 @@ var (
 	_ [1<<21 - maxChunks*chunkRecords]byte
 )
 
-// value is the address of the running goroutine's value of a local, or of the zero value.
-// current is the running goroutine's record in the table, or nil.
+// value returns the address of the running goroutine's value of a local, or of the zero value.
+// current returns the running goroutine's record in the table, or nil.
 //
-// Both are assembly, valueInRegisters and currentInRegisters, that follows the calling convention of compiled code: argument and result in the
-// first register, and g in its own. It is Go's internal one (src/cmd/compile/abi-internal.md), the same from Go 1.17 (amd64) and 1.18 (arm64)
-// on. A function declared in assembly would be called through a wrapper that moves both to and from the stack, which would cost a read half as
-// much again; a function value is called directly. How value and current call them is in read_linux_*.go.
+// Both are implemented in assembly, as valueInRegisters and currentInRegisters, with the calling
+// convention of compiled Go code (src/cmd/compile/abi-internal.md, unchanged since Go 1.17 on amd64
+// and 1.18 on arm64): argument and result in the first register, g in its own. A function declared
+// in assembly would be called through a wrapper that moves both to and from the stack, which makes
+// a read take half as long again; a function value is called without one. See read_linux_*.go for how
+// value and current call them.
 var (
 	valueByAddress   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
 	currentByAddress = *(*func() *record)(unsafe.Pointer(&currentCodeAt))

@@ -6,40 +6,44 @@ import (
 	"unsafe"
 )
 
-// A slot holds one local's value. Its shape depends on the local's kind, see local.go.
+// A slot holds one local's value. Its layout depends on the local's kind; see local.go.
 type slot struct {
 	pointer unsafe.Pointer
 	word    uint64
 }
 
 const (
-	inlineSlots = 8 // locals that need no allocation of their own in a record
+	inlineSlots = 8 // locals whose values fit into a record without an allocation
 	recordSize  = 256
 )
 
-// A record is what one goroutine that uses this package has: everything in it but owner is touched by that goroutine alone.
+// A record holds what one goroutine uses of this package. Only that goroutine accesses the fields,
+// except owner.
 type record struct {
-	owner      atomic.Uintptr // the goroutine's descriptor (g), 0 while the record is free
-	id         int64          // 0 until asked for
-	index      uint32         // in the table; 0 if the record is in the map instead
+	owner      atomic.Uintptr // the goroutine's descriptor (g); 0 while the record is free
+	id         int64          // see ID; 0 until the first call
+	index      uint32         // position in the table; 0 if the record is in the map
 	closes     bool           // some value set here may have to be closed
 	hasContext bool           // context is set
-	pins       int16          // how many are using the record while code of the program's runs: it can't be given back meanwhile
-	slots      [inlineSlots]slot
-	more       []slot
-	handlers   []func()
-	context    any
-	// leave ends the goroutine for good, in the way it was ending when the drain began; nil before that, and at the end of a callback from C.
+	// pins counts the callers that use the record while they run code of the program. Such code may
+	// call Unload; while pins is not 0, Unload keeps the record.
+	pins     int16
+	slots    [inlineSlots]slot
+	more     []slot
+	handlers []func()
+	context  any
+	// leave ends the goroutine for good, in the way in which it was ending when the drain began. It
+	// is nil before the drain, and at the end of a callback from C.
 	leave func()
-	// What context and entered were when the drain began.
+	// contextAtEnd and hadContext are context and hasContext as they were when the drain began.
 	contextAtEnd any
 	hadContext   bool
-	closing      bool                   // values are being closed further up on this stack
-	running      int32                  // how many handlers and Closes of this drain, one within the other, are running
-	_            [recordSize - 248]byte // to recordSize on 64-bit systems; see stack_linux.go
+	closing      bool                   // an outer frame of this stack is closing values
+	running      int32                  // nested handlers and Close calls of this drain
+	_            [recordSize - 248]byte // to recordSize on 64-bit systems, see read_linux.go
 }
 
-// slot is where the local with this index has its value, or nil if there is no room for it yet.
+// slot returns the place of the local with this index, or nil if the record has no room for it yet.
 func (r *record) slot(index int) *slot {
 	if index < inlineSlots {
 		return &r.slots[index]
@@ -50,7 +54,7 @@ func (r *record) slot(index int) *slot {
 	return nil
 }
 
-// slotToSet makes room.
+// slotToSet is slot, but makes room.
 func (r *record) slotToSet(index int) *slot {
 	if s := r.slot(index); s != nil {
 		return s
@@ -61,10 +65,11 @@ func (r *record) slotToSet(index int) *slot {
 	return r.slot(index)
 }
 
-// closers has, for each local, how to get what is to be closed out of its slot; nil where T can't be an io.Closer.
+// closers has a function for each local that returns what is to be closed of a slot. It is nil
+// where T cannot be an io.Closer.
 var closers atomic.Pointer[[]func(*slot) io.Closer]
 
-// Unique numbers for ID.
+// lastID is the last number that ID has returned.
 var lastID atomic.Int64
 
 func (r *record) identity() int64 {
@@ -74,15 +79,17 @@ func (r *record) identity() int64 {
 	return r.id
 }
 
-// localBase is what the assembly knows of a local.
+// localBase is the part of a Local that the assembly reads.
 type localBase struct {
-	// offset is that of the value in a record, less offsetBias, so that its highest bit is set; recordSize + that of the pointer to the value, if
-	// there is one; anything else for values that are in record.more. 0 is of one that was not made by NewLocal.
+	// offset is the value's offset in a record minus offsetBias, so that its highest bit is set.
+	// For a value that is reached by a pointer, it is recordSize plus the pointer's offset. It is
+	// at least 2*recordSize for values in record.more, and 0 for a Local that was not made by
+	// NewLocal.
 	offset   uintptr
-	zero     unsafe.Pointer // a zero value, for goroutines that have set none
+	zero     unsafe.Pointer // the zero value, for goroutines that have set none
 	index    int
-	inSlot   uintptr // the same in a slot
-	indirect bool    // there is a pointer to the value
+	inSlot   uintptr // the value's offset in a slot
+	indirect bool    // the slot has a pointer to the value
 }
 
 const offsetBias = 4096

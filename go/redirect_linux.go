@@ -14,22 +14,22 @@ import (
 	"exeunt.invalid/exeunt/internal/site"
 )
 
-// A call that is to be redirected.
+// A redirection is a call to be redirected.
 type redirection struct {
-	in           string // the function that makes it
+	in           string // the function that makes the call
 	at           uintptr
-	target, code uintptr // where it leads, and shall lead
+	target, code uintptr // where the call leads now, and where it is to lead
 }
 
-// Names in the runtime, Go 1.22 to 1.27.
+// Names of functions in the runtime, Go 1.22 to 1.27.
 var (
 	exitHooks = []string{"internal/runtime/exithook.Run", "runtime.runExitHooks"}
-	// os.Exit calls it by this name; the runtime's own is runtime.os_beforeExit.
+	// os.Exit calls it by the first name; in the runtime itself it has the second.
 	beforeExit = []string{"os.runtime_beforeExit", "runtime.os_beforeExit"}
 )
 
-// install finds every call, checks every call, and only then changes the first; if one cannot be changed after all, those before it are
-// changed back.
+// install finds and checks every call before it changes the first. If a call cannot be changed
+// after all, those before it are changed back.
 func install() error {
 	found, err := locate()
 	if err != nil {
@@ -43,11 +43,11 @@ func install() error {
 	if err := apply(found); err != nil {
 		return err
 	}
-	notDirect = makeDirect() // no error of Install: everything works, only slower
+	notDirect = makeDirect() // Install does not return this error: everything works, only slower
 	return nil
 }
 
-// notDirect is why reads or ends take the longer way, or nil.
+// notDirect says why reads or ends stay indirect. It is nil if they do not.
 var notDirect error
 
 func apply(found []redirection) error {
@@ -68,7 +68,7 @@ func apply(found []redirection) error {
 	return nil
 }
 
-// locate finds the calls by which goroutines end, and notes where they lead.
+// locate finds the calls by which goroutines end, and stores their targets in common.
 func locate() ([]redirection, error) {
 	seen, err := probe()
 	if err != nil {
@@ -79,7 +79,7 @@ func locate() ([]redirection, error) {
 	add := func(in uintptr, call site.Ref, code uintptr, next *uintptr) error {
 		name, _ := image.Func(in)
 		if *next != 0 && *next != call.Target {
-			return fmt.Errorf("%s calls %s at %#x, other calls lead to %#x", name, call.Name, call.Target, *next)
+			return fmt.Errorf("%s calls %s at %#x, but other calls lead to %#x", name, call.Name, call.Target, *next)
 		}
 		*next = call.Target
 		found = append(found, redirection{name, call.At, call.Target, code})
@@ -93,14 +93,15 @@ func locate() ([]redirection, error) {
 		return add(in, call, code, next)
 	}
 
-	// Every way out of a goroutine: return, Goexit, ...
+	// Ends of a goroutine: return, and runtime.Goexit.
 	if err := one(seen.goexit, atReturn, &common.returnTarget, "runtime.goexit1"); err != nil {
 		return nil, err
 	}
 	if err := one(reflect.ValueOf(runtime.Goexit).Pointer(), atGoexit, &common.goexitTarget, "runtime.goexit1"); err != nil {
 		return nil, err
 	}
-	// ... out of main and os.Exit (builds with the race detector have two calls in runtime.main), ...
+	// Ends of the process: return from main.main, and os.Exit. Builds with the race detector have
+	// two calls in runtime.main.
 	before, err := image.One(site.Call, reflect.ValueOf(os.Exit).Pointer(), beforeExit...)
 	if err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func locate() ([]redirection, error) {
 			}
 		}
 	}
-	// ... out of a coroutine (iter.Pull), ...
+	// The end of a coroutine (iter.Pull).
 	if seen.corostart != 0 {
 		in, call, err := coroutineExit(seen.corostart)
 		if err != nil {
@@ -126,7 +127,7 @@ func locate() ([]redirection, error) {
 			return nil, err
 		}
 	}
-	// ... and out of a callback from C.
+	// The end of a callback from C.
 	if runtime.NumCgoCall() > 0 {
 		in, err := findCgocallbackg(seen.goexit)
 		if err != nil {
@@ -139,8 +140,8 @@ func locate() ([]redirection, error) {
 	return found, nil
 }
 
-// coroutineExit finds the call that ends a coroutine's goroutine. runtime.corostart defers coroexit since Go 1.23, by a function of its own;
-// optimized builds inline coroexit there.
+// coroutineExit finds the call that ends a coroutine's goroutine. runtime.corostart has deferred
+// coroexit since Go 1.23, by a wrapper function. Optimized builds inline coroexit there.
 func coroutineExit(corostart uintptr) (in uintptr, call site.Ref, err error) {
 	in = corostart
 	refs, err := image.Refs(corostart)
@@ -162,8 +163,9 @@ func coroutineExit(corostart uintptr) (in uintptr, call site.Ref, err error) {
 	return in, call, err
 }
 
-// cgocallbackg finds that function of the runtime. No frame of it need be on any stack now, but runtime.cgocallback is assembly from the same
-// file as runtime.goexit, so it is near; and it takes the other's address.
+// findCgocallbackg finds runtime.cgocallbackg. It need not have a frame on any stack now. But
+// runtime.cgocallback takes its address, and is near runtime.goexit: both are assembly of the same
+// file.
 func findCgocallbackg(goexit uintptr) (uintptr, error) {
 	const step, reach = 16, 64 << 10
 	callback := uintptr(0)
@@ -181,7 +183,7 @@ func findCgocallbackg(goexit uintptr) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The address may be that of a wrapper for assembly, of the same name.
+	// The address may be that of an ABI wrapper with the same name.
 	if calls, err := image.Refs(ref.Target); err == nil {
 		for _, call := range calls {
 			if call.Kind != site.Address && call.Name == "runtime.cgocallbackg" {

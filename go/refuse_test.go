@@ -196,7 +196,7 @@ func TestCodeThatSomebodyElseHasPatchedIsRefused(t *testing.T) {
 
 func TestAFailureHalfwayIsUndone(t *testing.T) {
 	codeOf, output := child(t, "the last call changes meanwhile")
-	if codeOf != 0 || !strings.Contains(output, "the call leads elsewhere by now") || !strings.Contains(output, "untouched: true") {
+	if codeOf != 0 || !strings.Contains(output, "the call no longer leads to the expected target") || !strings.Contains(output, "untouched: true") {
 		t.Errorf("exit code %d:\n%s", codeOf, output)
 	}
 }

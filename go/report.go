@@ -12,9 +12,10 @@ import (
 
 var panicReporter atomic.Pointer[func(value any, stack []byte)]
 
-// OnPanic sets what happens when a function registered by [AtExit], or a Close, panics or when a Close returns an error: report is called on
-// that goroutine, with the panic's value or the error, and with the stack as it was (nil for an error). nil restores
-// the default, which writes both to standard error. The other functions run in any case.
+// OnPanic sets the function that is called when a handler or a Close panics, or when a Close
+// returns an error. It is called on the goroutine concerned, with the panic's value or the error,
+// and with the stack at the panic (nil for an error). OnPanic(nil) restores the default, which
+// writes both to standard error. The other handlers run in any case.
 func OnPanic(report func(value any, stack []byte)) {
 	if report == nil {
 		panicReporter.Store(nil)
@@ -23,7 +24,8 @@ func OnPanic(report func(value any, stack []byte)) {
 	panicReporter.Store(&report)
 }
 
-// reportPanic is called by the deferred function that recovered the panic, so the stack still has the frames that panicked.
+// reportPanic is called by the deferred function that recovered the panic, where the stack still
+// has the frames that panicked.
 func reportPanic(value any) { report(value, debug.Stack()) }
 
 func init() { reporting.Report = report }
@@ -32,7 +34,7 @@ func report(value any, stack []byte) {
 	if reporter := panicReporter.Load(); reporter != nil {
 		defer func() {
 			if again := recover(); again != nil {
-				fmt.Fprintf(os.Stderr, "exeunt: the function given to OnPanic panicked itself: %v\n", again)
+				fmt.Fprintf(os.Stderr, "exeunt: the function given to OnPanic panicked: %v\n", again)
 			}
 		}()
 		(*reporter)(value, stack)

@@ -2,7 +2,8 @@ package exeunt
 
 import "unsafe"
 
-// slowValue is value for records that are in the map, and for locals that are not among the first.
+// slowValue is value for goroutines whose record is in the map, and for locals after the first
+// ones.
 func slowValue(l *localBase) unsafe.Pointer {
 	if l.zero == nil {
 		panicInvalidLocal()

@@ -7,7 +7,7 @@
 TEXT ·setSpareWords(SB), NOSPLIT, $0-8
 	MOVQ	index+0(FP), AX
 	MOVQ	(TLS), CX          // g
-	MOVQ	8(CX), DX          // g.stack.hi: the stack cannot move here
+	MOVQ	8(CX), DX          // g.stack.hi; the stack cannot move here
 	MOVQ	AX, -8(DX)         // the index
 	ADDQ	AX, CX
 	XORQ	·common+commonState_secret(SB), CX // (g + index) ^ secret
@@ -19,7 +19,7 @@ TEXT ·clearSpareWords(SB), NOSPLIT, $0-0
 	MOVQ	(TLS), CX          // g
 	MOVQ	8(CX), DX          // g.stack.hi
 	MOVQ	$0, -8(DX)         // the index, ...
-	MOVQ	$0, -16(DX)        // ... and a check word that is right only for g = secret, which is odd
+	MOVQ	$0, -16(DX)        // ... and a check word valid only for g = secret, which is odd
 	RET
 
 // func getg() uintptr

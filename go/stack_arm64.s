@@ -6,7 +6,7 @@
 // func setSpareWords(index uint64)
 TEXT ·setSpareWords(SB), NOSPLIT, $0-8
 	MOVD	index+0(FP), R0
-	MOVD	8(g), R1           // g.stack.hi: the stack cannot move here
+	MOVD	8(g), R1           // g.stack.hi; the stack cannot move here
 	MOVD	·common+commonState_secret(SB), R3
 	ADD	g, R0, R2
 	EOR	R2, R3, R3         // (g + index) ^ secret
@@ -16,7 +16,7 @@ TEXT ·setSpareWords(SB), NOSPLIT, $0-8
 // func clearSpareWords()
 TEXT ·clearSpareWords(SB), NOSPLIT, $0-0
 	MOVD	8(g), R1           // g.stack.hi
-	STP	(ZR, ZR), -16(R1)  // a check word that is right only for g = secret, which is odd
+	STP	(ZR, ZR), -16(R1)  // a check word valid only for g = secret, which is odd
 	RET
 
 // func getg() uintptr

@@ -11,31 +11,37 @@ import (
 
 // How a goroutine's record is found
 //
-// newproc1 (src/runtime/proc.go, the same from Go 1.22 to 1.27) leaves spare words at the top of every goroutine's stack, "extra
-// space in case of reads slightly beyond frame", and oneNewExtraM does so for the goroutines that run callbacks from C:
+// newproc1 (src/runtime/proc.go, the same from Go 1.22 to 1.27) leaves spare words at the base of
+// every goroutine's stack, "extra space in case of reads slightly beyond frame". oneNewExtraM does
+// the same for the goroutines that run callbacks from C:
 //
 //	 g.stack.hi ─┐
 //	             │  index of the record            hi-8
-//	             │  (g + index) ^ secret           hi-16
+//	             │  (g + index) ^ secret           hi-16: the check word
 //	             │  not used                       hi-24, hi-32 (arm64: and more)
 //	             │  return address: goexit+1       hi-40 (arm64: in the link register)
 //	             │  frame of the entry function
 //
-// copystack moves these words along when a stack grows or shrinks, and neither the garbage collector nor tracebacks look at them.
-// They can hold rubbish, since stacks are reused without being cleared. An end looks at the check word, which is that of a goroutine without a
-// record by accident only, and then it is looked at more closely, in Go. A read, in assembly, looks at the index:
+// copystack moves these words along when a stack grows or shrinks. The garbage collector and
+// tracebacks do not read them. Stacks are reused without being cleared, so the words can hold
+// anything. A hook compares the check word; on a goroutine without a record it is equal only by
+// accident, and then lookup finds no record. A read, in assembly, uses the index only:
 //
-//   - it must be one that there is room for;
-//   - there must be a chunk for it;
-//   - the record's owner must be this goroutine. A goroutine owns at most one record, so this alone decides; a stale index from an
-//     earlier life of the same descriptor fails here.
+//   - the index must be less than the size of the table;
+//   - the table must have a chunk for it;
+//   - the record's owner must be this goroutine. A goroutine owns at most one record, so this test
+//     alone is decisive. A stale index, from an earlier goroutine with the same descriptor, fails
+//     it.
 
-// common is what the assembly reads at every exit, and where a read finds no record: together, so that it is in one or two cache lines.
+// commonState is what the assembly reads at every exit, and where a read finds no record. It is one
+// struct, so that it fits into one or two cache lines.
 type commonState struct {
-	secret uint64 // what rubbish does not know
-	// Where the redirected calls led. Set before they are redirected, and never again.
+	secret uint64 // random, so that leftover data does not pass as a check word
+	// The targets of the redirected calls. They are set before the calls are redirected, and do not
+	// change afterwards.
 	returnTarget, goexitTarget, processTarget, coroutineTarget, callbackTarget uintptr
-	// mapped counts the goroutines whose records are in the map: then a miss is worth another look, by slow.
+	// mapped counts the goroutines whose records are in the map. While it is not 0, a read that
+	// finds no record calls slow.
 	mapped uint32
 	slow   func(*localBase) unsafe.Pointer
 }
@@ -47,13 +53,13 @@ var common = commonState{
 	}(),
 }
 
-// mark writes the spare words; clearSpareWords clears them.
+// setSpareWords writes the index and the check word; clearSpareWords clears both.
 //
 //go:noescape
 func setSpareWords(index uint64)
 func clearSpareWords()
 
-// getg is the address of the running goroutine's descriptor. Descriptors are never freed.
+// getg returns the address of the running goroutine's descriptor. Descriptors are never freed.
 //
 //go:noescape
 func getg() uintptr

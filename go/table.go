@@ -6,32 +6,36 @@ import (
 	"sync/atomic"
 )
 
-// Records live in chunks; a record's index names its chunk (upper bits) and its place in it. The index, never a pointer, is
-// what the spare words of a goroutine's stack hold: the garbage collector doesn't look there.
+// Records are allocated in chunks. A record's index is the number of its chunk (upper bits) and its
+// position in the chunk. The spare words of a goroutine's stack hold this index and never a
+// pointer, because the garbage collector does not scan them.
 //
 //	spare words ──index──> chunks[index / 256] ──> chunk.records[index % 256]
 //
-// A chunk in which no record is in use is given back to the garbage collector, so memory follows the number of goroutines
-// that use the package at the moment. Beyond maxChunks (two million goroutines at once) records go into a map.
+// A chunk without a record in use is left to the garbage collector, so memory follows the number of
+// goroutines that use the package at the same time. Beyond maxChunks (two million goroutines)
+// records are kept in a map.
 const (
 	chunkRecords = 256
 	maxChunks    = 1 << 13
 )
 
 type chunk struct {
-	records [chunkRecords]record // first: the assembly adds index % 256 * recordSize
+	records [chunkRecords]record // first field: the assembly adds index % 256 * recordSize
 	home    *shard
 	number  uint32
 	used    int
-	first   int16 // of the free records, -1 if there is none
+	first   int16 // head of the list of free records; -1 if there is none
 	next    [chunkRecords]int16
-	listed  bool // in home's list of chunks with room
+	listed  bool // the chunk is in home.room
 }
 
 var (
-	// chunks is read by the assembly without a lock. An entry changes only when no goroutine owns a record in its chunk; who follows a
-	// stale index, or rubbish, finds nil, or a record of another owner. A chunk that is given back meanwhile is still there: it cannot be
-	// swept before the world has been stopped, which waits for the assembly, as that cannot be preempted.
+	// chunks is read by the assembly without a lock. An entry changes only while no goroutine owns
+	// a record of its chunk, so a stale or random index leads to nil or to a record with another
+	// owner. A chunk that is removed during such a read is still valid memory: the garbage
+	// collector cannot sweep it before it has stopped the world, and it cannot stop a goroutine in
+	// the assembly, which is not preemptible.
 	chunks [maxChunks]atomic.Pointer[chunk]
 
 	chunkNumbers struct {
@@ -41,16 +45,16 @@ var (
 	}
 )
 
-// Chunks are divided among shards, so that goroutines beginning or ending on different processors rarely meet at a lock. Nobody
-// takes one to read or set a value.
+// Chunks are divided among shards, so that goroutines which begin or end on different processors
+// rarely wait for the same lock. Reading or setting a value takes no lock.
 type shard struct {
 	sync.Mutex
 	room []*chunk // chunks with a free record
-	idle int      // of these, how many have no record in use
+	idle int      // how many of room have no record in use
 	_    [64]byte
 }
 
-// Powers of two, so that a mask picks one.
+// The number of shards is a power of two, so that a mask selects one.
 var shards = func() []shard {
 	n := 1
 	for n < runtime.GOMAXPROCS(0)*2 && n < 64 {
@@ -60,7 +64,8 @@ var shards = func() []shard {
 }()
 
 func allocate(g uintptr) *record {
-	// Descriptors are some 400 bytes apart; the multiplication spreads that over the upper half.
+	// Descriptors are some 400 bytes apart; the multiplication spreads the difference over the
+	// upper half.
 	home := &shards[uint64(g)*0x9e3779b97f4a7c15>>32&uint64(len(shards)-1)]
 	home.Lock()
 	defer home.Unlock()
@@ -107,13 +112,13 @@ func newChunk(home *shard) *chunk {
 	c.next[chunkRecords-1] = -1
 	if number == 0 {
 		c.first = 1 // index 0 means "none"
-		c.used++    // and this chunk stays
+		c.used++    // so this chunk is never removed
 	}
 	chunks[number].Store(c)
 	return c
 }
 
-// freeRecord takes back a record whose goroutine has forgotten it.
+// freeRecord takes back a record that its goroutine no longer uses.
 func freeRecord(r *record) {
 	g := r.owner.Swap(0)
 	if r.index == 0 {
@@ -136,7 +141,7 @@ func freeRecord(r *record) {
 		return
 	}
 	if home.idle == 0 {
-		home.idle = 1 // one is kept for the next goroutine
+		home.idle = 1 // keep one chunk for the next goroutine
 		return
 	}
 	for i, listed := range home.room {

@@ -2,10 +2,11 @@ package site
 
 import "encoding/binary"
 
-// arm64 reads A64 machine code. An address is taken by two instructions: `adrp` of its page, then `add` of the rest.
+// arm64 decodes A64 machine code. Two instructions compute an address: adrp that of the page, then
+// add the rest.
 type arm64 struct{}
 
-// How far lookahead those two may be, in instructions.
+// lookahead is the largest distance between those two, in instructions.
 const lookahead = 8
 
 func (arm64) next(code []byte, at uintptr) (instruction, bool) {
@@ -23,14 +24,17 @@ func (arm64) next(code []byte, at uintptr) (instruction, bool) {
 		pages := int64(int32(word<<8)>>11)&^3 | int64(word>>29&3)
 		page := at&^0xfff + uintptr(pages<<12)
 		register := word & 31
-		// The add need not be the next instruction: compilers put others in between.
+		// The add need not be the next instruction: compilers put others between them.
 		for i := 4; i < 4*lookahead && i+4 <= len(code); i += 4 {
 			add := binary.LittleEndian.Uint32(code[i:])
-			if add&0xffc00000 == 0x91000000 && add>>5&31 == register { // add of an unshifted immediate to that register
+			// add of an unshifted immediate to that register
+			if add&0xffc00000 == 0x91000000 && add>>5&31 == register {
 				found.kind, found.target = Address, page+uintptr(add>>10&0xfff)
 				break
 			}
-			if add&31 == register { // written by something else (or only named there: then the address is not seen)
+			// The register is written by something else (or only named, in which case the address
+			// is missed).
+			if add&31 == register {
 				break
 			}
 		}
@@ -53,7 +57,8 @@ func (arm64) coroExit(before []instruction) (fields Fields, ok bool) {
 	base := pointer >> 5 & 31
 	if pointer&0xffc00000 != 0xf9000000 || // str x, [base, #imm*8]
 		one&0xffffffe0 != 0xb24003e0 || // orr t, xzr, #1
-		flag&0xffc00000 != 0x39000000 || flag&31 != one&31 || flag>>5&31 != base || // strb t, [base, #imm]
+		// strb t, [base, #imm]
+		flag&0xffc00000 != 0x39000000 || flag&31 != one&31 || flag>>5&31 != base ||
 		before[3].kind != Address {
 		return fields, false
 	}

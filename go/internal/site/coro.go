@@ -2,8 +2,8 @@ package site
 
 import "fmt"
 
-// CoroExit reads those offsets from the stores that runtime.coroexit makes just before its call of runtime.mcall
-// (src/runtime/coro.go, Go 1.23 to 1.27):
+// CoroExit reads the offsets from the stores that runtime.coroexit makes just before it calls
+// runtime.mcall (src/runtime/coro.go, Go 1.23 to 1.27):
 //
 //	gp.coroarg = c              mov [gp+disp32], c        str c, [gp, #imm]
 //	gp.coroexit = true          movb [gp+disp32], 1       orr t, zr, #1; strb t, [gp, #imm]

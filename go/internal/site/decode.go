@@ -1,9 +1,9 @@
 package site
 
-// Kind is what an instruction refers to its target for.
+// A Kind says how an instruction uses its target.
 type Kind uint8
 
-// The kinds. An Address is one that is computed, to be called or stored later.
+// The kinds. An Address is computed by the instruction, to be called or stored later.
 const (
 	Call Kind = iota + 1
 	Jump
@@ -17,9 +17,10 @@ type instruction struct {
 }
 
 type decoder interface {
-	// next decodes the instruction at the beginning of code, whose address is at.
+	// next decodes the first instruction of code, which is at this address.
 	next(code []byte, at uintptr) (instruction, bool)
-	// coroExit reads the fields that the instructions before a call of runtime.mcall store; see [Image.CoroExit].
+	// coroExit reads the fields that the instructions before a call of runtime.mcall store. See
+	// [Image.CoroExit].
 	coroExit(before []instruction) (Fields, bool)
 }
 
@@ -29,7 +30,8 @@ type Fields struct {
 	Coroexit uintptr // byte: 1 if the switch ends this goroutine
 }
 
-// plausible keeps to what a descriptor of some 400 bytes can have; its first fields are the stack's bounds and guards.
+// plausible reports whether the offsets can be those of a descriptor: it has some 400 bytes, and
+// its first fields are the stack's bounds and guards.
 func plausible(fields Fields) bool {
 	return fields.Coroarg%8 == 0 && fields.Coroarg >= 64 && fields.Coroarg < 1024 && fields.Coroexit >= 64 && fields.Coroexit < 1024
 }
