@@ -15,7 +15,8 @@ import (
 )
 
 func init() {
-	// Goroutines that read all the time: some before the first instruction is a jump, some amid that, some after.
+	// Goroutines that read all the time: before the first instruction becomes a jump, while it
+	// does, and afterwards.
 	scenarios["reads while they become direct"] = func() {
 		local := NewLocal[int]()
 		pair := NewLocal[[2]int]()
@@ -27,7 +28,7 @@ func init() {
 				defer readers.Done()
 				for reads, after := 1, 0; after < 1000; reads++ {
 					if reads%100 == 0 {
-						runtime.Gosched() // whoever installs has its turn
+						runtime.Gosched() // gives the goroutine that installs its turn
 					}
 					if local.Get() != 0 || pair.Get() != [2]int{} || lookup() != nil {
 						fmt.Println("a value where none was set")
@@ -54,7 +55,7 @@ func init() {
 		readers.Wait()
 		fmt.Println("read")
 	}
-	// Stands for a Go whose functions begin otherwise: this one is taken for another.
+	// Simulates a Go whose functions begin otherwise: value is taken for another function.
 	scenarios["reads that stay indirect"] = func() {
 		named := image.Func
 		image.Func = func(pc uintptr) (string, uintptr) {
@@ -75,7 +76,7 @@ func init() {
 	}
 }
 
-// Every kind of build has functions that begin with an instruction of five bytes or more.
+// In every kind of build, functions begin with an instruction of five bytes or more.
 func TestReadsAndEndsAreDirect(t *testing.T) {
 	if notDirect != nil {
 		t.Fatal(notDirect)
@@ -96,7 +97,7 @@ func TestReadsAndEndsAreDirect(t *testing.T) {
 
 func TestAGoroutineThatUsesNothingGoesOnDirectly(t *testing.T) {
 	if useMap {
-		return // then every goroutine is looked for in the map
+		return // the map is then searched for every goroutine
 	}
 	atReturn, _, _, _, _ := hookAddresses(true)
 	for _, jump := range jumpsOf(t, atReturn) {
@@ -130,7 +131,7 @@ func TestReadsBecomeDirectWhileOthersRead(t *testing.T) {
 
 func TestReadsThatStayIndirectWork(t *testing.T) {
 	if runtime.GOARCH == "arm64" {
-		return // none can
+		return // none can become direct
 	}
 	code, output := child(t, "reads that stay indirect")
 	lines := strings.Split(output, "\n")

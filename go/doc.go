@@ -12,9 +12,9 @@
 //
 // Handlers run when the goroutine ends: when it returns, calls [runtime.Goexit], has recovered a
 // panic, at the end of main, and at [os.Exit] on the goroutine that calls it. Values that implement
-// [io.Closer] are closed then, so nothing is left behind, and no later goroutine finds the values of
-// an earlier one. A goroutine that is used again, such as that of a keep-alive connection or of a
-// worker, stays one goroutine: call [Reset] between its jobs.
+// [io.Closer] are closed then, so nothing is left behind, and no later goroutine finds the values
+// of an earlier one. A goroutine that is used again, such as that of a keep-alive connection or of
+// a worker, stays one goroutine: call [Reset] between its jobs.
 //
 // # When to use context.Context instead
 //

@@ -88,6 +88,8 @@ var mainEntry, initializedBy = func() (entry uintptr, outermost string) {
 func probeAddress() uintptr
 
 // probeEntry is the entry function of the goroutine that probe starts.
+//
+//lint:ignore U1000 its address is taken by assembly
 func probeEntry()
 
 var probeStackPointer, probeReturnAddress, probeStackTop uintptr

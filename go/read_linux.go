@@ -26,8 +26,8 @@ var (
 // convention of compiled Go code (src/cmd/compile/abi-internal.md, unchanged since Go 1.17 on amd64
 // and 1.18 on arm64): argument and result in the first register, g in its own. A function declared
 // in assembly would be called through a wrapper that moves both to and from the stack, which makes
-// a read take half as long again; a function value is called without one. See read_linux_*.go for how
-// value and current call them.
+// a read take half as long again; a function value is called without one. See read_linux_*.go for
+// how value and current call them.
 var (
 	valueByAddress   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
 	currentByAddress = *(*func() *record)(unsafe.Pointer(&currentCodeAt))
