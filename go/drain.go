@@ -1,7 +1,7 @@
 package exeunt
 
-// end drains a goroutine that is about to end, and releases its record. It then returns; leave is
-// called only where a handler called runtime.Goexit.
+// end drains a goroutine that is about to end, and releases its record. It then returns. If a
+// handler or a Close calls runtime.Goexit, end calls leave instead of returning.
 func (r *record) end(leave func()) {
 	r.leave = leave
 	r.contextAtEnd, r.hadContext = r.context, r.hasContext
@@ -45,8 +45,8 @@ func (r *record) runLast() {
 	r.run(handler)
 }
 
-// run calls a handler or a Close. It returns also if f panics or, outside of an end, calls
-// runtime.Goexit.
+// run calls a handler or a Close. If f panics, run reports that and returns. If f calls
+// runtime.Goexit while the goroutine is ending, run completes the end.
 func (r *record) run(f func()) {
 	returned := false
 	r.running++
