@@ -6,7 +6,7 @@
 
 // The hooks: what the redirected calls lead to. Each hook takes the place of the original callee.
 // The return address on the stack is the runtime's own, so stack growth, garbage collection and
-// tracebacks find frames that they know.
+// tracebacks find no unknown frames.
 //
 // A goroutine that has not used the package pays for ARMED and a jump. Compiled code calls some
 // hooks by ABIInternal: R14 is g and X15 is zero, at the call and wherever compiled code is called

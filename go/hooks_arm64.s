@@ -6,7 +6,7 @@
 
 // The hooks: what the redirected calls lead to. Each hook takes the place of the original callee.
 // The return address in the link register is the runtime's own, so stack growth, garbage collection
-// and tracebacks find frames that they know.
+// and tracebacks find no unknown frames.
 //
 // A goroutine that has not used the package pays for ARMED and a branch. Compiled code calls some
 // hooks by ABIInternal: arguments are in R0, R1, R2, and the callee may spill them to its caller's

@@ -17,5 +17,5 @@ TEXT ·probeEntry(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ	AX, ·probeReturnAddress(SB)
 	MOVQ	(TLS), CX                    // g
 	MOVQ	8(CX), DX                    // g.stack.hi
-	MOVQ	DX, ·probeStackTop(SB)
+	MOVQ	DX, ·probeStackBase(SB)
 	JMP	·probeBody(SB)               // returns where probeEntry would

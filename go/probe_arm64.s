@@ -16,5 +16,5 @@ TEXT ·probeEntry(SB), NOSPLIT|NOFRAME, $0-0
 	MOVD	R0, ·probeStackPointer(SB)
 	MOVD	LR, ·probeReturnAddress(SB)  // the return address at a function's first instruction
 	MOVD	8(g), R1                     // g.stack.hi
-	MOVD	R1, ·probeStackTop(SB)
+	MOVD	R1, ·probeStackBase(SB)
 	JMP	·probeBody(SB)               // returns where probeEntry would

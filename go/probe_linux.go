@@ -46,7 +46,7 @@ func probe() (probeResult, error) {
 	if probeReturnAddress != seen.goexit+quantum {
 		return seen, fmt.Errorf("goroutines return to %#x, and not to runtime.goexit+%d", probeReturnAddress, quantum)
 	}
-	if room := probeStackTop - (probeStackPointer + pushed); room < 32 || room > 128 || forceMap {
+	if room := probeStackBase - (probeStackPointer + pushed); room < 32 || room > 128 || forceMap {
 		useMap = true
 	}
 	return seen, nil
@@ -92,4 +92,4 @@ func probeAddress() uintptr
 //lint:ignore U1000 its address is taken by assembly
 func probeEntry()
 
-var probeStackPointer, probeReturnAddress, probeStackTop uintptr
+var probeStackPointer, probeReturnAddress, probeStackBase uintptr

@@ -7,15 +7,15 @@
 // AX.
 #define RECORD(none)					\
 	MOVQ	8(R14), DX         /* g.stack.hi */	\
-	MOVQ	-8(DX), CX         /* index, or rubbish */ \
+	MOVQ	-8(DX), CX         /* index, or leftover data */ \
 	CMPQ	CX, $(const_maxChunks*const_chunkRecords) \
-	JAE	none               /* rubbish */	\
+	JAE	none               /* leftover data */	\
 	MOVL	CX, BX					\
 	SHRL	$8, BX             /* / chunkRecords: the chunk */ \
 	LEAQ	·chunks(SB), DX				\
 	MOVQ	(DX)(BX*8), DX     /* chunks[index / chunkRecords] */ \
 	TESTQ	DX, DX					\
-	JEQ	none               /* given back: a stale index */ \
+	JEQ	none               /* removed: a stale index */ \
 	MOVBLZX	CX, CX             /* index % chunkRecords */ \
 	SHLL	$8, CX             /* * recordSize */	\
 	ADDQ	DX, CX             /* the record */	\

@@ -6,13 +6,13 @@
 // RECORD leaves the running goroutine's record in R1, or branches to none. RECORD preserves R0.
 #define RECORD(none)						\
 	MOVD	8(g), R2           /* g.stack.hi */		\
-	MOVD	-8(R2), R1         /* index, or rubbish */	\
+	MOVD	-8(R2), R1         /* index, or leftover data */	\
 	LSR	$21, R1, R2        /* / (maxChunks * chunkRecords) */ \
-	CBNZ	R2, none           /* rubbish */		\
+	CBNZ	R2, none           /* leftover data */		\
 	LSR	$8, R1, R4         /* / chunkRecords: the chunk */ \
 	MOVD	$·chunks(SB), R2				\
 	MOVD	(R2)(R4<<3), R2    /* chunks[index / chunkRecords] */ \
-	CBZ	R2, none           /* given back: a stale index */ \
+	CBZ	R2, none           /* removed: a stale index */ \
 	AND	$0xff, R1, R1      /* index % chunkRecords */	\
 	ADD	R1<<8, R2, R1      /* * recordSize: the record */ \
 	MOVD	record_owner(R1), R3				\

@@ -7,7 +7,7 @@
 //
 // The engine runs on the goroutine's stack, below these frames, and uses less than 2 KiB of it. The
 // prologue of ·reserveStack grows the stack to make room. Nothing can shrink the stack before the
-// engine returns: the scheduler preempts neither assembly nor code that Go's runtime does not know.
+// engine returns: the scheduler preempts neither assembly nor code outside of Go's function table.
 
 // func reserveStack()
 TEXT ·reserveStack(SB), 0, $8192-0

@@ -17,7 +17,7 @@ import (
 )
 
 // Go's disassembler says where instructions begin. The comparison of a function stops at an
-// instruction that the disassembler does not know: "?", and on amd64 those with a VEX or EVEX
+// instruction that the disassembler cannot decode: "?", and on amd64 those with a VEX or EVEX
 // prefix, which it decodes as others.
 func TestInstructionsBeginWhereGoSaysTheyDo(t *testing.T) {
 	arch := map[string]decoder{"amd64": amd64{}, "arm64": arm64{}}[runtime.GOARCH]
