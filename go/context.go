@@ -1,52 +1,26 @@
 package exeunt
 
-// NewInheritable makes a [Local] whose value goes along to goroutines that are started by [Go]. child is called in the parent for each, and
-// returns the new goroutine's value; the new goroutine closes it as usual. If child is nil, both have the same value, and as it
-// is the parent's, the children don't close it.
-func NewInheritable[T any](child func(T) T) *Local[T] {
-	l := NewLocal[T]()
-	shares := child == nil
-	inherit := func(parent *record) func(*record) {
-		s := parent.slot(l.index)
-		if s == nil || !l.isSet(s) {
-			return nil
-		}
-		v := *l.at(s)
-		if !shares {
-			v = child(v)
-		}
-		return func(r *record) {
-			l.Set(v)
-			if shares && l.closes {
-				l.lend(r.slot(l.index))
-			}
-		}
-	}
-	locals.Lock()
-	defer locals.Unlock()
-	locals.inherited = append(locals.inherited, inherit)
-	return l
-}
-
-// With runs fn; until it returns, panics or calls runtime.Goexit, [Get] returns ctx on this goroutine. Calls can be nested.
+// With calls fn. Until fn returns, panics or calls runtime.Goexit, [Get] returns ctx on this
+// goroutine. Calls can be nested.
 //
-// ctx may be anything: a [context.Context], a request, a struct of the program's own.
+// ctx can be any value: a [context.Context], a request, a struct of the program.
 func With(ctx any, fn func()) {
-	r := own()
-	context, entered := r.context, r.entered
-	r.context, r.entered = ctx, true
+	r := lookupOrArm()
+	context, hasContext := r.context, r.hasContext
+	r.context, r.hasContext = ctx, true
 	defer func() {
-		// If fn called Unload, there is nothing to go back to.
-		if r := lookup(); r != nil && r.entered {
-			r.context, r.entered = context, entered
+		// After an Unload in fn there is no context to restore.
+		if r := lookup(); r != nil && r.hasContext {
+			r.context, r.hasContext = context, hasContext
 		}
 	}()
 	fn()
 }
 
-// Get returns the context of the innermost [With]. It panics if there is none, so also where goroutine exits cannot be redirected (see [Install]).
+// Get returns the context of the innermost [With]. It panics outside of With, and so also where
+// goroutine exits cannot be redirected (see [Install]).
 func Get() any {
-	if r := lookup(); r != nil && r.entered {
+	if r := lookup(); r != nil && r.hasContext {
 		return r.context
 	}
 	panic("exeunt: Get outside of With (GetSafe returns nil there)")
@@ -60,44 +34,31 @@ func GetSafe() any {
 	return nil
 }
 
-// Go starts a goroutine that runs fn with the context of the running goroutine (see [With]) and with the values of its inheritable locals (see
-// [NewInheritable]). A goroutine started by a plain go statement has neither.
+// Go starts a goroutine that calls fn with the context of the running goroutine (see [With]) and
+// the values of its inheritable locals (see [NewInheritable]). A plain go statement passes on
+// neither.
 func Go(fn func()) {
 	if fn == nil {
-		panic("exeunt: Go(nil)") // here, not on the new goroutine, where nobody would see who has called
+		// Panic here and not on the new goroutine, whose traceback would not show the caller.
+		panic("exeunt: Go(nil)")
 	}
 	r := lookup()
 	if r == nil {
 		go fn()
 		return
 	}
-	bequests := r.bequests()
-	if !r.entered && bequests == nil {
+	setters := r.inheritedSetters()
+	if !r.hasContext && setters == nil {
 		go fn()
 		return
 	}
-	context, entered := r.context, r.entered
+	context, hasContext := r.context, r.hasContext
 	go func() {
-		r := own()
-		r.context, r.entered = context, entered
-		for _, bequest := range bequests {
-			bequest(r)
+		r := lookupOrArm()
+		r.context, r.hasContext = context, hasContext
+		for _, setValue := range setters {
+			setValue(r)
 		}
 		fn()
 	}()
-}
-
-// bequests is what puts the values of the inheritable locals into another goroutine's record.
-func (r *record) bequests() (all []func(*record)) {
-	locals.Lock()
-	inherited := locals.inherited[:len(locals.inherited):len(locals.inherited)]
-	locals.Unlock()
-	r.busy++ // the functions of the program's that make the values may call Unload
-	defer func() { r.busy-- }()
-	for _, inherit := range inherited {
-		if bequest := inherit(r); bequest != nil {
-			all = append(all, bequest)
-		}
-	}
-	return all
 }

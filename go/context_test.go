@@ -51,7 +51,7 @@ func TestWithGivesAContextToWhatItRuns(t *testing.T) {
 		})
 	})
 	done := make(chan struct{})
-	go func() { // not by ended, whose handler Unload would drop
+	go func() { // not with ended: Unload would drop its handler
 		defer close(done)
 		With("forgotten", func() {
 			With("unloaded", func() { Unload(); ID() })
@@ -91,7 +91,7 @@ func TestGoCarriesTheContext(t *testing.T) {
 		}()
 	})
 	wg.Wait()
-	ended(func() { // a goroutine with nothing to carry
+	ended(func() { // a goroutine with nothing to pass on
 		done := make(chan any)
 		Go(func() { done <- GetSafe() })
 		if v := <-done; v != nil {
@@ -121,7 +121,7 @@ func TestInheritableLocalsGoAlong(t *testing.T) {
 			if _, ok := number.Lookup(); !ok {
 				t.Error("a zero that was set is inherited as set")
 			}
-			Reset() // closes what is the child's own
+			Reset() // closes the child's own values
 			close(closed)
 		})
 		<-closed
@@ -148,7 +148,7 @@ func (f fd) Close() error {
 }
 
 func TestInheritedScalarsAreNotClosedTwice(t *testing.T) {
-	closedDescriptors.lines = nil // of an earlier run of this test
+	closedDescriptors.lines = nil // from an earlier run of this test
 	l := NewInheritable[fd](nil)
 	ended(func() {
 		l.Set(3)
@@ -175,7 +175,7 @@ func TestGoAfterAnUnloadMeanwhileCarriesNothingOfOthers(t *testing.T) {
 	ended(func() {
 		unloading := NewInheritable(func(v int) int {
 			Unload()
-			// Somebody gets what this goroutine's values were kept in, unless it is still in use.
+			// Another goroutine gets the record of this one, unless it is still in use.
 			holding.Add(others)
 			released.Add(others)
 			for range make([]struct{}, others) {

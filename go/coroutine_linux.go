@@ -8,8 +8,9 @@ import (
 	"runtime"
 )
 
-// corostart finds runtime.corostart, the entry function of the goroutines behind iter.Pull, beneath one of them.
-func corostart() (entry uintptr, err error) {
+// findCorostart runs iter.Pull and finds, on the stack of its goroutine, the entry function of such
+// goroutines: runtime.corostart.
+func findCorostart() (entry uintptr, err error) {
 	next, stop := iter.Pull(func(func(struct{}) bool) {
 		pcs := make([]uintptr, 64)
 		frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
@@ -26,7 +27,7 @@ func corostart() (entry uintptr, err error) {
 	next()
 	stop()
 	if entry == 0 {
-		err = errors.New("iter.Pull runs its function, but not beneath runtime.corostart")
+		err = errors.New("iter.Pull does not run its function on a goroutine that begins with runtime.corostart")
 	}
 	return entry, err
 }

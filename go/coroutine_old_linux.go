@@ -2,5 +2,5 @@
 
 package exeunt
 
-// corostart: before Go 1.23 nothing that a program can reach starts a coroutine.
-func corostart() (uintptr, error) { return 0, nil }
+// findCorostart finds nothing: before Go 1.23 a program cannot start a coroutine.
+func findCorostart() (uintptr, error) { return 0, nil }

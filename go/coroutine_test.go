@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The race detector sees iter.Pull's own synchronisation, which comes before the coroutine's end; what handlers write has to be guarded
-// (journal has a lock).
+// The race detector sees iter.Pull's own synchronization, which comes before the coroutine's end.
+// What handlers write needs a lock (journal has one).
 
 func TestCoroutinesEndWithTheirHandlers(t *testing.T) {
 	for name, use := range map[string]func(next func() (int, bool), stop func()){

@@ -40,7 +40,7 @@ func TestHandlersRunLastInFirstOutHoweverTheGoroutineEnds(t *testing.T) {
 	}
 }
 
-// deep calls f with n large frames above it.
+// deep calls f below n large frames.
 //
 //go:noinline
 func deep(n int, f func()) byte {
@@ -53,7 +53,7 @@ func deep(n int, f func()) byte {
 	return frame[(n+1)%1024]
 }
 
-// Tests in a child, as one of them has to fail.
+// These tests run in a child process, since one of them has to fail.
 func init() {
 	scenarios["tests that end early"] = func() {
 		ran := make(chan struct{}, 2)
@@ -71,7 +71,7 @@ func init() {
 		testing.Main(all, []testing.InternalTest{
 			ends("FailNow", (*testing.T).FailNow),
 			ends("SkipNow", (*testing.T).SkipNow),
-			// A test is over for its caller before its goroutine is.
+			// For its caller a test is over before its goroutine has ended.
 			{Name: "both handlers have run", F: func(*testing.T) { <-ran; <-ran }},
 		}, nil, nil)
 	}
@@ -146,7 +146,7 @@ func TestAPanicInAHandlerIsReportedWithItsStackAndTheOthersRun(t *testing.T) {
 	if !strings.HasPrefix(reports[0], "second\n") || !strings.HasPrefix(reports[1], "broken\n") {
 		t.Errorf("%q", reports)
 	}
-	for _, function := range []string{"panic(", "exeunt.handlerThatPanics(", "exeunt.(*record).runTop(", "exeunt.goroutineEnds(", "runtime.Goexit("} {
+	for _, function := range []string{"panic(", "exeunt.handlerThatPanics(", "exeunt.(*record).runLast(", "exeunt.drainGoroutine(", "runtime.Goexit("} {
 		if !strings.Contains(reports[1], function) {
 			t.Errorf("%s is not in the stack:\n%s", function, reports[1])
 		}
@@ -186,7 +186,8 @@ func TestTracebacksAndCallersFromAHandlerAreComplete(t *testing.T) {
 							break
 						}
 					}
-					runtime.Stack(make([]byte, 1<<20), true) // all goroutines: stops the world with this one here
+					// of all goroutines, which stops the world while this one is here
+					runtime.Stack(make([]byte, 1<<20), true)
 				})
 				end()
 			})
@@ -263,14 +264,14 @@ func TestResetForgetsValuesAndKeepsHandlers(t *testing.T) {
 		}
 	})
 	j.want(t, "handler")
-	ended(func() { Reset() }) // with nothing to forget
+	ended(func() { Reset() }) // with nothing to remove
 }
 
 func TestUnloadMayBeCalledAnywhere(t *testing.T) {
 	var j journal
 	done := make(chan struct{})
 	go func() {
-		Unload() // before anything
+		Unload() // before anything else
 		AtExit(func() { j.add("dropped by the next one") })
 		AtExit(func() { j.add("unloads"); Unload(); AtExit(func() { j.add("anew"); close(done) }) })
 	}()
@@ -361,14 +362,15 @@ func TestNothingIsSeenByTheNextGoroutine(t *testing.T) {
 			}
 			local.Set(i + 1)
 			if i%7 == 0 {
-				deep(8, func() {}) // leaves a stack of another size to the next owner of the descriptor
+				// Leaves a stack of another size to the next owner of the descriptor.
+				deep(8, func() {})
 			}
 			end()
 		})
 	}
 }
 
-// The main goroutine's return needs a program of its own: a test binary ends by os.Exit.
+// The return of the main goroutine needs a program of its own: a test binary ends by os.Exit.
 func TestReturnFromMainRunsHandlers(t *testing.T) {
 	var flags []string
 	for _, flag := range strings.Split(os.Getenv(flagsVariable), "\n") {

@@ -7,50 +7,43 @@ import (
 	"unsafe"
 )
 
-// A Local is a variable of which every goroutine has its own. Make it once, by [NewLocal], and keep it in a package-level variable: it is
-// never freed. One that was not made so, such as a zero Local, panics.
+// A Local is a variable of which every goroutine has its own copy. Create it once, by [NewLocal],
+// and keep it in a package-level variable: it is never freed. The methods of a Local that was not
+// made by NewLocal, such as a zero Local, panic.
 //
-// A goroutine's value is dropped when the goroutine ends, after the functions registered by [AtExit] have run. If it implements
-// [io.Closer], it is closed then, and by [Reset] and [Unload]; the locals created last are closed first, and storage may be used meanwhile. T itself
-// must have Close, not *T; of an interface type, the value in it counts; a nil pointer is not closed.
-// Set and Del don't close the value they replace.
+// A goroutine's value is dropped when the goroutine ends, after the functions registered by
+// [AtExit]. If the value implements [io.Closer], it is closed then, and by [Reset] and [Unload].
+// The locals created last are closed first; a Close may use storage. T itself must have the Close
+// method, not *T. If T is an interface type, the value in it counts. A nil pointer is not closed.
+// Set and Del do not close the value that they replace.
 //
-// Pointers, maps, channels and functions, and types of up to eight bytes without pointers, are kept without an allocation; other types need
-// one for the first Set in a goroutine. The first eight locals of a program are the fastest, and need no other memory.
+// Pointers, maps, channels, functions, and types of up to eight bytes without pointers are stored
+// without an allocation. Other types need one for the first Set on a goroutine. The first eight
+// locals of a program are the fastest and need no other memory.
 type Local[T any] struct {
 	localBase
 	kind   kind
 	closes bool
 }
 
-// localBase is what the assembly knows of a local.
-type localBase struct {
-	// offset is that of the value in a record, less offsetBias, so that its highest bit is set; recordSize + that of the pointer to the value, if
-	// there is one; anything else for values that are in record.more. 0 is of one that was not made by NewLocal.
-	offset   uintptr
-	zero     unsafe.Pointer // a zero value, for goroutines that have set none
-	index    int
-	inSlot   uintptr // the same in a slot
-	indirect bool    // there is a pointer to the value
-}
-
-// How a local keeps its value in a slot. The other half of the slot says whether it is set: not 0 or nil if so, and for an inherited
-// value that is another goroutine's to close, lentMark.
+// A kind says where in a slot a local keeps its value. The other half of the slot says whether it
+// is set: it is not 0 or nil then. For an inherited value that another goroutine closes, it is
+// shared or &sharedMark.
 type kind uint8
 
 const (
-	unmade kind = iota // not made by NewLocal
-	direct             // the value is one pointer, in slot.pointer; slot.word is set or lent
-	scalar             // the value is in slot.word; slot.pointer is &setMark or &lentMark
-	boxed              // slot.pointer leads to the value; slot.word is set or lent
+	invalid kind = iota // not made by NewLocal
+	direct              // the value is one pointer, in slot.pointer; slot.word is set or shared
+	scalar              // the value is in slot.word; slot.pointer is &setMark or &sharedMark
+	boxed               // slot.pointer leads to the value; slot.word is set or shared
 )
 
 const (
-	set  = 1
-	lent = 2
+	set    = 1
+	shared = 2
 )
 
-var setMark, lentMark byte
+var setMark, sharedMark byte
 
 func (l *Local[T]) isSet(s *slot) bool {
 	if l.kind == scalar {
@@ -59,22 +52,22 @@ func (l *Local[T]) isSet(s *slot) bool {
 	return s.word != 0
 }
 
-func (l *Local[T]) lend(s *slot) {
+func (l *Local[T]) markShared(s *slot) {
 	if l.kind == scalar {
-		s.pointer = unsafe.Pointer(&lentMark)
+		s.pointer = unsafe.Pointer(&sharedMark)
 	} else {
-		s.word = lent
+		s.word = shared
 	}
 }
 
-func (l *Local[T]) isLent(s *slot) bool {
+func (l *Local[T]) isShared(s *slot) bool {
 	if l.kind == scalar {
-		return s.pointer == unsafe.Pointer(&lentMark)
+		return s.pointer == unsafe.Pointer(&sharedMark)
 	}
-	return s.word == lent
+	return s.word == shared
 }
 
-// at is where the value in a slot is.
+// at returns the address of the value in a slot.
 func (l *Local[T]) at(s *slot) *T {
 	switch l.kind {
 	case scalar:
@@ -85,36 +78,33 @@ func (l *Local[T]) at(s *slot) *T {
 	return (*T)(s.pointer)
 }
 
-// check panics if the local was not made by NewLocal: it has no place in records.
+// check panics if the local was not made by NewLocal; it has no place in records.
 func (l *Local[T]) check() {
-	if l.kind == unmade {
-		panicUnmade()
+	if l.kind == invalid {
+		panicInvalidLocal()
 	}
-}
-
-func panicUnmade() {
-	panic("exeunt: a Local that was not made by NewLocal or NewInheritable: write var name = exeunt.NewLocal[T]()")
 }
 
 var locals struct {
 	sync.Mutex
-	inherited []func(parent *record) func(child *record)
+	inheritable []func(parent *record) func(child *record)
 }
 
-// NewLocal makes a variable.
+// NewLocal makes a variable of which every goroutine has its own copy.
 func NewLocal[T any]() *Local[T] {
 	t := reflect.TypeOf((*T)(nil)).Elem()
 	l := &Local[T]{kind: kindOf(t)}
 	l.zero = unsafe.Pointer(new(T))
 	l.indirect = l.kind == boxed
-	// A concrete type tells now whether its values can be closed, an interface type only value by value.
+	// A concrete type says now whether its values can be closed; with an interface type it depends
+	// on the value.
 	closer := reflect.TypeOf((*io.Closer)(nil)).Elem()
 	l.closes = t.Kind() == reflect.Interface || t.Implements(closer)
 
 	var toClose func(*slot) io.Closer
 	if l.closes {
 		toClose = func(s *slot) io.Closer {
-			if !l.isSet(s) || l.isLent(s) {
+			if !l.isSet(s) || l.isShared(s) {
 				return nil
 			}
 			c, _ := any(*l.at(s)).(io.Closer)
@@ -148,8 +138,6 @@ func NewLocal[T any]() *Local[T] {
 	return l
 }
 
-const offsetBias = 4096
-
 func kindOf(t reflect.Type) kind {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Map, reflect.Chan, reflect.Func, reflect.UnsafePointer:
@@ -178,33 +166,11 @@ func hasPointers(t reflect.Type) bool {
 
 // Get returns the running goroutine's value, or T's zero value if it has set none.
 func (l *Local[T]) Get() T {
-	// Small enough to be inlined, so that a read is one call.
+	// ^This is small enough to be inlined, so that a read is one call.
 	return *(*T)(value(&l.localBase))
 }
 
-// slowValue is value for records that are in the map, and for locals that are not among the first.
-func slowValue(l *localBase) unsafe.Pointer {
-	if l.zero == nil {
-		panicUnmade()
-	}
-	r := lookup()
-	if r == nil {
-		return l.zero
-	}
-	s := r.slot(l.index)
-	if s == nil {
-		return l.zero
-	}
-	switch {
-	case !l.indirect:
-		return unsafe.Add(unsafe.Pointer(s), l.inSlot)
-	case s.pointer == nil:
-		return l.zero
-	}
-	return s.pointer
-}
-
-// Lookup is Get, and tells whether a value is set.
+// Lookup returns the running goroutine's value and whether it has set one.
 func (l *Local[T]) Lookup() (v T, ok bool) {
 	l.check()
 	if r := lookup(); r != nil {
@@ -220,7 +186,7 @@ func (l *Local[T]) Set(v T) {
 	l.check()
 	r := current()
 	if r == nil {
-		r = own()
+		r = lookupOrArm()
 	}
 	var s *slot
 	if l.index < inlineSlots {
@@ -245,7 +211,7 @@ func (l *Local[T]) Set(v T) {
 	}
 }
 
-// setBoxed is apart, so that only values which need it are moved to the heap.
+// setBoxed is separate from Set, so that only values of this kind escape to the heap.
 //
 //go:noinline
 func (l *Local[T]) setBoxed(s *slot, v T) {
@@ -256,7 +222,7 @@ func (l *Local[T]) setBoxed(s *slot, v T) {
 	s.word = set
 }
 
-// Del removes the running goroutine's value, without closing it.
+// Del removes the running goroutine's value without closing it.
 func (l *Local[T]) Del() {
 	l.check()
 	if r := lookup(); r != nil {
@@ -266,11 +232,12 @@ func (l *Local[T]) Del() {
 	}
 }
 
-// GetOrInit returns the running goroutine's value; if it has none, it is set to what init returns.
+// GetOrInit returns the running goroutine's value. If it has set none, GetOrInit calls init and
+// sets the result.
 func (l *Local[T]) GetOrInit(init func() T) T {
 	v, ok := l.Lookup()
 	if !ok {
-		own() // panics before init has made anything
+		lookupOrArm() // panics before init has run
 		v = init()
 		l.Set(v)
 	}

@@ -102,7 +102,7 @@ func TestAnyNumberOfLocals(t *testing.T) {
 	}
 }
 
-// A resource writes in a journal that it is closed.
+// A resource notes in a journal that it is closed.
 type resource struct {
 	name  string
 	j     *journal
@@ -128,12 +128,12 @@ func TestValuesAreClosedAfterTheHandlersTheLastLocalFirst(t *testing.T) {
 		third.Set(&resource{name: "third", j: &j})
 		AtExit(func() { j.add("handler with " + first.Get().name) })
 	})
-	// ended's own handler tells of the end before the values are closed, so ask a second time.
+	// The handler of ended runs before the values are closed, so check a second time.
 	ended(func() {})
 	waitFor(t, &j, "handler with first", "close last", "close third", "close first")
 }
 
-// waitFor waits until there are that many lines.
+// waitFor waits until there are this many lines.
 func waitFor(t *testing.T, j *journal, lines ...string) {
 	t.Helper()
 	for i := 0; i < 1e7; i++ {
@@ -158,7 +158,7 @@ func TestResetAndUnloadClose(t *testing.T) {
 		a.Set(&resource{name: "a replaced", j: &j}) // replacing closes nothing
 		b.Set(nil)
 		done := make(chan struct{})
-		go func() { // Unload would drop the handler that ended waits for
+		go func() { // not with ended: Unload would drop its handler
 			a.Set(&resource{name: "of another goroutine", j: &j})
 			Unload()
 			close(done)
@@ -223,7 +223,7 @@ func TestACloseThatResetsOrEndsTheGoroutineOtherwiseClosesTheOthersToo(t *testin
 				t.Error(name, v)
 			}
 		})
-		// Unload forgets a handler that would say when all is done.
+		// Unload drops a handler that could signal the end.
 		for deadline := time.Now().Add(10 * time.Second); j.length() < 3 && time.Now().Before(deadline); {
 			time.Sleep(100 * time.Microsecond)
 		}
@@ -287,7 +287,7 @@ func TestErrorsAndPanicsOfCloseAreReported(t *testing.T) {
 
 func init() {
 	scenarios["set for ever"] = func() {
-		// One in the record itself and one beside it.
+		// One in the record itself and one in record.more.
 		var all []*Local[*resource]
 		for i := 0; i < inlineSlots+1; i++ {
 			all = append(all, NewLocal[*resource]())
@@ -309,7 +309,7 @@ func init() {
 				_, ok := l.Lookup()
 				fmt.Println(<-done, ok)
 			})
-			// The record is soon another goroutine's.
+			// The record will soon be another goroutine's.
 			seen := 0
 			for i := 0; i < 1000; i++ {
 				ended(func() {
@@ -324,7 +324,7 @@ func init() {
 }
 
 func TestAValueThatIsSetForEverByItsCloseEndsWithAReportAndIsNobodyElses(t *testing.T) {
-	report := "exeunt: values and handlers were still being added after 100 rounds of closing and running them; what is left is dropped"
+	report := "exeunt: values and handlers were still being added after 100 rounds of closing and running them; the remaining ones are dropped"
 	each := report + "\n" + report + " false\nseen by 0\n"
 	code, output := child(t, "set for ever")
 	want(t, code, output, 0, each+each+"the scenario returned\n")

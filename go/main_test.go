@@ -16,21 +16,26 @@ import (
 	"time"
 )
 
-// What must not happen in the process that runs the tests (exits, crashes, system calls that are refused) happens in a child:
-// the same binary, with the name of a scenario in its environment. It runs on the main goroutine.
+// A scenario is code that must not run in the process of the tests: it exits, crashes, or has
+// system calls refused. It runs in a child process, on the main goroutine: the same binary, with
+// the scenario's name in its environment.
 var scenarios = map[string]func(){}
 
 const (
 	scenarioVariable = "EXEUNT_TEST_SCENARIO"
-	mapVariable      = "EXEUNT_TEST_MAP"         // use the map where the spare words would serve
-	runnerVariable   = "EXEUNT_TEST_EXEC"        // what runs a binary of this architecture, if the system can't: qemu-aarch64-static -cpu max
-	flagsVariable    = "EXEUNT_TEST_BUILD_FLAGS" // what `go test` was given, one a line, for programs that tests build
+	// Set: use the map although the spare words could be used.
+	mapVariable = "EXEUNT_TEST_MAP"
+	// A command that runs a binary of this architecture if the system cannot, such as
+	// qemu-aarch64-static -cpu max.
+	runnerVariable = "EXEUNT_TEST_EXEC"
+	// The flags of `go test`, one a line, for programs that tests build.
+	flagsVariable = "EXEUNT_TEST_BUILD_FLAGS"
 )
 
-// Before any init function runs.
+// This runs before any init function.
 var _ = func() (none struct{}) {
 	forceMap = os.Getenv(mapVariable) != ""
-	lazy = os.Getenv(scenarioVariable) != ""
+	noInstallAtInit = os.Getenv(scenarioVariable) != ""
 	return
 }()
 
@@ -52,12 +57,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// binary runs one, and gives its exit code and all that it printed.
+// binary runs a program, and returns its exit code and all that it printed.
 func binary(t *testing.T, environment []string, name string, arguments ...string) (code int, output string) {
 	t.Helper()
 	words := append(strings.Fields(os.Getenv(runnerVariable)), name)
 	words = append(words, arguments...)
-	// What hangs says where, and fails.
+	// A program that hangs prints its stacks and fails.
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, words[0], words[1:]...)
@@ -86,7 +91,7 @@ func want(t *testing.T, gotCode int, gotOutput string, code int, output string) 
 	}
 }
 
-// A journal is written by several goroutines.
+// A journal can be written by several goroutines.
 type journal struct {
 	sync.Mutex
 	lines []string
@@ -113,8 +118,8 @@ func (j *journal) want(t *testing.T, lines ...string) {
 	}
 }
 
-// ended runs body on a goroutine of its own, and returns when its handlers have run: those that body registers, and before (so that it runs
-// last) one that says so.
+// ended runs body on a new goroutine, and returns when its handlers have run. Its own handler is
+// registered before body runs, and therefore runs last.
 func ended(body func()) {
 	done := make(chan struct{})
 	go func() {
@@ -124,14 +129,14 @@ func ended(body func()) {
 	<-done
 }
 
-// panics calls f and returns the value it panics with.
+// panics calls f and returns the value with which it panics.
 func panics(f func()) (value any) {
 	defer func() { value = recover() }()
 	f()
 	return nil
 }
 
-// reported collects what would go to standard error during f.
+// reported collects what f would report on standard error.
 func reported(f func()) (reports []string) {
 	var mu sync.Mutex
 	OnPanic(func(value any, stack []byte) {

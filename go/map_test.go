@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The plain fallback has to do all that the spare words do: the whole suite runs again with it.
+// The fallback has to do all that the spare words do, so the whole suite runs again with it.
 func TestAllOfThisWithTheMap(t *testing.T) {
 	if forceMap {
 		if !useMap {
@@ -28,29 +28,30 @@ func TestAllOfThisWithTheMap(t *testing.T) {
 	}
 }
 
-// Goroutines beyond the table's two million places get theirs in the map, while the others keep theirs.
+// Goroutines beyond the table's two million records get one in the map, while the others keep
+// theirs.
 func TestGoroutinesBeyondTheTableUseTheMap(t *testing.T) {
 	if useMap {
-		return // they do anyway
+		return // they use it anyway
 	}
 	local := NewLocal[int]()
 	far := NewLocal[[3]int]()
-	// Whoever is still on the way out of an earlier test gives a place back.
+	// Goroutines of an earlier test that are still ending release their records.
 	eventually(time.Second, func() bool {
 		records, _ := inUse()
 		return records == 0
 	})
 	local.Set(1)
 	defer local.Del()
-	numbers.Lock()
-	next, free := numbers.next, numbers.free
-	numbers.next, numbers.free = maxChunks, nil
-	numbers.Unlock()
+	chunkNumbers.Lock()
+	next, free := chunkNumbers.next, chunkNumbers.free
+	chunkNumbers.next, chunkNumbers.free = maxChunks, nil
+	chunkNumbers.Unlock()
 	taken := fill()
 	defer func() {
-		numbers.Lock()
-		numbers.next, numbers.free = next, append(free, numbers.free...)
-		numbers.Unlock()
+		chunkNumbers.Lock()
+		chunkNumbers.next, chunkNumbers.free = next, append(free, chunkNumbers.free...)
+		chunkNumbers.Unlock()
 	}()
 	defer taken()
 	for i := 0; i < 100; i++ {
@@ -77,7 +78,7 @@ func TestGoroutinesBeyondTheTableUseTheMap(t *testing.T) {
 	}
 }
 
-// fill takes every free place of the table.
+// fill takes every free record of the table.
 func fill() (giveBack func()) {
 	var all []*record
 	for i := range shards {
@@ -89,7 +90,8 @@ func fill() (giveBack func()) {
 			if empty {
 				break
 			}
-			// allocate picks the shard by the descriptor's address, so any address of that shard will do.
+			// allocate chooses the shard by the descriptor's address, so any address of that shard
+			// will do.
 			for g := uintptr(1); ; g++ {
 				if &shards[uint64(g)*0x9e3779b97f4a7c15>>32&uint64(len(shards)-1)] == home {
 					all = append(all, allocate(g))

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// A program's code is one mapping, also when calls in it are redirected: profiles list each piece, and tools look for functions by it.
+// A program's code is one mapping, also when calls in it are redirected. Profiles list every
+// mapping, and tools search functions by mapping.
 func TestCodeStaysOneMapping(t *testing.T) {
 	code, output := child(t, "mapping")
 	if code != 0 || !strings.Contains(output, "before and after: 1") {
@@ -35,7 +36,7 @@ func init() {
 	}
 }
 
-// codeMappings lists the executable mappings of the file that this function is in.
+// codeMappings lists the executable mappings of the file that contains this function.
 func codeMappings() (code []string) {
 	data, err := os.ReadFile("/proc/self/maps")
 	if err != nil {

@@ -2,22 +2,15 @@
 
 package exeunt
 
-import (
-	"unsafe"
+import "exeunt.invalid/exeunt/internal/patch"
 
-	"exeunt.invalid/exeunt/internal/patch"
-)
+// Without a patch engine no goroutine has a record. Reads find nothing; all other functions fail
+// with ErrUnsupported.
 
-// Where there is no patch engine no goroutine ever has a record: reading finds nothing, and everything else says so.
-
-func install() error                    { return patch.ErrUnsupported }
-func value(l *localBase) unsafe.Pointer { return slowValue(l) }
-func current() *record                  { return nil }
-func mark(index uint64)                 {}
-func unmark()                           {}
-func getg() (g uintptr)                 { return }
-
-// Tests set these everywhere.
-var forceMap, lazy bool
+func install() error             { return patch.ErrUnsupported }
+func current() *record           { return nil }
+func setSpareWords(index uint64) {}
+func clearSpareWords()           {}
+func getg() (g uintptr)          { return }
 
 var common struct{ mapped uint32 }

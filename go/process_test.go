@@ -98,7 +98,8 @@ func TestAnUnrecoveredPanicKillsAsUsual(t *testing.T) {
 	}
 }
 
-// Go looks for no deadlock in programs with cgo (golang/go#25538), so the program is one without, however this test was built.
+// In programs with cgo, Go does not detect deadlocks (golang/go#25538). The program is therefore
+// built without cgo, however this test was built.
 func TestADeadlockIsStillFound(t *testing.T) {
 	code, output := binary(t, nil, mainend(t, nil, "CGO_ENABLED=0"), "deadlock")
 	if code != 2 || !strings.HasPrefix(output, "main ends\nfatal error: all goroutines are asleep - deadlock!\n") {

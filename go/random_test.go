@@ -13,17 +13,21 @@ import (
 	"time"
 )
 
-// Goroutines do what comes, in a random order, beside a model of what must come of it. Each line that is logged must be the one that the model
-// expects. A failure names its seed; EXEUNT_TEST_RANDOM=SEED runs that case alone, EXEUNT_TEST_RANDOM=FROM..TO many. Cases run in a child, where
-// no other local is made: the first eight of theirs are in the record itself, the others beside it.
+// Goroutines act in a random order, beside a model that predicts the result. Each line that is
+// logged must be the one that the model expects. A failure names its seed. EXEUNT_TEST_RANDOM=SEED
+// runs that case alone, EXEUNT_TEST_RANDOM=FROM..TO many. Cases run in a child process where no
+// other local is made: the first eight of theirs are in the record itself, the others in
+// record.more.
 const randomVariable = "EXEUNT_TEST_RANDOM"
 
-// An act is what code does on the goroutine that it runs on. Numbers name what is stored; they are never used again.
+// An act is what code does on its goroutine. Numbers name what is stored, and are not reused.
 type act struct {
 	kind   string
 	local  int
 	number int
-	acts   []act // of the handler, of Close, of the function given to With or Go, or of the inheritable value's child function
+	// of the handler, of Close, of the function given to With or Go, or of the inheritable value's
+	// child function
+	acts []act
 }
 
 func (a act) String() string {
@@ -32,7 +36,8 @@ func (a act) String() string {
 
 const randomLocals = 3
 
-// Made once in a process, so that their number does not grow with that of the cases.
+// This is made once in a process, so that the number of locals does not grow with the number of
+// cases.
 type randomStorage struct {
 	scalars   [randomLocals]*Local[int]
 	boxed     [randomLocals]*Local[string]
@@ -135,7 +140,7 @@ func (w *randomWorld) one(a act) {
 			defer func() { ends <- left{lookup(), getg()} }()
 			w.do(a.acts)
 		})
-		// What it does at its end comes before what comes next here.
+		// What that goroutine does at its end comes before what this one does next.
 		if l := <-ends; l.r != nil {
 			for l.r.owner.Load() == l.g {
 				runtime.Gosched()
@@ -149,7 +154,7 @@ func (w *randomWorld) one(a act) {
 	}
 }
 
-// randomModel is what one goroutine is believed to have.
+// randomModel is the expected state of one goroutine.
 type randomModel struct {
 	scalars   [randomLocals]int // 0: not set
 	boxed     [randomLocals]int
@@ -158,7 +163,7 @@ type randomModel struct {
 	closes    bool
 	closing   bool
 	handlers  []act
-	id        int // 1 + its place
+	id        int // 1 + its position
 	context   any
 	entered   bool
 }
@@ -172,7 +177,7 @@ func (e *randomExpected) add(format string, arguments ...any) {
 	e.lines = append(e.lines, fmt.Sprintf(format, arguments...))
 }
 
-// How acts end.
+// An outcome is how acts end.
 type outcome int
 
 const (
@@ -264,7 +269,7 @@ func (m *randomModel) one(a act, e *randomExpected) outcome {
 	return wentOn
 }
 
-// run is one handler or Close, which says so at its end. Whether it called Goexit.
+// run models one handler or Close, which logs its end. It reports whether Goexit was called.
 func (m *randomModel) run(a act, ended string, e *randomExpected) bool {
 	o := m.do(a.acts, e)
 	e.add("%s %d", ended, a.number)
@@ -278,7 +283,7 @@ func (m *randomModel) run(a act, ended string, e *randomExpected) bool {
 	return false
 }
 
-// closeValues tells whether a Close called Goexit.
+// closeValues reports whether a Close called Goexit.
 func (m *randomModel) closeValues(e *randomExpected) bool {
 	if m.closes || m.closing {
 		within := m.closing
@@ -317,7 +322,7 @@ func (m *randomModel) reset(e *randomExpected) outcome {
 	return wentOn
 }
 
-// end is the drain. One that calls Goexit is as if it had returned.
+// end models the drain. A Goexit in it has the effect of a return.
 func (m *randomModel) end(e *randomExpected) {
 	for len(m.handlers) > 0 || m.closes {
 		if last := len(m.handlers) - 1; last >= 0 {
@@ -336,7 +341,8 @@ type randomSource struct {
 	last int
 }
 
-// act makes one up; nested: how deep it is in others; inside: a handler or a Close, where panics are recovered.
+// act makes a random act. nested is its depth in other acts. inside means in a handler or a Close,
+// where panics are recovered.
 func (s *randomSource) act(nested int, inside bool) act {
 	s.last++
 	kinds := []string{
@@ -357,7 +363,9 @@ func (s *randomSource) act(nested int, inside bool) act {
 	case "go":
 		a.acts = s.acts(nested, false)
 	case "set inherited":
-		a.acts = s.acts(2, false) // the child function's, and those of Close: simple ones, or Go would call itself for ever
+		// The acts of the child function and of Close are simple ones, or Go would call itself
+		// without end.
+		a.acts = s.acts(2, false)
 	case "set closer", "at exit":
 		a.acts = s.acts(nested, true)
 	}
@@ -374,7 +382,7 @@ func (s *randomSource) acts(nested int, inside bool) (acts []act) {
 	return acts
 }
 
-// randomCase runs one. What went wrong, and what had been done.
+// randomCase runs one case. It returns what went wrong, and what had been done.
 func randomCase(storage *randomStorage, seed int64) error {
 	s := &randomSource{Rand: rand.New(rand.NewSource(seed))}
 	w, e := &randomWorld{randomStorage: storage}, &randomExpected{}
@@ -382,7 +390,7 @@ func randomCase(storage *randomStorage, seed int64) error {
 	defer OnPanic(nil)
 	var done strings.Builder
 	compare := func() error {
-		// A goroutine that has come to its end may still be busy with it.
+		// A goroutine that has logged its end may still be busy with it.
 		want := strings.Join(e.lines, "\n")
 		got := ""
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Microsecond) {
@@ -467,7 +475,7 @@ func TestWhateverGoroutinesDoIsWhatTheModelSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A child has its time, so many cases take several.
+	// A child process has a time limit, so many cases need several processes.
 	const atOnce = 1000
 	for ; from < to && !t.Failed(); from += atOnce {
 		code, output := child(t, "random acts", fmt.Sprintf("%s=%d..%d", randomVariable, from, min(from+atOnce, to)))

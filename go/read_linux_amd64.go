@@ -8,43 +8,45 @@ import (
 	"exeunt.invalid/exeunt/internal/patch"
 )
 
-// How value and current come to be direct calls: they are Go functions, whose first instruction becomes a jump.
+// value and current are Go functions whose first instruction is replaced by a jump, so that a read
+// is one direct call:
 //
 //	before                                         after
 //	value:  lea  -0x..(sp), r12   (8 bytes)        value:  jmp  valueInRegisters   (5 bytes)
-//	        cmp  r12, 16(r14)                              ...                     (not run any more)
+//	        cmp  r12, 16(r14)                              ...                     (no longer run)
 //	        ...
 //	        call *valueByAddress
 //	        ret
 //
-// What is there before is right too, and remains where it cannot be replaced.
+// The code before is also correct. It stays where the instruction cannot be replaced.
 
 //go:noinline
 func value(l *localBase) unsafe.Pointer {
-	if never {
-		needRoom(new([256]byte))
+	if alwaysFalse {
+		useFrame(new([256]byte))
 	}
 	return valueByAddress(l)
 }
 
 //go:noinline
 func current() *record {
-	if never {
-		needRoom(new([256]byte))
+	if alwaysFalse {
+		useFrame(new([256]byte))
 	}
 	return currentByAddress()
 }
 
-// What is never done makes the frames large ones: then a function begins with an instruction of five bytes or more, in which a jump has room.
-var never bool
+// alwaysFalse guards calls that give value and current large frames. A function with a large frame
+// begins with an instruction of five bytes or more, in which a jump has room.
+var alwaysFalse bool
 
 //go:noinline
-func needRoom(*[256]byte) {}
+func useFrame(*[256]byte) {}
 
 const jumpLength = 5
 
-// shortenReads lets value and current begin with a jump to the assembly.
-func shortenReads() error {
+// makeReadsDirect replaces the first instruction of value and of current by a jump to the assembly.
+func makeReadsDirect() error {
 	for _, r := range []struct {
 		name     string
 		in, code uintptr

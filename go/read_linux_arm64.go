@@ -1,9 +1,9 @@
 package exeunt
 
-// On arm64 a read stays an indirect call: a function begins with an instruction that may not be replaced while other threads may be running it,
-// so there is no place for a jump.
+// On arm64 a read stays an indirect call. A function there begins with an instruction that must not
+// be replaced while other threads may be running it.
 var value, current = valueByAddress, currentByAddress
 
 const jumpLength = 4
 
-func shortenReads() error { return nil }
+func makeReadsDirect() error { return nil }

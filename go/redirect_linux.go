@@ -9,51 +9,27 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
-	"unsafe"
 
 	"exeunt.invalid/exeunt/internal/patch"
 	"exeunt.invalid/exeunt/internal/site"
 )
 
-// A call that is to be redirected.
+// A redirection is a call to be redirected.
 type redirection struct {
-	in           string // the function that makes it
+	in           string // the function that makes the call
 	at           uintptr
-	target, code uintptr // where it leads, and shall lead
+	target, code uintptr // where the call leads now, and where it is to lead
 }
 
-// Names in the runtime, Go 1.22 to 1.27.
+// Names of functions in the runtime, Go 1.22 to 1.27.
 var (
 	exitHooks = []string{"internal/runtime/exithook.Run", "runtime.runExitHooks"}
-	// os.Exit calls it by this name; the runtime's own is runtime.os_beforeExit.
+	// os.Exit calls it by the first name; in the runtime itself it has the second.
 	beforeExit = []string{"os.runtime_beforeExit", "runtime.os_beforeExit"}
 )
 
-// The offsets in g that coroutineEnds has to save; both 0 where runtime.coroexit isn't inlined, or there are no coroutines.
-var coroFields site.Fields
-
-var image = site.Image{
-	Arch: runtime.GOARCH,
-	Func: func(pc uintptr) (string, uintptr) {
-		f := runtime.FuncForPC(pc)
-		if f == nil {
-			return "", 0
-		}
-		return f.Name(), f.Entry()
-	},
-	Bytes: func(at uintptr, n int) []byte {
-		// Never past the page: the next one may be unmapped.
-		if left := 0x1000 - int(at&0xfff); n > left {
-			if f := runtime.FuncForPC(at + uintptr(left)); f == nil {
-				n = left
-			}
-		}
-		return unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), n)
-	},
-}
-
-// install finds every call, checks every call, and only then changes the first; if one cannot be changed after all, those before it are
-// changed back.
+// install finds and checks every call before it changes the first. If a call cannot be changed
+// after all, those before it are changed back.
 func install() error {
 	found, err := locate()
 	if err != nil {
@@ -67,12 +43,12 @@ func install() error {
 	if err := apply(found); err != nil {
 		return err
 	}
-	notShortened = shorten() // no error of Install: everything works, only slower
+	notDirect = makeDirect() // Install does not return this error: everything works, only slower
 	return nil
 }
 
-// notShortened is why reads or ends take the longer way, or nil.
-var notShortened error
+// notDirect says why reads or ends stay indirect. It is nil if they do not.
+var notDirect error
 
 func apply(found []redirection) error {
 	for i, r := range found {
@@ -92,23 +68,18 @@ func apply(found []redirection) error {
 	return nil
 }
 
-func entryOf(pc uintptr) uintptr {
-	_, entry := image.Func(pc)
-	return entry
-}
-
-// locate finds the calls by which goroutines end, and notes where they lead.
+// locate finds the calls by which goroutines end, and stores their targets in common.
 func locate() ([]redirection, error) {
 	seen, err := probe()
 	if err != nil {
 		return nil, err
 	}
-	byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback := entryPoints(!useMap)
+	atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback := hookAddresses(!useMap)
 	var found []redirection
 	add := func(in uintptr, call site.Ref, code uintptr, next *uintptr) error {
 		name, _ := image.Func(in)
 		if *next != 0 && *next != call.Target {
-			return fmt.Errorf("%s calls %s at %#x, other calls lead to %#x", name, call.Name, call.Target, *next)
+			return fmt.Errorf("%s calls %s at %#x, but other calls lead to %#x", name, call.Name, call.Target, *next)
 		}
 		*next = call.Target
 		found = append(found, redirection{name, call.At, call.Target, code})
@@ -122,14 +93,15 @@ func locate() ([]redirection, error) {
 		return add(in, call, code, next)
 	}
 
-	// Every way out of a goroutine: return, Goexit, ...
-	if err := one(seen.goexit, byReturn, &common.nextByReturn, "runtime.goexit1"); err != nil {
+	// Ends of a goroutine: return, and runtime.Goexit.
+	if err := one(seen.goexit, atReturn, &common.returnTarget, "runtime.goexit1"); err != nil {
 		return nil, err
 	}
-	if err := one(reflect.ValueOf(runtime.Goexit).Pointer(), byGoexit, &common.nextByGoexit, "runtime.goexit1"); err != nil {
+	if err := one(reflect.ValueOf(runtime.Goexit).Pointer(), atGoexit, &common.goexitTarget, "runtime.goexit1"); err != nil {
 		return nil, err
 	}
-	// ... out of main and os.Exit (builds with the race detector have two calls in runtime.main), ...
+	// Ends of the process: return from main.main, and os.Exit. Builds with the race detector have
+	// two calls in runtime.main.
 	before, err := image.One(site.Call, reflect.ValueOf(os.Exit).Pointer(), beforeExit...)
 	if err != nil {
 		return nil, err
@@ -140,36 +112,36 @@ func locate() ([]redirection, error) {
 			return nil, err
 		}
 		for _, call := range calls {
-			if err := add(in, call, ofProcess, &common.nextOfProcess); err != nil {
+			if err := add(in, call, atProcessExit, &common.processTarget); err != nil {
 				return nil, err
 			}
 		}
 	}
-	// ... out of a coroutine (iter.Pull), ...
+	// The end of a coroutine (iter.Pull).
 	if seen.corostart != 0 {
 		in, call, err := coroutineExit(seen.corostart)
 		if err != nil {
 			return nil, err
 		}
-		if err := add(in, call, ofCoroutine, &common.nextOfCoroutine); err != nil {
+		if err := add(in, call, atCoroutineExit, &common.coroutineTarget); err != nil {
 			return nil, err
 		}
 	}
-	// ... and out of a callback from C.
+	// The end of a callback from C.
 	if runtime.NumCgoCall() > 0 {
-		in, err := cgocallbackg(seen.goexit)
+		in, err := findCgocallbackg(seen.goexit)
 		if err != nil {
 			return nil, err
 		}
-		if err := one(in, ofCallback, &common.nextOfCallback, "runtime.cgocallbackg1"); err != nil {
+		if err := one(in, atCallback, &common.callbackTarget, "runtime.cgocallbackg1"); err != nil {
 			return nil, err
 		}
 	}
 	return found, nil
 }
 
-// coroutineExit finds the call that ends a coroutine's goroutine. runtime.corostart defers coroexit since Go 1.23, by a function of its own;
-// optimised builds inline coroexit there.
+// coroutineExit finds the call that ends a coroutine's goroutine. runtime.corostart has deferred
+// coroexit since Go 1.23, by a wrapper function. Optimized builds inline coroexit there.
 func coroutineExit(corostart uintptr) (in uintptr, call site.Ref, err error) {
 	in = corostart
 	refs, err := image.Refs(corostart)
@@ -191,9 +163,10 @@ func coroutineExit(corostart uintptr) (in uintptr, call site.Ref, err error) {
 	return in, call, err
 }
 
-// cgocallbackg finds that function of the runtime. No frame of it need be on any stack now, but runtime.cgocallback is assembly from the same
-// file as runtime.goexit, so it is near; and it takes the other's address.
-func cgocallbackg(goexit uintptr) (uintptr, error) {
+// findCgocallbackg finds runtime.cgocallbackg. It need not have a frame on any stack now. But
+// runtime.cgocallback takes its address, and is near runtime.goexit: both are assembly of the same
+// file.
+func findCgocallbackg(goexit uintptr) (uintptr, error) {
 	const step, reach = 16, 64 << 10
 	callback := uintptr(0)
 	for distance := uintptr(0); distance < reach && callback == 0; distance += step {
@@ -210,7 +183,7 @@ func cgocallbackg(goexit uintptr) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The address may be that of a wrapper for assembly, of the same name.
+	// The address may be that of an ABI wrapper with the same name.
 	if calls, err := image.Refs(ref.Target); err == nil {
 		for _, call := range calls {
 			if call.Kind != site.Address && call.Name == "runtime.cgocallbackg" {
@@ -220,90 +193,3 @@ func cgocallbackg(goexit uintptr) (uintptr, error) {
 	}
 	return ref.Target, nil
 }
-
-// What a new goroutine sees of itself.
-type sight struct {
-	goexit, corostart uintptr
-	err               error
-}
-
-var sights chan sight
-
-// probe starts a goroutine whose entry function is assembly: it notes where a new stack begins. What follows is Go.
-func probe() (sight, error) {
-	entry := probeAddress()
-	sights = make(chan sight, 1)
-	code := &entry
-	run := *(*func())(unsafe.Pointer(&code)) // a function value: the address of a word that holds the code's address
-	go run()
-	seen := <-sights
-	if seen.err != nil {
-		return seen, seen.err
-	}
-	if mainEntry == 0 {
-		return seen, fmt.Errorf("this package was initialised by %s and not by runtime.main: is it in a plugin?", initialisedBy)
-	}
-	// The return address must be the one the runtime recognises, and the words used here must be above everything that the entry
-	// function and runtime.goexit may touch. If they aren't, the map serves.
-	pushed := uintptr(0)
-	if runtime.GOARCH == "amd64" {
-		pushed = 8 // the return address
-	}
-	quantum := uintptr(1)
-	if runtime.GOARCH == "arm64" {
-		quantum = 4
-	}
-	if probeReturnAddress != seen.goexit+quantum {
-		return seen, fmt.Errorf("goroutines return to %#x, and not to runtime.goexit+%d", probeReturnAddress, quantum)
-	}
-	if room := probeStackTop - (probeStackPointer + pushed); room < 32 || room > 128 || forceMap {
-		useMap = true
-	}
-	return seen, nil
-}
-
-// With cgo a callback from a thread of C may be running when the first call is made: one that came by the call as it was, so that its end
-// would pass unnoticed. Therefore such programs are redirected at once. An error is kept for who calls Install, or needs it.
-func init() {
-	if !lazy && runtime.NumCgoCall() > 0 {
-		_ = Install()
-	}
-}
-
-// lazy lets a test come before that.
-var lazy bool
-
-// forceMap lets a test use the map where the spare words would serve.
-var forceMap bool
-
-//lint:ignore U1000 probeEntry, in assembly, goes on here
-func probeBody() {
-	var seen sight
-	pcs := make([]uintptr, 64)
-	n := runtime.Callers(0, pcs)
-	name, entry := image.Func(pcs[n-1])
-	if name != "runtime.goexit" {
-		seen.err = fmt.Errorf("the outermost function of a goroutine is %q, and not runtime.goexit", name)
-	} else if seen.goexit = entry; true {
-		seen.corostart, seen.err = corostart()
-	}
-	sights <- seen
-}
-
-// runtime.main is found while it initialises packages.
-var mainEntry, initialisedBy = func() (entry uintptr, outermost string) {
-	pcs := make([]uintptr, 64)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
-	for {
-		frame, more := frames.Next()
-		if frame.Function == "runtime.main" {
-			entry = frame.Entry
-		}
-		if frame.Function != "runtime.goexit" {
-			outermost = frame.Function
-		}
-		if !more {
-			return entry, outermost
-		}
-	}
-}()

@@ -15,7 +15,7 @@ import (
 	"exeunt.invalid/exeunt/internal/patch"
 )
 
-// A filter of system calls stands for a kernel or a container that refuses them.
+// A filter of system calls simulates a kernel or a container that refuses them.
 const (
 	prSetNoNewPrivileges = 38
 	seccompSetFilter     = 1
@@ -34,7 +34,7 @@ var numbers64 = map[string]systemCalls{
 	"arm64": {membarrier: 283, mprotect: 226, seccomp: 277, prctl: 167},
 }[runtime.GOARCH]
 
-// struct sock_filter of linux/filter.h.
+// filterInstruct is struct sock_filter of linux/filter.h.
 type filterInstruct struct {
 	code uint16
 	//lint:ignore U1000 always 0 here, and read by the kernel
@@ -43,8 +43,8 @@ type filterInstruct struct {
 	k  uint32
 }
 
-// refuse makes the kernel answer EPERM to these system calls, in all threads. mprotect is refused only with PROT_EXEC: stacks of new
-// threads need it.
+// refuse makes the kernel fail these system calls with EPERM, in all threads. mprotect fails only
+// with PROT_EXEC: stacks of new threads need it.
 func refuse(calls ...uintptr) {
 	program := []filterInstruct{{code: loadNumber, k: 0}}
 	for _, number := range calls {
@@ -78,7 +78,7 @@ func refuse(calls ...uintptr) {
 	runtime.KeepAlive(program)
 }
 
-// code reads the functions that are patched.
+// code returns the bytes of the calls that are redirected.
 func code() []byte {
 	found, err := locate()
 	if err != nil {
@@ -129,7 +129,8 @@ func init() {
 		if err != nil {
 			fmt.Println(err)
 		}
-		// Another copy of this package has been here: the call in runtime.Goexit leads to a function of its own.
+		// This simulates another copy of this package: the call in runtime.Goexit leads to its
+		// function.
 		last := found[1]
 		if err := patch.Retarget(last.at, last.target, probeAddress()); err != nil {
 			fmt.Println(err)
@@ -145,7 +146,7 @@ func init() {
 		if err != nil {
 			fmt.Println(err)
 		}
-		// Every call was found and checked, but the last one can't be changed: it isn't what was found any more.
+		// Every call was found and checked, but the last one cannot be changed any more.
 		found[len(found)-1].target++
 		err = apply(found)
 		fmt.Println(err)
@@ -153,8 +154,8 @@ func init() {
 	}
 }
 
-// An emulator may have no filters. Where programs run by themselves, a system that lets none be set is not one on which all has been
-// tested, so the test fails.
+// An emulator may not support filters. Where programs run natively, a system without filters leaves
+// this untested, so the test fails.
 func childWithAFilter(t *testing.T, scenario string) (code int, output string) {
 	t.Helper()
 	code, output = child(t, scenario)
@@ -196,7 +197,7 @@ func TestCodeThatSomebodyElseHasPatchedIsRefused(t *testing.T) {
 
 func TestAFailureHalfwayIsUndone(t *testing.T) {
 	codeOf, output := child(t, "the last call changes meanwhile")
-	if codeOf != 0 || !strings.Contains(output, "the call leads elsewhere by now") || !strings.Contains(output, "untouched: true") {
+	if codeOf != 0 || !strings.Contains(output, "the call no longer leads to the expected target") || !strings.Contains(output, "untouched: true") {
 		t.Errorf("exit code %d:\n%s", codeOf, output)
 	}
 }

@@ -3,89 +3,23 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// RECORD leaves the running goroutine's record in CX, or jumps to none. R14 is g. It keeps AX.
-#define RECORD(none)					\
-	MOVQ	8(R14), DX         /* g.stack.hi */	\
-	MOVQ	-8(DX), CX         /* index, or rubbish */ \
-	CMPQ	CX, $(const_maxChunks*const_chunkRecords) \
-	JAE	none               /* rubbish */	\
-	MOVL	CX, BX					\
-	SHRL	$8, BX             /* / chunkRecords: the chunk */ \
-	LEAQ	·chunks(SB), DX				\
-	MOVQ	(DX)(BX*8), DX     /* chunks[index / chunkRecords] */ \
-	TESTQ	DX, DX					\
-	JEQ	none               /* given back: a stale index */ \
-	MOVBLZX	CX, CX             /* index % chunkRecords */ \
-	SHLL	$8, CX             /* * recordSize */	\
-	ADDQ	DX, CX             /* the record */	\
-	CMPQ	R14, record_owner(CX) /* is it g's? */	\
-	JNE	none               /* a stale index */
-
-// func(l *localBase) unsafe.Pointer, with l and the result in AX
-TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
-	RECORD(none)
-	MOVQ	localBase_offset(AX), BX
-	TESTQ	BX, BX
-	JGE	other              // its highest bit is not set
-	LEAQ	4096(CX)(BX*1), AX // offsetBias; the value is in the record: if none is set, it is zero there
-	RET
-other:
-	SUBQ	$256, BX           // recordSize
-	CMPQ	BX, $256
-	JAE	slow               // not one of the first locals, or none at all
-	MOVQ	(CX)(BX*1), CX     // the record has the value's address
-	TESTQ	CX, CX
-	JEQ	zero               // none was set
-	MOVQ	CX, AX
-	RET
-none:
-	CMPL	·common+commonState_mapped(SB), $0
-	JNE	slow               // some records are in the map: this goroutine's may be
-zero:
-	MOVQ	localBase_zero(AX), CX
-	TESTQ	CX, CX
-	JEQ	slow               // it was not made by NewLocal
-	MOVQ	CX, AX
-	RET
-slow:
-	MOVQ	·common+commonState_slow(SB), DX // a function value, in the register that holds it during a call
-	MOVQ	(DX), CX                         // its code
-	JMP	CX                               // with l still in AX; it returns to our caller
-
-// func() *record, with the result in AX
-TEXT ·currentInRegisters(SB), NOSPLIT|NOFRAME, $0-0
-	RECORD(none)
-	MOVQ	CX, AX
-	RET
-none:
-	XORL	AX, AX             // nil
-	RET
-
-// func registerFunctions() (value, current uintptr)
-TEXT ·registerFunctions(SB), NOSPLIT, $0-16
-	LEAQ	·valueInRegisters(SB), AX
-	MOVQ	AX, value+0(FP)
-	LEAQ	·currentInRegisters(SB), AX
-	MOVQ	AX, current+8(FP)
-	RET
-
-// func mark(index uint64)
-TEXT ·mark(SB), NOSPLIT, $0-8
+// func setSpareWords(index uint64)
+TEXT ·setSpareWords(SB), NOSPLIT, $0-8
 	MOVQ	index+0(FP), AX
 	MOVQ	(TLS), CX          // g
-	MOVQ	8(CX), DX          // g.stack.hi: the stack cannot move here
+	MOVQ	8(CX), DX          // g.stack.hi; the stack cannot move here
 	MOVQ	AX, -8(DX)         // the index
 	ADDQ	AX, CX
 	XORQ	·common+commonState_secret(SB), CX // (g + index) ^ secret
 	MOVQ	CX, -16(DX)        // the check word
 	RET
 
-// func unmark()
-TEXT ·unmark(SB), NOSPLIT, $0-0
+// func clearSpareWords()
+TEXT ·clearSpareWords(SB), NOSPLIT, $0-0
 	MOVQ	(TLS), CX          // g
 	MOVQ	8(CX), DX          // g.stack.hi
 	MOVQ	$0, -8(DX)         // the index, ...
-	MOVQ	$0, -16(DX)        // ... and a check word that is right only for g = secret, which is odd
+	MOVQ	$0, -16(DX)        // ... and a check word valid only for g = secret, which is odd
 	RET
 
 // func getg() uintptr

@@ -3,82 +3,20 @@
 #include "go_asm.h"
 #include "textflag.h"
 
-// RECORD leaves the running goroutine's record in R1, or branches to none. It keeps R0.
-#define RECORD(none)						\
-	MOVD	8(g), R2           /* g.stack.hi */		\
-	MOVD	-8(R2), R1         /* index, or rubbish */	\
-	LSR	$21, R1, R2        /* / (maxChunks * chunkRecords) */ \
-	CBNZ	R2, none           /* rubbish */		\
-	LSR	$8, R1, R4         /* / chunkRecords: the chunk */ \
-	MOVD	$·chunks(SB), R2				\
-	MOVD	(R2)(R4<<3), R2    /* chunks[index / chunkRecords] */ \
-	CBZ	R2, none           /* given back: a stale index */ \
-	AND	$0xff, R1, R1      /* index % chunkRecords */	\
-	ADD	R1<<8, R2, R1      /* * recordSize: the record */ \
-	MOVD	record_owner(R1), R3				\
-	CMP	R3, g              /* is it g's? */		\
-	BNE	none               /* a stale index */
-
-// func(l *localBase) unsafe.Pointer, with l and the result in R0
-TEXT ·valueInRegisters(SB), NOSPLIT|NOFRAME, $0-0
-	RECORD(none)
-	MOVD	localBase_offset(R0), R2
-	TBZ	$63, R2, other     // its highest bit is not set
-	ADD	R2, R1, R0
-	ADD	$4096, R0          // offsetBias; the value is in the record: if none is set, it is zero there
-	RET
-other:
-	SUB	$256, R2, R2
-	CMP	$256, R2
-	BHS	slow               // not one of the first locals, or none at all
-	MOVD	(R1)(R2), R1       // the record has the value's address
-	CBZ	R1, zero           // none was set
-	MOVD	R1, R0
-	RET
-none:
-	MOVWU	·common+commonState_mapped(SB), R2
-	CBNZ	R2, slow           // some records are in the map: this goroutine's may be
-zero:
-	MOVD	localBase_zero(R0), R1
-	CBZ	R1, slow           // it was not made by NewLocal
-	MOVD	R1, R0
-	RET
-slow:
-	MOVD	·common+commonState_slow(SB), R26 // a function value, in the register that holds it during a call
-	MOVD	(R26), R1                         // its code
-	JMP	(R1)                              // with l still in R0; it returns to our caller
-
-// func() *record, with the result in R0
-TEXT ·currentInRegisters(SB), NOSPLIT|NOFRAME, $0-0
-	RECORD(none)
-	MOVD	R1, R0
-	RET
-none:
-	MOVD	ZR, R0             // nil
-	RET
-
-// func registerFunctions() (value, current uintptr)
-TEXT ·registerFunctions(SB), NOSPLIT, $0-16
-	MOVD	$·valueInRegisters(SB), R0
-	MOVD	R0, value+0(FP)
-	MOVD	$·currentInRegisters(SB), R0
-	MOVD	R0, current+8(FP)
-	RET
-
-// func mark(index uint64)
-TEXT ·mark(SB), NOSPLIT, $0-8
+// func setSpareWords(index uint64)
+TEXT ·setSpareWords(SB), NOSPLIT, $0-8
 	MOVD	index+0(FP), R0
-	MOVD	8(g), R1           // g.stack.hi: the stack cannot move here
+	MOVD	8(g), R1           // g.stack.hi; the stack cannot move here
 	MOVD	·common+commonState_secret(SB), R3
 	ADD	g, R0, R2
 	EOR	R2, R3, R3         // (g + index) ^ secret
 	STP	(R3, R0), -16(R1)  // the check word, the index
 	RET
 
-// func unmark()
-TEXT ·unmark(SB), NOSPLIT, $0-0
+// func clearSpareWords()
+TEXT ·clearSpareWords(SB), NOSPLIT, $0-0
 	MOVD	8(g), R1           // g.stack.hi
-	STP	(ZR, ZR), -16(R1)  // a check word that is right only for g = secret, which is odd
+	STP	(ZR, ZR), -16(R1)  // a check word valid only for g = secret, which is odd
 	RET
 
 // func getg() uintptr

@@ -11,31 +11,37 @@ import (
 
 // How a goroutine's record is found
 //
-// newproc1 (src/runtime/proc.go, the same from Go 1.22 to 1.27) leaves spare words at the top of every goroutine's stack, "extra
-// space in case of reads slightly beyond frame", and oneNewExtraM does so for the goroutines that run callbacks from C:
+// newproc1 (src/runtime/proc.go, the same from Go 1.22 to 1.27) leaves spare words at the base of
+// every goroutine's stack, "extra space in case of reads slightly beyond frame". oneNewExtraM does
+// the same for the goroutines that run callbacks from C:
 //
 //	 g.stack.hi ─┐
 //	             │  index of the record            hi-8
-//	             │  (g + index) ^ secret           hi-16
+//	             │  (g + index) ^ secret           hi-16: the check word
 //	             │  not used                       hi-24, hi-32 (arm64: and more)
 //	             │  return address: goexit+1       hi-40 (arm64: in the link register)
 //	             │  frame of the entry function
 //
-// copystack moves these words along when a stack grows or shrinks, and neither the garbage collector nor tracebacks look at them.
-// They can hold rubbish, since stacks are reused without being cleared. An end looks at the check word, which is that of a goroutine without a
-// record by accident only, and then it is looked at more closely, in Go. A read, in assembly, looks at the index:
+// copystack moves these words along when a stack grows or shrinks. The garbage collector and
+// tracebacks do not read them. Stacks are reused without being cleared, so the words can hold
+// anything. A hook compares the check word; on a goroutine without a record it is equal only by
+// accident, and then lookup finds no record. A read, in assembly, uses the index only:
 //
-//   - it must be one that there is room for;
-//   - there must be a chunk for it;
-//   - the record's owner must be this goroutine. A goroutine owns at most one record, so this alone decides; a stale index from an
-//     earlier life of the same descriptor fails here.
+//   - the index must be less than the size of the table;
+//   - the table must have a chunk for it;
+//   - the record's owner must be this goroutine. A goroutine owns at most one record, so this test
+//     alone is decisive. A stale index, from an earlier goroutine with the same descriptor, fails
+//     it.
 
-// common is what the assembly reads at every exit, and where a read finds no record: together, so that it is in one or two cache lines.
+// commonState is what the assembly reads at every exit, and where a read finds no record. It is one
+// struct, so that it fits into one or two cache lines.
 type commonState struct {
-	secret uint64 // what rubbish does not know
-	// Where the redirected calls led. Set before they are redirected, and never again.
-	nextByReturn, nextByGoexit, nextOfProcess, nextOfCoroutine, nextOfCallback uintptr
-	// mapped counts the goroutines whose records are in the map: then a miss is worth another look, by slow.
+	secret uint64 // random, so that leftover data does not pass as a check word
+	// The targets of the redirected calls. They are set before the calls are redirected, and do not
+	// change afterwards.
+	returnTarget, goexitTarget, processTarget, coroutineTarget, callbackTarget uintptr
+	// mapped counts the goroutines whose records are in the map. While it is not 0, a read that
+	// finds no record calls slow.
 	mapped uint32
 	slow   func(*localBase) unsafe.Pointer
 }
@@ -47,85 +53,13 @@ var common = commonState{
 	}(),
 }
 
-// The assembly computes a record's address from its index: each pair of arrays is empty only if the sizes are exactly these.
-var (
-	_ [recordSize - unsafe.Sizeof(record{})]byte
-	_ [unsafe.Sizeof(record{}) - recordSize]byte
-	_ [recordSize - 1<<8]byte
-	_ [1<<8 - recordSize]byte
-	_ [chunkRecords - 1<<8]byte
-	_ [1<<8 - chunkRecords]byte
-	_ [maxChunks*chunkRecords - 1<<21]byte
-	_ [1<<21 - maxChunks*chunkRecords]byte
-)
-
-func init() { common.slow = slowValue }
-
-// value is the address of the running goroutine's value of a local, or of the zero value.
-// current is the running goroutine's record in the table, or nil.
-//
-// Both are assembly, valueInRegisters and currentInRegisters, that follows the calling convention of compiled code: argument and result in the
-// first register, and g in its own. It is Go's internal one (src/cmd/compile/abi-internal.md), the same from Go 1.17 (amd64) and 1.18 (arm64)
-// on. A function declared in assembly would be called through a wrapper that moves both to and from the stack, which would cost a read half as
-// much again; a function value is called directly. How value and current call them is in read_linux_*.go.
-var (
-	valueByAddress   = *(*func(*localBase) unsafe.Pointer)(unsafe.Pointer(&valueCodeAt))
-	currentByAddress = *(*func() *record)(unsafe.Pointer(&currentCodeAt))
-
-	// A function value is the address of a word that holds the code's address.
-	valueCodeAt, currentCodeAt = &valueCode, &currentCode
-	valueCode, currentCode     = registerFunctions()
-)
-
-func valueInRegisters()
-func currentInRegisters()
-
-//go:noescape
-func registerFunctions() (value, current uintptr)
-
-// mark writes the spare words; unmark clears them.
+// setSpareWords writes the index and the check word; clearSpareWords clears both.
 //
 //go:noescape
-func mark(index uint64)
-func unmark()
+func setSpareWords(index uint64)
+func clearSpareWords()
 
-// getg is the address of the running goroutine's descriptor. Descriptors are never freed.
+// getg returns the address of the running goroutine's descriptor. Descriptors are never freed.
 //
 //go:noescape
 func getg() uintptr
-
-// The code that redirected calls lead to; in redirect_*.s. Nobody calls it from Go.
-
-func endByReturn()
-func goOnByReturn()
-func endByGoexit()
-func endOfProcess()
-func endOfCoroutine()
-func endOfCallback()
-func drainEndOfCallback()
-func drainEndByReturn()
-func drainEndByGoexit()
-func drainEndOfProcess()
-func drainEndOfCoroutine()
-
-// entryPoints are their first instructions (a Go function value would lead to a wrapper): of those that test the spare words, or where these cannot
-// be used, of those that always look for a record; and probeEntry's.
-//
-//go:noescape
-func entryPoints(spareWords bool) (byReturn, byGoexit, ofProcess, ofCoroutine, ofCallback uintptr)
-
-//go:noescape
-func probeAddress() uintptr
-
-// leaveGoroutine makes the redirected call of runtime.goexit1; it does not return.
-func leaveGoroutine()
-
-// leaveCoroutine makes the redirected call of runtime.coroexit or runtime.mcall with its original argument; it does not return.
-//
-//go:noescape
-func leaveCoroutine(argument uintptr)
-
-// probeEntry is the entry function of a goroutine that looks at its own stack; see probe in redirect_linux.go.
-func probeEntry()
-
-var probeStackPointer, probeReturnAddress, probeStackTop uintptr

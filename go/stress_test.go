@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// collect runs the garbage collector in a loop until the function it returns is called.
+// collect runs the garbage collector in a loop until the function that it returns is called.
 func collect() (stop func()) {
 	var stopping atomic.Bool
 	done := make(chan struct{})
@@ -43,15 +43,16 @@ func inUse() (records, held int) {
 			records += c.used
 			c.home.Unlock()
 			if i == 0 {
-				records-- // place 0 is nobody's
+				records-- // position 0 is never used
 			}
 		}
 	}
 	return records + int(atomic.LoadUint32(&common.mapped)), held
 }
 
-// eventually asks until the answer is yes, for so long at most, and returns whether it was. The last goroutines are still on their way out,
-// and when they have a processor is the machine's affair.
+// eventually calls answer until it returns true, for at most this long, and returns the last
+// result. The last goroutines may still be ending; when they get a processor depends on the
+// machine.
 func eventually(most time.Duration, answer func() bool) bool {
 	for deadline := time.Now().Add(most); ; time.Sleep(time.Millisecond) {
 		if answer() {
@@ -63,8 +64,9 @@ func eventually(most time.Duration, answer func() bool) bool {
 	}
 }
 
-// storm starts n goroutines, at most 1000 at a time, that each set a value, check it after their stack has grown and they have been scheduled,
-// and end: a third by Goexit. It returns how often handlers ran, and how often somebody saw a value that was not their own.
+// storm starts n goroutines, at most 1000 at a time. Each sets a value, checks it after its stack
+// has grown and it has been scheduled, and ends: a third by Goexit. storm returns how often
+// handlers ran, and how often a goroutine read a value that was not its own.
 func storm(n int) (handlers, strange int64) {
 	number := NewLocal[int]()
 	text := NewLocal[*[2]int]()
@@ -115,14 +117,15 @@ func TestAMillionGoroutinesUnderGarbageCollection(t *testing.T) {
 	if testing.Short() {
 		n = 10_000
 	}
-	storm(2000) // so that what stays is there: the chunk that every shard keeps, the stacks of free descriptors
+	// Allocates what stays: the chunk that every shard keeps, the stacks of free descriptors.
+	storm(2000)
 	memory := func() uint64 {
 		debug.FreeOSMemory()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapInuse + m.StackInuse
 	}
-	// Some goroutine may keep one for ever, so this may be in vain.
+	// A goroutine may keep a chunk for ever, so this can time out.
 	eventually(time.Second, func() bool {
 		records, _ := inUse()
 		return records == 0
@@ -220,7 +223,8 @@ func TestValuesStayWhenTheStackGrowsAndShrinks(t *testing.T) {
 func TestGoroutinesEndUnderProfilingAndTracing(t *testing.T) {
 	var profile, events bytes.Buffer
 	runtime.SetCPUProfileRate(1000)
-	if err := pprof.StartCPUProfile(&profile); err != nil { // complains about the rate that is set already, and keeps it
+	// StartCPUProfile prints that the rate is already set, and keeps it.
+	if err := pprof.StartCPUProfile(&profile); err != nil {
 		t.Fatal(err)
 	}
 	if err := trace.Start(&events); err != nil {
@@ -231,7 +235,8 @@ func TestGoroutinesEndUnderProfilingAndTracing(t *testing.T) {
 	if testing.Short() {
 		n = 2_000
 	}
-	// A tenth of a second of processor time, so that there are a hundred samples; how many rounds that takes is the machine's affair.
+	// A tenth of a second of processor time gives a hundred samples. The number of rounds that this
+	// takes depends on the machine.
 	began := processorTime(t)
 	for ; rounds < 2 || rounds < 500 && processorTime(t)-began < 100*time.Millisecond; rounds++ {
 		if handlers, strange := storm(n); handlers != int64(n) || strange != 0 {
@@ -240,7 +245,8 @@ func TestGoroutinesEndUnderProfilingAndTracing(t *testing.T) {
 	}
 	trace.Stop()
 	pprof.StopCPUProfile()
-	// The format is not decoded here, but the names of all sampled functions are in it as they are.
+	// The format is not decoded here, but it contains the names of all sampled functions as plain
+	// text.
 	unpacked, err := gzip.NewReader(&profile)
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +263,7 @@ func TestGoroutinesEndUnderProfilingAndTracing(t *testing.T) {
 	}
 }
 
-// processorTime is what this process has used.
+// processorTime returns the processor time that this process has used.
 func processorTime(t *testing.T) time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

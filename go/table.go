@@ -6,51 +6,55 @@ import (
 	"sync/atomic"
 )
 
-// Records live in chunks; a record's index names its chunk (upper bits) and its place in it. The index, never a pointer, is
-// what the spare words of a goroutine's stack hold: the garbage collector doesn't look there.
+// Records are allocated in chunks. A record's index is the number of its chunk (upper bits) and its
+// position in the chunk. The spare words of a goroutine's stack hold this index and never a
+// pointer, because the garbage collector does not scan them.
 //
 //	spare words ──index──> chunks[index / 256] ──> chunk.records[index % 256]
 //
-// A chunk in which no record is in use is given back to the garbage collector, so memory follows the number of goroutines
-// that use the package at the moment. Beyond maxChunks (two million goroutines at once) records go into a map.
+// A chunk without a record in use is left to the garbage collector, so memory follows the number of
+// goroutines that use the package at the same time. Beyond maxChunks (two million goroutines)
+// records are kept in a map.
 const (
 	chunkRecords = 256
 	maxChunks    = 1 << 13
 )
 
 type chunk struct {
-	records [chunkRecords]record // first: the assembly adds index % 256 * recordSize
+	records [chunkRecords]record // first field: the assembly adds index % 256 * recordSize
 	home    *shard
 	number  uint32
 	used    int
-	first   int16 // of the free records, -1 if there is none
+	first   int16 // head of the list of free records; -1 if there is none
 	next    [chunkRecords]int16
-	listed  bool // in home's list of chunks with room
+	listed  bool // the chunk is in home.room
 }
 
 var (
-	// chunks is read by the assembly without a lock. An entry changes only when no goroutine owns a record in its chunk; who follows a
-	// stale index, or rubbish, finds nil, or a record of another owner. A chunk that is given back meanwhile is still there: it cannot be
-	// swept before the world has been stopped, which waits for the assembly, as that cannot be preempted.
+	// chunks is read by the assembly without a lock. An entry changes only while no goroutine owns
+	// a record of its chunk, so a stale or random index leads to nil or to a record with another
+	// owner. A chunk that is removed during such a read is still valid memory: the garbage
+	// collector cannot sweep it before it has stopped the world, and it cannot stop a goroutine in
+	// the assembly, which is not preemptible.
 	chunks [maxChunks]atomic.Pointer[chunk]
 
-	numbers struct {
+	chunkNumbers struct {
 		sync.Mutex
 		free []uint32
 		next uint32
 	}
 )
 
-// Chunks are divided among shards, so that goroutines beginning or ending on different processors rarely meet at a lock. Nobody
-// takes one to read or set a value.
+// Chunks are divided among shards, so that goroutines which begin or end on different processors
+// rarely wait for the same lock. Reading or setting a value takes no lock.
 type shard struct {
 	sync.Mutex
 	room []*chunk // chunks with a free record
-	idle int      // of these, how many have no record in use
+	idle int      // how many of room have no record in use
 	_    [64]byte
 }
 
-// Powers of two, so that a mask picks one.
+// The number of shards is a power of two, so that a mask selects one.
 var shards = func() []shard {
 	n := 1
 	for n < runtime.GOMAXPROCS(0)*2 && n < 64 {
@@ -59,30 +63,9 @@ var shards = func() []shard {
 	return make([]shard, n)
 }()
 
-// arm gives the running goroutine, which has none, a record.
-func arm() *record {
-	if err := Install(); err != nil {
-		panic(err)
-	}
-	g := getg()
-	if !useMap {
-		if r := allocate(g); r != nil {
-			r.owner.Store(g)
-			mark(uint64(r.index))
-			return r
-		}
-	}
-	r := new(record)
-	r.owner.Store(g)
-	others.add(g, r)
-	if !useMap {
-		mark(0) // valid words with no place in the table: at the goroutine's end it is looked for in the map
-	}
-	return r
-}
-
 func allocate(g uintptr) *record {
-	// Descriptors are some 400 bytes apart; the multiplication spreads that over the upper half.
+	// Descriptors are some 400 bytes apart; the multiplication spreads the difference over the
+	// upper half.
 	home := &shards[uint64(g)*0x9e3779b97f4a7c15>>32&uint64(len(shards)-1)]
 	home.Lock()
 	defer home.Unlock()
@@ -109,15 +92,15 @@ func allocate(g uintptr) *record {
 }
 
 func newChunk(home *shard) *chunk {
-	numbers.Lock()
-	defer numbers.Unlock()
+	chunkNumbers.Lock()
+	defer chunkNumbers.Unlock()
 	var number uint32
-	if last := len(numbers.free) - 1; last >= 0 {
-		number = numbers.free[last]
-		numbers.free = numbers.free[:last]
-	} else if numbers.next < maxChunks {
-		number = numbers.next
-		numbers.next++
+	if last := len(chunkNumbers.free) - 1; last >= 0 {
+		number = chunkNumbers.free[last]
+		chunkNumbers.free = chunkNumbers.free[:last]
+	} else if chunkNumbers.next < maxChunks {
+		number = chunkNumbers.next
+		chunkNumbers.next++
 	} else {
 		return nil
 	}
@@ -129,17 +112,17 @@ func newChunk(home *shard) *chunk {
 	c.next[chunkRecords-1] = -1
 	if number == 0 {
 		c.first = 1 // index 0 means "none"
-		c.used++    // and this chunk stays
+		c.used++    // so this chunk is never removed
 	}
 	chunks[number].Store(c)
 	return c
 }
 
-// freeRecord takes back a record whose goroutine has forgotten it.
+// freeRecord takes back a record that its goroutine no longer uses.
 func freeRecord(r *record) {
 	g := r.owner.Swap(0)
 	if r.index == 0 {
-		others.remove(g)
+		fallback.remove(g)
 		return
 	}
 	c := chunks[r.index/chunkRecords].Load()
@@ -158,7 +141,7 @@ func freeRecord(r *record) {
 		return
 	}
 	if home.idle == 0 {
-		home.idle = 1 // one is kept for the next goroutine
+		home.idle = 1 // keep one chunk for the next goroutine
 		return
 	}
 	for i, listed := range home.room {
@@ -168,72 +151,7 @@ func freeRecord(r *record) {
 		}
 	}
 	chunks[c.number].Store(nil)
-	numbers.Lock()
-	numbers.free = append(numbers.free, c.number)
-	numbers.Unlock()
-}
-
-// others is the plain fallback: records found by a map from the goroutine's descriptor. It serves where the spare words could not be
-// verified (useMap), and goroutines for which the table has no room.
-var others registry
-
-type registry struct {
-	parts [64]struct {
-		sync.RWMutex
-		records map[uintptr]*record
-		_       [32]byte
-	}
-}
-
-// useMap is set by Install, before any goroutine has a record: the spare words cannot be relied on.
-var useMap bool
-
-func (m *registry) add(g uintptr, r *record) {
-	part := &m.parts[g>>6%64]
-	part.Lock()
-	if part.records == nil {
-		part.records = map[uintptr]*record{}
-	}
-	part.records[g] = r
-	part.Unlock()
-	atomic.AddUint32(&common.mapped, 1)
-}
-
-func (m *registry) remove(g uintptr) {
-	part := &m.parts[g>>6%64]
-	part.Lock()
-	delete(part.records, g)
-	part.Unlock()
-	atomic.AddUint32(&common.mapped, ^uint32(0))
-}
-
-func (m *registry) get(g uintptr) *record {
-	part := &m.parts[g>>6%64]
-	part.RLock()
-	r := part.records[g]
-	part.RUnlock()
-	return r
-}
-
-// lookup is the running goroutine's record, or nil.
-func lookup() *record {
-	if r := current(); r != nil {
-		return r
-	}
-	return lookupElsewhere()
-}
-
-func lookupElsewhere() *record {
-	if atomic.LoadUint32(&common.mapped) == 0 {
-		return nil
-	}
-	return others.get(getg())
-}
-
-// own is the running goroutine's record; it has one afterwards.
-func own() *record {
-	if r := lookup(); r != nil {
-		return r
-	}
-	return arm()
+	chunkNumbers.Lock()
+	chunkNumbers.free = append(chunkNumbers.free, c.number)
+	chunkNumbers.Unlock()
 }

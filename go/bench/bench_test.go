@@ -1,8 +1,9 @@
-// Package bench measures exeunt beside its peers, in one process:
+// Package bench measures exeunt and its peers in one process:
 //
 //	go test -bench . -count 5
 //
-// What a goroutine that uses nothing pays is too little to be seen that way; see the command overhead.
+// The cost to a goroutine that uses nothing is too small to be seen that way; see overhead in
+// measure.
 package bench
 
 import (
@@ -126,7 +127,7 @@ func BenchmarkSet(b *testing.B) {
 	})
 }
 
-// spawn starts a goroutine and waits for it, again and again.
+// spawn repeatedly starts a goroutine and waits for it.
 func spawn(b *testing.B, body func()) {
 	b.ReportAllocs()
 	done := make(chan struct{})
@@ -160,7 +161,8 @@ func BenchmarkSpawn(b *testing.B) {
 	})
 }
 
-// BenchmarkParallel reads on n goroutines at once; ns/op is per read, so with no shared lock n=2 takes half of n=1.
+// BenchmarkParallel reads on n goroutines at once. ns/op is per read: without a shared lock, n=2
+// takes half as long as n=1.
 func BenchmarkParallel(b *testing.B) {
 	for n := 1; n <= runtime.NumCPU(); n++ {
 		b.Run(string(rune('0'+n)), func(b *testing.B) {

@@ -1,6 +1,6 @@
 //go:build linux && (amd64 || arm64)
 
-// Package examples tests the programs beside it.
+// Package examples tests the programs in this folder.
 package examples
 
 import (
@@ -24,7 +24,7 @@ func TestExamplesPrintWhatTheyPromise(t *testing.T) {
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			// EXEUNT_TEST_EXEC is what runs a binary of this architecture, if the system can't.
+			// EXEUNT_TEST_EXEC runs a binary of this architecture if the system cannot.
 			words := append(strings.Fields(os.Getenv("EXEUNT_TEST_EXEC")), program)
 			out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
 			if err != nil || string(out) != want {

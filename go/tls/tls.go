@@ -1,8 +1,9 @@
-// Package tls has go-tls's functions, name for name, on today's Go: a program that used github.com/huandu/go-tls changes its import
-// path and works again.
+// Package tls has the functions of go-tls, under the same names, for current versions of Go. A
+// program that used github.com/huandu/go-tls changes its import path and works again.
 //
-// What was forbidden there is allowed here: storage may be used in a value's Close, and AtExit works on the main goroutine. New programs are
-// better served by package exeunt, whose locals are typed and faster; both can be used together.
+// Two things that go-tls forbids are allowed: to use storage in a value's Close, and to call AtExit
+// on the main goroutine. New programs are better served by package exeunt, whose locals are typed
+// and faster. A program can use both.
 package tls
 
 import (
@@ -14,26 +15,27 @@ import (
 	"exeunt.invalid/exeunt/internal/report"
 )
 
-// Data is a value with something to do when it is dropped.
+// Data is a value that is closed when it is dropped.
 type Data interface {
 	io.Closer
 	Value() interface{}
 }
 
-// MakeData makes any value Data. Its Close closes the value, once, if that implements io.Closer.
+// MakeData makes Data of any value. If the value implements io.Closer, the first Close of the Data
+// closes it.
 func MakeData(data interface{}) Data {
 	closer, _ := data.(io.Closer)
-	return &made{data, closer}
+	return &plainData{data, closer}
 }
 
-type made struct {
+type plainData struct {
 	value  interface{}
 	closer io.Closer
 }
 
-func (d *made) Value() interface{} { return d.value }
+func (d *plainData) Value() interface{} { return d.value }
 
-func (d *made) Close() error {
+func (d *plainData) Close() error {
 	closer := d.closer
 	if closer == nil {
 		return nil
@@ -42,21 +44,22 @@ func (d *made) Close() error {
 	return closer.Close()
 }
 
-// A table has one goroutine's data, in the order in which the keys were first set.
+// A table holds one goroutine's data, in the order in which the keys were first set.
 type table struct {
-	places map[interface{}]int
-	data   []entry
+	positions map[interface{}]int
+	data      []entry
 }
 
 type entry struct {
 	key  interface{}
-	data Data // may be nil, as anybody may set that
-	set  bool // false: deleted
+	data Data // may be nil, since Set accepts nil
+	set  bool // false: a tombstone, left by Del
 }
 
 var tables = exeunt.NewLocal[*table]()
 
-// Close closes the data, the newest first. What is not closed yet can be used meanwhile, and what a Close sets is closed in another round.
+// Close closes the data, the newest first. Data that is not closed yet can be used in the meantime.
+// Data that a Close sets is closed in another round.
 func (t *table) Close() error {
 	tables.Set(t)
 	n := len(t.data)
@@ -72,7 +75,7 @@ func (t *table) Close() error {
 		last := t.data[len(t.data)-1]
 		t.data = t.data[:len(t.data)-1]
 		if last.set {
-			delete(t.places, last.key)
+			delete(t.positions, last.key)
 		}
 		if last.data != nil {
 			closeAndReport(last.data)
@@ -81,10 +84,10 @@ func (t *table) Close() error {
 	return nil
 }
 
-// closeAndReport reports at once: a later Close may call runtime.Goexit.
+// closeAndReport reports at once, since a later Close may call runtime.Goexit.
 func closeAndReport(d Data) {
 	name := fmt.Sprintf("%T", d)
-	if m, ok := d.(*made); ok {
+	if m, ok := d.(*plainData); ok {
 		name = fmt.Sprintf("%T", m.value)
 	}
 	defer func() {
@@ -98,23 +101,24 @@ func closeAndReport(d Data) {
 }
 
 func (t *table) set(key interface{}, data Data) {
-	if place, ok := t.places[key]; ok {
-		t.data[place].data = data
+	if position, ok := t.positions[key]; ok {
+		t.data[position].data = data
 		return
 	}
-	if len(t.data) >= 2*len(t.places)+32 {
-		t.closeGaps()
+	if len(t.data) >= 2*len(t.positions)+32 {
+		t.compact()
 	}
-	t.places[key] = len(t.data)
+	t.positions[key] = len(t.data)
 	t.data = append(t.data, entry{key, data, true})
 }
 
-// closeGaps forgets what Del has left where data came later. So deleting and setting a few keys for ever needs no more and more memory.
-func (t *table) closeGaps() {
+// compact removes the tombstones, so that a program which keeps deleting and setting a few keys
+// uses a limited amount of memory.
+func (t *table) compact() {
 	kept := t.data[:0]
 	for _, e := range t.data {
 		if e.set {
-			t.places[e.key] = len(kept)
+			t.positions[e.key] = len(kept)
 			kept = append(kept, e)
 		}
 	}
@@ -128,18 +132,18 @@ func Get(key interface{}) (d Data, ok bool) {
 	if t == nil {
 		return nil, false
 	}
-	place, ok := t.places[key]
+	position, ok := t.positions[key]
 	if !ok {
 		return nil, false
 	}
-	return t.data[place].data, true
+	return t.data[position].data, true
 }
 
-// Set sets the running goroutine's data for a key. Data that was there is replaced, and not closed.
+// Set sets the running goroutine's data for a key. It replaces earlier data without closing it.
 func Set(key interface{}, data Data) {
 	t := tables.Get()
 	if t == nil {
-		t = &table{places: map[interface{}]int{}}
+		t = &table{positions: map[interface{}]int{}}
 		tables.Set(t)
 	}
 	t.set(key, data)
@@ -151,17 +155,17 @@ func Del(key interface{}) {
 	if t == nil {
 		return
 	}
-	if place, ok := t.places[key]; ok {
-		delete(t.places, key)
-		t.data[place] = entry{}
+	if position, ok := t.positions[key]; ok {
+		delete(t.positions, key)
+		t.data[position] = entry{}
 		for len(t.data) > 0 && !t.data[len(t.data)-1].set {
 			t.data = t.data[:len(t.data)-1]
 		}
 	}
 }
 
-// ID returns a number that no other goroutine of this process has, or 0 where goroutine exits cannot be redirected (see exeunt.Install). After
-// Unload it is another one.
+// ID returns a number that no other goroutine of this process has, or 0 where goroutine exits
+// cannot be redirected (see exeunt.Install). After Unload the number is another one.
 func ID() int64 {
 	if exeunt.Install() != nil {
 		return 0
@@ -169,11 +173,13 @@ func ID() int64 {
 	return exeunt.ID()
 }
 
-// AtExit runs f when the running goroutine ends, the last one registered first. The goroutine's data is still there then.
+// AtExit registers f to be called when the running goroutine ends. The function registered last is
+// called first. The goroutine's data is still available in it.
 func AtExit(f func()) { exeunt.AtExit(f) }
 
-// Reset drops the running goroutine's data, and closes it. Functions registered by AtExit stay.
+// Reset closes and removes the running goroutine's data. Functions registered by AtExit stay.
 func Reset() { exeunt.Reset() }
 
-// Unload drops the running goroutine's data, which is closed, and the functions registered by AtExit, which will not run.
+// Unload closes and removes the running goroutine's data, and removes the functions registered by
+// AtExit, which are not called.
 func Unload() { exeunt.Unload() }

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// ended runs body on a goroutine, and returns when it has ended.
+// ended runs body on a goroutine, and returns when the goroutine has ended.
 func ended(body func()) {
 	done := make(chan struct{})
 	go func() {
@@ -77,7 +77,7 @@ func TestDataIsClosedTheNewestFirstAtTheEndByResetAndByUnload(t *testing.T) {
 	ended(func() {
 		tls.Set(1, data("one"))
 		tls.Set(2, data("two"))
-		tls.Set(1, data("one again")) // one is replaced, and not closed
+		tls.Set(1, data("one again")) // replaces one, and does not close it
 		tls.Set(3, data("three"))
 		tls.Del(3)
 		tls.AtExit(func() {
@@ -150,7 +150,7 @@ func TestCloseMayUseStorageFailAndPanic(t *testing.T) {
 			})))
 		}
 		tls.Reset()
-		// Reset has closed what ended waits for, so there is nothing more to come.
+		// Reset has closed what ended waits for, so nothing more will come.
 	})
 	done := make(chan struct{})
 	go func() {

@@ -1,11 +1,13 @@
-// Command measure prints the figures that the README quotes, and whether the project's targets are met.
+// Command measure prints the figures that ../README.md quotes, and whether the project's targets
+// are met.
 //
 //	go run ./measure                       everything
 //	go run ./measure reads overhead        some of: reads, writes, spawns, parallel, overhead
 //
-// Every candidate runs in many short slices, in turn with the others, and the fastest slice counts: what it takes when nothing
-// disturbs, on a machine that also does something else. For a goroutine that uses nothing the redirected program is compared
-// with itself before it was redirected, in alternating processes.
+// Every candidate runs in many short slices, in turn with the others, and the fastest slice counts:
+// it is the one that the machine's other work has not disturbed. For a goroutine that uses nothing,
+// the redirected program is compared with the same program before it was redirected, in alternating
+// processes.
 package main
 
 import (
@@ -30,10 +32,10 @@ import (
 
 type candidate struct {
 	name string
-	ops  int // in a slice
+	ops  int // in one slice
 	run  func(ops int)
 	best float64
-	all  float64 // of all slices, added up
+	all  float64 // sum over all slices
 	runs int
 }
 
@@ -101,7 +103,7 @@ func main() {
 			part.run()
 		}
 	}
-	if sum < 0 { // it is there so that no read can be left out
+	if sum < 0 { // uses the sum, so that no read can be optimized away
 		panic("less than nothing was read")
 	}
 }
@@ -130,7 +132,8 @@ func reads() {
 	table.Store(routine.Goid(), 42)
 	ctx := context.WithValue(context.Background(), contextKey{}, 42)
 	const ops = 2000
-	// Each loop is written out, so that what can be inlined is, and adds up in a register: to wait for a sum in memory takes longer than a read.
+	// Each loop is written out, so that calls can be inlined, and adds up in a register: waiting
+	// for a sum in memory takes longer than a read.
 	exeuntGet := &candidate{name: "exeunt Local[int].Get", ops: ops, run: func(ops int) {
 		n := 0
 		for i := 0; i < ops; i++ {
@@ -184,7 +187,7 @@ func reads() {
 			sum += n
 		})
 	}}
-	// What the loop takes, and a call in it.
+	// The loop itself, and the loop with a call.
 	loop := &candidate{name: "the loop alone", ops: ops, run: func(ops int) {
 		n := 0
 		for i := 0; i < ops; i++ {
@@ -270,11 +273,12 @@ func spawns() {
 	target(fmt.Sprintf("Set and AtExit take at most 1.5 times routine's Set (%.2f)", both.best/routineSet.best), both.best <= 1.5*routineSet.best)
 }
 
-// parallel compares one goroutine with two that do the same at the same time, in turns of some milliseconds: how often both together do it
-// in the time in which one does it once, in the middle one of all turns. (Here the fastest slice would not do: the machine may have given it to
-// one goroutine alone. And the machine's processors are not always equally fast, so that a turn compares only what it ran itself.) What
-// can be expected is told by a loop that touches no memory and by one that reads memory of its own, and what it looks like when goroutines
-// do share something, by a counter.
+// parallel compares one goroutine with two that do the same work at the same time, in turns of some
+// milliseconds: how often both together do the work in the time in which one does it once. The
+// middle turn counts. (The fastest slice would be misleading: the machine may have run one
+// goroutine alone in it. And the machine's processors are not always equally fast, so a turn
+// compares only what ran in it.) A loop that touches no memory, and one that reads memory of its
+// own, show what can be expected; a counter shows the effect of sharing.
 func parallel() {
 	if runtime.GOMAXPROCS(0) < 2 {
 		fmt.Println("two goroutines at once: not measured, there is one processor only")
@@ -282,7 +286,8 @@ func parallel() {
 	}
 	const ops = 5000
 	arithmetic := &pair{name: "arithmetic", work: func() {
-		// Chains that do not wait for each other: they keep all of a core's units busy, as reads do, and leave nothing to the core's other thread.
+		// Independent chains keep all units of a core busy, as reads do, and leave nothing to the
+		// core's other hardware thread.
 		a, b, c, d := uint32(ops), uint32(1), uint32(2), uint32(3)
 		for i := 0; i < ops; i++ {
 			a, b, c, d = a+7^a>>3, b+5^b>>3, c+3^c>>3, d+1^d>>3
@@ -332,27 +337,28 @@ func parallel() {
 
 var shared atomic.Uint64
 
-// pair is some work for one goroutine and for two.
+// pair is work for one goroutine and for two.
 type pair struct {
 	name  string
 	work  func()
-	turns []float64 // what two gained, in each
+	turns []float64 // what two goroutines gained in each turn
 }
 
-// gains is the given quarter of the turns' gains, from the least on.
+// gains returns the given quartile of the turns' gains.
 func (p *pair) gains(quarter int) float64 {
 	slices.Sort(p.turns)
 	return p.turns[(len(p.turns)-1)*quarter/4]
 }
 
-// gain is how often two goroutines do the work while one does it once.
+// gain returns how often two goroutines do the work while one does it once.
 func gain(work func()) float64 {
 	alone := each(slicesOf(work, 1)[0], nil)
 	two := slicesOf(work, 2)
 	return alone/each(two[0], two[1]) + alone/each(two[1], two[0])
 }
 
-// each is what a slice takes on average in ns, of those in which the other goroutine was at it too.
+// each returns the average time of a slice in ns, of those in which the other goroutine was running
+// too.
 func each(taken, other []slice) float64 {
 	all, count := time.Duration(0), 0
 	for _, s := range taken {
@@ -362,14 +368,14 @@ func each(taken, other []slice) float64 {
 		}
 	}
 	if count == 0 {
-		return math.Inf(1) // they were never at it together: nothing was gained
+		return math.Inf(1) // they never ran at the same time: no gain
 	}
 	return float64(all.Nanoseconds()) / float64(count)
 }
 
 type slice struct{ begin, end time.Time }
 
-// slicesOf has goroutines do the work over and over, all from the same moment on and for as long.
+// slicesOf has goroutines do the work repeatedly, all from the same moment and for the same time.
 func slicesOf(work func(), goroutines int) [][]slice {
 	const most, long = 2000, 5 * time.Millisecond
 	var wg sync.WaitGroup
@@ -403,7 +409,7 @@ func slicesOf(work func(), goroutines int) [][]slice {
 	return took
 }
 
-// overhead compares processes of two kinds, each with the best slice of many.
+// overhead compares processes of two kinds, each by the best slice of many.
 func overhead() {
 	self, err := os.Executable()
 	if err != nil {

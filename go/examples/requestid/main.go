@@ -1,5 +1,6 @@
-// Command requestid is a web server whose log lines name the request they belong to, also those written by functions that nobody gave
-// the request, or a context, and by goroutines that they start.
+// Command requestid is a web server whose log lines name the request that they belong to. That
+// includes lines of functions that get neither the request nor a context, and of goroutines that
+// they start.
 package main
 
 import (
@@ -18,7 +19,7 @@ import (
 
 type requestID string
 
-// prefixed puts the request's number before each line.
+// prefixed writes the request's ID before each line.
 type prefixed struct{ out io.Writer }
 
 func (p prefixed) Write(line []byte) (int, error) {
@@ -30,19 +31,19 @@ func (p prefixed) Write(line []byte) (int, error) {
 	return p.out.Write(line)
 }
 
-// withID is all that a server has to do.
+// withID is all that a server has to add.
 func withID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		exeunt.With(requestID(r.Header.Get("X-Request-Id")), func() { next.ServeHTTP(w, r) })
 	})
 }
 
-// load knows nothing of requests.
+// load gets neither the request nor a context.
 func load(page string) string {
 	log.Printf("loading %s", page)
 	var wg sync.WaitGroup
 	wg.Add(1)
-	exeunt.Go(func() { // a go statement would leave the context behind
+	exeunt.Go(func() { // a go statement would not pass on the context
 		defer wg.Done()
 		log.Printf("looking %s up in the cache", page)
 	})

@@ -1,5 +1,6 @@
-// Command resources gives every worker goroutine a temporary file of its own, made when it is first needed by a function that knows nothing of
-// the worker, and removed when the goroutine ends, however that may be.
+// Command resources gives every worker goroutine a temporary file of its own. A function that does
+// not know the worker creates the file when it is first needed; the file is removed when the
+// goroutine ends, in whichever way.
 package main
 
 import (
@@ -11,7 +12,7 @@ import (
 	"exeunt.invalid/exeunt"
 )
 
-// scratch is closed by exeunt, because it is an io.Closer.
+// scratch is an io.Closer, so exeunt closes it.
 type scratch struct{ *os.File }
 
 func (s scratch) Close() error {
@@ -21,8 +22,9 @@ func (s scratch) Close() error {
 	return os.Remove(s.Name())
 }
 
-// The local created last is closed first, so this one is a goroutine's last word: it is created before files.
-var last = exeunt.NewLocal[said]()
+// last is created before files, so its values are closed last: after everything else of a
+// goroutine.
+var last = exeunt.NewLocal[signal]()
 
 var files = exeunt.NewLocal[scratch]()
 
@@ -59,7 +61,7 @@ func main() {
 	gone.Add(6)
 	for i := 0; i < 6; i++ {
 		go func() {
-			last.Set(said(gone.Done))
+			last.Set(signal(gone.Done))
 			defer func() { _ = recover() }()
 			fmt.Fprintln(file(), "line 1 of worker", i)
 			fmt.Fprintln(file(), "line 2 of worker", i)
@@ -80,7 +82,7 @@ func main() {
 	fmt.Println("files after they have ended:", count())
 }
 
-// said is a value that only tells when it is closed.
-type said func()
+// signal is a value that only signals that it is closed.
+type signal func()
 
-func (s said) Close() error { s(); return nil }
+func (s signal) Close() error { s(); return nil }

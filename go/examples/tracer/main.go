@@ -1,5 +1,6 @@
-// Command tracer measures how long goroutines live, and how they ended up being started by code that it does not own: an exit hook, which Go
-// itself doesn't have. Instrumentation calls Enter wherever it runs anyway; the hook needs no end to be instrumented.
+// Command tracer measures how long goroutines live that are started and ended by code it does not
+// own. It uses an exit hook, which Go itself does not have: instrumentation calls Enter where it
+// runs anyway, and no end has to be instrumented.
 package main
 
 import (
@@ -12,7 +13,7 @@ import (
 	"exeunt.invalid/exeunt"
 )
 
-// A span is one goroutine's, from the first Enter to its end.
+// A span lasts from a goroutine's first call of Enter to its end.
 type span struct {
 	goroutine int64
 	began     time.Time
@@ -27,7 +28,7 @@ var finished struct {
 	wait  sync.WaitGroup
 }
 
-// Enter notes a call. The first in a goroutine begins its span.
+// Enter records a call. The first call on a goroutine begins the goroutine's span.
 func Enter(name string) {
 	s := current.GetOrInit(func() *span {
 		s := &span{goroutine: exeunt.ID(), began: time.Now()}
@@ -48,12 +49,12 @@ func finish(s *span) {
 	finished.wait.Done()
 }
 
-// A library that the tracer knows nothing of, but for its calls of Enter.
+// library is code that calls Enter, and is otherwise unknown to the tracer.
 func library(n int) {
 	Enter(fmt.Sprint("work ", n))
 	defer Enter(fmt.Sprint("cleanup ", n))
 	if n%2 == 1 {
-		runtime.Goexit() // no code after the call would run
+		runtime.Goexit() // code after the call would not run
 	}
 }
 

@@ -18,7 +18,7 @@ static void *run(void *argument) {
 	return 0;
 }
 
-// Calls goCallback count times on each of some new threads.
+// Calls goCallback count times on each of several new threads.
 static int on_threads(int threads, int count) {
 	pthread_t all[64];
 	struct calls calls[64];
@@ -39,7 +39,7 @@ static void nested(int depth) { goNested(depth); }
 */
 import "C"
 
-// What the exported functions do.
+// callback and nested are what the exported functions call.
 var callback, nested func(n int)
 
 //export goCallback
@@ -48,8 +48,8 @@ func goCallback(n C.int) { callback(int(n)) }
 //export goNested
 func goNested(n C.int) { nested(int(n)) }
 
-// onThreads calls callback from so many threads of C's own, so many times each.
+// onThreads calls callback on this number of threads created by C, each of them several times.
 func onThreads(threads, times int) bool { return C.on_threads(C.int(threads), C.int(times)) == 0 }
 
-// throughC calls nested(n) by way of C, on this goroutine.
+// throughC calls nested(n) through C, on the running goroutine.
 func throughC(n int) { C.nested(C.int(n)) }

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Initialisation goes on in the background while main runs, and the first calls wait for it.
+// Initialization goes on in the background while main runs, and the first calls wait for it.
 const programInC = `
 #include "library.h"
 #include <pthread.h>
@@ -48,7 +48,8 @@ func TestCallsIntoALibraryEndEachAlsoThoseThatCameDuringInitialisation(t *testin
 	run(append(compiler, "-o", program, source, archive, "-pthread")...)
 	for turn := 0; turn < 5; turn++ {
 		got := run(append(strings.Fields(os.Getenv("EXEUNT_TEST_EXEC")), program)...)
-		// Which of these lines a late end writes cannot be seen: each is written before the next call begins.
+		// The test cannot see which of these lines a late end writes: each is written before the
+		// next call begins.
 		want := "enter 1 finds 0\nleave 1\nenter 2 finds 0\nleave 2\nenter 3 finds 0\nleave 3\nenter 4 finds 0\nleave 4\n"
 		if got != want {
 			t.Errorf("got:\n%s\nwanted:\n%s", got, want)

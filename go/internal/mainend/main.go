@@ -1,4 +1,5 @@
-// Command mainend ends its main goroutine with something left to do: by returning, or as its argument says.
+// Command mainend ends its main goroutine while handlers and values are left: by returning, or as
+// its argument says.
 package main
 
 import (

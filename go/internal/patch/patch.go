@@ -1,43 +1,49 @@
 //go:build linux && (amd64 || arm64)
 
-// Package patch retargets one direct call in the running program, or puts a jump in place of an instruction, or says why not.
+// Package patch retargets a direct call in the running program, or replaces an instruction by a
+// jump. Where it cannot, the error says why.
 //
-// The work is done by the no_std heart of the Rust patch engine, checked in as one small object for each architecture
-// (exeunt_linux_*.syso, see ../../syso): Go's linker takes it without cgo, a C compiler or Rust. It makes its
-// system calls itself, so Go's scheduler sees one short call.
+// The work is done by the no_std core of the Rust patch engine. The module contains it as one small
+// object for each architecture (exeunt_linux_*.syso, see ../../syso), which Go's linker takes
+// without cgo, a C compiler or Rust. The engine makes its system calls itself, so to Go's scheduler
+// it is one short call.
 package patch
 
-// Supported tells whether this system has an engine.
+// Supported reports whether this system has an engine.
 const Supported = true
 
-// ask calls one of the engine's functions on the goroutine's own stack, by engine (amd64), after room has made it large enough.
+// callEngine calls one of the engine's functions on the goroutine's own stack, which it first grows
+// with reserveStack. On amd64 it calls by engine<>, which aligns the stack pointer.
 
 //lint:ignore U1000 called by assembly
-func room()
+func reserveStack()
 
 //go:noescape
-func ask(what, first, second, third uintptr) int32
+func callEngine(what, first, second, third uintptr) int32
 
-// What the engine can be asked.
+// The functions of the engine.
 const (
 	check = iota
 	retarget
 	replace
 )
 
-// Check says what stands in the way of retargeting the call at site from expected to replacement. It changes nothing.
+// Check reports why the call at site cannot be retargeted from expected to replacement, or nil. It
+// changes nothing.
 func Check(site, expected, replacement uintptr) error {
-	return refusal(ask(check, site, expected, replacement))
+	return refusal(callEngine(check, site, expected, replacement))
 }
 
-// Retarget changes the call at site, which calls expected, to call replacement. On an error it still calls expected, unless the
-// error is [NotRestored]. One call at a time: the engine has no lock.
+// Retarget changes the call at site, which calls expected, to call replacement. After an error it
+// still calls expected, unless the error is [NotRestored]. The engine has no lock: there must be
+// only one call at a time.
 func Retarget(site, expected, replacement uintptr) error {
-	return refusal(ask(retarget, site, expected, replacement))
+	return refusal(callEngine(retarget, site, expected, replacement))
 }
 
-// Replace puts a jump to replacement in place of the instruction at site, which has length bytes. It refuses where that could not be done
-// while other threads run there: if the instruction is shorter than a jump (amd64), or not of a kind that may be replaced at any time (arm64).
+// Replace replaces the instruction at site, which has length bytes, by a jump to replacement. It
+// refuses if other threads could execute a half-written instruction: on amd64 if the instruction is
+// shorter than a jump, on arm64 if it is not of a kind that may be replaced at any time.
 func Replace(site, length, replacement uintptr) error {
-	return refusal(ask(replace, site, length, replacement))
+	return refusal(callEngine(replace, site, length, replacement))
 }

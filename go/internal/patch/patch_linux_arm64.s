@@ -2,27 +2,28 @@
 #include "textflag.h"
 #include "funcdata.h"
 
-// The engine follows AAPCS64: arguments in R0-R2, result in R0; R19-R29 are kept, and R28 is Go's g. Go keeps the stack
-// pointer a multiple of 16, as the ABI wants it.
+// The engine follows AAPCS64: arguments in R0-R2, result in R0. It preserves R19-R29; R28 is Go's
+// g. Go keeps the stack pointer a multiple of 16, as the ABI requires.
 //
-// The engine runs on the goroutine's stack, below these frames, and uses less than 2 KiB of it. ·room makes sure that it is there: its
-// prologue grows the stack. Between its return and the engine's nothing can shrink the stack again, since the
-// scheduler preempts neither assembly nor code that Go's runtime doesn't know.
+// The engine runs on the goroutine's stack, below these frames, and uses less than 2 KiB of it. The
+// prologue of ·reserveStack grows the stack to make room. Nothing can shrink the stack before the
+// engine returns: the scheduler preempts neither assembly nor code outside of Go's function table.
 
-// func room()
-TEXT ·room(SB), 0, $8192-0
-	NO_LOCAL_POINTERS // nothing is ever in it
-	RET               // the prologue has done what this is for
+// func reserveStack()
+TEXT ·reserveStack(SB), 0, $8192-0
+	NO_LOCAL_POINTERS // the frame stays empty
+	RET               // only the prologue is needed
 
-// func ask(what, first, second, third uintptr) int32
-TEXT ·ask(SB), 0, $24-36
+// func callEngine(what, first, second, third uintptr) int32
+TEXT ·callEngine(SB), 0, $24-36
 	NO_LOCAL_POINTERS
-	BL	·room(SB)
+	BL	·reserveStack(SB)
 	MOVD	first+8(FP), R0
 	MOVD	second+16(FP), R1
 	MOVD	third+24(FP), R2
 	MOVD	what+0(FP), R3
-	// Go's linker, where it leaves the rest to another one, cannot give it these functions' addresses, only calls of them.
+	// Go's linker, where it leaves part of the work to another linker, cannot give that the
+	// addresses of these functions, but only calls of them.
 	CMP	$const_check, R3
 	BEQ	check
 	CMP	$const_retarget, R3

@@ -1,6 +1,6 @@
 //go:build !(linux && (amd64 || arm64))
 
-// Package patch retargets calls on Linux, amd64 and arm64; here it refuses.
+// Package patch retargets calls on Linux, amd64 and arm64. On this system it refuses to.
 package patch
 
 import (
@@ -8,17 +8,17 @@ import (
 	"runtime"
 )
 
-// Supported tells whether this system has an engine.
+// Supported reports whether this system has an engine.
 const Supported = false
 
-// ErrUnsupported is what everything here answers.
+// ErrUnsupported is the error of all functions of this package.
 var ErrUnsupported = errors.New("there is no patch engine for " + runtime.GOOS + "/" + runtime.GOARCH)
 
-// Check refuses.
+// Check returns ErrUnsupported.
 func Check(site, expected, replacement uintptr) error { return ErrUnsupported }
 
-// Retarget refuses.
+// Retarget returns ErrUnsupported.
 func Retarget(site, expected, replacement uintptr) error { return ErrUnsupported }
 
-// Replace refuses.
+// Replace returns ErrUnsupported.
 func Replace(site, length, replacement uintptr) error { return ErrUnsupported }

@@ -1,5 +1,6 @@
-// Package report is how package tls reports as package exeunt does.
+// Package report lets package tls report errors and panics in the same way as package exeunt.
 package report
 
-// Report calls what exeunt.OnPanic was given, or writes to standard error. Package exeunt sets it.
+// Report calls the function given to exeunt.OnPanic, or writes to standard error. Package exeunt
+// sets it.
 var Report func(value any, stack []byte)

@@ -2,10 +2,12 @@ package site
 
 import "encoding/binary"
 
-// amd64 reads x86-64 machine code: where instructions begin, calls, jumps and addresses taken relative to the instruction.
+// amd64 decodes x86-64 machine code: where instructions begin, calls, jumps, and addresses relative
+// to the instruction.
 //
-// Only lengths are decoded, by the opcode maps of the Intel SDM, vol. 2, appendix A; what those maps leave undefined ends the
-// walk with an error. A test compares it with Go's own disassembler over the whole runtime.
+// Only lengths are decoded, by the opcode maps of the Intel SDM, vol. 2, appendix A. An opcode that
+// those maps leave undefined is an error. A test compares the lengths with Go's own disassembler
+// for the whole runtime.
 type amd64 struct{}
 
 func (amd64) next(code []byte, at uintptr) (instruction, bool) {
@@ -40,7 +42,8 @@ const (
 	bad   // not defined in 64-bit mode
 )
 
-// amd64Length returns the instruction's length, and its opcode if that is in the one-byte map (else 0).
+// amd64Length returns the instruction's length, and its opcode if that is in the one-byte map
+// (otherwise 0).
 func amd64Length(code []byte) (length int, opcode byte, ok bool) {
 	i := 0
 	at := func(k int) byte {
@@ -149,7 +152,8 @@ func modrmLength(modrm, sib byte) int {
 	return n
 }
 
-// oneByte is the one-byte opcode map, without prefixes and escapes. next is the byte after the opcode.
+// oneByte is the one-byte opcode map, without prefixes and escapes. next is the byte after the
+// opcode.
 func oneByte(op, next byte) (modrm bool, immediate int) {
 	switch {
 	case op < 0x40:
@@ -193,7 +197,7 @@ func oneByte(op, next byte) (modrm bool, immediate int) {
 	return false, bad
 }
 
-// twoByte is the map after 0f, and VEX's and EVEX's map 1.
+// twoByte is the opcode map after 0f, and map 1 of VEX and EVEX.
 func twoByte(op byte, vex bool) (modrm bool, immediate int) {
 	switch {
 	case op == 0x77:
@@ -213,4 +217,26 @@ func twoByte(op byte, vex bool) (modrm bool, immediate int) {
 		return false, bad
 	}
 	return true, none
+}
+
+func (amd64) coroExit(before []instruction) (fields Fields, ok bool) {
+	if len(before) < 3 {
+		return fields, false
+	}
+	before = before[len(before)-3:]
+	pointer, flag, lea := before[0].code, before[1].code, before[2].code
+	// 48 89 /r disp32; c6 /0 disp32 01; 48 8d 05 disp32. Registers r8-r15 would need other REX bits
+	// and are refused.
+	if len(pointer) != 7 || pointer[0] != 0x48 || pointer[1] != 0x89 || pointer[2]>>6 != 2 ||
+		len(flag) != 7 || flag[0] != 0xc6 || flag[1]&0xf8 != 0x80 || flag[6] != 1 ||
+		len(lea) != 7 || lea[1] != 0x8d {
+		return fields, false
+	}
+	base := pointer[2] & 7
+	if base == 4 || base != flag[1]&7 {
+		return fields, false
+	}
+	fields.Coroarg = uintptr(binary.LittleEndian.Uint32(pointer[3:]))
+	fields.Coroexit = uintptr(binary.LittleEndian.Uint32(flag[2:]))
+	return fields, plausible(fields)
 }

@@ -1,7 +1,9 @@
-// Package site reads the machine code of functions that are running now, and finds the calls in them.
+// Package site reads the machine code of functions of the running program, and finds the calls in
+// them.
 //
-// A call is found by decoding from the function's first instruction on, never by searching for bytes, and both ends are
-// named by the runtime's own function table: that the code at an address looks like a call is not believed alone.
+// A call is found by decoding from the function's first instruction on, never by a search for
+// bytes. Both the function and the target of the call must have the expected names in the runtime's
+// function table; code that merely resembles a call is not accepted.
 package site
 
 import (
@@ -10,69 +12,57 @@ import (
 	"strings"
 )
 
-// Kind is what an instruction refers to its target for.
-type Kind uint8
-
-// The kinds. An Address is one that is computed, to be called or stored later.
-const (
-	Call Kind = iota + 1
-	Jump
-	Address
-)
-
-// A Ref is an instruction of a function that leads to, or computes, the first address of a function.
+// A Ref is an instruction that leads to, or computes, the first address of a function.
 type Ref struct {
 	Kind   Kind
-	At     uintptr // the instruction
+	At     uintptr // the address of the instruction
 	Target uintptr
-	Name   string // the target's, from the function table
+	Name   string // the target's name in the function table
 	prefix []instruction
 }
 
-// An Image is a program that can be read. Tests make small ones by hand.
+// An Image is a program that can be read. Tests make small ones.
 type Image struct {
 	Arch string // GOARCH
-	// Func names the function that contains pc, and gives its first address; "" if there is none.
+	// Func returns the name and the first address of the function that contains pc, or "" if there
+	// is none.
 	Func func(pc uintptr) (name string, entry uintptr)
 	// Bytes reads up to n bytes of code.
 	Bytes func(at uintptr, n int) []byte
 }
 
-type instruction struct {
-	at, target uintptr
-	code       []byte
-	kind       Kind
-}
-
-type decoder interface {
-	next(code []byte, at uintptr) (instruction, bool)
-}
-
-// Functions larger than this are not ours to look at: the largest, runtime.main of an unoptimised build, has 2 KiB.
+// maxFunction is the size above which a function is not read. The largest one of interest,
+// runtime.main of an unoptimized build, has 2 KiB.
 const maxFunction = 64 << 10
 
-// First is the length of the first instruction of the function at entry, which must have this name.
+// First returns the length of the first instruction of the function at entry, which must have this
+// name.
 func (im Image) First(entry uintptr, name string) (int, error) {
 	arch, err := im.decoder(entry)
 	if err != nil {
 		return 0, err
 	}
 	if found, _ := im.Func(entry); found != name {
-		return 0, fmt.Errorf("%s begins at %#x, where %s should", found, entry, name)
+		return 0, fmt.Errorf("%s begins at %#x, where %s is expected", found, entry, name)
 	}
-	code := im.Bytes(entry, 4*apart)
+	code := im.Bytes(entry, 4*lookahead)
 	first, ok := arch.next(code, entry)
 	if !ok {
-		return 0, fmt.Errorf("%s: %x is no instruction that is known here", name, code)
+		return 0, fmt.Errorf("%s: %x is not a known instruction", name, code)
 	}
 	return len(first.code), nil
 }
 
-// decoder is the one for the function that begins at entry.
+// decoder returns the decoder for the function that begins at entry.
 func (im Image) decoder(entry uintptr) (decoder, error) {
 	if name, start := im.Func(entry); name == "" || start != entry {
 		return nil, fmt.Errorf("no function begins at %#x", entry)
 	}
+	return im.arch()
+}
+
+// arch returns the decoder for the image's machine code.
+func (im Image) arch() (decoder, error) {
 	switch im.Arch {
 	case "amd64":
 		return amd64{}, nil
@@ -82,7 +72,8 @@ func (im Image) decoder(entry uintptr) (decoder, error) {
 	return nil, fmt.Errorf("the machine code of %s cannot be read", im.Arch)
 }
 
-// Refs lists what the function at entry calls, jumps to or takes the address of, where that is a function's first address.
+// Refs returns the references from the function at entry to other functions' first addresses:
+// calls, jumps and computed addresses.
 func (im Image) Refs(entry uintptr) ([]Ref, error) {
 	arch, err := im.decoder(entry)
 	if err != nil {
@@ -95,14 +86,14 @@ func (im Image) Refs(entry uintptr) ([]Ref, error) {
 		if _, in := im.Func(at); in != entry {
 			return refs, nil
 		}
-		code := im.Bytes(at, 4*apart)
+		code := im.Bytes(at, 4*lookahead)
 		found, ok := arch.next(code, at)
 		if !ok {
-			return nil, fmt.Errorf("%s+%#x: %x is no instruction that is known here", name, at-entry, code)
+			return nil, fmt.Errorf("%s+%#x: %x is not a known instruction", name, at-entry, code)
 		}
 		if found.kind != 0 && found.target != entry {
 			if target, begins := im.Func(found.target); target != "" && begins == found.target {
-				refs = append(refs, Ref{found.kind, at, found.target, target, before[max(0, len(before)-context):]})
+				refs = append(refs, Ref{found.kind, at, found.target, target, before[max(0, len(before)-prefixLength):]})
 			}
 		}
 		before = append(before, found)
@@ -111,11 +102,11 @@ func (im Image) Refs(entry uintptr) ([]Ref, error) {
 	return nil, fmt.Errorf("%s is longer than %d bytes", name, maxFunction)
 }
 
-// How many instructions before a reference are kept for [Ref.Prefix].
-const context = 6
+// prefixLength is how many of the instructions before a reference are kept in Ref.prefix.
+const prefixLength = 6
 
-// Find returns the references of one kind from the function at entry to functions with one of these names. If there is none, the error
-// says what is there instead.
+// Find returns the references of one kind from the function at entry to functions with one of these
+// names. If there are none, the error says which there are.
 func (im Image) Find(kind Kind, entry uintptr, names ...string) ([]Ref, error) {
 	refs, err := im.Refs(entry)
 	if err != nil {
@@ -148,7 +139,7 @@ func (im Image) Find(kind Kind, entry uintptr, names ...string) ([]Ref, error) {
 	return nil, fmt.Errorf("%s %s %s, but not %s", in, verb, list(others), strings.Join(names, " or "))
 }
 
-// One is Find where exactly one reference may be.
+// One is Find, but there must be exactly one reference.
 func (im Image) One(kind Kind, entry uintptr, names ...string) (Ref, error) {
 	found, err := im.Find(kind, entry, names...)
 	if err != nil {
@@ -156,7 +147,7 @@ func (im Image) One(kind Kind, entry uintptr, names ...string) (Ref, error) {
 	}
 	if len(found) != 1 {
 		in, _ := im.Func(entry)
-		return Ref{}, fmt.Errorf("%s refers to %s in %d places, where one is known", in, found[0].Name, len(found))
+		return Ref{}, fmt.Errorf("%s refers to %s in %d places, where one is expected", in, found[0].Name, len(found))
 	}
 	return found[0], nil
 }

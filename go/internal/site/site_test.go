@@ -16,18 +16,20 @@ import (
 	"testing"
 )
 
-// Go's own disassembler says where instructions begin; an instruction that it doesn't know ("?", and on amd64 those with a VEX or EVEX
-// prefix, which it takes for others) ends a function's comparison.
+// Go's disassembler says where instructions begin. The comparison of a function stops at an
+// instruction that the disassembler cannot decode: "?", and on amd64 those with a VEX or EVEX
+// prefix, which it decodes as others.
 func TestInstructionsBeginWhereGoSaysTheyDo(t *testing.T) {
 	arch := map[string]decoder{"amd64": amd64{}, "arm64": arm64{}}[runtime.GOARCH]
-	// A program of its own, since `go test` strips its binaries of what the disassembler needs.
+	// This needs a separate program: `go test` strips its binaries of what the disassembler needs.
 	program := filepath.Join(t.TempDir(), "program")
 	if out, err := exec.Command("go", "build", "-ldflags=", "-o", program, "../mainend").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	tool := func(arguments ...string) *bufio.Scanner {
 		command := exec.Command("go", append([]string{"tool"}, arguments...)...)
-		command.Env = append(os.Environ(), "GOARCH=", "GOOS=") // the tool itself runs here, whatever the program is for
+		// The tool itself runs here, whatever the program's architecture.
+		command.Env = append(os.Environ(), "GOARCH=", "GOOS=")
 		out, err := command.Output()
 		if err != nil {
 			t.Fatal(err)
@@ -84,21 +86,21 @@ func TestInstructionsBeginWhereGoSaysTheyDo(t *testing.T) {
 	}
 }
 
-// made is an image of functions that are laid out one after the other.
-type made struct {
+// A fakeImage consists of functions that are laid out one after the other.
+type fakeImage struct {
 	names  []string
 	starts []uintptr
 	code   []byte
 }
 
-func (m *made) add(name string, code ...byte) uintptr {
+func (m *fakeImage) add(name string, code ...byte) uintptr {
 	start := 0x1000 + uintptr(len(m.code))
 	m.names, m.starts = append(m.names, name), append(m.starts, start)
 	m.code = append(m.code, code...)
 	return start
 }
 
-func (m *made) image(arch string) Image {
+func (m *fakeImage) image(arch string) Image {
 	return Image{
 		Arch: arch,
 		Func: func(pc uintptr) (name string, entry uintptr) {
@@ -117,10 +119,13 @@ func (m *made) image(arch string) Image {
 }
 
 func TestTheFirstInstructionOfAFunctionIsMeasured(t *testing.T) {
-	var m made
-	long := m.add("long", 0x4c, 0x8d, 0xa4, 0x24, 0x70, 0xff, 0xff, 0xff, 0xc3) // lea r12, [rsp-0x90]
-	short := m.add("short", 0x55, 0x48, 0x89, 0xe5, 0xc3)                       // push rbp; mov rbp, rsp
-	other := m.add("other", 0x06)                                               // undefined in 64-bit mode
+	var m fakeImage
+	// lea r12, [rsp-0x90]
+	long := m.add("long", 0x4c, 0x8d, 0xa4, 0x24, 0x70, 0xff, 0xff, 0xff, 0xc3)
+	// push rbp; mov rbp, rsp
+	short := m.add("short", 0x55, 0x48, 0x89, 0xe5, 0xc3)
+	// undefined in 64-bit mode
+	other := m.add("other", 0x06)
 	im := m.image("amd64")
 	for entry, want := range map[uintptr]int{long: 8, short: 1} {
 		name, _ := im.Func(entry)
@@ -139,7 +144,7 @@ func TestTheFirstInstructionOfAFunctionIsMeasured(t *testing.T) {
 }
 
 func TestOnlyRealCallsAreFound(t *testing.T) {
-	var m made
+	var m fakeImage
 	target := m.add("target", 0xc3)
 	// mov rax, imm64 with the bytes of a call in it; call target; nop; jmp target; ret
 	caller := m.add("caller", 0x48, 0xb8, 0xe8, 0, 0, 0, 0, 0, 0, 0, 0xe8, 0xf0, 0xff, 0xff, 0xff, 0x90, 0xe9, 0xea, 0xff, 0xff, 0xff, 0xc3)
@@ -153,7 +158,7 @@ func TestOnlyRealCallsAreFound(t *testing.T) {
 }
 
 func TestAddressesOnARM64(t *testing.T) {
-	var m made
+	var m fakeImage
 	target := m.add("target", 0xc0, 0x03, 0x5f, 0xd6)
 	caller := m.add("caller",
 		0x01, 0x00, 0x00, 0x90, // adrp x1, this page
@@ -172,7 +177,7 @@ func TestAddressesOnARM64(t *testing.T) {
 }
 
 func TestErrorsNameWhatWasFound(t *testing.T) {
-	var m made
+	var m fakeImage
 	m.add("other", 0xc3)
 	calls := m.add("calls", 0xe8, 0xfa, 0xff, 0xff, 0xff, 0xc3)
 	empty := m.add("empty", 0xc3)
@@ -203,10 +208,12 @@ func TestOtherStoresBeforeACoroutinesEndAreRefused(t *testing.T) {
 		0xc3,
 	}
 	fields := func(code []byte) (Fields, error) {
-		var m made
+		var m fakeImage
 		m.add("runtime.mcall", 0xc3)
 		in := m.add("runtime.coroexit", code...)
-		code[22] = byte(0x100 - 27) // back to mcall: 26 bytes of code before the next instruction, and its own one
+		// Back to mcall: 26 bytes of code before the next instruction, and that instruction's own
+		// one.
+		code[22] = byte(0x100 - 27)
 		im := m.image("amd64")
 		call, err := im.One(Call, in, "runtime.mcall")
 		if err != nil {

@@ -1,4 +1,5 @@
-// Command library is built into an archive for a program in C, which calls Enter before or while Go's packages are initialised.
+// Command library is built into an archive for a program in C, which calls Enter before or while
+// Go's packages are initialized.
 package main
 
 import "C"

@@ -15,8 +15,9 @@ import (
 )
 
 func init() {
-	// Goroutines that read all the time: some before the first instruction is a jump, some amid that, some after.
-	scenarios["reads while they are shortened"] = func() {
+	// Goroutines that read all the time: before the first instruction becomes a jump, while it
+	// does, and afterwards.
+	scenarios["reads while they become direct"] = func() {
 		local := NewLocal[int]()
 		pair := NewLocal[[2]int]()
 		var installed atomic.Bool
@@ -27,7 +28,7 @@ func init() {
 				defer readers.Done()
 				for reads, after := 1, 0; after < 1000; reads++ {
 					if reads%100 == 0 {
-						runtime.Gosched() // whoever installs has its turn
+						runtime.Gosched() // gives the goroutine that installs its turn
 					}
 					if local.Get() != 0 || pair.Get() != [2]int{} || lookup() != nil {
 						fmt.Println("a value where none was set")
@@ -54,8 +55,8 @@ func init() {
 		readers.Wait()
 		fmt.Println("read")
 	}
-	// Stands for a Go whose functions begin otherwise: this one is taken for another.
-	scenarios["reads that cannot be shortened"] = func() {
+	// Simulates a Go whose functions begin otherwise: value is taken for another function.
+	scenarios["reads that stay indirect"] = func() {
 		named := image.Func
 		image.Func = func(pc uintptr) (string, uintptr) {
 			name, entry := named(pc)
@@ -71,14 +72,14 @@ func init() {
 			local.Set("there")
 			fmt.Printf("%q ", local.Get())
 		})
-		fmt.Printf("%q\n%v\n", local.Get(), notShortened)
+		fmt.Printf("%q\n%v\n", local.Get(), notDirect)
 	}
 }
 
-// Every kind of build has functions that begin with an instruction of five bytes or more.
-func TestNothingGoesTheLongWay(t *testing.T) {
-	if notShortened != nil {
-		t.Fatal(notShortened)
+// In every kind of build, functions begin with an instruction of five bytes or more.
+func TestReadsAndEndsAreDirect(t *testing.T) {
+	if notDirect != nil {
+		t.Fatal(notDirect)
 	}
 	for function, code := range map[uintptr]uintptr{
 		reflect.ValueOf(value).Pointer():   valueCode,
@@ -96,15 +97,15 @@ func TestNothingGoesTheLongWay(t *testing.T) {
 
 func TestAGoroutineThatUsesNothingGoesOnDirectly(t *testing.T) {
 	if useMap {
-		return // then every goroutine is looked for in the map
+		return // the map is then searched for every goroutine
 	}
-	byReturn, _, _, _, _ := entryPoints(true)
-	for _, jump := range jumpsOf(t, byReturn) {
-		if jump.Target == common.nextByReturn {
+	atReturn, _, _, _, _ := hookAddresses(true)
+	for _, jump := range jumpsOf(t, atReturn) {
+		if jump.Target == common.returnTarget {
 			return
 		}
 	}
-	t.Errorf("%+v", jumpsOf(t, byReturn))
+	t.Errorf("%+v", jumpsOf(t, atReturn))
 }
 
 func jumpsOf(t *testing.T, function uintptr) (jumps []site.Ref) {
@@ -121,21 +122,21 @@ func jumpsOf(t *testing.T, function uintptr) (jumps []site.Ref) {
 	return jumps
 }
 
-func TestReadsAreShortenedWhileOthersRead(t *testing.T) {
+func TestReadsBecomeDirectWhileOthersRead(t *testing.T) {
 	for i := 0; i < 10; i++ {
-		code, output := child(t, "reads while they are shortened")
+		code, output := child(t, "reads while they become direct")
 		want(t, code, output, 0, "read\nthe scenario returned\n")
 	}
 }
 
-func TestReadsThatCannotBeShortenedWorkTheLongWay(t *testing.T) {
+func TestReadsThatStayIndirectWork(t *testing.T) {
 	if runtime.GOARCH == "arm64" {
-		return // none can
+		return // none can become direct
 	}
-	code, output := child(t, "reads that cannot be shortened")
+	code, output := child(t, "reads that stay indirect")
 	lines := strings.Split(output, "\n")
 	want(t, code, lines[0]+"\n", 0, `"" "there" "set"`+"\n")
-	if !strings.HasPrefix(lines[1], "value: another begins at 0x") || !strings.HasSuffix(lines[1], ", where "+packagePath+".value should") {
+	if !strings.HasPrefix(lines[1], "value: another begins at 0x") || !strings.HasSuffix(lines[1], ", where "+packagePath+".value is expected") {
 		t.Error(lines[1])
 	}
 }

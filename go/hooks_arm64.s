@@ -1,0 +1,175 @@
+//go:build linux
+
+#include "go_asm.h"
+#include "textflag.h"
+#include "funcdata.h"
+
+// The hooks: what the redirected calls lead to. Each hook takes the place of the original callee.
+// The return address in the link register is the runtime's own, so stack growth, garbage collection
+// and tracebacks find no unknown frames.
+//
+// A goroutine that has not used the package pays for ARMED and a branch. Compiled code calls some
+// hooks by ABIInternal: arguments are in R0, R1, R2, and the callee may spill them to its caller's
+// frame, from 8(RSP) on.
+
+// ARMED branches to yes if the running goroutine may have a record, which its check word says (see
+// stack_linux.go). The Go code that follows decides. ARMED preserves R0.
+#define ARMED(yes)								\
+	MOVD	8(g), R9				/* g.stack.hi */	\
+	LDP	-16(R9), (R10, R11)			/* check word, index */	\
+	MOVD	·common+commonState_secret(SB), R12				\
+	ADD	g, R11, R11				/* g + index */		\
+	EOR	R11, R12, R12				/* ^ secret */		\
+	CMP	R10, R12				/* the check word? */	\
+	BEQ	yes
+
+// runtime.goexit, to which a goroutine's entry function returns, calls runtime.goexit1.
+TEXT ·returnHook(SB), NOSPLIT|NOFRAME, $0-0
+	ARMED(drain)
+	JMP	·jumpToReturnTarget(SB)     // later a branch to goexit1 itself, see direct_linux.go
+drain:
+	JMP	·returnHookSlow(SB) // separate, because it needs a frame
+
+TEXT ·jumpToReturnTarget(SB), NOSPLIT|NOFRAME, $0-0
+	MOVD	·common+commonState_returnTarget(SB), R9 // goexit1, ...
+	JMP	(R9)                                     // ... as if called by goexit: LR is unchanged
+
+// The prologue may grow the stack: no register holds anything that is needed. It saves LR.
+TEXT ·returnHookSlow(SB), 0, $8-0
+	NO_LOCAL_POINTERS  // the frame holds no pointers; stack copying needs this
+	CALL	·drainGoroutine(SB)
+	MOVD	·common+commonState_returnTarget(SB), R9 // goexit1, ...
+	CALL	(R9)                                     // ... which never returns
+	UNDEF                                            // not reached
+
+// func callReturnTarget()
+TEXT ·callReturnTarget(SB), NOSPLIT, $8-0
+	NO_LOCAL_POINTERS
+	MOVD	·common+commonState_returnTarget(SB), R9
+	CALL	(R9)
+	UNDEF
+
+// runtime.Goexit calls runtime.goexit1 after the deferred functions.
+TEXT ·goexitHook(SB), NOSPLIT|NOFRAME, $0-0
+	ARMED(drain)
+	MOVD	·common+commonState_goexitTarget(SB), R9 // goexit1, or a wrapper in unoptimized builds
+	JMP	(R9)
+drain:
+	JMP	·goexitHookSlow(SB)
+
+TEXT ·goexitHookSlow(SB), 0, $8-0
+	NO_LOCAL_POINTERS
+	CALL	·drainGoroutine(SB)
+	MOVD	·common+commonState_goexitTarget(SB), R9
+	CALL	(R9)  // never returns
+	UNDEF
+
+// runtime.main and os.runtime_beforeExit call exithook.Run or runtime.runExitHooks, with the exit
+// code in R0.
+TEXT ·processHook(SB), NOSPLIT|NOFRAME, $0-0
+	ARMED(drain)
+	MOVD	·common+commonState_processTarget(SB), R9 // exithook.Run, exit code still in R0
+	JMP	(R9)
+drain:
+	JMP	·processHookSlow(SB)
+
+// NOSPLIT: a prologue that grows the stack would lose R0.
+TEXT ·processHookSlow(SB), NOSPLIT, $24-0
+	NO_LOCAL_POINTERS
+	MOVD	R0, 16(RSP)   // save the exit code
+	MOVD	R0, 8(RSP)    // and pass it as the argument: the first word above the saved LR
+	CALL	·drainProcess(SB)
+	MOVD	16(RSP), R0   // the argument of exithook.Run
+	MOVD	·common+commonState_processTarget(SB), R9
+	CALL	(R9)
+	RET                   // to runtime.main or os.runtime_beforeExit, which exit
+
+// runtime.corostart's deferred function calls runtime.coroexit(c), or runtime.mcall(coroswitch_m)
+// where coroexit is inlined. The argument in R0 is reachable elsewhere (c from the frame of
+// corostart, the function from read-only data), so this frame need not describe it.
+TEXT ·coroutineHook(SB), NOSPLIT|NOFRAME, $0-0
+	ARMED(drain)
+	MOVD	·common+commonState_coroutineTarget(SB), R9 // coroexit or mcall, argument still in R0
+	JMP	(R9)
+drain:
+	JMP	·coroutineHookSlow(SB)
+
+TEXT ·coroutineHookSlow(SB), NOSPLIT, $24-0
+	NO_LOCAL_POINTERS
+	MOVD	g, 8(RSP)          // first argument
+	MOVD	R0, 16(RSP)        // second: the redirected call's argument
+	CALL	·drainCoroutine(SB) // does not return
+	UNDEF
+
+// func callCoroutineTarget(argument uintptr)
+TEXT ·callCoroutineTarget(SB), NOSPLIT, $24-8
+	NO_LOCAL_POINTERS
+	MOVD	argument+0(FP), R0 // where compiled code expects the first argument
+	MOVD	·common+commonState_coroutineTarget(SB), R9
+	CALL	(R9)
+	UNDEF
+
+// runtime.cgocallbackg calls runtime.cgocallbackg1(fn, frame, ctxt). The callback is drained after
+// that call; before it, only one that returned unnoticed. The frame has room for the three
+// arguments, which the callee may spill (it describes them itself when the stack is copied), and
+// for copies of them. None is a pointer into Go's memory.
+TEXT ·callbackHook(SB), NOSPLIT, $56-0
+	NO_LOCAL_POINTERS
+	ARMED(left)                // preserves the arguments fn, frame and ctxt, in R0, R1 and R2
+call:
+	MOVD	·common+commonState_callbackTarget(SB), R9 // cgocallbackg1
+	CALL	(R9)               // runs the Go function
+	ARMED(drain)
+	RET                        // to cgocallbackg
+left:
+	STP	(R0, R1), 32(RSP)
+	MOVD	R2, 48(RSP)
+	CALL	·drainStaleCallback(SB)
+	LDP	32(RSP), (R0, R1)
+	MOVD	48(RSP), R2
+	JMP	call
+drain:
+	CALL	·drainCallback(SB)
+	RET
+
+// callbackHookSlow is callbackHook without the test of the spare words.
+TEXT ·callbackHookSlow(SB), NOSPLIT, $56-0
+	NO_LOCAL_POINTERS
+	STP	(R0, R1), 32(RSP)
+	MOVD	R2, 48(RSP)
+	CALL	·drainStaleCallback(SB)
+	LDP	32(RSP), (R0, R1)
+	MOVD	48(RSP), R2
+	MOVD	·common+commonState_callbackTarget(SB), R9
+	CALL	(R9)
+	CALL	·drainCallback(SB)
+	RET
+
+// func hookAddresses(spareWords bool) (atReturn, atGoexit, ..., atCallback uintptr)
+TEXT ·hookAddresses(SB), NOSPLIT, $0-48
+	MOVBU	spareWords+0(FP), R0
+	CBZ	R0, map
+	// Each pair stores the address of a function's first instruction in one result.
+	MOVD	$·returnHook(SB), R0
+	MOVD	R0, atReturn+8(FP)
+	MOVD	$·goexitHook(SB), R0
+	MOVD	R0, atGoexit+16(FP)
+	MOVD	$·processHook(SB), R0
+	MOVD	R0, atProcessExit+24(FP)
+	MOVD	$·coroutineHook(SB), R0
+	MOVD	R0, atCoroutineExit+32(FP)
+	MOVD	$·callbackHook(SB), R0
+	MOVD	R0, atCallback+40(FP)
+	RET
+map:
+	MOVD	$·returnHookSlow(SB), R0
+	MOVD	R0, atReturn+8(FP)
+	MOVD	$·goexitHookSlow(SB), R0
+	MOVD	R0, atGoexit+16(FP)
+	MOVD	$·processHookSlow(SB), R0
+	MOVD	R0, atProcessExit+24(FP)
+	MOVD	$·coroutineHookSlow(SB), R0
+	MOVD	R0, atCoroutineExit+32(FP)
+	MOVD	$·callbackHookSlow(SB), R0
+	MOVD	R0, atCallback+40(FP)
+	RET

@@ -1,0 +1,18 @@
+package exeunt
+
+import "sync/atomic"
+
+// lookup returns the running goroutine's record, or nil.
+func lookup() *record {
+	if r := current(); r != nil {
+		return r
+	}
+	return lookupInMap()
+}
+
+func lookupInMap() *record {
+	if atomic.LoadUint32(&common.mapped) == 0 {
+		return nil
+	}
+	return fallback.get(getg())
+}

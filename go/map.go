@@ -1,0 +1,52 @@
+package exeunt
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// fallback finds records by a map from the goroutine's descriptor. It is used where the spare words
+// could not be verified (useMap), and for goroutines that find the table full.
+var fallback recordMap
+
+type recordMap struct {
+	parts [64]struct {
+		sync.RWMutex
+		records map[uintptr]*record
+		_       [32]byte
+	}
+}
+
+// useMap says that the spare words cannot be relied on. Install sets it, before any goroutine has a
+// record.
+var useMap bool
+
+// forceMap makes a test use the map although the spare words could be used.
+var forceMap bool
+
+func (m *recordMap) add(g uintptr, r *record) {
+	part := &m.parts[g>>6%64]
+	part.Lock()
+	if part.records == nil {
+		part.records = map[uintptr]*record{}
+	}
+	part.records[g] = r
+	part.Unlock()
+	atomic.AddUint32(&common.mapped, 1)
+}
+
+func (m *recordMap) remove(g uintptr) {
+	part := &m.parts[g>>6%64]
+	part.Lock()
+	delete(part.records, g)
+	part.Unlock()
+	atomic.AddUint32(&common.mapped, ^uint32(0))
+}
+
+func (m *recordMap) get(g uintptr) *record {
+	part := &m.parts[g>>6%64]
+	part.RLock()
+	r := part.records[g]
+	part.RUnlock()
+	return r
+}

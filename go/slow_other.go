@@ -1,0 +1,7 @@
+//go:build !(linux && (amd64 || arm64))
+
+package exeunt
+
+import "unsafe"
+
+func value(l *localBase) unsafe.Pointer { return slowValue(l) }
