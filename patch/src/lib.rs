@@ -80,7 +80,7 @@
 //!
 //! # Parts
 //!
-//! [`heart`] is `no_std`, needs nothing but the kernel, and is all there is without the feature `engine` (on by default). For C, the library
+//! [`raw`] is `no_std`, needs nothing but the kernel, and is all there is without the feature `engine` (on by default). For C, the library
 //! `exeunt` has entry points to it. It is for Linux on x86_64 and aarch64. The engine is for macOS on Intel processors as well, where it
 //! was built and linked, but never run by its authors; elsewhere the crate is empty.
 //!
@@ -113,13 +113,13 @@
 #[cfg(feature = "engine")]
 pub mod engine;
 #[cfg(target_os = "linux")]
-pub mod heart;
+pub mod raw;
 // What the processor's file knows, and the words for a store and a refusal. All else in there makes Linux's system calls: private and
 // unused, it is not compiled into anything.
 #[cfg(not(target_os = "linux"))]
 #[allow(dead_code)]
-mod heart;
+mod raw;
 
 #[cfg(feature = "engine")]
 pub use engine::{Bytes, Error, Patch, Site};
-pub use heart::Fallback;
+pub use raw::Fallback;

@@ -92,7 +92,7 @@ fn bytes_that_changed_meanwhile_are_an_error_for_apply_and_for_undo() {
     let mut second = site(exeunt_site_jump_c).retarget(code(exeunt_one), code(exeunt_far_two)).unwrap();
     // Somebody who does not use the registry: the heart alone.
     let elsewhere = |from: Function, to: Function| {
-        use exeunt_patch::heart::{Fallback, retarget};
+        use exeunt_patch::raw::{Fallback, retarget};
         // SAFETY: no other test patches this page.
         unsafe { retarget(at(exeunt_site_jump_c), at(from), at(to), 0, Fallback::Refuse) }.unwrap();
     };
@@ -190,7 +190,7 @@ fn a_target_out_of_reach_is_reached_through_a_relay() {
             libc::mmap(hint, 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
         assert_ne!(map, libc::MAP_FAILED);
         std::ptr::copy_nonoverlapping(code_bytes.as_ptr(), map.cast(), 16);
-        exeunt_patch::heart::arch::flush(map.addr());
+        exeunt_patch::raw::arch::flush(map.addr());
         assert_eq!(libc::mprotect(map, 4096, libc::PROT_READ | libc::PROT_EXEC), 0);
         map
     };

@@ -8,7 +8,7 @@
 mod common;
 
 use common::*;
-use exeunt_patch::heart::{self, Fallback};
+use exeunt_patch::raw::{self, Fallback};
 use exeunt_patch::{Patch, Site};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -79,14 +79,14 @@ fn exchange(patch: &mut Patch, between: &dyn Fn()) {
 }
 
 #[test]
-fn the_heart_alone_retargets_a_branch_that_two_threads_run() {
+fn raw_retarget_retargets_a_branch_that_two_threads_run() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let (site, one, two) = (at(exeunt_site_jump), at(exeunt_one), at(exeunt_far_two));
     let before = bytes(site);
     hammer("heart", exeunt_fn_jump, [1, 2], rounds(), |between| {
         for (from, to) in [(one, two), (two, one)] {
             // SAFETY: the fixture's code; nobody else patches it now.
-            unsafe { heart::retarget(site, from, to, 0, Fallback::Refuse) }.unwrap();
+            unsafe { raw::retarget(site, from, to, 0, Fallback::Refuse) }.unwrap();
             if to == two {
                 between();
             }

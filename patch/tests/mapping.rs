@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use exeunt_patch::heart::{self, Fallback, Reason, Refusal};
+use exeunt_patch::raw::{self, Fallback, Reason, Refusal};
 use exeunt_patch::{Patch, Site};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -61,14 +61,14 @@ fn applying_and_undoing_patches_leaves_one_mapping_of_the_code() {
 }
 
 #[test]
-fn the_heart_alone_leaves_one_mapping_too() {
+fn the_raw_functions_leave_one_mapping_too() {
     let _alone = alone();
     let (one, two) = (at(exeunt_one), at(exeunt_two));
     let before = pieces(at(exeunt_site_jump));
     for site in SITES.map(at) {
         for (from, to) in [(one, two), (two, one)] {
             // SAFETY: the fixture's code, and nobody else patches it now.
-            unsafe { heart::retarget(site, from, to, 0, Fallback::Refuse) }.unwrap();
+            unsafe { raw::retarget(site, from, to, 0, Fallback::Refuse) }.unwrap();
             assert_eq!(pieces(site), before);
         }
     }
@@ -78,7 +78,7 @@ fn the_heart_alone_leaves_one_mapping_too() {
 #[test]
 fn a_mapping_is_told_with_its_bounds_and_whether_it_is_of_a_file() {
     let _alone = alone();
-    let code = heart::pages::executable(at(exeunt_site_jump)).unwrap();
+    let code = raw::mapping::executable(at(exeunt_site_jump)).unwrap();
     let line = pieces(at(exeunt_site_jump)).remove(0);
     assert!(line.starts_with(&format!("{:x}-{:x} r-xp ", code.start, code.end)), "{code:x?} is not {line}");
     assert!(code.of_file, "{code:x?}");
@@ -91,11 +91,11 @@ fn a_mapping_is_told_with_its_bounds_and_whether_it_is_of_a_file() {
         libc::mmap(std::ptr::null_mut(), 3 << 12, rights, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
     };
     assert_ne!(jit, libc::MAP_FAILED);
-    let found = heart::pages::executable(jit.addr() + 4096).unwrap();
+    let found = raw::mapping::executable(jit.addr() + 4096).unwrap();
     assert!(!found.of_file && (found.start..found.end).contains(&(jit.addr() + 4096)), "{found:x?}");
     // SAFETY: from above.
     unsafe { libc::munmap(jit, 3 << 12) };
-    assert_eq!(heart::pages::executable(1 << 12), Err(Refusal::new(Reason::NotExecutable)));
+    assert_eq!(raw::mapping::executable(1 << 12), Err(Refusal::new(Reason::NotExecutable)));
 }
 
 /// The pages of the mapping at `address` that are the process's own copies, in KiB.
@@ -131,7 +131,7 @@ fn code_that_is_locked_in_memory_is_not_copied_as_a_whole() {
         assert!(text.contains("1 passed"), "the child ran no test: {text}");
         return;
     }
-    let code = heart::pages::executable(at(exeunt_site_jump)).unwrap();
+    let code = raw::mapping::executable(at(exeunt_site_jump)).unwrap();
     let before = own_copies(code.start);
     // SAFETY: changes nothing that could be seen but where pages are.
     let locked = unsafe { libc::mlock(std::ptr::without_provenance(code.start), code.end - code.start) };

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn compile(level: &str) -> PathBuf {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("heart-{level}"));
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("raw-{level}"));
     std::fs::create_dir_all(&out).unwrap();
     let source = out.join("alone.rs");
-    let heart = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/heart/mod.rs");
+    let raw = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/raw/mod.rs");
     let code = format!(
         r#"#![no_std]
-        #[path = {heart:?}]
+        #[path = {raw:?}]
         #[allow(dead_code)]
-        mod heart;
+        mod raw;
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn alone(site: usize, expected: usize, new: usize) -> i32 {{
-            unsafe {{ heart::retarget_code(site, expected, new, 0, heart::Fallback::ProcMem) }}
+            unsafe {{ raw::retarget_code(site, expected, new, 0, raw::Fallback::ProcMem) }}
         }}"#
     );
     std::fs::write(&source, code).unwrap();

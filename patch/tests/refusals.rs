@@ -6,7 +6,7 @@
 mod common;
 
 use common::*;
-use exeunt_patch::heart::{self, Reason};
+use exeunt_patch::raw::{self, Reason};
 use exeunt_patch::{Error, Fallback, Site};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -278,11 +278,11 @@ fn a_protection_that_cannot_be_restored_is_said_and_the_bytes_are_as_before() {
 }
 
 #[test]
-fn the_heart_gives_the_same_reasons_as_numbers() {
-    in_child("the_heart_gives_the_same_reasons_as_numbers", || {
+fn the_raw_functions_give_the_same_reasons_as_numbers() {
+    in_child("the_raw_functions_give_the_same_reasons_as_numbers", || {
         let retarget = |fallback| {
             // SAFETY: the fixture's code, and one thread.
-            unsafe { heart::retarget_code(at(exeunt_site_jump), at(exeunt_one), at(exeunt_two), 0, fallback) }
+            unsafe { raw::retarget_code(at(exeunt_site_jump), at(exeunt_one), at(exeunt_two), 0, fallback) }
         };
         if refuse(libc::SYS_mprotect, None) {
             assert_eq!(retarget(Fallback::Refuse), Reason::Protect as i32 | EPERM << 8);

@@ -5,7 +5,7 @@ use super::registry::{self, Registry, Stub};
 use super::site::{self, Site};
 use super::stub;
 use super::system::{self, Refused, WORDS};
-use crate::heart::{self, Fallback, Reason, Store};
+use crate::raw::{self, Fallback, Reason, Store};
 use std::fmt;
 use std::ops::Range;
 
@@ -147,15 +147,15 @@ impl Patch {
         let Some((first, changed)) = changed(from, to) else {
             return Ok(());
         };
-        let word = (at + first) & !(size_of::<heart::arch::Word>() - 1);
+        let word = (at + first) & !(size_of::<raw::arch::Word>() - 1);
         // The planner chose the stub so that all changed bytes share a word.
-        debug_assert!(at + first + changed.len() <= word + size_of::<heart::arch::Word>());
+        debug_assert!(at + first + changed.len() <= word + size_of::<raw::arch::Word>());
         let mapping = system::executable(word).map_err(|refused| Error::refused(refused, at, from))?;
         // SAFETY: aligned, and mapped readable: just looked up.
-        let before = unsafe { heart::arch::read(word) };
+        let before = unsafe { raw::arch::read(word) };
         let mut after = before.to_le_bytes();
         after[at + first - word..][..changed.len()].copy_from_slice(changed);
-        let store = Store { at: word, before, after: heart::arch::Word::from_le_bytes(after) };
+        let store = Store { at: word, before, after: raw::arch::Word::from_le_bytes(after) };
         // SAFETY: the word lies in this mapping, and nobody changes that: our own patches hold the registry's lock, others
         // are excluded by `apply`'s contract. Both words may be executed: the old one is there (`expect`, and the store compares the
         // whole word), the new one differs by the planned branch, for which `apply`'s contract speaks.
@@ -209,7 +209,7 @@ impl fmt::Display for Patch {
             None => write!(f, "safe    nothing changes"),
             Some((first, bytes)) => {
                 let at = self.site.at() + first;
-                let word = size_of::<heart::arch::Word>();
+                let word = size_of::<raw::arch::Word>();
                 write!(
                     f,
                     "safe    {} byte(s) change at {at:#x}, all in the aligned {word} bytes at {:#x}: one store, then {}",
@@ -233,7 +233,7 @@ impl Error {
             Reason::Protect => Error::Protect { at, errno },
             Reason::Membarrier => Error::Membarrier { errno },
             Reason::NotRestored => Error::NotRestored { at, errno },
-            Reason::TooShort => Error::TooShort { found, needed: heart::arch::BRANCH_LEN },
+            Reason::TooShort => Error::TooShort { found, needed: raw::arch::BRANCH_LEN },
             Reason::NotWhileRunning => Error::NotWhileRunning { found },
             // The bytes are not what they were a moment ago: target and reach were checked then.
             Reason::Changed | Reason::OtherTarget | Reason::OutOfReach | Reason::Straddles => {

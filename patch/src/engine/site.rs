@@ -6,7 +6,7 @@ use super::patch::{Patch, Place};
 use super::place::{Window, candidates};
 use super::registry::{self, Stub};
 use super::{stub, system};
-use crate::heart::{self, Reason};
+use crate::raw::{self, Reason};
 
 /// One instruction of running code.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ impl Site {
     pub fn target(&self) -> Result<*const u8, Error> {
         let found = self.read(arch::BRANCH_LEN)?;
         // SAFETY: just read.
-        match unsafe { heart::arch::target(self.at) } {
+        match unsafe { raw::arch::target(self.at) } {
             Some(target) => Ok(std::ptr::with_exposed_provenance(target)),
             None => Err(Error::NotABranch { found: self.one(found) }),
         }
@@ -149,7 +149,7 @@ impl Site {
         }
         system::ready(self.at)?;
         // SAFETY: `read` has looked all of the instruction up; it stays mapped by `new`'s contract.
-        match unsafe { heart::arch::plan(self.at, expected, new) } {
+        match unsafe { raw::arch::plan(self.at, expected, new) } {
             Ok(_) => {
                 let after = arch::retargeted(&before, self.at, new).expect("the heart found it in reach");
                 Ok(Patch::new(*self, before, after, Place::None))

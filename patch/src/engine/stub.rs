@@ -3,7 +3,7 @@
 
 use super::error::Error;
 use super::system::{self, page_size};
-use crate::heart::arch;
+use crate::raw::arch;
 use std::ops::Range;
 
 /// The whole pages that hold `len` bytes at `at`.

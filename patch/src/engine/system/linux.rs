@@ -2,7 +2,7 @@
 
 use super::{Refused, Words};
 use crate::engine::error::Error;
-use crate::heart::{self, Fallback, Mapping, Store};
+use crate::raw::{self, Fallback, Mapping, Store};
 use std::io;
 use std::ops::Range;
 
@@ -28,18 +28,18 @@ pub fn ready(_at: usize) -> Result<(), Error> {
 
 /// The mapping at `address`, if it is readable and executable.
 pub fn executable(address: usize) -> Result<Mapping, Refused> {
-    Ok(heart::pages::executable(address)?)
+    Ok(raw::mapping::executable(address)?)
 }
 
 /// Replaces one word of code; on every refusal it is as before, and its mapping's protection too (but see
-/// [`Reason::NotRestored`](heart::Reason::NotRestored)).
+/// [`Reason::NotRestored`](raw::Reason::NotRestored)).
 ///
 /// # Safety
 ///
-/// As for [`heart::write()`].
+/// As for [`raw::write()`].
 pub unsafe fn write(store: Store, mapping: Mapping, fallback: Fallback) -> Result<(), Refused> {
     // SAFETY: this function's contract.
-    Ok(unsafe { heart::write(store, mapping, fallback) }?)
+    Ok(unsafe { raw::write(store, mapping, fallback) }?)
 }
 
 /// What is mapped or must stay free, from `/proc/self/maps`.

@@ -48,7 +48,7 @@
 
 use super::{Refused, Words};
 use crate::engine::error::Error;
-use crate::heart::{Fallback, Reason, Store, arch};
+use crate::raw::{Fallback, Reason, Store, arch};
 use mach2::kern_return::{KERN_INVALID_ADDRESS, KERN_NO_SPACE, KERN_PROTECTION_FAILURE, KERN_SUCCESS, kern_return_t};
 use mach2::traps::mach_task_self;
 use mach2::vm::{mach_vm_allocate, mach_vm_deallocate, mach_vm_map, mach_vm_protect, mach_vm_region_recurse};

@@ -18,7 +18,7 @@ mod here;
 
 pub use here::{LOWEST, WORDS, executable, ready, reserve, seal, taken, unmap, write};
 
-use crate::heart::{Reason, Refusal};
+use crate::raw::{Reason, Refusal};
 
 /// Why the system changed nothing (or, for [`Reason::NotRestored`], what it could not put back).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

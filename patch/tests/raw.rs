@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use exeunt_patch::heart::{self, Fallback, Reason, Refusal};
+use exeunt_patch::raw::{self, Fallback, Reason, Refusal};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The heart has no lock: its caller has. For all of a test, as the mappings are compared before and after, and are others while one
@@ -16,7 +16,7 @@ fn turn() -> MutexGuard<'static, ()> {
 
 fn retarget(site: usize, expected: usize, new: usize, protection: u32) -> Result<(), Refusal> {
     // SAFETY: the tests' own code, which stays mapped, and it is this test's turn.
-    unsafe { heart::retarget(site, expected, new, protection, Fallback::Refuse) }
+    unsafe { raw::retarget(site, expected, new, protection, Fallback::Refuse) }
 }
 
 fn refused(reason: Reason) -> Result<(), Refusal> {
@@ -46,7 +46,7 @@ fn a_call_and_a_branch_are_retargeted_and_taken_back() {
 fn a_protection_that_the_caller_knows_is_restored_too() {
     let _turn = turn();
     let site = at(exeunt_site_jump_b);
-    let read_execute = heart::sys::PROT_READ | heart::sys::PROT_EXEC;
+    let read_execute = raw::syscall::PROT_READ | raw::syscall::PROT_EXEC;
     assert_eq!(permissions(site), "r-xp");
     retarget(site, at(exeunt_one), at(exeunt_two), read_execute).unwrap();
     assert_eq!(permissions(site), "r-xp");
@@ -103,7 +103,7 @@ fn a_displacement_across_a_quadword_is_refused_unless_only_one_side_changes() {
 
 fn replace(site: usize, len: usize, new: usize) -> Result<(), Refusal> {
     // SAFETY: as in `retarget`.
-    unsafe { heart::replace(site, len, new, Fallback::Refuse) }
+    unsafe { raw::replace(site, len, new, Fallback::Refuse) }
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_branch_takes_the_place_of_one_instruction() {
         assert_eq!(unsafe { function() }, 2);
         assert_eq!(executable_mappings(), pages);
         // What is left of the instruction, and what comes after it, is as it was.
-        assert_eq!(bytes(site)[heart::arch::BRANCH_LEN..], before[heart::arch::BRANCH_LEN..]);
+        assert_eq!(bytes(site)[raw::arch::BRANCH_LEN..], before[raw::arch::BRANCH_LEN..]);
     }
 }
 
@@ -161,6 +161,6 @@ fn a_code_for_c_has_the_reason_low_and_the_error_number_above() {
     let refusal = Refusal::with(Reason::Protect, 13);
     assert_eq!(refusal.code(), 7 | 13 << 8);
     // SAFETY: as in `retarget`; nothing is written.
-    let code = unsafe { heart::retarget_code(at(exeunt_site_none), 0, 0, 0, Fallback::Refuse) };
+    let code = unsafe { raw::retarget_code(at(exeunt_site_none), 0, 0, 0, Fallback::Refuse) };
     assert_eq!(code, Reason::NotABranch as i32);
 }

@@ -34,7 +34,7 @@
 //! - the caller gave the protection, and the mapping's bounds are unknown.
 
 use super::arch::{self, Word};
-use super::sys::{self, File, PROT_EXEC, PROT_READ, PROT_WRITE};
+use super::syscall::{self, File, PROT_EXEC, PROT_READ, PROT_WRITE};
 use super::{Fallback, Mapping, Reason, Refusal};
 
 /// One aligned word of code, as it is and as it shall be.
@@ -57,7 +57,7 @@ pub struct Store {
 /// call runs at the same time in this process. Either word, with what surrounds it, is code that a
 /// thread may run there.
 pub unsafe fn write(store: Store, mapping: Mapping, fallback: Fallback) -> Result<(), Refusal> {
-    if let Err(errno) = sys::prepare_synchronise_cores() {
+    if let Err(errno) = syscall::prepare_synchronise_cores() {
         return Err(Refusal::with(Reason::Membarrier, errno));
     }
     // SAFETY: each takes over the caller's promise.
@@ -89,26 +89,26 @@ impl Opened {
         }
         // Executable all the time, since threads run there.
         let open = protection | PROT_READ | PROT_WRITE | PROT_EXEC;
-        if of_file && !sys::is_locked(start, end.wrapping_sub(start)) {
+        if of_file && !syscall::is_locked(start, end.wrapping_sub(start)) {
             let len = end.wrapping_sub(start);
             // SAFETY: the mapping keeps every permission it had; putting back the rest is `close`.
             // A refusal changes nothing, as it is one mapping.
-            if unsafe { sys::mprotect(start, len, open) }.is_ok() {
+            if unsafe { syscall::mprotect(start, len, open) }.is_ok() {
                 return Ok(Self { at: start, len, protection });
             }
         }
-        let mut errno = sys::EINVAL;
+        let mut errno = syscall::EINVAL;
         // aarch64 has pages of 4, 16 or 64 KiB; an address that is not aligned to them is EINVAL and has no effect.
         for len in [0x1000, 0x4000, 0x1_0000] {
             let at = address & !(len - 1);
             // SAFETY: as above.
-            match unsafe { sys::mprotect(at, len, open) } {
+            match unsafe { syscall::mprotect(at, len, open) } {
                 Ok(()) => {
                     return Ok(Self { at, len, protection });
                 }
                 Err(refused) => errno = refused,
             }
-            if errno != sys::EINVAL {
+            if errno != syscall::EINVAL {
                 break;
             }
         }
@@ -120,7 +120,7 @@ impl Opened {
             return Ok(());
         }
         // SAFETY: it had this protection before `new`, and nobody writes there but us.
-        unsafe { sys::mprotect(self.at, self.len, self.protection) }
+        unsafe { syscall::mprotect(self.at, self.len, self.protection) }
     }
 }
 
@@ -136,7 +136,7 @@ unsafe fn in_place(store: Store, opened: Opened) -> Result<(), Refusal> {
             Err(Refusal::new(Reason::Changed))
         } else {
             arch::flush(at);
-            sys::synchronise_cores().map_err(|errno| {
+            syscall::synchronise_cores().map_err(|errno| {
                 take_back(store);
                 Refusal::with(Reason::Membarrier, errno)
             })
@@ -166,7 +166,7 @@ unsafe fn take_back(store: Store) {
         }
     }
     // Best effort: this is the way out after a refusal, maybe of this very call.
-    let _ = sys::synchronise_cores();
+    let _ = syscall::synchronise_cores();
 }
 
 /// # Safety
@@ -189,7 +189,7 @@ unsafe fn through_file(store: Store) -> Result<(), Refusal> {
     }
     // SAFETY: mapped readable, by the caller's promise.
     unsafe { arch::flush(at) };
-    sys::synchronise_cores().map_err(|errno| {
+    syscall::synchronise_cores().map_err(|errno| {
         // SAFETY: as for the write before it; best effort, as in `take_back`.
         unsafe {
             let _ = write_word(b"/proc/thread-self/mem\0", at, after, before);
@@ -215,5 +215,5 @@ unsafe fn write_word(path: &[u8], at: usize, before: Word, after: Word) -> Resul
     // memory.
     let wrote = unsafe { file.write_at(bytes.add(from), len, at.wrapping_add(from))? };
     // SAFETY: mapped readable, by the caller's promise.
-    if wrote == len && unsafe { arch::read(at) } == after { Ok(()) } else { Err(sys::EINVAL) }
+    if wrote == len && unsafe { arch::read(at) } == after { Ok(()) } else { Err(syscall::EINVAL) }
 }

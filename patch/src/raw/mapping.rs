@@ -9,7 +9,7 @@
 //! VmFlags: rd ex mr mw me bt
 //! ```
 
-use super::sys::{File, PROT_BTI, PROT_EXEC, PROT_MTE, PROT_READ, PROT_WRITE};
+use super::syscall::{File, PROT_BTI, PROT_EXEC, PROT_MTE, PROT_READ, PROT_WRITE};
 use super::{Reason, Refusal};
 use core::mem::MaybeUninit;
 

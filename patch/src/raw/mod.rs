@@ -45,11 +45,11 @@ pub mod arch;
 #[path = "x86_64.rs"]
 pub mod arch;
 
-pub mod pages;
-pub mod sys;
+pub mod mapping;
+pub mod syscall;
 pub mod write;
 
-pub use pages::Mapping;
+pub use mapping::Mapping;
 pub use write::{Store, write};
 
 /// Why nothing was changed (or, for [`Reason::NotRestored`], what could not be put back).
@@ -147,15 +147,15 @@ pub unsafe fn check(site: usize, expected: usize, new: usize, protection: u32) -
     if protection == 0 {
         // The instruction can end on the next page, which can be another mapping.
         let last = site.wrapping_add(arch::BRANCH_LEN - 1);
-        known = pages::executable(site)?;
+        known = mapping::executable(site)?;
         if site >> 12 != last >> 12 {
-            pages::executable(last)?;
+            mapping::executable(last)?;
         }
     }
     // SAFETY: the whole instruction is mapped readable: just looked up, or promised by the caller.
     let store = unsafe { arch::plan(site, expected, new)? };
     if protection == 0 && store.at >> 12 != site >> 12 {
-        known = pages::executable(store.at)?;
+        known = mapping::executable(store.at)?;
     }
     Ok(Checked { store, mapping: known })
 }
@@ -187,7 +187,7 @@ pub unsafe fn retarget(
 ///
 /// As for [`retarget`] with a protection of 0, and `new` is code that may be entered wherever the instruction may be run.
 pub unsafe fn replace(site: usize, len: usize, new: usize, fallback: Fallback) -> Result<(), Refusal> {
-    let mapping = pages::executable(site)?;
+    let mapping = mapping::executable(site)?;
     // SAFETY: the word that is read shares its page with the instruction's first byte, which was just found mapped readable; the rest is this
     // function's contract.
     unsafe { write(arch::plan_replacement(site, len, new)?, mapping, fallback) }
