@@ -17,8 +17,7 @@
 //! Nobody waits for long: Go cannot preempt the thread that runs this (it is in code that Go's runtime does not know), so
 //! it can't be stopped between the stores by a garbage collection that waits for a thread that waits here.
 
-use super::raw::write::Store;
-use super::raw::{Fallback, Reason, Refusal, arch, mapping, write};
+use super::raw::{Fallback, Reason, Refusal, Store, arch, mapping, write};
 
 /// `jmp` to itself, `eb fe`, as a little-endian number.
 const WAIT: u64 = 0xfeeb;

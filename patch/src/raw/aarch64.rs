@@ -1,11 +1,9 @@
 //! aarch64: `B` and `BL`, the 4-byte store, cache maintenance, system calls.
 
-use super::write::Store;
-use super::{Reason, Refusal};
+use super::refusal::{Reason, Refusal};
+use super::store::Store;
+pub use super::store::Word;
 use core::arch::asm;
-
-/// What one aligned store replaces.
-pub type Word = u32;
 
 /// Length of a call or branch that can be retargeted.
 pub const BRANCH_LEN: usize = 4;

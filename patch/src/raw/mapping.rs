@@ -9,8 +9,8 @@
 //! VmFlags: rd ex mr mw me bt
 //! ```
 
+use super::refusal::{Reason, Refusal};
 use super::syscall::{File, PROT_BTI, PROT_EXEC, PROT_MTE, PROT_READ, PROT_WRITE};
-use super::{Reason, Refusal};
 use core::mem::MaybeUninit;
 
 /// One mapping. [`Mapping::NONE`] where nothing is mapped.

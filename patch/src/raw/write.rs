@@ -33,19 +33,23 @@
 //!   of it;
 //! - the caller gave the protection, and the mapping's bounds are unknown.
 
-use super::arch::{self, Word};
+use super::arch;
+use super::mapping::Mapping;
+use super::refusal::{Reason, Refusal};
+use super::store::{Store, Word};
 use super::syscall::{self, File, PROT_EXEC, PROT_READ, PROT_WRITE};
-use super::{Fallback, Mapping, Reason, Refusal};
 
-/// One aligned word of code, as it is and as it shall be.
+/// What may be done when `mprotect` of the code page is refused (seccomp, SELinux `execmod`, a sealed mapping).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Store {
-    /// Its address, aligned to the word.
-    pub at: usize,
-    /// What must be there.
-    pub before: Word,
-    /// What will be there.
-    pub after: Word,
+pub enum Fallback {
+    /// Nothing: refuse.
+    Refuse,
+    /// Write through `/proc/self/mem`, which asks no page protection.
+    ///
+    /// The kernel then copies the bytes, and no manual says that its copy is one store. It is one `mov` (x86_64) or `str`
+    /// (aarch64) in Linux's own `memcpy`, except on x86_64 processors with fast short `rep movsb`, where it is that
+    /// instruction. No torn store was ever seen, but the guarantee is weaker than with `mprotect`.
+    ProcMem,
 }
 
 /// Replaces one word of code; on every refusal it is as before, and its mapping's protection too

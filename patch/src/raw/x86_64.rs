@@ -1,11 +1,9 @@
 //! x86_64: `call rel32` and `jmp rel32`, the 8-byte store, system calls.
 
-use super::write::Store;
-use super::{Reason, Refusal};
+use super::refusal::{Reason, Refusal};
+use super::store::Store;
+pub use super::store::Word;
 use core::arch::asm;
-
-/// What one aligned store replaces.
-pub type Word = u64;
 
 /// Length of a call or branch that can be retargeted.
 pub const BRANCH_LEN: usize = 5;
