@@ -2,7 +2,7 @@
 
 use crate::{DATA, Machine, Memory, Outcome, SITE_PAGE, Tally, random};
 use exeunt_patch::engine::aarch64::{disassemble, displace, jump, step};
-use exeunt_patch::engine::site::Step;
+use exeunt_patch::engine::flow::Step;
 use unicorn_engine::{Arch, Arm64CpuModel, Mode, RegisterARM64, Unicorn};
 
 static TALLY: Tally = Tally::new();
@@ -72,7 +72,7 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
     let at = SITE_PAGE + u64::from(seed & 0x3f) * 4;
     let to = SITE_PAGE.wrapping_add_signed(STUBS[usize::from(stub & 7)]) + 0x200 + u64::from(stub >> 3) * 16;
     let text = disassemble(&bytes, at as usize);
-    let Ok(moved) = displace(instruction, at, to) else {
+    let Ok(moved) = displace(&bytes, at, to) else {
         return TALLY.count(&TALLY.refused);
     };
     let site = jump(&bytes, at as usize, to as usize).expect("in reach");

@@ -1,7 +1,7 @@
 //! x86_64: registers, and what is left out.
 
 use crate::{DATA, Machine, Memory, Outcome, SITE_PAGE, Tally, random};
-use exeunt_patch::engine::site::Step;
+use exeunt_patch::engine::flow::Step;
 use exeunt_patch::engine::x86_64::{disassemble, displace, jump, length, step};
 use unicorn_engine::{Arch, Mode, RegisterX86, Unicorn};
 

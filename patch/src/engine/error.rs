@@ -1,7 +1,8 @@
 //! Why a patch was refused: what was found, where, and what to do.
 
 use super::arch;
-use super::system::WORDS;
+use super::wording::WORDING;
+use crate::raw::{Reason, Refusal, arch as raw};
 use std::fmt;
 
 /// Bytes of code at an address. Displayed with their disassembly.
@@ -152,6 +153,20 @@ pub enum Error {
     Reentered,
 }
 
+/// Why the system changed nothing (or, for [`Reason::NotRestored`], what it could not put back).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub reason: Reason,
+    /// The system's own number: an error number, or a `kern_return_t`.
+    pub number: i32,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: refusal.reason, number: refusal.errno.into() }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -161,12 +176,12 @@ impl fmt::Display for Error {
             Error::NoMaps { errno } => write!(
                 f,
                 "{} ({} {errno}), so no page's protection is known; {}",
-                WORDS.look_up,
-                WORDS.number,
+                WORDING.look_up,
+                WORDING.number,
                 if cfg!(target_os = "linux") && [libc::EMFILE, libc::ENFILE].contains(errno) {
                     "too many files are open: close some, or raise the limit (ulimit -n), and try again"
                 } else {
-                    WORDS.look_up_advice
+                    WORDING.look_up_advice
                 }
             ),
             Error::NotABranch { found } => write!(
@@ -206,7 +221,7 @@ impl fmt::Display for Error {
                 write!(f, "the page of {at:#x} was free when the patch was planned, but is mapped by now; plan again")
             }
             Error::Stub { step, errno } => {
-                write!(f, "{step} of a page for the stub was refused ({} {errno})", WORDS.number)
+                write!(f, "{step} of a page for the stub was refused ({} {errno})", WORDING.number)
             }
             Error::AlreadyApplied { at } => write!(f, "the patch at {at:#x} is applied already"),
             Error::NotApplied { at } => write!(f, "the patch at {at:#x} is not applied"),
@@ -219,12 +234,12 @@ impl fmt::Display for Error {
             Error::Protect { at, errno } => write!(
                 f,
                 "the code page of {at:#x} cannot be made writable ({} {errno}): {}",
-                WORDS.number, WORDS.protect_advice
+                WORDING.number, WORDING.protect_advice
             ),
             Error::Membarrier { errno } => write!(
                 f,
                 "{} ({} {errno}), so other processors might run stale code; {}",
-                WORDS.synchronise, WORDS.number, WORDS.synchronise_advice
+                WORDING.synchronise, WORDING.number, WORDING.synchronise_advice
             ),
             Error::Translated { at } => write!(
                 f,
@@ -234,7 +249,7 @@ impl fmt::Display for Error {
             Error::NotRestored { at, errno } => write!(
                 f,
                 "the code at {at:#x} is as before, but its page could not be made read-only again ({} {errno})",
-                WORDS.number
+                WORDING.number
             ),
             Error::Reentered => f.write_str(
                 "this thread is planning or applying another patch further up on its stack; patch from code that it does not call, \
@@ -251,3 +266,24 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    pub(super) fn refused(refused: Refused, at: usize, bytes: &[u8]) -> Self {
+        let errno = refused.number;
+        let found = Bytes { at, bytes: bytes.to_vec() };
+        match refused.reason {
+            Reason::NotABranch => Error::NotABranch { found },
+            Reason::NotExecutable => Error::NotExecutable { at },
+            Reason::NoMaps => Error::NoMaps { errno },
+            Reason::Protect => Error::Protect { at, errno },
+            Reason::Membarrier => Error::Membarrier { errno },
+            Reason::NotRestored => Error::NotRestored { at, errno },
+            Reason::TooShort => Error::TooShort { found, needed: raw::BRANCH_LEN },
+            Reason::NotWhileRunning => Error::NotWhileRunning { found },
+            // The bytes are not what they were a moment ago: target and reach were checked then.
+            Reason::Changed | Reason::OtherTarget | Reason::OutOfReach | Reason::Straddles => {
+                Error::Changed { expected: found.clone(), found }
+            }
+        }
+    }
+}

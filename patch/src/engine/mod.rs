@@ -1,13 +1,17 @@
 //! The engine: sites, patches, stubs. Data goes one way: [`Site`] → plan ([`Patch`]) → apply → undo.
 
 pub mod aarch64;
+mod code;
 pub mod error;
+pub mod flow;
+mod free_space;
 pub mod patch;
-pub mod place;
 mod registry;
 pub mod site;
 mod stub;
 mod system;
+pub mod window;
+mod wording;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 

@@ -1,10 +1,10 @@
 //! A planned change of code: inert until applied, taken back byte for byte.
 
 use super::error::{Bytes, Error};
-use super::registry::{self, Registry, Stub};
-use super::site::{self, Site};
-use super::stub;
-use super::system::{self, Refused, WORDS};
+use super::registry::{self, Registry};
+use super::stub::Stub;
+use super::wording::WORDING;
+use super::{code, system};
 use crate::raw::{self, Fallback, Reason, Store};
 use std::fmt;
 use std::ops::Range;
@@ -25,7 +25,7 @@ pub(super) enum Place {
 /// Dropping it changes nothing: what is applied stays applied.
 #[derive(Debug)]
 pub struct Patch {
-    site: Site,
+    at: usize,
     before: Vec<u8>,
     after: Vec<u8>,
     place: Place,
@@ -34,8 +34,8 @@ pub struct Patch {
 }
 
 impl Patch {
-    pub(super) fn new(site: Site, before: Vec<u8>, after: Vec<u8>, place: Place) -> Self {
-        Self { site, before, after, place, fallback: Fallback::ProcMem, applied: false }
+    pub(super) fn new(at: usize, before: Vec<u8>, after: Vec<u8>, place: Place) -> Self {
+        Self { at, before, after, place, fallback: Fallback::ProcMem, applied: false }
     }
 
     /// What to do where `mprotect` is refused. [`Fallback::ProcMem`] unless set. macOS has no other way, and does not ask.
@@ -89,7 +89,7 @@ impl Patch {
     /// site's stay mapped. Nobody outside this crate re-protects or unmaps the site's page, or
     /// another one of its mapping, at the same time.
     pub unsafe fn apply(&mut self) -> Result<(), Error> {
-        let at = self.site.at();
+        let at = self.at;
         if self.applied {
             return Err(Error::AlreadyApplied { at });
         }
@@ -107,7 +107,7 @@ impl Patch {
 
     /// Takes the patch back: every byte at the site is as it was. A stub stays mapped, because a thread may still be in it.
     pub fn undo(&mut self) -> Result<(), Error> {
-        let at = self.site.at();
+        let at = self.at;
         if !self.applied {
             return Err(Error::NotApplied { at });
         }
@@ -119,20 +119,20 @@ impl Patch {
     }
 
     fn map_stub(&mut self, registry: &mut Registry) -> Result<(), Error> {
-        let Place::Planned { stub: Stub { at, code }, resume, pages } = &self.place else {
+        let Place::Planned { stub, resume, pages } = &self.place else {
             return Ok(());
         };
-        stub::map(*at, code)?;
-        let mapped = Place::Mapped { at: *at, resume: *resume };
+        stub.map()?;
+        let mapped = Place::Mapped { at: stub.at, resume: *resume };
         registry.release(pages);
-        registry.stubs.push(Stub { at: *at, code: code.clone() });
+        registry.stubs.push(stub.clone());
         self.place = mapped;
         Ok(())
     }
 
     /// Checks the site's bytes; the registry is locked.
     fn expect(&self, bytes: &[u8]) -> Result<(), Error> {
-        let found = site::read(self.site.at(), bytes.len())?;
+        let found = code::read(self.at, bytes.len())?;
         if found == bytes {
             Ok(())
         } else {
@@ -143,7 +143,7 @@ impl Patch {
     /// Exchanges the site's bytes by one store; the registry is locked.
     fn write(&self, from: &[u8], to: &[u8]) -> Result<(), Error> {
         self.expect(from)?;
-        let at = self.site.at();
+        let at = self.at;
         let Some((first, changed)) = changed(from, to) else {
             return Ok(());
         };
@@ -170,7 +170,7 @@ impl Patch {
     }
 
     fn bytes(&self, bytes: &[u8]) -> Bytes {
-        Bytes { at: self.site.at(), bytes: bytes.to_vec() }
+        Bytes { at: self.at, bytes: bytes.to_vec() }
     }
 }
 
@@ -208,36 +208,15 @@ impl fmt::Display for Patch {
         match changed(&self.before, &self.after) {
             None => write!(f, "safe    nothing changes"),
             Some((first, bytes)) => {
-                let at = self.site.at() + first;
+                let at = self.at + first;
                 let word = size_of::<raw::arch::Word>();
                 write!(
                     f,
                     "safe    {} byte(s) change at {at:#x}, all in the aligned {word} bytes at {:#x}: one store, then {}",
                     bytes.len(),
                     at & !(word - 1),
-                    WORDS.then
+                    WORDING.then
                 )
-            }
-        }
-    }
-}
-
-impl Error {
-    pub(super) fn refused(refused: Refused, at: usize, bytes: &[u8]) -> Self {
-        let errno = refused.number;
-        let found = Bytes { at, bytes: bytes.to_vec() };
-        match refused.reason {
-            Reason::NotABranch => Error::NotABranch { found },
-            Reason::NotExecutable => Error::NotExecutable { at },
-            Reason::NoMaps => Error::NoMaps { errno },
-            Reason::Protect => Error::Protect { at, errno },
-            Reason::Membarrier => Error::Membarrier { errno },
-            Reason::NotRestored => Error::NotRestored { at, errno },
-            Reason::TooShort => Error::TooShort { found, needed: raw::arch::BRANCH_LEN },
-            Reason::NotWhileRunning => Error::NotWhileRunning { found },
-            // The bytes are not what they were a moment ago: target and reach were checked then.
-            Reason::Changed | Reason::OtherTarget | Reason::OutOfReach | Reason::Straddles => {
-                Error::Changed { expected: found.clone(), found }
             }
         }
     }

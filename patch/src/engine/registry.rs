@@ -3,19 +3,11 @@
 //! Who holds it allocates. An allocator that itself patches code, on the same thread, gets an error: it would wait for itself.
 
 use super::error::Error;
+use super::stub::Stub;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Code of ours that some site leads to, or will.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stub {
-    /// Where it begins.
-    pub at: usize,
-    /// What it consists of.
-    pub code: Vec<u8>,
-}
 
 #[derive(Debug, Default)]
 pub struct Registry {

@@ -2,10 +2,12 @@
 
 use super::arch;
 use super::error::{Bytes, Error};
+use super::flow::Step;
+use super::free_space::candidates;
 use super::patch::{Patch, Place};
-use super::place::{Window, candidates};
-use super::registry::{self, Stub};
-use super::{stub, system};
+use super::stub::Stub;
+use super::window::Window;
+use super::{code, registry, system};
 use crate::raw::{self, Reason};
 
 /// One instruction of running code.
@@ -14,19 +16,6 @@ pub struct Site {
     at: usize,
     quiet: bool,
     scratch: bool,
-}
-
-/// Where a path through code goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Here is a direct call.
-    Call,
-    /// At this address, with the stack pointer as it was.
-    On(usize),
-    /// At this address, or at the next instruction.
-    Fork(usize),
-    /// Not in one way only, for this reason.
-    End(&'static str),
 }
 
 /// Code for a stub at an address, and where its displaced instruction (if any) begins in it; or why not there.
@@ -152,7 +141,7 @@ impl Site {
         match unsafe { raw::arch::plan(self.at, expected, new) } {
             Ok(_) => {
                 let after = arch::retargeted(&before, self.at, new).expect("the heart found it in reach");
-                Ok(Patch::new(*self, before, after, Place::None))
+                Ok(Patch::new(self.at, before, after, Place::None))
             }
             Err(refusal) => match refusal.reason {
                 Reason::OutOfReach | Reason::Straddles => self.with_stub(
@@ -187,7 +176,8 @@ impl Site {
         }
         system::ready(at)?;
         // So that what can never be displaced is refused for that reason, not for want of a place.
-        displaced(&before, at, at).map_err(|why| Error::NotDisplaceable { found: self.bytes(before.clone()), why })?;
+        arch::displace(&before, at as u64, at as u64)
+            .map_err(|why| Error::NotDisplaceable { found: self.bytes(before.clone()), why })?;
         self.with_stub(
             &before,
             &arch::jump_windows(&before, at),
@@ -197,7 +187,7 @@ impl Site {
                     None => Vec::new(),
                 };
                 let resume = code.len();
-                code.extend(displaced(&before, at, stub + resume)?);
+                code.extend(arch::displace(&before, at as u64, (stub + resume) as u64)?);
                 Ok((code, Some(resume)))
             },
             &|stub| arch::jump(&before, at, stub),
@@ -214,7 +204,7 @@ impl Site {
                 && let Some(after) = lead(*at)
             {
                 let place = Place::Mapped { at: *at, resume };
-                return Ok(Patch::new(*self, before.to_vec(), after, place));
+                return Ok(Patch::new(self.at, before.to_vec(), after, place));
             }
         }
         let mut why = None;
@@ -228,10 +218,11 @@ impl Site {
                 }
             };
             if let Some(after) = lead(at) {
-                let pages = stub::pages(at, code.len());
+                let stub = Stub { at, code };
+                let pages = stub.pages();
                 registry.reserved.push(pages.clone());
-                let place = Place::Planned { stub: Stub { at, code }, resume, pages };
-                return Ok(Patch::new(*self, before.to_vec(), after, place));
+                let place = Place::Planned { stub, resume, pages };
+                return Ok(Patch::new(self.at, before.to_vec(), after, place));
             }
         }
         Err(Error::NoRoom { found: self.bytes(before.to_vec()), why })
@@ -257,7 +248,7 @@ impl Site {
     }
 
     fn read(&self, len: usize) -> Result<Vec<u8>, Error> {
-        read(self.at, len)
+        code::read(self.at, len)
     }
 
     fn bytes(&self, bytes: Vec<u8>) -> Bytes {
@@ -268,31 +259,4 @@ impl Site {
     fn one(&self, read: Vec<u8>) -> Bytes {
         self.bytes(self.instruction().unwrap_or(read))
     }
-
-    pub(super) fn at(&self) -> usize {
-        self.at
-    }
-}
-
-/// Bytes of code, after a look at the mappings.
-pub(super) fn read(at: usize, len: usize) -> Result<Vec<u8>, Error> {
-    let look_up = |address| system::executable(address).map_err(|refused| Error::refused(refused, at, &[]));
-    let last = at.wrapping_add(len - 1);
-    look_up(at)?;
-    if last >> 12 != at >> 12 {
-        look_up(last)?;
-    }
-    // SAFETY: mapped readable, just looked up, and it stays so by `Site::new`'s contract. Volatile: others may patch here.
-    Ok((0..len).map(|offset| unsafe { ((at + offset) as *const u8).read_volatile() }).collect())
-}
-
-#[cfg(target_arch = "x86_64")]
-fn displaced(before: &[u8], at: usize, to: usize) -> Result<Vec<u8>, &'static str> {
-    arch::displace(before, at as u64, to as u64)
-}
-
-#[cfg(target_arch = "aarch64")]
-fn displaced(before: &[u8], at: usize, to: usize) -> Result<Vec<u8>, &'static str> {
-    let word = u32::from_le_bytes(before.try_into().map_err(|_| "an instruction has 4 bytes")?);
-    arch::displace(word, at as u64, to as u64)
 }

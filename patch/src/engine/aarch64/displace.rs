@@ -15,7 +15,8 @@
 //!
 //! Encodings: Arm ARM, C4.1 "A64 instruction set encoding".
 
-use super::{NOP, branch};
+use super::branch::branch;
+use super::instruction::{NOP, length, word};
 
 /// Distance in bytes of a signed field of `bits` bits at bit `low`, in units of 4 bytes.
 fn field(instruction: u32, low: u32, bits: u32) -> i64 {
@@ -23,7 +24,9 @@ fn field(instruction: u32, low: u32, bits: u32) -> i64 {
 }
 
 /// The instruction of address `at` for address `to`, followed by a branch to the instruction after it. `to` is a multiple of 4.
-pub fn displace(instruction: u32, at: u64, to: u64) -> Result<Vec<u8>, &'static str> {
+pub fn displace(bytes: &[u8], at: u64, to: u64) -> Result<Vec<u8>, &'static str> {
+    length(bytes, at)?;
+    let instruction = word(bytes);
     let mut stub = Stub { to, words: Vec::new() };
     let next = at.wrapping_add(4);
     // Arm ARM C4.1: bits 28..25 name the group.

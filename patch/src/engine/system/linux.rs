@@ -1,20 +1,9 @@
 //! Linux: code is looked up and written by the heart.
 
-use super::{Refused, Words};
-use crate::engine::error::Error;
+use crate::engine::error::{Error, Refused};
 use crate::raw::{self, Fallback, Mapping, Store};
 use std::io;
 use std::ops::Range;
-
-pub const WORDS: Words = Words {
-    number: "error",
-    look_up: "/proc/self/maps cannot be read",
-    look_up_advice: "mount /proc",
-    protect_advice: "a seccomp filter or SELinux (execmod) may forbid it",
-    synchronise: "membarrier(PRIVATE_EXPEDITED_SYNC_CORE) is refused",
-    synchronise_advice: "it needs Linux 4.16",
-    then: "membarrier",
-};
 
 /// `vm.mmap_min_addr` is at most this on every distribution.
 pub const LOWEST: usize = 0x1_0000;

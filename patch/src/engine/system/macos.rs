@@ -46,8 +46,7 @@
 //!
 //! A patched page of a system library is a private copy for good, and its *greatest* protection includes writing. `vmmap` shows both.
 
-use super::{Refused, Words};
-use crate::engine::error::Error;
+use crate::engine::error::{Error, Refused};
 use crate::raw::{Fallback, Reason, Store, arch};
 use mach2::kern_return::{KERN_INVALID_ADDRESS, KERN_NO_SPACE, KERN_PROTECTION_FAILURE, KERN_SUCCESS, kern_return_t};
 use mach2::traps::mach_task_self;
@@ -57,17 +56,6 @@ use mach2::vm_prot::{VM_PROT_ALL, VM_PROT_COPY, VM_PROT_EXECUTE, VM_PROT_READ, V
 use mach2::vm_region::vm_region_submap_short_info_64 as Region;
 use mach2::vm_statistics::{VM_FLAGS_ANYWHERE, VM_FLAGS_FIXED};
 use std::ops::Range;
-
-pub const WORDS: Words = Words {
-    number: "kern_return_t",
-    look_up: "mach_vm_region_recurse is refused",
-    look_up_advice: "a sandbox may forbid it",
-    protect_advice: "the hardened runtime forbids it, unless the program has the entitlement \
-                     com.apple.security.cs.disable-executable-page-protection",
-    synchronise: "mach_vm_protect of a page of our own is refused",
-    synchronise_advice: "the process may be out of address space",
-    then: "a right is taken from a page, which interrupts all processors that run this process",
-};
 
 /// Below is `__PAGEZERO`, which is not free and no mapping either.
 pub const LOWEST: usize = 1 << 32;

@@ -6,17 +6,12 @@
 //! Refused is whatever has an effect that tells its address: calls (they push it), `syscall` (leaves it in `rcx`), interrupts and
 //! transactions (hand it to a handler), x87 (remembers it in FIP), `endbr64` (is one itself).
 
-use super::{BY_MAKER, has_size_prefix};
+use super::branch::rel32;
+use super::instruction::{BY_MAKER, has_size_prefix};
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpAccess, Register};
 
 /// More than any operand but `xrstor`'s has: that one is a page at most without AMX, and nobody keeps it among code.
 const WIDEST: u64 = 4096;
-
-/// The length of the instruction at the start of `bytes`, if it is one.
-pub fn length(bytes: &[u8], at: u64) -> Result<usize, &'static str> {
-    let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
-    if instruction.is_invalid() { Err("these bytes are not an instruction") } else { Ok(instruction.len()) }
-}
 
 /// The instruction `bytes` of address `at` for address `to`, followed by a jump to the instruction after it.
 pub fn displace(bytes: &[u8], at: u64, to: u64) -> Result<Vec<u8>, &'static str> {
@@ -135,5 +130,5 @@ fn jump(code: &mut Vec<u8>, start: u64, target: u64) -> Result<(), &'static str>
 }
 
 fn distance(next: u64, target: u64) -> Result<i32, &'static str> {
-    super::rel32(next, target).ok_or("a branch target is out of the stub's reach")
+    rel32(next, target).ok_or("a branch target is out of the stub's reach")
 }

@@ -1,7 +1,7 @@
 //! What one instruction does to a path that is followed without running it.
 
-use super::{BY_MAKER, has_size_prefix};
-use crate::engine::site::Step;
+use super::instruction::{BY_MAKER, has_size_prefix};
+use crate::engine::flow::Step;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, OpAccess, Register};
 
 /// Where the path goes on behind the first instruction of `bytes`, which is at `at`.

@@ -1,10 +1,11 @@
 //! What one instruction does to a path that is followed without running it. Encodings: Arm ARM, C4.1.
 
-use crate::engine::site::Step;
+use super::instruction::word;
+use crate::engine::flow::Step;
 
 /// Where the path goes on behind the instruction `bytes`, which is at `at`.
 pub fn step(bytes: &[u8], at: usize) -> Step {
-    let word = u32::from_le_bytes(bytes[..4].try_into().expect("an instruction has 4 bytes"));
+    let word = word(bytes);
     // B and BL.
     if word & 0x7c00_0000 == 0x1400_0000 {
         let distance = ((word << 6) as i32 >> 4) as isize;

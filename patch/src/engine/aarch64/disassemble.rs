@@ -1,6 +1,6 @@
 //! Instructions as text: branches and what is relative to the PC by name, the rest as `.inst`.
 
-use super::NOP;
+use super::instruction::NOP;
 
 /// All instructions in `bytes`, separated by semicolons.
 pub fn disassemble(bytes: &[u8], at: usize) -> String {

@@ -1,0 +1,27 @@
+//! What an instruction is: its length, its prefixes, and whether it may be replaced while it runs.
+
+use iced_x86::{Decoder, DecoderOptions};
+
+/// The length of the instruction at the start of `bytes`, if it is one.
+pub fn length(bytes: &[u8], at: u64) -> Result<usize, &'static str> {
+    let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
+    if instruction.is_invalid() { Err("these bytes are not an instruction") } else { Ok(instruction.len()) }
+}
+
+/// Why a branch with an operand-size prefix is left alone: Intel's processors ignore the prefix (SDM vol. 2, "Jcc", "JMP"), AMD's take
+/// 16 bits of distance and of the target (APM vol. 3, same places).
+pub const BY_MAKER: &str = "with its operand-size prefix it is one branch to Intel's processors and another to AMD's";
+
+/// Whether an instruction that is no plain one has such a prefix.
+pub fn has_size_prefix(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .take_while(|byte| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3))
+        .any(|&byte| byte == 0x66)
+}
+
+/// Whether bytes that begin this instruction may become a branch while other threads execute them: here any, if one aligned
+/// store does it (AMD64 APM vol. 2, 7.6.1).
+pub fn may_run_meanwhile(_instruction: &[u8]) -> bool {
+    true
+}
