@@ -2,13 +2,13 @@
 
 /// Where a path through code goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Flow {
     /// Here is a direct call.
     Call,
     /// At this address, with the stack pointer as it was.
-    On(usize),
+    Next(usize),
     /// At this address, or at the next instruction.
-    Fork(usize),
+    Conditional(usize),
     /// Not in one way only, for this reason.
-    End(&'static str),
+    Unknown(&'static str),
 }

@@ -1,7 +1,7 @@
 //! Where a stub can be: free address space within a branch's reach.
 
 use super::error::Error;
-use super::system::{LOWEST, page_size, taken};
+use super::system::{LOWEST_ADDRESS, occupied, page_size};
 use super::window::Window;
 use std::ops::Range;
 
@@ -13,15 +13,15 @@ pub fn candidates(
     reserved: impl Iterator<Item = Range<usize>>,
 ) -> Result<Vec<usize>, Error> {
     let page = page_size();
-    let mut taken = taken()?;
-    taken.extend(reserved);
+    let mut occupied = occupied()?;
+    occupied.extend(reserved);
     // The legacy vsyscall page lies in the kernel's half. Above the highest mapping nothing is tried: how many address bits
     // programs have differs between kernels.
-    taken.retain(|range| range.start < 1 << 52);
-    taken.sort_by_key(|range| range.start);
+    occupied.retain(|range| range.start < 1 << 52);
+    occupied.sort_by_key(|range| range.start);
     let mut found = Vec::new();
-    let mut free_from = LOWEST;
-    for range in taken {
+    let mut free_from = LOWEST_ADDRESS;
+    for range in occupied {
         if range.start > free_from {
             // Whole pages only: a stub's pages are its own.
             let gap = free_from.next_multiple_of(page)..range.start & !(page - 1);

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 /// Where a patch's stub is.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum StubState {
     /// It needs none.
     None,
     /// There from an earlier patch.
@@ -28,14 +28,14 @@ pub struct Patch {
     at: usize,
     before: Vec<u8>,
     after: Vec<u8>,
-    place: Place,
+    stub: StubState,
     fallback: Fallback,
     applied: bool,
 }
 
 impl Patch {
-    pub(super) fn new(at: usize, before: Vec<u8>, after: Vec<u8>, place: Place) -> Self {
-        Self { at, before, after, place, fallback: Fallback::ProcMem, applied: false }
+    pub(super) fn new(at: usize, before: Vec<u8>, after: Vec<u8>, stub: StubState) -> Self {
+        Self { at, before, after, stub, fallback: Fallback::ProcMem, applied: false }
     }
 
     /// What to do where `mprotect` is refused. [`Fallback::ProcMem`] unless set. macOS has no other way, and does not ask.
@@ -56,10 +56,10 @@ impl Patch {
 
     /// The stub's address, if there is one.
     pub fn stub(&self) -> Option<*const u8> {
-        let at = match &self.place {
-            Place::None => return None,
-            Place::Mapped { at, .. } => *at,
-            Place::Planned { stub, .. } => stub.at,
+        let at = match &self.stub {
+            StubState::None => return None,
+            StubState::Mapped { at, .. } => *at,
+            StubState::Planned { stub, .. } => stub.at,
         };
         Some(std::ptr::with_exposed_provenance(at))
     }
@@ -67,10 +67,10 @@ impl Patch {
     /// Where a hook jumps to go on as if there were no patch: the displaced instruction. Executable once the patch was applied, and for
     /// ever after. `None` for a retargeted branch.
     pub fn resume(&self) -> Option<*const u8> {
-        let at = match &self.place {
-            Place::None => return None,
-            Place::Mapped { at, resume } => at + (*resume)?,
-            Place::Planned { stub, resume, .. } => stub.at + (*resume)?,
+        let at = match &self.stub {
+            StubState::None => return None,
+            StubState::Mapped { at, resume } => at + (*resume)?,
+            StubState::Planned { stub, resume, .. } => stub.at + (*resume)?,
         };
         Some(std::ptr::with_exposed_provenance(at))
     }
@@ -119,14 +119,14 @@ impl Patch {
     }
 
     fn map_stub(&mut self, registry: &mut Registry) -> Result<(), Error> {
-        let Place::Planned { stub, resume, pages } = &self.place else {
+        let StubState::Planned { stub, resume, pages } = &self.stub else {
             return Ok(());
         };
         stub.map()?;
-        let mapped = Place::Mapped { at: stub.at, resume: *resume };
+        let mapped = StubState::Mapped { at: stub.at, resume: *resume };
         registry.release(pages);
         registry.stubs.push(stub.clone());
-        self.place = mapped;
+        self.stub = mapped;
         Ok(())
     }
 
@@ -184,7 +184,7 @@ fn changed<'a>(from: &[u8], to: &'a [u8]) -> Option<(usize, &'a [u8])> {
 
 impl Drop for Patch {
     fn drop(&mut self) {
-        if let Place::Planned { pages, .. } = &self.place {
+        if let StubState::Planned { pages, .. } = &self.stub {
             // Where this thread holds it, the pages stay reserved: a place in the address space is lost, and nothing else.
             if let Ok(mut registry) = registry::lock() {
                 registry.release(pages);
@@ -197,10 +197,10 @@ impl fmt::Display for Patch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "before  {}", self.before())?;
         writeln!(f, "after   {}", self.after())?;
-        match &self.place {
-            Place::None => {}
-            Place::Mapped { at, .. } => writeln!(f, "stub    {at:#x}, mapped r-x")?,
-            Place::Planned { stub, .. } => {
+        match &self.stub {
+            StubState::None => {}
+            StubState::Mapped { at, .. } => writeln!(f, "stub    {at:#x}, mapped r-x")?,
+            StubState::Planned { stub, .. } => {
                 let bytes = Bytes { at: stub.at, bytes: stub.code.clone() };
                 writeln!(f, "stub    {bytes}, to be mapped rw-, filled, then r-x")?;
             }

@@ -2,9 +2,9 @@
 
 use super::arch;
 use super::error::{Bytes, Error};
-use super::flow::Step;
+use super::flow::Flow;
 use super::free_space::candidates;
-use super::patch::{Patch, Place};
+use super::patch::{Patch, StubState};
 use super::stub::Stub;
 use super::window::Window;
 use super::{code, registry, system};
@@ -15,13 +15,13 @@ use crate::raw::{self, Reason};
 pub struct Site {
     at: usize,
     quiet: bool,
-    scratch: bool,
+    x16_is_free: bool,
 }
 
 /// Code for a stub at an address, and where its displaced instruction (if any) begins in it; or why not there.
-type Build<'a> = &'a dyn Fn(usize) -> Result<(Vec<u8>, Option<usize>), &'static str>;
+type BuildStub<'a> = &'a dyn Fn(usize) -> Result<(Vec<u8>, Option<usize>), &'static str>;
 /// The site's bytes when they lead to an address.
-type Lead<'a> = &'a dyn Fn(usize) -> Option<Vec<u8>>;
+type EncodeBranch<'a> = &'a dyn Fn(usize) -> Option<Vec<u8>>;
 
 impl Site {
     /// The instruction at `at`.
@@ -31,7 +31,7 @@ impl Site {
     /// `at` is any address, or the first byte of an instruction that stays mapped while this value, or a [`Patch`] made
     /// from it, is used.
     pub unsafe fn new(at: *const u8) -> Self {
-        Self { at: at.addr(), quiet: false, scratch: false }
+        Self { at: at.addr(), quiet: false, x16_is_free: false }
     }
 
     /// Promises that no thread executes the site, or is suspended at it, while a patch made from here on is applied or
@@ -52,7 +52,7 @@ impl Site {
     ///
     /// That promise. It holds at function entries and at calls (AAPCS64, 6.1.1).
     pub unsafe fn x16_is_free(mut self) -> Self {
-        self.scratch = true;
+        self.x16_is_free = true;
         self
     }
 
@@ -67,7 +67,7 @@ impl Site {
         // SAFETY: just read.
         match unsafe { raw::arch::target(self.at) } {
             Some(target) => Ok(std::ptr::with_exposed_provenance(target)),
-            None => Err(Error::NotABranch { found: self.one(found) }),
+            None => Err(Error::NotABranch { found: self.whole_instruction(found) }),
         }
     }
 
@@ -80,35 +80,35 @@ impl Site {
     pub fn first_calls(&self) -> Result<Vec<Site>, Error> {
         let mut skipped = Vec::new();
         let mut site = *self;
-        for _ in 0..Self::LONGEST_PATH {
+        for _ in 0..Self::MAX_PATH {
             let code = site.instruction()?;
             let end = |why| Err(Error::NoCall { found: site.bytes(code.clone()), why });
-            match arch::step(&code, site.at) {
-                Step::Call => {
+            match arch::flow(&code, site.at) {
+                Flow::Call => {
                     skipped.push(site);
                     return Ok(skipped);
                 }
-                Step::On(next) => site.at = next,
-                Step::Fork(target) => {
+                Flow::Next(next) => site.at = next,
+                Flow::Conditional(target) => {
                     let other = site.next()?;
                     if other.next()?.at != target {
                         return end("it leads elsewhere");
                     }
-                    match arch::step(&other.instruction()?, other.at) {
-                        Step::Call => skipped.push(other),
-                        Step::On(next) if next == target => {}
+                    match arch::flow(&other.instruction()?, other.at) {
+                        Flow::Call => skipped.push(other),
+                        Flow::Next(next) if next == target => {}
                         _ => return end("it leads elsewhere"),
                     }
                     site.at = target;
                 }
-                Step::End(why) => return end(why),
+                Flow::Unknown(why) => return end(why),
             }
         }
         Err(Error::NoCall { found: site.bytes(site.instruction()?), why: "the way to here is long already" })
     }
 
     /// Instructions that [`Site::first_calls`] follows.
-    const LONGEST_PATH: usize = 32;
+    const MAX_PATH: usize = 32;
 
     /// Refuses an instruction that does not begin with these bytes.
     pub fn expect(&self, bytes: &[u8]) -> Result<(), Error> {
@@ -134,14 +134,14 @@ impl Site {
         let target = self.target()?.addr();
         let before = self.read(arch::BRANCH_LEN)?;
         if target != expected {
-            return Err(Error::OtherTarget { found: self.one(before), target, expected });
+            return Err(Error::OtherTarget { found: self.whole_instruction(before), target, expected });
         }
         system::ready(self.at)?;
         // SAFETY: `read` has looked all of the instruction up; it stays mapped by `new`'s contract.
         match unsafe { raw::arch::plan(self.at, expected, new) } {
             Ok(_) => {
                 let after = arch::retargeted(&before, self.at, new).expect("the heart found it in reach");
-                Ok(Patch::new(self.at, before, after, Place::None))
+                Ok(Patch::new(self.at, before, after, StubState::None))
             }
             Err(refusal) => match refusal.reason {
                 Reason::OutOfReach | Reason::Straddles => self.with_stub(
@@ -158,20 +158,20 @@ impl Site {
     /// Plans that the instruction here becomes a branch to `hook`, which runs with every register and flag as it was at
     /// the site, and goes on (if it does) by jumping to [`Patch::resume`]: there is the displaced instruction, followed by a branch back.
     pub fn divert(&self, hook: *const u8) -> Result<Patch, Error> {
-        self.displace_behind(Some(hook.addr()))
+        self.displace_with_hook(Some(hook.addr()))
     }
 
     /// Plans that the instruction here runs in a stub, with no other effect: what [`Site::divert`] does but for the hook.
     pub fn displace(&self) -> Result<Patch, Error> {
-        self.displace_behind(None)
+        self.displace_with_hook(None)
     }
 
-    fn displace_behind(&self, hook: Option<usize>) -> Result<Patch, Error> {
+    fn displace_with_hook(&self, hook: Option<usize>) -> Result<Patch, Error> {
         let (at, before) = (self.at, self.instruction()?);
         if before.len() < arch::BRANCH_LEN {
             return Err(Error::TooShort { found: self.bytes(before), needed: arch::BRANCH_LEN });
         }
-        if !self.quiet && !arch::may_run_meanwhile(&before) {
+        if !self.quiet && !arch::may_be_replaced_while_running(&before) {
             return Err(Error::NotWhileRunning { found: self.bytes(before) });
         }
         system::ready(at)?;
@@ -183,7 +183,7 @@ impl Site {
             &arch::jump_windows(&before, at),
             &|stub| {
                 let mut code = match hook {
-                    Some(hook) => arch::relay(stub, hook, self.scratch)?,
+                    Some(hook) => arch::relay(stub, hook, self.x16_is_free)?,
                     None => Vec::new(),
                 };
                 let resume = code.len();
@@ -195,16 +195,22 @@ impl Site {
     }
 
     /// Looks for a stub that is there already, then for a free place in reach, nearest first.
-    fn with_stub(&self, before: &[u8], windows: &[Window], build: Build, lead: Lead) -> Result<Patch, Error> {
+    fn with_stub(
+        &self,
+        before: &[u8],
+        windows: &[Window],
+        build: BuildStub,
+        encode: EncodeBranch,
+    ) -> Result<Patch, Error> {
         let mut registry = registry::lock()?;
         for Stub { at, code } in &registry.stubs {
             if windows.iter().any(|window| window.contains(*at))
                 && let Ok((wanted, resume)) = build(*at)
                 && wanted == *code
-                && let Some(after) = lead(*at)
+                && let Some(after) = encode(*at)
             {
-                let place = Place::Mapped { at: *at, resume };
-                return Ok(Patch::new(self.at, before.to_vec(), after, place));
+                let stub = StubState::Mapped { at: *at, resume };
+                return Ok(Patch::new(self.at, before.to_vec(), after, stub));
             }
         }
         let mut why = None;
@@ -217,12 +223,12 @@ impl Site {
                     continue;
                 }
             };
-            if let Some(after) = lead(at) {
+            if let Some(after) = encode(at) {
                 let stub = Stub { at, code };
                 let pages = stub.pages();
                 registry.reserved.push(pages.clone());
-                let place = Place::Planned { stub, resume, pages };
-                return Ok(Patch::new(self.at, before.to_vec(), after, place));
+                let stub = StubState::Planned { stub, resume, pages };
+                return Ok(Patch::new(self.at, before.to_vec(), after, stub));
             }
         }
         Err(Error::NoRoom { found: self.bytes(before.to_vec()), why })
@@ -256,7 +262,7 @@ impl Site {
     }
 
     /// The whole first instruction for an error message, if it is one; else the bytes that were read.
-    fn one(&self, read: Vec<u8>) -> Bytes {
+    fn whole_instruction(&self, read: Vec<u8>) -> Bytes {
         self.bytes(self.instruction().unwrap_or(read))
     }
 }

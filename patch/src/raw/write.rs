@@ -66,8 +66,8 @@ pub unsafe fn write(store: Store, mapping: Mapping, fallback: Fallback) -> Resul
     }
     // SAFETY: each takes over the caller's promise.
     unsafe {
-        match Opened::new(store.at, mapping) {
-            Ok(opened) => in_place(store, opened),
+        match WritablePages::new(store.at, mapping) {
+            Ok(pages) => in_place(store, pages),
             Err(errno) if fallback == Fallback::Refuse => Err(Refusal::with(Reason::Protect, errno)),
             Err(_) => through_file(store),
         }
@@ -75,13 +75,13 @@ pub unsafe fn write(store: Store, mapping: Mapping, fallback: Fallback) -> Resul
 }
 
 /// Whole pages that are writable for now.
-struct Opened {
+struct WritablePages {
     at: usize,
     len: usize,
     protection: u32,
 }
 
-impl Opened {
+impl WritablePages {
     /// # Safety
     ///
     /// The address lies in this mapping, and nobody else changes that while this value lives.
@@ -95,7 +95,7 @@ impl Opened {
         let open = protection | PROT_READ | PROT_WRITE | PROT_EXEC;
         if of_file && !syscall::is_locked(start, end.wrapping_sub(start)) {
             let len = end.wrapping_sub(start);
-            // SAFETY: the mapping keeps every permission it had; putting back the rest is `close`.
+            // SAFETY: the mapping keeps every permission it had; putting back the rest is `restore`.
             // A refusal changes nothing, as it is one mapping.
             if unsafe { syscall::mprotect(start, len, open) }.is_ok() {
                 return Ok(Self { at: start, len, protection });
@@ -119,7 +119,7 @@ impl Opened {
         Err(errno)
     }
 
-    fn close(&self) -> Result<(), u16> {
+    fn restore(&self) -> Result<(), u16> {
         if self.len == 0 {
             return Ok(());
         }
@@ -130,10 +130,10 @@ impl Opened {
 
 /// # Safety
 ///
-/// As for [`write()`]; `opened` holds the word.
-unsafe fn in_place(store: Store, opened: Opened) -> Result<(), Refusal> {
+/// As for [`write()`]; `pages` holds the word.
+unsafe fn in_place(store: Store, pages: WritablePages) -> Result<(), Refusal> {
     let Store { at, before, after } = store;
-    // SAFETY: the word is writable until `close`; both words may be executed there, by the caller's
+    // SAFETY: the word is writable until `restore`; both words may be executed there, by the caller's
     // promise.
     let done = unsafe {
         if !arch::compare_and_store(at, before, after) {
@@ -141,17 +141,17 @@ unsafe fn in_place(store: Store, opened: Opened) -> Result<(), Refusal> {
         } else {
             arch::flush(at);
             syscall::synchronise_cores().map_err(|errno| {
-                take_back(store);
+                undo_store(store);
                 Refusal::with(Reason::Membarrier, errno)
             })
         }
     };
-    if let Err(errno) = opened.close() {
+    if let Err(errno) = pages.restore() {
         // A second try, for a kernel that was short of memory for a moment (mappings are split and merged here).
-        if opened.close().is_err() {
+        if pages.restore().is_err() {
             if done.is_ok() {
-                // SAFETY: `close` failed, so the word is still writable.
-                unsafe { take_back(store) };
+                // SAFETY: `restore` failed, so the word is still writable.
+                unsafe { undo_store(store) };
             }
             return Err(Refusal::with(Reason::NotRestored, errno));
         }
@@ -162,7 +162,7 @@ unsafe fn in_place(store: Store, opened: Opened) -> Result<(), Refusal> {
 /// # Safety
 ///
 /// As for [`in_place`], with the word still writable.
-unsafe fn take_back(store: Store) {
+unsafe fn undo_store(store: Store) {
     // SAFETY: the caller's promise. If the word is another one by now, it is not ours to change.
     unsafe {
         if arch::compare_and_store(store.at, store.after, store.before) {
@@ -194,7 +194,7 @@ unsafe fn through_file(store: Store) -> Result<(), Refusal> {
     // SAFETY: mapped readable, by the caller's promise.
     unsafe { arch::flush(at) };
     syscall::synchronise_cores().map_err(|errno| {
-        // SAFETY: as for the write before it; best effort, as in `take_back`.
+        // SAFETY: as for the write before it; best effort, as in `undo_store`.
         unsafe {
             let _ = write_word(b"/proc/thread-self/mem\0", at, after, before);
             arch::flush(at);

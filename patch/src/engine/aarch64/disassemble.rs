@@ -9,13 +9,13 @@ pub fn disassemble(bytes: &[u8], at: usize) -> String {
         .enumerate()
         .map(|(index, word)| {
             let word = u32::from_le_bytes(word.try_into().expect("chunks of 4"));
-            one(word, (at + index * 4) as u64)
+            disassemble_one(word, (at + index * 4) as u64)
         })
         .collect();
     lines.join("; ")
 }
 
-fn one(word: u32, at: u64) -> String {
+fn disassemble_one(word: u32, at: u64) -> String {
     let to = |low: u32, bits: u32| {
         let distance = ((word << (32 - low - bits)) as i32 >> (32 - bits)) as i64 * 4;
         at.wrapping_add(distance as u64)

@@ -1,36 +1,40 @@
 //! What one instruction does to a path that is followed without running it. Encodings: Arm ARM, C4.1.
 
 use super::instruction::word;
-use crate::engine::flow::Step;
+use crate::engine::flow::Flow;
 
 /// Where the path goes on behind the instruction `bytes`, which is at `at`.
-pub fn step(bytes: &[u8], at: usize) -> Step {
+pub fn flow(bytes: &[u8], at: usize) -> Flow {
     let word = word(bytes);
     // B and BL.
     if word & 0x7c00_0000 == 0x1400_0000 {
         let distance = ((word << 6) as i32 >> 4) as isize;
-        return if word >> 31 == 1 { Step::Call } else { Step::On(at.wrapping_add_signed(distance)) };
+        return if word >> 31 == 1 { Flow::Call } else { Flow::Next(at.wrapping_add_signed(distance)) };
     }
     // B.cond, CBZ and CBNZ have 19 bits of distance, TBZ and TBNZ 14.
     let to = |bits: u32| at.wrapping_add_signed(((word << (27 - bits)) as i32 >> (32 - bits)) as isize * 4);
     if word & 0xff00_0000 == 0x5400_0000 || word & 0x7e00_0000 == 0x3400_0000 {
-        return Step::Fork(to(19));
+        return Flow::Conditional(to(19));
     }
     if word & 0x7e00_0000 == 0x3600_0000 {
-        return Step::Fork(to(14));
+        return Flow::Conditional(to(14));
     }
     // Branches, exceptions and system instructions; of these, hints and barriers go on.
     if word >> 26 & 7 == 0b101 {
-        return if word & 0xffc0_0000 == 0xd500_0000 { Step::On(at + 4) } else { Step::End("it leads elsewhere") };
+        return if word & 0xffc0_0000 == 0xd500_0000 {
+            Flow::Next(at + 4)
+        } else {
+            Flow::Unknown("it leads elsewhere")
+        };
     }
     // SVE, SME and what is reserved: some of it adds to the stack pointer.
     if word >> 27 & 3 == 0b00 {
-        return Step::End("it is not known here");
+        return Flow::Unknown("it is not known here");
     }
     if may_move_stack_pointer(word) {
-        return Step::End("it moves the stack pointer");
+        return Flow::Unknown("it moves the stack pointer");
     }
-    Step::On(at + 4)
+    Flow::Next(at + 4)
 }
 
 /// Whether an instruction that is no branch might write the stack pointer. What is not known to leave it alone might.
@@ -66,8 +70,8 @@ mod tests {
 
     const AT: usize = 0x1000;
 
-    fn of(word: u32) -> Step {
-        step(&word.to_le_bytes(), AT)
+    fn of(word: u32) -> Flow {
+        flow(&word.to_le_bytes(), AT)
     }
 
     // Words and their meaning as `llvm-mc` and `objdump` have them.
@@ -88,17 +92,17 @@ mod tests {
             (0xf86b6be0, "ldr x0, [sp, x11]"),
             (0x9e6703e0, "fmov d0, xzr"),
         ] {
-            assert_eq!(of(word), Step::On(AT + 4), "{text}");
+            assert_eq!(of(word), Flow::Next(AT + 4), "{text}");
         }
     }
 
     #[test]
     fn a_path_goes_on_at_a_branch_s_target_forks_at_a_conditional_one_and_ends_at_calls() {
-        assert_eq!(of(0x17ff_ffb4), Step::On(AT - 0x130));
-        assert_eq!(of(0xb400_0041), Step::Fork(AT + 8), "cbz x1, .+8");
-        assert_eq!(of(0x5400_0041), Step::Fork(AT + 8), "b.ne .+8");
-        assert_eq!(of(0x3730_0520), Step::Fork(AT + 0xa4), "tbnz w0, #6");
-        assert_eq!(of(0x97fe_eb6a), Step::Call, "bl");
+        assert_eq!(of(0x17ff_ffb4), Flow::Next(AT - 0x130));
+        assert_eq!(of(0xb400_0041), Flow::Conditional(AT + 8), "cbz x1, .+8");
+        assert_eq!(of(0x5400_0041), Flow::Conditional(AT + 8), "b.ne .+8");
+        assert_eq!(of(0x3730_0520), Flow::Conditional(AT + 0xa4), "tbnz w0, #6");
+        assert_eq!(of(0x97fe_eb6a), Flow::Call, "bl");
     }
 
     #[test]
@@ -123,7 +127,7 @@ mod tests {
             (0xd65f03c0, "ret"),
             (0xd4000001, "svc #0"),
         ] {
-            assert!(matches!(of(word), Step::End(_)), "{text}: {:?}", of(word));
+            assert!(matches!(of(word), Flow::Unknown(_)), "{text}: {:?}", of(word));
         }
     }
 }

@@ -19,7 +19,7 @@ pub fn length(bytes: &[u8], at: u64) -> Result<usize, &'static str> {
 /// Whether this instruction may become a `B` while other threads execute it. Arm ARM, B2.2.5 "Concurrent
 /// modification and execution of instructions", lists B, BL, BRK, HVC, ISB, NOP, SMC and SVC; of these the ones that can be displaced or
 /// retargeted are named here.
-pub fn may_run_meanwhile(instruction: &[u8]) -> bool {
+pub fn may_be_replaced_while_running(instruction: &[u8]) -> bool {
     let instruction = word(instruction);
     const ISB: u32 = 0xd503_30df;
     instruction & 0x7c00_0000 == B || instruction == NOP || instruction & !0xf00 == ISB & !0xf00

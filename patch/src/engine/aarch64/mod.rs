@@ -15,5 +15,5 @@ pub mod instruction;
 pub use branch::{BRANCH_LEN, STUB_LEN, jump, jump_windows, relay, retarget_windows, retargeted};
 pub use disassemble::disassemble;
 pub use displace::displace;
-pub use flow::step;
-pub use instruction::{length, may_run_meanwhile};
+pub use flow::flow;
+pub use instruction::{length, may_be_replaced_while_running};

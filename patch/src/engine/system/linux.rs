@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 
 /// `vm.mmap_min_addr` is at most this on every distribution.
-pub const LOWEST: usize = 0x1_0000;
+pub const LOWEST_ADDRESS: usize = 0x1_0000;
 /// Left free below the main stack and above the heap, so that both can still grow.
 const GROWTH: usize = 1 << 30;
 
@@ -32,7 +32,7 @@ pub unsafe fn write(store: Store, mapping: Mapping, fallback: Fallback) -> Resul
 }
 
 /// What is mapped or must stay free, from `/proc/self/maps`.
-pub fn taken() -> Result<Vec<Range<usize>>, Error> {
+pub fn occupied() -> Result<Vec<Range<usize>>, Error> {
     let read = |path| {
         std::fs::read_to_string(path).map_err(|error| Error::NoMaps { errno: error.raw_os_error().unwrap_or(0) })
     };

@@ -26,7 +26,7 @@
 //!
 //! # Every thread executes a serialising instruction
 //!
-//! There is no `membarrier`. What there is: a right that is taken from a page must be gone from the TLB of each processor when
+//! There is no `membarrier`. What there is: a right that is occupied from a page must be gone from the TLB of each processor when
 //! the call returns. x86_64 has no way to do that from outside, so xnu interrupts each processor on which this address space is in
 //! use, and waits until all have answered (`pmap_flush_tlbs`, `osfmk/x86_64/pmap.c`; "alterations to the address space of a task
 //! active on a remote processor result in a signal"). They return from the interrupt by `IRET`. Processors on which it is not
@@ -34,9 +34,9 @@
 //! (`osfmk/x86_64/idt64.s`). Both are serialising (Intel SDM vol. 3, "Serializing Instructions"; AMD64 APM vol. 2, 7.6.4).
 //! A thread that the kernel has stopped comes back in one of the two ways as well.
 //!
-//! The page is written after the code, so it is in the page table when its right is taken, and the kernel cannot leave the
+//! The page is written after the code, so it is in the page table when its right is occupied, and the kernel cannot leave the
 //! interrupts out. .NET did its process-wide barrier so on Intel Macs for six years (dotnet/coreclr pull request 1057). It gave that
-//! up for want of memory that can be wired (dotnet/runtime pull request 62822), which is not needed here: had the page been taken
+//! up for want of memory that can be wired (dotnet/runtime pull request 62822), which is not needed here: had the page been occupied
 //! away in between, that would have been such an interrupt.
 //!
 //! This is what xnu does, not what Apple promises. It does not hold under Rosetta 2, whose programs run on other
@@ -58,13 +58,13 @@ use mach2::vm_statistics::{VM_FLAGS_ANYWHERE, VM_FLAGS_FIXED};
 use std::ops::Range;
 
 /// Below is `__PAGEZERO`, which is not free and no mapping either.
-pub const LOWEST: usize = 1 << 32;
+pub const LOWEST_ADDRESS: usize = 1 << 32;
 
 /// The only size of pages on these processors.
 const PAGE: usize = 4096;
 
 /// Submaps within submaps that are looked into.
-const DEEPEST: u32 = 1024;
+const MAX_DEPTH: u32 = 1024;
 
 fn done(result: kern_return_t) -> Result<(), kern_return_t> {
     if result == KERN_SUCCESS { Ok(()) } else { Err(result) }
@@ -103,7 +103,7 @@ fn region(address: usize, depth: u32) -> Result<Option<(Range<usize>, Region)>, 
 /// The `VM_PROT_…` bits at `address`, if it is mapped readable and executable.
 pub fn executable(address: usize) -> Result<u32, Refused> {
     const NEEDED: vm_prot_t = VM_PROT_READ | VM_PROT_EXECUTE;
-    match region(address, DEEPEST) {
+    match region(address, MAX_DEPTH) {
         Err(number) => Err(Refused { reason: Reason::NoMaps, number }),
         Ok(Some((range, info))) if range.contains(&address) && info.protection & NEEDED == NEEDED => {
             Ok(info.protection as u32)
@@ -117,7 +117,7 @@ pub fn ready(at: usize) -> Result<(), Error> {
     if translated() {
         return Err(Error::Translated { at });
     }
-    rehearse().map_err(|errno| Error::Protect { at, errno })
+    try_on_scratch_page().map_err(|errno| Error::Protect { at, errno })
 }
 
 /// Whether this process is translated by Rosetta 2, as Apple's "About the Rosetta translation environment" has it.
@@ -131,15 +131,15 @@ fn translated() -> bool {
     result == 0 && answer != 0
 }
 
-/// Does to a page of our own what [`Opened`] does to one of code: whether it is refused is a matter of the whole process.
-fn rehearse() -> Result<(), kern_return_t> {
-    let page = Own::new()?;
+/// Does to a page of our own what [`WritablePage`] does to one of code: whether it is refused is a matter of the whole process.
+fn try_on_scratch_page() -> Result<(), kern_return_t> {
+    let page = ScratchPage::new()?;
     // SAFETY: our own page, which nobody executes.
     unsafe {
         protect(&page.range, VM_PROT_READ | VM_PROT_EXECUTE)?;
         protect(&page.range, VM_PROT_ALL | VM_PROT_COPY)?;
     }
-    match region(page.range.start, DEEPEST)? {
+    match region(page.range.start, MAX_DEPTH)? {
         Some((_, info)) if info.protection & VM_PROT_ALL == VM_PROT_ALL => Ok(()),
         // Granted, but for the right to execute.
         _ => Err(KERN_PROTECTION_FAILURE),
@@ -155,25 +155,25 @@ fn rehearse() -> Result<(), kern_return_t> {
 /// Either word, with what surrounds it, is code that a thread may run there. [`ready`] has said yes.
 pub unsafe fn write(store: Store, protection: u32, _fallback: Fallback) -> Result<(), Refused> {
     let unsynchronised = |number| Refused { reason: Reason::Membarrier, number };
-    let own = Own::new().map_err(unsynchronised)?;
-    own.synchronise().map_err(unsynchronised)?;
+    let scratch = ScratchPage::new().map_err(unsynchronised)?;
+    scratch.synchronise().map_err(unsynchronised)?;
     // SAFETY: each takes over the caller's promise.
     unsafe {
-        let page = Opened::new(store.at, protection as vm_prot_t)
+        let page = WritablePage::new(store.at, protection as vm_prot_t)
             .map_err(|number| Refused { reason: Reason::Protect, number })?;
-        in_place(store, &page, &own)
+        in_place(store, &page, &scratch)
     }
 }
 
 /// A page that is writable for now.
-struct Opened {
+struct WritablePage {
     range: Range<usize>,
     protection: vm_prot_t,
     /// Its owner writes code here himself, and keeps it so.
     always: bool,
 }
 
-impl Opened {
+impl WritablePage {
     /// # Safety
     ///
     /// The page has this protection, and nobody else changes it while this value lives.
@@ -182,13 +182,13 @@ impl Opened {
         let page = Self { range: start..start + PAGE, protection, always: protection & VM_PROT_WRITE != 0 };
         if !page.always {
             // Executable all the time, since threads run there; and never the memory that others have, too.
-            // SAFETY: the page keeps every right it had; putting back the rest is `close`.
+            // SAFETY: the page keeps every right it had; putting back the rest is `restore`.
             unsafe { protect(&page.range, VM_PROT_ALL | VM_PROT_COPY)? };
         }
         Ok(page)
     }
 
-    fn close(&self) -> Result<(), kern_return_t> {
+    fn restore(&self) -> Result<(), kern_return_t> {
         if self.always {
             return Ok(());
         }
@@ -200,25 +200,25 @@ impl Opened {
 /// # Safety
 ///
 /// As for [`write()`]; `page` holds the word.
-unsafe fn in_place(store: Store, page: &Opened, own: &Own) -> Result<(), Refused> {
+unsafe fn in_place(store: Store, page: &WritablePage, scratch: &ScratchPage) -> Result<(), Refused> {
     let Store { at, before, after } = store;
-    // SAFETY: the page is writable until `close`; both words may be executed there, by the caller's promise.
+    // SAFETY: the page is writable until `restore`; both words may be executed there, by the caller's promise.
     let done = unsafe {
         if !arch::compare_and_store(at, before, after) {
             Err(Refused { reason: Reason::Changed, number: 0 })
         } else {
-            own.synchronise().map_err(|number| {
-                take_back(store, own);
+            scratch.synchronise().map_err(|number| {
+                undo_store(store, scratch);
                 Refused { reason: Reason::Membarrier, number }
             })
         }
     };
-    if let Err(number) = page.close() {
+    if let Err(number) = page.restore() {
         // A second try, for a kernel that was short of memory for a moment.
-        if page.close().is_err() {
+        if page.restore().is_err() {
             if done.is_ok() {
-                // SAFETY: `close` failed, so the page is still writable.
-                unsafe { take_back(store, own) };
+                // SAFETY: `restore` failed, so the page is still writable.
+                unsafe { undo_store(store, scratch) };
             }
             return Err(Refused { reason: Reason::NotRestored, number });
         }
@@ -229,19 +229,19 @@ unsafe fn in_place(store: Store, page: &Opened, own: &Own) -> Result<(), Refused
 /// # Safety
 ///
 /// As for [`in_place`], with the page still writable.
-unsafe fn take_back(store: Store, own: &Own) {
+unsafe fn undo_store(store: Store, scratch: &ScratchPage) {
     // SAFETY: the caller's promise. If the word is another one by now, it is not ours to change.
     unsafe { arch::compare_and_store(store.at, store.after, store.before) };
     // Best effort: this is the way out after a refusal, maybe of this very call.
-    let _ = own.synchronise();
+    let _ = scratch.synchronise();
 }
 
 /// A page of our own, to have its rights changed.
-struct Own {
+struct ScratchPage {
     range: Range<usize>,
 }
 
-impl Own {
+impl ScratchPage {
     /// Readable and writable.
     fn new() -> Result<Self, kern_return_t> {
         let mut start = 0;
@@ -263,7 +263,7 @@ impl Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for ScratchPage {
     fn drop(&mut self) {
         // SAFETY: our own page, and nobody knows it any more.
         unsafe { unmap(&self.range) };
@@ -271,9 +271,9 @@ impl Drop for Own {
 }
 
 /// What is mapped. The shared cache counts as a whole: what is free in there belongs to the system.
-pub fn taken() -> Result<Vec<Range<usize>>, Error> {
+pub fn occupied() -> Result<Vec<Range<usize>>, Error> {
     let mut all = Vec::new();
-    let mut from = LOWEST;
+    let mut from = LOWEST_ADDRESS;
     while let Some((range, _)) = region(from, 0).map_err(|errno| Error::NoMaps { errno })? {
         if range.end <= from {
             break;

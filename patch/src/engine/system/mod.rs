@@ -5,7 +5,7 @@
 //! | `ready` | says before anything is planned that no patch can be applied in this process |
 //! | `executable` | what `write` has to know of the memory at an address, if code can be read and run there |
 //! | `write` | replaces one word of code |
-//! | `taken`, `LOWEST` | the address space that is not free |
+//! | `occupied`, `LOWEST_ADDRESS` | the address space that is not free |
 //! | `reserve`, `seal`, `unmap` | a stub's pages: writable, then executable, never both |
 
 #[cfg(target_os = "linux")]
@@ -18,7 +18,7 @@ use linux as here;
 #[cfg(target_os = "macos")]
 use macos as here;
 
-pub use here::{LOWEST, executable, ready, reserve, seal, taken, unmap, write};
+pub use here::{LOWEST_ADDRESS, executable, occupied, ready, reserve, seal, unmap, write};
 
 /// The kernel's page size.
 pub fn page_size() -> usize {

@@ -41,17 +41,17 @@ pub fn rel32(next: u64, target: u64) -> Option<i32> {
 /// must be what is there already.
 pub fn jump_windows(before: &[u8], at: usize) -> Vec<Window> {
     let fixed = BRANCH_LEN.saturating_sub(8 - (at & 7));
-    vec![top_fixed(before, at, fixed)]
+    vec![window_with_fixed_high_bytes(before, at, fixed)]
 }
 
 /// Where a stub may lie so that [`retargeted`] changes bytes of one aligned quadword only.
 pub fn retarget_windows(before: &[u8], at: usize) -> Vec<Window> {
     let into = (at + 1) & 7;
     let spill = (into + 4).saturating_sub(8);
-    let mut windows = vec![top_fixed(before, at, spill)];
+    let mut windows = vec![window_with_fixed_high_bytes(before, at, spill)];
     if spill > 0 {
         // Or the other way round: the low bytes stay, and the ones in the next quadword change.
-        let any = top_fixed(before, at, 0);
+        let any = window_with_fixed_high_bytes(before, at, 0);
         let modulus = 1usize << (8 * (4 - spill));
         let old = u32::from_le_bytes(before[1..5].try_into().expect("a branch has 5 bytes"));
         windows.push(Window { modulus, remainder: (at + 5).wrapping_add(old as usize) & (modulus - 1), ..any });
@@ -60,7 +60,7 @@ pub fn retarget_windows(before: &[u8], at: usize) -> Vec<Window> {
 }
 
 /// All addresses to which the displacement's top `fixed` bytes stay as they are.
-fn top_fixed(before: &[u8], at: usize, fixed: usize) -> Window {
+fn window_with_fixed_high_bytes(before: &[u8], at: usize, fixed: usize) -> Window {
     let old = i32::from_le_bytes(before[1..5].try_into().expect("a branch has 5 bytes")) as i64;
     let (low, span) = match fixed {
         0 => (i32::MIN as i64, 1 << 32),

@@ -7,7 +7,7 @@
 //! transactions (hand it to a handler), x87 (remembers it in FIP), `endbr64` (is one itself).
 
 use super::branch::rel32;
-use super::instruction::{BY_MAKER, has_size_prefix};
+use super::instruction::{VENDOR_DEPENDENT, has_size_prefix};
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpAccess, Register};
 
 /// More than any operand but `xrstor`'s has: that one is a page at most without AMX, and nobody keeps it among code.
@@ -21,7 +21,7 @@ pub fn displace(bytes: &[u8], at: u64, to: u64) -> Result<Vec<u8>, &'static str>
         return Err("these bytes are not one instruction");
     }
     if instruction.flow_control() != FlowControl::Next && has_size_prefix(bytes) {
-        return Err(BY_MAKER);
+        return Err(VENDOR_DEPENDENT);
     }
     let mut code = match instruction.flow_control() {
         FlowControl::Next | FlowControl::Return | FlowControl::IndirectBranch => {

@@ -1,23 +1,23 @@
 //! What one instruction does to a path that is followed without running it.
 
-use super::instruction::{BY_MAKER, has_size_prefix};
-use crate::engine::flow::Step;
+use super::instruction::{VENDOR_DEPENDENT, has_size_prefix};
+use crate::engine::flow::Flow;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, InstructionInfoFactory, OpAccess, Register};
 
 /// Where the path goes on behind the first instruction of `bytes`, which is at `at`.
-pub fn step(bytes: &[u8], at: usize) -> Step {
+pub fn flow(bytes: &[u8], at: usize) -> Flow {
     let instruction = Decoder::with_ip(64, bytes, at as u64, DecoderOptions::NONE).decode();
     match instruction.flow_control() {
         FlowControl::Next => {}
-        _ if has_size_prefix(bytes) => return Step::End(BY_MAKER),
+        _ if has_size_prefix(bytes) => return Flow::Unknown(VENDOR_DEPENDENT),
         // Only the plain form of five bytes can be retargeted.
-        FlowControl::Call if bytes[0] == 0xe8 => return Step::Call,
-        FlowControl::UnconditionalBranch => return Step::On(instruction.near_branch_target() as usize),
-        FlowControl::ConditionalBranch => return Step::Fork(instruction.near_branch_target() as usize),
-        _ => return Step::End("it leads elsewhere"),
+        FlowControl::Call if bytes[0] == 0xe8 => return Flow::Call,
+        FlowControl::UnconditionalBranch => return Flow::Next(instruction.near_branch_target() as usize),
+        FlowControl::ConditionalBranch => return Flow::Conditional(instruction.near_branch_target() as usize),
+        _ => return Flow::Unknown("it leads elsewhere"),
     }
     if instruction.is_invalid() {
-        return Step::End("it is no instruction");
+        return Flow::Unknown("it is no instruction");
     }
     let mut factory = InstructionInfoFactory::new();
     let used = factory.info(&instruction).used_registers();
@@ -28,7 +28,7 @@ pub fn step(bytes: &[u8], at: usize) -> Step {
                 OpAccess::Write | OpAccess::ReadWrite | OpAccess::CondWrite | OpAccess::ReadCondWrite
             )
     });
-    if moves_stack { Step::End("it moves the stack pointer") } else { Step::On(instruction.next_ip() as usize) }
+    if moves_stack { Flow::Unknown("it moves the stack pointer") } else { Flow::Next(instruction.next_ip() as usize) }
 }
 
 #[cfg(test)]
@@ -46,24 +46,24 @@ mod tests {
             &[0x48, 0x8b, 0x3c, 0x24],                         // mov (%rsp),%rdi
             &[0x48, 0x83, 0x3d, 0xd5, 0x0f, 0x0a, 0, 0],       // cmpq $0,0xa0fd5(%rip)
         ] {
-            assert_eq!(step(code, AT), Step::On(AT + code.len()), "{code:x?}");
+            assert_eq!(flow(code, AT), Flow::Next(AT + code.len()), "{code:x?}");
         }
     }
 
     #[test]
     fn a_path_goes_on_at_a_jump_s_target_forks_at_a_conditional_one_and_ends_at_calls() {
-        assert_eq!(step(&[0xe9, 0x28, 0xfe, 0xff, 0xff], AT), Step::On(AT + 5 - 0x1d8));
-        assert_eq!(step(&[0xeb, 0x10], AT), Step::On(AT + 0x12));
-        assert_eq!(step(&[0x74, 0x05], AT), Step::Fork(AT + 7));
-        assert_eq!(step(&[0xe8, 0, 0, 0, 0], AT), Step::Call);
+        assert_eq!(flow(&[0xe9, 0x28, 0xfe, 0xff, 0xff], AT), Flow::Next(AT + 5 - 0x1d8));
+        assert_eq!(flow(&[0xeb, 0x10], AT), Flow::Next(AT + 0x12));
+        assert_eq!(flow(&[0x74, 0x05], AT), Flow::Conditional(AT + 7));
+        assert_eq!(flow(&[0xe8, 0, 0, 0, 0], AT), Flow::Call);
     }
 
     /// What comes behind each call of an entry function, instruction by instruction.
-    fn all(mut code: &[u8]) -> Vec<Step> {
+    fn all(mut code: &[u8]) -> Vec<Flow> {
         let mut steps = Vec::new();
         while !code.is_empty() {
             let len = Decoder::with_ip(64, code, AT as u64, DecoderOptions::NONE).decode().len();
-            steps.push(step(&code[..len], AT));
+            steps.push(flow(&code[..len], AT));
             code = &code[len..];
         }
         steps
@@ -74,9 +74,9 @@ mod tests {
     #[test]
     fn a_path_goes_to_the_call_behind_macos_s_threads_and_behind_main_where_dyld_calls_exit_itself() {
         let thread = [0x48, 0x89, 0xdf, 0x48, 0x89, 0xc6, 0xe8, 0, 0, 0, 0]; // mov %rbx,%rdi; mov %rax,%rsi; call _pthread_exit
-        assert_eq!(all(&thread), [Step::On(AT + 3), Step::On(AT + 3), Step::Call]);
+        assert_eq!(all(&thread), [Flow::Next(AT + 3), Flow::Next(AT + 3), Flow::Call]);
         let main = [0x89, 0xc7, 0xe8, 0, 0, 0, 0]; // mov %eax,%edi; call exit
-        assert_eq!(all(&main), [Step::On(AT + 2), Step::Call]);
+        assert_eq!(all(&main), [Flow::Next(AT + 2), Flow::Call]);
     }
 
     // `start` of dyld itself, since macOS 12: `if (platform == simulator) _exit(result); helpers->exit(result)`.
@@ -96,9 +96,9 @@ mod tests {
         .concat();
         let steps = all(&main);
         // More than one instruction is skipped, which `first_calls` refuses; and without the question the table is the end.
-        assert_eq!(steps[2], Step::Fork(AT + 9));
-        assert!(matches!(steps[3], Step::On(_)) && steps[4] == Step::Call);
-        assert_eq!(steps[8], Step::End("it leads elsewhere"));
+        assert_eq!(steps[2], Flow::Conditional(AT + 9));
+        assert!(matches!(steps[3], Flow::Next(_)) && steps[4] == Flow::Call);
+        assert_eq!(steps[8], Flow::Unknown("it leads elsewhere"));
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
             &[0x66, 0x66, 0x0f, 0x84, 3, 0x67, 0x80, 0xbc], // je with one
             &[0x06],                                        // no instruction
         ] {
-            assert!(matches!(step(code, AT), Step::End(_)), "{code:x?}: {:?}", step(code, AT));
+            assert!(matches!(flow(code, AT), Flow::Unknown(_)), "{code:x?}: {:?}", flow(code, AT));
         }
     }
 }

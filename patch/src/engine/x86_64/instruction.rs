@@ -10,7 +10,8 @@ pub fn length(bytes: &[u8], at: u64) -> Result<usize, &'static str> {
 
 /// Why a branch with an operand-size prefix is left alone: Intel's processors ignore the prefix (SDM vol. 2, "Jcc", "JMP"), AMD's take
 /// 16 bits of distance and of the target (APM vol. 3, same places).
-pub const BY_MAKER: &str = "with its operand-size prefix it is one branch to Intel's processors and another to AMD's";
+pub const VENDOR_DEPENDENT: &str =
+    "with its operand-size prefix it is one branch to Intel's processors and another to AMD's";
 
 /// Whether an instruction that is no plain one has such a prefix.
 pub fn has_size_prefix(bytes: &[u8]) -> bool {
@@ -22,6 +23,6 @@ pub fn has_size_prefix(bytes: &[u8]) -> bool {
 
 /// Whether bytes that begin this instruction may become a branch while other threads execute them: here any, if one aligned
 /// store does it (AMD64 APM vol. 2, 7.6.1).
-pub fn may_run_meanwhile(_instruction: &[u8]) -> bool {
+pub fn may_be_replaced_while_running(_instruction: &[u8]) -> bool {
     true
 }
