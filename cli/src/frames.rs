@@ -1,7 +1,7 @@
 //! The frames of the running stack, as libgcc's unwinder finds them by way of the `backtrace` crate.
 
+use crate::memory_map::MemoryMap;
 use crate::paint::{FAINT, MARK, OURS, THEIRS, padded, paint, shortened};
-use crate::places::Places;
 use anstream::println;
 use exeunt::FootInfo;
 use std::ffi::c_void;
@@ -60,16 +60,16 @@ pub fn exits(foot: &FootInfo) -> Vec<usize> {
 }
 
 /// The addresses beyond the exit trampoline, which has to be there: what is the same in the whole life of a stack.
-pub fn bottom<'f>(addresses: &'f [usize], foot: &FootInfo) -> Option<&'f [usize]> {
+pub fn beyond_exit_trampoline<'f>(addresses: &'f [usize], foot: &FootInfo) -> Option<&'f [usize]> {
     let exits = exits(foot);
     addresses.iter().position(|pc| exits.contains(pc)).map(|exit| &addresses[exit + 1..])
 }
 
 /// A name to call a frame by, from whatever is known of it.
-pub fn name(frame: &Frame, foot: &FootInfo, places: &Places) -> String {
+pub fn name(frame: &Frame, foot: &FootInfo, map: &MemoryMap) -> String {
     let own = frame.names.last().cloned();
     own.or_else(|| exits(foot).contains(&frame.pc).then(|| foot.trampoline.clone()))
-        .or_else(|| places.in_short(frame.pc))
+        .or_else(|| map.in_short(frame.pc))
         .unwrap_or_else(|| "no name".to_owned())
 }
 
@@ -103,7 +103,7 @@ fn role(frames: &[Frame], at: usize, foot: &FootInfo, entry: Option<usize>) -> O
 /// The entry function is the one that the exit trampoline called; in a handler it has returned.
 pub fn print(frames: &[Frame], foot: &FootInfo, entry_has_returned: bool) {
     const NAME: usize = 58;
-    let places = Places::read();
+    let map = MemoryMap::read();
     let exit = frames.iter().position(|frame| frame.pc == foot.original);
     let entry = exit.filter(|_| !entry_has_returned).and_then(|exit| exit.checked_sub(1));
     let mut folded = 0;
@@ -126,7 +126,7 @@ pub fn print(frames: &[Frame], foot: &FootInfo, entry_has_returned: bool) {
         for inlined in inlined.filter(|name| !of_the_standard_library(name)) {
             println!("     {} {}", padded(FAINT, "(inlined)", 14), shortened(inlined, NAME));
         }
-        let name = shortened(&name(frame, foot, &places), NAME);
+        let name = shortened(&name(frame, foot, &map), NAME);
         let address = paint(FAINT, format!("{:#014x}", frame.pc));
         match role {
             Some((role, style)) => {

@@ -1,6 +1,6 @@
 //! What this machine is and allows, asked of the system.
 
-use crate::places::Places;
+use crate::memory_map::MemoryMap;
 use serde::Serialize;
 use std::ffi::CStr;
 
@@ -40,8 +40,8 @@ pub fn libc() -> Libc {
     // Apple's is a part of the system, and has its version.
     #[cfg(target_os = "macos")]
     let version = kernel().release;
-    let places = Places::read();
-    let file = places.in_file(libc::exit as *const () as usize).map(|(file, _)| file.to_owned());
+    let map = MemoryMap::read();
+    let file = map.in_file(libc::exit as *const () as usize).map(|(file, _)| file.to_owned());
     Libc { name: if cfg!(target_os = "macos") { "libSystem" } else { "glibc" }, version, file }
 }
 

@@ -1,14 +1,12 @@
 //! `exeunt`: the tour of the library on the machine at hand, and `exeunt doctor`, which says what this machine allows.
 
-mod code;
 mod doctor;
 #[cfg_attr(target_os = "macos", path = "no_fiber.rs")]
 mod fiber;
 mod frames;
 mod machine;
+mod memory_map;
 mod paint;
-mod picture;
-mod places;
 mod tour;
 
 use clap::{Parser, Subcommand};

@@ -93,9 +93,10 @@ fn the_exit_trampolines_of_all_kinds_are_recognised_in_libc() {
         } else {
             assert_eq!(file, libc, "{it}");
         }
-        // The bottom of a stack of this kind, by unwinding, has the same address in it.
-        let bottom = report["bottoms"].as_array().expect("a list").iter().find(|bottom| bottom["kind"] == kind);
-        let frames = &bottom.expect("a bottom")["frames"];
+        // The outermost frames of a stack of this kind, by unwinding, have the same address in it.
+        let outermost =
+            report["outermost_frames"].as_array().expect("a list").iter().find(|frames| frames["kind"] == kind);
+        let frames = &outermost.expect("a stack of this kind")["frames"];
         assert_eq!(frames[1]["address"], it["address"], "{report}");
         assert_eq!(frames[0]["table"], Value::Bool(true), "{report}");
     }

@@ -117,7 +117,7 @@ pub mod raw;
 // What the processor's file knows, and the words for a store and a refusal. All else in there makes Linux's system calls: private and
 // unused, it is not compiled into anything.
 #[cfg(not(target_os = "linux"))]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod raw;
 
 #[cfg(feature = "engine")]

@@ -3,13 +3,24 @@
 //! The child is a fork and no new program, so this works where nothing can be executed: under a restrictive filter, or
 //! in an emulator. This process has one thread, so the fork is a complete one.
 
-use super::checks::Check;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{Error, Read};
 use std::os::fd::{FromRawFd, IntoRawFd};
-
 use std::process::ExitCode;
+
+/// One self-test.
+pub struct SelfTest {
+    /// Its name, for machines.
+    pub name: &'static str,
+    /// What it tests.
+    pub about: &'static str,
+    /// What its child has to say.
+    pub expected: &'static [&'static str],
+    /// The child's exit status.
+    pub status: u8,
+    pub body: fn() -> ExitCode,
+}
 
 /// A self-test's result.
 #[derive(Serialize)]
@@ -33,12 +44,12 @@ pub enum Side {
 const PATIENCE: libc::c_uint = 60;
 
 /// Runs a self-test in a child.
-pub fn run(check: &Check) -> Side {
-    let mut expected: Vec<String> = check.expected.iter().map(|&line| line.to_owned()).collect();
-    expected.push(format!("exit status {}", check.status));
+pub fn run(test: &SelfTest) -> Side {
+    let mut expected: Vec<String> = test.expected.iter().map(|&line| line.to_owned()).collect();
+    expected.push(format!("exit status {}", test.status));
     let outcome = |found: Vec<String>| Outcome {
-        name: check.name,
-        about: check.about,
+        name: test.name,
+        about: test.about,
         passed: found == expected,
         found,
         expected: expected.clone(),
@@ -58,7 +69,7 @@ pub fn run(check: &Check) -> Side {
                 libc::close(to_write);
                 libc::alarm(PATIENCE);
             }
-            Side::Child((check.body)())
+            Side::Child((test.body)())
         }
         -1 => {
             let error = Error::last_os_error();

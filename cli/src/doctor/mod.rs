@@ -1,9 +1,10 @@
 //! `exeunt doctor`: what this machine allows, and whether every kind of stack and every end works here.
 
-mod bottom;
-mod checks;
 mod child;
+mod outermost;
 mod report;
+mod self_tests;
+mod stacks;
 
 use child::Side;
 use report::Report;
@@ -13,8 +14,8 @@ use std::process::ExitCode;
 pub fn run(json: bool) -> ExitCode {
     // First, so that every child starts with a process that has recognised nothing yet, as a program does.
     let mut results = Vec::new();
-    for check in checks::of_this_system() {
-        match child::run(check) {
+    for test in self_tests::all() {
+        match child::run(test) {
             Side::Parent(result) => results.push(result),
             // A child ends as a program does: main returns.
             Side::Child(status) => return status,

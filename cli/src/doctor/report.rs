@@ -2,14 +2,14 @@
 //!
 //! `cli/doctor.md` describes the JSON for those who read it; the two must agree, and a test compares them.
 
-use super::bottom::{self, BottomOfKind};
 use super::child::Outcome;
+use super::outermost::{self, OutermostFrames};
 use crate::machine::{
     Kernel, Libc, Membarrier, PageProtection, PointerAuthentication, ShadowStack, kernel, libc, membarrier,
     page_protection, pointer_authentication, shadow_stack,
 };
+use crate::memory_map::{MemoryMap, symbol};
 use crate::paint::{BAD, FAINT, GOOD, MARK, THEIRS, TITLE, padded, paint};
-use crate::places::{Places, symbol};
 use anstream::println;
 use exeunt::{CodeSite, Kind};
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub struct Report {
     membarrier: Membarrier,
     exit_trampolines: Vec<ExitTrampoline>,
     exit_trampolines_problem: Option<String>,
-    bottoms: Vec<BottomOfKind>,
+    outermost_frames: Vec<OutermostFrames>,
     self_tests: Vec<Outcome>,
     pub passed: bool,
 }
@@ -75,18 +75,18 @@ fn redirects(name: &str, sites: &[CodeSite], shadow_stack: bool) -> (Option<Stri
 
 impl Report {
     pub fn make(self_tests: Vec<Outcome>) -> Self {
-        // The bottoms first: that of the main thread is recognised when it is looked at.
-        let bottoms = bottom::all();
+        // The outermost_frames first: that of the main thread is recognised when it is looked at.
+        let outermost_frames = outermost::all();
         let (exit_trampolines, problem) = match exeunt::survey() {
             Ok(survey) => (survey.trampolines, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        let places = Places::read();
+        let map = MemoryMap::read();
         let sites = exeunt::code_sites().unwrap_or_default();
         let shadow_stack = shadow_stack();
         let described = |(name, address, kind): (String, usize, Kind)| {
             let (slot_problem, code_problem, code_sites) = redirects(&name, &sites, shadow_stack.active);
-            let (file, offset) = places.in_file(address).unzip();
+            let (file, offset) = map.in_file(address).unzip();
             ExitTrampoline {
                 kind: kind_name(kind),
                 name,
@@ -112,7 +112,7 @@ impl Report {
             membarrier: membarrier(),
             exit_trampolines: described_all,
             exit_trampolines_problem: problem,
-            bottoms,
+            outermost_frames,
             passed: self_tests.iter().all(|outcome| outcome.passed),
             self_tests,
         }
@@ -137,7 +137,7 @@ impl Report {
         judged("page protection", self.page_protection.works, &self.page_protection.found);
         fact("membarrier", &self.membarrier.found);
         self.print_exit_trampolines();
-        self.print_bottoms();
+        self.print_outermost_frames();
         self.print_self_tests();
     }
 
@@ -174,15 +174,15 @@ impl Report {
         }
     }
 
-    fn print_bottoms(&self) {
+    fn print_outermost_frames(&self) {
         println!("\n{}", paint(TITLE, "unwind tables, from the entry function to the outermost frame"));
-        for bottom in &self.bottoms {
-            let frames = bottom.frames.iter().map(|frame| {
+        for stack in &self.outermost_frames {
+            let frames = stack.frames.iter().map(|frame| {
                 let name = crate::paint::shortened(&frame.name, 40);
                 if frame.table { name } else { format!("{name} {}", paint(FAINT, "(no table: it ends here)")) }
             });
-            println!("  {:8}{}", bottom.kind, frames.collect::<Vec<_>>().join(" → "));
-            if let Some(problem) = &bottom.problem {
+            println!("  {:8}{}", stack.kind, frames.collect::<Vec<_>>().join(" → "));
+            if let Some(problem) = &stack.problem {
                 indented(problem);
             }
         }

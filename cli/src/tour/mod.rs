@@ -3,20 +3,22 @@
 //! The main thread comes last, because it really ends: what is printed last, its own handlers print after `main` has
 //! returned.
 
-use crate::code;
+mod code_redirect;
+mod picture;
+
 use crate::fiber::{Fiber, Memory, Suspender};
 use crate::frames;
 use crate::machine::{self, thread};
+use crate::memory_map::MemoryMap;
 use crate::paint::{BAD, FAINT, GOOD, MARK, OURS, THEIRS, TITLE, paint};
-use crate::picture::{Words, draw};
-use crate::places::Places;
 use anstream::println;
 use exeunt::{Builder, Error, FootInfo, Redirect, Stack};
+use picture::{Words, draw};
 use std::process::ExitCode;
 
 /// The tour, on the main thread. Its last part runs when `main` has returned.
 pub fn run() -> ExitCode {
-    let of_the_code = code::Told::by_a_child();
+    let of_the_code = code_redirect::Told::by_a_child();
     // The other parts show what is written on stacks.
     if let Err(error) = Builder::new().redirect(Redirect::Slot).install() {
         anstream::eprintln!("{error}");
@@ -102,7 +104,7 @@ fn change_threads(suspender: &Suspender) {
     suspender.suspend();
 }
 
-fn tell_of_the_code(told: code::Told) -> Told {
+fn tell_of_the_code(told: code_redirect::Told) -> Told {
     title(3, "The other way, EXEUNT_REDIRECT=code, in a child process");
     told.print()
 }
@@ -166,9 +168,9 @@ fn show_and_arm(last: impl FnOnce() + 'static) -> Result<(), Error> {
 
 /// What is new in the frames of a stack that was armed, in words.
 fn difference(bare: &[usize], armed: &[usize], foot: &FootInfo) -> String {
-    let places = Places::read();
+    let map = MemoryMap::read();
     let name =
-        |pc: &usize| frames::named(&[*pc]).first().map_or_else(String::new, |frame| frames::name(frame, foot, &places));
+        |pc: &usize| frames::named(&[*pc]).first().map_or_else(String::new, |frame| frames::name(frame, foot, &map));
     // Innermost is the function that looked, from another place each time.
     let new = armed.iter().skip(1).filter(|pc| !bare.contains(pc));
     let new: Vec<_> = new.map(|pc| paint(OURS, name(pc)).to_string()).collect();
@@ -185,8 +187,8 @@ fn third_handler(armed_on: i32) {
 
 fn second_handler(foot: &FootInfo, bare: &[usize]) {
     let frames = frames::addresses();
-    let bottom = frames::bottom(&frames, foot);
-    let complete = bottom.is_some() && bottom == frames::bottom(bare, foot);
+    let outer = frames::beyond_exit_trampoline(&frames, foot);
+    let complete = outer.is_some() && outer == frames::beyond_exit_trampoline(bare, foot);
     let verdict = if complete { "complete to the outermost frame" } else { "and it is NOT complete" };
     println!("   {} its backtrace, {verdict}:", handler(2));
     frames::print(&frames::named(&frames), foot, true);

@@ -85,8 +85,8 @@ fn show_and_arm() -> Result<&'static str, Box<dyn std::error::Error + Send + Syn
     let (bare, foot) = (frames::addresses(), before.clone());
     exeunt::at_exit(move || {
         let frames = frames::addresses();
-        let bottom = frames::bottom(&frames, &foot);
-        let complete = bottom.is_some() && bottom == frames::bottom(&bare, &foot);
+        let outer = frames::beyond_exit_trampoline(&frames, &foot);
+        let complete = outer.is_some() && outer == frames::beyond_exit_trampoline(&bare, &foot);
         let verdict = if complete { "complete to the outermost frame" } else { "and it is NOT complete" };
         println!("   The hook runs the {}, {verdict}:", paint(OURS, "handler; its backtrace"));
         frames::print(&frames::named(&frames), &foot, true);

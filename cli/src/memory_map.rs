@@ -14,11 +14,11 @@ pub struct Mapping {
 }
 
 /// The memory map of this process, as it was when it was read.
-pub struct Places {
+pub struct MemoryMap {
     mappings: Vec<Mapping>,
 }
 
-impl Places {
+impl MemoryMap {
     pub fn read() -> Self {
         let text = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
         Self { mappings: text.lines().filter_map(parse).collect() }
@@ -114,7 +114,7 @@ fn load_bias(address: usize) -> Option<usize> {
     search.bias
 }
 
-/// There is no list of mappings to read here either (`Places::read`).
+/// There is no list of mappings to read here either (`MemoryMap::read`).
 #[cfg(not(target_os = "linux"))]
 fn load_bias(_address: usize) -> Option<usize> {
     None
@@ -157,7 +157,7 @@ fn before(address: usize) -> Option<String> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use super::{Places, load_bias};
+    use super::{MemoryMap, load_bias};
     use std::fs::File;
     use std::os::fd::AsRawFd;
 
@@ -170,7 +170,7 @@ mod tests {
             assert_ne!(libc::dladdr(exit as *const libc::c_void, &raw mut info), 0);
             info.dli_fbase.addr()
         };
-        let file = Places::read().in_file(exit).map(|(file, _)| file.to_owned()).expect("libc is a file");
+        let file = MemoryMap::read().in_file(exit).map(|(file, _)| file.to_owned()).expect("libc is a file");
         let opened = File::open(&file).expect("libc can be read");
         // Right below the loader's mapping of it, so that the list of mappings has this one first.
         let below = (1..4096).map(|step| base - step * 0x10000).find(|&place| {
@@ -180,7 +180,7 @@ mod tests {
             mapped.addr() == place
         });
         assert!(below.is_some(), "there is room below libc");
-        let again = Places::read();
+        let again = MemoryMap::read();
         assert_eq!(again.in_file(exit), Some((file.as_str(), exit - base)));
         assert_eq!(again.mapping(below.unwrap_or(0)).map(|mapping| mapping.what.as_str()), Some(file.as_str()));
         // Of the second mapping the loader knows nothing, so no distance is made up.
