@@ -1,4 +1,4 @@
-//! Checks and changes of one instruction.
+//! Retargets one branch, or replaces one instruction: look up the mapping, plan the store, write.
 
 use super::arch;
 use super::mapping::{self, Mapping};
@@ -11,31 +11,33 @@ use super::write::{Fallback, write};
 pub struct Checked {
     /// The one store.
     pub store: Store,
-    /// Where it goes to.
+    /// The mapping that it changes.
     pub mapping: Mapping,
 }
 
-/// Checks everything that can be checked without a change: protection, instruction, target, reach, alignment.
+/// Checks everything that can be checked without a change: protection, instruction, target, reach,
+/// alignment.
 ///
-/// `protection` is the page's `PROT_…` bits if the caller knows them, or 0 to read them from `/proc/self/maps`
-/// (aarch64: `smaps`, which also tells of `PROT_BTI`). With bits of the caller's own the mapping's
-/// bounds stay unknown, and a write cuts the mapping at the page's.
+/// `protection` is the page's `PROT_…` bits, or 0 to read them from `/proc/self/maps` (aarch64:
+/// `smaps`, which also shows `PROT_BTI`). If the caller passes the bits, the mapping's bounds stay
+/// unknown, and a write splits the mapping at the page's bounds.
 ///
 /// # Safety
 ///
-/// If `protection` is not 0, `site` points to at least 5 (aarch64: 4) readable bytes; else it may be any address.
-/// Whatever is mapped at `site` stays mapped during the call.
+/// If `protection` is not 0, `site` points to at least 5 (aarch64: 4) readable bytes; otherwise it
+/// may be any address. Memory that is mapped at `site` stays mapped during the call.
 pub unsafe fn check(site: usize, expected: usize, new: usize, protection: u32) -> Result<Checked, Refusal> {
     let mut known = Mapping::unknown(protection);
     if protection == 0 {
-        // The instruction can end on the next page, which can be another mapping.
+        // The instruction can end on the next page, which can belong to another mapping.
         let last = site.wrapping_add(arch::BRANCH_LEN - 1);
         known = mapping::executable(site)?;
         if site >> 12 != last >> 12 {
             mapping::executable(last)?;
         }
     }
-    // SAFETY: the whole instruction is mapped readable: just looked up, or promised by the caller.
+    // SAFETY: the whole instruction is mapped readable, by the lookup above or by the caller's
+    // promise.
     let store = unsafe { arch::plan(site, expected, new)? };
     if protection == 0 && store.at >> 12 != site >> 12 {
         known = mapping::executable(store.at)?;
@@ -43,13 +45,15 @@ pub unsafe fn check(site: usize, expected: usize, new: usize, protection: u32) -
     Ok(Checked { store, mapping: known })
 }
 
-/// Retargets the direct call or branch at `site` from `expected` to `new`. Undo it by exchanging the two.
+/// Retargets the direct call or branch at `site` from `expected` to `new`. To undo it, exchange the
+/// two.
 ///
 /// # Safety
 ///
-/// As for [`check`]; and `site` is the first byte of an instruction, no other call of this function or of [`write()`] runs at the same time
-/// in this process, nobody re-protects or unmaps a part of its mapping meanwhile, and `new` is code
-/// that may be entered wherever `expected` may be.
+/// As for [`check`]. In addition: `site` is the first byte of an instruction; no other call of this
+/// function or of [`write()`] runs at the same time in this process; no other code changes the
+/// protection of a part of its mapping, or unmaps it, during the call; and `new` is code that may
+/// be entered wherever `expected` may be.
 pub unsafe fn retarget(
     site: usize,
     expected: usize,
@@ -59,20 +63,25 @@ pub unsafe fn retarget(
 ) -> Result<(), Refusal> {
     // SAFETY: this function's contract includes that of `check`.
     let checked = unsafe { check(site, expected, new, protection)? };
-    // SAFETY: `check` found or was told that the word is mapped executable with this protection; the rest is this function's contract.
+    // SAFETY: `check` found, or the caller promised, that the word is mapped executable with this
+    // protection; the rest is this function's contract.
     unsafe { write(checked.store, checked.mapping, fallback) }
 }
 
-/// Puts a branch to `new` in place of the one instruction at `site`, which is `len` bytes long: at least as long as the branch, since a thread may
-/// be about to run the next one, and on aarch64 one that may be replaced while it is executed. A thread that was behind it already goes on there.
+/// Replaces the one instruction at `site`, which is `len` bytes long, with a branch to `new`.
+///
+/// The instruction must be at least as long as the branch, because a thread may be about to run the
+/// next one. On aarch64 it must be one that may be replaced while it is executed. A thread that is
+/// past the instruction already is not affected.
 ///
 /// # Safety
 ///
-/// As for [`retarget`] with a protection of 0, and `new` is code that may be entered wherever the instruction may be run.
+/// As for [`retarget`] with a protection of 0, and `new` is code that may be entered wherever the
+/// instruction may be run.
 pub unsafe fn replace(site: usize, len: usize, new: usize, fallback: Fallback) -> Result<(), Refusal> {
     let mapping = mapping::executable(site)?;
-    // SAFETY: the word that is read shares its page with the instruction's first byte, which was just found mapped readable; the rest is this
-    // function's contract.
+    // SAFETY: the word that is read shares its page with the instruction's first byte, which was
+    // just found mapped readable; the rest is this function's contract.
     unsafe { write(arch::plan_replacement(site, len, new)?, mapping, fallback) }
 }
 

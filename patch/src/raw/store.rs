@@ -1,19 +1,19 @@
-//! One word of code, as it is and as it is to be.
+//! A planned change of one word of code.
 
-/// What one aligned store replaces.
+/// The word that one aligned store replaces.
 #[cfg(target_arch = "x86_64")]
 pub type Word = u64;
-/// What one aligned store replaces.
+/// The word that one aligned store replaces.
 #[cfg(target_arch = "aarch64")]
 pub type Word = u32;
 
-/// One aligned word of code, as it is and as it shall be.
+/// One aligned word of code, before and after the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store {
     /// Its address, aligned to the word.
     pub at: usize,
-    /// What must be there.
+    /// The word that must be there.
     pub before: Word,
-    /// What will be there.
+    /// The word that replaces it.
     pub after: Word,
 }
