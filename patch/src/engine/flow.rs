@@ -1,14 +1,14 @@
-//! Where execution goes on behind one instruction.
+//! Where execution continues after one instruction.
 
-/// Where a path through code goes on.
+/// Where execution continues after an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Here is a direct call.
+    /// The instruction is a direct call that can be retargeted.
     Call,
-    /// At this address, with the stack pointer as it was.
+    /// At this address, with the stack pointer unchanged.
     Next(usize),
-    /// At this address, or at the next instruction.
+    /// At this address or at the next instruction: a conditional branch.
     Conditional(usize),
-    /// Not in one way only, for this reason.
+    /// Not known to be at one address with the stack pointer unchanged, for this reason.
     Unknown(&'static str),
 }

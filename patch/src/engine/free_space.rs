@@ -1,11 +1,12 @@
-//! Where a stub can be: free address space within a branch's reach.
+//! Finds free address space within a branch's reach, where a stub can be.
 
 use super::error::Error;
 use super::system::{LOWEST_ADDRESS, occupied, page_size};
 use super::window::Window;
 use std::ops::Range;
 
-/// Addresses for a stub of `len` bytes, at most one in each gap between mappings, the nearest to `site` first.
+/// Addresses for a stub of `len` bytes: at most one for each window and gap between mappings, the
+/// nearest to `site` first.
 pub fn candidates(
     site: usize,
     windows: &[Window],
@@ -15,15 +16,15 @@ pub fn candidates(
     let page = page_size();
     let mut occupied = occupied()?;
     occupied.extend(reserved);
-    // The legacy vsyscall page lies in the kernel's half. Above the highest mapping nothing is tried: how many address bits
-    // programs have differs between kernels.
+    // The legacy vsyscall page lies in the kernel's half. Nothing above the highest mapping is
+    // tried, because the number of address bits that a program has differs between kernels.
     occupied.retain(|range| range.start < 1 << 52);
     occupied.sort_by_key(|range| range.start);
     let mut found = Vec::new();
     let mut free_from = LOWEST_ADDRESS;
     for range in occupied {
         if range.start > free_from {
-            // Whole pages only: a stub's pages are its own.
+            // Whole pages only: no other memory shares a stub's pages.
             let gap = free_from.next_multiple_of(page)..range.start & !(page - 1);
             found.extend(windows.iter().filter_map(|window| window.nearest(site, &gap, len)));
         }

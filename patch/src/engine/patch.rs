@@ -1,4 +1,4 @@
-//! A planned change of code: inert until applied, taken back byte for byte.
+//! A planned change of code: inert until applied; undone byte for byte.
 
 use super::error::{Bytes, Error};
 use super::registry::{self, Registry};
@@ -9,20 +9,21 @@ use crate::raw::{self, Fallback, Reason, Store};
 use std::fmt;
 use std::ops::Range;
 
-/// Where a patch's stub is.
+/// The stub of a patch.
 #[derive(Debug)]
 pub(super) enum StubState {
-    /// It needs none.
+    /// The patch needs no stub.
     None,
-    /// There from an earlier patch.
+    /// Mapped, by this patch or an earlier one.
     Mapped { at: usize, resume: Option<usize> },
-    /// A free page, reserved among this process's patches.
+    /// To be mapped on pages that are free now, and reserved against other patches of this process.
     Planned { stub: Stub, resume: Option<usize>, pages: Range<usize> },
 }
 
-/// What will be written, and why that is safe; then whether it is. Its [`Display`](fmt::Display) tells all of it.
+/// A planned change: the bytes before and after, the stub, and whether it is applied. Its
+/// [`Display`](fmt::Display) shows these and why the change is safe.
 ///
-/// Dropping it changes nothing: what is applied stays applied.
+/// Dropping a patch changes nothing: an applied patch stays applied.
 #[derive(Debug)]
 pub struct Patch {
     at: usize,
@@ -38,18 +39,19 @@ impl Patch {
         Self { at, before, after, stub, fallback: Fallback::ProcMem, applied: false }
     }
 
-    /// What to do where `mprotect` is refused. [`Fallback::ProcMem`] unless set. macOS has no other way, and does not ask.
+    /// Sets what to do where `mprotect` is refused. The default is [`Fallback::ProcMem`]. macOS has
+    /// no fallback and ignores this.
     pub fn fallback(mut self, fallback: Fallback) -> Self {
         self.fallback = fallback;
         self
     }
 
-    /// The site's bytes as they are when the patch is not applied.
+    /// The site's bytes while the patch is not applied.
     pub fn before(&self) -> Bytes {
         self.bytes(&self.before)
     }
 
-    /// The site's bytes when it is.
+    /// The site's bytes while the patch is applied.
     pub fn after(&self) -> Bytes {
         self.bytes(&self.after)
     }
@@ -64,8 +66,9 @@ impl Patch {
         Some(std::ptr::with_exposed_provenance(at))
     }
 
-    /// Where a hook jumps to go on as if there were no patch: the displaced instruction. Executable once the patch was applied, and for
-    /// ever after. `None` for a retargeted branch.
+    /// The address of the displaced instruction, where a hook jumps to continue as if there were no
+    /// patch. It is executable from the first `apply` on, for the rest of the process. `None` for a
+    /// retargeted branch.
     pub fn resume(&self) -> Option<*const u8> {
         let at = match &self.stub {
             StubState::None => return None,
@@ -75,19 +78,21 @@ impl Patch {
         Some(std::ptr::with_exposed_provenance(at))
     }
 
-    /// Whether it is applied.
+    /// Whether the patch is applied.
     pub fn is_applied(&self) -> bool {
         self.applied
     }
 
-    /// Writes the patch. When it returns, every thread executes the new code; until then each executes the old or the new. On an
-    /// error the code and its protection are as before; a stub that was mapped for it stays for the next attempt.
+    /// Writes the patch. When it returns, every thread executes the new code; until then each
+    /// thread executes the old or the new code. On an error the code and its protection are as
+    /// before; a stub that was mapped stays for the next attempt.
     ///
     /// # Safety
     ///
-    /// Until it is undone: the new target or hook may be entered wherever the old instruction could be executed, and its code and the
-    /// site's stay mapped. Nobody outside this crate re-protects or unmaps the site's page, or
-    /// another one of its mapping, at the same time.
+    /// Until the patch is undone, the new target or hook may be entered wherever the old
+    /// instruction could be executed, and its code and the site's stay mapped. No code outside this
+    /// crate unmaps the site's page or another page of its mapping, or changes their protection, at
+    /// the same time.
     pub unsafe fn apply(&mut self) -> Result<(), Error> {
         let at = self.at;
         if self.applied {
@@ -105,7 +110,8 @@ impl Patch {
         Ok(())
     }
 
-    /// Takes the patch back: every byte at the site is as it was. A stub stays mapped, because a thread may still be in it.
+    /// Undoes the patch: every byte at the site is as it was. A stub stays mapped, because a thread
+    /// may still be in it.
     pub fn undo(&mut self) -> Result<(), Error> {
         let at = self.at;
         if !self.applied {
@@ -130,7 +136,7 @@ impl Patch {
         Ok(())
     }
 
-    /// Checks the site's bytes; the registry is locked.
+    /// Checks the site's bytes. The registry must be locked.
     fn expect(&self, bytes: &[u8]) -> Result<(), Error> {
         let found = code::read(self.at, bytes.len())?;
         if found == bytes {
@@ -140,7 +146,7 @@ impl Patch {
         }
     }
 
-    /// Exchanges the site's bytes by one store; the registry is locked.
+    /// Replaces the site's bytes by one store. The registry must be locked.
     fn write(&self, from: &[u8], to: &[u8]) -> Result<(), Error> {
         self.expect(from)?;
         let at = self.at;
@@ -151,17 +157,18 @@ impl Patch {
         // The planner chose the stub so that all changed bytes share a word.
         debug_assert!(at + first + changed.len() <= word + size_of::<raw::arch::Word>());
         let mapping = system::executable(word).map_err(|refused| Error::refused(refused, at, from))?;
-        // SAFETY: aligned, and mapped readable: just looked up.
+        // SAFETY: aligned, and just looked up as mapped readable.
         let before = unsafe { raw::arch::read(word) };
         let mut after = before.to_le_bytes();
         after[at + first - word..][..changed.len()].copy_from_slice(changed);
         let store = Store { at: word, before, after: raw::arch::Word::from_le_bytes(after) };
-        // SAFETY: the word lies in this mapping, and nobody changes that: our own patches hold the registry's lock, others
-        // are excluded by `apply`'s contract. Both words may be executed: the old one is there (`expect`, and the store compares the
-        // whole word), the new one differs by the planned branch, for which `apply`'s contract speaks.
+        // SAFETY: the word lies in this mapping, and no other code changes it: patches of this
+        // crate hold the registry's lock, and `apply`'s contract excludes others. Both words may be
+        // executed: the old one is there (`expect`, and the store compares the whole word), and the
+        // new one differs by the planned branch, which `apply`'s contract covers.
         unsafe { system::write(store, mapping, self.fallback) }.map_err(|refused| match refused.reason {
             Reason::Changed => self.expect(from).err().unwrap_or_else(|| Error::Changed {
-                // A neighbour in the same word changed, and maybe back.
+                // Another byte of the same word changed, and may have changed back.
                 expected: self.bytes(from),
                 found: self.bytes(from),
             }),
@@ -174,7 +181,7 @@ impl Patch {
     }
 }
 
-/// The bytes of `to` from the first to the last that differs, and where they begin.
+/// The bytes of `to` from the first to the last that differs, and the index of the first.
 fn changed<'a>(from: &[u8], to: &'a [u8]) -> Option<(usize, &'a [u8])> {
     let differs = |(old, new): (&u8, &u8)| old != new;
     let first = from.iter().zip(to).position(differs)?;
@@ -185,7 +192,8 @@ fn changed<'a>(from: &[u8], to: &'a [u8]) -> Option<(usize, &'a [u8])> {
 impl Drop for Patch {
     fn drop(&mut self) {
         if let StubState::Planned { pages, .. } = &self.stub {
-            // Where this thread holds it, the pages stay reserved: a place in the address space is lost, and nothing else.
+            // If this thread already holds the lock, the pages stay reserved. Only that address
+            // range is lost to later patches.
             if let Ok(mut registry) = registry::lock() {
                 registry.release(pages);
             }

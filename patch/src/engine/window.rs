@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-/// Addresses `a` in `start..end` with `a % modulus == remainder`. `modulus` is a power of two.
+/// The addresses `a` in `start..end` with `a % modulus == remainder`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The lowest address.
     pub start: usize,
-    /// One after the highest.
+    /// One past the highest address.
     pub end: usize,
     /// A power of two.
     pub modulus: usize,
@@ -16,12 +16,13 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether a stub may begin there.
+    /// Whether a stub may begin at `address`.
     pub fn contains(&self, address: usize) -> bool {
         (self.start..self.end).contains(&address) && address & (self.modulus - 1) == self.remainder
     }
 
-    /// The address in both `gap` and this window that is nearest to `site`.
+    /// The address nearest to `site` in both `gap` and this window, with room for `len` bytes in
+    /// the gap.
     pub fn nearest(&self, site: usize, gap: &Range<usize>, len: usize) -> Option<usize> {
         let low = self.start.max(gap.start);
         let high = self.end.min(gap.end.saturating_sub(len).saturating_add(1));
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_address_in_a_gap_is_taken_on_either_side() {
+    fn the_nearest_address_in_a_gap_is_found_on_either_side() {
         let any = Window { start: 0, end: usize::MAX, modulus: 16, remainder: 0 };
         let gap = 0x2000..0x5000;
         assert_eq!(any.nearest(0x1000, &gap, 64), Some(0x2000));

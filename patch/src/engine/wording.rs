@@ -1,20 +1,20 @@
 //! How errors and plans name the parts of this system.
 
-/// What errors and plans call the parts of a system.
+/// The names of one system's parts.
 pub struct Wording {
-    /// What its error numbers are called.
+    /// The name of its error numbers.
     pub number: &'static str,
-    /// What could not be done when no protection can be looked up.
+    /// The operation that fails when no protection can be looked up.
     pub look_up: &'static str,
-    /// And what helps.
+    /// Advice for that case.
     pub look_up_advice: &'static str,
-    /// Who may forbid that code is made writable.
+    /// The policy that may forbid making code writable.
     pub protect_advice: &'static str,
-    /// What is refused when other processors cannot be made to see new code.
+    /// The operation that fails when other processors cannot be made to fetch new code.
     pub synchronise: &'static str,
-    /// And what helps.
+    /// Advice for that case.
     pub synchronise_advice: &'static str,
-    /// What follows a store, in a plan.
+    /// The step after the store, in a plan.
     pub then: &'static str,
 }
 
@@ -36,7 +36,7 @@ pub const WORDING: Wording = Wording {
     look_up_advice: "a sandbox may forbid it",
     protect_advice: "the hardened runtime forbids it, unless the program has the entitlement \
                      com.apple.security.cs.disable-executable-page-protection",
-    synchronise: "mach_vm_protect of a page of our own is refused",
+    synchronise: "mach_vm_protect of a scratch page is refused",
     synchronise_advice: "the process may be out of address space",
-    then: "a right is taken from a page, which interrupts all processors that run this process",
+    then: "a right is removed from a page, which interrupts all processors that run this process",
 };

@@ -1,4 +1,4 @@
-//! Instructions as text: branches and what is relative to the PC by name, the rest as `.inst`.
+//! Instructions as text: branches and PC-relative instructions by name, the others as `.inst`.
 
 use super::instruction::NOP;
 
@@ -74,7 +74,7 @@ fn disassemble_one(word: u32, at: u64) -> String {
 mod tests {
     use super::disassemble;
 
-    // What `llvm-mc` and `objdump` print for the same words.
+    // The text that `llvm-mc` and `objdump` print for the same words.
     #[test]
     fn branches_and_pc_relative_instructions_are_named() {
         for (word, text) in [

@@ -1,11 +1,11 @@
-//! What an instruction is: its length, and whether it may be replaced while it runs.
+//! One instruction: its length, and whether it may be replaced while it runs.
 
 /// `B` without its distance.
 pub const B: u32 = 0x1400_0000;
 /// `NOP`.
 pub const NOP: u32 = 0xd503_201f;
 
-/// Every instruction has this length.
+/// The length of the instruction at the start of `bytes`: always 4.
 pub fn length(bytes: &[u8], at: u64) -> Result<usize, &'static str> {
     if at & 3 != 0 {
         Err("an instruction's address is a multiple of 4")
@@ -16,9 +16,9 @@ pub fn length(bytes: &[u8], at: u64) -> Result<usize, &'static str> {
     }
 }
 
-/// Whether this instruction may become a `B` while other threads execute it. Arm ARM, B2.2.5 "Concurrent
-/// modification and execution of instructions", lists B, BL, BRK, HVC, ISB, NOP, SMC and SVC; of these the ones that can be displaced or
-/// retargeted are named here.
+/// Whether a `B` may replace this instruction while other threads execute it. Arm ARM, B2.2.5
+/// "Concurrent modification and execution of instructions", lists B, BL, BRK, HVC, ISB, NOP, SMC
+/// and SVC. This function accepts those that can be displaced or retargeted.
 pub fn may_be_replaced_while_running(instruction: &[u8]) -> bool {
     let instruction = word(instruction);
     const ISB: u32 = 0xd503_30df;

@@ -1,4 +1,4 @@
-//! aarch64: the branch at a site, where its stub may be, the relay. Pure arithmetic, so it compiles on every processor.
+//! aarch64 instructions: pure arithmetic, so this folder compiles on every processor.
 //!
 //! ```text
 //!   site ->  b stub              stub   -> b hook                    (or: ldr x16, #8; br x16; hook)

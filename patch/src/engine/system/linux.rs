@@ -20,8 +20,8 @@ pub fn executable(address: usize) -> Result<Mapping, Refused> {
     Ok(raw::mapping::executable(address)?)
 }
 
-/// Replaces one word of code; on every refusal it is as before, and its mapping's protection too (but see
-/// [`Reason::NotRestored`](raw::Reason::NotRestored)).
+/// Replaces one word of code; on every refusal it is as before, and its mapping's protection too
+/// (but see [`Reason::NotRestored`](raw::Reason::NotRestored)).
 ///
 /// # Safety
 ///

@@ -1,4 +1,5 @@
-//! macOS on Intel processors: code is looked up and written by the Mach kernel's calls. Built and linked, never run by its authors.
+//! macOS on Intel processors: code is looked up and written by the Mach kernel's calls. Built and
+//! linked, never run by its authors.
 //!
 //! ```text
 //!   a page of our own: give and take its rights     ─ refused: nothing happened
@@ -10,41 +11,48 @@
 //!
 //! # The page stays executable
 //!
-//! System libraries lie in the shared cache, whose pages all programs have in common and may not write. `VM_PROT_COPY` makes the
-//! page private: `vm_map_protect` in xnu's `osfmk/vm/vm_map.c` puts a copy-on-write mapping of the same memory in its place, under
-//! the lock of the address space, and with the rights that the old one had as far as they were asked for
-//! (`new_entry->protection &= max_prot_for_prot_copy`). So asking for `rw-` would take the right to execute from threads that run
-//! there at the moment, this one among them if the page has `mach_msg` (coolstar/libhooker issue 1); asking for `rwx` leaves it all the
-//! time. A thread that comes in between faults, waits for that lock, and goes on. BoxFort writes code with these rights
-//! (Snaipe/BoxFort pull request 31), as does Frida's gum on Intel Macs, which suspends other threads where there is no `rwx`.
+//! System libraries lie in the shared cache, whose pages all programs have in common and may not
+//! write. `VM_PROT_COPY` makes the page private: `vm_map_protect` in xnu's `osfmk/vm/vm_map.c` puts
+//! a copy-on-write mapping of the same memory in its place, under the lock of the address space,
+//! and with the rights that the old one had as far as they were asked for (`new_entry->protection
+//! &= max_prot_for_prot_copy`). So asking for `rw-` would take the right to execute from threads
+//! that run there at the moment, this one among them if the page has `mach_msg` (coolstar/libhooker
+//! issue 1); asking for `rwx` leaves it all the time. A thread that comes in between faults, waits
+//! for that lock, and goes on. BoxFort writes code with these rights (Snaipe/BoxFort pull request
+//! 31), as does Frida's gum on Intel Macs, which suspends other threads where there is no `rwx`.
 //!
-//! A program with the hardened runtime may not have both rights. [`ready`] finds that out with a page of our own, since some
-//! kernels do not refuse but quietly take the right to execute.
+//! A program with the hardened runtime may not have both rights. [`ready`] finds that out with a
+//! page of our own, since some kernels do not refuse but quietly take the right to execute.
 //!
-//! The other way, a changed copy of the page moved over the old one (`mach_vm_remap`), would never have both rights either, but
-//! it gives a page for a word: what anybody else writes there meanwhile is lost.
+//! The other way, a changed copy of the page moved over the old one (`mach_vm_remap`), would never
+//! have both rights either, but it gives a page for a word: what anybody else writes there
+//! meanwhile is lost.
 //!
 //! # Every thread executes a serialising instruction
 //!
-//! There is no `membarrier`. What there is: a right that is occupied from a page must be gone from the TLB of each processor when
-//! the call returns. x86_64 has no way to do that from outside, so xnu interrupts each processor on which this address space is in
-//! use, and waits until all have answered (`pmap_flush_tlbs`, `osfmk/x86_64/pmap.c`; "alterations to the address space of a task
-//! active on a remote processor result in a signal"). They return from the interrupt by `IRET`. Processors on which it is not
-//! in use load `CR3` before they run a thread of this process, as the kernel's every return to a program does
-//! (`osfmk/x86_64/idt64.s`). Both are serialising (Intel SDM vol. 3, "Serializing Instructions"; AMD64 APM vol. 2, 7.6.4).
-//! A thread that the kernel has stopped comes back in one of the two ways as well.
+//! There is no `membarrier`. What there is: a right that is occupied from a page must be gone from
+//! the TLB of each processor when the call returns. x86_64 has no way to do that from outside, so
+//! xnu interrupts each processor on which this address space is in use, and waits until all have
+//! answered (`pmap_flush_tlbs`, `osfmk/x86_64/pmap.c`; "alterations to the address space of a task
+//! active on a remote processor result in a signal"). They return from the interrupt by `IRET`.
+//! Processors on which it is not in use load `CR3` before they run a thread of this process, as the
+//! kernel's every return to a program does (`osfmk/x86_64/idt64.s`). Both are serialising (Intel
+//! SDM vol. 3, "Serializing Instructions"; AMD64 APM vol. 2, 7.6.4). A thread that the kernel has
+//! stopped comes back in one of the two ways as well.
 //!
-//! The page is written after the code, so it is in the page table when its right is occupied, and the kernel cannot leave the
-//! interrupts out. .NET did its process-wide barrier so on Intel Macs for six years (dotnet/coreclr pull request 1057). It gave that
-//! up for want of memory that can be wired (dotnet/runtime pull request 62822), which is not needed here: had the page been occupied
+//! The page is written after the code, so it is in the page table when its right is occupied, and
+//! the kernel cannot leave the interrupts out. .NET did its process-wide barrier so on Intel Macs
+//! for six years (dotnet/coreclr pull request 1057). It gave that up for want of memory that can be
+//! wired (dotnet/runtime pull request 62822), which is not needed here: had the page been occupied
 //! away in between, that would have been such an interrupt.
 //!
-//! This is what xnu does, not what Apple promises. It does not hold under Rosetta 2, whose programs run on other
-//! processors, as other code: there everything is refused.
+//! This is what xnu does, not what Apple promises. It does not hold under Rosetta 2, whose programs
+//! run on other processors, as other code: there everything is refused.
 //!
 //! # What is left behind
 //!
-//! A patched page of a system library is a private copy for good, and its *greatest* protection includes writing. `vmmap` shows both.
+//! A patched page of a system library is a private copy for good, and its *greatest* protection
+//! includes writing. `vmmap` shows both.
 
 use crate::engine::error::{Error, Refused};
 use crate::raw::{Fallback, Reason, Store, arch};
@@ -120,18 +128,21 @@ pub fn ready(at: usize) -> Result<(), Error> {
     try_on_scratch_page().map_err(|errno| Error::Protect { at, errno })
 }
 
-/// Whether this process is translated by Rosetta 2, as Apple's "About the Rosetta translation environment" has it.
+/// Whether this process is translated by Rosetta 2, as Apple's "About the Rosetta translation
+/// environment" has it.
 fn translated() -> bool {
     let mut answer: libc::c_int = 0;
     let mut size = size_of_val(&answer);
     let name = c"sysctl.proc_translated";
-    // SAFETY: only asks; `size` is that of `answer`. A system without Rosetta does not know the name.
+    // SAFETY: only asks; `size` is that of `answer`. A system without Rosetta does not know the
+    // name.
     let result =
         unsafe { libc::sysctlbyname(name.as_ptr(), (&raw mut answer).cast(), &raw mut size, std::ptr::null_mut(), 0) };
     result == 0 && answer != 0
 }
 
-/// Does to a page of our own what [`WritablePage`] does to one of code: whether it is refused is a matter of the whole process.
+/// Does to a page of our own what [`WritablePage`] does to one of code: whether it is refused is a
+/// matter of the whole process.
 fn try_on_scratch_page() -> Result<(), kern_return_t> {
     let page = ScratchPage::new()?;
     // SAFETY: our own page, which nobody executes.
@@ -146,13 +157,14 @@ fn try_on_scratch_page() -> Result<(), kern_return_t> {
     }
 }
 
-/// Replaces one word of code; on every refusal it is as before, and its page's protection too (but see
-/// [`Reason::NotRestored`]). There is no fallback on this system.
+/// Replaces one word of code; on every refusal it is as before, and its page's protection too (but
+/// see [`Reason::NotRestored`]). There is no fallback on this system.
 ///
 /// # Safety
 ///
-/// The word is mapped, with exactly `protection`, and nobody changes that meanwhile. No other call runs at the same time in this process.
-/// Either word, with what surrounds it, is code that a thread may run there. [`ready`] has said yes.
+/// The word is mapped, with exactly `protection`, and nobody changes that meanwhile. No other call
+/// runs at the same time in this process. Either word, with what surrounds it, is code that a
+/// thread may run there. [`ready`] has said yes.
 pub unsafe fn write(store: Store, protection: u32, _fallback: Fallback) -> Result<(), Refused> {
     let unsynchronised = |number| Refused { reason: Reason::Membarrier, number };
     let scratch = ScratchPage::new().map_err(unsynchronised)?;
@@ -181,8 +193,9 @@ impl WritablePage {
         let start = address & !(PAGE - 1);
         let page = Self { range: start..start + PAGE, protection, always: protection & VM_PROT_WRITE != 0 };
         if !page.always {
-            // Executable all the time, since threads run there; and never the memory that others have, too.
-            // SAFETY: the page keeps every right it had; putting back the rest is `restore`.
+            // Executable all the time, since threads run there; and never the memory that others
+            // have, too. SAFETY: the page keeps every right it had; putting back the rest is
+            // `restore`.
             unsafe { protect(&page.range, VM_PROT_ALL | VM_PROT_COPY)? };
         }
         Ok(page)
@@ -202,7 +215,8 @@ impl WritablePage {
 /// As for [`write()`]; `page` holds the word.
 unsafe fn in_place(store: Store, page: &WritablePage, scratch: &ScratchPage) -> Result<(), Refused> {
     let Store { at, before, after } = store;
-    // SAFETY: the page is writable until `restore`; both words may be executed there, by the caller's promise.
+    // SAFETY: the page is writable until `restore`; both words may be executed there, by the
+    // caller's promise.
     let done = unsafe {
         if !arch::compare_and_store(at, before, after) {
             Err(Refused { reason: Reason::Changed, number: 0 })
@@ -250,7 +264,8 @@ impl ScratchPage {
         Ok(Self { range: start as usize..start as usize + PAGE })
     }
 
-    /// Returns when every processor that runs this process has gone through a serialising instruction: see above.
+    /// Returns when every processor that runs this process has gone through a serialising
+    /// instruction: see above.
     fn synchronise(&self) -> Result<(), kern_return_t> {
         let word = std::ptr::with_exposed_provenance_mut::<u8>(self.range.start);
         // SAFETY: our own page, writable at the write; nobody else knows it.
@@ -287,7 +302,8 @@ pub fn occupied() -> Result<Vec<Range<usize>>, Error> {
 /// Maps free pages writable; `at` is the stub's address in them.
 pub fn reserve(pages: &Range<usize>, at: usize) -> Result<(), Error> {
     let mut start = pages.start as u64;
-    // SAFETY: new memory that replaces none (`VM_FLAGS_FIXED` without `VM_FLAGS_OVERWRITE`). Children of a fork have it, too.
+    // SAFETY: new memory that replaces none (`VM_FLAGS_FIXED` without `VM_FLAGS_OVERWRITE`).
+    // Children of a fork have it, too.
     let result = unsafe {
         mach_vm_map(
             mach_task_self(),

@@ -1,4 +1,4 @@
-//! x86_64: the jump at a site, where its stub may be, the relay.
+//! x86_64 instructions.
 //!
 //! ```text
 //!   site ->  e9 <rel32>          stub ->  ff 25 00000000 <hook>   (relay: no register is touched)
