@@ -1,11 +1,11 @@
-//! What differs between systems, each in a file with the same rooms.
+//! The calls of one system. Each system's file defines the same items.
 //!
-//! | name | what it does |
+//! | name | purpose |
 //! |---|---|
-//! | `ready` | says before anything is planned that no patch can be applied in this process |
-//! | `executable` | what `write` has to know of the memory at an address, if code can be read and run there |
+//! | `ready` | finds out, before anything is planned, whether no patch can be applied in this process |
+//! | `executable` | looks up memory that is readable and executable; `write` needs the result |
 //! | `write` | replaces one word of code |
-//! | `occupied`, `LOWEST_ADDRESS` | the address space that is not free |
+//! | `occupied`, `LOWEST_ADDRESS` | the parts of the address space that are not free |
 //! | `reserve`, `seal`, `unmap` | a stub's pages: writable, then executable, never both |
 
 #[cfg(target_os = "linux")]
@@ -22,7 +22,7 @@ pub use here::{LOWEST_ADDRESS, executable, occupied, ready, reserve, seal, unmap
 
 /// The kernel's page size.
 pub fn page_size() -> usize {
-    // SAFETY: no arguments that could be wrong.
+    // SAFETY: only reads a setting.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).expect("a page size is always known")
+    usize::try_from(size).expect("the page size is always known")
 }
