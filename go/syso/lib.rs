@@ -7,7 +7,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
-#[allow(dead_code)] // The library uses rooms of the heart that Go has no use for.
+#[allow(dead_code)] // Go does not use all of `raw`.
 #[path = "../../patch/src/raw/mod.rs"]
 pub mod raw;
 

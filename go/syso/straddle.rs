@@ -10,7 +10,7 @@
 //!   store 3   |. . . . e8 n0 n1 n2|n3 . . . . . . .|   who waited makes the new call
 //! ```
 //!
-//! Each store is one the heart would make: aligned, with old and new bytes that may be executed, and every processor has
+//! Each store is one that `raw` would make: aligned, with old and new bytes that may be executed, and every processor has
 //! serialised before the next one. The opcode and `d0` always share the first word: a call that begins in the last byte of a
 //! word has its whole displacement in the next, and does not straddle.
 //!

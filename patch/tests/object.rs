@@ -1,4 +1,4 @@
-//! The heart compiled alone, as for Go.
+//! `raw` compiled alone, as for Go.
 #![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn compile(level: &str) -> PathBuf {
     );
     std::fs::write(&source, code).unwrap();
     let object = out.join("alone.o");
-    // `rustc` as cargo was told, for the processor that this test was compiled for.
+    // The compiler that cargo uses, for the processor that this test was compiled for.
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
     let status = Command::new(rustc)
         .args(["--edition=2024", "--crate-type=lib", "--emit=obj", "-Cpanic=abort"])
@@ -60,7 +60,7 @@ fn it_names_no_symbol_from_outside_and_has_no_data() {
             assert!(flags & WRITABLE == 0 || len == 0, "level {level}: a writable section of {len} bytes");
             if number(section, 4, 4) == SYMBOLS {
                 tables += 1;
-                // 24 bytes each; the first is always the empty one. Section index 0 is "undefined".
+                // 24 bytes each; the first is always empty. Section index 0 means "undefined".
                 let undefined =
                     file[at..at + len].chunks(24).skip(1).filter(|symbol| number(symbol, 6, 2) == 0).count();
                 assert_eq!(undefined, 0, "level {level}");

@@ -2,7 +2,7 @@
 
 // Package patch retargets one direct call in the running program, or puts a jump in place of an instruction, or says why not.
 //
-// The work is done by the no_std heart of the Rust patch engine, checked in as one small object for each architecture
+// The work is done by raw, the no_std part of the Rust patch engine, checked in as one small object for each architecture
 // (exeunt_linux_*.syso, see ../../syso): Go's linker takes it without cgo, a C compiler or Rust. It makes its
 // system calls itself, so Go's scheduler sees one short call.
 package patch

@@ -6,7 +6,7 @@ import (
 )
 
 // Refusal is why the engine changed nothing: a reason in the low 8 bits, the error number of a refused system call above.
-// The numbers are those of Reason in patch/src/raw/mod.rs.
+// The numbers are those of Reason in patch/src/raw/refusal.rs.
 type Refusal int32
 
 // NotRestored is the one reason after which the program is not as it was.
