@@ -1,4 +1,5 @@
-//! The bottom of a stack of each kind: whether unwinding gets there, and whether there are unwind tables.
+//! The outermost frames of a stack of each kind: whether unwinding reaches them, and whether they
+//! have unwind tables.
 
 use super::stacks::{foot, on_a_fiber, on_a_thread};
 use crate::frames::{self, addresses};
@@ -6,25 +7,26 @@ use crate::memory_map::MemoryMap;
 use serde::Serialize;
 use std::ffi::c_void;
 
-/// A frame at the bottom of a stack, from the entry function outwards.
+/// The entry function's frame or an outer one.
 #[derive(Serialize)]
 pub struct OutermostFrame {
     pub address: String,
     pub name: String,
-    /// Whether there is an unwind table for it.
+    /// Whether an unwind table covers it.
     pub table: bool,
 }
 
-/// The bottom of a stack of one kind.
+/// The frames from the entry function to the outermost one, on a stack of one kind.
 #[derive(Serialize)]
 pub struct OutermostFrames {
     pub kind: &'static str,
     pub frames: Vec<OutermostFrame>,
-    /// Why it was not found.
+    /// Why they were not found.
     pub problem: Option<String>,
 }
 
-/// The bottoms of a thread, a fiber where there are any, and the main thread: the last is the one that calls this.
+/// The outermost frames of a thread, a fiber (where the system has them), and the main thread,
+/// which must call this.
 pub fn all() -> Vec<OutermostFrames> {
     let made = |kind, found: Result<Result<Vec<OutermostFrame>, String>, String>| match found.and_then(|found| found) {
         Ok(frames) => OutermostFrames { kind, frames, problem: None },
@@ -35,14 +37,14 @@ pub fn all() -> Vec<OutermostFrames> {
     [Some(thread), fiber, Some(made("main", Ok(here())))].into_iter().flatten().collect()
 }
 
-/// The bottom of the running stack.
+/// The outermost frames of the running stack.
 fn here() -> Result<Vec<OutermostFrame>, String> {
     let foot = foot().map_err(|error| error.to_string())?;
     let (frames, map) = (addresses(), MemoryMap::read());
     let exit = frames.iter().position(|&pc| pc == foot.original);
     let Some(entry) = exit.and_then(|exit| exit.checked_sub(1)) else {
         return Err(format!(
-            "unwinding does not get to its exit trampoline, {} at {:#x}",
+            "unwinding does not reach its exit trampoline, {} at {:#x}",
             foot.trampoline, foot.original
         ));
     };
@@ -67,7 +69,8 @@ unsafe extern "C" {
     safe fn _Unwind_Find_FDE(pc: usize, bases: &mut Bases) -> *const c_void;
 }
 
-/// Whether there is an unwind table for a return address. Unwinders look one before it: that is still in the call.
+/// Whether an unwind table covers a return address. Unwinders use the byte before it, which is
+/// still part of the call.
 fn has_table(return_address: usize) -> bool {
     !_Unwind_Find_FDE(return_address - 1, &mut Bases { text: 0, data: 0, function: 0 }).is_null()
 }

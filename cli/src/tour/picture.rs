@@ -5,7 +5,7 @@ use crate::paint::{FAINT, MARK, OURS, THEIRS, padded, paint};
 use anstream::println;
 use exeunt::{FootInfo, Stack};
 
-/// Words drawn on either side of the foot.
+/// The number of words drawn on either side of the foot.
 const AROUND: usize = 2;
 const WORD: usize = size_of::<usize>();
 
@@ -13,19 +13,21 @@ const WORD: usize = size_of::<usize>();
 pub struct Words(Vec<(usize, usize)>);
 
 impl Words {
-    /// Reads them. `foot` must be of the running stack: its words change while others run.
+    /// Reads the words. `foot` must belong to the running stack, because the words of other stacks
+    /// change while they run.
     pub fn around(foot: &FootInfo) -> Self {
         let map = MemoryMap::read();
         let mapping = map.mapping(foot.address).map(|mapping| mapping.range.clone()).unwrap_or_default();
         let (low, high) = (foot.address - AROUND * WORD, foot.address + AROUND * WORD);
         let addresses = (low..=high).rev().step_by(WORD).filter(|&at| mapping.contains(&at));
-        // SAFETY: aligned words of a readable mapping, that of the running stack, which stays while it runs. Nobody else
-        // writes there meanwhile.
+        // SAFETY: aligned words of the running stack's mapping, which is readable and stays while
+        // it runs. No other code writes there during the read.
         Self(addresses.map(|at| (at, unsafe { (at as *const usize).read_volatile() })).collect())
     }
 }
 
-/// Draws the same words at two times, says what they point to, and marks the bytes that differ.
+/// Draws the same words before and after, describes what they point to, and marks the bytes that
+/// differ.
 pub fn draw(stack: &Stack, before: &Words, after: &Words) {
     let map = MemoryMap::read();
     let foot = stack.foot().map_or(0, |foot| foot.address);
@@ -48,7 +50,8 @@ pub fn draw(stack: &Stack, before: &Words, after: &Words) {
     println!("{gap}{}", paint(FAINT, "└──────────────────┘ └──────────────────┘"));
 }
 
-/// The digits of `now` with the bytes that differ from `was` in colour, carets to stand below those, and their number.
+/// The digits of `now`, with the bytes that differ from `was` in colour; carets to print below
+/// these; and the number of such bytes.
 fn marked(was: usize, now: usize) -> (String, String, usize) {
     let (mut digits, mut carets, mut changed) = (String::new(), String::new(), 0);
     for (was, now) in was.to_be_bytes().into_iter().zip(now.to_be_bytes()) {

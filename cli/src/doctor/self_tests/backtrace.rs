@@ -1,6 +1,6 @@
-//! What backtraces show on an armed stack and in its handlers.
+//! Backtraces of an armed stack and in its handlers are complete.
 
-use super::load::complain;
+use super::load::say_error;
 use crate::doctor::child::{SelfTest, say};
 use crate::doctor::stacks::{HAS_FIBERS, foot, on_a_fiber, on_a_thread};
 use crate::frames::{addresses, beyond_exit_trampoline};
@@ -31,13 +31,13 @@ const EACH_KIND: &[&str] = if HAS_FIBERS {
     &["thread: complete", "main: complete"]
 };
 
-/// Has `look` say what it finds on a thread, on a fiber, and here on the main thread.
-fn on_each_kind(look: fn(&'static str)) -> ExitCode {
-    complain(on_a_thread(move || look("thread")));
+/// Runs `check` on a thread, on a fiber, and here on the main thread.
+fn on_each_kind(check: fn(&'static str)) -> ExitCode {
+    say_error(on_a_thread(move || check("thread")));
     if HAS_FIBERS {
-        complain(on_a_fiber(move || look("fiber")));
+        say_error(on_a_fiber(move || check("fiber")));
     }
-    look("main");
+    check("main");
     ExitCode::SUCCESS
 }
 
@@ -57,8 +57,9 @@ fn backtraces_in_handlers() -> ExitCode {
     })
 }
 
-/// Arms the running stack, and compares what unwinding finds before and after: the same, and, under slot redirect, one
-/// frame for the trampoline where the exit trampoline is called from.
+/// Arms the running stack and compares the backtraces before and after. They must be the same;
+/// under slot redirect the second one has an additional frame for exeunt's trampoline, inside the
+/// exit trampoline's.
 #[inline(never)]
 pub fn compare_armed() -> Result<String, Error> {
     let foot = foot()?;
@@ -69,7 +70,7 @@ pub fn compare_armed() -> Result<String, Error> {
     let exit = before.iter().position(|&pc| pc == foot.original);
     let mut expected = before;
     if let (Some(exit), Some(&here)) = (exit, found.first()) {
-        // Innermost is this function, which looked from two map.
+        // The innermost frame is this function, at another address each time.
         expected[0] = here;
         if word != foot.original {
             expected.insert(exit, word);
@@ -82,7 +83,7 @@ pub fn compare_armed() -> Result<String, Error> {
     })
 }
 
-/// What unwinding found on a stack before it was armed, to be compared with what it finds in a handler.
+/// The backtrace of a stack before it was armed, to compare it with the backtrace in a handler.
 pub struct Before {
     foot: FootInfo,
     frames: Vec<usize>,
@@ -94,7 +95,7 @@ impl Before {
         Ok(Self { foot: foot()?, frames: addresses() })
     }
 
-    /// Compares: beyond the exit trampoline, the frames must be the same.
+    /// Compares the backtraces. The frames beyond the exit trampoline must be the same.
     #[inline(never)]
     pub fn in_handler(&self) -> String {
         let found = addresses();

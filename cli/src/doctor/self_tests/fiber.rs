@@ -1,6 +1,6 @@
 //! How a fiber ends: it returns, on the thread that armed it or on another, or is abandoned.
 
-use super::load::{DROPPED, ONE, THREE, TWO, complain, load};
+use super::load::{DROPPED, ONE, THREE, TWO, load, say_error};
 use crate::doctor::child::{SelfTest, say};
 use crate::fiber::{Fiber, Memory};
 use crate::machine::thread;
@@ -49,7 +49,7 @@ pub const SELF_TESTS: [SelfTest; 3] = [
     },
 ];
 
-/// Memory for a fiber, or the reason why there is none.
+/// Runs `code` with memory for a fiber, or prints why there is none.
 fn with_memory(code: impl FnOnce(Memory)) -> ExitCode {
     match Memory::map() {
         Ok(memory) => code(memory),
@@ -82,7 +82,7 @@ fn fiber_moves() -> ExitCode {
             let before = exeunt::id();
             suspender.suspend();
             say(if exeunt::id() == before { "its stack is the same" } else { "its stack is another one" });
-            complain(exeunt::at_exit(|| {
+            say_error(exeunt::at_exit(|| {
                 let second = thread() == SECOND.load(Ordering::Relaxed);
                 say(if second { "its handlers are on the second thread" } else { "its handlers are elsewhere" });
             }));
@@ -106,7 +106,7 @@ fn fiber_is_abandoned() -> ExitCode {
     with_memory(|memory| {
         let (sender, receiver) = std::sync::mpsc::channel();
         let mut first = Fiber::on(&memory, move |suspender| {
-            complain(exeunt::set("legacy", 1));
+            say_error(exeunt::set("legacy", 1));
             let _ = sender.send(exeunt::id());
             suspender.suspend();
             say("the first one goes on");

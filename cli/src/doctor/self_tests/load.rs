@@ -1,4 +1,5 @@
-//! What the self-tests put on a stack: a value and three handlers, and what is said when it ends.
+//! The load that self-tests put on a stack: a value and three handlers, which print lines when the
+//! stack ends.
 
 use crate::doctor::child::say;
 use exeunt::Error;
@@ -8,7 +9,7 @@ pub const TWO: &str = "handler 2, the value is there";
 pub const ONE: &str = "handler 1, the value is there";
 pub const DROPPED: &str = "the value is dropped";
 
-/// A value whose drop is seen.
+/// A value whose drop prints a line.
 struct Value;
 
 impl Drop for Value {
@@ -17,7 +18,7 @@ impl Drop for Value {
     }
 }
 
-/// Arms the running stack with a value and three handlers. Says what is in the way, if anything is.
+/// Arms the running stack with a value and three handlers. Prints the error if that fails.
 pub fn load() {
     let load = || {
         exeunt::set("value", Value)?;
@@ -29,10 +30,10 @@ pub fn load() {
         }
         Ok::<(), Error>(())
     };
-    complain(load());
+    say_error(load());
 }
 
-pub fn complain(result: Result<(), impl std::fmt::Display>) {
+pub fn say_error(result: Result<(), impl std::fmt::Display>) {
     if let Err(error) = result {
         say(&error.to_string());
     }

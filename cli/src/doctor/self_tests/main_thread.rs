@@ -42,8 +42,9 @@ fn main_exits() -> ExitCode {
     std::process::exit(7)
 }
 
-/// Calls `pthread_exit`, which unwinds the stack up to here and then ends the thread where that was begun: to unwinders, this is
-/// the outermost frame. Further out is the frame in which Rust's runtime catches panics, and it lets no other unwinding pass.
+/// Calls `pthread_exit`, which unwinds the stack up to this frame, and then ends the thread. To
+/// unwinders this is the outermost frame. An outer frame is the one in which Rust's runtime catches
+/// panics, which does not let forced unwinding pass.
 #[cfg(target_os = "linux")]
 #[unsafe(naked)]
 unsafe extern "C" fn exit_thread(_result: *mut c_void) -> ! {
@@ -51,7 +52,7 @@ unsafe extern "C" fn exit_thread(_result: *mut c_void) -> ! {
     std::arch::naked_asm!(
         ".cfi_startproc",
         ".cfi_undefined rip",
-        "push rax", // the call is made on a multiple of 16
+        "push rax", // the stack pointer must be a multiple of 16 at the call
         ".cfi_adjust_cfa_offset 8",
         "call {exit}@PLT",
         "ud2",
@@ -73,10 +74,10 @@ unsafe extern "C" fn exit_thread(_result: *mut c_void) -> ! {
 use pthread_exit as exit_thread;
 
 extern "C-unwind" fn outlives(main: *mut c_void) -> *mut c_void {
-    // SAFETY: nobody else joins the main thread.
+    // SAFETY: no other code joins the main thread.
     unsafe { libc::pthread_join(main as libc::pthread_t, std::ptr::null_mut()) };
     say("another thread: main has ended");
-    // SAFETY: ends the process, and runs nothing.
+    // SAFETY: ends the process without running handlers.
     unsafe { libc::_exit(7) }
 }
 
@@ -91,7 +92,7 @@ fn main_exits_its_thread() -> ExitCode {
         return ExitCode::FAILURE;
     }
     say("main calls pthread_exit");
-    // SAFETY: the frames further out are left for ever and stay what they are; the other thread uses nothing of them, and ends
-    // the process.
+    // SAFETY: no code returns to the outer frames, which stay unchanged. The other thread does not
+    // use them, and ends the process.
     unsafe { exit_thread(RESULT) }
 }

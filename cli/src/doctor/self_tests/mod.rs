@@ -1,4 +1,5 @@
-//! The self-tests: each kind of stack, each end, and what backtraces show. Each runs in a child, on its main thread.
+//! The self-tests: each kind of stack, each way to end, and backtraces. Each runs in a child
+//! process, on its main thread.
 
 mod backtrace;
 mod fiber;
@@ -10,7 +11,7 @@ mod thread;
 use super::child::SelfTest;
 use super::stacks::HAS_FIBERS;
 
-/// The self-tests of what this system has.
+/// The self-tests for this system.
 pub fn all() -> impl Iterator<Item = &'static SelfTest> {
     let fibers: &[SelfTest] = if HAS_FIBERS { &fiber::SELF_TESTS } else { &[] };
     [&thread::SELF_TESTS, &main_thread::SELF_TESTS, fibers, &backtrace::SELF_TESTS].into_iter().flatten()

@@ -4,7 +4,8 @@ use std::ffi::{c_int, c_void};
 
 pub type Start = extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 
-// As in libc, but that unwinding may pass: `pthread_exit` and cancellation unwind the thread by force.
+// As in libc, but unwinding may pass: `pthread_exit` and cancellation unwind the thread (forced
+// unwinding).
 unsafe extern "C-unwind" {
     pub fn pthread_create(
         thread: *mut libc::pthread_t,

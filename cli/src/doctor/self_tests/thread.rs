@@ -31,7 +31,7 @@ pub const SELF_TESTS: [SelfTest; 3] = [
     },
 ];
 
-/// The thread of this process has got to where it is to be cancelled.
+/// Set when the thread waits to be cancelled.
 static WAITS: AtomicBool = AtomicBool::new(false);
 
 extern "C-unwind" fn returns(_: *mut c_void) -> *mut c_void {
@@ -41,7 +41,7 @@ extern "C-unwind" fn returns(_: *mut c_void) -> *mut c_void {
 
 extern "C-unwind" fn exits(_: *mut c_void) -> *mut c_void {
     load();
-    // SAFETY: this frame holds nothing that has to be dropped, and its caller is the system's.
+    // SAFETY: this frame holds nothing that has to be dropped, and the system called it.
     unsafe { pthread_exit(RESULT) }
 }
 
@@ -64,7 +64,7 @@ fn threads_end(start: Start) -> ExitCode {
         return ExitCode::FAILURE;
     }
     if std::ptr::fn_addr_eq(start, waits as Start) {
-        // A thread that never gets there is ended with this process, whose time is limited.
+        // If the thread never waits, the time limit of this process ends both.
         while !WAITS.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
