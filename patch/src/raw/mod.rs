@@ -13,7 +13,7 @@
 //!   site ->  five or more bytes          (x86_64)     e9 <rel32 to new> ..    one aligned 8-byte compare-and-swap
 //! ```
 //!
-//! | [`retarget`] promises | the caller promises |
+//! | [`retarget()`] promises | the caller promises |
 //! |---|---|
 //! | everything that can be refused is refused before a byte changes | `site` is the first byte of an instruction |
 //! | a thread running there executes the old branch or the new one | the code stays mapped, and no other code changes the protection of its mapping |
