@@ -1,7 +1,7 @@
-//! The frames of the running stack, as libgcc's unwinder finds them by way of the `backtrace` crate.
+//! The frames of the running stack, found by libgcc's unwinder through the `backtrace` crate.
 
+use crate::memory_map::MemoryMap;
 use crate::paint::{FAINT, MARK, OURS, THEIRS, padded, paint, shortened};
-use crate::places::Places;
 use anstream::println;
 use exeunt::FootInfo;
 use std::ffi::c_void;
@@ -11,7 +11,7 @@ use std::ffi::c_void;
 pub struct Frame {
     /// The return address into it.
     pub pc: usize,
-    /// Functions with their names, those that were inlined first. Empty if nothing is known.
+    /// The names of its functions, inlined ones first. Empty if no name is known.
     pub names: Vec<String>,
 }
 
@@ -23,10 +23,10 @@ pub fn addresses() -> Vec<usize> {
     backtrace::trace(|frame| {
         let pc = frame.ip() as usize;
         if inside {
-            // Frames of the unwinding itself, up to this function.
+            // Frames of the unwinder itself, up to this function.
             inside = frame.symbol_address() != this_function();
         } else if pc != 0 {
-            // (libgcc reports the end of a stack as a frame at zero, where the outermost return address is zero.)
+            // (Where the outermost return address is zero, libgcc reports a frame at zero.)
             addresses.push(pc);
         }
         true
@@ -48,8 +48,8 @@ pub fn named(addresses: &[usize]) -> Vec<Frame> {
     addresses.iter().map(frame).collect()
 }
 
-/// The return addresses in the exit trampoline of the stack with this foot: that of the entry function, and, under code
-/// redirect, those of its hooks.
+/// The return addresses in the exit trampoline of the stack with this foot: the entry function's,
+/// and, under code redirect, those of the hooks.
 pub fn exits(foot: &FootInfo) -> Vec<usize> {
     let mut exits = vec![foot.original];
     if exeunt::survey().is_ok_and(|survey| survey.redirect == exeunt::Redirect::Code) {
@@ -59,31 +59,32 @@ pub fn exits(foot: &FootInfo) -> Vec<usize> {
     exits
 }
 
-/// The addresses beyond the exit trampoline, which has to be there: what is the same in the whole life of a stack.
-pub fn bottom<'f>(addresses: &'f [usize], foot: &FootInfo) -> Option<&'f [usize]> {
+/// The return addresses beyond the exit trampoline, which are the same from the stack's start to
+/// its end. `None` without an exit trampoline.
+pub fn beyond_exit_trampoline<'f>(addresses: &'f [usize], foot: &FootInfo) -> Option<&'f [usize]> {
     let exits = exits(foot);
     addresses.iter().position(|pc| exits.contains(pc)).map(|exit| &addresses[exit + 1..])
 }
 
-/// A name to call a frame by, from whatever is known of it.
-pub fn name(frame: &Frame, foot: &FootInfo, places: &Places) -> String {
+/// A name for a frame: of its function, else of the exit trampoline, else of its place in a file.
+pub fn name(frame: &Frame, foot: &FootInfo, map: &MemoryMap) -> String {
     let own = frame.names.last().cloned();
     own.or_else(|| exits(foot).contains(&frame.pc).then(|| foot.trampoline.clone()))
-        .or_else(|| places.in_short(frame.pc))
+        .or_else(|| map.in_short(frame.pc))
         .unwrap_or_else(|| "no name".to_owned())
 }
 
-/// Whether this is code of Rust's own libraries.
+/// Whether a name belongs to Rust's standard library.
 fn of_the_standard_library(name: &str) -> bool {
     let path = name.trim_start_matches(['<', '&', '(']);
     let path = path.strip_prefix("dyn ").unwrap_or(path);
     ["std::", "core::", "alloc::", "__rust_try"].iter().any(|crates| path.starts_with(crates))
 }
 
-/// The frames of code redirect.
+/// The functions whose frames code redirect adds.
 const OUR_HOOKS: [&str; 2] = ["exeunt_exit_hook_body", "exeunt_context_hook"];
 
-/// What a frame is in the words of the documentation.
+/// The documentation's term for a frame, if it has one.
 fn role(frames: &[Frame], at: usize, foot: &FootInfo, entry: Option<usize>) -> Option<(&'static str, anstyle::Style)> {
     if exits(foot).contains(&frames[at].pc) {
         Some(("exit trampoline", THEIRS))
@@ -98,12 +99,14 @@ fn role(frames: &[Frame], at: usize, foot: &FootInfo, entry: Option<usize>) -> O
     }
 }
 
-/// Prints all frames, innermost first. Successive ones of Rust's standard library share a line that counts them.
+/// Prints all frames, innermost first. One line counts successive frames of Rust's standard
+/// library.
 ///
-/// The entry function is the one that the exit trampoline called; in a handler it has returned.
+/// The entry function is the function that the exit trampoline called. In a handler it has
+/// returned.
 pub fn print(frames: &[Frame], foot: &FootInfo, entry_has_returned: bool) {
     const NAME: usize = 58;
-    let places = Places::read();
+    let map = MemoryMap::read();
     let exit = frames.iter().position(|frame| frame.pc == foot.original);
     let entry = exit.filter(|_| !entry_has_returned).and_then(|exit| exit.checked_sub(1));
     let mut folded = 0;
@@ -121,12 +124,13 @@ pub fn print(frames: &[Frame], foot: &FootInfo, entry_has_returned: bool) {
             continue;
         }
         unfold(&mut folded);
-        // What was inlined into the frame's function has no frame of its own, but it is where the code came from.
+        // A function that was inlined into the frame's function has no frame, but the code comes
+        // from it.
         let inlined = frame.names.iter().take(frame.names.len().saturating_sub(1));
         for inlined in inlined.filter(|name| !of_the_standard_library(name)) {
             println!("     {} {}", padded(FAINT, "(inlined)", 14), shortened(inlined, NAME));
         }
-        let name = shortened(&name(frame, foot, &places), NAME);
+        let name = shortened(&name(frame, foot, &map), NAME);
         let address = paint(FAINT, format!("{:#014x}", frame.pc));
         match role {
             Some((role, style)) => {

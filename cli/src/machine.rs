@@ -1,10 +1,10 @@
-//! What this machine is and allows, asked of the system.
+//! What this machine is and allows, according to the system.
 
-use crate::places::Places;
+use crate::memory_map::MemoryMap;
 use serde::Serialize;
 use std::ffi::CStr;
 
-/// The kernel, as `uname` tells.
+/// The kernel, from `uname`.
 #[derive(Serialize)]
 pub struct Kernel {
     pub system: String,
@@ -12,7 +12,7 @@ pub struct Kernel {
 }
 
 pub fn kernel() -> Kernel {
-    // SAFETY: all zeroes is a valid `utsname`, which the call fills in with strings that end in zero.
+    // SAFETY: all zeroes is a valid `utsname`, which the call fills with zero-terminated strings.
     let (system, release) = unsafe {
         let mut names: libc::utsname = std::mem::zeroed();
         libc::uname(&raw mut names);
@@ -29,23 +29,24 @@ pub fn kernel() -> Kernel {
 pub struct Libc {
     pub name: &'static str,
     pub version: String,
-    /// Where it was loaded from; the program itself if it is linked statically.
+    /// The file that it was loaded from; the program itself if it is linked statically.
     pub file: Option<String>,
 }
 
 pub fn libc() -> Libc {
     #[cfg(target_os = "linux")]
-    // SAFETY: returns a string that lives as long as the library.
+    // SAFETY: returns a string that exists as long as the library.
     let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_string_lossy().into_owned();
-    // Apple's is a part of the system, and has its version.
+    // Apple's libc is a part of the system and has the system's version.
     #[cfg(target_os = "macos")]
     let version = kernel().release;
-    let places = Places::read();
-    let file = places.in_file(libc::exit as *const () as usize).map(|(file, _)| file.to_owned());
+    let map = MemoryMap::read();
+    let file = map.in_file(libc::exit as *const () as usize).map(|(file, _)| file.to_owned());
     Libc { name: if cfg!(target_os = "macos") { "libSystem" } else { "glibc" }, version, file }
 }
 
-/// A shadow stack: a second copy of all return addresses, which the processor compares at each return.
+/// A shadow stack: a second copy of all return addresses, which the processor checks at each
+/// return.
 #[derive(Serialize)]
 pub struct ShadowStack {
     pub active: bool,
@@ -62,15 +63,16 @@ pub fn shadow_stack() -> ShadowStack {
     let mut state: libc::c_ulong = 0;
     // Linux' Documentation/arch/x86/shstk.rst: ARCH_SHSTK_STATUS, and bit 0 is ARCH_SHSTK_SHSTK.
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: asks; the kernel writes one word.
+    // SAFETY: a query; the kernel writes one word.
     let result = unsafe { libc::syscall(libc::SYS_arch_prctl, 0x5005, &raw mut state) };
-    // Linux' include/uapi/linux/prctl.h: PR_GET_SHADOW_STACK_STATUS, and bit 0 is PR_SHADOW_STACK_ENABLE.
+    // Linux' include/uapi/linux/prctl.h: PR_GET_SHADOW_STACK_STATUS, and bit 0 is
+    // PR_SHADOW_STACK_ENABLE.
     #[cfg(not(target_arch = "x86_64"))]
     // SAFETY: as above.
     let result = unsafe { libc::prctl(74, &raw mut state, 0, 0, 0) };
     let active = result == 0 && state & 1 != 0;
     let found = if active {
-        "active: a rewritten return address would end the process; set EXEUNT_REDIRECT=code".to_owned()
+        "active: a changed return address would end the process; set EXEUNT_REDIRECT=code".to_owned()
     } else if result == 0 {
         "not active on this thread; this kernel supports shadow stacks".to_owned()
     } else {
@@ -89,13 +91,13 @@ pub struct PointerAuthentication {
 pub fn pointer_authentication() -> PointerAuthentication {
     #[cfg(target_os = "macos")]
     {
-        // Programs of ordinary users are built for arm64, without signatures; Apple's own for arm64e.
-        let found = format!("programs for {} sign none on this system", std::env::consts::ARCH);
+        // Ordinary programs are built for arm64, without signatures; Apple's own for arm64e.
+        let found = format!("programs for {} do not sign addresses on this system", std::env::consts::ARCH);
         PointerAuthentication { available: false, found }
     }
     #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
     {
-        // SAFETY: only asks. Bits of AT_HWCAP by Linux' Documentation/arch/arm64/elf_hwcaps.rst.
+        // SAFETY: a query. Bits of AT_HWCAP: Linux' Documentation/arch/arm64/elf_hwcaps.rst.
         let capabilities = unsafe { libc::getauxval(libc::AT_HWCAP) };
         let available = capabilities & libc::HWCAP_PACA != 0;
         let found = if available {
@@ -107,12 +109,13 @@ pub fn pointer_authentication() -> PointerAuthentication {
     }
     #[cfg(all(target_os = "linux", not(target_arch = "aarch64")))]
     {
-        let found = format!("{} processors sign no addresses", std::env::consts::ARCH);
+        let found = format!("{} processors do not sign addresses", std::env::consts::ARCH);
         PointerAuthentication { available: false, found }
     }
 }
 
-/// Whether a page can be made writable and read-only again, as the trampolines' cells are.
+/// Whether a page can be made writable and read-only again. exeunt does that to the pages that hold
+/// the trampolines' data.
 #[derive(Serialize)]
 pub struct PageProtection {
     pub works: bool,
@@ -127,11 +130,13 @@ pub fn page_protection() -> PageProtection {
 }
 
 fn protect_a_page() -> Result<(), (&'static str, std::io::Error)> {
-    // The size of the pages that hold the cells (asm/offsets.h): what is refused there should be refused here.
+    // The size of the pages that hold the trampolines' data (asm/offsets.h): a filter that refuses
+    // those should refuse this one.
     const SIZE: usize = 65536;
     let failed = |step| (step, std::io::Error::last_os_error());
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping, used by nobody else, which is written only while it is writable, and unmapped once.
+    // SAFETY: a new mapping that only this function uses. It is written only while it is writable,
+    // and unmapped once.
     unsafe {
         let page = libc::mmap(std::ptr::null_mut(), SIZE, libc::PROT_READ, flags, -1, 0);
         if page == libc::MAP_FAILED {
@@ -151,7 +156,8 @@ fn protect_a_page() -> Result<(), (&'static str, std::io::Error)> {
     }
 }
 
-/// Whether the kernel makes all threads see changed code (`membarrier`), which a redirect of code needs.
+/// Whether the kernel can make all threads fetch changed code (`membarrier`), which code redirect
+/// needs.
 #[derive(Serialize)]
 pub struct Membarrier {
     pub sync_core: bool,
@@ -161,7 +167,7 @@ pub struct Membarrier {
 #[cfg(target_os = "macos")]
 pub fn membarrier() -> Membarrier {
     let found = if cfg!(target_arch = "x86_64") {
-        "this system has no such call; a right taken from a page interrupts all processors"
+        "this system has no such call; removing a right from a page interrupts all processors"
     } else {
         "this system has no such call"
     };
@@ -173,7 +179,7 @@ pub fn membarrier() -> Membarrier {
     // Linux' include/uapi/linux/membarrier.h.
     const QUERY: libc::c_int = 0;
     const PRIVATE_EXPEDITED_SYNC_CORE: libc::c_long = 1 << 5;
-    // SAFETY: asks which commands there are.
+    // SAFETY: a query for the supported commands.
     let commands = unsafe { libc::syscall(libc::SYS_membarrier, QUERY, 0, 0) };
     let sync_core = commands >= 0 && commands & PRIVATE_EXPEDITED_SYNC_CORE != 0;
     let found = if commands < 0 {
@@ -186,12 +192,12 @@ pub fn membarrier() -> Membarrier {
     Membarrier { sync_core, found }
 }
 
-/// The running thread, as the kernel numbers it.
+/// The kernel's number of the running thread.
 pub fn thread() -> i32 {
     #[cfg(target_os = "linux")]
-    // SAFETY: only asks.
+    // SAFETY: a query.
     return unsafe { libc::gettid() };
     #[cfg(target_os = "macos")]
-    // SAFETY: as above. The port's name is unique among the process's threads.
+    // SAFETY: a query. The port's name is unique among the process's threads.
     return unsafe { libc::pthread_mach_thread_np(libc::pthread_self()) } as i32;
 }

@@ -1,24 +1,24 @@
-//! `exeunt`: the tour of the library on the machine at hand, and `exeunt doctor`, which says what this machine allows.
+//! `exeunt`: the tour of the library on this machine, and `exeunt doctor`, which reports what this
+//! machine allows.
 
-mod code;
 mod doctor;
 #[cfg_attr(target_os = "macos", path = "no_fiber.rs")]
 mod fiber;
 mod frames;
 mod machine;
+mod memory_map;
 mod paint;
-mod picture;
-mod places;
 mod tour;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Storage and exit handlers for any stack - thread, main thread or fiber - without having started it.
+/// Storage and exit handlers for any stack - thread, main thread or fiber - also if you did not
+/// start it.
 ///
-/// Without a command, exeunt gives a tour. It arms a thread, a makecontext fiber that changes threads, and the main
-/// thread of this process. For each stack it shows the bottom frames, the stack's foot before and after, the handlers as
-/// they run, and a complete backtrace from inside one of them.
+/// Without a command, exeunt gives a tour. It arms a thread, a makecontext fiber that changes
+/// threads, and the main thread of this process. For each stack it shows the frames, the stack's
+/// foot before and after, the handlers as they run, and a complete backtrace from one of them.
 #[derive(Parser)]
 #[command(name = "exeunt", version, max_term_width = 100)]
 #[command(
@@ -31,25 +31,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say what this machine allows, and test every kind of stack and every end
+    /// Report what this machine allows, and test every kind of stack and every way to end
     ///
-    /// First, the doctor says what it finds: architecture, kernel, libc, shadow stack, pointer authentication, page
-    /// protection, membarrier, the exit trampolines and where they are, unwind tables. Then it tests every kind of stack
-    /// and every end, each in a child process of its own.
+    /// The doctor reports what it finds: architecture, kernel, libc, shadow stack, pointer
+    /// authentication, page protection, membarrier, the exit trampolines and where they are, unwind
+    /// tables. It tests every kind of stack and every way to end, each in its own child process.
     #[command(after_help = "Exit status: 0 if all self-tests passed, 1 if one failed, 2 if the arguments are wrong.")]
     Doctor {
-        /// Print one JSON object in place of the text
+        /// Print one JSON object instead of the text
         ///
-        /// The object says the same as the text. cli/doctor.md describes its members. The member `version` is 1; it
-        /// changes only if a member is removed or changes its meaning.
+        /// The object has the same content as the text. cli/doctor.md describes its members. The
+        /// member `version` is 1; it changes only if a member is removed or changes its meaning.
         #[arg(long)]
         json: bool,
     },
 }
 
 fn main() -> ExitCode {
-    // Rust's runtime ignores SIGPIPE, and a print into a closed pipe would be a panic. `exeunt | head` shall just end.
-    // SAFETY: no other thread runs yet, and the default action is no code of ours.
+    // Rust's runtime ignores SIGPIPE, so a print into a closed pipe would panic. With the default
+    // action `exeunt | head` just ends. SAFETY: no other thread runs yet, and the default action
+    // runs no code of this program.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     match Arguments::parse().command {
         None => tour::run(),

@@ -1,21 +1,21 @@
-//! Where exeunt knows no fibers of the system's own there are none to show: macOS's `makecontext` is deprecated, and its
-//! exit trampoline is none that exeunt knows.
+//! Fibers on macOS: none can be created. `makecontext` is deprecated there, and exeunt does not
+//! recognise its exit trampoline.
 
 use std::convert::Infallible;
 
-/// There is none.
+/// Cannot exist on this system.
 pub struct Memory(Infallible);
 
 impl Memory {
     pub fn map() -> std::io::Result<Self> {
-        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "exeunt knows no fibers of this system's own"))
+        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "exeunt supports no fibers of this system"))
     }
 }
 
-/// There is none.
+/// Cannot exist on this system.
 pub struct Fiber(Infallible);
 
-/// There is none.
+/// Cannot exist on this system.
 pub struct Suspender(Infallible);
 
 impl Fiber {

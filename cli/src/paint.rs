@@ -1,20 +1,22 @@
-//! What things look like on a terminal. `anstream` takes the colours away where the output is none, or NO_COLOR is set.
+//! Styles of the output. `anstream` removes them where the output is not a terminal or NO_COLOR is
+//! set.
 
 use anstyle::{AnsiColor, Style};
 use std::fmt;
 
 /// Headings.
 pub const TITLE: Style = AnsiColor::Cyan.on_default().bold();
-/// What is found but matters less: addresses of frames, things left out.
+/// Details: addresses of frames, omitted lines.
 pub const FAINT: Style = Style::new().dimmed();
-/// Names of the words that the documentation uses, where they are pointed out.
+/// Terms of the documentation, where the output points them out.
 pub const MARK: Style = AnsiColor::Yellow.on_default();
-/// What exeunt put there.
+/// Values that exeunt wrote.
 pub const OURS: Style = AnsiColor::Green.on_default().bold();
-/// What was there before.
+/// Values from before.
 pub const THEIRS: Style = AnsiColor::Magenta.on_default();
-/// Good and bad news.
+/// A success.
 pub const GOOD: Style = AnsiColor::Green.on_default();
+/// A failure.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// `text` in a style.
@@ -28,13 +30,13 @@ pub fn paint<T: fmt::Display>(style: Style, text: T) -> impl fmt::Display {
     Painted(style, text)
 }
 
-/// `text` made as long as `width` by a gap behind it, in a style.
+/// `text` in a style, padded with spaces to `width`.
 pub fn padded(style: Style, text: &str, width: usize) -> impl fmt::Display {
     paint(style, format!("{text:width$}"))
 }
 
-/// At most `width` characters of `text`, with an ellipsis in the middle where some had to go: the ends of a symbol's
-/// name say more than its middle.
+/// At most `width` characters of `text`. An ellipsis replaces the middle if the text is longer,
+/// because the ends of a symbol's name identify it better.
 pub fn shortened(text: &str, width: usize) -> String {
     let count = text.chars().count();
     if count <= width {

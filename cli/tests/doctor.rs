@@ -1,4 +1,4 @@
-//! The doctor: what it says, in text and in JSON, and that it fails when something is wrong.
+//! The doctor: its report in text and in JSON, and its failure when something is wrong.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -15,7 +15,7 @@ fn doctor(arguments: &[&str]) -> Output {
     exeunt().arg("doctor").args(arguments).output().expect("the program starts")
 }
 
-/// The text and the JSON of a doctor that nothing is in the way of, for the tests that look at them.
+/// The text and the JSON of a doctor that finds no problem, for the tests that check them.
 fn healthy() -> &'static (Output, Output) {
     static HEALTHY: OnceLock<(Output, Output)> = OnceLock::new();
     HEALTHY.get_or_init(|| (doctor(&[]), doctor(&["--json"])))
@@ -42,7 +42,7 @@ fn the_doctor_passes_here_and_says_so() {
 }
 
 #[test]
-fn the_json_says_what_the_text_says() {
+fn the_json_has_the_same_content_as_the_text() {
     let (text_output, json_output) = healthy();
     assert_eq!(json_output.status.code(), Some(0), "{}", text(json_output));
     let (text, report) = (text(text_output), json(json_output));
@@ -62,7 +62,8 @@ fn the_json_says_what_the_text_says() {
         assert!(text.contains(&fact), "{fact} is not in {text}");
     }
     for found in report["exit_trampolines"].as_array().expect("a list") {
-        // Addresses differ between two processes; where in its file an exit trampoline is does not.
+        // Addresses differ between two processes. The offset of an exit trampoline in its file does
+        // not.
         let place = format!("{}+{}", string(&found["file"]), string(&found["offset"]));
         let line = text.lines().find(|line| line.contains(&place)).unwrap_or_else(|| panic!("{place}: {text}"));
         assert!(line.contains(&string(&found["kind"])) && line.contains(&string(&found["name"])), "{line}");
@@ -78,11 +79,11 @@ fn the_exit_trampolines_of_all_kinds_are_recognised_in_libc() {
     let report = json(&healthy().1);
     let string = |value: &Value| value.as_str().expect("a string").to_owned();
     let libc = PathBuf::from(string(&report["libc"]["file"]));
-    // Until glibc 2.34 threads were a library of their own, beside libc.
+    // Before glibc 2.34 threads were in a separate library, beside libc.
     let version = string(&report["libc"]["version"]);
     let minor: u32 = version.split('.').nth(1).and_then(|minor| minor.parse().ok()).expect("a version");
     let found = report["exit_trampolines"].as_array().expect("a list");
-    // `main`'s is `__libc_start_main` there, and `__libc_start_call_main` since.
+    // `main`'s is `__libc_start_main` before 2.34, and `__libc_start_call_main` since.
     for (kind, name) in [("thread", "start_thread"), ("fiber", "__start_context"), ("main", "__libc_start_")] {
         let it = found.iter().find(|it| it["kind"] == kind && string(&it["name"]).starts_with(name));
         let it = it.unwrap_or_else(|| panic!("no {name} in {report}"));
@@ -93,16 +94,17 @@ fn the_exit_trampolines_of_all_kinds_are_recognised_in_libc() {
         } else {
             assert_eq!(file, libc, "{it}");
         }
-        // The bottom of a stack of this kind, by unwinding, has the same address in it.
-        let bottom = report["bottoms"].as_array().expect("a list").iter().find(|bottom| bottom["kind"] == kind);
-        let frames = &bottom.expect("a bottom")["frames"];
+        // The outermost frames of a stack of this kind, by unwinding, have the same address in it.
+        let outermost =
+            report["outermost_frames"].as_array().expect("a list").iter().find(|frames| frames["kind"] == kind);
+        let frames = &outermost.expect("a stack of this kind")["frames"];
         assert_eq!(frames[1]["address"], it["address"], "{report}");
         assert_eq!(frames[0]["table"], Value::Bool(true), "{report}");
     }
 }
 
 #[test]
-fn each_exit_trampoline_is_said_to_allow_both_redirects_and_what_the_code_s_would_change() {
+fn each_exit_trampoline_is_reported_with_both_redirects_and_the_changes_of_code_redirect() {
     let (text_output, json_output) = healthy();
     let (text, report) = (text(text_output), json(json_output));
     for it in report["exit_trampolines"].as_array().expect("a list") {
@@ -147,7 +149,7 @@ fn the_json_has_the_members_that_its_description_lists() {
     }
 }
 
-/// Whether the program runs in an emulator, which does not pass on all system calls.
+/// Whether the program runs in an emulator, which does not support all system calls.
 fn is_emulated() -> bool {
     exeunt().get_program() != env!("CARGO_BIN_EXE_exeunt")
 }
@@ -158,7 +160,8 @@ fn preload(name: &str, code: &str) -> PathBuf {
     let (source, library) = (directory.join(format!("{name}.c")), directory.join(format!("{name}.so")));
     std::fs::write(&source, code).expect("a source file");
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    // Under an emulator this is a cross compilation, whatever this program thinks that it runs on.
+    // Under an emulator this is a cross compilation, although this program was built for the
+    // target.
     let host = if is_emulated() { "x86_64-unknown-linux-gnu" } else { &target };
     let compiler = cc::Build::new().target(&target).host(host).opt_level(0).cargo_metadata(false).get_compiler();
     let status =
@@ -173,7 +176,7 @@ fn preloaded(library: &PathBuf, arguments: &[&str]) -> Output {
 
 #[test]
 fn one_end_that_does_not_work_fails_its_self_test_and_no_other() {
-    // A cancellation that ends the thread in another way: its joiner is not told that it was cancelled.
+    // A cancellation that ends the thread in another way: the joiner does not get PTHREAD_CANCELED.
     let library = preload(
         "cancellation",
         "#define _GNU_SOURCE\n#include <pthread.h>\n#include <signal.h>\n\
@@ -210,7 +213,8 @@ fn a_crash_in_a_self_test_is_a_failure_and_does_not_end_the_doctor() {
     assert_eq!(end, &format!("ended by signal {}", libc::SIGABRT));
 }
 
-/// Where the system refuses to change the protection of pages, nothing can be armed, and the doctor says why.
+/// Where the system refuses to change the protection of pages, no stack can be armed, and the
+/// doctor reports why.
 fn assert_that_refused_protection_is_found(output: &Output) {
     let report = json(output);
     assert_eq!(output.status.code(), Some(1), "{report}");
@@ -223,7 +227,7 @@ fn assert_that_refused_protection_is_found(output: &Output) {
 
 #[test]
 fn a_library_that_refuses_to_protect_pages_is_found() {
-    // 64 KiB: the pages of the trampolines' cells, and not those of a thread's stack.
+    // 64 KiB: the pages that hold the trampolines' data, and not those of a thread's stack.
     let library = preload(
         "mprotect",
         "#include <errno.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
@@ -238,7 +242,8 @@ fn a_library_that_refuses_to_protect_pages_is_found() {
 #[test]
 fn a_kernel_that_refuses_to_protect_pages_is_found() {
     if is_emulated() {
-        // Past the capture of what tests print: this has to be seen.
+        // Written directly, so that the test harness does not capture it: this note must be
+        // visible.
         let note = "NOT RUN, a_kernel_that_refuses_to_protect_pages_is_found: this emulator has no seccomp filters\n";
         return std::io::stderr().write_all(note.as_bytes()).expect("standard error is open");
     }

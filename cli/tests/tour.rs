@@ -1,4 +1,4 @@
-//! The tour: what it shows is what it finds, in colour on a terminal and plain elsewhere.
+//! The tour: its numbers fit together; its output is in colour on a terminal and plain elsewhere.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn take_the_tour() -> Output {
     output
 }
 
-/// One tour, for the tests that look at it from different sides.
+/// One tour, for the tests that check different parts of it.
 fn tour() -> &'static Output {
     static TOUR: OnceLock<Output> = OnceLock::new();
     TOUR.get_or_init(take_the_tour)
@@ -27,13 +27,13 @@ fn part(tour: &str, number: usize) -> &str {
     &tour[start..end]
 }
 
-/// The first hexadecimal number of a line, and the words behind it.
+/// The first hexadecimal number of a line, and the text behind it.
 fn numbered(line: &str) -> Option<(usize, &str)> {
     let (number, rest) = line.trim_start().split_once(' ')?;
     Some((usize::from_str_radix(number.strip_prefix("0x")?, 16).ok()?, rest))
 }
 
-/// A row of the drawing: address, word before, word after, and what is said beside it.
+/// A row of the drawing: address, word before, word after, and the text beside it.
 fn rows(part: &str) -> Vec<(usize, usize, usize, &str)> {
     part.lines()
         .filter_map(|line| {
@@ -49,11 +49,11 @@ fn rows(part: &str) -> Vec<(usize, usize, usize, &str)> {
 }
 
 fn plain(word: usize) -> usize {
-    // On aarch64 the word may be signed, in the bits that addresses do not use.
+    // On aarch64 the word may have a signature, in the bits that addresses do not use.
     if cfg!(target_arch = "aarch64") { word & ((1 << 48) - 1) } else { word }
 }
 
-/// Checks one part of the tour against itself: the numbers in it have to fit together, wherever they come from.
+/// Checks that the numbers in one part of the tour fit together.
 fn check(part: &str, exit_trampoline: &str) {
     let (unarmed, _) = part.split_once("The foot, before and after").expect("a drawing behind the frames");
     let unarmed: Vec<_> = unarmed.lines().filter_map(numbered).collect();
@@ -142,7 +142,7 @@ fn code_redirect_is_shown_with_the_call_before_and_after_and_a_foot_that_stays()
 }
 
 #[test]
-fn the_tour_ends_with_where_to_read_on() {
+fn the_tour_ends_with_where_to_read_more() {
     let tour = tour();
     let end: Vec<_> = text(tour).trim_end().lines().rev().take(2).collect();
     assert!(end[1].starts_with("Read on in README.md"), "{end:?}");
@@ -150,7 +150,7 @@ fn the_tour_ends_with_where_to_read_on() {
 }
 
 #[test]
-fn the_numbers_of_two_tours_differ_as_they_are_of_two_processes() {
+fn the_numbers_of_two_tours_differ_because_they_are_from_two_processes() {
     let first_line = |output: &Output| text(output).lines().next().map(str::to_owned);
     assert_ne!(first_line(tour()), first_line(&take_the_tour()));
 }
@@ -160,11 +160,13 @@ fn piped_output_has_no_escape_codes() {
     assert!(!tour().stdout.contains(&0x1b));
 }
 
-/// Runs a command whose standard output and error are a terminal, and returns what it printed there.
+/// Runs a command whose standard output and error are a terminal, and returns what it printed
+/// there.
 fn on_a_terminal(mut command: Command) -> String {
     let (mut outer, mut inner) = (0, 0);
     let none = std::ptr::null_mut();
-    // SAFETY: fills in the two descriptors, which the `OwnedFd`s take; name, settings and size are optional.
+    // SAFETY: fills in the two descriptors, which the `OwnedFd`s take; name, settings and size are
+    // optional.
     let (outer, inner) = unsafe {
         assert_eq!(libc::openpty(&raw mut outer, &raw mut inner, none, none.cast(), none.cast()), 0);
         (OwnedFd::from_raw_fd(outer), OwnedFd::from_raw_fd(inner))
@@ -175,16 +177,16 @@ fn on_a_terminal(mut command: Command) -> String {
         .stderr(inner)
         .spawn()
         .expect("the program starts");
-    drop(command); // and with it the terminal's inner end, so that reading ends with the child
+    drop(command); // closes the terminal's inner end too, so that reading ends with the child
     let mut printed = Vec::new();
-    // Linux ends a terminal whose inner end is closed with EIO.
+    // On Linux a read from a terminal whose inner end is closed fails with EIO.
     let _ = std::fs::File::from(outer).read_to_end(&mut printed);
     assert!(child.wait().expect("a child to wait for").success());
     String::from_utf8(printed).expect("the program prints UTF-8")
 }
 
 #[test]
-fn on_a_terminal_the_tour_is_in_colour_and_says_the_same() {
+fn on_a_terminal_the_tour_is_in_colour_and_has_the_same_text() {
     let printed = on_a_terminal(exeunt());
     assert!(printed.contains("\x1b["), "{printed}");
     let mut without = String::new();
@@ -207,7 +209,7 @@ fn on_a_terminal_no_color_is_respected() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_tour_quietly() {
+fn a_closed_pipe_ends_the_tour_without_an_error_message() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let output = exeunt().stdout(writer).output().expect("the program starts");

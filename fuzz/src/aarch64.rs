@@ -1,8 +1,8 @@
 //! aarch64: registers, and what is left out.
 
 use crate::{DATA, Machine, Memory, Outcome, SITE_PAGE, Tally, random};
-use exeunt_patch::engine::aarch64::{disassemble, displace, jump, step};
-use exeunt_patch::engine::site::Step;
+use exeunt_patch::engine::aarch64::{disassemble, displace, flow, jump};
+use exeunt_patch::engine::flow::Flow;
 use unicorn_engine::{Arch, Arm64CpuModel, Mode, RegisterARM64, Unicorn};
 
 static TALLY: Tally = Tally::new();
@@ -72,7 +72,7 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
     let at = SITE_PAGE + u64::from(seed & 0x3f) * 4;
     let to = SITE_PAGE.wrapping_add_signed(STUBS[usize::from(stub & 7)]) + 0x200 + u64::from(stub >> 3) * 16;
     let text = disassemble(&bytes, at as usize);
-    let Ok(moved) = displace(instruction, at, to) else {
+    let Ok(moved) = displace(&bytes, at, to) else {
         return TALLY.count(&TALLY.refused);
     };
     let site = jump(&bytes, at as usize, to as usize).expect("in reach");
@@ -103,7 +103,7 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
     }
 }
 
-/// Inputs: 2 bytes of circumstances, then one instruction. What [`step`] says of it is what the emulator does with it.
+/// Inputs: 2 bytes of circumstances, then one instruction. What [`flow`] says of it is what the emulator does with it.
 pub fn check_path(machine: &mut Machine, data: &[u8]) {
     let &[seed, place, a, b, c, d, ..] = data else { return };
     let bytes = [a, b, c, d];
@@ -113,8 +113,8 @@ pub fn check_path(machine: &mut Machine, data: &[u8]) {
     }
     machine.tidy();
     let at = SITE_PAGE + u64::from(place & 0x3f) * 4;
-    let said = step(&bytes, at as usize);
-    if matches!(said, Step::End(_)) {
+    let said = flow(&bytes, at as usize);
+    if matches!(said, Flow::Unknown(_)) {
         return TALLY.count(&TALLY.refused);
     }
     let set_up = circumstances(u64::from(seed) << 8 | u64::from(place));
@@ -134,13 +134,13 @@ pub fn check_path(machine: &mut Machine, data: &[u8]) {
     );
     assert_eq!(after, before, "{told}");
     match said {
-        Step::On(to) => assert_eq!(pc, to as u64, "{told}"),
-        Step::Fork(to) => assert!(pc == to as u64 || pc == next, "{told}"),
-        Step::Call => {
+        Flow::Next(to) => assert_eq!(pc, to as u64, "{told}"),
+        Flow::Conditional(to) => assert!(pc == to as u64 || pc == next, "{told}"),
+        Flow::Call => {
             let distance = i64::from((instruction << 6) as i32 >> 4);
             assert!(pc == at.wrapping_add_signed(distance) && link == next, "{told}, x30 {link:#x}");
         }
-        Step::End(_) => unreachable!("returned above"),
+        Flow::Unknown(_) => unreachable!("returned above"),
     }
     TALLY.count(&TALLY.compared);
 }

@@ -1,8 +1,8 @@
 //! x86_64: registers, and what is left out.
 
 use crate::{DATA, Machine, Memory, Outcome, SITE_PAGE, Tally, random};
-use exeunt_patch::engine::site::Step;
-use exeunt_patch::engine::x86_64::{disassemble, displace, jump, length, step};
+use exeunt_patch::engine::flow::Flow;
+use exeunt_patch::engine::x86_64::{disassemble, displace, flow, jump, length};
 use unicorn_engine::{Arch, Mode, RegisterX86, Unicorn};
 
 static TALLY: Tally = Tally::new();
@@ -181,7 +181,7 @@ fn is_misread(code: &[u8]) -> bool {
     }
 }
 
-/// Inputs: 2 bytes of circumstances, then code. What [`step`] says of it is what the emulator does with it.
+/// Inputs: 2 bytes of circumstances, then code. What [`flow`] says of it is what the emulator does with it.
 pub fn check_path(machine: &mut Machine, data: &[u8]) {
     let [seed, place, code @ ..] = data else { return };
     let code = &code[..code.len().min(15)];
@@ -194,8 +194,8 @@ pub fn check_path(machine: &mut Machine, data: &[u8]) {
     if is_misread(code) {
         return TALLY.count(&TALLY.left_out);
     }
-    let said = step(code, at as usize);
-    if matches!(said, Step::End(_)) {
+    let said = flow(code, at as usize);
+    if matches!(said, Flow::Unknown(_)) {
         return TALLY.count(&TALLY.refused);
     }
     let set_up = circumstances(u64::from(*seed) << 8 | u64::from(*place), rounds(code));
@@ -208,7 +208,7 @@ pub fn check_path(machine: &mut Machine, data: &[u8]) {
         return TALLY.count(&TALLY.left_out);
     };
     // An exception of the processor itself, such as a division by zero, is no error to the emulator.
-    if pc == at && ![Step::On(at as usize), Step::Fork(at as usize)].contains(&said) {
+    if pc == at && ![Flow::Next(at as usize), Flow::Conditional(at as usize)].contains(&said) {
         return TALLY.count(&TALLY.left_out);
     }
     let after = u64::from_le_bytes(registers[0].1[..8].try_into().expect("8 bytes"));
@@ -218,17 +218,17 @@ pub fn check_path(machine: &mut Machine, data: &[u8]) {
         format!("{text} ({code:02x?}) at {at:#x}: {said:x?}, but it went to {pc:#x}, rsp {before:#x} -> {after:#x}");
     match said {
         // Emulator and decoder disagree on the instruction's length, and so on what was run.
-        Step::On(to) if to as u64 == next && pc != next && pc > at && pc < at + 16 => {
+        Flow::Next(to) if to as u64 == next && pc != next && pc > at && pc < at + 16 => {
             return TALLY.count(&TALLY.left_out);
         }
-        Step::On(to) => assert!(pc == to as u64 && after == before, "{told}"),
-        Step::Fork(to) => assert!((pc == to as u64 || pc == next) && after == before, "{told}"),
-        Step::Call => {
+        Flow::Next(to) => assert!(pc == to as u64 && after == before, "{told}"),
+        Flow::Conditional(to) => assert!((pc == to as u64 || pc == next) && after == before, "{told}"),
+        Flow::Call => {
             let target = next.wrapping_add_signed(i32::from_le_bytes(code[1..5].try_into().expect("4 bytes")).into());
             assert!(pc == target && after == before - 8, "{told}");
             assert!(writes == [(after, next.to_le_bytes().to_vec())], "{told}, writing {writes:x?}");
         }
-        Step::End(_) => unreachable!("returned above"),
+        Flow::Unknown(_) => unreachable!("returned above"),
     }
     TALLY.count(&TALLY.compared);
 }

@@ -7,14 +7,14 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
-#[allow(dead_code)] // The library uses rooms of the heart that Go has no use for.
-#[path = "../../patch/src/heart/mod.rs"]
-pub mod heart;
+#[allow(dead_code)] // Go does not use all of `raw`.
+#[path = "../../patch/src/raw/mod.rs"]
+pub mod raw;
 
 #[cfg(target_arch = "x86_64")]
 mod straddle;
 
-use heart::{Fallback, Reason, Refusal};
+use raw::{Fallback, Reason, Refusal};
 
 /// What would be found by [`exeunt_go_retarget`], without a change: 0, or the reason in the low 8 bits and an error number above.
 ///
@@ -24,7 +24,7 @@ use heart::{Fallback, Reason, Refusal};
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_go_check(site: usize, expected: usize, new: usize) -> i32 {
     // SAFETY: protection 0: looked up, so `site` may be any address; it stays mapped by the caller's promise.
-    match unsafe { heart::check(site, expected, new, 0) } {
+    match unsafe { raw::check(site, expected, new, 0) } {
         Ok(_) => 0,
         // `retarget` has a way around this one.
         Err(refusal) if refusal.reason == Reason::Straddles => 0,
@@ -41,9 +41,9 @@ pub unsafe extern "C" fn exeunt_go_check(site: usize, expected: usize, new: usiz
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_go_retarget(site: usize, expected: usize, new: usize) -> i32 {
     // SAFETY: as in `exeunt_go_check`.
-    let outcome = match unsafe { heart::check(site, expected, new, 0) } {
+    let outcome = match unsafe { raw::check(site, expected, new, 0) } {
         // SAFETY: checked a moment ago; the rest is the caller's promise.
-        Ok(found) => unsafe { heart::write(found.store, found.mapping, Fallback::ProcMem) },
+        Ok(found) => unsafe { raw::write(found.store, found.mapping, Fallback::ProcMem) },
         // SAFETY: `check` refuses for this reason only after it found the expected call and that it reaches `new`.
         #[cfg(target_arch = "x86_64")]
         Err(refusal) if refusal.reason == Reason::Straddles => unsafe {
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn exeunt_go_retarget(site: usize, expected: usize, new: u
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_go_replace(site: usize, len: usize, new: usize) -> i32 {
     // SAFETY: the caller's promise.
-    code(unsafe { heart::replace(site, len, new, Fallback::Refuse) })
+    code(unsafe { raw::replace(site, len, new, Fallback::Refuse) })
 }
 
 fn code(outcome: Result<(), Refusal>) -> i32 {

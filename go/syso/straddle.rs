@@ -10,15 +10,14 @@
 //!   store 3   |. . . . e8 n0 n1 n2|n3 . . . . . . .|   who waited makes the new call
 //! ```
 //!
-//! Each store is one the heart would make: aligned, with old and new bytes that may be executed, and every processor has
+//! Each store is one that `raw` would make: aligned, with old and new bytes that may be executed, and every processor has
 //! serialised before the next one. The opcode and `d0` always share the first word: a call that begins in the last byte of a
 //! word has its whole displacement in the next, and does not straddle.
 //!
 //! Nobody waits for long: Go cannot preempt the thread that runs this (it is in code that Go's runtime does not know), so
 //! it can't be stopped between the stores by a garbage collection that waits for a thread that waits here.
 
-use super::heart::write::Store;
-use super::heart::{Fallback, Reason, Refusal, arch, pages, write};
+use super::raw::{Fallback, Reason, Refusal, Store, arch, mapping, write};
 
 /// `jmp` to itself, `eb fe`, as a little-endian number.
 const WAIT: u64 = 0xfeeb;
@@ -30,8 +29,8 @@ const WAIT: u64 = 0xfeeb;
 pub unsafe fn retarget(site: usize, new: usize) -> Result<(), Refusal> {
     let first = site & !7;
     let second = first.wrapping_add(8);
-    let first_mapping = pages::executable(first)?;
-    let second_mapping = pages::executable(second)?;
+    let first_mapping = mapping::executable(first)?;
+    let second_mapping = mapping::executable(second)?;
     // SAFETY: aligned, and both were just found mapped readable.
     let (found, tail) = unsafe { (arch::read(first), arch::read(second)) };
 

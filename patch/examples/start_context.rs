@@ -1,5 +1,6 @@
-//! Plans, without applying anything, what would redirect the exit of every `makecontext` fiber on x86_64 glibc: the direct calls in
-//! `__start_context`, which has no symbol, but whose address `makecontext` leaves on the new stack as a return address.
+//! Plans the patches that would redirect the exit of every `makecontext` fiber on x86_64 glibc,
+//! without applying them. They change the direct calls in `__start_context`. It has no symbol, but
+//! `makecontext` writes its address on the new stack as a return address.
 //!
 //! `cargo run -p exeunt-patch --example start_context`
 
@@ -10,7 +11,7 @@ fn main() {
     extern "C" fn entry() {}
     extern "C" fn ours() {}
     let mut stack = vec![0usize; 4096];
-    // SAFETY: a context that is set up on memory of ours, and never run.
+    // SAFETY: a context on memory of this function, which is never run.
     let context = unsafe {
         let mut context: libc::ucontext_t = std::mem::zeroed();
         assert_eq!(libc::getcontext(&mut context), 0);
@@ -24,7 +25,8 @@ fn main() {
     println!("the foot of a makecontext fiber returns to {trampoline:#x}");
 
     for at in trampoline..trampoline + 32 {
-        // SAFETY: an address in libc, which is never unmapped. Whether an instruction begins there is only guessed, so nothing is applied.
+        // SAFETY: an address in libc, which is never unmapped. An instruction may not begin there,
+        // so nothing is applied.
         let site = unsafe { Site::new(std::ptr::with_exposed_provenance(at)) };
         let Ok(target) = site.target() else { continue };
         match site.retarget(target, ours as *const u8) {
@@ -46,5 +48,5 @@ fn instruction(at: usize) -> exeunt_patch::Site {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
 fn main() {
-    println!("this example looks at x86_64 glibc");
+    println!("this example needs x86_64 glibc");
 }

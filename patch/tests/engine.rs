@@ -8,14 +8,14 @@ use exeunt_patch::{Error, Patch, Site};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
 
-/// Tests share sites, and compare all mappings.
+/// Tests share sites and compare all mappings, so one runs at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn site(function: Function) -> Site {
-    // SAFETY: labels of the fixture's own instructions, mapped for ever.
+    // SAFETY: labels of the fixture's own instructions, which stay mapped.
     unsafe { Site::new(function as *const u8) }
 }
 
@@ -24,7 +24,8 @@ fn code(function: Function) -> *const u8 {
 }
 
 fn apply(patch: &mut Patch) -> Result<(), Error> {
-    // SAFETY: targets and hooks of the fixture fit its sites; nobody else re-protects these pages.
+    // SAFETY: targets and hooks of the fixture fit its sites; no other code changes the protection
+    // of these pages.
     unsafe { patch.apply() }
 }
 
@@ -86,13 +87,13 @@ fn applying_twice_and_undoing_twice_are_errors() {
 }
 
 #[test]
-fn bytes_that_changed_meanwhile_are_an_error_for_apply_and_for_undo() {
+fn bytes_that_other_code_changed_are_an_error_for_apply_and_for_undo() {
     let _alone = alone();
     let mut first = site(exeunt_site_jump_c).retarget(code(exeunt_one), code(exeunt_two)).unwrap();
     let mut second = site(exeunt_site_jump_c).retarget(code(exeunt_one), code(exeunt_far_two)).unwrap();
-    // Somebody who does not use the registry: the heart alone.
+    // Other code that does not use the registry: `raw` alone.
     let elsewhere = |from: Function, to: Function| {
-        use exeunt_patch::heart::{Fallback, retarget};
+        use exeunt_patch::raw::{Fallback, retarget};
         // SAFETY: no other test patches this page.
         unsafe { retarget(at(exeunt_site_jump_c), at(from), at(to), 0, Fallback::Refuse) }.unwrap();
     };
@@ -116,7 +117,7 @@ fn bytes_that_changed_meanwhile_are_an_error_for_apply_and_for_undo() {
 }
 
 #[test]
-fn a_hook_sees_each_run_and_the_displaced_instruction_still_has_its_effect() {
+fn a_hook_runs_each_time_and_the_displaced_instruction_still_has_its_effect() {
     let _alone = alone();
     #[cfg(target_arch = "x86_64")]
     let cases: [(Function, Function); 3] = [
@@ -142,7 +143,8 @@ fn a_hook_sees_each_run_and_the_displaced_instruction_still_has_its_effect() {
         assert_eq!(run(function), expected);
         assert_eq!(HOOK_RAN.load(Ordering::SeqCst), ran + 2);
         assert_eq!(bytes(at(label)), before);
-        // The stub stays, for whoever is still in it, and serves the next patch of the same kind.
+        // The stub stays, because a thread may still be in it, and the next patch with the same
+        // code uses it.
         assert_eq!(permissions(patch.stub().unwrap().addr()), "r-xp");
         let again = site.divert(code(exeunt_hook)).unwrap();
         assert_eq!(again.stub(), patch.stub());
@@ -151,9 +153,9 @@ fn a_hook_sees_each_run_and_the_displaced_instruction_still_has_its_effect() {
 }
 
 #[test]
-fn what_cannot_run_elsewhere_is_refused_with_its_disassembly_and_advice() {
+fn an_instruction_that_cannot_be_displaced_is_refused_with_its_disassembly_and_advice() {
     let _alone = alone();
-    // SAFETY: nobody runs it.
+    // SAFETY: no thread runs it.
     let error = unsafe { site(exeunt_site_indirect).quiet() }.divert(code(exeunt_hook)).unwrap_err();
     assert!(matches!(error, Error::NotDisplaceable { .. }), "{error}");
     assert!(error.to_string().contains("return address"), "{error}");
@@ -181,7 +183,7 @@ fn memory_that_is_not_code_is_refused_without_reading_it() {
 #[test]
 fn a_target_out_of_reach_is_reached_through_a_relay() {
     let _alone = alone();
-    // A copy of `exeunt_two`'s code far from everything: beyond a direct branch's reach.
+    // A copy of `exeunt_two`'s code, beyond a direct branch's reach.
     let code_bytes = bytes(at(exeunt_two));
     // SAFETY: a fresh mapping.
     let far = unsafe {
@@ -190,7 +192,7 @@ fn a_target_out_of_reach_is_reached_through_a_relay() {
             libc::mmap(hint, 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
         assert_ne!(map, libc::MAP_FAILED);
         std::ptr::copy_nonoverlapping(code_bytes.as_ptr(), map.cast(), 16);
-        exeunt_patch::heart::arch::flush(map.addr());
+        exeunt_patch::raw::arch::flush(map.addr());
         assert_eq!(libc::mprotect(map, 4096, libc::PROT_READ | libc::PROT_EXEC), 0);
         map
     };
@@ -211,13 +213,13 @@ fn a_target_out_of_reach_is_reached_through_a_relay() {
 }
 
 #[test]
-fn a_page_that_was_taken_after_the_plan_is_an_error_and_a_new_plan_finds_another() {
+fn a_page_that_was_mapped_after_the_plan_is_an_error_and_a_new_plan_finds_another() {
     let _alone = alone();
     let target = std::ptr::without_provenance(0x7777_0000_0000);
     let mut plan = site(exeunt_site_call).retarget(code(exeunt_one), target).unwrap();
     let stub = plan.stub().unwrap().addr();
     let before = bytes(at(exeunt_site_call));
-    // SAFETY: a page that is free now; what takes it is ours.
+    // SAFETY: a new mapping on a page that is free.
     let page = unsafe {
         libc::mmap(
             std::ptr::without_provenance_mut(stub & !4095),
@@ -275,7 +277,7 @@ fn an_instruction_is_displaced_by_one_store_or_refused_wherever_it_lies() {
         assert_eq!(bytes(at(label)), before);
         assert_eq!(run(function), 3);
     }
-    // At 7 the whole displacement would have to be the instruction's own operand.
+    // At 7 the whole displacement would have to equal the instruction's own operand.
     assert!(refused >= 1);
 }
 
@@ -303,7 +305,7 @@ fn an_instruction_shorter_than_a_branch_is_refused() {
 fn patches_that_share_a_byte_are_refused() {
     let _alone = alone();
     let here = at(exeunt_site_nested);
-    // SAFETY: bytes that are an instruction, but one that no thread executes.
+    // SAFETY: bytes that are an instruction, which no thread executes.
     let inside = unsafe { Site::new(code(exeunt_site_nested).wrapping_add(2)) };
     let mut outer = site(exeunt_site_nested).displace().unwrap();
     let mut inner = inside.displace().unwrap();
@@ -359,6 +361,6 @@ fn an_operand_that_may_be_the_instruction_itself_is_refused_and_others_are_reloc
         assert_eq!(0x10_0000 + displacement, 0x20_0000 + moved);
         assert_eq!(code[7], 0xe9);
     }
-    // lea touches nothing, so its own address is as good as any.
+    // `lea` accesses no memory, so its operand may be its own address.
     assert!(displace(&[0x48, 0x8d, 0x05, 0xf9, 0xff, 0xff, 0xff], 0x10_0000, 0x20_0000).is_ok());
 }

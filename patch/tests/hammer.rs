@@ -1,20 +1,21 @@
-//! Threads run a site while it is patched and taken back, again and again.
+//! Threads run a site while it is patched and the patch is undone, many times.
 //!
-//! Rounds: 100,000 of the heart and a tenth of that for each test of the engine, whose every step reads the list of mappings. On aarch64
-//! a hundredth, because there these tests run under QEMU, which translates the page anew after every store; `EXEUNT_HAMMER=100000` on a
-//! real one.
+//! The test of `raw` makes 100,000 rounds. Each test of the engine makes a tenth of that, because
+//! every step of it reads the list of mappings. On aarch64 the tests make a hundredth, because they
+//! run under QEMU, which translates the page anew after every store. On a real aarch64 processor,
+//! set `EXEUNT_HAMMER=100000`.
 #![cfg(target_os = "linux")]
 
 mod common;
 
 use common::*;
-use exeunt_patch::heart::{self, Fallback};
+use exeunt_patch::raw::{self, Fallback};
 use exeunt_patch::{Patch, Site};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Two processors are busy enough with one test.
+/// One test at a time, because each keeps two processors busy.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn rounds() -> u64 {
@@ -22,11 +23,11 @@ fn rounds() -> u64 {
     std::env::var("EXEUNT_HAMMER").map_or(usual, |text| text.parse().expect("a number of rounds"))
 }
 
-/// How often one thread got each of the answers.
+/// The number of times that one thread got each of the answers.
 type Answers = [AtomicU64; 2];
 
-/// Runs `function` on two threads while `patch_and_undo` is called `rounds` times; it calls what it is given when it has patched. Every
-/// run must return one of `allowed`.
+/// Runs `function` on two threads while `patch_and_undo` is called `rounds` times. It must call its
+/// argument while the patch is applied. Every run of `function` must return one of `allowed`.
 fn hammer(name: &str, function: Function, allowed: [usize; 2], rounds: u64, mut patch_and_undo: impl FnMut(&dyn Fn())) {
     let stop = AtomicBool::new(false);
     let seen: [Answers; 2] = Default::default();
@@ -41,7 +42,7 @@ fn hammer(name: &str, function: Function, allowed: [usize; 2], rounds: u64, mut 
                     // SAFETY: a function of the fixture, before or after the patch.
                     let answer = unsafe { function() };
                     match allowed.iter().position(|&value| value == answer) {
-                        // No other thread counts here.
+                        // Only this thread writes this counter.
                         Some(index) => {
                             answers[index].store(answers[index].load(Ordering::Relaxed) + 1, Ordering::Relaxed)
                         }
@@ -51,14 +52,15 @@ fn hammer(name: &str, function: Function, allowed: [usize; 2], rounds: u64, mut 
             })
         });
         let _stops = StopAtEnd(&stop);
-        // When they have a processor is the machine's affair: the first of each answer is waited for.
+        // The scheduler decides when the threads run, so the test waits for the first of each
+        // answer.
         let first_of = |index: usize| {
             while total(index) == 0 && !runners.iter().any(|runner| runner.is_finished()) {
                 std::thread::yield_now();
             }
         };
         first_of(0);
-        // A displaced instruction does the same in both places.
+        // A displaced instruction returns the same before and after.
         let patched = if allowed[0] == allowed[1] { 0 } else { 1 };
         for _ in 0..rounds {
             patch_and_undo(&|| first_of(patched));
@@ -79,14 +81,14 @@ fn exchange(patch: &mut Patch, between: &dyn Fn()) {
 }
 
 #[test]
-fn the_heart_alone_retargets_a_branch_that_two_threads_run() {
+fn raw_retarget_retargets_a_branch_that_two_threads_run() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let (site, one, two) = (at(exeunt_site_jump), at(exeunt_one), at(exeunt_far_two));
     let before = bytes(site);
-    hammer("heart", exeunt_fn_jump, [1, 2], rounds(), |between| {
+    hammer("raw", exeunt_fn_jump, [1, 2], rounds(), |between| {
         for (from, to) in [(one, two), (two, one)] {
-            // SAFETY: the fixture's code; nobody else patches it now.
-            unsafe { heart::retarget(site, from, to, 0, Fallback::Refuse) }.unwrap();
+            // SAFETY: the fixture's code; no other test patches it now.
+            unsafe { raw::retarget(site, from, to, 0, Fallback::Refuse) }.unwrap();
             if to == two {
                 between();
             }
@@ -122,7 +124,7 @@ fn a_branch_across_a_quadword_is_retargeted_through_a_relay_while_two_threads_ru
 #[test]
 fn an_instruction_is_displaced_while_two_threads_run_it() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    // aarch64: `nop`, which may become a branch while it runs; x0 is what it was.
+    // aarch64: `nop`, which may be replaced while it runs and does not change x0.
     #[cfg(target_arch = "aarch64")]
     let (function, label, value) = (exeunt_fn_nop_returns as Function, exeunt_site_nop_returns as Function, 5);
     #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,7 @@
 //! macOS on Intel processors: a page of this program, and a plan for a page of the shared cache.
 //!
-//! Built and linked, never run by its authors. `EXEUNT_HAMMER` sets the rounds of the last test.
+//! Compiled and linked, but never run by its authors. `EXEUNT_HAMMER` sets the rounds of the last
+//! test.
 #![cfg(all(target_os = "macos", target_arch = "x86_64"))]
 
 use exeunt_patch::{Error, Patch, Site};
@@ -54,7 +55,8 @@ fn bytes() -> [u8; 8] {
 fn protection(at: *const u8) -> i32 {
     let (mut start, mut size, mut depth, mut count) = (at as u64, 0, 1024, 12);
     let mut info = [0; 12];
-    // SAFETY: only asks; 12 words are `vm_region_submap_short_info_64`, whose first is the protection.
+    // SAFETY: changes nothing; 12 words are `vm_region_submap_short_info_64`, whose first is the
+    // protection.
     let result = unsafe {
         mach_vm_region_recurse(mach_task_self_, &mut start, &mut size, &mut depth, &raw mut info, &mut count)
     };
@@ -64,7 +66,7 @@ fn protection(at: *const u8) -> i32 {
 }
 
 fn apply(patch: &mut Patch) {
-    // SAFETY: the functions have one type; nobody else changes this page.
+    // SAFETY: the functions have one type; no other code changes this page.
     unsafe { patch.apply() }.unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -97,14 +99,14 @@ fn a_stub_is_executable_and_not_writable_and_stays() {
 }
 
 #[test]
-fn what_is_no_branch_is_refused_with_its_disassembly() {
+fn an_instruction_that_is_not_a_branch_is_refused_with_its_disassembly() {
     let error = site(exeunt_one as *const u8).target().unwrap_err();
     assert!(matches!(error, Error::NotABranch { .. }) && error.to_string().contains("mov eax"), "{error}");
 }
 
 #[test]
 fn a_plan_for_the_shared_cache_finds_a_place_for_its_stub_and_changes_nothing() {
-    // The first direct call or jump of `pthread_create`, wherever it is; at one that is none it is said what is there.
+    // The first direct call or jump of `pthread_create`.
     let mut here = site(libc::pthread_create as *const u8);
     for _ in 0..64 {
         if let Ok(target) = here.target() {
@@ -120,7 +122,7 @@ fn a_plan_for_the_shared_cache_finds_a_place_for_its_stub_and_changes_nothing() 
 }
 
 #[test]
-fn threads_that_run_there_meanwhile_run_the_old_code_or_the_new() {
+fn threads_that_run_the_site_meanwhile_run_the_old_code_or_the_new() {
     let _alone = ALONE.lock();
     let rounds = std::env::var("EXEUNT_HAMMER").map_or(10_000, |text| text.parse().expect("a number of rounds"));
     let stop = AtomicBool::new(false);

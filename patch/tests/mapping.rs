@@ -1,22 +1,22 @@
-//! A patch leaves the code's mapping in one piece: unwinders in other processes and profilers look
-//! for an object's code by it.
+//! A patch leaves the code's mapping in one piece, by which unwinders in other processes and
+//! profilers find an object's code.
 #![cfg(target_os = "linux")]
 
 mod common;
 
 use common::*;
-use exeunt_patch::heart::{self, Fallback, Reason, Refusal};
+use exeunt_patch::raw::{self, Fallback, Reason, Refusal};
 use exeunt_patch::{Patch, Site};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Each test counts the pieces of the one mapping that they all patch.
+/// One test at a time: each counts the pieces of the one mapping that all tests patch.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The lines of `/proc/self/maps` that are code of the file which the address belongs to.
-/// [`mappings`] would merge them.
+/// The lines of `/proc/self/maps` that are code of the file to which the address belongs.
+/// ([`mappings`] would merge them.)
 fn pieces(address: usize) -> Vec<String> {
     let text = std::fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
     let line_of = |line: &str| {
@@ -31,12 +31,12 @@ fn pieces(address: usize) -> Vec<String> {
     text.lines().filter(is_code).filter(|line| name(line) == file).map(str::to_owned).collect()
 }
 
-/// In pages of their own, so that each is a mapping of its own where the page alone is
-/// re-protected.
+/// Each is in its own page, so that each becomes a separate mapping if the page alone changes its
+/// protection.
 const SITES: [Function; 3] = [exeunt_site_jump, exeunt_site_jump_b, exeunt_site_jump_c];
 
 fn plan(site: Function) -> Patch {
-    // SAFETY: a label of the fixture's own instructions, mapped for ever.
+    // SAFETY: a label of the fixture's own instructions, which stay mapped.
     unsafe { Site::new(site as *const u8) }.retarget(exeunt_one as *const u8, exeunt_two as *const u8).unwrap()
 }
 
@@ -47,7 +47,8 @@ fn applying_and_undoing_patches_leaves_one_mapping_of_the_code() {
     assert_eq!(before.len(), 1, "{before:#?}");
     let mut patches = SITES.map(plan);
     for patch in &mut patches {
-        // SAFETY: the fixture's targets fit its sites; nobody else re-protects this mapping.
+        // SAFETY: the fixture's targets fit its sites; no other code changes this mapping's
+        // protection.
         unsafe { patch.apply() }.unwrap();
         assert_eq!(pieces(at(exeunt_site_jump)), before, "after {patch}");
     }
@@ -61,14 +62,14 @@ fn applying_and_undoing_patches_leaves_one_mapping_of_the_code() {
 }
 
 #[test]
-fn the_heart_alone_leaves_one_mapping_too() {
+fn the_raw_functions_leave_one_mapping_too() {
     let _alone = alone();
     let (one, two) = (at(exeunt_one), at(exeunt_two));
     let before = pieces(at(exeunt_site_jump));
     for site in SITES.map(at) {
         for (from, to) in [(one, two), (two, one)] {
-            // SAFETY: the fixture's code, and nobody else patches it now.
-            unsafe { heart::retarget(site, from, to, 0, Fallback::Refuse) }.unwrap();
+            // SAFETY: the fixture's code, and no other test patches it now.
+            unsafe { raw::retarget(site, from, to, 0, Fallback::Refuse) }.unwrap();
             assert_eq!(pieces(site), before);
         }
     }
@@ -76,26 +77,25 @@ fn the_heart_alone_leaves_one_mapping_too() {
 }
 
 #[test]
-fn a_mapping_is_told_with_its_bounds_and_whether_it_is_of_a_file() {
+fn a_mapping_is_found_with_its_bounds_and_whether_it_is_of_a_file() {
     let _alone = alone();
-    let code = heart::pages::executable(at(exeunt_site_jump)).unwrap();
+    let code = raw::mapping::executable(at(exeunt_site_jump)).unwrap();
     let line = pieces(at(exeunt_site_jump)).remove(0);
     assert!(line.starts_with(&format!("{:x}-{:x} r-xp ", code.start, code.end)), "{code:x?} is not {line}");
     assert!(code.of_file, "{code:x?}");
 
-    // What a JIT compiler has: parts of it may be re-protected by others at any time, so that no
-    // more than a page is touched.
-    // SAFETY: a new mapping.
+    // Memory like a JIT compiler's: other code may change the protection of parts of it at any
+    // time, so a patch changes no more than a page. SAFETY: a new mapping.
     let jit = unsafe {
         let rights = libc::PROT_READ | libc::PROT_EXEC;
         libc::mmap(std::ptr::null_mut(), 3 << 12, rights, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
     };
     assert_ne!(jit, libc::MAP_FAILED);
-    let found = heart::pages::executable(jit.addr() + 4096).unwrap();
+    let found = raw::mapping::executable(jit.addr() + 4096).unwrap();
     assert!(!found.of_file && (found.start..found.end).contains(&(jit.addr() + 4096)), "{found:x?}");
-    // SAFETY: from above.
+    // SAFETY: the mapping from above.
     unsafe { libc::munmap(jit, 3 << 12) };
-    assert_eq!(heart::pages::executable(1 << 12), Err(Refusal::new(Reason::NotExecutable)));
+    assert_eq!(raw::mapping::executable(1 << 12), Err(Refusal::new(Reason::NotExecutable)));
 }
 
 /// The pages of the mapping at `address` that are the process's own copies, in KiB.
@@ -119,11 +119,11 @@ fn code_that_is_locked_in_memory_is_not_copied_as_a_whole() {
     const CHILD: &str = "EXEUNT_MAPPING_CHILD";
     const NAME: &str = "code_that_is_locked_in_memory_is_not_copied_as_a_whole";
     if cfg!(target_arch = "aarch64") {
-        println!("user-mode QEMU's smaps tells of no copies: nothing is tested");
+        println!("user-mode QEMU's smaps shows no copies: nothing is tested");
         return;
     }
     if std::env::var_os(CHILD).is_none() {
-        // A process of its own, as its mapping is cut for good.
+        // In a child process, because the mapping stays split.
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         let output = child.args(["--exact", NAME, "--nocapture"]).env(CHILD, "1").output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
@@ -131,9 +131,9 @@ fn code_that_is_locked_in_memory_is_not_copied_as_a_whole() {
         assert!(text.contains("1 passed"), "the child ran no test: {text}");
         return;
     }
-    let code = heart::pages::executable(at(exeunt_site_jump)).unwrap();
+    let code = raw::mapping::executable(at(exeunt_site_jump)).unwrap();
     let before = own_copies(code.start);
-    // SAFETY: changes nothing that could be seen but where pages are.
+    // SAFETY: only affects where pages are kept.
     let locked = unsafe { libc::mlock(std::ptr::without_provenance(code.start), code.end - code.start) };
     assert_eq!(locked, 0, "{}", std::io::Error::last_os_error());
     let mut patch = plan(exeunt_site_jump);

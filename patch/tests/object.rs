@@ -1,27 +1,27 @@
-//! The heart compiled alone, as for Go.
+//! `raw` compiled alone, as for Go.
 #![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn compile(level: &str) -> PathBuf {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("heart-{level}"));
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("raw-{level}"));
     std::fs::create_dir_all(&out).unwrap();
     let source = out.join("alone.rs");
-    let heart = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/heart/mod.rs");
+    let raw = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/raw/mod.rs");
     let code = format!(
         r#"#![no_std]
-        #[path = {heart:?}]
+        #[path = {raw:?}]
         #[allow(dead_code)]
-        mod heart;
+        mod raw;
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn alone(site: usize, expected: usize, new: usize) -> i32 {{
-            unsafe {{ heart::retarget_code(site, expected, new, 0, heart::Fallback::ProcMem) }}
+            unsafe {{ raw::retarget_code(site, expected, new, 0, raw::Fallback::ProcMem) }}
         }}"#
     );
     std::fs::write(&source, code).unwrap();
     let object = out.join("alone.o");
-    // `rustc` as cargo was told, for the processor that this test was compiled for.
+    // The compiler that cargo uses, for the processor that this test was compiled for.
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
     let status = Command::new(rustc)
         .args(["--edition=2024", "--crate-type=lib", "--emit=obj", "-Cpanic=abort"])
@@ -60,7 +60,7 @@ fn it_names_no_symbol_from_outside_and_has_no_data() {
             assert!(flags & WRITABLE == 0 || len == 0, "level {level}: a writable section of {len} bytes");
             if number(section, 4, 4) == SYMBOLS {
                 tables += 1;
-                // 24 bytes each; the first is always the empty one. Section index 0 is "undefined".
+                // 24 bytes each; the first is always empty. Section index 0 means "undefined".
                 let undefined =
                     file[at..at + len].chunks(24).skip(1).filter(|symbol| number(symbol, 6, 2) == 0).count();
                 assert_eq!(undefined, 0, "level {level}");

@@ -1,25 +1,26 @@
-//! Each system call refused in turn, by a seccomp filter in a child process: bytes and protections are as before.
+//! A seccomp filter in a child process refuses each system call in turn: bytes and protections stay
+//! as before.
 //!
-//! User-mode QEMU has no seccomp filters; there a child says so and the test ends.
+//! User-mode QEMU has no seccomp filters; there a child reports that and the test ends.
 #![cfg(target_os = "linux")]
 
 mod common;
 
 use common::*;
-use exeunt_patch::heart::{self, Reason};
+use exeunt_patch::raw::{self, Reason};
 use exeunt_patch::{Error, Fallback, Site};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 const CHILD: &str = "EXEUNT_REFUSALS_CHILD";
 
-/// Runs `body` in a process of its own: a filter cannot be taken off again.
+/// Runs `body` in a child process, because a filter cannot be removed.
 fn in_child(name: &str, body: impl FnOnce()) {
     if std::env::var(CHILD).as_deref() == Ok(name) {
         body();
         return;
     }
-    // Cargo's own way to say that these programs need an emulator; it is inherited from whoever called cargo.
+    // Cargo runs these programs by the emulator that this variable names; the test inherits it.
     let runner = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase());
     let mut command = match std::env::var(runner) {
         Ok(runner) => {
@@ -39,7 +40,8 @@ fn in_child(name: &str, body: impl FnOnce()) {
 /// One argument of a system call, and the value at which it is refused.
 type Argument = Option<(usize, u32)>;
 
-/// Answers a system call by `action` in this thread from now on. False where there are no filters.
+/// Makes the kernel answer a system call by `action` in this thread from now on. Returns false
+/// where there are no filters.
 fn filter(number: i64, argument: Argument, action: u32) -> bool {
     let instruction = |code: u32, k: u32, yes: u8, no: u8| libc::sock_filter { code: code as u16, jt: yes, jf: no, k };
     let load = |offset: usize| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32, 0, 0);
@@ -53,7 +55,7 @@ fn filter(number: i64, argument: Argument, action: u32) -> bool {
     program.push(answer(action));
     program.push(answer(libc::SECCOMP_RET_ALLOW));
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: a well-formed program; both only restrict this process.
+    // SAFETY: a well-formed program; both calls only restrict this process.
     unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
             && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
@@ -77,11 +79,11 @@ fn site() -> Site {
     unsafe { Site::new(exeunt_site_call as *const u8) }
 }
 
-/// Expects `error`, and that nothing happened: bytes, protections, and no page more.
+/// Expects the error `expected`, unchanged bytes and protections, and no new page.
 fn refused(patch: Result<exeunt_patch::Patch, Error>, fallback: Fallback, expected: Error) {
     let mut patch = patch.unwrap().fallback(fallback);
     let (before, pages) = (bytes(at(exeunt_site_call)), executable_mappings());
-    // SAFETY: refused before it matters.
+    // SAFETY: refused before anything is written.
     assert_eq!(unsafe { patch.apply() }, Err(expected));
     assert!(!patch.is_applied());
     assert_eq!(bytes(at(exeunt_site_call)), before);
@@ -199,17 +201,17 @@ fn without_a_list_of_mappings_nothing_is_written() {
         let mut plan = near().unwrap();
         let before = bytes(at(exeunt_site_call));
         if refuse(libc::SYS_openat, None) {
-            // SAFETY: refused before it matters.
+            // SAFETY: refused before anything is written.
             assert_eq!(unsafe { plan.apply() }, Err(Error::NoMaps { errno: EPERM }));
             assert_eq!(bytes(at(exeunt_site_call)), before);
         }
     });
 }
 
-/// How many calls of `membarrier` still succeed.
+/// The number of calls of `membarrier` that still succeed.
 static LEFT: AtomicI64 = AtomicI64::new(0);
 
-/// Answers the trapped call in its caller's return register.
+/// Sets the result of the trapped call in its caller's return register.
 extern "C" fn answer(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let result = if LEFT.fetch_sub(1, Ordering::SeqCst) > 0 { 0 } else { -i64::from(EPERM) };
     // SAFETY: the kernel passes a context of this type to handlers installed with `SA_SIGINFO`.
@@ -239,12 +241,12 @@ fn a_membarrier_that_fails_at_any_step_leaves_bytes_and_protection_as_before() {
         if !filter(libc::SYS_membarrier, None, libc::SECCOMP_RET_TRAP) {
             return println!("no seccomp filters here (user-mode QEMU): nothing is tested");
         }
-        // Registering, the trial, and the one after the store.
+        // The registration, the trial, and the call after the store.
         for succeeding in 0..3 {
             LEFT.store(succeeding, Ordering::SeqCst);
             refused(near(), Fallback::Refuse, Error::Membarrier { errno: EPERM });
             let used = if succeeding == 2 { 4 } else { succeeding + 1 };
-            // After the store there is one call more: the bytes that are put back are synchronised too.
+            // After the store there is one more call: the restored bytes are synchronised too.
             assert_eq!(succeeding - LEFT.load(Ordering::SeqCst), used);
         }
         LEFT.store(3, Ordering::SeqCst);
@@ -256,16 +258,16 @@ fn a_membarrier_that_fails_at_any_step_leaves_bytes_and_protection_as_before() {
 }
 
 #[test]
-fn a_protection_that_cannot_be_restored_is_said_and_the_bytes_are_as_before() {
-    in_child("a_protection_that_cannot_be_restored_is_said_and_the_bytes_are_as_before", || {
-        // Making it writable is allowed, taking that back is not.
+fn a_protection_that_cannot_be_restored_is_reported_and_the_bytes_are_as_before() {
+    in_child("a_protection_that_cannot_be_restored_is_reported_and_the_bytes_are_as_before", || {
+        // The filter allows making the page writable, and refuses to restore it.
         if !refuse(libc::SYS_mprotect, Some((2, READ_EXECUTE))) {
             return;
         }
         let here = at(exeunt_site_call);
         let before = bytes(here);
         let mut patch = near().unwrap();
-        // SAFETY: refused before it matters.
+        // SAFETY: refused before anything is written.
         assert_eq!(unsafe { patch.apply() }, Err(Error::NotRestored { at: here, errno: EPERM }));
         assert_eq!(bytes(here), before);
         assert_eq!(permissions(here), "rwxp");
@@ -278,11 +280,11 @@ fn a_protection_that_cannot_be_restored_is_said_and_the_bytes_are_as_before() {
 }
 
 #[test]
-fn the_heart_gives_the_same_reasons_as_numbers() {
-    in_child("the_heart_gives_the_same_reasons_as_numbers", || {
+fn raw_retarget_code_returns_the_same_reasons_as_numbers() {
+    in_child("raw_retarget_code_returns_the_same_reasons_as_numbers", || {
         let retarget = |fallback| {
             // SAFETY: the fixture's code, and one thread.
-            unsafe { heart::retarget_code(at(exeunt_site_jump), at(exeunt_one), at(exeunt_two), 0, fallback) }
+            unsafe { raw::retarget_code(at(exeunt_site_jump), at(exeunt_one), at(exeunt_two), 0, fallback) }
         };
         if refuse(libc::SYS_mprotect, None) {
             assert_eq!(retarget(Fallback::Refuse), Reason::Protect as i32 | EPERM << 8);

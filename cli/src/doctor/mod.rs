@@ -1,22 +1,25 @@
-//! `exeunt doctor`: what this machine allows, and whether every kind of stack and every end works here.
+//! `exeunt doctor`: reports what this machine allows, and tests every kind of stack and every way
+//! to end.
 
-mod bottom;
-mod checks;
 mod child;
+mod outermost;
 mod report;
+mod self_tests;
+mod stacks;
 
 use child::Side;
 use report::Report;
 use std::process::ExitCode;
 
-/// Runs all self-tests and prints what was found. Successful only if all of them passed.
+/// Runs all self-tests and prints the report. Successful only if all of them passed.
 pub fn run(json: bool) -> ExitCode {
-    // First, so that every child starts with a process that has recognised nothing yet, as a program does.
+    // First, so that every child starts in a process that has not recognised exit trampolines yet,
+    // as a program does.
     let mut results = Vec::new();
-    for check in checks::of_this_system() {
-        match child::run(check) {
+    for test in self_tests::all() {
+        match child::run(test) {
             Side::Parent(result) => results.push(result),
-            // A child ends as a program does: main returns.
+            // A child ends as a program does: `main` returns.
             Side::Child(status) => return status,
         }
     }

@@ -1,20 +1,20 @@
-//! What the doctor says: one value, printed as text for people or as JSON for machines.
+//! The doctor's report: one value, printed as text for people or as JSON for programs.
 //!
-//! `cli/doctor.md` describes the JSON for those who read it; the two must agree, and a test compares them.
+//! `cli/doctor.md` describes the JSON. A test compares the two.
 
-use super::bottom::{self, BottomOfKind};
 use super::child::Outcome;
+use super::outermost::{self, OutermostFrames};
 use crate::machine::{
     Kernel, Libc, Membarrier, PageProtection, PointerAuthentication, ShadowStack, kernel, libc, membarrier,
     page_protection, pointer_authentication, shadow_stack,
 };
+use crate::memory_map::{MemoryMap, symbol};
 use crate::paint::{BAD, FAINT, GOOD, MARK, THEIRS, TITLE, padded, paint};
-use crate::places::{Places, symbol};
 use anstream::println;
 use exeunt::{CodeSite, Kind};
 use serde::Serialize;
 
-/// All of it.
+/// The whole report.
 #[derive(Serialize)]
 pub struct Report {
     version: u32,
@@ -28,7 +28,7 @@ pub struct Report {
     membarrier: Membarrier,
     exit_trampolines: Vec<ExitTrampoline>,
     exit_trampolines_problem: Option<String>,
-    bottoms: Vec<BottomOfKind>,
+    outermost_frames: Vec<OutermostFrames>,
     self_tests: Vec<Outcome>,
     pub passed: bool,
 }
@@ -42,15 +42,15 @@ struct ExitTrampoline {
     file: Option<String>,
     offset: Option<String>,
     symbol: Option<String>,
-    /// Why slot redirect cannot be used here.
+    /// Why slot redirect is not possible here.
     slot_problem: Option<String>,
-    /// Why code redirect cannot.
+    /// Why code redirect is not possible here.
     code_problem: Option<String>,
-    /// What code redirect changes.
+    /// The instructions that code redirect changes.
     code_sites: Vec<Site>,
 }
 
-/// A place in an exit trampoline's code.
+/// An instruction of an exit trampoline that code redirect changes.
 #[derive(Clone, Serialize)]
 struct Site {
     address: String,
@@ -58,10 +58,11 @@ struct Site {
     after: String,
 }
 
-/// Whether each redirect works on stacks with the exit trampoline called `name`, which has these sites.
+/// Why slot and code redirect are not possible for the exit trampoline `name`, and its sites among
+/// `sites`.
 fn redirects(name: &str, sites: &[CodeSite], shadow_stack: bool) -> (Option<String>, Option<String>, Vec<Site>) {
     let slot = shadow_stack.then(|| exeunt::Error::ShadowStack.to_string());
-    // Where threads land that were unwound is a part of the same exit trampoline.
+    // Threads that were unwound continue in another part of the same exit trampoline.
     let whole = name.strip_suffix(", unwound").unwrap_or(name);
     let own = || sites.iter().filter(|site| site.trampoline == whole);
     let problem = own().find_map(|site| site.problem.as_ref()).map(ToString::to_string);
@@ -75,18 +76,18 @@ fn redirects(name: &str, sites: &[CodeSite], shadow_stack: bool) -> (Option<Stri
 
 impl Report {
     pub fn make(self_tests: Vec<Outcome>) -> Self {
-        // The bottoms first: that of the main thread is recognised when it is looked at.
-        let bottoms = bottom::all();
+        // The outermost_frames first: that of the main thread is recognised when it is looked at.
+        let outermost_frames = outermost::all();
         let (exit_trampolines, problem) = match exeunt::survey() {
             Ok(survey) => (survey.trampolines, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        let places = Places::read();
+        let map = MemoryMap::read();
         let sites = exeunt::code_sites().unwrap_or_default();
         let shadow_stack = shadow_stack();
         let described = |(name, address, kind): (String, usize, Kind)| {
             let (slot_problem, code_problem, code_sites) = redirects(&name, &sites, shadow_stack.active);
-            let (file, offset) = places.in_file(address).unzip();
+            let (file, offset) = map.in_file(address).unzip();
             ExitTrampoline {
                 kind: kind_name(kind),
                 name,
@@ -112,7 +113,7 @@ impl Report {
             membarrier: membarrier(),
             exit_trampolines: described_all,
             exit_trampolines_problem: problem,
-            bottoms,
+            outermost_frames,
             passed: self_tests.iter().all(|outcome| outcome.passed),
             self_tests,
         }
@@ -132,12 +133,12 @@ impl Report {
         fact("kernel", &format!("{} {}", self.kernel.system, self.kernel.release));
         let file = self.libc.file.as_deref().unwrap_or("in no file");
         fact("libc", &format!("{} {}, {file}", self.libc.name, self.libc.version));
-        judged("shadow stack", !self.shadow_stack.active, &self.shadow_stack.found);
+        fact_with_verdict("shadow stack", !self.shadow_stack.active, &self.shadow_stack.found);
         fact("pointer authentication", &self.pointer_authentication.found);
-        judged("page protection", self.page_protection.works, &self.page_protection.found);
+        fact_with_verdict("page protection", self.page_protection.works, &self.page_protection.found);
         fact("membarrier", &self.membarrier.found);
         self.print_exit_trampolines();
-        self.print_bottoms();
+        self.print_outermost_frames();
         self.print_self_tests();
     }
 
@@ -174,22 +175,22 @@ impl Report {
         }
     }
 
-    fn print_bottoms(&self) {
+    fn print_outermost_frames(&self) {
         println!("\n{}", paint(TITLE, "unwind tables, from the entry function to the outermost frame"));
-        for bottom in &self.bottoms {
-            let frames = bottom.frames.iter().map(|frame| {
+        for stack in &self.outermost_frames {
+            let frames = stack.frames.iter().map(|frame| {
                 let name = crate::paint::shortened(&frame.name, 40);
-                if frame.table { name } else { format!("{name} {}", paint(FAINT, "(no table: it ends here)")) }
+                if frame.table { name } else { format!("{name} {}", paint(FAINT, "(no table: unwinding ends here)")) }
             });
-            println!("  {:8}{}", bottom.kind, frames.collect::<Vec<_>>().join(" → "));
-            if let Some(problem) = &bottom.problem {
+            println!("  {:8}{}", stack.kind, frames.collect::<Vec<_>>().join(" → "));
+            if let Some(problem) = &stack.problem {
                 indented(problem);
             }
         }
     }
 
     fn print_self_tests(&self) {
-        println!("\n{}", paint(TITLE, "self-tests, each in a process of its own"));
+        println!("\n{}", paint(TITLE, "self-tests, each in its own process"));
         for outcome in &self.self_tests {
             let mark = if outcome.passed { paint(GOOD, "passed") } else { paint(BAD, "FAILED") };
             println!("  {mark}  {} {}", padded(MARK, outcome.name, 23), outcome.about);
@@ -209,8 +210,8 @@ impl Report {
     }
 }
 
-/// A fact that is in exeunt's way if it is not good.
-fn judged(name: &str, good: bool, text: &str) {
+/// Prints a fact, in the style of a failure unless it is `good` for exeunt.
+fn fact_with_verdict(name: &str, good: bool, text: &str) {
     let style = if good { anstyle::Style::new() } else { BAD };
     println!("  {name:24}{}", paint(style, text));
 }

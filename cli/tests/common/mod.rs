@@ -1,8 +1,8 @@
-//! Running the program that is tested.
+//! Runs the program under test.
 
 use std::process::{Command, Output};
 
-/// The program, to be run as it was built: by the emulator that cargo runs tests with, if there is one.
+/// The program, run by the emulator that cargo uses for tests if there is one.
 pub fn exeunt() -> Command {
     let runner = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase());
     let program = env!("CARGO_BIN_EXE_exeunt");

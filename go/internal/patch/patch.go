@@ -3,7 +3,7 @@
 // Package patch retargets a direct call in the running program, or replaces an instruction by a
 // jump. Where it cannot, the error says why.
 //
-// The work is done by the no_std core of the Rust patch engine. The module contains it as one small
+// The work is done by raw, the no_std core of the Rust patch engine. The module contains it as one small
 // object for each architecture (exeunt_linux_*.syso, see ../../syso), which Go's linker takes
 // without cgo, a C compiler or Rust. The engine makes its system calls itself, so to Go's scheduler
 // it is one short call.

@@ -7,7 +7,7 @@ import (
 
 // A Refusal says why the engine changed nothing: a reason in the low 8 bits, and above them the
 // error number of a system call that failed. The numbers are those of Reason in
-// patch/src/heart/mod.rs.
+// patch/src/raw/refusal.rs.
 type Refusal int32
 
 // NotRestored is the only reason after which the program is not unchanged.

@@ -1,13 +1,14 @@
-//! Why a patch was refused: what was found, where, and what to do.
+//! Errors: what was found, where, and what to do.
 
 use super::arch;
-use super::system::WORDS;
+use super::wording::WORDING;
+use crate::raw::{Reason, Refusal, arch as raw};
 use std::fmt;
 
 /// Bytes of code at an address. Displayed with their disassembly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes {
-    /// The address of the first.
+    /// The address of the first byte.
     pub at: usize,
     /// The bytes themselves.
     pub bytes: Vec<u8>,
@@ -23,10 +24,11 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Why nothing was changed. [`Error::NotRestored`] alone leaves a trace, and says which.
+/// Why nothing was changed. Only [`Error::NotRestored`] leaves a change behind: a page that is
+/// still writable.
 ///
-/// The numbers called `errno` are error numbers on Linux, and values of `kern_return_t` on macOS. Its `Debug` is its
-/// `Display`: bytes and disassembly are also shown where an `unwrap` fails.
+/// Values named `errno` are error numbers on Linux, and values of `kern_return_t` on macOS. `Debug`
+/// prints the same as `Display`, so a failed `unwrap` also shows bytes and disassembly.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -40,66 +42,67 @@ pub enum Error {
         /// The kernel's error number.
         errno: i32,
     },
-    /// No direct call or branch is there.
+    /// There is no direct call or branch at the site.
     NotABranch {
-        /// What is.
+        /// The instruction that is there.
         found: Bytes,
     },
-    /// The call or branch leads somewhere else.
+    /// The call or branch does not lead to the expected target.
     OtherTarget {
         /// The instruction.
         found: Bytes,
-        /// Where it leads.
+        /// Its target.
         target: usize,
-        /// Where it should.
+        /// The target that it should have.
         expected: usize,
     },
-    /// No direct call is on the way from here.
+    /// The path that starts at the site has no direct call.
     NoCall {
-        /// The instruction at which the way ends.
+        /// The instruction at which the path ends.
         found: Bytes,
-        /// Why it does.
+        /// The reason why it ends.
         why: &'static str,
     },
     /// The instruction cannot be displaced.
     NotDisplaceable {
-        /// What is there.
+        /// The instruction that is there.
         found: Bytes,
         /// The reason.
         why: &'static str,
     },
     /// The instruction is shorter than the branch that would replace it.
     TooShort {
-        /// What is there.
+        /// The instruction that is there.
         found: Bytes,
         /// The length of a branch.
         needed: usize,
     },
-    /// This instruction may not become a branch while another thread may be executing it (aarch64).
+    /// The instruction may not be replaced while another thread may be executing it (aarch64).
     NotWhileRunning {
-        /// What is there.
+        /// The instruction that is there.
         found: Bytes,
     },
-    /// A stub is needed, and no free page is in reach, or none from which one aligned store suffices.
+    /// A stub is needed, and no free page is in reach, or none for which one aligned store
+    /// suffices.
     NoRoom {
-        /// What is at the site.
+        /// The instruction at the site.
         found: Bytes,
-        /// Why the last place that was tried would not do, if one was.
+        /// Why the last address that was tried does not work, if one was tried.
         why: Option<&'static str>,
     },
-    /// The page that was free when the patch was planned is not any more. Plan again.
+    /// The page for the stub was free when the patch was planned, and is mapped now. Plan again.
     StubTaken {
         /// The stub's address.
         at: usize,
     },
-    /// The stub could not be made.
+    /// The stub could not be mapped.
     Stub {
         /// The system call that was refused.
         step: &'static str,
         /// The kernel's error number.
         errno: i32,
     },
-    /// This patch is applied already.
+    /// This patch is already applied.
     AlreadyApplied {
         /// The site.
         at: usize,
@@ -113,14 +116,14 @@ pub enum Error {
     Overlaps {
         /// This patch's site.
         at: usize,
-        /// The other's.
+        /// The site of the other patch.
         other: usize,
     },
-    /// Somebody else has changed the bytes.
+    /// Other code has changed the bytes.
     Changed {
-        /// What should be there.
+        /// The bytes that should be there.
         expected: Bytes,
-        /// What is.
+        /// The bytes that are there.
         found: Bytes,
     },
     /// The code page cannot be written.
@@ -130,26 +133,42 @@ pub enum Error {
         /// The kernel's error number.
         errno: i32,
     },
-    /// `membarrier` is refused (macOS: a page of our own cannot be given and taken rights), so other processors might execute stale
-    /// code.
+    /// `membarrier` is refused (macOS: the rights of a scratch page cannot be changed), so other
+    /// processors might execute stale code.
     Membarrier {
         /// The kernel's error number.
         errno: i32,
     },
-    /// These bytes are not what the processor executes: the process is translated by Rosetta 2 (macOS).
+    /// The processor does not execute these bytes: Rosetta 2 translates the process (macOS).
     Translated {
         /// The site.
         at: usize,
     },
-    /// The bytes are as before, but the page's protection could not be restored: it is still writable.
+    /// The bytes are as before, but the page's protection could not be restored: the page is still
+    /// writable.
     NotRestored {
         /// The site.
         at: usize,
         /// The kernel's error number.
         errno: i32,
     },
-    /// This thread is planning or applying another patch further up on its stack, from where foreign code (an allocator) came back.
+    /// An outer frame of this thread is planning or applying a patch, and has called code (an
+    /// allocator) that patches too.
     Reentered,
+}
+
+/// Why the system changed nothing (or, for [`Reason::NotRestored`], what it could not restore).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub reason: Reason,
+    /// The system's own number: an error number, or a `kern_return_t`.
+    pub number: i32,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { reason: refusal.reason, number: refusal.errno.into() }
+    }
 }
 
 impl fmt::Display for Error {
@@ -161,84 +180,84 @@ impl fmt::Display for Error {
             Error::NoMaps { errno } => write!(
                 f,
                 "{} ({} {errno}), so no page's protection is known; {}",
-                WORDS.look_up,
-                WORDS.number,
+                WORDING.look_up,
+                WORDING.number,
                 if cfg!(target_os = "linux") && [libc::EMFILE, libc::ENFILE].contains(errno) {
                     "too many files are open: close some, or raise the limit (ulimit -n), and try again"
                 } else {
-                    WORDS.look_up_advice
+                    WORDING.look_up_advice
                 }
             ),
             Error::NotABranch { found } => write!(
                 f,
-                "no direct call or branch at {found}; give the address of its first byte, or divert an instruction"
+                "no direct call or branch at {found}; pass the address of its first byte, or divert the instruction"
             ),
             Error::OtherTarget { found, target, expected } => write!(
                 f,
-                "{found} leads to {target:#x}, not to {expected:#x}; another patch, or another build of this library?"
+                "{found} leads to {target:#x}, not to {expected:#x}; is another patch applied, or is this another build of the library?"
             ),
             Error::NoCall { found, why } => {
                 write!(
                     f,
-                    "no direct call is on the one way that leads to {found}: {why}; another build of this library?"
+                    "there is no direct call on the path to {found}, where it ends: {why}; is this another build of the library?"
                 )
             }
             Error::NotDisplaceable { found, why } => {
-                write!(f, "{found} cannot run elsewhere: {why}; choose another instruction")
+                write!(f, "{found} cannot be displaced: {why}; choose another instruction")
             }
             Error::TooShort { found, needed } => write!(
                 f,
-                "{found} has {} bytes and a branch needs {needed}; displacing a second instruction is not safe, since a thread may be \
-                 suspended between the two: choose a longer one, or retarget a direct call nearby",
+                "{found} has {} bytes and a branch needs {needed}; displacing a second instruction is not safe, because a thread may be \
+                 suspended between the two: choose a longer instruction, or retarget a direct call",
                 found.bytes.len()
             ),
             Error::NotWhileRunning { found } => write!(
                 f,
-                "{found} may not become a branch while another thread may execute it (Arm ARM B2.2.5: only B, BL, NOP and ISB \
+                "{found} may not be replaced while another thread may execute it (Arm ARM B2.2.5: only B, BL, NOP and ISB \
                  may); retarget a B or BL, or promise with `Site::quiet` that no thread runs there"
             ),
             Error::NoRoom { found, why } => write!(
                 f,
-                "no free page for a stub in reach of {found} from which one aligned store would do ({})",
+                "no free page for a stub in reach of {found} for which one aligned store suffices ({})",
                 why.unwrap_or("every page there is mapped")
             ),
             Error::StubTaken { at } => {
-                write!(f, "the page of {at:#x} was free when the patch was planned, but is mapped by now; plan again")
+                write!(f, "the page of {at:#x} was free when the patch was planned, and is mapped now; plan again")
             }
             Error::Stub { step, errno } => {
-                write!(f, "{step} of a page for the stub was refused ({} {errno})", WORDS.number)
+                write!(f, "{step} of a page for the stub was refused ({} {errno})", WORDING.number)
             }
-            Error::AlreadyApplied { at } => write!(f, "the patch at {at:#x} is applied already"),
+            Error::AlreadyApplied { at } => write!(f, "the patch at {at:#x} is already applied"),
             Error::NotApplied { at } => write!(f, "the patch at {at:#x} is not applied"),
             Error::Overlaps { at, other } => {
-                write!(f, "the patch at {at:#x} shares bytes with the one applied at {other:#x}; undo that first")
+                write!(f, "the patch at {at:#x} shares bytes with the patch applied at {other:#x}; undo that one first")
             }
             Error::Changed { expected, found } => {
-                write!(f, "somebody else changed the code: expected {expected}, found {found}; nothing was written")
+                write!(f, "other code changed these bytes: expected {expected}, found {found}; nothing was written")
             }
             Error::Protect { at, errno } => write!(
                 f,
                 "the code page of {at:#x} cannot be made writable ({} {errno}): {}",
-                WORDS.number, WORDS.protect_advice
+                WORDING.number, WORDING.protect_advice
             ),
             Error::Membarrier { errno } => write!(
                 f,
                 "{} ({} {errno}), so other processors might run stale code; {}",
-                WORDS.synchronise, WORDS.number, WORDS.synchronise_advice
+                WORDING.synchronise, WORDING.number, WORDING.synchronise_advice
             ),
             Error::Translated { at } => write!(
                 f,
-                "this process is translated by Rosetta 2, so the processor does not execute the bytes at {at:#x}, and what it does \
-                 execute cannot be changed by one store; run a build for Apple Silicon, where code is not patched either, or do without"
+                "Rosetta 2 translates this process, so the processor does not execute the bytes at {at:#x}, and one store cannot \
+                 change the code that it does execute; patching is not possible here, nor in a build for Apple Silicon"
             ),
             Error::NotRestored { at, errno } => write!(
                 f,
                 "the code at {at:#x} is as before, but its page could not be made read-only again ({} {errno})",
-                WORDS.number
+                WORDING.number
             ),
             Error::Reentered => f.write_str(
-                "this thread is planning or applying another patch further up on its stack; patch from code that it does not call, \
-                 such as an allocator",
+                "an outer frame of this thread is planning or applying a patch; do not patch from code that it calls, such as an \
+                 allocator",
             ),
         }
     }
@@ -251,3 +270,24 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    pub(super) fn refused(refused: Refused, at: usize, bytes: &[u8]) -> Self {
+        let errno = refused.number;
+        let found = Bytes { at, bytes: bytes.to_vec() };
+        match refused.reason {
+            Reason::NotABranch => Error::NotABranch { found },
+            Reason::NotExecutable => Error::NotExecutable { at },
+            Reason::NoMaps => Error::NoMaps { errno },
+            Reason::Protect => Error::Protect { at, errno },
+            Reason::Membarrier => Error::Membarrier { errno },
+            Reason::NotRestored => Error::NotRestored { at, errno },
+            Reason::TooShort => Error::TooShort { found, needed: raw::BRANCH_LEN },
+            Reason::NotWhileRunning => Error::NotWhileRunning { found },
+            // The bytes have changed since target and reach were checked.
+            Reason::Changed | Reason::OtherTarget | Reason::OutOfReach | Reason::Straddles => {
+                Error::Changed { expected: found.clone(), found }
+            }
+        }
+    }
+}

@@ -1,13 +1,30 @@
-//! The engine: sites, patches, stubs. Data goes one way: [`Site`] → plan ([`Patch`]) → apply → undo.
+//! The engine plans and applies patches with stubs: [`Site`] → plan ([`Patch`]) → apply → undo.
+//!
+//! Each file imports only files above it in this list:
+//!
+//! | file | content |
+//! |---|---|
+//! | `window`, `flow` | plain data: addresses where a stub may begin; where execution continues after an instruction |
+//! | `aarch64/`, `x86_64/` | one processor's instructions: decode, displace, encode branches, disassemble |
+//! | `wording`, `error` | errors, and the system's names in their text |
+//! | `system/` | one system's calls: look code up, write it, map stubs |
+//! | `code`, `free_space`, `stub` | reads code; finds addresses for a stub; maps a stub |
+//! | `registry` | the applied patches of this process, and its lock |
+//! | `patch` | a planned change: apply, undo |
+//! | `site` | an instruction of running code, and the plans that can be made for it |
 
 pub mod aarch64;
+mod code;
 pub mod error;
+pub mod flow;
+mod free_space;
 pub mod patch;
-pub mod place;
 mod registry;
 pub mod site;
 mod stub;
 mod system;
+pub mod window;
+mod wording;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 

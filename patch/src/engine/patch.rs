@@ -1,95 +1,100 @@
-//! A planned change of code: inert until applied, taken back byte for byte.
+//! A planned change of code: inert until applied; undone byte for byte.
 
 use super::error::{Bytes, Error};
-use super::registry::{self, Registry, Stub};
-use super::site::{self, Site};
-use super::stub;
-use super::system::{self, Refused, WORDS};
-use crate::heart::{self, Fallback, Reason, Store};
+use super::registry::{self, Registry};
+use super::stub::Stub;
+use super::wording::WORDING;
+use super::{code, system};
+use crate::raw::{self, Fallback, Reason, Store};
 use std::fmt;
 use std::ops::Range;
 
-/// Where a patch's stub is.
+/// The stub of a patch.
 #[derive(Debug)]
-pub(super) enum Place {
-    /// It needs none.
+pub(super) enum StubState {
+    /// The patch needs no stub.
     None,
-    /// There from an earlier patch.
+    /// Mapped, by this patch or an earlier one.
     Mapped { at: usize, resume: Option<usize> },
-    /// A free page, reserved among this process's patches.
+    /// To be mapped on pages that are free now, and reserved against other patches of this process.
     Planned { stub: Stub, resume: Option<usize>, pages: Range<usize> },
 }
 
-/// What will be written, and why that is safe; then whether it is. Its [`Display`](fmt::Display) tells all of it.
+/// A planned change: the bytes before and after, the stub, and whether it is applied. Its
+/// [`Display`](fmt::Display) shows these and why the change is safe.
 ///
-/// Dropping it changes nothing: what is applied stays applied.
+/// Dropping a patch changes nothing: an applied patch stays applied.
 #[derive(Debug)]
 pub struct Patch {
-    site: Site,
+    at: usize,
     before: Vec<u8>,
     after: Vec<u8>,
-    place: Place,
+    stub: StubState,
     fallback: Fallback,
     applied: bool,
 }
 
 impl Patch {
-    pub(super) fn new(site: Site, before: Vec<u8>, after: Vec<u8>, place: Place) -> Self {
-        Self { site, before, after, place, fallback: Fallback::ProcMem, applied: false }
+    pub(super) fn new(at: usize, before: Vec<u8>, after: Vec<u8>, stub: StubState) -> Self {
+        Self { at, before, after, stub, fallback: Fallback::ProcMem, applied: false }
     }
 
-    /// What to do where `mprotect` is refused. [`Fallback::ProcMem`] unless set. macOS has no other way, and does not ask.
+    /// Sets what to do where `mprotect` is refused. The default is [`Fallback::ProcMem`]. macOS has
+    /// no fallback and ignores this.
     pub fn fallback(mut self, fallback: Fallback) -> Self {
         self.fallback = fallback;
         self
     }
 
-    /// The site's bytes as they are when the patch is not applied.
+    /// The site's bytes while the patch is not applied.
     pub fn before(&self) -> Bytes {
         self.bytes(&self.before)
     }
 
-    /// The site's bytes when it is.
+    /// The site's bytes while the patch is applied.
     pub fn after(&self) -> Bytes {
         self.bytes(&self.after)
     }
 
     /// The stub's address, if there is one.
     pub fn stub(&self) -> Option<*const u8> {
-        let at = match &self.place {
-            Place::None => return None,
-            Place::Mapped { at, .. } => *at,
-            Place::Planned { stub, .. } => stub.at,
+        let at = match &self.stub {
+            StubState::None => return None,
+            StubState::Mapped { at, .. } => *at,
+            StubState::Planned { stub, .. } => stub.at,
         };
         Some(std::ptr::with_exposed_provenance(at))
     }
 
-    /// Where a hook jumps to go on as if there were no patch: the displaced instruction. Executable once the patch was applied, and for
-    /// ever after. `None` for a retargeted branch.
+    /// The address of the displaced instruction, where a hook jumps to continue as if there were no
+    /// patch. It is executable from the first `apply` on, for the rest of the process. `None` for a
+    /// retargeted branch.
     pub fn resume(&self) -> Option<*const u8> {
-        let at = match &self.place {
-            Place::None => return None,
-            Place::Mapped { at, resume } => at + (*resume)?,
-            Place::Planned { stub, resume, .. } => stub.at + (*resume)?,
+        let at = match &self.stub {
+            StubState::None => return None,
+            StubState::Mapped { at, resume } => at + (*resume)?,
+            StubState::Planned { stub, resume, .. } => stub.at + (*resume)?,
         };
         Some(std::ptr::with_exposed_provenance(at))
     }
 
-    /// Whether it is applied.
+    /// Whether the patch is applied.
     pub fn is_applied(&self) -> bool {
         self.applied
     }
 
-    /// Writes the patch. When it returns, every thread executes the new code; until then each executes the old or the new. On an
-    /// error the code and its protection are as before; a stub that was mapped for it stays for the next attempt.
+    /// Writes the patch. When it returns, every thread executes the new code; until then each
+    /// thread executes the old or the new code. On an error the code and its protection are as
+    /// before; a stub that was mapped stays for the next attempt.
     ///
     /// # Safety
     ///
-    /// Until it is undone: the new target or hook may be entered wherever the old instruction could be executed, and its code and the
-    /// site's stay mapped. Nobody outside this crate re-protects or unmaps the site's page, or
-    /// another one of its mapping, at the same time.
+    /// Until the patch is undone, the new target or hook may be entered wherever the old
+    /// instruction could be executed, and its code and the site's stay mapped. No code outside this
+    /// crate unmaps the site's page or another page of its mapping, or changes their protection, at
+    /// the same time.
     pub unsafe fn apply(&mut self) -> Result<(), Error> {
-        let at = self.site.at();
+        let at = self.at;
         if self.applied {
             return Err(Error::AlreadyApplied { at });
         }
@@ -105,9 +110,10 @@ impl Patch {
         Ok(())
     }
 
-    /// Takes the patch back: every byte at the site is as it was. A stub stays mapped, because a thread may still be in it.
+    /// Undoes the patch: every byte at the site is as it was. A stub stays mapped, because a thread
+    /// may still be in it.
     pub fn undo(&mut self) -> Result<(), Error> {
-        let at = self.site.at();
+        let at = self.at;
         if !self.applied {
             return Err(Error::NotApplied { at });
         }
@@ -119,20 +125,20 @@ impl Patch {
     }
 
     fn map_stub(&mut self, registry: &mut Registry) -> Result<(), Error> {
-        let Place::Planned { stub: Stub { at, code }, resume, pages } = &self.place else {
+        let StubState::Planned { stub, resume, pages } = &self.stub else {
             return Ok(());
         };
-        stub::map(*at, code)?;
-        let mapped = Place::Mapped { at: *at, resume: *resume };
+        stub.map()?;
+        let mapped = StubState::Mapped { at: stub.at, resume: *resume };
         registry.release(pages);
-        registry.stubs.push(Stub { at: *at, code: code.clone() });
-        self.place = mapped;
+        registry.stubs.push(stub.clone());
+        self.stub = mapped;
         Ok(())
     }
 
-    /// Checks the site's bytes; the registry is locked.
+    /// Checks the site's bytes. The registry must be locked.
     fn expect(&self, bytes: &[u8]) -> Result<(), Error> {
-        let found = site::read(self.site.at(), bytes.len())?;
+        let found = code::read(self.at, bytes.len())?;
         if found == bytes {
             Ok(())
         } else {
@@ -140,28 +146,29 @@ impl Patch {
         }
     }
 
-    /// Exchanges the site's bytes by one store; the registry is locked.
+    /// Replaces the site's bytes by one store. The registry must be locked.
     fn write(&self, from: &[u8], to: &[u8]) -> Result<(), Error> {
         self.expect(from)?;
-        let at = self.site.at();
+        let at = self.at;
         let Some((first, changed)) = changed(from, to) else {
             return Ok(());
         };
-        let word = (at + first) & !(size_of::<heart::arch::Word>() - 1);
+        let word = (at + first) & !(size_of::<raw::arch::Word>() - 1);
         // The planner chose the stub so that all changed bytes share a word.
-        debug_assert!(at + first + changed.len() <= word + size_of::<heart::arch::Word>());
+        debug_assert!(at + first + changed.len() <= word + size_of::<raw::arch::Word>());
         let mapping = system::executable(word).map_err(|refused| Error::refused(refused, at, from))?;
-        // SAFETY: aligned, and mapped readable: just looked up.
-        let before = unsafe { heart::arch::read(word) };
+        // SAFETY: aligned, and just looked up as mapped readable.
+        let before = unsafe { raw::arch::read(word) };
         let mut after = before.to_le_bytes();
         after[at + first - word..][..changed.len()].copy_from_slice(changed);
-        let store = Store { at: word, before, after: heart::arch::Word::from_le_bytes(after) };
-        // SAFETY: the word lies in this mapping, and nobody changes that: our own patches hold the registry's lock, others
-        // are excluded by `apply`'s contract. Both words may be executed: the old one is there (`expect`, and the store compares the
-        // whole word), the new one differs by the planned branch, for which `apply`'s contract speaks.
+        let store = Store { at: word, before, after: raw::arch::Word::from_le_bytes(after) };
+        // SAFETY: the word lies in this mapping, and no other code changes it: patches of this
+        // crate hold the registry's lock, and `apply`'s contract excludes others. Both words may be
+        // executed: the old one is there (`expect`, and the store compares the whole word), and the
+        // new one differs by the planned branch, which `apply`'s contract covers.
         unsafe { system::write(store, mapping, self.fallback) }.map_err(|refused| match refused.reason {
             Reason::Changed => self.expect(from).err().unwrap_or_else(|| Error::Changed {
-                // A neighbour in the same word changed, and maybe back.
+                // Another byte of the same word changed, and may have changed back.
                 expected: self.bytes(from),
                 found: self.bytes(from),
             }),
@@ -170,11 +177,11 @@ impl Patch {
     }
 
     fn bytes(&self, bytes: &[u8]) -> Bytes {
-        Bytes { at: self.site.at(), bytes: bytes.to_vec() }
+        Bytes { at: self.at, bytes: bytes.to_vec() }
     }
 }
 
-/// The bytes of `to` from the first to the last that differs, and where they begin.
+/// The bytes of `to` from the first to the last that differs, and the index of the first.
 fn changed<'a>(from: &[u8], to: &'a [u8]) -> Option<(usize, &'a [u8])> {
     let differs = |(old, new): (&u8, &u8)| old != new;
     let first = from.iter().zip(to).position(differs)?;
@@ -184,8 +191,9 @@ fn changed<'a>(from: &[u8], to: &'a [u8]) -> Option<(usize, &'a [u8])> {
 
 impl Drop for Patch {
     fn drop(&mut self) {
-        if let Place::Planned { pages, .. } = &self.place {
-            // Where this thread holds it, the pages stay reserved: a place in the address space is lost, and nothing else.
+        if let StubState::Planned { pages, .. } = &self.stub {
+            // If this thread already holds the lock, the pages stay reserved. Only that address
+            // range is lost to later patches.
             if let Ok(mut registry) = registry::lock() {
                 registry.release(pages);
             }
@@ -197,10 +205,10 @@ impl fmt::Display for Patch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "before  {}", self.before())?;
         writeln!(f, "after   {}", self.after())?;
-        match &self.place {
-            Place::None => {}
-            Place::Mapped { at, .. } => writeln!(f, "stub    {at:#x}, mapped r-x")?,
-            Place::Planned { stub, .. } => {
+        match &self.stub {
+            StubState::None => {}
+            StubState::Mapped { at, .. } => writeln!(f, "stub    {at:#x}, mapped r-x")?,
+            StubState::Planned { stub, .. } => {
                 let bytes = Bytes { at: stub.at, bytes: stub.code.clone() };
                 writeln!(f, "stub    {bytes}, to be mapped rw-, filled, then r-x")?;
             }
@@ -208,36 +216,15 @@ impl fmt::Display for Patch {
         match changed(&self.before, &self.after) {
             None => write!(f, "safe    nothing changes"),
             Some((first, bytes)) => {
-                let at = self.site.at() + first;
-                let word = size_of::<heart::arch::Word>();
+                let at = self.at + first;
+                let word = size_of::<raw::arch::Word>();
                 write!(
                     f,
                     "safe    {} byte(s) change at {at:#x}, all in the aligned {word} bytes at {:#x}: one store, then {}",
                     bytes.len(),
                     at & !(word - 1),
-                    WORDS.then
+                    WORDING.then
                 )
-            }
-        }
-    }
-}
-
-impl Error {
-    pub(super) fn refused(refused: Refused, at: usize, bytes: &[u8]) -> Self {
-        let errno = refused.number;
-        let found = Bytes { at, bytes: bytes.to_vec() };
-        match refused.reason {
-            Reason::NotABranch => Error::NotABranch { found },
-            Reason::NotExecutable => Error::NotExecutable { at },
-            Reason::NoMaps => Error::NoMaps { errno },
-            Reason::Protect => Error::Protect { at, errno },
-            Reason::Membarrier => Error::Membarrier { errno },
-            Reason::NotRestored => Error::NotRestored { at, errno },
-            Reason::TooShort => Error::TooShort { found, needed: heart::arch::BRANCH_LEN },
-            Reason::NotWhileRunning => Error::NotWhileRunning { found },
-            // The bytes are not what they were a moment ago: target and reach were checked then.
-            Reason::Changed | Reason::OtherTarget | Reason::OutOfReach | Reason::Straddles => {
-                Error::Changed { expected: found.clone(), found }
             }
         }
     }

@@ -1,29 +1,22 @@
-//! What this process has patched, and the one lock under which it does.
+//! The applied patches and the stubs of this process, and the lock under which code is changed.
 //!
-//! Who holds it allocates. An allocator that itself patches code, on the same thread, gets an error: it would wait for itself.
+//! The holder of the lock allocates memory. If the allocator itself patches code on the same
+//! thread, it gets an error, because it would deadlock.
 
 use super::error::Error;
+use super::stub::Stub;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Code of ours that some site leads to, or will.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stub {
-    /// Where it begins.
-    pub at: usize,
-    /// What it consists of.
-    pub code: Vec<u8>,
-}
-
 #[derive(Debug, Default)]
 pub struct Registry {
-    /// Start and length of every applied patch.
+    /// Address and length of every applied patch.
     applied: BTreeMap<usize, usize>,
-    /// Mapped stubs; they stay for the next patch that needs the same.
+    /// Mapped stubs; the next patch that needs the same code uses the same stub.
     pub stubs: Vec<Stub>,
-    /// Pages that unapplied patches have chosen.
+    /// Pages for the stubs of patches that are planned and not applied.
     pub reserved: Vec<Range<usize>>,
 }
 
@@ -35,17 +28,19 @@ thread_local! {
     static HELD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The registry, locked.
+/// The locked registry.
 pub struct Locked(MutexGuard<'static, Registry>);
 
-/// The registry. Whoever holds it may write code, which the heart asks of its callers.
+/// Locks the registry. The lock gives the exclusive access to code that the functions of `raw`
+/// require.
 ///
 /// [`Error::Reentered`] if this thread holds it already.
 pub fn lock() -> Result<Locked, Error> {
     if HELD.replace(true) {
         return Err(Error::Reentered);
     }
-    // Each change below is one call that leaves the maps whole, so a panic elsewhere does not matter.
+    // Each change below is one call that leaves the collections consistent, so a panic elsewhere
+    // does no harm.
     Ok(Locked(REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
@@ -70,7 +65,7 @@ impl DerefMut for Locked {
 }
 
 impl Registry {
-    /// The start of an applied patch that shares a byte with this range.
+    /// The address of an applied patch that shares a byte with this range.
     pub fn overlapping(&self, at: usize, len: usize) -> Option<usize> {
         let (&start, &other) = self.applied.range(..at + len).next_back()?;
         (start + other > at).then_some(start)
@@ -96,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_holds_the_registry_gets_an_error_when_it_comes_back() {
+    fn a_thread_that_holds_the_registry_gets_an_error_when_it_locks_it_again() {
         let held = lock().expect("this thread does not hold it");
         assert_eq!(lock().err(), Some(Error::Reentered));
         drop(held);

@@ -1,69 +1,61 @@
-//! A place in code, and what can be planned there. Planning changes nothing.
+//! An instruction of running code, and the patches that can be planned for it. Planning changes
+//! nothing.
 
 use super::arch;
 use super::error::{Bytes, Error};
-use super::patch::{Patch, Place};
-use super::place::{Window, candidates};
-use super::registry::{self, Stub};
-use super::{stub, system};
-use crate::heart::{self, Reason};
+use super::flow::Flow;
+use super::free_space::candidates;
+use super::patch::{Patch, StubState};
+use super::stub::Stub;
+use super::window::Window;
+use super::{code, registry, system};
+use crate::raw::{self, Reason};
 
 /// One instruction of running code.
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
     at: usize,
     quiet: bool,
-    scratch: bool,
+    x16_is_free: bool,
 }
 
-/// Where a path through code goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Here is a direct call.
-    Call,
-    /// At this address, with the stack pointer as it was.
-    On(usize),
-    /// At this address, or at the next instruction.
-    Fork(usize),
-    /// Not in one way only, for this reason.
-    End(&'static str),
-}
-
-/// Code for a stub at an address, and where its displaced instruction (if any) begins in it; or why not there.
-type Build<'a> = &'a dyn Fn(usize) -> Result<(Vec<u8>, Option<usize>), &'static str>;
-/// The site's bytes when they lead to an address.
-type Lead<'a> = &'a dyn Fn(usize) -> Option<Vec<u8>>;
+/// Builds a stub for an address. Returns its code and the offset of its displaced instruction, if
+/// it has one; or the reason why no stub can be there.
+type BuildStub<'a> = &'a dyn Fn(usize) -> Result<(Vec<u8>, Option<usize>), &'static str>;
+/// Encodes the site's bytes such that they lead to an address.
+type EncodeBranch<'a> = &'a dyn Fn(usize) -> Option<Vec<u8>>;
 
 impl Site {
     /// The instruction at `at`.
     ///
     /// # Safety
     ///
-    /// `at` is any address, or the first byte of an instruction that stays mapped while this value, or a [`Patch`] made
-    /// from it, is used.
+    /// `at` is any address, or the first byte of an instruction that stays mapped while this value,
+    /// or a [`Patch`] made from it, is used.
     pub unsafe fn new(at: *const u8) -> Self {
-        Self { at: at.addr(), quiet: false, scratch: false }
+        Self { at: at.addr(), quiet: false, x16_is_free: false }
     }
 
-    /// Promises that no thread executes the site, or is suspended at it, while a patch made from here on is applied or
-    /// undone. aarch64 asks for it where the instruction is not one that may be modified while it runs; x86_64 never does.
+    /// Promises that no thread executes the site, or is suspended at it, while a patch made from
+    /// the returned site is applied or undone. On aarch64 this is needed where the instruction is
+    /// not one that may be modified while it runs. On x86_64 it is never needed.
     ///
     /// # Safety
     ///
-    /// That promise.
+    /// The promise is true.
     pub unsafe fn quiet(mut self) -> Self {
         self.quiet = true;
         self
     }
 
-    /// Promises that `x16` holds nothing of value when the site is reached, so that a relay may use it (aarch64; no
-    /// relay needs a register on x86_64).
+    /// Promises that the value in `x16` is not needed when the site is reached, so that a relay may
+    /// use the register (aarch64; a relay on x86_64 needs no register).
     ///
     /// # Safety
     ///
-    /// That promise. It holds at function entries and at calls (AAPCS64, 6.1.1).
+    /// The promise is true. It is at function entries and at calls (AAPCS64, 6.1.1).
     pub unsafe fn x16_is_free(mut self) -> Self {
-        self.scratch = true;
+        self.x16_is_free = true;
         self
     }
 
@@ -72,56 +64,57 @@ impl Site {
         std::ptr::with_exposed_provenance(self.at)
     }
 
-    /// Where the direct call or branch here leads.
+    /// The target of the direct call or branch at the site.
     pub fn target(&self) -> Result<*const u8, Error> {
         let found = self.read(arch::BRANCH_LEN)?;
         // SAFETY: just read.
-        match unsafe { heart::arch::target(self.at) } {
+        match unsafe { raw::arch::target(self.at) } {
             Some(target) => Ok(std::ptr::with_exposed_provenance(target)),
-            None => Err(Error::NotABranch { found: self.one(found) }),
+            None => Err(Error::NotABranch { found: self.whole_instruction(found) }),
         }
     }
 
-    /// The first direct call on the one way that leads on from here: through jumps, but through nothing that moves the
-    /// stack pointer or leads to several places. So whoever comes here makes that call, with the stack pointer that they
-    /// come with.
+    /// The first direct call on the path that starts here. The path follows jumps. It ends at an
+    /// instruction that moves the stack pointer or may continue at several addresses. So every
+    /// thread that arrives here makes that call, with the stack pointer that it arrived with.
     ///
-    /// A branch may skip one instruction. If that is a call, it comes first, and the one that everybody makes last: static
-    /// programs call so what may not be linked.
+    /// A conditional branch may skip one instruction. If that is a call, it comes first in the
+    /// list, and the call that every thread makes comes last. Static programs call functions that
+    /// may not be linked in this way.
     pub fn first_calls(&self) -> Result<Vec<Site>, Error> {
         let mut skipped = Vec::new();
         let mut site = *self;
-        for _ in 0..Self::LONGEST_PATH {
+        for _ in 0..Self::MAX_PATH {
             let code = site.instruction()?;
             let end = |why| Err(Error::NoCall { found: site.bytes(code.clone()), why });
-            match arch::step(&code, site.at) {
-                Step::Call => {
+            match arch::flow(&code, site.at) {
+                Flow::Call => {
                     skipped.push(site);
                     return Ok(skipped);
                 }
-                Step::On(next) => site.at = next,
-                Step::Fork(target) => {
+                Flow::Next(next) => site.at = next,
+                Flow::Conditional(target) => {
                     let other = site.next()?;
                     if other.next()?.at != target {
-                        return end("it leads elsewhere");
+                        return end("it may continue elsewhere");
                     }
-                    match arch::step(&other.instruction()?, other.at) {
-                        Step::Call => skipped.push(other),
-                        Step::On(next) if next == target => {}
-                        _ => return end("it leads elsewhere"),
+                    match arch::flow(&other.instruction()?, other.at) {
+                        Flow::Call => skipped.push(other),
+                        Flow::Next(next) if next == target => {}
+                        _ => return end("it may continue elsewhere"),
                     }
                     site.at = target;
                 }
-                Step::End(why) => return end(why),
+                Flow::Unknown(why) => return end(why),
             }
         }
-        Err(Error::NoCall { found: site.bytes(site.instruction()?), why: "the way to here is long already" })
+        Err(Error::NoCall { found: site.bytes(site.instruction()?), why: "it is already long here" })
     }
 
-    /// Instructions that [`Site::first_calls`] follows.
-    const LONGEST_PATH: usize = 32;
+    /// The number of instructions that [`Site::first_calls`] follows.
+    const MAX_PATH: usize = 32;
 
-    /// Refuses an instruction that does not begin with these bytes.
+    /// Returns an error if the instruction does not begin with these bytes.
     pub fn expect(&self, bytes: &[u8]) -> Result<(), Error> {
         let found = self.instruction()?;
         if found.starts_with(bytes) {
@@ -130,29 +123,31 @@ impl Site {
         Err(Error::Changed { expected: self.bytes(bytes.to_vec()), found: self.bytes(found) })
     }
 
-    /// The instruction behind this one.
+    /// The next instruction.
     pub fn next(&self) -> Result<Site, Error> {
         Ok(Site { at: self.at + self.instruction()?.len(), ..*self })
     }
 
     /// Plans that the direct call or branch here leads to `new` instead of `expected`.
     ///
-    /// Directly if the instruction reaches `new` and one aligned store can say so. Else through a relay, a stub in reach that jumps on:
-    /// on x86_64 its address is chosen so that one aligned store suffices wherever the instruction lies; on aarch64 it
-    /// uses `x16`, as linkers' veneers do between a call and its target.
+    /// It leads there directly if the instruction reaches `new` and one aligned store suffices.
+    /// Otherwise it leads through a relay, a stub in reach that jumps on. On x86_64 the relay's
+    /// address is chosen such that one aligned store suffices wherever the instruction lies. On
+    /// aarch64 the relay uses `x16`, as linkers' veneers do between a call and its target.
     pub fn retarget(&self, expected: *const u8, new: *const u8) -> Result<Patch, Error> {
         let (expected, new) = (expected.addr(), new.addr());
         let target = self.target()?.addr();
         let before = self.read(arch::BRANCH_LEN)?;
         if target != expected {
-            return Err(Error::OtherTarget { found: self.one(before), target, expected });
+            return Err(Error::OtherTarget { found: self.whole_instruction(before), target, expected });
         }
         system::ready(self.at)?;
-        // SAFETY: `read` has looked all of the instruction up; it stays mapped by `new`'s contract.
-        match unsafe { heart::arch::plan(self.at, expected, new) } {
+        // SAFETY: `read` has looked up the whole instruction, which stays mapped by `new`'s
+        // contract.
+        match unsafe { raw::arch::plan(self.at, expected, new) } {
             Ok(_) => {
-                let after = arch::retargeted(&before, self.at, new).expect("the heart found it in reach");
-                Ok(Patch::new(*self, before, after, Place::None))
+                let after = arch::retargeted(&before, self.at, new).expect("`plan` found it in reach");
+                Ok(Patch::new(self.at, before, after, StubState::None))
             }
             Err(refusal) => match refusal.reason {
                 Reason::OutOfReach | Reason::Straddles => self.with_stub(
@@ -166,55 +161,66 @@ impl Site {
         }
     }
 
-    /// Plans that the instruction here becomes a branch to `hook`, which runs with every register and flag as it was at
-    /// the site, and goes on (if it does) by jumping to [`Patch::resume`]: there is the displaced instruction, followed by a branch back.
+    /// Plans that a branch to `hook` replaces the instruction here. The hook starts with every
+    /// register and flag as at the site. To continue, it jumps to [`Patch::resume`], where the
+    /// displaced instruction is, followed by a branch back.
     pub fn divert(&self, hook: *const u8) -> Result<Patch, Error> {
-        self.displace_behind(Some(hook.addr()))
+        self.displace_with_hook(Some(hook.addr()))
     }
 
-    /// Plans that the instruction here runs in a stub, with no other effect: what [`Site::divert`] does but for the hook.
+    /// Plans that the instruction here runs in a stub, with no other effect: [`Site::divert`]
+    /// without a hook.
     pub fn displace(&self) -> Result<Patch, Error> {
-        self.displace_behind(None)
+        self.displace_with_hook(None)
     }
 
-    fn displace_behind(&self, hook: Option<usize>) -> Result<Patch, Error> {
+    fn displace_with_hook(&self, hook: Option<usize>) -> Result<Patch, Error> {
         let (at, before) = (self.at, self.instruction()?);
         if before.len() < arch::BRANCH_LEN {
             return Err(Error::TooShort { found: self.bytes(before), needed: arch::BRANCH_LEN });
         }
-        if !self.quiet && !arch::may_run_meanwhile(&before) {
+        if !self.quiet && !arch::may_be_replaced_while_running(&before) {
             return Err(Error::NotWhileRunning { found: self.bytes(before) });
         }
         system::ready(at)?;
-        // So that what can never be displaced is refused for that reason, not for want of a place.
-        displaced(&before, at, at).map_err(|why| Error::NotDisplaceable { found: self.bytes(before.clone()), why })?;
+        // An instruction that can never be displaced is refused for that reason, before addresses
+        // for a stub are tried.
+        arch::displace(&before, at as u64, at as u64)
+            .map_err(|why| Error::NotDisplaceable { found: self.bytes(before.clone()), why })?;
         self.with_stub(
             &before,
             &arch::jump_windows(&before, at),
             &|stub| {
                 let mut code = match hook {
-                    Some(hook) => arch::relay(stub, hook, self.scratch)?,
+                    Some(hook) => arch::relay(stub, hook, self.x16_is_free)?,
                     None => Vec::new(),
                 };
                 let resume = code.len();
-                code.extend(displaced(&before, at, stub + resume)?);
+                code.extend(arch::displace(&before, at as u64, (stub + resume) as u64)?);
                 Ok((code, Some(resume)))
             },
             &|stub| arch::jump(&before, at, stub),
         )
     }
 
-    /// Looks for a stub that is there already, then for a free place in reach, nearest first.
-    fn with_stub(&self, before: &[u8], windows: &[Window], build: Build, lead: Lead) -> Result<Patch, Error> {
+    /// Uses a mapped stub with the same code if there is one, else plans a stub at a free address
+    /// in reach, the nearest first.
+    fn with_stub(
+        &self,
+        before: &[u8],
+        windows: &[Window],
+        build: BuildStub,
+        encode: EncodeBranch,
+    ) -> Result<Patch, Error> {
         let mut registry = registry::lock()?;
         for Stub { at, code } in &registry.stubs {
             if windows.iter().any(|window| window.contains(*at))
                 && let Ok((wanted, resume)) = build(*at)
                 && wanted == *code
-                && let Some(after) = lead(*at)
+                && let Some(after) = encode(*at)
             {
-                let place = Place::Mapped { at: *at, resume };
-                return Ok(Patch::new(*self, before.to_vec(), after, place));
+                let stub = StubState::Mapped { at: *at, resume };
+                return Ok(Patch::new(self.at, before.to_vec(), after, stub));
             }
         }
         let mut why = None;
@@ -227,17 +233,18 @@ impl Site {
                     continue;
                 }
             };
-            if let Some(after) = lead(at) {
-                let pages = stub::pages(at, code.len());
+            if let Some(after) = encode(at) {
+                let stub = Stub { at, code };
+                let pages = stub.pages();
                 registry.reserved.push(pages.clone());
-                let place = Place::Planned { stub: Stub { at, code }, resume, pages };
-                return Ok(Patch::new(*self, before.to_vec(), after, place));
+                let stub = StubState::Planned { stub, resume, pages };
+                return Ok(Patch::new(self.at, before.to_vec(), after, stub));
             }
         }
         Err(Error::NoRoom { found: self.bytes(before.to_vec()), why })
     }
 
-    /// The bytes of the one instruction here.
+    /// The bytes of the instruction here.
     fn instruction(&self) -> Result<Vec<u8>, Error> {
         // The longest instruction has 15 bytes; fewer may be mapped.
         let mut code = self.read(1)?;
@@ -257,42 +264,16 @@ impl Site {
     }
 
     fn read(&self, len: usize) -> Result<Vec<u8>, Error> {
-        read(self.at, len)
+        code::read(self.at, len)
     }
 
     fn bytes(&self, bytes: Vec<u8>) -> Bytes {
         Bytes { at: self.at, bytes }
     }
 
-    /// The whole first instruction for an error message, if it is one; else the bytes that were read.
-    fn one(&self, read: Vec<u8>) -> Bytes {
+    /// For an error message: the whole instruction here, if it can be decoded; else the bytes that
+    /// were read.
+    fn whole_instruction(&self, read: Vec<u8>) -> Bytes {
         self.bytes(self.instruction().unwrap_or(read))
     }
-
-    pub(super) fn at(&self) -> usize {
-        self.at
-    }
-}
-
-/// Bytes of code, after a look at the mappings.
-pub(super) fn read(at: usize, len: usize) -> Result<Vec<u8>, Error> {
-    let look_up = |address| system::executable(address).map_err(|refused| Error::refused(refused, at, &[]));
-    let last = at.wrapping_add(len - 1);
-    look_up(at)?;
-    if last >> 12 != at >> 12 {
-        look_up(last)?;
-    }
-    // SAFETY: mapped readable, just looked up, and it stays so by `Site::new`'s contract. Volatile: others may patch here.
-    Ok((0..len).map(|offset| unsafe { ((at + offset) as *const u8).read_volatile() }).collect())
-}
-
-#[cfg(target_arch = "x86_64")]
-fn displaced(before: &[u8], at: usize, to: usize) -> Result<Vec<u8>, &'static str> {
-    arch::displace(before, at as u64, to as u64)
-}
-
-#[cfg(target_arch = "aarch64")]
-fn displaced(before: &[u8], at: usize, to: usize) -> Result<Vec<u8>, &'static str> {
-    let word = u32::from_le_bytes(before.try_into().map_err(|_| "an instruction has 4 bytes")?);
-    arch::displace(word, at as u64, to as u64)
 }

@@ -1,10 +1,11 @@
-//! Code to patch, and what the kernel says about its pages.
+//! Code to patch, and the kernel's list of its mappings.
 #![allow(dead_code)]
 
 use std::arch::global_asm;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-// Each site sits in a page of its own, so that no two tests share a protection. `one` and `two` return 1 and 2.
+// Each site is in its own page, so that no two tests share a protection. `one` and `two` return 1
+// and 2.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".macro exeunt_site name, pad, rest:vararg",
@@ -29,13 +30,13 @@ global_asm!(
     "exeunt_site call, 1, call exeunt_one",
     "exeunt_site straddle, 6, jmp exeunt_one",
     "exeunt_site none, 0, mov eax, 3",
-    // A branch, and an instruction of five bytes, at every place in an aligned quadword.
+    // A branch, and an instruction of five bytes, at every offset in an aligned quadword.
     ".irp pad, 0, 1, 2, 3, 4, 5, 6, 7",
     "exeunt_site branch_\\pad, \\pad, jmp exeunt_one",
     "exeunt_site five_\\pad, \\pad, mov eax, 3",
     ".endr",
     "exeunt_site nine, 0, mov rax, fs:[0]",
-    // Its operand, two bytes in, is `mov eax, 3`.
+    // Its operand, from the third byte on, is `mov eax, 3`.
     "exeunt_site nested, 0, movabs rax, 0x90909000000003b8",
     "exeunt_site relative, 0, lea rax, [rip + exeunt_one]",
     "exeunt_site short, 0, xor eax, eax",
@@ -48,7 +49,7 @@ global_asm!(
     ".balign 16",
     "exeunt_two: mov eax, 2",
     "ret",
-    // 64 KiB on, so that two bytes of a displacement differ.
+    // 64 KiB further, so that two bytes of a displacement differ.
     ".skip 0x12340",
     ".globl exeunt_far_two",
     "exeunt_far_two: mov eax, 2",
@@ -106,12 +107,12 @@ global_asm!(
     ".popsection",
 );
 
-/// How often the hook ran.
+/// The number of times that the hook ran.
 pub static HOOK_RAN: AtomicUsize = AtomicUsize::new(0);
-/// Where the hook goes on.
+/// The address to which the hook jumps at its end.
 pub static HOOK_RESUME: AtomicUsize = AtomicUsize::new(0);
 
-// A hook may use what is free at function entries: flags, and on aarch64 x16 and x17.
+// A hook may use registers that are free at function entries: flags, and on aarch64 x16 and x17.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".globl exeunt_hook",
@@ -189,7 +190,7 @@ pub fn at(function: Function) -> usize {
 
 /// The 16 bytes at an address.
 pub fn bytes(address: usize) -> [u8; 16] {
-    // SAFETY: the tests only pass addresses of their own code, which is at least as long.
+    // SAFETY: the tests only pass addresses of their own code, which has at least 16 bytes.
     unsafe { (address as *const [u8; 16]).read_volatile() }
 }
 
@@ -201,7 +202,8 @@ pub struct Mapping {
     pub permissions: String,
 }
 
-/// All mappings, merged where neighbours have the same permissions: the kernel may split and join them as it likes.
+/// All mappings, merged where neighbours have the same permissions, because the kernel may split
+/// and merge them at any time.
 pub fn mappings() -> Vec<Mapping> {
     let text = std::fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
     let mut all: Vec<Mapping> = Vec::new();
@@ -223,7 +225,8 @@ pub fn permissions(address: usize) -> String {
     mappings().into_iter().find(|m| m.start <= address && address < m.end).map(|m| m.permissions).unwrap_or_default()
 }
 
-/// Executable mappings with their permissions, which no patch may change: compare before and after.
+/// Executable mappings with their permissions. No patch may change these: tests compare them before
+/// and after.
 pub fn executable_mappings() -> Vec<Mapping> {
     mappings().into_iter().filter(|m| m.permissions.contains('x') && m.start < usize::MAX / 2).collect()
 }
@@ -233,7 +236,7 @@ pub fn writable_code() -> Vec<Mapping> {
     executable_mappings().into_iter().filter(|m| m.permissions.contains('w')).collect()
 }
 
-/// Whether all this code is still mapped with the same permissions. Stubs may have joined it.
+/// Checks that all this code is still mapped with the same permissions. Stubs may have been added.
 pub fn same_code_pages(before: &[Mapping]) -> Result<(), String> {
     let after = executable_mappings();
     let still = |old: &Mapping| {
@@ -245,7 +248,7 @@ pub fn same_code_pages(before: &[Mapping]) -> Result<(), String> {
     }
 }
 
-/// Tells threads to stop when the test is through with them, or has failed.
+/// Stops threads at the end of the test, also when it fails.
 pub struct StopAtEnd<'a>(pub &'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {

@@ -1,4 +1,4 @@
-//! One aarch64 instruction, moved to another address with the same effect, or refused.
+//! Moves one aarch64 instruction to another address with the same effect, or refuses.
 //!
 //! | class | in the stub |
 //! |---|---|
@@ -7,23 +7,28 @@
 //! | `B.cond`, `BC.cond`, `CBZ`, `CBNZ`, `TBZ`, `TBNZ` | the same over `B next` to `B target` |
 //! | `ADR`, `ADRP` | `MOVZ`/`MOVK xd, value` |
 //! | `LDR` (literal) of 32 or 64 bits, `LDRSW` (literal) | `MOVZ`/`MOVK xt, address; LDR t, [xt]` |
-//! | `PRFM` (literal) | `NOP`: a hint |
+//! | `PRFM` (literal) | `NOP`: it is only a hint |
 //! | `LDR` (literal) of a SIMD register, or to the zero register | refused: no scratch register |
 //! | `BR`, `RET` and their authenticated forms | copied |
-//! | `BLR`, exceptions, `BTI` and what serves as one, pointer authentication with the PC, exclusive accesses | refused |
-//! | all else outside the unallocated space | copied |
+//! | `BLR`, exceptions, `BTI` and instructions that act as one, pointer authentication with the PC, exclusive accesses | refused |
+//! | all others outside the unallocated space | copied |
 //!
 //! Encodings: Arm ARM, C4.1 "A64 instruction set encoding".
 
-use super::{NOP, branch};
+use super::branch::branch;
+use super::instruction::{NOP, length, word};
 
-/// Distance in bytes of a signed field of `bits` bits at bit `low`, in units of 4 bytes.
+/// The distance in bytes from a signed field of `bits` bits at bit `low`, which counts units of 4
+/// bytes.
 fn field(instruction: u32, low: u32, bits: u32) -> i64 {
     ((instruction << (32 - low - bits)) as i32 >> (32 - bits)) as i64 * 4
 }
 
-/// The instruction of address `at` for address `to`, followed by a branch to the instruction after it. `to` is a multiple of 4.
-pub fn displace(instruction: u32, at: u64, to: u64) -> Result<Vec<u8>, &'static str> {
+/// The instruction `bytes` of address `at`, encoded for address `to` and followed by a branch to
+/// the next instruction. `to` is a multiple of 4.
+pub fn displace(bytes: &[u8], at: u64, to: u64) -> Result<Vec<u8>, &'static str> {
+    length(bytes, at)?;
+    let instruction = word(bytes);
     let mut stub = Stub { to, words: Vec::new() };
     let next = at.wrapping_add(4);
     // Arm ARM C4.1: bits 28..25 name the group.
@@ -59,7 +64,8 @@ fn control(instruction: u32, at: u64, stub: &mut Stub) -> Result<(), &'static st
         let target = at.wrapping_add(field(instruction, 5, 14) as u64);
         return stub.conditional(instruction & !(0x3fff << 5) | 2 << 5, next, target);
     }
-    // BR and RET, BRAA.., RETAA..: 1101011 Z opc(00 or 10) .. ; BLR has opc 01, ERET and DRPS have 0100 and 0101.
+    // BR and RET, BRAA.., RETAA..: 1101011 Z opc(00 or 10) .. ; BLR has opc 01, ERET and DRPS have
+    // 0100 and 0101.
     if instruction & 0xfe00_0000 == 0xd600_0000 {
         let opc = instruction >> 21 & 0xf;
         return match opc {
@@ -67,12 +73,12 @@ fn control(instruction: u32, at: u64, stub: &mut Stub) -> Result<(), &'static st
                 stub.push(instruction);
                 Ok(())
             }
-            0b0001 | 0b1001 => Err("it leaves its own address behind (a return address in x30)"),
+            0b0001 | 0b1001 => Err("it stores its own address (a return address in x30)"),
             _ => Err("it returns from an exception, or is not allocated"),
         };
     }
     if instruction & 0xff00_0000 == 0xd400_0000 {
-        return Err("it raises an exception, whose handler sees its address");
+        return Err("it raises an exception, whose handler reads its address");
     }
     // Hints: 11010101000000110010 CRm op2 11111.
     if instruction & 0xffff_f01f == 0xd503_201f {
@@ -80,7 +86,7 @@ fn control(instruction: u32, at: u64, stub: &mut Stub) -> Result<(), &'static st
         return match number {
             // PACIASP and PACIBSP accept indirect calls, as BTI does; PACM changes what follows it.
             25 | 27 | 32..=39 => {
-                Err("it marks its own address as a target of indirect branches, or belongs to its neighbour")
+                Err("it marks its own address as a target of indirect branches, or depends on its neighbour")
             }
             _ => {
                 stub.push(instruction);
@@ -93,10 +99,10 @@ fn control(instruction: u32, at: u64, stub: &mut Stub) -> Result<(), &'static st
         stub.push(instruction);
         return Ok(());
     }
-    Err("it is a branch or system instruction that is not known")
+    Err("it is an unknown branch or system instruction")
 }
 
-/// Everything else.
+/// All other instructions.
 fn data(instruction: u32, at: u64, stub: &mut Stub) -> Result<(), &'static str> {
     let register = instruction & 31;
     // ADR, ADRP: op immlo 10000 immhi Rd.
@@ -115,7 +121,7 @@ fn data(instruction: u32, at: u64, stub: &mut Stub) -> Result<(), &'static str> 
         let address = at.wrapping_add(field(instruction, 5, 19) as u64);
         let opc = instruction >> 30;
         if instruction >> 26 & 1 == 1 {
-            return Err("it loads a SIMD register from a literal, which needs a scratch register elsewhere");
+            return Err("it loads a SIMD register from a literal, which would need a scratch register in the stub");
         }
         if opc == 3 {
             stub.push(NOP);
@@ -139,13 +145,13 @@ fn data(instruction: u32, at: u64, stub: &mut Stub) -> Result<(), &'static str> 
     }
     // Exclusive loads and stores: size 001000 0 ...
     if instruction & 0x3f00_0000 == 0x0800_0000 {
-        return Err("it is part of an exclusive sequence, which a way round would break");
+        return Err("it is part of an exclusive sequence, which a branch would break");
     }
     stub.push(instruction);
     Ok(())
 }
 
-/// Code under construction at its final address.
+/// Code for a stub, encoded for its final address.
 struct Stub {
     to: u64,
     words: Vec<u32>,
@@ -166,14 +172,14 @@ impl Stub {
         Ok(())
     }
 
-    /// `taken_over` is the branch with its distance set to 2 instructions.
-    fn conditional(&mut self, taken_over: u32, next: u64, target: u64) -> Result<(), &'static str> {
-        self.push(taken_over);
+    /// `skip` is the conditional branch with its distance set to 2 instructions.
+    fn conditional(&mut self, skip: u32, next: u64, target: u64) -> Result<(), &'static str> {
+        self.push(skip);
         self.branch(next)?;
         self.branch(target)
     }
 
-    /// Sets a register by `MOVZ` and `MOVK`: no data among the code.
+    /// Sets a register by `MOVZ` and `MOVK`, so that there is no data in the code.
     fn literal(&mut self, register: u32, value: u64) {
         for part in 0..4 {
             let half = (value >> (16 * part)) as u32 & 0xffff;

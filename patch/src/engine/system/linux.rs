@@ -1,55 +1,44 @@
-//! Linux: code is looked up and written by the heart.
+//! Linux: `raw` looks code up and writes it; stubs are mapped by libc's calls.
 
-use super::{Refused, Words};
-use crate::engine::error::Error;
-use crate::heart::{self, Fallback, Mapping, Store};
+use crate::engine::error::{Error, Refused};
+use crate::raw::{self, Fallback, Mapping, Store};
 use std::io;
 use std::ops::Range;
 
-pub const WORDS: Words = Words {
-    number: "error",
-    look_up: "/proc/self/maps cannot be read",
-    look_up_advice: "mount /proc",
-    protect_advice: "a seccomp filter or SELinux (execmod) may forbid it",
-    synchronise: "membarrier(PRIVATE_EXPEDITED_SYNC_CORE) is refused",
-    synchronise_advice: "it needs Linux 4.16",
-    then: "membarrier",
-};
-
 /// `vm.mmap_min_addr` is at most this on every distribution.
-pub const LOWEST: usize = 0x1_0000;
-/// Left free below the main stack and above the heap, so that both can still grow.
+pub const LOWEST_ADDRESS: usize = 0x1_0000;
+/// Space kept free below the main stack and above the heap, so that both can grow.
 const GROWTH: usize = 1 << 30;
 
-/// Nothing is known to be in the way before it is tried.
+/// Nothing is known to prevent patches before one is applied.
 pub fn ready(_at: usize) -> Result<(), Error> {
     Ok(())
 }
 
 /// The mapping at `address`, if it is readable and executable.
 pub fn executable(address: usize) -> Result<Mapping, Refused> {
-    Ok(heart::pages::executable(address)?)
+    Ok(raw::mapping::executable(address)?)
 }
 
-/// Replaces one word of code; on every refusal it is as before, and its mapping's protection too (but see
-/// [`Reason::NotRestored`](heart::Reason::NotRestored)).
+/// Replaces one word of code. On every refusal the word and its mapping's protection are as before
+/// (but see [`Reason::NotRestored`](raw::Reason::NotRestored)).
 ///
 /// # Safety
 ///
-/// As for [`heart::write()`].
+/// As for [`raw::write()`].
 pub unsafe fn write(store: Store, mapping: Mapping, fallback: Fallback) -> Result<(), Refused> {
     // SAFETY: this function's contract.
-    Ok(unsafe { heart::write(store, mapping, fallback) }?)
+    Ok(unsafe { raw::write(store, mapping, fallback) }?)
 }
 
-/// What is mapped or must stay free, from `/proc/self/maps`.
-pub fn taken() -> Result<Vec<Range<usize>>, Error> {
+/// The ranges that are mapped or must stay free, from `/proc/self/maps`.
+pub fn occupied() -> Result<Vec<Range<usize>>, Error> {
     let read = |path| {
         std::fs::read_to_string(path).map_err(|error| Error::NoMaps { errno: error.raw_os_error().unwrap_or(0) })
     };
     let mut text = read("/proc/self/maps")?;
     if text.is_empty() {
-        // The main thread, which is `/proc/self`, has ended.
+        // `/proc/self` is the main thread, which has ended.
         text = read("/proc/thread-self/maps")?;
     }
     let mut all = Vec::new();
@@ -71,7 +60,7 @@ pub fn taken() -> Result<Vec<Range<usize>>, Error> {
     Ok(all)
 }
 
-/// Maps free pages writable; `at` is the stub's address in them.
+/// Maps free pages writable. `at` is the stub's address in them.
 pub fn reserve(pages: &Range<usize>, at: usize) -> Result<(), Error> {
     let start = std::ptr::without_provenance_mut(pages.start);
     // SAFETY: a new mapping that replaces none (`MAP_FIXED_NOREPLACE`).
@@ -92,34 +81,34 @@ pub fn reserve(pages: &Range<usize>, at: usize) -> Result<(), Error> {
         });
     }
     if mapped != start {
-        // A kernel before 4.17 takes the address for a hint.
+        // A kernel before 4.17 takes the address as a hint.
         let elsewhere = mapped.addr()..mapped.addr() + pages.len();
-        // SAFETY: just mapped, and nobody else knows it.
+        // SAFETY: just mapped, and no other code has the address.
         unsafe { unmap(&elsewhere) };
         return Err(Error::StubTaken { at });
     }
     Ok(())
 }
 
-/// Makes pages executable, and not writable any more.
+/// Makes pages executable and no longer writable.
 ///
 /// # Safety
 ///
-/// They are from [`reserve`], and nobody writes there from now on.
+/// The pages are from [`reserve`], and no code writes there after this call.
 pub unsafe fn seal(pages: &Range<usize>) -> Result<(), Error> {
     let start = std::ptr::without_provenance_mut(pages.start);
-    // SAFETY: our own pages.
+    // SAFETY: pages from `reserve`.
     match unsafe { libc::mprotect(start, pages.len(), libc::PROT_READ | libc::PROT_EXEC) } {
         0 => Ok(()),
         _ => Err(Error::Stub { step: "mprotect", errno: errno() }),
     }
 }
 
-/// Gives pages back.
+/// Unmaps pages.
 ///
 /// # Safety
 ///
-/// They were mapped here, and no code knows them yet.
+/// The pages are from [`reserve`], and no code has their address yet.
 pub unsafe fn unmap(pages: &Range<usize>) {
     // SAFETY: the caller's promise.
     unsafe { libc::munmap(std::ptr::without_provenance_mut(pages.start), pages.len()) };

@@ -1,54 +1,63 @@
-//! macOS on Intel processors: code is looked up and written by the Mach kernel's calls. Built and linked, never run by its authors.
+//! macOS on Intel processors: the Mach kernel's calls look code up and write it. Compiled and
+//! linked, but never run by its authors.
 //!
 //! ```text
-//!   a page of our own: give and take its rights     ─ refused: nothing happened
+//!   a scratch page: give and remove its rights      ─ refused: nothing happened
 //!   mach_vm_protect  r-x → rwx, with VM_PROT_COPY   ─ refused: nothing happened
 //!   compare-and-swap the word                       ─ another word there: page back to r-x
-//!   the page of our own: write, take its rights     ─ refused: word back, page back
-//!   mach_vm_protect  rwx → r-x                      ─ refused twice: word back, and say so
+//!   the scratch page: write, remove its rights      ─ refused: word back, page back
+//!   mach_vm_protect  rwx → r-x                      ─ refused twice: word back, reported
 //! ```
 //!
 //! # The page stays executable
 //!
-//! System libraries lie in the shared cache, whose pages all programs have in common and may not write. `VM_PROT_COPY` makes the
-//! page private: `vm_map_protect` in xnu's `osfmk/vm/vm_map.c` puts a copy-on-write mapping of the same memory in its place, under
-//! the lock of the address space, and with the rights that the old one had as far as they were asked for
-//! (`new_entry->protection &= max_prot_for_prot_copy`). So asking for `rw-` would take the right to execute from threads that run
-//! there at the moment, this one among them if the page has `mach_msg` (coolstar/libhooker issue 1); asking for `rwx` leaves it all the
-//! time. A thread that comes in between faults, waits for that lock, and goes on. BoxFort writes code with these rights
-//! (Snaipe/BoxFort pull request 31), as does Frida's gum on Intel Macs, which suspends other threads where there is no `rwx`.
+//! System libraries lie in the shared cache, whose pages all programs share and may not write.
+//! `VM_PROT_COPY` makes the page private: `vm_map_protect` in xnu's `osfmk/vm/vm_map.c` replaces it
+//! with a copy-on-write mapping of the same memory. It holds the lock of the address space, and
+//! keeps those of the old mapping's rights that the caller requests
+//! (`new_entry->protection &= max_prot_for_prot_copy`). So a request for `rw-` would take the right
+//! to execute from threads that run there at that moment, including this one if the page holds
+//! `mach_msg` (coolstar/libhooker issue 1). A request for `rwx` keeps the right all the time. A
+//! thread that accesses the page in between faults, waits for that lock, and continues. BoxFort
+//! writes code with these rights (Snaipe/BoxFort pull request 31). So does Frida's gum on Intel
+//! Macs, which suspends other threads where `rwx` is not available.
 //!
-//! A program with the hardened runtime may not have both rights. [`ready`] finds that out with a page of our own, since some
-//! kernels do not refuse but quietly take the right to execute.
+//! A program with the hardened runtime may not have both rights. [`ready`] finds that out with a
+//! scratch page, because some kernels do not refuse the request but silently drop the right to
+//! execute.
 //!
-//! The other way, a changed copy of the page moved over the old one (`mach_vm_remap`), would never have both rights either, but
-//! it gives a page for a word: what anybody else writes there meanwhile is lost.
+//! The alternative is to move a changed copy of the page over the old one (`mach_vm_remap`). That
+//! never needs both rights, but it replaces a page to change a word: changes that other code makes
+//! to the page in the meantime are lost.
 //!
 //! # Every thread executes a serialising instruction
 //!
-//! There is no `membarrier`. What there is: a right that is taken from a page must be gone from the TLB of each processor when
-//! the call returns. x86_64 has no way to do that from outside, so xnu interrupts each processor on which this address space is in
-//! use, and waits until all have answered (`pmap_flush_tlbs`, `osfmk/x86_64/pmap.c`; "alterations to the address space of a task
-//! active on a remote processor result in a signal"). They return from the interrupt by `IRET`. Processors on which it is not
-//! in use load `CR3` before they run a thread of this process, as the kernel's every return to a program does
-//! (`osfmk/x86_64/idt64.s`). Both are serialising (Intel SDM vol. 3, "Serializing Instructions"; AMD64 APM vol. 2, 7.6.4).
-//! A thread that the kernel has stopped comes back in one of the two ways as well.
+//! macOS has no `membarrier`. But when a call that removes a right from a page returns, the right
+//! must be gone from the TLB of each processor. x86_64 cannot do that from another processor, so
+//! xnu interrupts each processor on which this address space is in use, and waits until all have
+//! answered (`pmap_flush_tlbs`, `osfmk/x86_64/pmap.c`; "alterations to the address space of a task
+//! active on a remote processor result in a signal"). They return from the interrupt by `IRET`.
+//! Processors on which it is not in use load `CR3` before they run a thread of this process, as the
+//! kernel does at every return to a program (`osfmk/x86_64/idt64.s`). Both are serialising (Intel
+//! SDM vol. 3, "Serializing Instructions"; AMD64 APM vol. 2, 7.6.4). A thread that the kernel has
+//! suspended resumes in one of these two ways as well.
 //!
-//! The page is written after the code, so it is in the page table when its right is taken, and the kernel cannot leave the
-//! interrupts out. .NET did its process-wide barrier so on Intel Macs for six years (dotnet/coreclr pull request 1057). It gave that
-//! up for want of memory that can be wired (dotnet/runtime pull request 62822), which is not needed here: had the page been taken
-//! away in between, that would have been such an interrupt.
+//! The scratch page is written after the code, so it is in the page table when its right is
+//! removed, and the kernel cannot skip the interrupts. .NET implemented its process-wide barrier in
+//! this way on Intel Macs for six years (dotnet/coreclr pull request 1057). It stopped because
+//! memory that can be wired is limited (dotnet/runtime pull request 62822). This file does not wire
+//! the page: if the kernel reclaimed it in between, that would have caused the same interrupts.
 //!
-//! This is what xnu does, not what Apple promises. It does not hold under Rosetta 2, whose programs run on other
-//! processors, as other code: there everything is refused.
+//! xnu behaves like this, but Apple does not promise it. It does not hold under Rosetta 2, whose
+//! programs run on other processors, as other code: there every patch is refused.
 //!
-//! # What is left behind
+//! # What a patch leaves behind
 //!
-//! A patched page of a system library is a private copy for good, and its *greatest* protection includes writing. `vmmap` shows both.
+//! A patched page of a system library stays a private copy, and its *greatest* protection includes
+//! writing. `vmmap` shows both.
 
-use super::{Refused, Words};
-use crate::engine::error::Error;
-use crate::heart::{Fallback, Reason, Store, arch};
+use crate::engine::error::{Error, Refused};
+use crate::raw::{Fallback, Reason, Store, arch};
 use mach2::kern_return::{KERN_INVALID_ADDRESS, KERN_NO_SPACE, KERN_PROTECTION_FAILURE, KERN_SUCCESS, kern_return_t};
 use mach2::traps::mach_task_self;
 use mach2::vm::{mach_vm_allocate, mach_vm_deallocate, mach_vm_map, mach_vm_protect, mach_vm_region_recurse};
@@ -58,25 +67,14 @@ use mach2::vm_region::vm_region_submap_short_info_64 as Region;
 use mach2::vm_statistics::{VM_FLAGS_ANYWHERE, VM_FLAGS_FIXED};
 use std::ops::Range;
 
-pub const WORDS: Words = Words {
-    number: "kern_return_t",
-    look_up: "mach_vm_region_recurse is refused",
-    look_up_advice: "a sandbox may forbid it",
-    protect_advice: "the hardened runtime forbids it, unless the program has the entitlement \
-                     com.apple.security.cs.disable-executable-page-protection",
-    synchronise: "mach_vm_protect of a page of our own is refused",
-    synchronise_advice: "the process may be out of address space",
-    then: "a right is taken from a page, which interrupts all processors that run this process",
-};
+/// Below is `__PAGEZERO`, which is neither free nor a mapping.
+pub const LOWEST_ADDRESS: usize = 1 << 32;
 
-/// Below is `__PAGEZERO`, which is not free and no mapping either.
-pub const LOWEST: usize = 1 << 32;
-
-/// The only size of pages on these processors.
+/// The only page size on these processors.
 const PAGE: usize = 4096;
 
-/// Submaps within submaps that are looked into.
-const DEEPEST: u32 = 1024;
+/// The depth to which nested submaps are searched.
+const MAX_DEPTH: u32 = 1024;
 
 fn done(result: kern_return_t) -> Result<(), kern_return_t> {
     if result == KERN_SUCCESS { Ok(()) } else { Err(result) }
@@ -84,18 +82,19 @@ fn done(result: kern_return_t) -> Result<(), kern_return_t> {
 
 /// # Safety
 ///
-/// Nobody relies on these pages having another protection.
+/// No code relies on these pages having another protection.
 unsafe fn protect(pages: &Range<usize>, protection: vm_prot_t) -> Result<(), kern_return_t> {
     // SAFETY: the caller's promise.
     done(unsafe { mach_vm_protect(mach_task_self(), pages.start as u64, pages.len() as u64, 0, protection) })
 }
 
-/// The first mapping that ends behind `address`, looking into submaps down to `depth`.
+/// The first mapping that ends behind `address`. Submaps are searched down to `depth`.
 fn region(address: usize, depth: u32) -> Result<Option<(Range<usize>, Region)>, kern_return_t> {
     let (mut start, mut size, mut depth) = (address as u64, 0, depth);
     let mut info = Region::default();
     let mut count = Region::count();
-    // SAFETY: only asks; the kernel fills in `count` words at most, which `info` has room for.
+    // SAFETY: changes nothing; the kernel writes at most `count` words, and `info` has room for
+    // them.
     let result = unsafe {
         mach_vm_region_recurse(
             mach_task_self(),
@@ -115,7 +114,7 @@ fn region(address: usize, depth: u32) -> Result<Option<(Range<usize>, Region)>, 
 /// The `VM_PROT_…` bits at `address`, if it is mapped readable and executable.
 pub fn executable(address: usize) -> Result<u32, Refused> {
     const NEEDED: vm_prot_t = VM_PROT_READ | VM_PROT_EXECUTE;
-    match region(address, DEEPEST) {
+    match region(address, MAX_DEPTH) {
         Err(number) => Err(Refused { reason: Reason::NoMaps, number }),
         Ok(Some((range, info))) if range.contains(&address) && info.protection & NEEDED == NEEDED => {
             Ok(info.protection as u32)
@@ -124,87 +123,92 @@ pub fn executable(address: usize) -> Result<u32, Refused> {
     }
 }
 
-/// Says why no code of this process can be patched, if none can.
+/// Returns an error if no code of this process can be patched.
 pub fn ready(at: usize) -> Result<(), Error> {
     if translated() {
         return Err(Error::Translated { at });
     }
-    rehearse().map_err(|errno| Error::Protect { at, errno })
+    try_on_scratch_page().map_err(|errno| Error::Protect { at, errno })
 }
 
-/// Whether this process is translated by Rosetta 2, as Apple's "About the Rosetta translation environment" has it.
+/// Whether Rosetta 2 translates this process, as in Apple's "About the Rosetta translation
+/// environment".
 fn translated() -> bool {
     let mut answer: libc::c_int = 0;
     let mut size = size_of_val(&answer);
     let name = c"sysctl.proc_translated";
-    // SAFETY: only asks; `size` is that of `answer`. A system without Rosetta does not know the name.
+    // SAFETY: changes nothing; `size` is that of `answer`. The name does not exist on a system
+    // without Rosetta.
     let result =
         unsafe { libc::sysctlbyname(name.as_ptr(), (&raw mut answer).cast(), &raw mut size, std::ptr::null_mut(), 0) };
     result == 0 && answer != 0
 }
 
-/// Does to a page of our own what [`Opened`] does to one of code: whether it is refused is a matter of the whole process.
-fn rehearse() -> Result<(), kern_return_t> {
-    let page = Own::new()?;
-    // SAFETY: our own page, which nobody executes.
+/// Changes the rights of a scratch page as [`WritablePage`] does for a page of code: whether that
+/// is refused depends only on the process.
+fn try_on_scratch_page() -> Result<(), kern_return_t> {
+    let page = ScratchPage::new()?;
+    // SAFETY: our own page, which no code executes.
     unsafe {
         protect(&page.range, VM_PROT_READ | VM_PROT_EXECUTE)?;
         protect(&page.range, VM_PROT_ALL | VM_PROT_COPY)?;
     }
-    match region(page.range.start, DEEPEST)? {
+    match region(page.range.start, MAX_DEPTH)? {
         Some((_, info)) if info.protection & VM_PROT_ALL == VM_PROT_ALL => Ok(()),
-        // Granted, but for the right to execute.
+        // Granted without the right to execute.
         _ => Err(KERN_PROTECTION_FAILURE),
     }
 }
 
-/// Replaces one word of code; on every refusal it is as before, and its page's protection too (but see
-/// [`Reason::NotRestored`]). There is no fallback on this system.
+/// Replaces one word of code. On every refusal the word and its page's protection are as before
+/// (but see [`Reason::NotRestored`]). This system has no fallback.
 ///
 /// # Safety
 ///
-/// The word is mapped, with exactly `protection`, and nobody changes that meanwhile. No other call runs at the same time in this process.
-/// Either word, with what surrounds it, is code that a thread may run there. [`ready`] has said yes.
+/// The word is mapped with exactly `protection`, and no other code changes that during the call. No
+/// other call runs at the same time in this process. Either word, together with the bytes around
+/// it, is code that a thread may run there. [`ready`] has returned `Ok`.
 pub unsafe fn write(store: Store, protection: u32, _fallback: Fallback) -> Result<(), Refused> {
     let unsynchronised = |number| Refused { reason: Reason::Membarrier, number };
-    let own = Own::new().map_err(unsynchronised)?;
-    own.synchronise().map_err(unsynchronised)?;
-    // SAFETY: each takes over the caller's promise.
+    let scratch = ScratchPage::new().map_err(unsynchronised)?;
+    scratch.synchronise().map_err(unsynchronised)?;
+    // SAFETY: each has the contract of this function.
     unsafe {
-        let page = Opened::new(store.at, protection as vm_prot_t)
+        let page = WritablePage::new(store.at, protection as vm_prot_t)
             .map_err(|number| Refused { reason: Reason::Protect, number })?;
-        in_place(store, &page, &own)
+        in_place(store, &page, &scratch)
     }
 }
 
-/// A page that is writable for now.
-struct Opened {
+/// A page that is writable until [`restore`](Self::restore).
+struct WritablePage {
     range: Range<usize>,
     protection: vm_prot_t,
-    /// Its owner writes code here himself, and keeps it so.
+    /// The owner of this memory keeps it writable.
     always: bool,
 }
 
-impl Opened {
+impl WritablePage {
     /// # Safety
     ///
-    /// The page has this protection, and nobody else changes it while this value lives.
+    /// The page has this protection, and no other code changes it while this value exists.
     unsafe fn new(address: usize, protection: vm_prot_t) -> Result<Self, kern_return_t> {
         let start = address & !(PAGE - 1);
         let page = Self { range: start..start + PAGE, protection, always: protection & VM_PROT_WRITE != 0 };
         if !page.always {
-            // Executable all the time, since threads run there; and never the memory that others have, too.
-            // SAFETY: the page keeps every right it had; putting back the rest is `close`.
+            // It stays executable, because threads may be running there; and the copy is never
+            // memory that other processes share. SAFETY: the page keeps every right it had, and
+            // `restore` removes the others.
             unsafe { protect(&page.range, VM_PROT_ALL | VM_PROT_COPY)? };
         }
         Ok(page)
     }
 
-    fn close(&self) -> Result<(), kern_return_t> {
+    fn restore(&self) -> Result<(), kern_return_t> {
         if self.always {
             return Ok(());
         }
-        // SAFETY: it had this protection before `new`, and nobody writes there but us.
+        // SAFETY: the page had this protection before `new`, and only this file writes there.
         unsafe { protect(&self.range, self.protection) }
     }
 }
@@ -212,25 +216,26 @@ impl Opened {
 /// # Safety
 ///
 /// As for [`write()`]; `page` holds the word.
-unsafe fn in_place(store: Store, page: &Opened, own: &Own) -> Result<(), Refused> {
+unsafe fn in_place(store: Store, page: &WritablePage, scratch: &ScratchPage) -> Result<(), Refused> {
     let Store { at, before, after } = store;
-    // SAFETY: the page is writable until `close`; both words may be executed there, by the caller's promise.
+    // SAFETY: the page is writable until `restore`, and the caller promises that both words may be
+    // executed there.
     let done = unsafe {
         if !arch::compare_and_store(at, before, after) {
             Err(Refused { reason: Reason::Changed, number: 0 })
         } else {
-            own.synchronise().map_err(|number| {
-                take_back(store, own);
+            scratch.synchronise().map_err(|number| {
+                undo_store(store, scratch);
                 Refused { reason: Reason::Membarrier, number }
             })
         }
     };
-    if let Err(number) = page.close() {
-        // A second try, for a kernel that was short of memory for a moment.
-        if page.close().is_err() {
+    if let Err(number) = page.restore() {
+        // A second attempt, for a kernel that was short of memory for a moment.
+        if page.restore().is_err() {
             if done.is_ok() {
-                // SAFETY: `close` failed, so the page is still writable.
-                unsafe { take_back(store, own) };
+                // SAFETY: `restore` failed, so the page is still writable.
+                unsafe { undo_store(store, scratch) };
             }
             return Err(Refused { reason: Reason::NotRestored, number });
         }
@@ -241,20 +246,20 @@ unsafe fn in_place(store: Store, page: &Opened, own: &Own) -> Result<(), Refused
 /// # Safety
 ///
 /// As for [`in_place`], with the page still writable.
-unsafe fn take_back(store: Store, own: &Own) {
-    // SAFETY: the caller's promise. If the word is another one by now, it is not ours to change.
+unsafe fn undo_store(store: Store, scratch: &ScratchPage) {
+    // SAFETY: the caller's promise. A word that other code has changed in between is left alone.
     unsafe { arch::compare_and_store(store.at, store.after, store.before) };
-    // Best effort: this is the way out after a refusal, maybe of this very call.
-    let _ = own.synchronise();
+    // Best effort: this runs after a refusal, possibly of this same system call.
+    let _ = scratch.synchronise();
 }
 
-/// A page of our own, to have its rights changed.
-struct Own {
+/// A page that only this file uses, to change its rights.
+struct ScratchPage {
     range: Range<usize>,
 }
 
-impl Own {
-    /// Readable and writable.
+impl ScratchPage {
+    /// Maps a page, readable and writable.
     fn new() -> Result<Self, kern_return_t> {
         let mut start = 0;
         // SAFETY: new memory, anywhere.
@@ -262,30 +267,31 @@ impl Own {
         Ok(Self { range: start as usize..start as usize + PAGE })
     }
 
-    /// Returns when every processor that runs this process has gone through a serialising instruction: see above.
+    /// Returns when every processor that runs this process has executed a serialising instruction:
+    /// see above.
     fn synchronise(&self) -> Result<(), kern_return_t> {
         let word = std::ptr::with_exposed_provenance_mut::<u8>(self.range.start);
-        // SAFETY: our own page, writable at the write; nobody else knows it.
+        // SAFETY: our own page, which is writable at the write and which no other code uses.
         unsafe {
             protect(&self.range, VM_PROT_READ | VM_PROT_WRITE)?;
-            // In the page table from here on, and writable there.
+            // From here on the page is in the page table, and writable there.
             word.write_volatile(1);
             protect(&self.range, VM_PROT_READ)
         }
     }
 }
 
-impl Drop for Own {
+impl Drop for ScratchPage {
     fn drop(&mut self) {
-        // SAFETY: our own page, and nobody knows it any more.
+        // SAFETY: our own page, which is not used again.
         unsafe { unmap(&self.range) };
     }
 }
 
-/// What is mapped. The shared cache counts as a whole: what is free in there belongs to the system.
-pub fn taken() -> Result<Vec<Range<usize>>, Error> {
+/// The mapped ranges. The shared cache counts as a whole, because gaps in it belong to the system.
+pub fn occupied() -> Result<Vec<Range<usize>>, Error> {
     let mut all = Vec::new();
-    let mut from = LOWEST;
+    let mut from = LOWEST_ADDRESS;
     while let Some((range, _)) = region(from, 0).map_err(|errno| Error::NoMaps { errno })? {
         if range.end <= from {
             break;
@@ -296,10 +302,11 @@ pub fn taken() -> Result<Vec<Range<usize>>, Error> {
     Ok(all)
 }
 
-/// Maps free pages writable; `at` is the stub's address in them.
+/// Maps free pages writable. `at` is the stub's address in them.
 pub fn reserve(pages: &Range<usize>, at: usize) -> Result<(), Error> {
     let mut start = pages.start as u64;
-    // SAFETY: new memory that replaces none (`VM_FLAGS_FIXED` without `VM_FLAGS_OVERWRITE`). Children of a fork have it, too.
+    // SAFETY: new memory that replaces none (`VM_FLAGS_FIXED` without `VM_FLAGS_OVERWRITE`). The
+    // child of a fork gets a copy.
     let result = unsafe {
         mach_vm_map(
             mach_task_self(),
@@ -322,22 +329,22 @@ pub fn reserve(pages: &Range<usize>, at: usize) -> Result<(), Error> {
     }
 }
 
-/// Makes pages executable, and not writable any more.
+/// Makes pages executable and no longer writable.
 ///
 /// # Safety
 ///
-/// They are from [`reserve`], and nobody writes there from now on.
+/// The pages are from [`reserve`], and no code writes there after this call.
 pub unsafe fn seal(pages: &Range<usize>) -> Result<(), Error> {
-    // SAFETY: our own pages.
+    // SAFETY: pages from `reserve`.
     unsafe { protect(pages, VM_PROT_READ | VM_PROT_EXECUTE) }
         .map_err(|errno| Error::Stub { step: "mach_vm_protect", errno })
 }
 
-/// Gives pages back.
+/// Unmaps pages.
 ///
 /// # Safety
 ///
-/// They were mapped here, and no code knows them yet.
+/// The pages were mapped by this file, and no code uses them.
 pub unsafe fn unmap(pages: &Range<usize>) {
     // SAFETY: the caller's promise.
     unsafe { mach_vm_deallocate(mach_task_self(), pages.start as u64, pages.len() as u64) };

@@ -1,24 +1,22 @@
-//! One x86_64 instruction, moved to another address with the same effect, or refused.
+//! Moves one x86_64 instruction to another address with the same effect, or refuses.
 //!
-//! An instruction is copied byte for byte, but for its RIP-relative displacement. Branches are written anew, since a short one
-//! does not reach back. Decoding is `iced-x86`'s.
+//! An instruction is copied byte for byte, except for a RIP-relative displacement. A branch is
+//! encoded anew, because a short one does not reach its target from the stub. `iced-x86` decodes.
 //!
-//! Refused is whatever has an effect that tells its address: calls (they push it), `syscall` (leaves it in `rcx`), interrupts and
-//! transactions (hand it to a handler), x87 (remembers it in FIP), `endbr64` (is one itself).
+//! An instruction is refused if its effect depends on its address in another way: calls push the
+//! address, `syscall` leaves it in `rcx`, interrupts and transactions pass it to a handler, x87
+//! instructions store it in FIP, and `endbr64` marks it.
 
-use super::{BY_MAKER, has_size_prefix};
+use super::branch::rel32;
+use super::instruction::{VENDOR_DEPENDENT, has_size_prefix};
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpAccess, Register};
 
-/// More than any operand but `xrstor`'s has: that one is a page at most without AMX, and nobody keeps it among code.
+/// At least the size of any operand, except for `xrstor`'s with AMX. Without AMX that one has at
+/// most a page, and programs do not keep it among code.
 const WIDEST: u64 = 4096;
 
-/// The length of the instruction at the start of `bytes`, if it is one.
-pub fn length(bytes: &[u8], at: u64) -> Result<usize, &'static str> {
-    let instruction = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
-    if instruction.is_invalid() { Err("these bytes are not an instruction") } else { Ok(instruction.len()) }
-}
-
-/// The instruction `bytes` of address `at` for address `to`, followed by a jump to the instruction after it.
+/// The instruction `bytes` of address `at`, encoded for address `to` and followed by a jump to the
+/// next instruction.
 pub fn displace(bytes: &[u8], at: u64, to: u64) -> Result<Vec<u8>, &'static str> {
     let mut decoder = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE);
     let instruction = decoder.decode();
@@ -26,7 +24,7 @@ pub fn displace(bytes: &[u8], at: u64, to: u64) -> Result<Vec<u8>, &'static str>
         return Err("these bytes are not one instruction");
     }
     if instruction.flow_control() != FlowControl::Next && has_size_prefix(bytes) {
-        return Err(BY_MAKER);
+        return Err(VENDOR_DEPENDENT);
     }
     let mut code = match instruction.flow_control() {
         FlowControl::Next | FlowControl::Return | FlowControl::IndirectBranch => {
@@ -36,17 +34,18 @@ pub fn displace(bytes: &[u8], at: u64, to: u64) -> Result<Vec<u8>, &'static str>
         }
         FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => branch(bytes, &instruction, to)?,
         FlowControl::Call | FlowControl::IndirectCall => {
-            return Err("it leaves its own address behind (a return address); retarget a direct call instead");
+            return Err("it pushes its own address (a return address); retarget a direct call instead");
         }
         FlowControl::Interrupt | FlowControl::XbeginXabortXend | FlowControl::Exception => {
-            return Err("it hands its own address to a handler");
+            return Err("it passes its own address to a handler");
         }
     };
     jump(&mut code, to, instruction.next_ip())?;
     Ok(code)
 }
 
-/// Refuses effects that depend on the address in other ways than through a RIP-relative operand.
+/// Refuses an instruction whose effect depends on its address in another way than through a
+/// RIP-relative operand.
 fn check(instruction: &Instruction) -> Result<(), &'static str> {
     match instruction.flow_control() {
         FlowControl::Return if instruction.code() != Code::Retnq && instruction.code() != Code::Retnq_imm16 => {
@@ -71,7 +70,7 @@ fn check(instruction: &Instruction) -> Result<(), &'static str> {
         CpuidFeature::FPU387SL_ONLY,
     ];
     if instruction.cpuid_features().iter().any(|feature| x87.contains(feature)) {
-        return Err("it is an x87 instruction, whose address the processor remembers (FIP)");
+        return Err("it is an x87 instruction, whose address the processor stores (FIP)");
     }
     if instruction.memory_base() == Register::EIP {
         return Err("its operand is relative to EIP, the low half of its address");
@@ -79,7 +78,7 @@ fn check(instruction: &Instruction) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The same bytes, with the RIP-relative displacement for the new address.
+/// The same bytes, with the RIP-relative displacement changed for the new address.
 fn copy(bytes: &[u8], instruction: &Instruction, displacement: usize, to: u64) -> Result<Vec<u8>, &'static str> {
     let mut code = bytes.to_vec();
     if instruction.is_ip_rel_memory_operand() {
@@ -89,7 +88,8 @@ fn copy(bytes: &[u8], instruction: &Instruction, displacement: usize, to: u64) -
             .used_memory()
             .iter()
             .any(|memory| memory.access() != OpAccess::None && memory.access() != OpAccess::NoMemAccess);
-        // From WIDEST bytes before the instruction to its end: what begins there may reach into it.
+        // An operand that begins in the WIDEST bytes before the instruction, or in it, may overlap
+        // it.
         if touched && operand.wrapping_sub(instruction.ip()).wrapping_add(WIDEST) < WIDEST + instruction.len() as u64 {
             return Err("its memory operand is or may be its own bytes");
         }
@@ -100,7 +100,8 @@ fn copy(bytes: &[u8], instruction: &Instruction, displacement: usize, to: u64) -
     Ok(code)
 }
 
-/// A branch to the same target: `jmp rel32`, `jcc rel32`, or for `loop` and `jrcxz`, which only come short,
+/// A branch to the same target: `jmp rel32`, `jcc rel32`, or, for `loop` and `jrcxz`, which only
+/// have a short form,
 ///
 /// ```text
 ///     e? 02   loop  taken
@@ -116,7 +117,7 @@ fn branch(bytes: &[u8], instruction: &Instruction, to: u64) -> Result<Vec<u8>, &
         [opcode @ 0x70..=0x7f, _] => vec![0x0f, opcode + 0x10],
         [opcode @ 0xe0..=0xe3, _] => vec![opcode, 2, 0xeb, 5],
         // Prefixes are rare.
-        _ => return Err("it is a branch with a prefix, or one that is not known"),
+        _ => return Err("it is a branch with a prefix, or an unknown branch"),
     };
     if code.first() == Some(&0x0f) {
         code.extend_from_slice(&distance(to + 6, target)?.to_le_bytes());
@@ -135,5 +136,5 @@ fn jump(code: &mut Vec<u8>, start: u64, target: u64) -> Result<(), &'static str>
 }
 
 fn distance(next: u64, target: u64) -> Result<i32, &'static str> {
-    super::rel32(next, target).ok_or("a branch target is out of the stub's reach")
+    rel32(next, target).ok_or("a branch target is out of the stub's reach")
 }

@@ -1,4 +1,4 @@
-//! x86_64: the jump at a site, where its stub may be, the relay.
+//! x86_64 instructions.
 //!
 //! ```text
 //!   site ->  e9 <rel32>          stub ->  ff 25 00000000 <hook>   (relay: no register is touched)
@@ -6,105 +6,14 @@
 //!   next ->                               e9 <rel32 to next>
 //! ```
 
+pub mod branch;
+pub mod disassemble;
 pub mod displace;
-pub mod path;
-mod text;
+pub mod flow;
+pub mod instruction;
 
-use super::place::Window;
-pub use displace::{displace, length};
-pub use path::step;
-pub use text::disassemble;
-
-/// Length of the branch that is put at a site.
-pub const BRANCH_LEN: usize = 5;
-
-/// An upper bound of what [`relay`] and [`displace()`] emit together.
-pub const STUB_LEN: usize = 64;
-
-/// Why a branch with an operand-size prefix is left alone: Intel's processors ignore the prefix (SDM vol. 2, "Jcc", "JMP"), AMD's take
-/// 16 bits of distance and of the target (APM vol. 3, same places).
-const BY_MAKER: &str = "with its operand-size prefix it is one branch to Intel's processors and another to AMD's";
-
-/// Whether an instruction that is no plain one has such a prefix.
-fn has_size_prefix(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .take_while(|byte| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3))
-        .any(|&byte| byte == 0x66)
-}
-
-/// Whether bytes that begin this instruction may become a branch while other threads execute them: here any, if one aligned
-/// store does it (AMD64 APM vol. 2, 7.6.1).
-pub fn may_run_meanwhile(_instruction: &[u8]) -> bool {
-    true
-}
-
-/// `jmp *[rip]` and the address: far, and no register is lost. The second argument is aarch64's question.
-pub fn relay(_at: usize, target: usize, _scratch: bool) -> Result<Vec<u8>, &'static str> {
-    let mut code = vec![0xff, 0x25, 0, 0, 0, 0];
-    code.extend_from_slice(&target.to_le_bytes());
-    Ok(code)
-}
-
-/// `before` with a jump to `to` as its first five bytes. What follows is never executed and stays.
-pub fn jump(before: &[u8], at: usize, to: usize) -> Option<Vec<u8>> {
-    let displacement = rel32(at as u64 + 5, to as u64)?;
-    let mut after = before.to_vec();
-    after[0] = 0xe9;
-    after[1..5].copy_from_slice(&displacement.to_le_bytes());
-    Some(after)
-}
-
-/// The call or branch `before`, at `at`, leading to `to` instead.
-pub fn retargeted(before: &[u8], at: usize, to: usize) -> Option<Vec<u8>> {
-    let displacement = rel32(at as u64 + 5, to as u64)?;
-    let mut after = before.to_vec();
-    after[1..5].copy_from_slice(&displacement.to_le_bytes());
-    Some(after)
-}
-
-/// The displacement from the end of an instruction to a target.
-fn rel32(next: u64, target: u64) -> Option<i32> {
-    i32::try_from(target.wrapping_sub(next) as i64).ok()
-}
-
-/// Where a stub may lie so that [`jump`] changes bytes of one aligned quadword only: bytes of the displacement that lie in the next quadword
-/// must be what is there already.
-pub fn jump_windows(before: &[u8], at: usize) -> Vec<Window> {
-    let fixed = BRANCH_LEN.saturating_sub(8 - (at & 7));
-    vec![top_fixed(before, at, fixed)]
-}
-
-/// Where a stub may lie so that [`retargeted`] changes bytes of one aligned quadword only.
-pub fn retarget_windows(before: &[u8], at: usize) -> Vec<Window> {
-    let into = (at + 1) & 7;
-    let spill = (into + 4).saturating_sub(8);
-    let mut windows = vec![top_fixed(before, at, spill)];
-    if spill > 0 {
-        // Or the other way round: the low bytes stay, and the ones in the next quadword change.
-        let any = top_fixed(before, at, 0);
-        let modulus = 1usize << (8 * (4 - spill));
-        let old = u32::from_le_bytes(before[1..5].try_into().expect("a branch has 5 bytes"));
-        windows.push(Window { modulus, remainder: (at + 5).wrapping_add(old as usize) & (modulus - 1), ..any });
-    }
-    windows
-}
-
-/// All addresses to which the displacement's top `fixed` bytes stay as they are.
-fn top_fixed(before: &[u8], at: usize, fixed: usize) -> Window {
-    let old = i32::from_le_bytes(before[1..5].try_into().expect("a branch has 5 bytes")) as i64;
-    let (low, span) = match fixed {
-        0 => (i32::MIN as i64, 1 << 32),
-        n => {
-            let span = 1i64 << (8 * (4 - n));
-            (old & !(span - 1), span)
-        }
-    };
-    let start = (at as i64 + 5).saturating_add(low).max(0);
-    Window {
-        start: start as usize,
-        end: (at as i64 + 5).saturating_add(low + span).max(start) as usize,
-        modulus: 1,
-        remainder: 0,
-    }
-}
+pub use branch::{BRANCH_LEN, STUB_LEN, jump, jump_windows, relay, retarget_windows, retargeted};
+pub use disassemble::disassemble;
+pub use displace::displace;
+pub use flow::flow;
+pub use instruction::{length, may_be_replaced_while_running};

@@ -1,23 +1,26 @@
-//! The tour: three stacks are armed, shown, and left to end; and another one in a child process, in the other way.
+//! The tour arms three stacks, shows them, and lets them end. A child process shows a fourth stack
+//! under code redirect.
 //!
-//! The main thread comes last, because it really ends: what is printed last, its own handlers print after `main` has
-//! returned.
+//! The main thread comes last, because it really ends: its handlers print the last part after
+//! `main` has returned.
 
-use crate::code;
+mod code_redirect;
+mod picture;
+
 use crate::fiber::{Fiber, Memory, Suspender};
 use crate::frames;
 use crate::machine::{self, thread};
+use crate::memory_map::MemoryMap;
 use crate::paint::{BAD, FAINT, GOOD, MARK, OURS, THEIRS, TITLE, paint};
-use crate::picture::{Words, draw};
-use crate::places::Places;
 use anstream::println;
 use exeunt::{Builder, Error, FootInfo, Redirect, Stack};
+use picture::{Words, draw};
 use std::process::ExitCode;
 
-/// The tour, on the main thread. Its last part runs when `main` has returned.
+/// Runs the tour on the main thread. Its last part runs after `main` has returned.
 pub fn run() -> ExitCode {
-    let of_the_code = code::Told::by_a_child();
-    // The other parts show what is written on stacks.
+    let code_redirect_part = code_redirect::ChildOutput::collect();
+    // The other parts show slot redirect.
     if let Err(error) = Builder::new().redirect(Redirect::Slot).install() {
         anstream::eprintln!("{error}");
         return ExitCode::FAILURE;
@@ -42,26 +45,26 @@ pub fn run() -> ExitCode {
     println!(
         "\nA stack ends when its {entry} returns into the {exit}. The word of the stack\n\
          that holds this return address is its {foot}. exeunt writes the address of a {ours}\n\
-         there, which runs the stack's handlers and then goes on to the real exit; or, by choice,\n\
-         changes a call in the exit trampoline itself (part 3).\n\
-         All addresses, words and names below are what this process finds in itself.",
+         there, which runs the stack's handlers and then continues to the exit trampoline. With code\n\
+         redirect, it changes a call in the exit trampoline instead (part 3).\n\
+         All addresses, words and names below are from this process.",
         entry = paint(MARK, "entry function"),
         exit = paint(THEIRS, "exit trampoline"),
         foot = paint(MARK, "foot"),
         ours = paint(OURS, "trampoline of its own"),
     );
-    let told = [tell_of_a_thread(), tell_of_a_fiber(), tell_of_the_code(of_the_code), tell_of_main()];
+    let shown = [show_a_thread(), show_a_fiber(), show_code_redirect(code_redirect_part), show_main()];
     let mut status = ExitCode::SUCCESS;
-    for problem in told.into_iter().filter_map(Result::err) {
+    for problem in shown.into_iter().filter_map(Result::err) {
         anstream::eprintln!("{}: {problem}", paint(BAD, "this stack could not be shown"));
         status = ExitCode::FAILURE;
     }
     status
 }
 
-type Told = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+type Shown = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-fn tell_of_a_thread() -> Told {
+fn show_a_thread() -> Shown {
     title(1, "A thread, which std::thread::spawn started");
     let there = std::thread::spawn(|| show_and_arm(|| ()).map(|()| "its result")).join();
     let result = there.map_err(|_| "the thread panicked")??;
@@ -69,10 +72,10 @@ fn tell_of_a_thread() -> Told {
     Ok(())
 }
 
-fn tell_of_a_fiber() -> Told {
+fn show_a_fiber() -> Shown {
     title(2, "A makecontext fiber, which changes threads");
     if cfg!(target_os = "macos") {
-        println!("   exeunt knows no fibers of this system's own. Those of libraries run in exeunt::enter.");
+        println!("   exeunt supports no fibers of this system. Run the fibers of libraries in exeunt::enter.");
         return Ok(());
     }
     let memory = Memory::map()?;
@@ -91,29 +94,29 @@ fn tell_of_a_fiber() -> Told {
     fiber = resume(fiber)?;
     drop(fiber);
     receiver.recv()??;
-    println!("   {} When it ended, it returned to the thread that had resumed it last.", paint(GOOD, "✓"));
+    println!("   {} At its end it returned to the thread that resumed it last.", paint(GOOD, "✓"));
     Ok(())
 }
 
-/// Never inlined: what a compiler knows of thread-locals must not outlive it.
+/// Never inlined, because the compiler must not keep addresses of thread-locals across the switch.
 #[inline(never)]
 fn change_threads(suspender: &Suspender) {
     println!("   It suspends itself, and thread {} ends.", thread());
     suspender.suspend();
 }
 
-fn tell_of_the_code(told: code::Told) -> Told {
-    title(3, "The other way, EXEUNT_REDIRECT=code, in a child process");
-    told.print()
+fn show_code_redirect(output: code_redirect::ChildOutput) -> Shown {
+    title(3, "Code redirect (EXEUNT_REDIRECT=code), in a child process");
+    output.print()
 }
 
-fn tell_of_main() -> Told {
+fn show_main() -> Shown {
     title(4, "The main thread");
     show_and_arm(|| {
         println!(
-            "   {} That was after main had returned; the process exits now.\n\n\
+            "   {} The handlers ran after main had returned; the process exits now.\n\n\
              Read on in {}, and in the documentation: {}.\n\
-             What this machine allows, and whether every kind of stack and end works here: {}.",
+             To see what this machine allows, and to test every kind of stack and end: {}.",
             paint(GOOD, "✓"),
             paint(MARK, "README.md"),
             paint(MARK, "cargo doc -p exeunt --open"),
@@ -130,7 +133,8 @@ fn title(number: u32, text: &str) {
     println!("\n{}  {} {}", paint(TITLE, number), paint(TITLE, text), paint(FAINT, rule));
 }
 
-/// Shows the running stack, arms it with three handlers, and shows it again. What `last` prints comes after all else.
+/// Shows the running stack, arms it with three handlers, and shows it again. The last handler calls
+/// `last` at its end.
 #[inline(never)]
 fn show_and_arm(last: impl FnOnce() + 'static) -> Result<(), Error> {
     let before = Stack::current();
@@ -164,12 +168,12 @@ fn show_and_arm(last: impl FnOnce() + 'static) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is new in the frames of a stack that was armed, in words.
+/// Describes the frames that arming added to a stack.
 fn difference(bare: &[usize], armed: &[usize], foot: &FootInfo) -> String {
-    let places = Places::read();
+    let map = MemoryMap::read();
     let name =
-        |pc: &usize| frames::named(&[*pc]).first().map_or_else(String::new, |frame| frames::name(frame, foot, &places));
-    // Innermost is the function that looked, from another place each time.
+        |pc: &usize| frames::named(&[*pc]).first().map_or_else(String::new, |frame| frames::name(frame, foot, &map));
+    // The innermost frame is the function that took the backtrace, at another address each time.
     let new = armed.iter().skip(1).filter(|pc| !bare.contains(pc));
     let new: Vec<_> = new.map(|pc| paint(OURS, name(pc)).to_string()).collect();
     format!("New: {}. Outermost: {}.", new.join(", "), armed.last().map_or("none".to_owned(), name))
@@ -185,8 +189,8 @@ fn third_handler(armed_on: i32) {
 
 fn second_handler(foot: &FootInfo, bare: &[usize]) {
     let frames = frames::addresses();
-    let bottom = frames::bottom(&frames, foot);
-    let complete = bottom.is_some() && bottom == frames::bottom(bare, foot);
+    let outer = frames::beyond_exit_trampoline(&frames, foot);
+    let complete = outer.is_some() && outer == frames::beyond_exit_trampoline(bare, foot);
     let verdict = if complete { "complete to the outermost frame" } else { "and it is NOT complete" };
     println!("   {} its backtrace, {verdict}:", handler(2));
     frames::print(&frames::named(&frames), foot, true);

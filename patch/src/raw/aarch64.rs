@@ -1,11 +1,9 @@
-//! aarch64: `B` and `BL`, the 4-byte store, cache maintenance, system calls.
+//! aarch64: plans for `B` and `BL`, the 4-byte store, cache maintenance, system calls.
 
-use super::write::Store;
-use super::{Reason, Refusal};
+use super::refusal::{Reason, Refusal};
+use super::store::Store;
+pub use super::store::Word;
 use core::arch::asm;
-
-/// What one aligned store replaces.
-pub type Word = u32;
 
 /// Length of a call or branch that can be retargeted.
 pub const BRANCH_LEN: usize = 4;
@@ -22,15 +20,17 @@ pub mod nr {
     pub const MEMBARRIER: usize = 283;
 }
 
-/// A system call of up to four arguments; the kernel's answer as it is, negative error numbers included.
+/// Makes a system call of up to four arguments. Returns the kernel's result unchanged, including
+/// negative error numbers.
 ///
 /// # Safety
 ///
-/// What the kernel does with these arguments must be sound.
+/// The effect of the system call with these arguments must be sound.
 #[inline(always)]
 pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
     let answer;
-    // SAFETY: the kernel's calling convention: everything but `x0` is kept; effects on memory are the caller's promise.
+    // SAFETY: by the kernel's calling convention everything but `x0` is preserved; effects on
+    // memory are the caller's promise.
     unsafe {
         asm!(
             "svc 0",
@@ -43,13 +43,13 @@ pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> 
     answer
 }
 
-/// `B` is `000101 imm26`, `BL` is `100101 imm26`: bit 31 tells them apart.
+/// `B` is `000101 imm26`, `BL` is `100101 imm26`: they differ in bit 31.
 const OPCODE: Word = 0x7c00_0000;
 const BRANCH: Word = 0x1400_0000;
 const IMM26: Word = 0x03ff_ffff;
 const NOP: Word = 0xd503_201f;
 
-/// Where the direct call or branch at `site` leads, if there is one.
+/// The target of the direct call or branch at `site`, if there is one.
 ///
 /// # Safety
 ///
@@ -63,7 +63,7 @@ pub unsafe fn target(site: usize) -> Option<usize> {
     if instruction & OPCODE != BRANCH {
         return None;
     }
-    // imm26 counts words and is signed: its top bit to bit 31, and back with 2 bits less.
+    // imm26 counts words and is signed: shift its sign bit to bit 31, then back by 2 bits less.
     let distance = (instruction << 6) as i32 >> 4;
     Some(site.wrapping_add(distance as usize))
 }
@@ -81,12 +81,13 @@ pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Re
         Some(_) => {}
     }
     let imm26 = distance(site, new)?;
-    // SAFETY: `target` found an instruction, so the site is aligned; readable by the caller's promise.
+    // SAFETY: `target` found an instruction, so the site is aligned; it is readable by the caller's
+    // promise.
     let before = unsafe { read(site) };
     Ok(Store { at: site, before, after: before & !IMM26 | imm26 })
 }
 
-/// What a branch at `site` that leads to `target` has in its lowest 26 bits.
+/// The lowest 26 bits of a branch at `site` that leads to `target`.
 fn distance(site: usize, target: usize) -> Result<Word, Refusal> {
     let distance = target.wrapping_sub(site) as isize;
     if distance & 3 != 0 || distance >> 27 != distance >> 63 {
@@ -95,8 +96,9 @@ fn distance(site: usize, target: usize) -> Result<Word, Refusal> {
     Ok((distance >> 2) as Word & IMM26)
 }
 
-/// The store that puts a branch to `new` in place of the instruction at `site`, which is `len` bytes long. Only branches and `NOP` are in the
-/// list of instructions that may be replaced while they are executed; what is not aligned is no instruction at all.
+/// The store that replaces the instruction at `site`, which is `len` bytes long, with a branch to
+/// `new`. Of the instructions that may be replaced while they are executed, only branches and `NOP`
+/// are accepted. There is no instruction at an unaligned address.
 ///
 /// # Safety
 ///
@@ -113,7 +115,7 @@ pub unsafe fn plan_replacement(site: usize, len: usize, new: usize) -> Result<St
     Ok(Store { at: site, before, after: BRANCH | distance(site, new)? })
 }
 
-/// One word of code.
+/// Reads one word of code.
 ///
 /// # Safety
 ///
@@ -123,14 +125,15 @@ pub unsafe fn read(at: usize) -> Word {
     unsafe { (at as *const Word).read_volatile() }
 }
 
-/// Stores `after` at `at` if `before` is still there, as one access; says whether it did.
+/// Stores `after` at `at` if `before` is still there, as one access. Returns whether it did.
 ///
 /// # Safety
 ///
 /// `at` is aligned to the word and writable, and each value is code that may be executed there.
 pub unsafe fn compare_and_store(at: usize, before: Word, after: Word) -> bool {
     let different: Word;
-    // SAFETY: the caller's promise. In assembly, because compilers call an "outline atomics" helper here.
+    // SAFETY: the caller's promise. In assembly, because compilers would call an "outline atomics"
+    // helper here.
     unsafe {
         asm!(
             "2: ldaxr {found:w}, [{at}]",
@@ -150,17 +153,18 @@ pub unsafe fn compare_and_store(at: usize, before: Word, after: Word) -> bool {
     different == 0
 }
 
-/// Makes the word visible to instruction fetches of all processors: clean the data cache to the point of unification,
-/// invalidate the instruction cache there (the sequence that the Arm ARM gives for instructions that were written as data). `CTR_EL0.IDC` and `.DIC` say where a step is not needed;
-/// it does no harm then. The word lies within one line of either cache, so their sizes do not matter: both
-/// instructions take any address in the line. Translators (QEMU, Valgrind) take the second one for
-/// the sign that code has changed.
+/// Makes the word visible to instruction fetches of all processors: cleans the data cache to the
+/// point of unification and invalidates the instruction cache there. This is the sequence that the
+/// Arm ARM gives for instructions that were written as data. `CTR_EL0.IDC` and `.DIC` show where a
+/// step is not needed; then it does no harm. The word lies within one line of either cache, so the
+/// sizes of lines do not matter: both instructions accept any address in the line. Translators
+/// (QEMU, Valgrind) take the second one as the sign that code has changed.
 ///
 /// # Safety
 ///
 /// `at` is readable.
 pub unsafe fn flush(at: usize) {
-    // SAFETY: both are allowed to programs on Linux (`SCTLR_EL1.UCI`) for readable addresses.
+    // SAFETY: Linux allows programs both instructions (`SCTLR_EL1.UCI`) on readable addresses.
     unsafe {
         asm!(
             "dc cvau, {at}",

@@ -2,7 +2,7 @@
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
 
-/// All instructions in `bytes`, one a line.
+/// All instructions in `bytes`, separated by semicolons.
 pub fn disassemble(bytes: &[u8], at: usize) -> String {
     let mut formatter = IntelFormatter::new();
     formatter.options_mut().set_branch_leading_zeros(false);
@@ -14,7 +14,7 @@ pub fn disassemble(bytes: &[u8], at: usize) -> String {
     for instruction in Decoder::with_ip(64, bytes, at as u64, DecoderOptions::NONE).iter() {
         let mut line = String::new();
         if instruction.is_invalid() {
-            // Often the cut-off tail of an instruction that a jump has replaced.
+            // Often the rest of an instruction that a jump has replaced.
             line.push_str("(bad)");
         } else {
             formatter.format(&instruction, &mut line);

@@ -1,4 +1,4 @@
-//! The seven system calls, each with the kernel's error number as its error.
+//! The seven system calls. Each returns the kernel's error number as its error.
 
 use super::arch::{nr, syscall};
 
@@ -13,7 +13,7 @@ pub const PROT_BTI: u32 = 0x10;
 /// aarch64: memory tags are checked.
 pub const PROT_MTE: u32 = 0x20;
 
-/// The address or an argument is not one the kernel takes, e.g. not aligned to its page size.
+/// The kernel does not accept the address or an argument, e.g. it is not aligned to the page size.
 pub const EINVAL: u16 = 22;
 
 const EBUSY: u16 = 16;
@@ -35,7 +35,7 @@ fn answer(raw: isize) -> Result<usize, u16> {
 ///
 /// # Safety
 ///
-/// Nobody relies on the pages having another protection.
+/// No code relies on the pages having another protection.
 pub unsafe fn mprotect(at: usize, len: usize, protection: u32) -> Result<(), u16> {
     // SAFETY: the caller's promise.
     answer(unsafe { syscall(nr::MPROTECT, at, len, protection as usize, 0) }).map(|_| ())
@@ -43,21 +43,23 @@ pub unsafe fn mprotect(at: usize, len: usize, protection: u32) -> Result<(), u16
 
 /// Whether pages of this range are locked in memory (`mlock(2)`).
 ///
-/// `msync(2)` answers that with `EBUSY` if asked to invalidate, and on Linux `MS_INVALIDATE` does
-/// nothing else.
+/// `msync(2)` with `MS_INVALIDATE` fails with `EBUSY` for such pages, and on Linux does nothing
+/// else.
 pub fn is_locked(at: usize, len: usize) -> bool {
     // SAFETY: no memory is changed.
     answer(unsafe { syscall(nr::MSYNC, at, len, MS_INVALIDATE, 0) }) == Err(EBUSY)
 }
 
-/// Announces that this process will call [`synchronise_cores`], and tries it once, so that a refusal comes before any change.
+/// Registers this process for [`synchronise_cores`], and tries it once, so that a refusal comes
+/// before any change.
 pub fn prepare_synchronise_cores() -> Result<(), u16> {
-    // SAFETY: the command has no memory effects that anyone could rely on not to happen.
+    // SAFETY: the command does not change memory.
     answer(unsafe { syscall(nr::MEMBARRIER, REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0, 0) })?;
     synchronise_cores()
 }
 
-/// Returns when every running thread of the process has gone through a core-serialising instruction (`membarrier(2)`).
+/// Returns when every running thread of the process has executed a core-serialising instruction
+/// (`membarrier(2)`).
 pub fn synchronise_cores() -> Result<(), u16> {
     // SAFETY: as above.
     answer(unsafe { syscall(nr::MEMBARRIER, PRIVATE_EXPEDITED_SYNC_CORE, 0, 0, 0) }).map(|_| ())
@@ -67,7 +69,7 @@ pub fn synchronise_cores() -> Result<(), u16> {
 pub struct File(usize);
 
 impl File {
-    /// Opens a file for reading; `path` ends with a zero byte (else nothing is opened).
+    /// Opens a file for reading. `path` must end with a zero byte; otherwise nothing is opened.
     pub fn open(path: &[u8]) -> Result<Self, u16> {
         Self::open_as(path, O_RDONLY)
     }
@@ -86,7 +88,7 @@ impl File {
         Ok(Self(fd))
     }
 
-    /// Reads up to `len` bytes to `to`; 0 is the end.
+    /// Reads up to `len` bytes into `to`; 0 means the end of the file.
     ///
     /// # Safety
     ///
@@ -109,7 +111,8 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // SAFETY: the descriptor is ours and is not used again. An error could not be helped, and the descriptor is gone anyway.
+        // SAFETY: this value owns the descriptor, which is not used again. An error is ignored: the
+        // descriptor is closed in any case.
         unsafe { syscall(nr::CLOSE, self.0, 0, 0, 0) };
     }
 }

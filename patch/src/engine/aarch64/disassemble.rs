@@ -1,6 +1,6 @@
-//! Instructions as text: branches and what is relative to the PC by name, the rest as `.inst`.
+//! Instructions as text: branches and PC-relative instructions by name, the others as `.inst`.
 
-use super::NOP;
+use super::instruction::NOP;
 
 /// All instructions in `bytes`, separated by semicolons.
 pub fn disassemble(bytes: &[u8], at: usize) -> String {
@@ -9,13 +9,13 @@ pub fn disassemble(bytes: &[u8], at: usize) -> String {
         .enumerate()
         .map(|(index, word)| {
             let word = u32::from_le_bytes(word.try_into().expect("chunks of 4"));
-            one(word, (at + index * 4) as u64)
+            disassemble_one(word, (at + index * 4) as u64)
         })
         .collect();
     lines.join("; ")
 }
 
-fn one(word: u32, at: u64) -> String {
+fn disassemble_one(word: u32, at: u64) -> String {
     let to = |low: u32, bits: u32| {
         let distance = ((word << (32 - low - bits)) as i32 >> (32 - bits)) as i64 * 4;
         at.wrapping_add(distance as u64)
@@ -74,7 +74,7 @@ fn one(word: u32, at: u64) -> String {
 mod tests {
     use super::disassemble;
 
-    // What `llvm-mc` and `objdump` print for the same words.
+    // The text that `llvm-mc` and `objdump` print for the same words.
     #[test]
     fn branches_and_pc_relative_instructions_are_named() {
         for (word, text) in [

@@ -1,4 +1,4 @@
-//! Names for addresses: which mapping, which object, which symbol.
+//! The mappings of this process, and names for addresses: mapping, file, symbol.
 
 use exeunt::Stack;
 use std::ops::Range;
@@ -9,16 +9,16 @@ use std::path::Path;
 pub struct Mapping {
     pub range: Range<usize>,
     pub executable: bool,
-    /// What the kernel says it is of: a file, or a word like `[heap]`; empty if it says nothing.
+    /// The kernel's name for it: a file, or a word like `[heap]`; empty if it has none.
     pub what: String,
 }
 
-/// The memory map of this process, as it was when it was read.
-pub struct Places {
+/// The memory map of this process at the moment when it was read.
+pub struct MemoryMap {
     mappings: Vec<Mapping>,
 }
 
-impl Places {
+impl MemoryMap {
     pub fn read() -> Self {
         let text = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
         Self { mappings: text.lines().filter_map(parse).collect() }
@@ -29,20 +29,21 @@ impl Places {
         self.mappings.iter().find(|mapping| mapping.range.contains(&address))
     }
 
-    /// The file that `address` is of, and its distance from where that file is loaded: what `objdump` calls its address.
+    /// The file that `address` belongs to, and the distance from where that file is loaded, which
+    /// `objdump` shows as the address.
     pub fn in_file(&self, address: usize) -> Option<(&str, usize)> {
         let mapping = self.mapping(address).filter(|mapping| mapping.what.starts_with('/'))?;
         Some((&mapping.what, address.checked_sub(load_bias(address)?)?))
     }
 
-    /// The same in short: `libc.so.6+0x891f5`.
+    /// The same in short form: `libc.so.6+0x891f5`.
     pub fn in_short(&self, address: usize) -> Option<String> {
         let (file, distance) = self.in_file(address)?;
         let name = Path::new(file).file_name()?.to_string_lossy();
         Some(format!("{name}+{distance:#x}"))
     }
 
-    /// What a word of `stack` points to, if anything.
+    /// A description of what a word of `stack` points to.
     pub fn pointed_to(&self, word: usize, stack: &Stack) -> String {
         if let Some(found) = self.direct(word, stack) {
             return found;
@@ -76,11 +77,11 @@ impl Places {
     }
 }
 
-/// The difference between the addresses in the file that holds `address` and those in memory, as the dynamic linker
-/// knows it.
+/// The difference between the addresses in the file that holds `address` and those in memory,
+/// according to the dynamic linker.
 ///
-/// The list of mappings does not say which of them the linker made. Somebody who reads debug information maps the same
-/// file once more, at another place.
+/// The list of mappings does not show which of them the linker made: a reader of debug information
+/// maps the same file once more at another address.
 #[cfg(target_os = "linux")]
 fn load_bias(address: usize) -> Option<usize> {
     struct Search {
@@ -88,15 +89,15 @@ fn load_bias(address: usize) -> Option<usize> {
         bias: Option<usize>,
     }
 
-    unsafe extern "C" fn look(
+    unsafe extern "C" fn visit(
         object: *mut libc::dl_phdr_info,
         _size: libc::size_t,
         search: *mut libc::c_void,
     ) -> libc::c_int {
-        // SAFETY: `dl_iterate_phdr` passes an object that is loaded, and the `Search` below.
+        // SAFETY: `dl_iterate_phdr` passes a loaded object, and the `Search` below.
         let (object, search) = unsafe { (&*object, &mut *search.cast::<Search>()) };
         let bias = object.dlpi_addr as usize;
-        // SAFETY: the object's table of segments has that many entries.
+        // SAFETY: the object's table of segments has `dlpi_phnum` entries.
         let mut segments = (0..object.dlpi_phnum.into()).map(|at: usize| unsafe { &*object.dlpi_phdr.add(at) });
         let holds = segments.any(|segment| {
             let start = bias.wrapping_add(segment.p_vaddr as usize);
@@ -109,12 +110,12 @@ fn load_bias(address: usize) -> Option<usize> {
     }
 
     let mut search = Search { address, bias: None };
-    // SAFETY: the function fits, and `search` lives longer than the call.
-    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    // SAFETY: the function has the right type, and `search` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
     search.bias
 }
 
-/// There is no list of mappings to read here either (`Places::read`).
+/// `MemoryMap::read` finds no list of mappings on this system either.
 #[cfg(not(target_os = "linux"))]
 fn load_bias(_address: usize) -> Option<usize> {
     None
@@ -132,58 +133,61 @@ fn parse(line: &str) -> Option<Mapping> {
     })
 }
 
-/// The address in a return address that may be signed. The signature is in the bits that addresses do not use, of which
-/// Linux on aarch64 gives 48 to a process.
+/// A return address without its signature, if it has one. The signature is in the bits that
+/// addresses do not use; Linux on aarch64 uses 48 bits for a process's addresses.
 pub fn without_signature(word: usize) -> usize {
     if cfg!(target_arch = "aarch64") { word & ((1 << 48) - 1) } else { word }
 }
 
-/// The function that a code address is of: by debug information, symbol table, or what its object exports.
+/// The function that a code address belongs to, by debug information, symbol table, or its object's
+/// exports.
 ///
-/// A return address can be the first one behind its function, where a call that never returns was the last instruction.
-/// But far more often a function's first address is a pointer to that function.
+/// A return address can be the first address behind its function, if the last instruction was a
+/// call that never returns. But far more often such an address is a pointer to the function that
+/// begins there.
 pub fn symbol(address: usize) -> Option<String> {
     let (before, at) = (before(address), before(address + 1));
     if at != before { at.or(before) } else { before }
 }
 
-/// The function that the byte before `address` is of: `backtrace` takes what it is given for a return address.
+/// The function of the byte before `address`, because `backtrace` treats its argument as a return
+/// address.
 fn before(address: usize) -> Option<String> {
     let mut name = None;
-    // The last one is the function itself, those before it were inlined into it.
+    // The last symbol is the function itself; the ones before were inlined into it.
     backtrace::resolve(address as *mut _, |symbol| name = symbol.name().map(|symbol| format!("{symbol:#}")));
     name
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use super::{Places, load_bias};
+    use super::{MemoryMap, load_bias};
     use std::fs::File;
     use std::os::fd::AsRawFd;
 
     #[test]
-    fn an_address_in_a_library_is_told_from_where_the_loader_put_it_also_where_its_file_is_mapped_twice() {
+    fn an_address_in_a_library_is_relative_to_where_the_loader_put_it_even_if_the_file_is_mapped_twice() {
         let exit = libc::exit as *const () as usize;
-        // SAFETY: only asks.
+        // SAFETY: a query.
         let base = unsafe {
             let mut info: libc::Dl_info = std::mem::zeroed();
             assert_ne!(libc::dladdr(exit as *const libc::c_void, &raw mut info), 0);
             info.dli_fbase.addr()
         };
-        let file = Places::read().in_file(exit).map(|(file, _)| file.to_owned()).expect("libc is a file");
+        let file = MemoryMap::read().in_file(exit).map(|(file, _)| file.to_owned()).expect("libc is a file");
         let opened = File::open(&file).expect("libc can be read");
-        // Right below the loader's mapping of it, so that the list of mappings has this one first.
+        // Below the loader's mapping of it, so that the list of mappings has this one first.
         let below = (1..4096).map(|step| base - step * 0x10000).find(|&place| {
             let flags = libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE;
-            // SAFETY: a new mapping where nothing is.
+            // SAFETY: a new mapping on free addresses.
             let mapped = unsafe { libc::mmap(place as *mut _, 4096, libc::PROT_READ, flags, opened.as_raw_fd(), 0) };
             mapped.addr() == place
         });
         assert!(below.is_some(), "there is room below libc");
-        let again = Places::read();
+        let again = MemoryMap::read();
         assert_eq!(again.in_file(exit), Some((file.as_str(), exit - base)));
         assert_eq!(again.mapping(below.unwrap_or(0)).map(|mapping| mapping.what.as_str()), Some(file.as_str()));
-        // Of the second mapping the loader knows nothing, so no distance is made up.
+        // The loader did not make the second mapping, so there is no distance for it.
         assert_eq!(below.and_then(load_bias), None);
     }
 }

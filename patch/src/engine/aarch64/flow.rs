@@ -1,58 +1,69 @@
-//! What one instruction does to a path that is followed without running it. Encodings: Arm ARM, C4.1.
+//! Where execution continues after an instruction, found without running it. Encodings: Arm ARM,
+//! C4.1.
 
-use crate::engine::site::Step;
+use super::instruction::word;
+use crate::engine::flow::Flow;
 
-/// Where the path goes on behind the instruction `bytes`, which is at `at`.
-pub fn step(bytes: &[u8], at: usize) -> Step {
-    let word = u32::from_le_bytes(bytes[..4].try_into().expect("an instruction has 4 bytes"));
+/// Where execution continues after the instruction `bytes` at `at`.
+pub fn flow(bytes: &[u8], at: usize) -> Flow {
+    let word = word(bytes);
     // B and BL.
     if word & 0x7c00_0000 == 0x1400_0000 {
         let distance = ((word << 6) as i32 >> 4) as isize;
-        return if word >> 31 == 1 { Step::Call } else { Step::On(at.wrapping_add_signed(distance)) };
+        return if word >> 31 == 1 { Flow::Call } else { Flow::Next(at.wrapping_add_signed(distance)) };
     }
     // B.cond, CBZ and CBNZ have 19 bits of distance, TBZ and TBNZ 14.
     let to = |bits: u32| at.wrapping_add_signed(((word << (27 - bits)) as i32 >> (32 - bits)) as isize * 4);
     if word & 0xff00_0000 == 0x5400_0000 || word & 0x7e00_0000 == 0x3400_0000 {
-        return Step::Fork(to(19));
+        return Flow::Conditional(to(19));
     }
     if word & 0x7e00_0000 == 0x3600_0000 {
-        return Step::Fork(to(14));
+        return Flow::Conditional(to(14));
     }
-    // Branches, exceptions and system instructions; of these, hints and barriers go on.
+    // Branches, exceptions and system instructions; of these, hints and barriers continue.
     if word >> 26 & 7 == 0b101 {
-        return if word & 0xffc0_0000 == 0xd500_0000 { Step::On(at + 4) } else { Step::End("it leads elsewhere") };
+        return if word & 0xffc0_0000 == 0xd500_0000 {
+            Flow::Next(at + 4)
+        } else {
+            Flow::Unknown("it may continue elsewhere")
+        };
     }
-    // SVE, SME and what is reserved: some of it adds to the stack pointer.
+    // SVE, SME and reserved encodings: some of them add to the stack pointer.
     if word >> 27 & 3 == 0b00 {
-        return Step::End("it is not known here");
+        return Flow::Unknown("it is an unknown instruction");
     }
     if may_move_stack_pointer(word) {
-        return Step::End("it moves the stack pointer");
+        return Flow::Unknown("it moves the stack pointer");
     }
-    Step::On(at + 4)
+    Flow::Next(at + 4)
 }
 
-/// Whether an instruction that is no branch might write the stack pointer. What is not known to leave it alone might.
+/// Whether an instruction that is not a branch may write the stack pointer. An unknown instruction
+/// may.
 fn may_move_stack_pointer(word: u32) -> bool {
     let (destination, base) = (word & 31, word >> 5 & 31);
     match word >> 25 & 0xf {
-        // Immediates: for additions, logic and tags, register 31 as destination is the stack pointer.
+        // Immediates: for additions, logic and tags, register 31 as destination is the stack
+        // pointer.
         0b1000 | 0b1001 => destination == 31,
-        // Registers: it is for extended ones that are added without setting flags, and, of those of two sources, for tags.
+        // Registers: so it is for the addition of an extended register without setting flags, and
+        // for the tag instructions with two sources.
         0b0101 | 0b1101 => {
             let extended = word & 0x3f20_0000 == 0x0b20_0000;
             let two_sources = word & 0x5fe0_0000 == 0x1ac0_0000;
             destination == 31 && (extended || two_sources)
         }
-        // Floating point and vectors have it nowhere.
+        // Floating point and vectors never use it.
         0b0111 | 0b1111 => false,
-        // Loads and stores: as the base it may be written back. It is not in these classes; a literal has no base.
+        // Loads and stores may write the base register back, but not in these classes. A literal
+        // has no base.
         _ => {
             let exclusive = word & 0x3f00_0000 == 0x0800_0000;
             let literal = word & 0x3b00_0000 == 0x1800_0000;
             let pair = word & 0x3a80_0000 == 0x2800_0000;
             let scaled = word & 0x3b00_0000 == 0x3900_0000;
-            // By bits 11 and 10: unscaled 00, unprivileged 10; with bit 21: atomic 00, by a register 10. Odd ones write back.
+            // By bits 11 and 10: unscaled 00, unprivileged 10; with bit 21: atomic 00, by a
+            // register 10. Odd values write back.
             let single = word & 0x3b00_0400 == 0x3800_0000;
             base == 31 && !(exclusive || literal || pair || scaled || single)
         }
@@ -65,13 +76,13 @@ mod tests {
 
     const AT: usize = 0x1000;
 
-    fn of(word: u32) -> Step {
-        step(&word.to_le_bytes(), AT)
+    fn of(word: u32) -> Flow {
+        flow(&word.to_le_bytes(), AT)
     }
 
-    // Words and their meaning as `llvm-mc` and `objdump` have them.
+    // Words and their meaning, from `llvm-mc` and `objdump`.
     #[test]
-    fn a_path_goes_through_what_leaves_the_stack_pointer_alone() {
+    fn execution_continues_after_an_instruction_that_leaves_the_stack_pointer_alone() {
         for (word, text) in [
             (0xf85183a1_u32, "ldur x1, [x29, #-232]"),
             (0xf9021420, "str x0, [x1, #1064]"),
@@ -87,21 +98,21 @@ mod tests {
             (0xf86b6be0, "ldr x0, [sp, x11]"),
             (0x9e6703e0, "fmov d0, xzr"),
         ] {
-            assert_eq!(of(word), Step::On(AT + 4), "{text}");
+            assert_eq!(of(word), Flow::Next(AT + 4), "{text}");
         }
     }
 
     #[test]
-    fn a_path_goes_on_at_a_branch_s_target_forks_at_a_conditional_one_and_ends_at_calls() {
-        assert_eq!(of(0x17ff_ffb4), Step::On(AT - 0x130));
-        assert_eq!(of(0xb400_0041), Step::Fork(AT + 8), "cbz x1, .+8");
-        assert_eq!(of(0x5400_0041), Step::Fork(AT + 8), "b.ne .+8");
-        assert_eq!(of(0x3730_0520), Step::Fork(AT + 0xa4), "tbnz w0, #6");
-        assert_eq!(of(0x97fe_eb6a), Step::Call, "bl");
+    fn a_branch_continues_at_its_target_and_a_conditional_branch_there_or_behind_it() {
+        assert_eq!(of(0x17ff_ffb4), Flow::Next(AT - 0x130));
+        assert_eq!(of(0xb400_0041), Flow::Conditional(AT + 8), "cbz x1, .+8");
+        assert_eq!(of(0x5400_0041), Flow::Conditional(AT + 8), "b.ne .+8");
+        assert_eq!(of(0x3730_0520), Flow::Conditional(AT + 0xa4), "tbnz w0, #6");
+        assert_eq!(of(0x97fe_eb6a), Flow::Call, "bl");
     }
 
     #[test]
-    fn a_path_ends_where_the_stack_pointer_moves_or_the_way_is_not_known() {
+    fn a_path_ends_where_the_stack_pointer_moves_or_the_target_is_unknown() {
         for (word, text) in [
             (0xd10083ff_u32, "sub sp, sp, #0x20"),
             (0x910003ff, "mov sp, x31"),
@@ -122,7 +133,7 @@ mod tests {
             (0xd65f03c0, "ret"),
             (0xd4000001, "svc #0"),
         ] {
-            assert!(matches!(of(word), Step::End(_)), "{text}: {:?}", of(word));
+            assert!(matches!(of(word), Flow::Unknown(_)), "{text}: {:?}", of(word));
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The tour's part about the other way: code redirect, in a child process, as a process has one way only.
+//! The tour's part about code redirect. It runs in a child process, because a process uses one
+//! redirect only.
 //!
-//! The child is forked before this process arms its first stack. What it prints is kept until its turn has come.
+//! The child is forked before this process arms its first stack. Its output is kept until the tour
+//! gets to this part.
 
 use crate::frames;
 use crate::paint::{FAINT, GOOD, OURS, THEIRS, paint};
@@ -10,36 +12,37 @@ use std::fs::File;
 use std::io::{Error, Read};
 use std::os::fd::{FromRawFd, IntoRawFd};
 
-/// What the child found, with colours.
-pub struct Told(Result<String, String>);
+/// The child's output, with colours.
+pub struct ChildOutput(Result<String, String>);
 
-impl Told {
-    /// Lets a child tell it. This process must have one thread, and have armed no stack.
-    pub fn by_a_child() -> Self {
-        Self(ask_a_child().map_err(|error| format!("no child process: {error}")))
+impl ChildOutput {
+    /// Runs the child. This process must have one thread, and must not have armed a stack.
+    pub fn collect() -> Self {
+        Self(run_child().map_err(|error| format!("no child process: {error}")))
     }
 
-    /// Prints it; a terminal gets the colours.
+    /// Prints the output, with colours on a terminal.
     pub fn print(self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let text = self.0?;
         anstream::print!("{text}");
-        // The last line is only there if all went well.
-        if text.contains(LAST) { Ok(()) } else { Err("the child process did not come to its end".into()) }
+        // The last line is only there if everything succeeded.
+        if text.contains(LAST) { Ok(()) } else { Err("the child process did not complete".into()) }
     }
 }
 
 const LAST: &str = "and its result arrived unchanged.";
 
-fn ask_a_child() -> Result<String, Error> {
+fn run_child() -> Result<String, Error> {
     let (to_read, to_write) = std::io::pipe()?;
     let (to_read, to_write) = (to_read.into_raw_fd(), to_write.into_raw_fd());
-    // SAFETY: this is the only thread of the process, so the child has all there is; each descriptor is closed once.
+    // SAFETY: this is the only thread of the process, so the child is a complete copy; each
+    // descriptor is closed once.
     unsafe {
         match libc::fork() {
             0 => {
                 libc::dup2(to_write, libc::STDOUT_FILENO);
                 anstream::ColorChoice::Always.write_global();
-                if let Err(problem) = tell() {
+                if let Err(problem) = show() {
                     println!("   {problem}");
                 }
                 libc::exit(0)
@@ -62,7 +65,7 @@ fn ask_a_child() -> Result<String, Error> {
     }
 }
 
-fn tell() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn show() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     Builder::new().redirect(Redirect::Code).install()?;
     let result = std::thread::spawn(show_and_arm).join().map_err(|_| "the thread panicked")??;
     println!("   {} Joined, {LAST} ({result})", paint(GOOD, "✓"));
@@ -85,18 +88,18 @@ fn show_and_arm() -> Result<&'static str, Box<dyn std::error::Error + Send + Syn
     let (bare, foot) = (frames::addresses(), before.clone());
     exeunt::at_exit(move || {
         let frames = frames::addresses();
-        let bottom = frames::bottom(&frames, &foot);
-        let complete = bottom.is_some() && bottom == frames::bottom(&bare, &foot);
+        let outer = frames::beyond_exit_trampoline(&frames, &foot);
+        let complete = outer.is_some() && outer == frames::beyond_exit_trampoline(&bare, &foot);
         let verdict = if complete { "complete to the outermost frame" } else { "and it is NOT complete" };
         println!("   The hook runs the {}, {verdict}:", paint(OURS, "handler; its backtrace"));
         frames::print(&frames::named(&frames), &foot, true);
     })?;
     let site = site()?;
-    println!("   One call in {} leads to exeunt now, for all threads to come:", paint(THEIRS, &before.trampoline));
+    println!("   One call in {} now leads to exeunt, for all later threads:", paint(THEIRS, &before.trampoline));
     println!("     {} {}", paint(FAINT, "before"), paint(THEIRS, &site.before));
     println!("     {} {}", paint(FAINT, "after "), paint(OURS, &site.after));
     if let Some(stub) = site.stub {
-        println!("     {}", paint(FAINT, format!("at {stub:#x} a stub in reach of the call jumps on to the hook")));
+        println!("     {}", paint(FAINT, format!("the stub at {stub:#x}, in reach of the call, jumps to the hook")));
     }
     let after = Stack::current().foot().cloned().ok_or("this thread's foot was not found")?;
     let verdict = if before == after { "as it was" } else { "CHANGED" };

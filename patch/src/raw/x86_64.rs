@@ -1,11 +1,9 @@
-//! x86_64: `call rel32` and `jmp rel32`, the 8-byte store, system calls.
+//! x86_64: plans for `call rel32` and `jmp rel32`, the 8-byte store, system calls.
 
-use super::write::Store;
-use super::{Reason, Refusal};
+use super::refusal::{Reason, Refusal};
+use super::store::Store;
+pub use super::store::Word;
 use core::arch::asm;
-
-/// What one aligned store replaces.
-pub type Word = u64;
 
 /// Length of a call or branch that can be retargeted.
 pub const BRANCH_LEN: usize = 5;
@@ -22,16 +20,17 @@ pub mod nr {
     pub const MEMBARRIER: usize = 324;
 }
 
-/// A system call of up to four arguments; the kernel's answer as it is, negative error numbers included.
+/// Makes a system call of up to four arguments. Returns the kernel's result unchanged, including
+/// negative error numbers.
 ///
 /// # Safety
 ///
-/// What the kernel does with these arguments must be sound.
+/// The effect of the system call with these arguments must be sound.
 #[inline(always)]
 pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
     let answer;
-    // SAFETY: the kernel's calling convention: `rcx` and `r11` are lost, everything else but `rax` is kept; effects on memory
-    // are the caller's promise.
+    // SAFETY: by the kernel's calling convention `rcx` and `r11` are lost, and everything else but
+    // `rax` is preserved; effects on memory are the caller's promise.
     unsafe {
         asm!(
             "syscall",
@@ -44,13 +43,13 @@ pub unsafe fn syscall(number: usize, a: usize, b: usize, c: usize, d: usize) -> 
     answer
 }
 
-/// Where the direct call or branch at `site` leads, if there is one.
+/// The target of the direct call or branch at `site`, if there is one.
 ///
 /// # Safety
 ///
 /// `BRANCH_LEN` bytes at `site` are readable.
 pub unsafe fn target(site: usize) -> Option<usize> {
-    // SAFETY: the caller's promise; volatile, since somebody may be patching here.
+    // SAFETY: the caller's promise; volatile, because other code may be patching here.
     let (opcode, displacement) = unsafe { ((site as *const u8).read_volatile(), read_rel32(site.wrapping_add(1))) };
     if opcode == 0xe8 || opcode == 0xe9 {
         Some(site.wrapping_add(BRANCH_LEN).wrapping_add(displacement as i32 as usize))
@@ -59,7 +58,7 @@ pub unsafe fn target(site: usize) -> Option<usize> {
     }
 }
 
-/// Four bytes at any alignment, each read once.
+/// Reads four bytes at any alignment, each once.
 ///
 /// # Safety
 ///
@@ -91,11 +90,12 @@ pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Re
     }
     let changed = displacement(site, expected)? ^ displacement(site, new)?;
 
-    // The displacement begins `into` bytes into its aligned word; `spill` of its bits lie in the next one:
+    // The displacement begins `into` bytes into its aligned word; `spill` of its bits lie in the
+    // next one:
     //
     //     |. . . . . d d d|d . . . . . . .|     into = 5, spill = 8
     //
-    // A store may leave out the side on which nothing changes.
+    // If nothing changes on one side of the boundary, the store leaves that side out.
     let at = site.wrapping_add(1) & !7;
     let into = (site.wrapping_add(1) & 7) as u32 * 8;
     let spill = (into + 32).saturating_sub(64);
@@ -106,23 +106,23 @@ pub unsafe fn plan(site: usize, expected: usize, new: usize) -> Result<Store, Re
     } else {
         return Err(Refusal::new(Reason::Straddles));
     };
-    // SAFETY: an aligned word shares its page with the byte of the instruction that is in it.
+    // SAFETY: the aligned word holds a byte of the instruction, so it shares that byte's page.
     let before = unsafe { read(at) };
     Ok(Store { at, before, after: before ^ flip })
 }
 
-/// What a branch at `site` that leads to `target` has in its last four bytes.
+/// The last four bytes of a branch at `site` that leads to `target`.
 fn displacement(site: usize, target: usize) -> Result<u32, Refusal> {
     let distance = target.wrapping_sub(site.wrapping_add(BRANCH_LEN)) as isize;
     if distance == distance as i32 as isize { Ok(distance as u32) } else { Err(Refusal::new(Reason::OutOfReach)) }
 }
 
-/// The store that puts a branch to `new` in place of the instruction at `site`, which is `len` bytes long. The bytes that are left of it
-/// are behind the branch, and not run.
+/// The store that replaces the instruction at `site`, which is `len` bytes long, with a branch to
+/// `new`. Bytes of the instruction that remain lie behind the branch and are not executed.
 ///
 /// # Safety
 ///
-/// The aligned word that has the byte at `site` is readable.
+/// The aligned word that holds the byte at `site` is readable.
 pub unsafe fn plan_replacement(site: usize, len: usize, new: usize) -> Result<Store, Refusal> {
     if len < BRANCH_LEN {
         return Err(Refusal::new(Reason::TooShort));
@@ -138,7 +138,7 @@ pub unsafe fn plan_replacement(site: usize, len: usize, new: usize) -> Result<St
     Ok(Store { at, before, after: before & !(0xff_ffff_ffff << into) | branch << into })
 }
 
-/// One word of code.
+/// Reads one word of code.
 ///
 /// # Safety
 ///
@@ -148,14 +148,15 @@ pub unsafe fn read(at: usize) -> Word {
     unsafe { (at as *const Word).read_volatile() }
 }
 
-/// Stores `after` at `at` if `before` is still there, as one access; says whether it did.
+/// Stores `after` at `at` if `before` is still there, as one access. Returns whether it did.
 ///
 /// # Safety
 ///
 /// `at` is aligned to the word and writable, and each value is code that may be executed there.
 pub unsafe fn compare_and_store(at: usize, before: Word, after: Word) -> bool {
     let found: Word;
-    // SAFETY: the caller's promise. In assembly, so that no atomics' helper is called however this is compiled.
+    // SAFETY: the caller's promise. In assembly, so that no helper for atomics is called, however
+    // this is compiled.
     unsafe {
         asm!(
             "lock cmpxchg qword ptr [{at}], {after}",
@@ -173,8 +174,8 @@ pub unsafe fn compare_and_store(at: usize, before: Word, after: Word) -> bool {
 const DISCARD_TRANSLATIONS: usize = 0x1002;
 
 /// Makes the word visible to instruction fetches of all processors. The processors' caches are
-/// coherent, so only Valgrind needs to be told: it executes translations, and keeps those of a
-/// file's code until it is asked to discard them.
+/// coherent, so only Valgrind needs a request: it executes translations, and keeps those of a
+/// file's code until a program asks it to discard them.
 ///
 /// The request is what `valgrind.h` has for amd64 (`__SPECIAL_INSTRUCTION_PREAMBLE`,
 /// `VALGRIND_DO_CLIENT_REQUEST_EXPR`). A processor executes seven instructions that change nothing
@@ -182,21 +183,21 @@ const DISCARD_TRANSLATIONS: usize = 0x1002;
 ///
 /// ```text
 ///   lea  request, %rax     the request's number and five arguments
-///   xor  %edx, %edx        what the request answers where there is no Valgrind
+///   xor  %edx, %edx        the result of the request where there is no Valgrind
 ///   rol  $3,  %rdi         four rotations by 128 bits in all: %rdi is as before,
-///   rol  $13, %rdi         and no compiler makes such code
+///   rol  $13, %rdi         and no compiler generates such code
 ///   rol  $61, %rdi
 ///   rol  $51, %rdi
-///   xchg %rbx, %rbx        which request: this one is to Valgrind, by %rax, with the answer in %rdx
+///   xchg %rbx, %rbx        the kind of request: to Valgrind, by %rax, with the result in %rdx
 /// ```
 ///
 /// # Safety
 ///
-/// None here; the other processors' version needs a readable address.
+/// Nothing is required here; the version for aarch64 needs a readable address.
 pub unsafe fn flush(at: usize) {
     let request = [DISCARD_TRANSLATIONS, at, size_of::<Word>(), 0, 0, 0];
-    // SAFETY: `rdi` and `rbx` are as before, the rest is declared. Valgrind reads the request's six
-    // words.
+    // SAFETY: `rdi` and `rbx` are as before, and the other changes are declared. Valgrind reads the
+    // request's six words.
     unsafe {
         asm!(
             "rol rdi, 3",

@@ -1,22 +1,22 @@
-//! The heart alone: check, retarget, refuse.
+//! The functions of `raw`: check, retarget, replace, refuse.
 #![cfg(target_os = "linux")]
 
 mod common;
 
 use common::*;
-use exeunt_patch::heart::{self, Fallback, Reason, Refusal};
+use exeunt_patch::raw::{self, Fallback, Reason, Refusal};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The heart has no lock: its caller has. For all of a test, as the mappings are compared before and after, and are others while one
-/// patches.
+/// `raw` has no lock, so its callers need one. A test holds it from start to end, because it
+/// compares the mappings before and after, and they differ while another test patches.
 fn turn() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn retarget(site: usize, expected: usize, new: usize, protection: u32) -> Result<(), Refusal> {
-    // SAFETY: the tests' own code, which stays mapped, and it is this test's turn.
-    unsafe { heart::retarget(site, expected, new, protection, Fallback::Refuse) }
+    // SAFETY: the tests' own code, which stays mapped; this test holds the lock.
+    unsafe { raw::retarget(site, expected, new, protection, Fallback::Refuse) }
 }
 
 fn refused(reason: Reason) -> Result<(), Refusal> {
@@ -24,7 +24,7 @@ fn refused(reason: Reason) -> Result<(), Refusal> {
 }
 
 #[test]
-fn a_call_and_a_branch_are_retargeted_and_taken_back() {
+fn a_call_and_a_branch_are_retargeted_and_restored() {
     let _turn = turn();
     for (function, site) in
         [(exeunt_fn_jump as Function, exeunt_site_jump as Function), (exeunt_fn_call, exeunt_site_call)]
@@ -46,7 +46,7 @@ fn a_call_and_a_branch_are_retargeted_and_taken_back() {
 fn a_protection_that_the_caller_knows_is_restored_too() {
     let _turn = turn();
     let site = at(exeunt_site_jump_b);
-    let read_execute = heart::sys::PROT_READ | heart::sys::PROT_EXEC;
+    let read_execute = raw::syscall::PROT_READ | raw::syscall::PROT_EXEC;
     assert_eq!(permissions(site), "r-xp");
     retarget(site, at(exeunt_one), at(exeunt_two), read_execute).unwrap();
     assert_eq!(permissions(site), "r-xp");
@@ -80,7 +80,8 @@ fn memory_that_is_not_mapped_or_not_executable_is_never_touched() {
 #[test]
 fn a_displacement_across_a_quadword_is_refused_unless_only_one_side_changes() {
     let _turn = turn();
-    // `e9` at 6, displacement at 7..11: its lowest byte is in one word, the other three in the next.
+    // `e9` at 6, displacement at 7..11: its lowest byte is in one word, the other three in the
+    // next.
     let (site, one) = (at(exeunt_site_straddle), at(exeunt_one));
     assert_eq!(retarget(site, one, at(exeunt_far_two), 0), refused(Reason::Straddles));
     // `two` is 16 bytes after `one`: when the lowest byte does not overflow, it alone changes.
@@ -94,7 +95,7 @@ fn a_displacement_across_a_quadword_is_refused_unless_only_one_side_changes() {
     } else {
         assert_eq!(answer, refused(Reason::Straddles));
     }
-    // 256 bytes on, the lowest byte is the same: one store to the second word.
+    // 256 bytes further the lowest byte is the same: one store to the second word.
     retarget(site, one, one + 0x100, 0).unwrap();
     retarget(site, one + 0x100, one, 0).unwrap();
     // SAFETY: a function of the fixture.
@@ -103,11 +104,11 @@ fn a_displacement_across_a_quadword_is_refused_unless_only_one_side_changes() {
 
 fn replace(site: usize, len: usize, new: usize) -> Result<(), Refusal> {
     // SAFETY: as in `retarget`.
-    unsafe { heart::replace(site, len, new, Fallback::Refuse) }
+    unsafe { raw::replace(site, len, new, Fallback::Refuse) }
 }
 
 #[test]
-fn a_branch_takes_the_place_of_one_instruction() {
+fn a_branch_replaces_one_instruction() {
     let _turn = turn();
     #[cfg(target_arch = "x86_64")]
     let sites = [
@@ -123,8 +124,8 @@ fn a_branch_takes_the_place_of_one_instruction() {
         // SAFETY: a function of the fixture.
         assert_eq!(unsafe { function() }, 2);
         assert_eq!(executable_mappings(), pages);
-        // What is left of the instruction, and what comes after it, is as it was.
-        assert_eq!(bytes(site)[heart::arch::BRANCH_LEN..], before[heart::arch::BRANCH_LEN..]);
+        // The rest of the instruction, and the bytes behind it, are unchanged.
+        assert_eq!(bytes(site)[raw::arch::BRANCH_LEN..], before[raw::arch::BRANCH_LEN..]);
     }
 }
 
@@ -161,6 +162,6 @@ fn a_code_for_c_has_the_reason_low_and_the_error_number_above() {
     let refusal = Refusal::with(Reason::Protect, 13);
     assert_eq!(refusal.code(), 7 | 13 << 8);
     // SAFETY: as in `retarget`; nothing is written.
-    let code = unsafe { heart::retarget_code(at(exeunt_site_none), 0, 0, 0, Fallback::Refuse) };
+    let code = unsafe { raw::retarget_code(at(exeunt_site_none), 0, 0, 0, Fallback::Refuse) };
     assert_eq!(code, Reason::NotABranch as i32);
 }

@@ -1,7 +1,8 @@
-//! The mapping that an address lies in: the kernel's lists of mappings, read without allocation.
+//! Finds the mapping that an address lies in: reads the kernel's lists without allocation.
 //!
-//! `maps` has the permissions (proc(5)). On aarch64 only the `VmFlags` in `smaps` tell that a page is guarded
-//! (`PROT_BTI`: `bt`) or tagged (`PROT_MTE`: `mt`), and `mprotect` would drop both:
+//! `maps` has the permissions (proc(5)). On aarch64 only the `VmFlags` in
+//! `smaps` show whether a page is guarded (`PROT_BTI`: `bt`) or tagged (`PROT_MTE`:
+//! `mt`), and `mprotect` would drop both:
 //!
 //! ```text
 //! 7f5b3c000000-7f5b3c021000 r-xp 00000000 00:00 0        /usr/lib/aarch64-linux-gnu/libc.so.6
@@ -9,8 +10,8 @@
 //! VmFlags: rd ex mr mw me bt
 //! ```
 
-use super::sys::{File, PROT_BTI, PROT_EXEC, PROT_MTE, PROT_READ, PROT_WRITE};
-use super::{Reason, Refusal};
+use super::refusal::{Reason, Refusal};
+use super::syscall::{File, PROT_BTI, PROT_EXEC, PROT_MTE, PROT_READ, PROT_WRITE};
 use core::mem::MaybeUninit;
 
 /// One mapping. [`Mapping::NONE`] where nothing is mapped.
@@ -18,7 +19,7 @@ use core::mem::MaybeUninit;
 pub struct Mapping {
     /// Its first address.
     pub start: usize,
-    /// One after its last address. Not above `start` if only the protection is known.
+    /// One past its last address. Not above `start` if only the protection is known.
     pub end: usize,
     /// Its `PROT_…` bits.
     pub protection: u32,
@@ -30,13 +31,13 @@ impl Mapping {
     /// No mapping.
     pub const NONE: Self = Self::unknown(0);
 
-    /// A mapping of which the caller knows nothing but the protection.
+    /// A mapping of which only the protection is known.
     pub const fn unknown(protection: u32) -> Self {
         Self { start: 0, end: 0, protection, of_file: false }
     }
 }
 
-/// The mapping at `address`, if it is readable and executable: code that can be checked and run.
+/// The mapping at `address`, if it is readable and executable.
 pub fn executable(address: usize) -> Result<Mapping, Refusal> {
     let found = mapping(address)?;
     if found.protection & (PROT_READ | PROT_EXEC) == PROT_READ | PROT_EXEC {
@@ -58,7 +59,8 @@ pub fn mapping(address: usize) -> Result<Mapping, Refusal> {
     answer().map_err(|errno| Refusal::with(Reason::NoMaps, errno))
 }
 
-/// `/proc/self` is the main thread: when that has ended its list is empty, and only this thread's own shows the mappings.
+/// Falls back to this thread's own list: `/proc/self` is the main thread, whose list is empty once
+/// that thread has ended.
 fn search(path: &[u8], of_thread: &[u8], address: usize, flags: bool) -> Result<Mapping, u16> {
     match search_in(path, address, flags)? {
         Some(found) => Ok(found),
@@ -66,8 +68,8 @@ fn search(path: &[u8], of_thread: &[u8], address: usize, flags: bool) -> Result<
     }
 }
 
-/// The mapping at `address`; of `smaps`, the protection that its flags tell and nothing else.
-/// `None` if the file is empty.
+/// The mapping at `address`; from `smaps`, only the protection that its flags show. `None` if the
+/// file is empty.
 fn search_in(path: &[u8], address: usize, flags: bool) -> Result<Option<Mapping>, u16> {
     let mut text =
         Text { file: File::open(path)?, next: 0, end: 0, refused: 0, buffer: [const { MaybeUninit::uninit() }; 512] };
@@ -107,9 +109,9 @@ struct Text {
     file: File,
     next: usize,
     end: usize,
-    /// Error number of a failed read, which ends the stream.
+    /// Error number of a failed read; such a read ends the stream.
     refused: u16,
-    // Left uninitialised: zeroing it would call `memset`, a symbol from outside.
+    // Left uninitialised: zeroing it would call `memset`, an external symbol.
     buffer: [MaybeUninit<u8>; 512],
 }
 
@@ -118,7 +120,7 @@ impl Text {
         let start = self.buffer.as_mut_ptr().cast::<u8>();
         if self.next >= self.end {
             self.next = 0;
-            // SAFETY: the buffer is ours and has this length.
+            // SAFETY: this value owns the buffer, which has this length.
             self.end = match unsafe { self.file.read(start, self.buffer.len()) } {
                 Ok(len) => len,
                 Err(refused) => {
@@ -130,13 +132,14 @@ impl Text {
                 return None;
             }
         }
-        // SAFETY: `next < end`, and `read` filled the buffer up to `end`. A pointer, since an index could panic.
+        // SAFETY: `next < end`, and `read` filled the buffer up to `end`. A pointer, since an index
+        // could panic.
         let byte = unsafe { start.add(self.next).read() };
         self.next += 1;
         Some(byte)
     }
 
-    /// The rest of a number that began with `first`, and the byte after it.
+    /// Parses the rest of a number that began with `first`, and consumes the byte after it.
     fn hex(&mut self, first: u8) -> usize {
         let mut value = first as usize;
         while let Some(byte) = self.byte() {
@@ -148,8 +151,8 @@ impl Text {
         value
     }
 
-    /// What follows the addresses: `r-xp 00026000 fe:01 1234 /path`. Memory without a file has
-    /// inode 0.
+    /// Parses the rest of the line, behind the addresses: `r-xp 00026000 fe:01 1234 /path`. Memory
+    /// without a file has inode 0.
     fn mapping(&mut self, start: usize, end: usize) -> Mapping {
         let protection = self.permissions();
         let is_private = self.byte() == Some(b'p');
@@ -165,7 +168,7 @@ impl Text {
         Mapping { start, end, protection, of_file: is_private && inode != b'0' }
     }
 
-    /// `rwx` as `PROT_…` bits.
+    /// Parses `rwx` into `PROT_…` bits.
     fn permissions(&mut self) -> u32 {
         let mut bits = 0;
         for bit in [PROT_READ, PROT_WRITE, PROT_EXEC] {
@@ -176,7 +179,7 @@ impl Text {
         bits
     }
 
-    /// The rest of a `VmFlags:` line: two-letter words.
+    /// Parses the rest of a `VmFlags:` line: two-letter words.
     fn flags(&mut self) -> u32 {
         let mut bits = 0;
         let mut last = 0;
