@@ -352,10 +352,10 @@ fn unarmed(frames: &Program, case: &str) -> Vec<String> {
 #[test]
 fn an_exception_that_the_entry_function_catches_unwinds_as_on_an_unarmed_stack_and_drains_once() {
     let Some(frames) = frames() else { return };
-    let before = unarmed(frames, "exception to the bottom");
+    let before = unarmed(frames, "exception to the outermost frame");
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
-    assert_eq!(before.last(), Some(&"caught thrown at the bottom"));
-    expect(&frames.run_first_and_later(&["exception to the bottom"]), 0, &before, "thread", &after(&[]));
+    assert_eq!(before.last(), Some(&"caught thrown in the outermost frame"));
+    expect(&frames.run_first_and_later(&["exception to the outermost frame"]), 0, &before, "thread", &after(&[]));
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn an_exception_that_nobody_catches_terminates_as_on_an_unarmed_stack() {
 }
 
 #[test]
-fn a_rust_panic_passes_cpp_frames_to_the_bottom_and_drains_once() {
+fn a_rust_panic_passes_cpp_frames_to_the_outermost_frame_and_drains_once() {
     let Some(frames) = frames() else { return };
     let before = ["C++ frame destroyed", "caught: 1"];
     expect(&frames.run_first_and_later(&["panic"]), 0, &before, "thread", &after(&["result (nil)"]));

@@ -1,4 +1,5 @@
-// The process's first use of exeunt comes while something has run out, which is there again later. The case is the first argument.
+// The process's first use of exeunt comes while a resource is exhausted, which is available again
+// later. The first argument selects the case.
 #include "common.h"
 #include <errno.h>
 #include <sys/resource.h>
@@ -66,7 +67,8 @@ static void on_fiber(void) {
     attempt("fiber");
 }
 
-// Runs on the fiber while `what` is limited; a thread's stack of the size that the library asks for is there from before.
+// Runs on the fiber while `what` is limited. A thread's stack of the size that the library requests
+// is cached from before.
 static void *resumes(void *argument) {
     (void)argument;
     static char memory[256 * 1024];
