@@ -272,7 +272,7 @@ fn registering_a_wrapper_and_the_first_enter_report_that_there_is_no_memory() {
 fn the_first_stack_of_a_process_is_armed_or_not_without_memory() {
     const ROLE: &str = "the_first_stack_of_a_process_is_armed_or_not_without_memory";
     if process::role().as_deref() == Some(ROLE) {
-        let at = std::env::var("EXEUNT_TEST_FAILS_AT").expect("it is told").parse().expect("a number");
+        let at = std::env::var("EXEUNT_TEST_FAILS_AT").expect("the parent sets it").parse().expect("a number");
         let (has_failed, result) = failing_at(at, || exeunt::at_exit(|| ()));
         println!("failed {has_failed}, {result:?}");
         assert_eq!(exeunt::at_exit(|| ()), Ok(()));

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
-/// A value whose destructor is a closure, its type forgotten.
+/// A value whose destructor is a closure, its type erased.
 struct Destructor(#[allow(dead_code)] Box<dyn Any>);
 
 impl Destructor {
@@ -435,7 +435,7 @@ fn unload_puts_the_stack_back_as_it_was_and_it_can_be_armed_again() {
         };
         for round in 0..10 {
             let held = theirs.loud(format!("held by handler {round}"));
-            exeunt::at_exit(move || unreachable!("{} is forgotten", held.name)).unwrap();
+            exeunt::at_exit(move || unreachable!("{} is not called", held.name)).unwrap();
             exeunt::set("value", theirs.loud(format!("value {round}"))).unwrap();
             assert_eq!(word() != bare.word, !common::is_code());
             exeunt::unload();
@@ -456,7 +456,7 @@ fn a_thread_that_has_unloaded_ends_as_one_that_never_armed() {
     let log = Log::new();
     let theirs = log.clone();
     let result = on_a_thread(move || {
-        exeunt::at_exit(theirs.noting("forgotten")).unwrap();
+        exeunt::at_exit(theirs.noting("removed")).unwrap();
         exeunt::unload();
         exeunt::unload();
         12

@@ -35,7 +35,7 @@ impl Target {
         static TARGET: OnceLock<Target> = OnceLock::new();
         TARGET.get_or_init(|| {
             // .../target/[name/]profile/deps/test
-            let this = env::current_exe().expect("a test knows its own file");
+            let this = env::current_exe().expect("a test has a file of its own");
             let profile = this.parent().and_then(Path::parent).expect("cargo puts tests into deps");
             let parent = profile.parent().expect("cargo puts profiles into a directory");
             let name = parent.file_name().expect("that directory has a name").to_string_lossy().into_owned();
@@ -265,7 +265,7 @@ impl Program {
         assert_eq!(
             (later.status, &later.output),
             (first.status, &first.output),
-            "{arguments:?}, after earlier lives: {later}"
+            "{arguments:?}, after earlier stacks: {later}"
         );
         first
     }
@@ -304,7 +304,7 @@ pub fn run(mut command: Command) -> Outcome {
     let take = |collected: thread::JoinHandle<String>| collected.join().expect("reading a pipe does not panic");
     match waited {
         Some(status) => Outcome { status, output: take(output), errors: take(errors) },
-        None => panic!("{command:?} hung and was killed; it had told\n{}{}", take(output), take(errors)),
+        None => panic!("{command:?} hung and was killed; it had printed\n{}{}", take(output), take(errors)),
     }
 }
 

@@ -25,7 +25,7 @@ static void lift(void) { MUST(setrlimit(limited, &before) == 0); }
 static void *unused(void *argument) { return argument; }
 
 // The number of processes is not limited for root.
-static void become_nobody(void) {
+static void become_unprivileged(void) {
     if (geteuid() == 0)
         MUST(setuid(65534) == 0);
 }
@@ -98,19 +98,19 @@ int main(int count, char **arguments) {
     MUST(count == 2);
 #define CASE(name) if (strcmp(arguments[1], name) == 0)
     CASE("threads") {
-        become_nobody();
+        become_unprivileged();
         join_one(twice, "thread");
         join_one(once, "the next thread");
     }
     CASE("C11 threads") {
-        become_nobody();
+        become_unprivileged();
         join_one(once, "thread");
         thrd_t thread;
         MUST(thrd_create(&thread, c11_twice, (void *)"C11 thread") == thrd_success);
         MUST(thrd_join(thread, NULL) == thrd_success);
     }
     CASE("main without threads") {
-        become_nobody();
+        become_unprivileged();
         no_more_threads();
         attempt("main");
         lift();

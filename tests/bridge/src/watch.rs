@@ -188,7 +188,7 @@ pub fn life_is_over() {
 /// lives.
 pub fn verdict(lives: usize) -> i32 {
     let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-    println!("{} looks", of(&LOOKS));
+    println!("{} checks", of(&LOOKS));
     let reads = READS.load(Ordering::Relaxed);
     let sees = reads && !ELSEWHERE.load(Ordering::Relaxed);
     for (what, count, pc) in [("incomplete walks", &BROKEN, &FIRST_BROKEN), ("wrong reads", &WRONG, &FIRST_WRONG)] {
