@@ -1,17 +1,18 @@
-//! The registry's lock-free parts under the model checker `loom`, which runs them in every order of their loads and
-//! stores that the memory model allows (up to a bound on involuntary switches).
+//! The lock-free parts of the stack map under the model checker `loom`. It runs them in every order
+//! of their loads and stores that the memory model allows (up to a bound on involuntary switches).
 //!
 //! ```text
 //! cargo test --release -p exeunt-model
 //! ```
 //!
-//! The files under test are the library's own, compiled a second time with loom's atomics in the place of `std`'s.
-/// What `src/sync.rs` is in the library.
+//! The files under test are the library's own, compiled a second time with loom's atomics in the
+//! place of `std`'s.
+/// The module that `src/sync.rs` is in the library.
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 }
 
-/// What `src/alloc.rs` needs.
+/// The types that `src/alloc.rs` needs.
 mod error {
     pub(crate) enum Error {
         OutOfMemory,
@@ -41,21 +42,22 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use parking::Parking;
 use slab::{Links, Slab, Slot};
 
-/// Runs a model with as many involuntary switches as are affordable. Two find all of the bugs that were ever in these
-/// files; the bound is one more.
+/// Runs a model with as many involuntary switches as are affordable. Two find all bugs that these
+/// files ever had; the bound is one more.
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(model);
 }
 
-/// What the model stores in the slab: who uses it, as loom sees it. Two at once, and loom stops.
+/// An item of the slab, with a cell by which loom checks its users: where two use it at once, loom
+/// fails.
 struct Item {
     links: Links,
     used: loom::cell::UnsafeCell<u32>,
 }
 
-// SAFETY: the slab gives an item to one user at a time; that this holds is what loom checks.
+// SAFETY: the slab hands an item to one user at a time. loom checks that.
 unsafe impl Sync for Item {}
 // SAFETY: as above.
 unsafe impl Send for Item {}
@@ -84,7 +86,7 @@ fn slab() -> Arc<Slab<Item>> {
 }
 
 #[test]
-fn no_slot_is_handed_out_twice() {
+fn the_slab_hands_no_item_to_two_users() {
     check(|| {
         let slab = slab();
         let other = Arc::clone(&slab);
@@ -107,7 +109,7 @@ fn no_slot_is_handed_out_twice() {
 }
 
 #[test]
-fn a_free_list_that_changed_and_changed_back_meanwhile_is_noticed() {
+fn a_free_list_that_changes_and_changes_back_meanwhile_is_detected() {
     check(|| {
         let slab = slab();
         // The free list is first, second.
@@ -120,7 +122,7 @@ fn a_free_list_that_changed_and_changed_back_meanwhile_is_noticed() {
             let second = other.take().unwrap();
             first.use_it();
             second.use_it();
-            // The list begins with the first again, and what follows it is another one.
+            // The list begins with the first again, and a different item follows it.
             other.give(first);
             second.use_it();
         });
@@ -131,7 +133,7 @@ fn a_free_list_that_changed_and_changed_back_meanwhile_is_noticed() {
 }
 
 #[test]
-fn every_slot_that_was_handed_out_is_among_all_of_them() {
+fn every_item_that_was_handed_out_is_among_all_of_them() {
     check(|| {
         let slab = slab();
         let other = Arc::clone(&slab);
@@ -146,7 +148,7 @@ fn every_slot_that_was_handed_out_is_among_all_of_them() {
     });
 }
 
-/// A record as entries see it: whether it would be taken for that of an abandoned stack.
+/// A record as entries use it: whether it would be taken for that of an abandoned stack.
 #[derive(Default)]
 struct Record {
     stale: AtomicBool,
@@ -162,7 +164,7 @@ fn pointer(record: &Arc<Record>) -> *mut Record {
     Arc::as_ptr(record).cast_mut()
 }
 
-/// What a look-up finds, or null.
+/// The result of a look-up, or null.
 fn find<R>(entry: &Entry<R>, bit: u64) -> *mut R {
     entry.find(bit).unwrap_or(std::ptr::null_mut())
 }
@@ -172,13 +174,16 @@ fn is_stale(record: *mut Record) -> bool {
     unsafe { &*record }.stale.load(Ordering::Acquire)
 }
 
-/// One look-up's life on a stack: make the entry one's own if it can be had, and read.
+/// One look-up on a stack: claims the entry for its record if it can, and reads.
 fn live(entry: &Entry<Record>, record: &Arc<Record>, bit: u64) {
     if entry.claim(pointer(record), is_stale) {
         entry.prove(pointer(record), bit);
     }
     let found = find(entry, bit);
-    assert!(found.is_null() || found == pointer(record), "another stack's record, by a bit that was not proven for it");
+    assert!(
+        found.is_null() || found == pointer(record),
+        "another stack's record, by a bit that this stack did not add"
+    );
 }
 
 const LOW: u64 = 1;
@@ -194,14 +199,18 @@ fn two_stacks_on_one_page_never_find_each_other() {
         live(&entry, &one, LOW);
         thread.join().unwrap();
         let owner = entry.owner();
-        assert!(owner == pointer(&one) || owner == pointer(&two), "one of them has it, and a live one loses nothing");
+        assert!(
+            owner == pointer(&one) || owner == pointer(&two),
+            "one of them has the entry, and a live one loses nothing"
+        );
     });
 }
 
 #[test]
-fn of_an_abandoned_stack_nothing_is_left_to_those_who_come_after_it() {
+fn stacks_after_an_abandoned_one_do_not_find_its_record() {
     check(|| {
-        // It proved its block, and was abandoned. Its neighbour and a new stack in the same place meet there.
+        // It added its block, and was abandoned. Its neighbour and a new stack at the same address
+        // meet there.
         let (abandoned, neighbour, next) = (Record::new(true), Record::new(false), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&abandoned), is_stale));
@@ -209,8 +218,8 @@ fn of_an_abandoned_stack_nothing_is_left_to_those_who_come_after_it() {
         let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
         let found = find(&entry, LOW);
-        assert!(found.is_null() || found == pointer(&abandoned), "its canary tells that it is stale");
-        // A new stack in its place takes it away first, as `Record::detach` does.
+        assert!(found.is_null() || found == pointer(&abandoned), "its canary shows that it is stale");
+        // A new stack at its address removes it first, as `Record::detach` does.
         entry.clear(pointer(&abandoned));
         live(&entry, &next, LOW);
         thread.join().unwrap();
@@ -218,10 +227,10 @@ fn of_an_abandoned_stack_nothing_is_left_to_those_who_come_after_it() {
 }
 
 #[test]
-fn who_is_taken_for_stale_by_mistake_loses_the_entry_and_nothing_else() {
+fn a_live_stack_that_is_taken_for_stale_loses_the_entry_and_nothing_else() {
     check(|| {
-        // Between its return through the foot and the trampoline's first look, a stack cannot be told from an
-        // abandoned one. It goes on to prove the block that it drains in.
+        // Between its return through the foot and the trampoline's first look-up, a stack cannot be
+        // distinguished from an abandoned one. It continues, and adds the block that it drains in.
         let (ending, neighbour) = (Record::new(false), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&ending), is_stale));
@@ -239,7 +248,7 @@ fn who_is_taken_for_stale_by_mistake_loses_the_entry_and_nothing_else() {
 }
 
 #[test]
-fn who_is_taken_for_stale_before_it_has_the_entry_shares_it_with_nobody() {
+fn a_stack_that_is_taken_for_stale_before_it_has_the_entry_shares_it_with_no_other() {
     check(|| {
         let (ending, neighbour) = (Record::new(true), Record::new(false));
         let entry = Arc::new(Entry::new());
@@ -255,10 +264,10 @@ fn who_is_taken_for_stale_before_it_has_the_entry_shares_it_with_nobody() {
 }
 
 #[test]
-fn a_record_that_is_used_again_meanwhile_is_not_mistaken_for_its_earlier_self() {
+fn a_record_that_is_used_again_meanwhile_is_not_taken_for_its_earlier_generation() {
     check(|| {
-        // The neighbour decides that the owner is stale, the owner is given back and serves another stack, and only
-        // then does the neighbour act on it.
+        // The neighbour decides that the owner is stale. Then the owner is released and serves
+        // another stack. Only then does the neighbour act on its decision.
         let (again, neighbour) = (Record::new(true), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&again), is_stale));
@@ -271,13 +280,13 @@ fn a_record_that_is_used_again_meanwhile_is_not_mistaken_for_its_earlier_self() 
         thread.join().unwrap();
         let found = find(&entry, LOW);
         assert!(found.is_null() || found == pointer(&again));
-        // What the record's earlier life proved is gone.
+        // The blocks of the record's earlier generation are removed.
         assert!(find(&entry, HIGH >> 1).is_null());
     });
 }
 
 #[test]
-fn what_one_has_proven_who_comes_and_goes_meanwhile_is_nothing_to_who_has_the_entry_then() {
+fn blocks_of_a_stack_that_comes_and_goes_meanwhile_are_not_the_next_owner_s() {
     check(|| {
         let (one, two) = (Record::new(false), Record::new(false));
         let entry = Arc::new(Entry::new());
@@ -297,7 +306,7 @@ fn what_one_has_proven_who_comes_and_goes_meanwhile_is_nothing_to_who_has_the_en
 }
 
 #[test]
-fn whoever_clears_an_entry_takes_nothing_from_its_next_owner() {
+fn clearing_an_entry_removes_nothing_of_its_next_owner() {
     check(|| {
         let (ended, next) = (Record::new(true), Record::new(false));
         let entry = Arc::new(Entry::new());
@@ -319,7 +328,7 @@ fn whoever_clears_an_entry_takes_nothing_from_its_next_owner() {
     });
 }
 
-/// A record that is of a stack with its top on this page, or elsewhere.
+/// A record of a stack whose base is on this page, or elsewhere.
 struct Placed {
     judges: Judges,
     top_is_here: AtomicBool,
@@ -327,7 +336,7 @@ struct Placed {
 }
 
 #[test]
-fn what_leads_to_a_stack_by_its_top_is_lost_by_no_judgement_of_an_earlier_life() {
+fn a_pinned_decision_about_an_earlier_generation_does_not_remove_the_entry_of_a_stack_s_base() {
     check(|| {
         let placed = |stale| {
             let (top_is_here, stale) = (AtomicBool::new(false), AtomicBool::new(stale));
@@ -348,28 +357,29 @@ fn what_leads_to_a_stack_by_its_top_is_lost_by_no_judgement_of_an_earlier_life()
             let is_stale = || !theirs.top_is_here.load(Ordering::Relaxed) && theirs.stale.load(Ordering::Acquire);
             entry_too.claim(Arc::as_ptr(&neighbour).cast_mut(), |now| now == owner && is_stale());
         });
-        // Its life ends, and another one is to begin on this page: as `registry::remove`, `take` and `insert` do.
+        // The stack ends, and another one begins on this page: as `registry::remove`, `take` and
+        // `insert` do.
         entry.clear(owner);
         if !again.judges.are_there() {
             again.top_is_here.store(true, Ordering::Relaxed);
             again.stale.store(false, Ordering::Release);
             let is_found = entry.claim(owner, |_| false);
             thread.join().unwrap();
-            assert!(entry.owner() == owner || !is_found, "who has been told that it is found is found");
+            assert!(entry.owner() == owner || !is_found, "a stack whose claim has succeeded is found");
         } else {
             thread.join().unwrap();
         }
     });
 }
 
-/// A record that waits: who has it, as loom sees it, and whether it is found live.
+/// A cached record: a cell by which loom checks its users, and whether look-ups find it live.
 struct Waiting {
     parking: Parking,
     live: AtomicBool,
     used: loom::cell::UnsafeCell<u32>,
 }
 
-// SAFETY: who takes a record that waits has it alone; that this holds is what loom checks.
+// SAFETY: a thread that takes a cached record has it alone. loom checks that.
 unsafe impl Sync for Waiting {}
 // SAFETY: as above.
 unsafe impl Send for Waiting {}
@@ -385,7 +395,7 @@ impl Waiting {
     }
 }
 
-/// The page's entry where a record waits. In its last life it has proven both blocks.
+/// The page's entry with a cached record, which has added both blocks in its last generation.
 fn waiting() -> (Arc<Entry<Waiting>>, Arc<Waiting>) {
     let (entry, record) = (Arc::new(Entry::new()), Waiting::new());
     assert!(entry.claim(Arc::as_ptr(&record).cast_mut(), |_| false));
@@ -401,7 +411,7 @@ fn park(entry: &Entry<Waiting>, record: &Waiting) {
     record.parking.park();
 }
 
-/// The next stack with that top, as in `registry::found`. Whether it has had the record, and lives by it.
+/// The next stack with that base, as in `registry::found`. Returns whether it got the record.
 fn next(entry: &Entry<Waiting>, bit: u64) -> bool {
     let owner = entry.owner();
     // SAFETY: every model keeps its records until all of its threads are joined.
@@ -414,13 +424,14 @@ fn next(entry: &Entry<Waiting>, bit: u64) -> bool {
     true
 }
 
-/// Whether the stack that runs in this block finds that of a record which lives.
+/// Whether the stack that runs in this block finds a live record.
 fn finds_one(entry: &Entry<Waiting>, bit: u64) -> bool {
     // SAFETY: as above.
     unsafe { find(entry, bit).as_ref() }.is_some_and(|record| record.live.load(Ordering::Acquire))
 }
 
-/// A neighbour's way into the entry, as in `registry::make_way`. Whether it has had the record that waited.
+/// A neighbour takes over the entry, as in `registry::make_way`. Returns whether it got the cached
+/// record.
 fn make_way(entry: &Entry<Waiting>) -> bool {
     let owner = entry.owner();
     // SAFETY: as above.
@@ -433,7 +444,7 @@ fn make_way(entry: &Entry<Waiting>) -> bool {
 }
 
 #[test]
-fn a_record_that_waits_is_had_by_one_alone() {
+fn one_stack_alone_gets_a_cached_record() {
     check(|| {
         let (entry, record) = waiting();
         park(&entry, &record);
@@ -459,11 +470,11 @@ fn a_record_that_waits_is_had_by_one_alone() {
 }
 
 #[test]
-fn on_memory_that_was_cut_anew_nobody_finds_the_stack_with_the_old_ones_top() {
+fn on_memory_that_is_divided_anew_only_the_stack_with_the_old_base_finds_the_cached_record() {
     check(|| {
         let (entry, record) = waiting();
         park(&entry, &record);
-        // Two stacks now share what was one's: the upper one has its top.
+        // Two stacks now share the memory of one: the upper one has its base.
         let entry_too = Arc::clone(&entry);
         let upper = loom::thread::spawn(move || assert!(next(&entry_too, HIGH)));
         assert!(!finds_one(&entry, LOW));
@@ -474,7 +485,7 @@ fn on_memory_that_was_cut_anew_nobody_finds_the_stack_with_the_old_ones_top() {
 }
 
 #[test]
-fn a_neighbour_has_the_entry_whoever_is_the_next_stack() {
+fn the_next_stack_or_a_neighbour_gets_the_entry_of_a_cached_record() {
     check(|| {
         let (entry, record) = waiting();
         park(&entry, &record);
@@ -493,20 +504,20 @@ fn a_neighbour_has_the_entry_whoever_is_the_next_stack() {
         });
         let mine = next(&entry, HIGH);
         let (_theirs, has_it) = neighbour.join().unwrap();
-        // Who comes second has no need of it: it is a live stack's.
+        // The second one does not get it, because it is a live stack's.
         assert!(mine != has_it);
         assert!(finds_one(&entry, HIGH) == mine);
     });
 }
 
 #[test]
-fn what_a_life_leaves_is_seen_by_the_next_one() {
+fn the_next_generation_sees_the_writes_of_the_previous_one() {
     check(|| {
         let (entry, record) = waiting();
         let entry_too = Arc::clone(&entry);
         let theirs = Arc::clone(&record);
         let ending = loom::thread::spawn(move || park(&entry_too, &theirs));
-        // Before that the next one finds nothing; after it, all that was left.
+        // Before that the next stack finds nothing. After it, it sees everything that was written.
         if next(&entry, LOW) {
             assert!(finds_one(&entry, LOW) && !finds_one(&entry, HIGH));
         }
