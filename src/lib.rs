@@ -96,48 +96,29 @@
 //! from there to the `record`.
 #![warn(missing_docs)]
 
-pub mod context;
-pub mod slots;
-pub mod tag;
-
-mod alloc;
-#[cfg(test)]
-mod alone;
-mod arch;
-mod arm;
-mod counted;
-mod drain;
-mod enter;
-mod error;
-mod exits;
+mod base;
+mod exit;
+mod face;
 #[cfg(feature = "capi")]
 mod ffi;
-mod foot;
-mod inherit;
-mod keyed;
-mod local;
-mod lock;
-#[cfg(target_os = "linux")]
-mod main_key;
-mod nearby;
-mod net;
-mod os;
+mod life;
+mod machine;
+mod map;
 mod record;
-mod redirect;
-mod refusal;
-mod registry;
-mod stack;
-mod sync;
-mod trampoline;
+mod storage;
 mod unwind;
-mod values;
 
-pub use enter::{discard, enter, enter_on, register_trampoline};
-pub use error::{Error, Unrecognised};
-pub use inherit::{set_inheritable, set_inheritable_by};
-pub use keyed::{del, get, set, with};
-pub use local::LocalKey;
-pub use redirect::choice::{Builder, Redirect};
-pub use redirect::code::{CodeSite, code_sites};
-pub use slots::{Shared, Slot};
-pub use stack::{FootInfo, Kind, Stack, StackId, Survey, at_exit, id, reset, survey, unload};
+pub use base::error::Error;
+pub use base::kind::Kind;
+pub use base::redirect::Redirect;
+pub use base::stack_id::StackId;
+pub use base::unrecognised::Unrecognised;
+pub use exit::redirect::code::{CodeSite, code_sites};
+pub use face::builder::Builder;
+pub use face::enter::{discard, enter, enter_on, register_trampoline};
+pub use face::inherit::{set_inheritable, set_inheritable_by};
+pub use face::keyed::{del, get, set, with};
+pub use face::local::LocalKey;
+pub use face::slots::{Shared, Slot};
+pub use face::stack::{FootInfo, Stack, Survey, at_exit, id, reset, survey, unload};
+pub use face::{context, slots, tag};

@@ -1,6 +1,6 @@
 //! The codes that C functions return, and what they say.
 
-use crate::error::Error;
+use crate::base::error::Error;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};

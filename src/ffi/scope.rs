@@ -20,12 +20,18 @@
 //! 1 KiB below it, as calls with many arguments lower it. That is why `holder` must not use `alloca` after the start.
 
 use super::code::{Failure, report, shielded};
-use crate::arch::{self, Registers};
-use crate::arm::Arming;
-use crate::record::Record;
-use crate::redirect::Place;
-use crate::unwind::{Step, Steps, Unwinder};
-use crate::{Error, arm, drain, exits, registry, trampoline};
+use crate::Error;
+use crate::exit::recognition;
+use crate::exit::redirect::Place;
+use crate::exit::trampoline;
+use crate::life::arm;
+use crate::life::arm::Arming;
+use crate::life::drain;
+use crate::machine::arch::{self, Registers};
+use crate::map::stack_map;
+use crate::record::header::Record;
+use crate::unwind::frame::{Step, Steps};
+use crate::unwind::quick::Unwinder;
 use std::ffi::c_int;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,7 +75,8 @@ unsafe fn holder(here: Registers, scope: (usize, usize)) -> Option<usize> {
     let found = frame_around(&mut unwinder, here.sp, scope);
     // Where a frame on the way has a rule that the quick walk cannot follow, the thorough one may.
     #[cfg(target_os = "linux")]
-    let found = found.or_else(|| crate::unwind::thoroughly(here.sp, |walk| frame_around(walk, here.sp, scope)));
+    let found =
+        found.or_else(|| crate::unwind::thorough::thoroughly(here.sp, |walk| frame_around(walk, here.sp, scope)));
     found
 }
 
@@ -95,7 +102,7 @@ fn number() -> Result<usize, Error> {
         if let Some(number) = trampoline::standing_for(address) {
             return Ok(number);
         }
-        exits::add_enter(address)?;
+        recognition::add_enter(address)?;
     }
 }
 
@@ -157,11 +164,11 @@ fn claim_frames(record: &'static Record, holder: usize) -> bool {
     let lowest = arch::untagged(arch::stack_pointer()).min(arch::untagged(black_box(&raw const room).addr()));
     let mut sp = lowest;
     while sp <= holder {
-        registry::prove(sp, record);
+        stack_map::prove(sp, record);
         sp = (sp | 63) + 1;
     }
-    registry::prove(holder, record);
-    let is_mine = |sp: usize| registry::find(sp).is_some_and(|found| std::ptr::eq(found, record));
+    stack_map::prove(holder, record);
+    let is_mine = |sp: usize| stack_map::find(sp).is_some_and(|found| std::ptr::eq(found, record));
     is_mine(lowest) && is_mine(holder)
 }
 
@@ -180,7 +187,7 @@ pub unsafe extern "C" fn exeunt_scope_end(scope: *mut exeunt_scope) -> c_int {
     shielded(|| {
         let (foot, top) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
         let mine = |record: &&Record| record.foot() == foot && record.is_placed();
-        let Some(record) = registry::by_top(top).filter(mine) else { return Ok(()) };
+        let Some(record) = stack_map::by_top(top).filter(mine) else { return Ok(()) };
         if !arm::lookup().is_some_and(|found| std::ptr::eq(found, record)) {
             return Err(Error::NotOnThatStack { stack_pointer: arch::stack_pointer(), range: (0, top) }.into());
         }

@@ -10,11 +10,13 @@
 //! That holds as long as the code does. So a walk is remembered only if all of it went through code that is never unloaded
 //! (`objects.rs`), by rules of the usual form, and on one piece of memory.
 
+use super::cache::spread;
+use super::frame::{Step, Steps};
 use super::memory::{self, PAGE};
-use super::{Step, Steps, Unwinder, spread};
-use crate::alloc::{try_box, try_reserve};
-use crate::arch::{self, Registers};
-use crate::foot::Foot;
+use super::quick::Unwinder;
+use crate::base::alloc::{try_box, try_reserve};
+use crate::base::foot::Foot;
+use crate::machine::arch::{self, Registers};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Walks whose addresses share a cache line: as many are kept of one place, from which several ways may lead to a foot.

@@ -11,8 +11,8 @@
 //! such a frame must not be larger than one that holds a buffer of usual size, either. What is not taken for one piece is only
 //! slower: it is walked again each time.
 
-use crate::os::is_readable;
-use crate::registry;
+use crate::machine::os::is_readable;
+use crate::map::stack_map;
 
 /// No processor here has smaller pages.
 pub(super) const PAGE: usize = 4096;
@@ -102,7 +102,7 @@ impl Memory {
         }
         while self.high < end {
             // Where a stack that runs, or is suspended, has stored its records of places, its memory is there.
-            if !registry::is_of_live_stack(self.high) && !is_readable(self.high) {
+            if !stack_map::is_of_live_stack(self.high) && !is_readable(self.high) {
                 return false;
             }
             self.high += PAGE;
@@ -120,7 +120,7 @@ pub(super) fn is_one_piece(low: usize, high: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os;
+    use crate::machine::os;
 
     /// Eight pages, of which one cannot be read.
     fn pages(forbidden: usize) -> usize {

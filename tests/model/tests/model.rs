@@ -6,39 +6,44 @@
 //! ```
 //!
 //! The files under test are the library's own, compiled a second time with loom's atomics in the place of `std`'s.
-/// What `src/sync.rs` is in the library.
-mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-}
-
-/// What `src/alloc.rs` needs.
-mod error {
-    pub(crate) enum Error {
-        OutOfMemory,
-        Reentered,
+mod base {
+    /// What `src/base/atomics.rs` is in the library.
+    pub(crate) mod atomics {
+        pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
     }
+
+    /// What `src/base/alloc.rs` needs.
+    pub(crate) mod error {
+        pub(crate) enum Error {
+            OutOfMemory,
+            Reentered,
+        }
+    }
+
+    pub(crate) use super::alloc;
 }
 
-#[path = "../../../src/alloc.rs"]
+#[path = "../../../src/base/alloc.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod alloc;
-#[path = "../../../src/registry/entry.rs"]
+#[path = "../../../src/map/cached.rs"]
+#[allow(dead_code, reason = "the model does not need all of it")]
+mod cached;
+#[path = "../../../src/map/entry.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod entry;
-#[path = "../../../src/registry/judges.rs"]
-mod judges;
-#[path = "../../../src/registry/parking.rs"]
-#[allow(dead_code, reason = "the model does not need all of it")]
-mod parking;
-#[path = "../../../src/registry/slab.rs"]
+#[path = "../../../src/map/pins.rs"]
+mod pins;
+#[path = "../../../src/map/slab.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod slab;
 
 use entry::Entry;
-use judges::Judges;
+
+use cached::Parking;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
-use parking::Parking;
+use pins::Judges;
 use slab::{Links, Slab, Slot};
 
 /// Runs a model with as many involuntary switches as are affordable. Two find all of the bugs that were ever in these

@@ -1,0 +1,8 @@
+//! The stack map: from a stack pointer to the record of the stack that it is on.
+
+pub(crate) mod cached;
+pub(crate) mod entry;
+pub(crate) mod extras;
+pub(crate) mod pins;
+pub(crate) mod slab;
+pub(crate) mod stack_map;

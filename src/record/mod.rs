@@ -1,0 +1,3 @@
+//! The record: what is kept for one armed stack.
+
+pub(crate) mod header;
