@@ -83,7 +83,7 @@ impl Item {
 }
 
 fn slab() -> Arc<Slab<Item>> {
-    use crate::sync::{AtomicPtr, AtomicU32, AtomicU64};
+    use crate::base::atomics::{AtomicPtr, AtomicU32, AtomicU64};
     let chunks = std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut()));
     Arc::new(Slab::from_parts(chunks, AtomicU32::new(0), AtomicU64::new(0)))
 }
