@@ -80,10 +80,10 @@ SYMBOL(exeunt_cells):
 // trampoline begins, add the distance that is there, read the cell. It is in force from the start of the FDE: were it to
 // begin at the label, the look-up at `label - 1` would miss it. x30 is read twice, as valgrind knows no DW_OP_dup.
         .balign TRAMPOLINE_SIZE
-        .globl  SYMBOL(exeunt_exit_trampoline)
-        HIDDEN(exeunt_exit_trampoline)
-        FUNCTION(SYMBOL(exeunt_exit_trampoline))
-SYMBOL(exeunt_exit_trampoline):
+        .globl  SYMBOL(exeunt_trampoline)
+        HIDDEN(exeunt_trampoline)
+        FUNCTION(SYMBOL(exeunt_trampoline))
+SYMBOL(exeunt_trampoline):
         .set    n, 0
         .rept   TRAMPOLINES
         .balign TRAMPOLINE_SIZE
@@ -129,7 +129,7 @@ SYMBOL(exeunt_exit_trampoline):
         .set    n, n + 1
         .endr
         .balign TRAMPOLINE_SIZE
-        SIZE(SYMBOL(exeunt_exit_trampoline))
+        SIZE(SYMBOL(exeunt_trampoline))
 
 // The common part: an ordinary function from here on. `exeunt_drain` is src/life/drain.rs; saying here that it is hidden keeps
 // it out of what a shared library exports.
@@ -150,10 +150,10 @@ SYMBOL(exeunt_exit_trampoline):
 // `aarch64_vector_pcs`, keep for their callers beyond d8 to d15.
         .p2align 4
         HIDDEN(exeunt_drain)
-        .globl  SYMBOL(exeunt_exit_trampoline_body)
-        HIDDEN(exeunt_exit_trampoline_body)
-        FUNCTION(SYMBOL(exeunt_exit_trampoline_body))
-SYMBOL(exeunt_exit_trampoline_body):
+        .globl  SYMBOL(exeunt_trampoline_body)
+        HIDDEN(exeunt_trampoline_body)
+        FUNCTION(SYMBOL(exeunt_trampoline_body))
+SYMBOL(exeunt_trampoline_body):
 exeunt_trampoline_body:
         .cfi_startproc
         SIGN
@@ -188,7 +188,7 @@ exeunt_trampoline_body:
         AUTHENTICATED
         ret                             // to the exit trampoline: the real exit
         .cfi_endproc
-        SIZE(SYMBOL(exeunt_exit_trampoline_body))
+        SIZE(SYMBOL(exeunt_trampoline_body))
 
 // int exeunt_probe(void **result): a start routine that stores the address it will return to, and returns 0.
 // It tells which address the system's exit trampolines are entered at.

@@ -61,10 +61,10 @@ SYMBOL(exeunt_cells):
 // read the cell. It is in force from the start of the FDE: were it to begin at the label, the look-up at `label - 1`
 // would miss it. The program counter is read twice, as valgrind knows no DW_OP_dup.
         .balign TRAMPOLINE_SIZE
-        .globl  SYMBOL(exeunt_exit_trampoline)
-        HIDDEN(exeunt_exit_trampoline)
-        FUNCTION(SYMBOL(exeunt_exit_trampoline))
-SYMBOL(exeunt_exit_trampoline):
+        .globl  SYMBOL(exeunt_trampoline)
+        HIDDEN(exeunt_trampoline)
+        FUNCTION(SYMBOL(exeunt_trampoline))
+SYMBOL(exeunt_trampoline):
         .set    n, 0
         .rept   TRAMPOLINES
         .balign TRAMPOLINE_SIZE
@@ -108,7 +108,7 @@ SYMBOL(exeunt_exit_trampoline):
         .set    n, n + 1
         .endr
         .balign TRAMPOLINE_SIZE
-        SIZE(SYMBOL(exeunt_exit_trampoline))
+        SIZE(SYMBOL(exeunt_trampoline))
 
 // The common part: an ordinary function from here on. `exeunt_drain` is src/life/drain.rs; saying here that it is hidden keeps
 // it out of what a shared library exports.
@@ -134,10 +134,10 @@ SYMBOL(exeunt_exit_trampoline):
 // time, and the unwind table follows it.
         .p2align 4
         HIDDEN(exeunt_drain)
-        .globl  SYMBOL(exeunt_exit_trampoline_body)
-        HIDDEN(exeunt_exit_trampoline_body)
-        FUNCTION(SYMBOL(exeunt_exit_trampoline_body))
-SYMBOL(exeunt_exit_trampoline_body):
+        .globl  SYMBOL(exeunt_trampoline_body)
+        HIDDEN(exeunt_trampoline_body)
+        FUNCTION(SYMBOL(exeunt_trampoline_body))
+SYMBOL(exeunt_trampoline_body):
 exeunt_trampoline_body:
         .cfi_startproc
         subq    $56, %rsp               // 8 + 56 = 64: the call below is made on a multiple of 16
@@ -164,7 +164,7 @@ exeunt_trampoline_body:
         .cfi_adjust_cfa_offset -56
         ret                             // to the exit trampoline: the real exit
         .cfi_endproc
-        SIZE(SYMBOL(exeunt_exit_trampoline_body))
+        SIZE(SYMBOL(exeunt_trampoline_body))
 
 // void exeunt_probe(void **result): a start routine that stores the address it will return to, and returns it (as a
 // thread's result; 0 would do). It tells which address the system's exit trampolines are entered at.

@@ -88,11 +88,11 @@ fn gdb_shows_an_armed_stack_and_one_in_a_handler_down_to_the_bottom() {
             continue;
         }
         // One frame more than before: ours.
-        expect_inner(armed, &["armed_here", "middle", entry, "exeunt_exit_trampoline"], &outcome);
+        expect_inner(armed, &["armed_here", "middle", entry, "exeunt_trampoline"], &outcome);
         assert_eq!(armed.len(), unarmed.len() + 1, "{outcome}");
         assert_eq!(armed[4..], unarmed[3..], "{outcome}");
         // In the handler the exit trampoline's frame, and all below it, are as they were.
-        assert_eq!(draining[ours].1, "exeunt_exit_trampoline_body", "{outcome}");
+        assert_eq!(draining[ours].1, "exeunt_trampoline_body", "{outcome}");
         assert_eq!(draining[ours + 1..], unarmed[3..], "{outcome}");
     }
 }
@@ -156,14 +156,14 @@ fn perf_shows_an_armed_stack_and_one_in_a_handler_down_to_the_bottom() {
                 assert_eq!(&sample[at + 1..], bottom, "{sample:?}");
                 continue;
             }
-            assert_eq!(sample[at + 1].1, "exeunt_exit_trampoline", "{sample:?}");
+            assert_eq!(sample[at + 1].1, "exeunt_trampoline", "{sample:?}");
             assert_eq!(&sample[at + 2..], bottom, "{sample:?}");
         }
         bottoms.push(bottom);
     }
     let draining = of(&["draining_here"]);
     // Under code redirect the exit trampoline is further on in the handler than in the entry function.
-    let (ours, moved) = if is_code() { ("exeunt_exit_hook_body", 1) } else { ("exeunt_exit_trampoline_body", 0) };
+    let (ours, moved) = if is_code() { ("exeunt_exit_hook_body", 1) } else { ("exeunt_trampoline_body", 0) };
     for bottom in &bottoms {
         assert!(draining.iter().any(|sample| sample.ends_with(&bottom[moved..])), "{bottom:?}\n{script}");
     }

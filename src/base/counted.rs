@@ -1,4 +1,4 @@
-//! Counted references whose making can fail: std's `Rc` and `Arc` end the process where there is no
+//! Counted references whose initializing can fail: std's `Rc` and `Arc` end the process where there is no
 //! memory.
 
 use crate::base::alloc::try_box;
@@ -83,13 +83,13 @@ pub(crate) struct Counted<C: Count, T: ?Sized> {
 /// One that stays on its stack, and goes where that goes.
 pub(crate) type OnStack<T> = Counted<Cell<usize>, T>;
 /// One that threads share.
-pub(crate) type Among<T> = Counted<AtomicUsize, T>;
+pub(crate) type AcrossThreads<T> = Counted<AtomicUsize, T>;
 
 // SAFETY: the count is atomic; as for `Arc`, whoever has the last reference drops the value, and
 // all may look at it.
-unsafe impl<T: ?Sized + Send + Sync> Send for Among<T> {}
+unsafe impl<T: ?Sized + Send + Sync> Send for AcrossThreads<T> {}
 // SAFETY: as above.
-unsafe impl<T: ?Sized + Send + Sync> Sync for Among<T> {}
+unsafe impl<T: ?Sized + Send + Sync> Sync for AcrossThreads<T> {}
 
 // The value stays where it is when the reference moves.
 impl<C: Count, T: ?Sized> Unpin for Counted<C, T> {}

@@ -75,7 +75,7 @@ pub enum Error {
     /// A change from inside a change: from a key's `Eq`, or from a signal handler that came in the middle of one.
     Busy,
     /// A stack local was asked for while its own value on this stack was being made or dropped.
-    InItsOwnMaking,
+    RecursiveInit,
     /// A call failed by which exeunt learns where stacks end, or gets ready to patch code. The next use tries again.
     CallFailed {
         /// The function that failed.
@@ -173,7 +173,7 @@ impl fmt::Display for Error {
                 "this stack's storage is being changed further up on this very stack (in a key's Eq, or in the code \
                  that a signal interrupted): change it from outside",
             ),
-            Self::InItsOwnMaking => f.write_str(
+            Self::RecursiveInit => f.write_str(
                 "this stack local's value is being made or dropped further up on this very stack: \
                  its initial value and its destructor cannot use it",
             ),

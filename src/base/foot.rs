@@ -8,7 +8,7 @@ pub(crate) struct Foot {
     /// The word found there: a return address, maybe signed.
     pub word: usize,
     /// The stack pointer at which the entry function returns.
-    pub top: usize,
+    pub base: usize,
     /// The trampoline that stands for the exit trampoline found.
     pub trampoline: usize,
     /// Where the entry function has saved the frame pointer, if it has.

@@ -15,13 +15,13 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 /// Runs user code whose panic must not get away: the panic hook has reported it, and there is nobody to hand it to.
 ///
 /// No cancellation may strike meanwhile: the process would abort where its unwinding met what catches the panic.
-pub(crate) fn guarded(code: impl FnOnce()) {
+pub(crate) fn isolated(code: impl FnOnce()) {
     let _uncancelled = Uncancelled::new();
-    survived(code);
+    catch_panic(code);
 }
 
-/// [`guarded`] where cancellation cannot strike anyway.
-pub(crate) fn survived(code: impl FnOnce()) {
+/// [`isolated`] where cancellation cannot strike anyway.
+pub(crate) fn catch_panic(code: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
         // Dropping a payload can panic as well. Then that payload is let go of: this has to end.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {

@@ -36,12 +36,12 @@ impl fmt::Display for Redirect {
 /// A way, as it is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub(crate) enum Way {
+pub(crate) enum Method {
     Slot = 1,
     Code = 2,
 }
 
-impl Way {
+impl Method {
     pub(crate) fn from_raw(raw: u8) -> Self {
         if raw == Self::Code as u8 { Self::Code } else { Self::Slot }
     }

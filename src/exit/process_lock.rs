@@ -140,7 +140,7 @@ impl Drop for Learning {
 }
 
 #[cfg(code_redirect)]
-pub(crate) use over_fork::{hold, let_go};
+pub(crate) use over_fork::{hold, unlock_after_fork};
 
 /// The lock, while a thread holds it over a fork.
 #[cfg(code_redirect)]
@@ -152,7 +152,7 @@ mod over_fork {
         static HELD: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
     }
 
-    /// Takes the lock for this thread until [`let_go`]; or not, if it is not free within `patience`, or this thread has it.
+    /// Takes the lock for this thread until [`unlock_after_fork`]; or not, if it is not free within `patience`, or this thread has it.
     pub(crate) fn hold(patience: Duration) {
         if let Ok(lock) = Lock::take_until(Some(Instant::now() + patience)) {
             HELD.set(Some(lock.signals));
@@ -161,7 +161,7 @@ mod over_fork {
     }
 
     /// Gives back what [`hold`] has taken, if it has: on the same thread, or as its copy in a child of `fork`.
-    pub(crate) fn let_go() {
+    pub(crate) fn unlock_after_fork() {
         if let Some(signals) = HELD.take() {
             drop(Lock { signals });
         }
@@ -245,18 +245,18 @@ mod tests {
         let impatient = || {
             hold(Duration::from_millis(20));
             assert!(!over_fork::is_held());
-            let_go();
+            unlock_after_fork();
         };
         std::thread::scope(|scope| scope.spawn(impatient).join()).expect("no panic");
         assert!(LOCKED.get());
         // A second handler of the same fork finds it held, and takes nothing.
         hold(Duration::from_secs(60));
-        let_go();
-        let_go();
+        unlock_after_fork();
+        unlock_after_fork();
         assert!(!LOCKED.get() && !over_fork::is_held());
         hold(Duration::from_secs(60));
         assert!(over_fork::is_held());
-        let_go();
+        unlock_after_fork();
     }
 
     #[test]

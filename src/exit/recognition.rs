@@ -166,7 +166,7 @@ pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
     bytes.try_reserve_exact(name.len() + 1).map_err(|_| Error::OutOfMemory)?;
     bytes.extend(name.bytes().filter(|&byte| byte != 0).chain([0]));
     let lock = Lock::take()?;
-    let registered = enlist(&lock, &mut bytes, &code);
+    let registered = note_wrapper(&lock, &mut bytes, &code);
     drop(lock);
     // Its bytes are freed here where they were not taken.
     drop(bytes);
@@ -174,7 +174,7 @@ pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
 }
 
 /// Notes a wrapper's code, if it is not yet; takes the name, which ends in a zero, if it does.
-fn enlist(_: &Lock, name: &mut Vec<u8>, code: &Range<usize>) -> Result<(), Error> {
+fn note_wrapper(_: &Lock, name: &mut Vec<u8>, code: &Range<usize>) -> Result<(), Error> {
     let count = REGISTERED_COUNT.load(Ordering::Relaxed);
     let is_this = |known: &Registered| {
         (known.start.load(Ordering::Relaxed), known.end.load(Ordering::Relaxed)) == (code.start, code.end)
@@ -197,7 +197,7 @@ pub(crate) fn add_enter(address: usize) -> Result<(), Error> {
 }
 
 /// The trampoline that stands for `target`, where threads of the exit trampoline `number` land without a return.
-pub(crate) fn landing_at(target: usize, number: usize) -> Result<usize, Error> {
+pub(crate) fn add_landing(target: usize, number: usize) -> Result<usize, Error> {
     if let Some(known) = trampoline::standing_for(target) {
         return Ok(known);
     }

@@ -3,7 +3,7 @@
 //! `asm/` holds the code, and two ways to know the original address. Trampoline N of the first ones ends in the jump to what cell N holds: the return address into the N-th exit
 //! trampoline. A cell is filled once and never changes, so an armed stack can rely on its own for ever. The cells' pages
 //! are read-only but for that moment: whoever can write them decides where threads end up. The others, one for each
-//! distance, take the original from a word of the stack above its top, where glibc's exit trampolines have one to spare
+//! distance, take the original from a word of the stack above its base, where glibc's exit trampolines have one to spare
 //! (`os/landing.rs`): then unwinders need nothing but the stack.
 
 use crate::base::error::Error;
@@ -30,7 +30,7 @@ const CELLS_SIZE: usize = 65536;
 
 unsafe extern "C" {
     static exeunt_cells: [AtomicUsize; CELLS];
-    safe fn exeunt_exit_trampoline();
+    safe fn exeunt_trampoline();
 }
 
 /// What is known of an exit trampoline.
@@ -82,7 +82,7 @@ fn cells() -> &'static [AtomicUsize; CELLS] {
 }
 
 fn pool() -> usize {
-    exeunt_exit_trampoline as *const () as usize
+    exeunt_trampoline as *const () as usize
 }
 
 /// The trampoline that stands for the return address `original`, if there is one.
@@ -97,7 +97,7 @@ pub(crate) fn label(number: usize) -> usize {
     pool() + SIZE * number + LABEL
 }
 
-/// The address that a foot holds when the original return address is kept `distance` bytes above the stack's top.
+/// The address that a foot holds when the original return address is kept `distance` bytes above the stack's base.
 pub(crate) fn label_keeping(distance: usize) -> Option<usize> {
     let number = distance / 8;
     (distance.is_multiple_of(8) && number < KEPT).then(|| label(COUNT + number))
@@ -177,6 +177,21 @@ fn fill(_: &Lock, cell: usize, value: usize) -> Result<(), NotAdded> {
         cells()[cell].store(before, Ordering::Relaxed);
     }
     closed
+}
+
+unsafe extern "C" {
+    safe fn exeunt_enter_return();
+    safe fn exeunt_hooked_return();
+}
+
+/// Where functions return to that `exeunt_call_entry` has called. The word at their stack's base holds this address.
+pub(crate) fn enter_return() -> usize {
+    exeunt_enter_return as *const () as usize
+}
+
+/// Where functions return to that `exeunt_call_entry_hooked` has called.
+pub(crate) fn hooked_return() -> usize {
+    exeunt_hooked_return as *const () as usize
 }
 
 #[cfg(code_redirect)]

@@ -2,30 +2,31 @@
 
 use crate::base::error::Error;
 use crate::base::foot::Foot;
+use crate::base::redirect::Method;
 use crate::base::unrecognised::Addresses;
 use crate::exit::recognition;
 use crate::exit::redirect::code;
 use crate::exit::refusal::{self, End, HANDLER, NO_TABLE, NOT_WALKABLE, OVER, SWITCH, UNKNOWN};
 use crate::exit::trampoline;
-use crate::life::drain;
+use crate::machine::arch;
 use crate::machine::arch::{Registers, untagged};
 use crate::machine::os;
-use crate::map::stack_map;
 use crate::record::header::Record;
+use crate::record::stacks::STACKS;
 use crate::unwind::frame::{Step, Steps};
 use crate::unwind::quick::Unwinder;
 
 /// What unwinding led to.
-pub(crate) enum Bottom {
+pub(crate) enum Found {
     /// The record of this stack, and whether the stack is in one piece from here to there.
     Armed(&'static Record, bool),
     /// The foot of this stack, which is not armed, and the way to it.
-    Bare(Foot, Way),
+    Unarmed(Foot, Route),
 }
 
 /// How a walk has come to a foot.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
+pub(crate) struct Route {
     /// Whether the stack is in one piece from where it began.
     pub in_one_piece: bool,
     /// Whether it may be remembered as a whole.
@@ -62,7 +63,7 @@ impl Trail {
 
     /// The record that the page map has for a place on the way.
     fn look_up(&self, place: usize) -> Option<&'static Record> {
-        if self.by_map { stack_map::find(place) } else { None }
+        if self.by_map { STACKS.find(place) } else { None }
     }
 
     fn push(&mut self, address: usize, place: usize) {
@@ -82,16 +83,16 @@ impl Trail {
 
     /// The record that this way has led to: the innermost frames on it are known to be on its stack from now on, if that
     /// is in one piece. Or else code that goes deeper and deeper would unwind from each new place to the oldest one.
-    fn armed(&self, record: &'static Record, in_one_piece: bool) -> Bottom {
+    fn armed(&self, record: &'static Record, in_one_piece: bool) -> Found {
         // A walk by the frames alone only verifies. It begins deeper than what will look again.
         if in_one_piece && self.by_map {
             for &place in
-                self.places[..self.count.min(self.provable)].iter().filter(|&&place| untagged(place) < record.top())
+                self.places[..self.count.min(self.provable)].iter().filter(|&&place| untagged(place) < record.base())
             {
-                stack_map::prove(place, record);
+                STACKS.add_block(place, record);
             }
         }
-        Bottom::Armed(record, in_one_piece)
+        Found::Armed(record, in_one_piece)
     }
 
     fn addresses(&self) -> Addresses {
@@ -117,7 +118,7 @@ enum Lost {
 }
 
 /// Unwinds to the first frame that a live record owns, or to the foot.
-fn walk(unwinder: &mut impl Steps, trail: &mut Trail) -> Result<Bottom, Lost> {
+fn walk(unwinder: &mut impl Steps, trail: &mut Trail) -> Result<Found, Lost> {
     let mut in_one_piece = true;
     loop {
         let (caller, slot, word, contiguous, fp_slot) = match unwinder.step() {
@@ -128,43 +129,61 @@ fn walk(unwinder: &mut impl Steps, trail: &mut Trail) -> Result<Bottom, Lost> {
             },
         };
         in_one_piece &= contiguous;
-        let (address, top) = (caller.registers.pc, caller.registers.sp);
-        trail.push(address, top);
+        let (address, base) = (caller.registers.pc, caller.registers.sp);
+        trail.push(address, base);
         if let Some(slot) = slot {
             if trampoline::is_label(address) {
-                let record = stack_map::by_top(top).filter(|record| record.follow(slot, word));
+                let record = STACKS.by_base(base).filter(|record| follow(record, slot, word));
                 return record.map(|record| trail.armed(record, in_one_piece)).ok_or(Lost::End(&OVER));
             }
             let trampoline = trampoline::standing_for(address);
             if trampoline.is_some()
-                && let Some(record) = draining(top, Some(slot))
+                && let Some(record) = draining(base, Some(slot))
             {
                 return Ok(trail.armed(record, in_one_piece));
             }
-            if let Some(record) = code::draining(address, slot, top) {
+            if let Some(record) = code::draining(address, slot, base) {
                 return Ok(trail.armed(record, in_one_piece));
             }
             if let Some(trampoline) = trampoline {
-                let foot = Foot { address: slot, word, top, trampoline, frame_pointer_at: fp_slot };
+                let foot = Foot { address: slot, word, base, trampoline, frame_pointer_at: fp_slot };
                 if let Some(record) = code::owner(foot) {
                     return Ok(trail.armed(record, in_one_piece));
                 }
-                return Ok(Bottom::Bare(foot, Way { in_one_piece, memorable: false }));
+                return Ok(Found::Unarmed(foot, Route { in_one_piece, memorable: false }));
             }
             if recognition::is_registered(address) {
                 return Err(Lost::Registered(address));
             }
         }
-        if let Some(record) = trail.look_up(top) {
+        if let Some(record) = trail.look_up(base) {
             return Ok(trail.armed(record, in_one_piece));
         }
     }
 }
 
+/// Follows the foot of its stack to `slot`, where a walk has just found `word`, a trampoline of ours. Whether it is there: if not, the
+/// record is not that stack's.
+///
+/// A function that calls another one last of all may go on in it by a jump. On x86_64 the return address stays where it is
+/// then. On aarch64 each function stores it where it pleases.
+fn follow(record: &Record, slot: usize, word: usize) -> bool {
+    if record.canary_at() == slot {
+        return true;
+    }
+    // The foot of a C scope, which is a word of its holder's, does not move.
+    let is_label = || trampoline::is_label(arch::strip(record.canary().1));
+    let moved = cfg!(target_arch = "aarch64") && record.method() == Method::Slot && record.is_armed() && is_label();
+    if moved {
+        record.move_foot(slot, (slot, word));
+    }
+    moved
+}
+
 /// What a walk ends with, if a step does not lead to a caller; nothing where it goes on. Apart for the reason that `step` gives.
 #[cold]
 #[inline(never)]
-fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Option<Result<Bottom, Lost>> {
+fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Option<Result<Found, Lost>> {
     Some(Err(match step {
         Step::Caller { .. } => unreachable!("the walk goes there itself"),
         Step::Interrupted(frame) => {
@@ -183,27 +202,34 @@ fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Option<Result
     }))
 }
 
-/// The record of the stack that ends in an exit trampoline with the stack pointer `top`, if it is draining: then a trampoline
+/// The record of the stack that ends in an exit trampoline with the stack pointer `base`, if it is draining: then a trampoline
 /// of ours, which was there, has put the original address back already. That is at `slot`, where this is known.
-fn draining(top: usize, slot: Option<usize>) -> Option<&'static Record> {
+fn draining(base: usize, slot: Option<usize>) -> Option<&'static Record> {
     let drains = |record: &&Record| record.is_draining() && record.is_live();
-    let is_there = |record: &&Record| slot.is_none_or(|slot| drain::may_return_by(record, slot));
-    stack_map::by_top(top).filter(drains).filter(is_there)
+    let is_there = |record: &&Record| slot.is_none_or(|slot| may_return_by(record, slot));
+    STACKS.by_base(base).filter(drains).filter(is_there)
+}
+
+/// Whether a call whose return address is at `slot` can be the one by which a trampoline drains `record`. Where that is in the
+/// trampoline's frame, seen from the mark, `asm/` says. On aarch64 the mark of a stack that was abandoned in a handler can outlive
+/// it (`Record::canary_may_be_stale`); on x86_64 the next stack's foot overwrites it.
+fn may_return_by(record: &Record, slot: usize) -> bool {
+    !cfg!(target_arch = "aarch64") || !record.is_reached_by_walk() || record.canary_at().wrapping_sub(slot) == 144
 }
 
 /// The walk from `from`: the quick one, or where that cannot go on the thorough one.
 ///
 /// # Safety
 /// `from` must be registers of the running stack, of a function that has not returned yet.
-unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
+unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Found, Lost> {
     // SAFETY: the caller's promise.
     let mut unwinder = unsafe { Unwinder::new(from) };
     match walk(&mut unwinder, trail) {
-        Ok(Bottom::Bare(foot, way)) => {
+        Ok(Found::Unarmed(foot, way)) => {
             let memorable = way.in_one_piece && unwinder.is_usual();
-            Ok(Bottom::Bare(foot, Way { memorable, ..way }))
+            Ok(Found::Unarmed(foot, Route { memorable, ..way }))
         }
-        Err(Lost::Unsupported) => again(from, trail),
+        Err(Lost::Unsupported) => walk_thoroughly(from, trail),
         other => other,
     }
 }
@@ -211,7 +237,7 @@ unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
 /// The thorough walk, from the frame that `from` is of.
 #[cfg(target_os = "linux")]
 #[cold]
-fn again(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
+fn walk_thoroughly(from: Registers, trail: &mut Trail) -> Result<Found, Lost> {
     let mut anew = Trail { by_map: trail.by_map, ..Trail::new() };
     let found = crate::unwind::thorough::thoroughly(from.sp, |unwinder| Some(walk(unwinder, &mut anew)));
     found.map_or(Err(Lost::Unsupported), |result| {
@@ -222,7 +248,7 @@ fn again(from: Registers, trail: &mut Trail) -> Result<Bottom, Lost> {
 
 /// There is no other one.
 #[cfg(not(target_os = "linux"))]
-fn again(_from: Registers, _trail: &mut Trail) -> Result<Bottom, Lost> {
+fn walk_thoroughly(_from: Registers, _trail: &mut Trail) -> Result<Found, Lost> {
     Err(Lost::Unsupported)
 }
 
@@ -231,7 +257,7 @@ fn again(_from: Registers, _trail: &mut Trail) -> Result<Bottom, Lost> {
 ///
 /// # Safety
 /// `from` must be registers of the running stack, of a function that has not returned yet.
-pub(crate) unsafe fn known_bottom(from: Registers) -> Option<Bottom> {
+pub(crate) unsafe fn walk_known(from: Registers) -> Option<Found> {
     // SAFETY: the caller's promise.
     unsafe { search(from, &mut Trail::new()) }.ok()
 }
@@ -241,7 +267,7 @@ pub(crate) unsafe fn known_bottom(from: Registers) -> Option<Bottom> {
 ///
 /// # Safety
 /// `from` must be registers of the running stack.
-pub(crate) unsafe fn bottom_by_frames(from: Registers) -> Option<Bottom> {
+pub(crate) unsafe fn walk_frames(from: Registers) -> Option<Found> {
     let mut trail = Trail { by_map: false, ..Trail::new() };
     // SAFETY: the caller's promise.
     unsafe { search(from, &mut trail) }.ok()
@@ -251,7 +277,7 @@ pub(crate) unsafe fn bottom_by_frames(from: Registers) -> Option<Bottom> {
 ///
 /// # Safety
 /// `from` must be registers of the running stack, of a function that has not returned yet.
-pub(crate) unsafe fn bottom(from: Registers) -> Result<Bottom, Error> {
+pub(crate) unsafe fn walk_to_foot(from: Registers) -> Result<Found, Error> {
     let mut recognised = false;
     // What the probes said, if this walk made them.
     let mut probe = None;

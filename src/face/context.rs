@@ -4,7 +4,7 @@
 //! A context is a list of values, newest first, shared and never changed; a stack has a place for the newest one.
 
 use crate::base::alloc::refused;
-use crate::base::counted::Among;
+use crate::base::counted::AcrossThreads;
 use crate::base::error::Error;
 use crate::face::inherit;
 use std::any::{Any, TypeId, type_name};
@@ -23,7 +23,7 @@ struct Node<T: ?Sized = dyn Any + Send + Sync> {
     value: T,
 }
 
-type Newest = Option<Among<Node>>;
+type Newest = Option<AcrossThreads<Node>>;
 
 /// The rest of the list.
 struct Outer(Newest);
@@ -123,7 +123,7 @@ fn refuse(error: &Error) -> ! {
 /// `value` is dropped.
 pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> Result<R, Error> {
     let node = Node { of_type: TypeId::of::<T>(), outer: Outer(None), value };
-    let mut node = Among::try_new(node).map_err(|_| refused())?;
+    let mut node = AcrossThreads::try_new(node).map_err(|_| refused())?;
     // Nobody else has it yet.
     if let (Some(node), outer) = (node.get_mut(), newest()?) {
         node.outer = Outer(outer);
@@ -246,7 +246,7 @@ pub fn go<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> JoinHa
     let inheritance = inherit::collect();
     let place = Location::caller();
     let started = Builder::new().spawn(move || {
-        let ran = inheritance.hand_over().and_then(|()| match context.newest {
+        let ran = inheritance.install().and_then(|()| match context.newest {
             Some(_) => enter(context.newest, run),
             None => Ok(run()),
         });

@@ -5,39 +5,24 @@
 //! as on any other stack: armed at the first use, by slot redirect; nothing is paid by a fiber that uses nothing.
 
 use crate::base::error::Error;
-use crate::base::redirect::Way;
+use crate::base::redirect::Method;
 use crate::exit::recognition;
 use crate::exit::redirect;
-use crate::life::arm;
+use crate::exit::trampoline;
 use crate::life::drain;
+use crate::life::lookup;
 use crate::machine::arch::{stack_pointer, untagged};
-use crate::map::stack_map;
-use crate::storage::inline_cache;
+use crate::record::stacks::STACKS;
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 unsafe extern "C-unwind" {
-    /// `asm/`: calls `call(data)`, having stored in `top` the stack pointer at which that will return.
-    fn exeunt_call_entry(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, top: *mut usize);
+    /// `asm/`: calls `call(data)`, having stored in `base` the stack pointer at which that will return.
+    fn exeunt_call_entry(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, base: *mut usize);
     /// The same for code redirect: it drains by itself when `call` has returned.
-    fn exeunt_call_entry_hooked(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, top: *mut usize);
-}
-
-unsafe extern "C" {
-    safe fn exeunt_enter_return();
-    safe fn exeunt_hooked_return();
-}
-
-/// Where functions return to that `exeunt_call_entry` has called. The word at their stack's top holds this address.
-pub(crate) fn enter_return() -> usize {
-    exeunt_enter_return as *const () as usize
-}
-
-/// Where functions return to that `exeunt_call_entry_hooked` has called.
-pub(crate) fn hooked_return() -> usize {
-    exeunt_hooked_return as *const () as usize
+    fn exeunt_call_entry_hooked(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, base: *mut usize);
 }
 
 /// Runs `entry` as this stack's entry function, on any stack at all.
@@ -68,7 +53,7 @@ pub(crate) fn hooked_return() -> usize {
 #[inline]
 pub fn enter<R>(entry: impl FnOnce() -> R) -> Result<R, Error> {
     ready()?;
-    if let Some(record) = arm::lookup_certain() {
+    if let Some(record) = lookup::lookup_verified() {
         return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed));
     }
     Ok(call(entry))
@@ -99,7 +84,7 @@ pub unsafe fn enter_on<R>(range: Range<usize>, entry: impl FnOnce() -> R) -> Res
     if !(untagged(range.start)..untagged(range.end)).contains(&untagged(sp)) {
         return Err(Error::NotOnThatStack { stack_pointer: sp, range: (range.start, range.end) });
     }
-    if let Some(record) = stack_map::find(sp).filter(|record| arm::is_certain(record, sp)) {
+    if let Some(record) = STACKS.find(sp).filter(|record| lookup::is_verified(record, sp)) {
         return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed));
     }
     Ok(call(entry))
@@ -112,8 +97,8 @@ fn ready() -> Result<(), Error> {
     #[cold]
     fn get_ready() -> Result<(), Error> {
         let address = match redirect::choice::made()? {
-            Way::Slot => enter_return(),
-            Way::Code => hooked_return(),
+            Method::Slot => trampoline::enter_return(),
+            Method::Code => trampoline::hooked_return(),
         };
         recognition::add_enter(address)?;
         READY.store(true, Ordering::Release);
@@ -131,7 +116,7 @@ union Work<F, R> {
 
 /// Drains the scope when `entry` is left by unwinding; a return has gone through the trampoline.
 struct Scope {
-    top: usize,
+    base: usize,
     returned: bool,
 }
 
@@ -139,14 +124,14 @@ impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
         if !self.returned {
-            drain_unwound(self.top);
+            drain_unwound(self.base);
         }
     }
 }
 
 #[cold]
-fn drain_unwound(top: usize) {
-    if let Some(record) = stack_map::by_top(top) {
+fn drain_unwound(base: usize) {
+    if let Some(record) = STACKS.by_base(base) {
         drain::without_return(record);
     }
 }
@@ -163,63 +148,18 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
     }
 
     let mut work: Work<F, R> = Work { entry: ManuallyDrop::new(entry) };
-    let mut scope = Scope { top: 0, returned: false };
+    let mut scope = Scope { base: 0, returned: false };
     // SAFETY: `run` fits `work`, and the assembly calls it once. It may unwind: the assembly's frame has unwind tables.
     unsafe {
         if redirect::choice::is_code() {
-            exeunt_call_entry_hooked(run::<F, R>, (&raw mut work).cast(), &raw mut scope.top);
+            exeunt_call_entry_hooked(run::<F, R>, (&raw mut work).cast(), &raw mut scope.base);
         } else {
-            exeunt_call_entry(run::<F, R>, (&raw mut work).cast(), &raw mut scope.top);
+            exeunt_call_entry(run::<F, R>, (&raw mut work).cast(), &raw mut scope.base);
         }
     }
     scope.returned = true;
     // SAFETY: `run` has returned, so it has stored the result.
     unsafe { ManuallyDrop::into_inner(work.result) }
-}
-
-/// Says that the stacks in `range` will never run again, although their functions have not returned, and that other
-/// stacks may use this memory from now on. For runtimes that free the memory of a suspended fiber, or that cut stacks out
-/// of memory which was part of a stack before. Returns how many armed stacks there were.
-///
-/// Each of them is drained here and now: its handlers run and its values are dropped, on the stack that calls. So what
-/// they do with storage they do with the caller's. Call it before the memory is unmapped or given to somebody else. A handler
-/// in which the caller's stack is itself left for ever (a fiber that is never resumed, `exit`) takes those after it along: they
-/// do not run.
-///
-/// On aarch64 also call it before the next fiber begins there, if that reads before it has stored something, or uses a stack local.
-/// Functions store their return address where they please there, so the next fiber may leave the word as it is by which the old one is
-/// known. What registers, stores under a key, deletes, resets or unloads makes a walk to see whose stack it is; a read does not, and
-/// may find a value of the old one.
-///
-/// A fiber whose stack is a local array of a function needs it too, before it starts: the function's own stack may have
-/// been deeper before, have used storage there, and would still be taken for the owner of those places. So does one on
-/// any other part of an armed stack's memory.
-///
-/// # Safety
-/// The stacks in `range` must be suspended for ever: neither resumed nor unwound, as some libraries do with a fiber that they
-/// drop. Nobody must be running in `range`, and no other thread may go on using what those stacks
-/// have borrowed or lent: their local variables, and the values that a [`with`](crate::with) there
-/// has lent to a scoped thread. These are dropped here.
-///
-/// # Examples
-/// ```
-/// let memory = vec![0_u8; 64 * 1024];
-/// // ... a fiber ran there, was suspended, and will not be resumed ...
-/// let range = memory.as_ptr_range();
-/// // SAFETY: nobody runs on this memory.
-/// let armed = unsafe { exeunt::discard(range.start as usize..range.end as usize) };
-/// assert_eq!(armed, 0);
-/// ```
-pub unsafe fn discard(range: Range<usize>) -> usize {
-    let mut count = 0;
-    for record in stack_map::all_in(range.clone()) {
-        record.detach();
-        record.end_abandoned();
-        count += 1;
-    }
-    stack_map::disprove(&range);
-    inline_cache::forget_all(&range);
-    count
 }
 
 /// Makes a runtime's wrapper known as an exit trampoline: the code in `code`, which calls a fiber's function and, when

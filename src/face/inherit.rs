@@ -1,22 +1,16 @@
-//! Values that stacks started by [`context::go`](crate::face::context::go) get from the stack that starts them.
+//! Values that stacks started by [`context::go`](crate::context::go) get from the stack that starts them.
 
 use crate::base::alloc::refused;
 use crate::base::counted::OnStack;
 use crate::base::error::Error;
 use crate::face::keyed;
-use crate::life::arm;
-use crate::storage::values::hash_of;
+use crate::life::lookup;
+use crate::storage::values::{InstallChild, MakeChild, hash_of};
 use std::any::Any;
 use std::hash::Hash;
 
-/// What puts an heir's value in place, on its stack.
-pub(crate) type Bequest = Box<dyn FnOnce() -> Result<(), Error> + Send>;
-
-/// What makes a bequest of a value.
-pub(crate) type Heir = OnStack<dyn Fn(&dyn Any) -> Option<Bequest>>;
-
 /// Stores `value` under `key` as [`set`](crate::set) does, and marks it to be carried, as a clone, into stacks that
-/// [`context::go`](crate::face::context::go) starts from here. There it is inheritable again.
+/// [`context::go`](crate::context::go) starts from here. There it is inheritable again.
 ///
 /// # Errors
 /// As [`set`](crate::set).
@@ -38,8 +32,8 @@ where
     set_inheritable_by(key, value, |value: &V| Some(value.clone()))
 }
 
-/// As [`set_inheritable`], with a function of the owner's that makes the heir's value from this one, or decides that
-/// there is none. It runs on the stack that calls [`context::go`](crate::face::context::go).
+/// As [`set_inheritable`], with a function of the owner's that makes the child's value from this one, or decides that
+/// there is none. It runs on the stack that calls [`context::go`](crate::context::go).
 ///
 /// # Errors
 /// As [`set`](crate::set).
@@ -53,37 +47,38 @@ where
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
-pub fn set_inheritable_by<K, V>(key: K, value: V, bequeath: fn(&V) -> Option<V>) -> Result<(), Error>
+pub fn set_inheritable_by<K, V>(key: K, value: V, child_value: fn(&V) -> Option<V>) -> Result<(), Error>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Send + 'static,
 {
-    let heirs_key = key.clone();
-    let heir = OnStack::try_new(move |value: &dyn Any| {
-        let (key, value) = (heirs_key.clone(), bequeath(value.downcast_ref()?)?);
-        Some(Box::new(move || set_inheritable_by(key, value, bequeath)) as Bequest)
+    let childs_key = key.clone();
+    let child = OnStack::try_new(move |value: &dyn Any| {
+        let (key, value) = (childs_key.clone(), child_value(value.downcast_ref()?)?);
+        Some(Box::new(move || set_inheritable_by(key, value, child_value)) as InstallChild)
     });
     // SAFETY: the same pointer.
-    let heir: Heir = unsafe { heir.map_err(|_| refused())?.unsize::<dyn Fn(&dyn Any) -> Option<Bequest>>(|heir| heir) };
-    keyed::set_with_heir(hash_of(&key), key, value, Some(heir), keyed::Nothing)
+    let child: MakeChild =
+        unsafe { child.map_err(|_| refused())?.unsize::<dyn Fn(&dyn Any) -> Option<InstallChild>>(|child| child) };
+    keyed::set_with_child(hash_of(&key), key, value, Some(child), keyed::Nothing)
 }
 
 /// What a stack hands on to one that it starts.
 pub(crate) struct Inheritance {
-    bequests: Vec<Bequest>,
+    installs: Vec<InstallChild>,
 }
 
-/// Makes the bequests of the running stack's inheritable values.
+/// Makes the installs of the running stack's inheritable values.
 pub(crate) fn collect() -> Inheritance {
-    let heirs = arm::lookup().and_then(|record| record.look(|values| values.inheritable()));
+    let heirs = lookup::lookup().and_then(|record| record.look(|values| values.inheritable()));
     // The owners' functions run when the values are no longer borrowed: they may use storage.
-    let bequests = heirs.unwrap_or_default().into_iter().filter_map(|(value, heir)| heir(&*value)).collect();
-    Inheritance { bequests }
+    let installs = heirs.unwrap_or_default().into_iter().filter_map(|(value, child)| child(&*value)).collect();
+    Inheritance { installs }
 }
 
 impl Inheritance {
     /// Puts the values in place on the running stack.
-    pub(crate) fn hand_over(self) -> Result<(), Error> {
-        self.bequests.into_iter().try_for_each(|bequest| bequest())
+    pub(crate) fn install(self) -> Result<(), Error> {
+        self.installs.into_iter().try_for_each(|install| install())
     }
 }

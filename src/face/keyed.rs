@@ -4,11 +4,11 @@ use crate::base::alloc::{refused, try_box};
 use crate::base::cancellation::Uncancelled;
 use crate::base::counted::OnStack;
 use crate::base::error::Error;
-use crate::face::inherit::Heir;
-use crate::face::stack;
 use crate::life::arm;
+use crate::life::lookup;
+use crate::life::unload;
 use crate::record::header::Record;
-use crate::storage::values::{For, Keyed, Taken, Values, hash_of};
+use crate::storage::values::{For, Keyed, MakeChild, Removed, Values, hash_of};
 use std::hash::Hash;
 
 /// Stores `value` under `key` on this stack, which is armed if it was not.
@@ -31,7 +31,7 @@ use std::hash::Hash;
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn set<K: Hash + Eq + 'static, V: 'static>(key: K, value: V) -> Result<(), Error> {
-    set_with_heir(hash_of(&key), key, value, None, Nothing)
+    set_with_child(hash_of(&key), key, value, None, Nothing)
 }
 
 /// What is to be done on the way.
@@ -54,11 +54,11 @@ impl<V> Then<V> for Nothing {
 }
 
 /// [`set`], of a value that may be inheritable.
-pub(crate) fn set_with_heir<K, V>(
+pub(crate) fn set_with_child<K, V>(
     hash: u64,
     key: K,
     value: V,
-    heir: Option<Heir>,
+    child: Option<MakeChild>,
     then: impl Then<V>,
 ) -> Result<(), Error>
 where
@@ -73,9 +73,9 @@ where
     match before {
         Ok(before) => {
             then.commit(&value);
-            store(record, before, Keyed::new(hash, key, value, heir))
+            store(record, before, Keyed::new(hash, key, value, child))
         }
-        Err(error) => Err(stack::undo(record, is_new, error)),
+        Err(error) => Err(unload::undo(record, is_new, error)),
     }
 }
 
@@ -137,7 +137,7 @@ pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
 pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(Option<&V>) -> R) -> R {
     // Before the record is looked up: a key's `Hash` is code of the user's, and may unload.
     let hash = hash_of(key);
-    let value = arm::lookup().and_then(|record| record.look(|values| values.get(hash, key))?);
+    let value = lookup::lookup().and_then(|record| record.look(|values| values.get(hash, key))?);
     look(value.as_ref().and_then(|value| value.downcast_ref()))
 }
 
@@ -154,7 +154,7 @@ pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(O
 /// ```
 pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
     let hash = hash_of(key);
-    let Some(record) = arm::lookup_certain() else { return false };
+    let Some(record) = lookup::lookup_verified() else { return false };
     let Ok(Some(index)) = record.compare(|values| values.find(hash, key)) else { return false };
     remove(record, hash, index)
 }
@@ -167,7 +167,7 @@ fn remove(record: &Record, hash: u64, index: usize) -> bool {
 }
 
 /// Drops a value that was taken out; no cancellation may strike in its destructor, and unwind through frames of ours.
-fn drop_now(taken: Taken, record: &Record) {
+fn drop_now(taken: Removed, record: &Record) {
     if taken.is_plain() {
         return;
     }

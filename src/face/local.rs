@@ -2,17 +2,16 @@
 
 use crate::base::alloc::Room;
 use crate::base::error::Error;
-use crate::face::stack;
 use crate::life::arm;
-use crate::machine::arch::{tagged_as, word_of_stack};
-use crate::map::stack_map;
+use crate::life::lookup;
+use crate::life::unload;
 use crate::record::header::Record;
-use crate::storage::inline_cache::{Block, Nearby};
+use crate::record::stacks::STACKS;
+use crate::storage::borrow::lend;
+use crate::storage::inline_cache::{Block, InlineCache};
+use crate::storage::values::Initialize;
 use crate::storage::values::{For, LocalValue};
-use std::arch::asm;
 use std::cell::{Cell, RefCell};
-use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Declares statics that have one value for each stack: thread, main thread or fiber.
@@ -65,7 +64,7 @@ macro_rules! stack_local {
 
 /// A static with one value for each stack, made by [`stack_local!`](crate::stack_local).
 pub struct LocalKey<T: 'static> {
-    nearby: Nearby,
+    cache: InlineCache,
     /// Its number; zero before its first use.
     number: AtomicUsize,
     init: fn() -> T,
@@ -74,14 +73,14 @@ pub struct LocalKey<T: 'static> {
 impl<T: 'static> LocalKey<T> {
     #[doc(hidden)]
     pub const fn new(init: fn() -> T) -> Self {
-        Self { nearby: Nearby::new(), number: AtomicUsize::new(0), init }
+        Self { cache: InlineCache::new(), number: AtomicUsize::new(0), init }
     }
 
     /// The value of the running stack, if it can be found quickly. `block` is that of the function that this is used in:
     /// the quick path and the slow one have to look for the same.
     #[inline(always)]
     fn quick(&'static self, block: Block) -> Option<*mut T> {
-        self.nearby.find(block).map(|value| value.as_ptr().cast())
+        self.cache.find(block).map(|value| value.as_ptr().cast())
     }
 
     /// The value of the running stack, made if need be.
@@ -109,15 +108,15 @@ impl<T: 'static> LocalKey<T> {
             return None;
         }
         // Only a place that the page map vouches for: others may serve another stack next.
-        if stack_map::find(block.stack_pointer()).is_some_and(|found| std::ptr::eq(found, record)) {
-            self.nearby.remember(block, record, value);
+        if STACKS.find(block.stack_pointer()).is_some_and(|found| std::ptr::eq(found, record)) {
+            self.cache.remember(block, record.canary(), value);
         }
         Some(value.cast())
     }
 
     /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
     fn slow_or_given(&'static self, block: Block, given: &mut Option<T>) -> Result<*mut T, Error> {
-        // A read of what is there verifies nothing, as any read (`arm::is_certain`): on aarch64 that
+        // A read of what is there verifies nothing, as any read (`lookup::is_verified`): on aarch64 that
         // takes a walk to the foot, and a recursion that reads at each depth would make one at each.
         if let Some(value) = self.peek_slow(block) {
             return Ok(value);
@@ -126,15 +125,15 @@ impl<T: 'static> LocalKey<T> {
         if let Some(value) = self.in_record(block, record) {
             return Ok(value);
         }
-        self.make(block, record, given).map_err(|error| stack::undo(record, is_new, error))
+        self.make(block, record, given).map_err(|error| unload::undo(record, is_new, error))
     }
 
     /// Makes the value of the running stack.
     fn make(&'static self, block: Block, record: &'static Record, given: &mut Option<T>) -> Result<*mut T, Error> {
         let number = self.number();
-        match record.look(|_| record.is_making(number)) {
+        match record.look(|_| record.is_initializing(number)) {
             None => return Err(Error::Busy),
-            Some(true) => return Err(Error::InItsOwnMaking),
+            Some(true) => return Err(Error::RecursiveInit),
             Some(false) => {}
         }
         // Before `init` runs, and what it has made would have to be dropped.
@@ -149,7 +148,7 @@ impl<T: 'static> LocalKey<T> {
         }
         let made = match given.take() {
             Some(given) => given,
-            None => record.making(number, self.init),
+            None => record.initializing(number, self.init),
         };
         // `init` may have done anything, even unloaded this stack, and used up the room.
         let ready = arm::record_from(block.stack_pointer()).and_then(|record| {
@@ -169,7 +168,7 @@ impl<T: 'static> LocalKey<T> {
             return Ok(value);
         }
         let value = room.fill(made);
-        let local = LocalValue { number, value: value.cast(), destroy: destroy::<T>, nearby: &self.nearby };
+        let local = LocalValue { number, value: value.cast(), destroy: destroy::<T>, cache: &self.cache };
         let added = record.change_values(|values| values.add_local(local));
         if let Err(error) = added {
             // SAFETY: nobody else has seen this value.
@@ -188,7 +187,7 @@ impl<T: 'static> LocalKey<T> {
         let fresh = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         match self.number.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
-                self.nearby.enlist();
+                self.cache.register();
                 fresh
             }
             Err(first) => first,
@@ -209,7 +208,7 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
     ///
     /// # Errors
-    /// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::InItsOwnMaking`] in
+    /// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::RecursiveInit`] in
     /// the value's own initialiser or destructor. Then nothing has changed.
     #[inline]
     pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Result<R, Error> {
@@ -236,7 +235,7 @@ impl<T: 'static> LocalKey<T> {
     /// The value of the running stack, if it has one, by the page map.
     #[inline(never)]
     fn peek_slow(&'static self, block: Block) -> Option<*mut T> {
-        self.in_record(block, stack_map::find(block.stack_pointer()).or_else(arm::lookup)?)
+        self.in_record(block, STACKS.find(block.stack_pointer()).or_else(lookup::lookup)?)
     }
 
     /// The value of the running stack. No code of the user's may run while it is in use.
@@ -266,7 +265,7 @@ impl<T: 'static> LocalKey<T> {
 }
 
 impl<T: 'static> LocalKey<Cell<T>> {
-    /// Sets the running stack's value, without making the initial one first.
+    /// Sets the running stack's value, without initializing the initial one first.
     ///
     /// # Panics
     /// As [`LocalKey::with`].
@@ -362,7 +361,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
         }
     }
 
-    /// Sets the running stack's value, without making the initial one first.
+    /// Sets the running stack's value, without initializing the initial one first.
     ///
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
@@ -423,68 +422,4 @@ fn borrowed(how: &str) -> ! {
 unsafe fn destroy<T>(value: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe { Room::destroy(value.cast::<T>()) };
-}
-
-/// What a borrower writes on the stack, at `place`: the value's address, changed so that no copy of it looks like a mark.
-/// Nor does a copy of the mark, which compilers leave near by: there it would be the mark of a value that is billions of
-/// bytes away from this one, and not of a neighbour.
-#[inline(always)]
-fn mark(value: *mut u8, place: usize) -> usize {
-    value.addr() ^ place.rotate_left(usize::BITS / 2)
-}
-
-/// Lends a value to `use_it`, and marks the stack meanwhile. `reset` and `unload`, which would drop the value, search
-/// the stack for such a mark first. So a borrower pays one store or two, and nobody has to count.
-///
-/// # Safety
-/// `value` must be a live value of the running stack.
-#[inline(always)]
-unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
-    let mut marked = MaybeUninit::<usize>::uninit();
-    let place = marked.as_mut_ptr();
-    // SAFETY: does nothing. But it is given the address, so for all that the compiler knows whatever is called from here on looks
-    // there: the mark has to be there then. Where `use_it` calls nothing that the compiler can't see through, nobody can look
-    // (a signal handler may only read), and it leaves out the mark.
-    unsafe { asm!("/* {} */", in(reg) place, options(nostack, preserves_flags)) };
-    // SAFETY: a local variable.
-    unsafe { place.write(mark(value.cast(), place.addr())) };
-    // SAFETY: the caller's promise, and the mark. Where `use_it` unwinds the mark stays behind, below the stack pointer or overwritten
-    // soon; were it found, the value would only be dropped later.
-    let result = use_it(unsafe { &*value });
-    // SAFETY: a local variable, written so that the compiler cannot leave it out: nobody reads it before it is gone.
-    unsafe { place.write_volatile(0) };
-    result
-}
-
-/// Whether two marks are the same but for a tag in the address of the place. HWASan gives tags to variables, and none to the stack
-/// pointer.
-fn is_same(one: usize, other: usize) -> bool {
-    let tag = tagged_as(0, usize::MAX).rotate_left(usize::BITS / 2);
-    (one ^ other) & !tag == 0
-}
-
-/// Whether somebody on the given part of the running stack borrows `value`.
-pub(crate) fn is_borrowed(value: *mut u8, stack: Range<usize>) -> bool {
-    let start = stack.start.next_multiple_of(size_of::<usize>());
-    (start..stack.end & !7)
-        .step_by(8)
-        // SAFETY: the caller names a part of the running stack that is known to be in one piece.
-        .any(|place| is_same(unsafe { word_of_stack(place) }, mark(value, place)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::mark;
-
-    #[test]
-    fn a_copy_of_a_mark_is_no_neighbours_mark() {
-        let (value, place) = (0x5555_1234_5670_usize, 0x7fff_8765_4320_usize);
-        let marked = mark(value as *mut u8, place);
-        for copy in (0..1 << 16).step_by(8).map(|distance| place - distance) {
-            // Which value's mark it would be.
-            let looks_like = marked ^ copy.rotate_left(32);
-            assert_eq!(marked, mark(looks_like as *mut u8, copy));
-            assert!(looks_like == value && copy == place || looks_like.abs_diff(value) >= 1 << 32);
-        }
-    }
 }

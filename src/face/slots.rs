@@ -7,98 +7,28 @@
 //! [`Slot`] is the face for Rust: a double free or a slot that was never allocated do not compile there. The functions
 //! are what the C face and other runtimes need.
 
-use crate::base::alloc::{refused, try_zeroed};
-use crate::base::counted::Among;
+use crate::base::alloc::refused;
+use crate::base::counted::AcrossThreads;
 use crate::base::error::Error;
-use crate::base::guard::guarded;
-use crate::base::limits;
-use crate::face::stack;
 use crate::life::arm;
-use crate::map::stack_map;
+use crate::life::lookup;
+use crate::life::unload;
 use crate::record::header::Record;
-use crate::storage::inline_cache::{self, Nearby};
+use crate::record::stacks::STACKS;
+use crate::storage::inline_cache::{self};
+use crate::storage::slot_table::{ALLOCATIONS, CACHES, Cell, INDEX_BITS, USED, check, destructor, take};
+pub use crate::storage::slot_table::{CAPACITY, Destructor};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-
-/// How many slots there are.
-pub const CAPACITY: usize = limits::SLOTS;
-
-const INDEX_BITS: u32 = CAPACITY.ilog2();
-const BLOCK: usize = 64;
-
-/// What is called with a slot's value when its stack ends, or when the slot is freed, unless the value is null.
-pub type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
-
-/// One slot's state for all stacks.
-struct Allocation {
-    /// Odd while it is allocated.
-    generation: AtomicU32,
-    /// A [`Destructor`], or null.
-    destructor: AtomicPtr<c_void>,
-}
-
-static ALLOCATIONS: [Allocation; CAPACITY] =
-    [const { Allocation { generation: AtomicU32::new(0), destructor: AtomicPtr::new(ptr::null_mut()) } }; CAPACITY];
-/// Where each slot was lately used from: block of the stack → the cell there. Cells live for ever, and are looked into
-/// anyway, so it is only when a stack ends that places must be forgotten (`clear`). A mebibyte, untouched where unused.
-static NEARBY: [Nearby; CAPACITY] = [const { Nearby::new() }; CAPACITY];
-static USED: [AtomicU64; CAPACITY / 64] = [const { AtomicU64::new(0) }; CAPACITY / 64];
-
-/// One slot's value on one stack; it counts only if the generation is the slot's.
-struct Cell {
-    generation: AtomicU32,
-    value: AtomicPtr<c_void>,
-}
-
-type Block = [Cell; BLOCK];
-
-/// A stack's slots, in blocks that are made when they are first used. It stays with its record, which other stacks may
-/// look into at any time, to free a slot; all of it is atomic.
-pub(crate) struct Table {
-    blocks: [AtomicPtr<Block>; CAPACITY / BLOCK],
-}
-
-impl Table {
-    fn cell(&self, index: usize) -> Option<&'static Cell> {
-        // SAFETY: null, or a block that was leaked when it was published.
-        let block = unsafe { self.blocks[index / BLOCK].load(Ordering::Acquire).as_ref() }?;
-        Some(&block[index % BLOCK])
-    }
-
-    /// The cells that have ever had a value, and their indices.
-    fn used(&self) -> impl Iterator<Item = (usize, &'static Cell)> {
-        let blocks = self.blocks.iter().enumerate().filter_map(|(number, block)| {
-            // SAFETY: as in `cell`.
-            let block = unsafe { block.load(Ordering::Acquire).as_ref() }?;
-            Some((number * BLOCK..).zip(block))
-        });
-        blocks.flatten().filter(|(_, cell)| cell.generation.load(Ordering::Relaxed) != 0)
-    }
-
-    fn ensure_cell(&self, index: usize) -> Result<&'static Cell, Error> {
-        if let Some(cell) = self.cell(index) {
-            return Ok(cell);
-        }
-        // SAFETY: zeroes are cells that have had no value.
-        let block = unsafe { try_zeroed::<Block>() }.ok_or_else(refused)?;
-        let place = &self.blocks[index / BLOCK];
-        // Only the stack itself adds blocks. The allocator may have done so meanwhile: then that
-        // block is the one.
-        if place.load(Ordering::Acquire).is_null() {
-            place.store(Box::leak(block), Ordering::Release);
-        }
-        self.cell(index).ok_or_else(refused)
-    }
-}
+use std::sync::atomic::Ordering;
 
 /// The running stack's cell of a slot, if it has one. Never arms.
 #[inline(always)]
 fn cell_here(index: usize) -> Option<&'static Cell> {
     let block = inline_cache::Block::here();
-    match NEARBY[index].find(block) {
+    match CACHES[index].find(block) {
         // SAFETY: a cell that `find_cell` remembered: those live for ever.
         Some(cell) => Some(unsafe { cell.cast().as_ref() }),
         None => find_cell(block, index),
@@ -108,36 +38,15 @@ fn cell_here(index: usize) -> Option<&'static Cell> {
 /// The same by the page map and the record, for a function in `block`, which will look there again.
 #[inline(never)]
 fn find_cell(block: inline_cache::Block, index: usize) -> Option<&'static Cell> {
-    let found = stack_map::find(block.stack_pointer());
-    let record = found.or_else(arm::lookup)?;
+    let found = STACKS.find(block.stack_pointer());
+    let record = found.or_else(lookup::lookup)?;
     let cell = record.slots()?.cell(index)?;
     // Only a place that the page map vouches for: others may serve another stack next. And only a cell that has had a
     // value, as no others are looked for when places are forgotten.
     if found.is_some() && cell.generation.load(Ordering::Relaxed) != 0 {
-        NEARBY[index].remember(block, record, ptr::from_ref(cell).cast_mut().cast());
+        CACHES[index].remember(block, record.canary(), ptr::from_ref(cell).cast_mut().cast());
     }
     Some(cell)
-}
-
-impl Cell {
-    /// The value, if it is of this allocation of the slot.
-    #[inline(always)]
-    fn value(&self, generation: u32) -> *mut c_void {
-        let value = self.value.load(Ordering::Relaxed);
-        if self.generation.load(Ordering::Relaxed) == generation { value } else { ptr::null_mut() }
-    }
-}
-
-/// The index and the generation in a handle, if it is one of an allocated slot.
-#[inline(always)]
-fn check(handle: u32) -> Result<(usize, u32), Error> {
-    let index = handle as usize % CAPACITY;
-    let generation = ALLOCATIONS[index].generation.load(Ordering::Acquire);
-    if generation & 1 == 1 && generation << INDEX_BITS | index as u32 == handle {
-        Ok((index, generation))
-    } else {
-        Err(Error::NoSuchSlot(handle))
-    }
 }
 
 /// Allocates a slot, which is null on every stack, and gives its handle, which is never zero.
@@ -157,7 +66,7 @@ pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
                 Ok(_) => {
                     let index = word * 64 + bit as usize;
                     let allocation = &ALLOCATIONS[index];
-                    NEARBY[index].enlist();
+                    CACHES[index].register();
                     let pointer = destructor.map_or(ptr::null_mut(), |destructor| destructor as *mut c_void);
                     allocation.destructor.store(pointer, Ordering::Relaxed);
                     let generation = allocation.generation.fetch_add(1, Ordering::AcqRel) + 1;
@@ -190,7 +99,7 @@ pub unsafe fn set(handle: u32, value: *mut c_void) -> Result<(), Error> {
 fn exchange(handle: u32, value: *mut c_void) -> Result<*mut c_void, Error> {
     let (index, generation) = check(handle)?;
     let (record, is_new) = arm::record_or_new()?;
-    let cell = cell_of(record, index).map_err(|error| stack::undo(record, is_new, error))?;
+    let cell = cell_of(record, index).map_err(|error| unload::undo(record, is_new, error))?;
     // Never the new value under the old generation, which somebody may be freeing, nor the old one under the new.
     if cell.generation.load(Ordering::Relaxed) != generation {
         cell.value.store(ptr::null_mut(), Ordering::Relaxed);
@@ -238,77 +147,11 @@ pub unsafe fn free(handle: u32) -> Result<(), Error> {
         return Err(Error::NoSuchSlot(handle));
     }
     let destructor = destructor(allocation);
-    for table in stack_map::all().filter_map(Record::slots) {
+    for table in STACKS.all().filter_map(Record::slots) {
         take(table, index, generation, destructor);
     }
     USED[index / 64].fetch_and(!(1 << (index % 64)), Ordering::AcqRel);
     Ok(())
-}
-
-fn destructor(allocation: &Allocation) -> Option<Destructor> {
-    let pointer = allocation.destructor.load(Ordering::Relaxed);
-    // SAFETY: `alloc` stored a destructor or null, and an optional function pointer has just that form.
-    unsafe { std::mem::transmute::<*mut c_void, Option<Destructor>>(pointer) }
-}
-
-/// Takes the value of this generation out of a table, and calls the destructor with it. Whether there was one.
-fn take(table: &Table, index: usize, generation: u32, destructor: Option<Destructor>) -> bool {
-    let Some(cell) = table.cell(index) else { return false };
-    if cell.generation.load(Ordering::Acquire) != generation {
-        return false;
-    }
-    // The swap decides between the stack's own end and a concurrent `free`.
-    let value = cell.value.swap(ptr::null_mut(), Ordering::AcqRel);
-    if let (false, Some(destructor)) = (value.is_null(), destructor) {
-        // SAFETY: the promise of who allocated the slot.
-        guarded(|| unsafe { destructor(value) });
-    }
-    !value.is_null()
-}
-
-/// Takes all values of a stack that ends or is cleared. Whether there was one.
-pub(crate) fn clear(table: &Table) -> bool {
-    let mut any = false;
-    // This may be the last time, before the stack ends.
-    forget_places(table);
-    for (index, _) in table.used() {
-        let allocation = &ALLOCATIONS[index];
-        let generation = allocation.generation.load(Ordering::Acquire);
-        if generation & 1 == 1 {
-            any |= take(table, index, generation, destructor(allocation));
-        }
-    }
-    any
-}
-
-/// Forgets where the cells of a stack were looked at from: the next stack in its place has other cells. No code of the
-/// user's may run between this and the end.
-pub(crate) fn forget_places(table: &Table) {
-    for (index, cell) in table.used() {
-        NEARBY[index].forget(ptr::from_ref(cell).cast_mut().cast());
-    }
-}
-
-/// Whether a table holds no value.
-pub(crate) fn is_empty(table: &Table) -> bool {
-    let holds = |(index, cell): (usize, &Cell)| {
-        let generation = ALLOCATIONS[index].generation.load(Ordering::Acquire);
-        generation & 1 == 1 && !cell.value(generation).is_null()
-    };
-    !table.used().any(holds)
-}
-
-/// Takes all values out of a table, and calls no destructor.
-pub(crate) fn forget(table: &Table) {
-    for (_, cell) in table.used() {
-        cell.value.store(ptr::null_mut(), Ordering::Release);
-    }
-}
-
-/// The table of a record that has none; `None` without memory.
-pub(crate) fn new_table() -> Option<Box<Table>> {
-    // SAFETY: zeroes are a table without a block.
-    unsafe { try_zeroed() }
 }
 
 /// A [`Slot`]'s value, shared: it lives until the slot has another one, and all of these are
@@ -316,7 +159,7 @@ pub(crate) fn new_table() -> Option<Box<Table>> {
 ///
 /// As an [`Arc`](std::sync::Arc), but for how it is made: [`Slot::set`] gives an error where there
 /// is no memory.
-pub struct Shared<T: Send + Sync>(Among<T>);
+pub struct Shared<T: Send + Sync>(AcrossThreads<T>);
 
 impl<T: Send + Sync> Shared<T> {
     /// Whether both are the same value.
@@ -398,7 +241,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
     pub fn new() -> Result<Self, Error> {
         unsafe extern "C-unwind" fn release<T>(value: *mut c_void) {
             // SAFETY: values are references that `set` let go of.
-            drop(unsafe { Among::from_raw(value.cast::<T>()) });
+            drop(unsafe { AcrossThreads::from_raw(value.cast::<T>()) });
         }
         // SAFETY: only `set` stores values in it, and they may be dropped on any thread.
         let handle = unsafe { alloc(Some(release::<T>)) }?;
@@ -418,18 +261,18 @@ impl<T: Send + Sync + 'static> Slot<T> {
     /// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `value` is dropped, and
     /// nothing has changed.
     pub fn set(&self, value: T) -> Result<(), Error> {
-        let value = Among::try_new(value).map_err(|_| refused())?.into_raw().cast_mut();
+        let value = AcrossThreads::try_new(value).map_err(|_| refused())?.into_raw().cast_mut();
         // What was there is read by this, after all else: handlers of an abandoned stack, which run
         // while this one is armed, and the allocator may set the value as well.
         match exchange(self.handle, value.cast()) {
             Ok(old) => {
                 // SAFETY: it was stored by an earlier call, and has just been overwritten.
-                drop((!old.is_null()).then(|| unsafe { Among::from_raw(old.cast::<T>()) }));
+                drop((!old.is_null()).then(|| unsafe { AcrossThreads::from_raw(old.cast::<T>()) }));
                 Ok(())
             }
             Err(error) => {
                 // SAFETY: just let go of, and not stored.
-                drop(unsafe { Among::from_raw(value) });
+                drop(unsafe { AcrossThreads::from_raw(value) });
                 Err(error)
             }
         }
@@ -442,8 +285,8 @@ impl<T: Send + Sync + 'static> Slot<T> {
             return None;
         }
         // SAFETY: a reference that `set` let go of, and which stays in the slot.
-        let stored = std::mem::ManuallyDrop::new(unsafe { Among::from_raw(value) });
-        Some(Shared(Among::clone(&stored)))
+        let stored = std::mem::ManuallyDrop::new(unsafe { AcrossThreads::from_raw(value) });
+        Some(Shared(AcrossThreads::clone(&stored)))
     }
 
     /// A copy of the running stack's value; `None` if it has none.
@@ -466,7 +309,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
         }
         cell.value.store(ptr::null_mut(), Ordering::Release);
         // SAFETY: what `set` let go of, and no longer stored.
-        Some(Shared(unsafe { Among::from_raw(value.cast()) }))
+        Some(Shared(unsafe { AcrossThreads::from_raw(value.cast()) }))
     }
 }
 

@@ -17,10 +17,11 @@ mod scope;
 
 use crate::base::alloc::{refused, try_box};
 use crate::base::error::Error;
+use crate::face::at_exit;
 use crate::face::keyed::{self, Then};
 use crate::face::slots;
-use crate::face::stack;
-use crate::record::header::{Handler, Record};
+use crate::record::header::Record;
+use crate::storage::values::Handler;
 use crate::storage::values::{For, hash_of};
 use code::{EXEUNT_OK, Failure, report, shielded};
 use std::cell::Cell;
@@ -146,7 +147,7 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
                 return Err(refused().into());
             }
         };
-        stack::register(handler).map_err(|(error, handler)| {
+        at_exit::register(handler).map_err(|(error, handler)| {
             let handler = Box::into_raw(handler) as *mut ManuallyDrop<dyn FnOnce()>;
             // SAFETY: the same box, whose memory is freed here.
             drop(unsafe { Box::from_raw(handler) });
@@ -172,7 +173,7 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
 pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, destructor: exeunt_fn) -> c_int {
     shielded(|| {
         let (key, value) = (Key(key), Value { key, value, destructor: Cell::new(None) });
-        keyed::set_with_heir(hash_of(&key), key, value, None, Storing(destructor))?;
+        keyed::set_with_child(hash_of(&key), key, value, None, Storing(destructor))?;
         Ok(())
     })
 }

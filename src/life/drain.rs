@@ -1,27 +1,28 @@
 //! The end of a stack: what the trampolines call.
 
-use crate::face::stack::lent_by_frames;
+use super::lent::lent_by_frames;
 use crate::machine::arch;
-use crate::map::stack_map;
-use crate::record::header::{Lent, Record};
+use crate::record::header::Record;
+use crate::record::stacks::STACKS;
+use crate::storage::borrow::Lent;
 use std::cell::Cell;
 
 /// Called by a trampoline when an entry function has returned: runs this stack's handlers, drops its values, and gives
-/// its record back. `mark` is a word of the trampoline's frame for the drain to use, right below `top`, the stack pointer
+/// its record back. `mark` is a word of the trampoline's frame for the drain to use, right below `base`, the stack pointer
 /// at which the entry function returned.
 ///
 /// # Safety
 /// Only for the trampolines in `asm/`, whose frame `mark` is in.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn exeunt_drain(mark: *mut usize, top: usize) {
+unsafe extern "C" fn exeunt_drain(mark: *mut usize, base: usize) {
     // A stack without a record (its `unload` ran in the very moment of its return) just goes on to its exit.
-    let Some(record) = stack_map::ending_at(top) else { return };
-    record.ending();
+    let Some(record) = STACKS.draining_at(base) else { return };
+    record.set_draining();
     // The foot as such is gone. For the time of the drain the mark stands for it: no word that anybody else would write,
     // so that a stack which is abandoned in a handler is not mistaken for the next one on its memory.
     // SAFETY: the trampoline's frame holds this word until the drain is over, and nobody else uses it.
     unsafe { mark.write_volatile(record.mark()) };
-    record.watch(mark as usize, record.mark());
+    record.set_canary(mark as usize, record.mark());
     // Frame records, which are followed elsewhere, do not lead through the trampoline's frame.
     if cfg!(target_os = "linux") { finish_here(record, Lent::Nothing) } else { finish(record, Lent::Nothing) }
 }
@@ -37,19 +38,12 @@ pub(crate) fn under_frames(record: &'static Record) {
     without_foot(record, lent_by_frames(record));
 }
 
-/// Whether a call whose return address is at `slot` can be the one by which a trampoline drains `record`. Where that is in the
-/// trampoline's frame, seen from the mark, `asm/` says. On aarch64 the mark of a stack that was abandoned in a handler can outlive
-/// it (`Record::may_be_anothers`); on x86_64 the next stack's foot overwrites it.
-pub(crate) fn may_return_by(record: &Record, slot: usize) -> bool {
-    !cfg!(target_arch = "aarch64") || !record.is_found_by_frames() || record.foot().wrapping_sub(slot) == 144
-}
-
 /// The frames above may be gone, and the foot with them. A word of this frame stands for it meanwhile.
 #[inline(never)]
 fn without_foot(record: &'static Record, lent: Lent) {
-    record.ending();
+    record.set_draining();
     let stands_for_foot = Cell::new(record.mark());
-    record.watch(stands_for_foot.as_ptr() as usize, stands_for_foot.get());
+    record.set_canary(stands_for_foot.as_ptr() as usize, stands_for_foot.get());
     finish(record, lent);
     std::hint::black_box(&stands_for_foot);
 }
@@ -58,18 +52,18 @@ fn without_foot(record: &'static Record, lent: Lent) {
 #[inline(never)]
 pub(crate) fn finish(record: &'static Record, lent: Lent) {
     // Handlers find this block when they unwind: everything above it on the stack may be gone.
-    stack_map::prove(arch::stack_pointer(), record);
+    STACKS.add_block(arch::stack_pointer(), record);
     finish_here(record, lent);
 }
 
 /// The same where unwinding leads to the record anyway. Inlined, or the frame whose block was proven could be gone.
 #[inline(always)]
 fn finish_here(record: &'static Record, lent: Lent) {
-    if !record.nobody_looks() {
+    if !record.reset_access() {
         return half_changed();
     }
     record.drain(lent);
-    record.retire();
+    record.release();
 }
 
 /// A change of the handlers and values is under way on this very stack. No foreign code runs in

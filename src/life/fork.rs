@@ -11,11 +11,11 @@
 use crate::base::cancellation::Uncancelled;
 use crate::base::error::Error;
 use crate::base::kind::Kind;
-use crate::base::redirect::Way;
+use crate::base::redirect::Method;
 use crate::exit::process_lock;
 use crate::machine::clib;
 use crate::machine::os;
-use crate::map::stack_map;
+use crate::record::stacks::STACKS;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -71,20 +71,20 @@ extern "C" fn before() {
 }
 
 extern "C" fn in_parent() {
-    process_lock::let_go();
+    process_lock::unlock_after_fork();
 }
 
 extern "C" fn in_child() {
-    process_lock::let_go();
-    forsake();
+    process_lock::unlock_after_fork();
+    invalidate();
 }
 
-fn forsake() {
+fn invalidate() {
     let Some(own) = clib::thread_bounds() else { return };
-    for record in stack_map::all() {
-        let of_thread = matches!(record.kind(), Kind::Thread | Kind::Main) && record.way() == Way::Code;
-        if of_thread && record.id().is_some() && !own.contains(&record.top().wrapping_sub(1)) {
-            record.forsake();
+    for record in STACKS.all() {
+        let of_thread = matches!(record.kind(), Kind::Thread | Kind::Main) && record.method() == Method::Code;
+        if of_thread && record.id().is_some() && !own.contains(&record.base().wrapping_sub(1)) {
+            record.invalidate();
         }
     }
 }

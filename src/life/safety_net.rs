@@ -22,8 +22,8 @@ use crate::base::cancellation::this_thread;
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::base::stack_id::StackId;
-use crate::life::arm;
 use crate::life::drain;
+use crate::life::lookup;
 use crate::machine::clib;
 use crate::machine::os;
 use crate::record::header::Record;
@@ -58,7 +58,7 @@ thread_local! {
 const EXITS: usize = 8;
 
 /// Whether [`spread`] would have an effect. The net of a thread that ends right now is behind it.
-pub(crate) fn can_be_spread() -> bool {
+pub(crate) fn can_attach() -> bool {
     NET.with(|net| net.state.get() != State::Behind)
 }
 
@@ -158,7 +158,7 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
 
 /// Goes on where a handler called `exit`; else all is done by now.
 unsafe extern "C" fn go_on(_: *mut c_void) {
-    if let Some(record) = arm::lookup().filter(|record| record.kind() == Kind::Main && record.is_draining()) {
+    if let Some(record) = lookup::lookup().filter(|record| record.kind() == Kind::Main && record.is_draining()) {
         drain::under_frames(record);
     }
 }

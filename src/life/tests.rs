@@ -5,7 +5,7 @@ mod interrupted;
 mod of_words;
 
 use crate::map::cached;
-use crate::map::stack_map::{self, RECORDS};
+use crate::record::stacks::STACKS;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,7 +38,7 @@ fn arm_here_and_there(left: usize) {
 fn records_that_wait_where_nobody_comes_serve_others() {
     alone("records_that_wait_where_nobody_comes_serve_others", || {
         arm_here_and_there(100);
-        assert_eq!(RECORDS.all().count(), cached::MOST as usize, "two wait, and serve in turns");
+        assert_eq!(STACKS.records.all().count(), cached::MOST as usize, "two wait, and serve in turns");
     });
 }
 
@@ -48,10 +48,10 @@ fn while_a_record_is_being_taken_away_the_next_stack_there_has_another_one() {
     let handler = || crate::at_exit(|| _ = RAN.fetch_add(1, Ordering::Relaxed)).expect("it can be armed");
     let life = move || {
         crate::at_exit(|| unreachable!("forgotten")).expect("it can be armed");
-        let record = crate::life::arm::lookup().expect("it is armed");
+        let record = crate::life::lookup::lookup().expect("it is armed");
         crate::unload();
         // As a thread does that is held up then, or that a child of `fork` does not have.
-        assert!(record.parking().take(), "it has waited");
+        assert!(record.cached_flag().take(), "it has waited");
         handler();
         further_down(handler);
         further_down(|| crate::set("key", 1)).expect("it is armed");
@@ -69,18 +69,18 @@ fn no_address_beyond_the_map_is_mistaken_for_one_in_it() {
     alone("no_address_beyond_the_map_is_mistaken_for_one_in_it", || {
         std::thread::spawn(|| {
             crate::at_exit(|| ()).expect("it can be armed");
-            crate::life::arm::lookup().expect("it is armed");
-            let (here, top) =
-                (crate::machine::arch::stack_pointer(), crate::life::arm::lookup().expect("it is armed").top());
-            let found = (0..64).filter(|page| stack_map::find((here & !63) + 64 * page).is_some()).count();
+            crate::life::lookup::lookup().expect("it is armed");
+            let (here, base) =
+                (crate::machine::arch::stack_pointer(), crate::life::lookup::lookup().expect("it is armed").base());
+            let found = (0..64).filter(|page| STACKS.find((here & !63) + 64 * page).is_some()).count();
             assert!(found > 0, "blocks of this stack are known");
             // The bits above are a tag, where the processor ignores them.
             let end = if cfg!(target_arch = "aarch64") { 56 } else { usize::BITS };
             for bit in 48..end {
                 for block in 0..64 {
-                    assert!(stack_map::find(((here & !63) + 64 * block) | 1 << bit).is_none(), "bit {bit}");
+                    assert!(STACKS.find(((here & !63) + 64 * block) | 1 << bit).is_none(), "bit {bit}");
                 }
-                assert!(stack_map::by_top(top | 1 << bit).is_none(), "bit {bit}");
+                assert!(STACKS.by_base(base | 1 << bit).is_none(), "bit {bit}");
             }
         })
         .join()

@@ -11,7 +11,7 @@
 //!
 //! Invariant, kept here: a bit that a reader sees set after it has loaded `record`, and found an owner there, was set for
 //! that record, or for one that owned the entry later. The latter can only be the reader's own stack, where a signal handler
-//! has proven the reader's block in between; they prove none but their own (`foot.rs`). An owner may serve one stack after
+//! has proven the reader's block in between; they add_block none but their own (`foot.rs`). An owner may serve one stack after
 //! another; then the bits are cleared when the one ends. `tests/model` checks it in all orders.
 //!
 //! A handler that leaves by a jump in the middle of a claim, or a `fork` on another thread there, leaves the entry as it is
@@ -63,7 +63,7 @@ impl<R> Entry<R> {
     /// Makes `record` the owner, unless another one is that `stale` does not give up. Returns whether it is.
     ///
     /// `stale` may be wrong about an owner that is just ending. That owner loses the entry, which costs it time only, as what
-    /// leads to it is found again by unwinding: see `prove`.
+    /// leads to it is found again by unwinding: see `add_block`.
     #[inline]
     pub(crate) fn claim(&self, record: *mut R, stale: impl Fn(*mut R) -> bool) -> bool {
         let now = self.record.load(Ordering::Acquire);
@@ -75,7 +75,7 @@ impl<R> Entry<R> {
         if !can_be_had || self.record.compare_exchange(now, record, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
-        // What the last owner proved must be gone before there is a next one: what `prove` does to the same word comes before
+        // What the last owner proved must be gone before there is a next one: what `add_block` does to the same word comes before
         // this and is cleared, or after it and knows of the exchange above. (A swap, not a store: `loom` would let a store be
         // overtaken by the other side's read-modify-writes, which no processor does.)
         self.proven.swap(0, Ordering::AcqRel);
@@ -89,7 +89,7 @@ impl<R> Entry<R> {
     /// added, or this reads what was written there, and so is told that the entry is gone: then it takes the block back
     /// before this stack's code goes on.
     #[inline]
-    pub(crate) fn prove(&self, record: *mut R, bit: u64) {
+    pub(crate) fn add_block(&self, record: *mut R, bit: u64) {
         self.proven.fetch_or(bit, Ordering::AcqRel);
         if self.record.load(Ordering::Relaxed) != owning(record) {
             cold_path();
@@ -99,12 +99,12 @@ impl<R> Entry<R> {
 
     /// Takes back all blocks. Only for the owner, on its stack, before that ends: until then no other stack's code runs in them.
     #[inline]
-    pub(crate) fn disprove_all(&self) {
+    pub(crate) fn clear_blocks(&self) {
         self.proven.store(0, Ordering::Release);
     }
 
     /// Takes back proven blocks, of whichever record, that are not in use as a stack now.
-    pub(crate) fn disprove(&self, bits: u64) {
+    pub(crate) fn remove_blocks(&self, bits: u64) {
         self.proven.fetch_and(!bits, Ordering::AcqRel);
     }
 
@@ -129,4 +129,9 @@ fn owns<R>(record: *mut R) -> bool {
 
 fn bare<R>(record: *mut R) -> *mut R {
     record.map_addr(|address| address & !OWNS)
+}
+
+/// The pointer by which entries refer to a record.
+pub(crate) fn pointer<R>(record: &R) -> *mut R {
+    std::ptr::from_ref(record).cast_mut()
 }

@@ -1,62 +1,67 @@
-//! Records whose top's page is another's: of a stack with its top there or its lower end, or of one that has ended, whose
-//! record somebody is just taking away. A list that only grows, of places that are used again. Stacks that share a page
-//! are rare, so it is short.
+//! The records whose base's page another stack owns: another stack has its base or its lower end
+//! there, or has ended, and another thread is just taking its record away. The list only grows, and
+//! its nodes are used again. Stacks that share a page are rare, so it is short.
 
+use super::entry::pointer;
 use crate::base::alloc::try_box;
 use crate::base::atomics::{AtomicPtr, Ordering};
-use crate::record::header::Record;
 
-struct Place {
-    record: AtomicPtr<Record>,
-    next: AtomicPtr<Place>,
+struct Node<R> {
+    record: AtomicPtr<R>,
+    next: AtomicPtr<Node<R>>,
 }
 
-static FIRST: AtomicPtr<Place> = AtomicPtr::new(std::ptr::null_mut());
-
-fn places() -> impl Iterator<Item = &'static Place> {
-    let mut next = FIRST.load(Ordering::Acquire);
-    std::iter::from_fn(move || {
-        // SAFETY: places are leaked when they are published, and never freed.
-        let place = unsafe { next.as_ref() }?;
-        next = place.next.load(Ordering::Acquire);
-        Some(place)
-    })
+/// The list.
+pub(crate) struct Extras<R> {
+    first: AtomicPtr<Node<R>>,
 }
 
-/// Adds the record; `false` without memory.
-pub(crate) fn insert(record: &'static Record) -> bool {
-    let pointer = pointer(record);
-    let null = std::ptr::null_mut();
-    let free =
-        |place: &&Place| place.record.compare_exchange(null, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    if places().find(free).is_some() {
-        return true;
+impl<R: 'static> Extras<R> {
+    pub(super) const fn new() -> Self {
+        Self { first: AtomicPtr::new(std::ptr::null_mut()) }
     }
-    let place = Place { record: AtomicPtr::new(pointer), next: AtomicPtr::new(std::ptr::null_mut()) };
-    let Ok(place) = try_box(place) else { return false };
-    let place = Box::leak(place);
-    let mut first = FIRST.load(Ordering::Acquire);
-    loop {
-        place.next.store(first, Ordering::Relaxed);
-        match FIRST.compare_exchange(first, place, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return true,
-            Err(now) => first = now,
+
+    fn nodes(&self) -> impl Iterator<Item = &'static Node<R>> {
+        let mut next = self.first.load(Ordering::Acquire);
+        std::iter::from_fn(move || {
+            // SAFETY: nodes are leaked when they are published, and never freed.
+            let node = unsafe { next.as_ref() }?;
+            next = node.next.load(Ordering::Acquire);
+            Some(node)
+        })
+    }
+
+    /// Adds the record; `false` without memory.
+    pub(super) fn insert(&self, record: &'static R) -> bool {
+        let pointer = pointer(record);
+        let null = std::ptr::null_mut();
+        let free =
+            |node: &&Node<R>| node.record.compare_exchange(null, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if self.nodes().find(free).is_some() {
+            return true;
+        }
+        let node = Node { record: AtomicPtr::new(pointer), next: AtomicPtr::new(std::ptr::null_mut()) };
+        let Ok(node) = try_box(node) else { return false };
+        let node = Box::leak(node);
+        let mut first = self.first.load(Ordering::Acquire);
+        loop {
+            node.next.store(first, Ordering::Relaxed);
+            match self.first.compare_exchange(first, node, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => first = now,
+            }
         }
     }
-}
 
-pub(crate) fn all() -> impl Iterator<Item = &'static Record> {
-    // SAFETY: places hold null or a slot of the slab, which lives for ever.
-    places().filter_map(|place| unsafe { place.record.load(Ordering::Acquire).as_ref() })
-}
-
-pub(crate) fn remove(record: &'static Record) {
-    let pointer = pointer(record);
-    for place in places() {
-        let _ = place.record.compare_exchange(pointer, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
+    pub(crate) fn all(&self) -> impl Iterator<Item = &'static R> {
+        // SAFETY: nodes hold null or an item of the slab, which lives for ever.
+        self.nodes().filter_map(|node| unsafe { node.record.load(Ordering::Acquire).as_ref() })
     }
-}
 
-fn pointer(record: &Record) -> *mut Record {
-    std::ptr::from_ref(record).cast_mut()
+    pub(super) fn remove(&self, record: &'static R) {
+        let pointer = pointer(record);
+        for node in self.nodes() {
+            let _ = node.record.compare_exchange(pointer, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
 }

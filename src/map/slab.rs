@@ -8,7 +8,7 @@ use crate::base::alloc::try_many;
 use crate::base::atomics::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// What the slab needs of what it stores.
-pub(crate) trait Slot {
+pub(crate) trait SlabItem {
     /// The slot's number, given once by the slab, and the number of the next free slot while it is free.
     fn links(&self) -> &Links;
     /// A new one, not in use.
@@ -46,7 +46,7 @@ pub(crate) struct Slab<T> {
     free: AtomicU64,
 }
 
-impl<T: Slot> Slab<T> {
+impl<T: SlabItem> Slab<T> {
     pub(crate) const fn from_parts(chunks: [AtomicPtr<T>; CHUNKS], fresh: AtomicU32, free: AtomicU64) -> Self {
         Self { chunks, fresh, free }
     }

@@ -1,19 +1,33 @@
 //! The values of one stack, keyed ones and stack locals alike, in the order in which they were set.
 
+use super::inline_cache::InlineCache;
 use crate::base::alloc::{larger, move_to, try_reserve, try_vec};
 use crate::base::counted::OnStack;
 use crate::base::error::Error;
-use crate::base::guard::{OnDrop, survived};
-use crate::face::inherit::Heir;
-use crate::record::header::{Handler, Record};
-use crate::storage::inline_cache::Nearby;
+use crate::base::guard::{OnDrop, catch_panic};
 use hashbrown::HashTable;
 use std::any::{Any, TypeId};
 use std::hash::{BuildHasher, Hash};
 use std::mem::needs_drop;
 
+/// A handler, as it was registered.
+pub(crate) type Handler = Box<dyn FnOnce()>;
+
+/// Puts a child's value in place, on the child's stack.
+pub(crate) type InstallChild = Box<dyn FnOnce() -> Result<(), Error> + Send>;
+
+/// Makes the value of a child, a stack that this one starts, from this stack's value.
+pub(crate) type MakeChild = OnStack<dyn Fn(&dyn Any) -> Option<InstallChild>>;
+
+/// What keeps account of the stack locals whose values are being created or dropped.
+pub(crate) trait Initialize {
+    /// Runs `code`, which creates or drops the value of the stack local with this number. No other
+    /// code gets that value meanwhile.
+    fn initializing<R>(&self, number: usize, code: impl FnOnce() -> R) -> R;
+}
+
 /// What was taken out, to be dropped when nothing of ours is in use any more.
-pub(crate) enum Taken {
+pub(crate) enum Removed {
     /// A handler that will not run.
     Handler(Handler),
     /// A keyed value. A `with` further up may still be using it: then that drops it.
@@ -22,7 +36,7 @@ pub(crate) enum Taken {
     Local(LocalValue),
 }
 
-impl Taken {
+impl Removed {
     /// Whether dropping it runs no code of the user's.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self, Self::Keyed(Keyed { plain: true, .. }))
@@ -30,19 +44,19 @@ impl Taken {
 
     /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was taken from. The caller sees to
     /// it that no cancellation strikes meanwhile.
-    pub(crate) fn drop_now(self, record: &Record) {
+    pub(crate) fn drop_now(self, record: &impl Initialize) {
         match self {
             Self::Handler(handler) => drop(handler),
-            Self::Keyed(Keyed { value, key, heir, .. }) => {
-                let mut rest = Some((key, heir));
+            Self::Keyed(Keyed { value, key, child, .. }) => {
+                let mut rest = Some((key, child));
                 // Also where the value's destructor panics; a second panic would abort the process then.
-                let _then = OnDrop(|| survived(|| drop(rest.take())));
+                let _then = OnDrop(|| catch_panic(|| drop(rest.take())));
                 drop(value);
             }
             // SAFETY: it is out of the table, so nobody finds it; whether somebody still borrows it
             // was asked before (`stack::clear`, `Record::drain`). `destroy` fits the value by
             // construction (`local.rs`).
-            Self::Local(local) => record.making(local.number, || unsafe { (local.destroy)(local.value) }),
+            Self::Local(local) => record.initializing(local.number, || unsafe { (local.destroy)(local.value) }),
         }
     }
 }
@@ -56,7 +70,7 @@ pub(crate) struct LocalValue {
     /// Drops and frees the value.
     pub destroy: unsafe fn(*mut u8),
     /// Where the stack local remembers it.
-    pub nearby: &'static Nearby,
+    pub cache: &'static InlineCache,
 }
 
 /// A keyed value.
@@ -65,13 +79,13 @@ pub(crate) struct Keyed {
     key: Box<dyn Any>,
     value: OnStack<dyn Any>,
     /// What makes its heirs, if it is inheritable.
-    heir: Option<Heir>,
+    child: Option<MakeChild>,
     /// Whether dropping all this runs no code of the user's.
     plain: bool,
 }
 
 impl Keyed {
-    pub(crate) fn new<K, V>(hash: u64, key: Box<K>, value: OnStack<V>, heir: Option<Heir>) -> Self
+    pub(crate) fn new<K, V>(hash: u64, key: Box<K>, value: OnStack<V>, child: Option<MakeChild>) -> Self
     where
         K: Hash + Eq + 'static,
         V: 'static,
@@ -80,7 +94,7 @@ impl Keyed {
         let plain = !needs_drop::<K>() && !needs_drop::<V>();
         // SAFETY: the same pointer.
         let value = unsafe { value.unsize::<dyn Any>(|value| value) };
-        Self { hash, key, value, heir, plain }
+        Self { hash, key, value, child, plain }
     }
 }
 
@@ -102,7 +116,7 @@ pub(crate) struct Values {
     by_key: HashTable<usize>,
     /// What a `reset` or an `unload` further up on this stack has taken out and not dropped yet. It is kept here, so that it
     /// is not lost where the stack ends, or is abandoned, in a destructor.
-    doomed: Vec<Taken>,
+    pending: Vec<Removed>,
 }
 
 /// Who is about to store something.
@@ -113,7 +127,7 @@ pub(crate) enum For {
     /// The value of the stack local with this number.
     Local(usize),
     /// A `reset` or an `unload`, which dooms all values and that many handlers.
-    Doom(usize),
+    PendingDrops(usize),
 }
 
 /// What the tables of [`Values`] must hold for one of these to find room; `None` where there is
@@ -122,7 +136,7 @@ pub(crate) struct Wanted {
     in_order: Option<usize>,
     locals: Option<usize>,
     by_key: Option<usize>,
-    doomed: Option<usize>,
+    pending: Option<usize>,
 }
 
 /// Larger tables, allocated outside of a change; and when they are in place, the smaller ones, to
@@ -131,13 +145,13 @@ pub(crate) struct Room {
     in_order: Vec<Option<Value>>,
     locals: Vec<*mut u8>,
     by_key: HashTable<usize>,
-    doomed: Vec<Taken>,
+    pending: Vec<Removed>,
 }
 
 impl Wanted {
     #[inline]
     pub(crate) fn is_there(&self) -> bool {
-        matches!(self, Self { in_order: None, locals: None, by_key: None, doomed: None })
+        matches!(self, Self { in_order: None, locals: None, by_key: None, pending: None })
     }
 
     #[cold]
@@ -148,7 +162,7 @@ impl Wanted {
             in_order: try_vec(self.in_order.unwrap_or(0))?,
             locals: try_vec(self.locals.unwrap_or(0))?,
             by_key,
-            doomed: try_vec(self.doomed.unwrap_or(0))?,
+            pending: try_vec(self.pending.unwrap_or(0))?,
         })
     }
 }
@@ -157,7 +171,7 @@ impl Values {
     /// What has to grow for one of these.
     #[inline]
     pub(crate) fn wanted(&self, whose: For) -> Wanted {
-        let mut wanted = Wanted { in_order: None, locals: None, by_key: None, doomed: None };
+        let mut wanted = Wanted { in_order: None, locals: None, by_key: None, pending: None };
         match whose {
             For::Key => {
                 wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
@@ -171,8 +185,8 @@ impl Values {
                 wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
                 wanted.locals = larger(&self.locals, number + 1);
             }
-            For::Doom(handlers) => {
-                wanted.doomed = larger(&self.doomed, self.doomed.len() + self.in_order.len() + handlers);
+            For::PendingDrops(handlers) => {
+                wanted.pending = larger(&self.pending, self.pending.len() + self.in_order.len() + handlers);
             }
         }
         wanted
@@ -189,7 +203,7 @@ impl Values {
             in_order: move_to(&mut self.in_order, room.in_order),
             locals: move_to(&mut self.locals, room.locals),
             by_key,
-            doomed: move_to(&mut self.doomed, room.doomed),
+            pending: move_to(&mut self.pending, room.pending),
         }
     }
 
@@ -208,16 +222,16 @@ impl Values {
     /// # Safety
     /// The calls of `with` on this stack that have been lent values neither go on nor are unwound,
     /// and nobody to whom they have lent them in turn uses them any more.
-    pub(crate) unsafe fn nobody_comes_back(&mut self) {
+    pub(crate) unsafe fn abandon_frames(&mut self) {
         let keyed = self.in_order.iter().filter_map(|value| match value {
             Some(Value::Keyed(keyed)) => Some(&keyed.value),
             _ => None,
         });
-        let doomed = self.doomed.iter().filter_map(|taken| match taken {
-            Taken::Keyed(keyed) => Some(&keyed.value),
+        let pending = self.pending.iter().filter_map(|taken| match taken {
+            Removed::Keyed(keyed) => Some(&keyed.value),
             _ => None,
         });
-        for value in keyed.chain(doomed) {
+        for value in keyed.chain(pending) {
             // SAFETY: all other references are in frames of this stack, in `with` and `go`: the
             // caller's promise.
             unsafe { value.forget_others() };
@@ -225,7 +239,7 @@ impl Values {
     }
 
     pub(crate) const fn new() -> Self {
-        Self { in_order: Vec::new(), gaps: 0, locals: Vec::new(), by_key: HashTable::new(), doomed: Vec::new() }
+        Self { in_order: Vec::new(), gaps: 0, locals: Vec::new(), by_key: HashTable::new(), pending: Vec::new() }
     }
 
     /// Whether there may be something here. This looks at no more than the first field.
@@ -233,7 +247,7 @@ impl Values {
         !self.in_order.is_empty()
     }
 
-    /// Whether there is nothing here. What is doomed has somebody who drops it.
+    /// Whether there is nothing here. What is pending has somebody who drops it.
     pub(crate) fn is_empty(&self) -> bool {
         self.in_order.len() == self.gaps
     }
@@ -253,7 +267,7 @@ impl Values {
 
     /// Sets the value of a key, for which there is room, and gives back the one that it had, which
     /// was found at `before`.
-    pub(crate) fn set(&mut self, before: Option<usize>, keyed: Keyed) -> Option<Taken> {
+    pub(crate) fn set(&mut self, before: Option<usize>, keyed: Keyed) -> Option<Removed> {
         let old = before.map(|index| self.remove(keyed.hash, index));
         self.compact();
         let (hash, index) = (keyed.hash, self.in_order.len());
@@ -264,20 +278,20 @@ impl Values {
     }
 
     /// The inheritable values, in the order in which they were set, and what makes their heirs.
-    pub(crate) fn inheritable(&self) -> Vec<(OnStack<dyn Any>, Heir)> {
-        let heir = |value: &Option<Value>| match value {
-            Some(Value::Keyed(Keyed { value, heir: Some(heir), .. })) => Some((value.clone(), heir.clone())),
+    pub(crate) fn inheritable(&self) -> Vec<(OnStack<dyn Any>, MakeChild)> {
+        let child = |value: &Option<Value>| match value {
+            Some(Value::Keyed(Keyed { value, child: Some(child), .. })) => Some((value.clone(), child.clone())),
             _ => None,
         };
-        self.in_order.iter().filter_map(heir).collect()
+        self.in_order.iter().filter_map(child).collect()
     }
 
     /// Takes out the value that was found at `index`.
-    pub(crate) fn remove(&mut self, hash: u64, index: usize) -> Taken {
+    pub(crate) fn remove(&mut self, hash: u64, index: usize) -> Removed {
         self.forget_key(hash, index);
         self.gaps += 1;
         match self.in_order[index].take() {
-            Some(Value::Keyed(keyed)) => Taken::Keyed(keyed),
+            Some(Value::Keyed(keyed)) => Removed::Keyed(keyed),
             _ => unreachable!("the table leads to keyed values only"),
         }
     }
@@ -289,19 +303,19 @@ impl Values {
     }
 
     /// Takes out the value that was set last. The caller drops it when the values are no longer borrowed.
-    pub(crate) fn pop(&mut self) -> Option<Taken> {
+    pub(crate) fn pop(&mut self) -> Option<Removed> {
         loop {
             let index = self.in_order.len().checked_sub(1)?;
             match self.in_order.pop()? {
                 None => self.gaps -= 1,
                 Some(Value::Keyed(keyed)) => {
                     self.forget_key(keyed.hash, index);
-                    return Some(Taken::Keyed(keyed));
+                    return Some(Removed::Keyed(keyed));
                 }
                 Some(Value::Local(local)) => {
-                    local.nearby.forget(local.value);
+                    local.cache.forget(local.value);
                     self.store_local(local.number, std::ptr::null_mut());
-                    return Some(Taken::Local(local));
+                    return Some(Removed::Local(local));
                 }
             }
         }
@@ -309,7 +323,7 @@ impl Values {
 
     /// Takes out the value at `index`, unless `keep` wants it: then it is out of reach, but dropped
     /// when the stack ends.
-    fn take_unless(&mut self, index: usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Taken> {
+    fn take_unless(&mut self, index: usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Removed> {
         let local = match self.in_order.get_mut(index)?.as_mut()? {
             Value::Keyed(keyed) => {
                 let hash = keyed.hash;
@@ -321,25 +335,25 @@ impl Values {
                 known
             }
         };
-        local.nearby.forget(local.value);
+        local.cache.forget(local.value);
         self.store_local(local.number, std::ptr::null_mut());
         if keep(&local) {
             return None;
         }
         self.in_order[index] = None;
         self.gaps += 1;
-        Some(Taken::Local(local))
+        Some(Removed::Local(local))
     }
 
     /// Dooms every value that `keep` does not want, if there is room for them. Whether there was.
     #[must_use]
-    pub(crate) fn doom_all(&mut self, keep: impl Fn(&LocalValue) -> bool) -> bool {
-        if self.doomed.capacity() - self.doomed.len() < self.in_order.len() {
+    pub(crate) fn defer_all(&mut self, keep: impl Fn(&LocalValue) -> bool) -> bool {
+        if self.pending.capacity() - self.pending.len() < self.in_order.len() {
             return false;
         }
         for index in 0..self.in_order.len() {
             if let Some(taken) = self.take_unless(index, &keep) {
-                self.doomed.push(taken);
+                self.pending.push(taken);
             }
         }
         // No key is left, so nothing has to be found where it was.
@@ -350,7 +364,7 @@ impl Values {
 
     /// Takes out the last value before `index`, and moves `index` there. For a `reset` where there
     /// is no memory for more.
-    pub(crate) fn take_before(&mut self, index: &mut usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Taken> {
+    pub(crate) fn take_before(&mut self, index: &mut usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Removed> {
         *index = self.in_order.len().min(*index);
         while *index > 0 {
             *index -= 1;
@@ -369,19 +383,19 @@ impl Values {
     /// Dooms these handlers, the first of them to be dropped first, if there is room. Whether there
     /// was.
     #[must_use]
-    pub(crate) fn doom_handlers(&mut self, handlers: &mut Vec<Handler>) -> bool {
-        if self.doomed.capacity() - self.doomed.len() < handlers.len() {
+    pub(crate) fn defer_handlers(&mut self, handlers: &mut Vec<Handler>) -> bool {
+        if self.pending.capacity() - self.pending.len() < handlers.len() {
             return false;
         }
         while let Some(handler) = handlers.pop() {
-            self.doomed.push(Taken::Handler(handler));
+            self.pending.push(Removed::Handler(handler));
         }
         true
     }
 
-    /// Takes out what is doomed and is to be dropped next.
-    pub(crate) fn pop_doomed(&mut self) -> Option<Taken> {
-        self.doomed.pop()
+    /// Takes out what is pending and is to be dropped next.
+    pub(crate) fn pop_pending(&mut self) -> Option<Removed> {
+        self.pending.pop()
     }
 
     /// The value of the stack local with this number, or null.

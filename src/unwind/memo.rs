@@ -43,7 +43,7 @@ struct Walk {
     /// From where to where steps have gone by the frame pointer over a page or more: whether there is one piece of memory in
     /// between is to be asked each time.
     wide: Vec<(usize, usize)>,
-    top: usize,
+    base: usize,
     trampoline: usize,
     frame_pointer_at: Option<usize>,
 }
@@ -117,7 +117,7 @@ impl Walk {
         let foot = Foot {
             address: from.sp + distance,
             word,
-            top: from.sp + self.top,
+            base: from.sp + self.base,
             trampoline: self.trampoline,
             frame_pointer_at: self.frame_pointer_at.map(|distance| from.sp + distance),
         };
@@ -157,7 +157,7 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
         frame_pointer: None,
         words: Vec::new(),
         wide: Vec::new(),
-        top: foot.top - from.sp,
+        base: foot.base - from.sp,
         trampoline: foot.trampoline,
         frame_pointer_at: foot.frame_pointer_at.map(|at| at - from.sp),
     };

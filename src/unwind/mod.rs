@@ -21,7 +21,7 @@ pub(crate) mod frame;
 #[cfg(target_os = "linux")]
 mod general;
 pub(crate) mod memo;
-mod memory;
+pub(crate) mod memory;
 #[cfg(target_os = "linux")]
 mod objects;
 pub(crate) mod quick;

@@ -5,13 +5,13 @@
 pub(crate) struct Landing(std::convert::Infallible);
 
 impl Landing {
-    pub(crate) fn find(_top: usize) -> Option<Self> {
+    pub(crate) fn find(_base: usize) -> Option<Self> {
         None
     }
 
     /// # Safety
     /// None is needed.
-    pub(crate) unsafe fn again(_top: usize, _distance: usize, _target: usize) -> Option<Self> {
+    pub(crate) unsafe fn again(_base: usize, _distance: usize, _target: usize) -> Option<Self> {
         None
     }
 

@@ -14,7 +14,7 @@
 //!   |    pad[3]          spare: the original address |
 //!   |    pad[2..0]       prev, cleanup, canceltype   |
 //!   |    jmp_buf         where the thread lands      |
-//!   +------------------------------------------------+  top
+//!   +------------------------------------------------+  base
 //!   |  foot                                          |
 //! ```
 
@@ -43,10 +43,10 @@ unsafe extern "C" {
 #[derive(Clone, Copy)]
 pub(crate) struct Landing {
     buffer: *mut Buffer,
-    top: usize,
+    base: usize,
 }
 
-/// How far above the top the buffer may be: exit trampolines have small frames.
+/// How far above the base the buffer may be: exit trampolines have small frames.
 const REACH: usize = 512;
 
 /// The running thread's newest buffer; null before its exit trampoline has made the first one.
@@ -67,8 +67,8 @@ pub(crate) fn has_begun() -> bool {
 }
 
 impl Landing {
-    /// The landing of the running thread, if its buffer lies right above `top`, in the frame of the exit trampoline.
-    pub(crate) fn find(top: usize) -> Option<Self> {
+    /// The landing of the running thread, if its buffer lies right above `base`, in the frame of the exit trampoline.
+    pub(crate) fn find(base: usize) -> Option<Self> {
         let mut buffer = newest();
         loop {
             // SAFETY: these are buffers of functions further out on this stack; the outermost is the exit trampoline's.
@@ -79,24 +79,24 @@ impl Landing {
         }
         let place = buffer as usize;
         let end = place.wrapping_add(size_of::<Buffer>());
-        (place >= top && end > place && end - top <= REACH).then_some(Self { buffer, top })
+        (place >= base && end > place && end - base <= REACH).then_some(Self { buffer, base })
     }
 
-    /// The same for an exit trampoline that was met before: with the buffer at `distance` above the top, and `target` where
+    /// The same for an exit trampoline that was met before: with the buffer at `distance` above the base, and `target` where
     /// the thread lands. What is there tells whether it is so here as well. A function's frame has one shape, so it is
     /// for every thread that nobody has redirected; and this asks nobody, so it is quick.
     ///
     /// # Safety
     /// The running stack's entry function must return to the address at which `distance` was found, with the stack pointer
-    /// `top`.
-    pub(crate) unsafe fn again(top: usize, distance: usize, target: usize) -> Option<Self> {
-        let landing = Self { buffer: ptr::with_exposed_provenance_mut(top + distance), top };
+    /// `base`.
+    pub(crate) unsafe fn again(base: usize, distance: usize, target: usize) -> Option<Self> {
+        let landing = Self { buffer: ptr::with_exposed_provenance_mut(base + distance), base };
         (landing.leads_to() == target).then_some(landing)
     }
 
-    /// How far above the top the buffer is.
+    /// How far above the base the buffer is.
     pub(crate) fn distance(self) -> usize {
-        self.buffer.addr() - self.top
+        self.buffer.addr() - self.base
     }
 
     /// The address of the word that nobody uses.
@@ -114,7 +114,7 @@ impl Landing {
     /// gives the secret away: the exit trampoline takes the `jmp_buf` in the frame from which it calls.
     fn secret(self) -> usize {
         // SAFETY: a word of the `jmp_buf`.
-        unsafe { self.jump(STACK_POINTER).read_volatile() }.rotate_right(ROTATION) ^ self.top
+        unsafe { self.jump(STACK_POINTER).read_volatile() }.rotate_right(ROTATION) ^ self.base
     }
 
     /// Where the thread lands, whatever that is.

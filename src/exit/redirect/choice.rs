@@ -1,8 +1,9 @@
 //! Which way this process uses: chosen once, by the program or by its user.
 
 use crate::base::error::Error;
-use crate::base::redirect::{Redirect, Way};
+use crate::base::redirect::{Method, Redirect};
 use crate::exit::process_lock::Learning;
+use crate::exit::shadow_stack;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,12 +13,12 @@ static CHOICE: AtomicU8 = AtomicU8::new(0);
 /// The variable that chooses where the program does not.
 const VARIABLE: &CStr = c"EXEUNT_REDIRECT";
 
-fn wish(redirect: Redirect) -> Way {
+fn wish(redirect: Redirect) -> Method {
     match redirect {
-        Redirect::Slot => Way::Slot,
-        Redirect::Code => Way::Code,
-        Redirect::Auto if super::shadow_stack_active() => Way::Code,
-        Redirect::Auto => Way::Slot,
+        Redirect::Slot => Method::Slot,
+        Redirect::Code => Method::Code,
+        Redirect::Auto if shadow_stack::is_active() => Method::Code,
+        Redirect::Auto => Method::Slot,
     }
 }
 
@@ -30,17 +31,19 @@ pub(crate) fn make(redirect: Redirect) -> Result<(), Error> {
     match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(()),
         Err(made) if made == wanted as u8 => Ok(()),
-        Err(made) => Err(Error::RedirectChosen { chosen: Way::from_raw(made).redirect(), wanted: wanted.redirect() }),
+        Err(made) => {
+            Err(Error::RedirectChosen { chosen: Method::from_raw(made).redirect(), wanted: wanted.redirect() })
+        }
     }
 }
 
-fn from_environment() -> Result<Way, Error> {
+fn from_environment() -> Result<Method, Error> {
     // Not by std's function, which copies the value: there may be no memory.
     // SAFETY: the name ends in a zero. Nobody changes the environment meanwhile: the promise of who
     // calls `set_var`.
     let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
     if value.is_null() {
-        return Ok(Way::Slot);
+        return Ok(Method::Slot);
     }
     // SAFETY: not null, so a string, and as above.
     let value = unsafe { CStr::from_ptr(value) };
@@ -54,13 +57,13 @@ fn from_environment() -> Result<Way, Error> {
 
 /// The way of this process, which is settled by this.
 #[inline]
-pub(crate) fn made() -> Result<Way, Error> {
+pub(crate) fn made() -> Result<Method, Error> {
     let made = CHOICE.load(Ordering::Acquire);
-    if made == 0 { settle() } else { Ok(Way::from_raw(made)) }
+    if made == 0 { settle() } else { Ok(Method::from_raw(made)) }
 }
 
 #[cold]
-fn settle() -> Result<Way, Error> {
+fn settle() -> Result<Method, Error> {
     let wanted = {
         // Reading the environment allocates.
         let _learning = Learning::begin()?;
@@ -68,20 +71,20 @@ fn settle() -> Result<Way, Error> {
     };
     match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(wanted),
-        Err(made) => Ok(Way::from_raw(made)),
+        Err(made) => Ok(Method::from_raw(made)),
     }
 }
 
 /// The way that this process would use if a stack were armed now; settles nothing.
-pub(crate) fn likely() -> Result<Way, Error> {
+pub(crate) fn likely() -> Result<Method, Error> {
     match CHOICE.load(Ordering::Acquire) {
         0 => from_environment(),
-        made => Ok(Way::from_raw(made)),
+        made => Ok(Method::from_raw(made)),
     }
 }
 
 /// Whether stacks are armed by code redirect here.
 #[inline(always)]
 pub(crate) fn is_code() -> bool {
-    CHOICE.load(Ordering::Acquire) == Way::Code as u8
+    CHOICE.load(Ordering::Acquire) == Method::Code as u8
 }

@@ -14,9 +14,9 @@
 //! ```text
 //!   makecontext, x86_64                       makecontext, aarch64
 //!
-//!   | uc_link: the mark          |            |                            | <- top
+//!   | uc_link: the mark          |            |                            | <- base
 //!   | 7th argument and on, or    |            +----------------------------+
-//!   |   nothing                  | <- top     | entry function's locals    |
+//!   |   nothing                  | <- base     | entry function's locals    |
 //!   +----------------------------+            |   x30: foot                |
 //!   | foot: in __start_context   |            |   x29: the mark            |
 //!   +----------------------------+
@@ -70,12 +70,12 @@ pub(super) fn remove(record: &Record) {
     // SAFETY: a live record's canary is a word of its stack.
     let place = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
     if mark == word(record) && place.load(Ordering::Relaxed) == mark {
-        place.store(record.under_mark(), Ordering::Release);
+        place.store(record.word_under_mark(), Ordering::Release);
     }
 }
 
 /// Whether the stack that ends with this frame pointer is the one that the record is of.
-pub(super) fn comes_back(record: &Record, frame_pointer: usize) -> bool {
+pub(crate) fn comes_back(record: &Record, frame_pointer: usize) -> bool {
     let (_, canary) = record.canary();
     let mark = word(record);
     canary != mark || frame_pointer == mark
@@ -84,8 +84,8 @@ pub(super) fn comes_back(record: &Record, frame_pointer: usize) -> bool {
 /// Where the running stack, whose foot this is, can be marked; `None` where it cannot and where it need not be.
 pub(super) fn find(foot: Foot) -> Result<Option<Mark>, Error> {
     let address = match trampoline::kind(foot.trampoline) {
-        Kind::Entered if trampoline::original(foot.trampoline) == crate::face::enter::hooked_return() => {
-            Some(foot.top + OWN_MARK)
+        Kind::Entered if trampoline::original(foot.trampoline) == trampoline::hooked_return() => {
+            Some(foot.base + OWN_MARK)
         }
         Kind::Fiber => context(foot)?,
         _ => None,
@@ -94,7 +94,7 @@ pub(super) fn find(foot: Foot) -> Result<Option<Mark>, Error> {
     Ok(address.map(|address| unsafe { Mark::at(address) }))
 }
 
-/// Where in the frame of `exeunt_call_entry_hooked` the mark is, from the top: `asm/`.
+/// Where in the frame of `exeunt_call_entry_hooked` the mark is, from the base: `asm/`.
 const OWN_MARK: usize = if cfg!(target_arch = "x86_64") { 0 } else { 8 };
 
 /// The frame pointer that the entry function has saved.
@@ -112,7 +112,7 @@ fn context(foot: Foot) -> Result<Option<usize>, Error> {
 
     let found = unwind::rbx::saved_rbx(trampoline::original(foot.trampoline));
     found
-        .filter(|found| found.is_multiple_of(8) && (foot.top..foot.top + 8 * MOST_ARGUMENTS).contains(found))
+        .filter(|found| found.is_multiple_of(8) && (foot.base..foot.base + 8 * MOST_ARGUMENTS).contains(found))
         .map(Some)
         .ok_or_else(|| {
             Error::NoCodeSite(

@@ -1,6 +1,6 @@
 //! Code redirect where there is none: this says why.
 
-use super::code::CodeSite;
+use super::code_site::CodeSite;
 use crate::base::error::Error;
 
 const REASON: &str = if cfg!(all(target_os = "macos", target_arch = "aarch64")) {
@@ -14,7 +14,7 @@ fn error() -> Error {
 }
 
 /// There is nothing that could be patched.
-pub(super) fn ensure(_number: usize) -> Result<(), Error> {
+pub(super) fn ensure(_number: usize, _before_patching: fn() -> Result<(), Error>) -> Result<(), Error> {
     Err(error())
 }
 

@@ -1,6 +1,7 @@
 //! Where in an exit trampoline's code the hook goes, and the patch that puts it there: once per process each.
 
-use super::code::{self, CodeSite};
+use super::code_site::CodeSite;
+use super::return_points;
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::exit::process_lock::{Learning, Lock};
@@ -102,7 +103,7 @@ fn refused_before(number: usize) -> Option<Error> {
 const PATCHING: usize = 256 * 1024;
 
 /// Makes sure that the exit trampoline `number` is patched. After an error none of it is.
-pub(super) fn ensure(number: usize) -> Result<(), Error> {
+pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) -> Result<(), Error> {
     if DONE[number].load(Ordering::Acquire) {
         return Ok(());
     }
@@ -116,7 +117,7 @@ pub(super) fn ensure(number: usize) -> Result<(), Error> {
     {
         let _learning = Learning::begin()?;
         // First, as it must be known to a fork that begins while code is written.
-        crate::life::fork::prepare_forks()?;
+        before_patching()?;
     }
     get_ready(number)?;
     recognition::locked(|lock| {
@@ -276,7 +277,7 @@ fn patch(lock: &Lock, found: Found, applied: &mut Vec<Applied>, number: usize) -
     }
     // What is pushed below must find room: an applied patch that is not noted could not be taken back.
     applied.try_reserve(1).map_err(|_| Error::OutOfMemory)?;
-    code::add_behind(found.site.next().map_err(refused(number))?.address().addr());
+    return_points::add(found.site.next().map_err(refused(number))?.address().addr());
     let mut tries = 0;
     let (patch, target) = loop {
         // The hook is complete before anybody can get there.

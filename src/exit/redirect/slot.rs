@@ -5,6 +5,7 @@ use crate::base::foot::Foot;
 use crate::base::kind::Kind;
 use crate::exit::landing::Landing;
 use crate::exit::recognition;
+use crate::exit::shadow_stack;
 use crate::exit::trampoline;
 use crate::machine::arch;
 use crate::record::header::Record;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(super) struct Writes {
     /// The word for the foot.
     pub(super) word: usize,
-    /// The word at or above the top that keeps the original address, and that address.
+    /// The word at or above the base that keeps the original address, and that address.
     keep: Option<(usize, usize)>,
     /// Where the thread is to land.
     landing: Option<Lands>,
@@ -51,7 +52,7 @@ impl Writes {
 /// What to write for the stack with this foot; nothing of it has been written yet.
 #[inline]
 pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
-    if super::shadow_stack_active() {
+    if shadow_stack::is_active() {
         cold_path();
         return Err(Error::ShadowStack);
     }
@@ -65,7 +66,7 @@ pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
 /// threads' feet and landings.
 #[repr(align(64))]
 struct Shown {
-    /// How far above the top the landing is. Zero before the first has shown it.
+    /// How far above the base the landing is. Zero before the first has shown it.
     distance: AtomicUsize,
     /// Where the landing leads, and where it is to lead.
     lands: AtomicUsize,
@@ -95,13 +96,13 @@ impl Shown {
         }
         let [lands, land_at, original, label] =
             [&self.lands, &self.land_at, &self.original, &self.label].map(|word| word.load(Ordering::Relaxed));
-        // SAFETY: `foot.rs` found a return to this trampoline's original at the top, and the distance was found there.
-        let landing = unsafe { Landing::again(foot.top, distance, lands) }?;
+        // SAFETY: `foot.rs` found a return to this trampoline's original at the base, and the distance was found there.
+        let landing = unsafe { Landing::again(foot.base, distance, lands) }?;
         let spare = landing.spare();
         if spare == foot.address {
             return None;
         }
-        let word = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address))?;
+        let word = arch::replace_address(foot.word, original, label, foot.base, signing(foot.address))?;
         Some(Writes { word, keep: Some((spare, original)), landing: Some(Lands { landing, target: land_at }) })
     }
 
@@ -120,14 +121,14 @@ impl Shown {
 fn plan_anew(foot: Foot) -> Result<Writes, Error> {
     let number = foot.trampoline;
     let original = trampoline::original(number);
-    let landing = find_landing(trampoline::kind(number), foot.top);
+    let landing = find_landing(trampoline::kind(number), foot.base);
     // The frame of `enter` has such a word as well, and in it the original already.
-    let entered = (original == crate::face::enter::enter_return()).then_some(foot.top);
+    let entered = (original == trampoline::enter_return()).then_some(foot.base);
     // Another copy of the library keeps the original in the spare word: then that word is the foot of this one.
     let spare = landing.map(Landing::spare).or(entered).filter(|&spare| spare != foot.address);
-    let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.top)?)));
+    let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.base)?)));
     let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
-    let Some(word) = arch::replace_address(foot.word, original, label, foot.top, signing(foot.address)) else {
+    let Some(word) = arch::replace_address(foot.word, original, label, foot.base, signing(foot.address)) else {
         return Err(Error::ForeignFoot { address: foot.address, found: foot.word, expected: original });
     };
     let mut lands = None;
@@ -135,15 +136,11 @@ fn plan_anew(foot: Foot) -> Result<Writes, Error> {
     if let Some(landing) = landing
         && let Some(target) = landing.target(original).filter(|&target| !trampoline::is_label(target))
     {
-        let land_at = trampoline::label(recognition::landing_at(target, number)?);
+        let land_at = trampoline::label(recognition::add_landing(target, number)?);
         if keeping.is_some() {
             SHOWN[number].note(landing, target, land_at, original, label);
         }
         lands = Some(Lands { landing, target: land_at });
-    }
-    #[cfg(target_os = "linux")]
-    if lands.is_none() && trampoline::kind(number) == Kind::Main {
-        crate::life::main_key::make()?;
     }
     Ok(Writes { word, keep: keeping.map(|(spare, _)| (spare, original)), landing: lands })
 }
@@ -151,15 +148,15 @@ fn plan_anew(foot: Foot) -> Result<Writes, Error> {
 /// Where to let the stack with this foot land, if it has a landing that nobody has redirected.
 pub(super) fn plan_landing(foot: Foot) -> Result<Option<Lands>, Error> {
     let number = foot.trampoline;
-    let Some(landing) = find_landing(trampoline::kind(number), foot.top) else { return Ok(None) };
+    let Some(landing) = find_landing(trampoline::kind(number), foot.base) else { return Ok(None) };
     let target = landing.target(trampoline::original(number)).filter(|&target| !trampoline::is_label(target));
     target
-        .map(|target| Ok(Lands { landing, target: trampoline::label(recognition::landing_at(target, number)?) }))
+        .map(|target| Ok(Lands { landing, target: trampoline::label(recognition::add_landing(target, number)?) }))
         .transpose()
 }
 
-fn find_landing(kind: Kind, top: usize) -> Option<Landing> {
-    if matches!(kind, Kind::Thread | Kind::Main) { Landing::find(top) } else { None }
+fn find_landing(kind: Kind, base: usize) -> Option<Landing> {
+    if matches!(kind, Kind::Thread | Kind::Main) { Landing::find(base) } else { None }
 }
 
 /// Redirects the exit of the running stack, whose foot is at `foot`.
@@ -195,16 +192,16 @@ fn signing(foot: usize) -> impl FnOnce() -> Option<arch::Signing> {
 /// As for [`super::restore`].
 pub(super) unsafe fn restore(record: &Record) -> bool {
     let original = trampoline::original(record.trampoline());
-    let top = arch::tagged_as(record.top(), record.foot());
+    let base = arch::tagged_as(record.base(), record.canary_at());
     // SAFETY: a live record's foot is a word of this stack.
-    let foot = unsafe { AtomicUsize::from_ptr(record.foot() as *mut usize) };
+    let foot = unsafe { AtomicUsize::from_ptr(record.canary_at() as *mut usize) };
     let found = foot.load(Ordering::Relaxed);
     let label = arch::strip(found);
-    if !record.is_found_by_frames() {
+    if !record.is_reached_by_walk() {
         // A C scope's foot is no return address: nothing leads to us from there.
         foot.store(0, Ordering::Release);
     } else {
-        let word = arch::replace_address(found, label, original, top, signing(record.foot()));
+        let word = arch::replace_address(found, label, original, base, signing(record.canary_at()));
         let Some(word) = word.filter(|_| trampoline::is_label(label)) else { return false };
         foot.store(word, Ordering::Release);
     }
@@ -218,7 +215,7 @@ pub(super) unsafe fn restore(record: &Record) -> bool {
 /// # Safety
 /// As for [`restore`].
 pub(super) unsafe fn restore_landing(record: &Record) {
-    let landing = find_landing(record.kind(), arch::tagged_as(record.top(), record.foot()));
+    let landing = find_landing(record.kind(), arch::tagged_as(record.base(), record.canary_at()));
     let target = landing.and_then(|landing| landing.target(trampoline::original(record.trampoline())));
     if let (Some(landing), Some(number)) = (landing, target.and_then(trampoline::number_of)) {
         // SAFETY: where it landed before.
@@ -232,7 +229,7 @@ mod tests {
     use crate::Redirect;
     use crate::Stack;
     use crate::exit::trampoline;
-    use crate::life::arm;
+    use crate::life::lookup;
     use crate::machine::arch::strip;
 
     #[test]
@@ -246,13 +243,13 @@ mod tests {
                     crate::enter(|| {
                         crate::at_exit(|| ()).expect("it can be armed");
                         let foot = Stack::current().foot().cloned().expect("it is armed");
-                        let top = arm::lookup().expect("it is armed").top();
+                        let base = lookup::lookup().expect("it is armed").base();
                         let number =
                             (0..8).position(|word| trampoline::label_keeping(8 * word) == Some(strip(foot.word)));
                         let number = number.expect("its label is of those whose stacks keep the address");
                         // SAFETY: a word of the frame above the foot.
-                        let kept = unsafe { ((top + 8 * number) as *const usize).read() };
-                        assert_eq!((kept, kept), (foot.original, crate::face::enter::enter_return()));
+                        let kept = unsafe { ((base + 8 * number) as *const usize).read() };
+                        assert_eq!((kept, kept), (foot.original, trampoline::enter_return()));
                     })
                     .expect("a fresh thread");
                 })

@@ -3,8 +3,10 @@
 
 use super::{alone, black_box, further_down, of_words};
 use crate::machine::arch::stack_pointer;
-use crate::map::stack_map::{PAGE, RECORDS, entry, find, give, page_of_top, pointer, prove};
+use crate::map::entry::pointer;
+use crate::map::pages::{PAGE, page_of_base};
 use crate::record::header::Record;
+use crate::record::stacks::STACKS;
 use std::arch::asm;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -68,7 +70,7 @@ fn at_each_instruction(interruption: fn(), life: impl Fn()) {
 
 fn arm() -> &'static Record {
     crate::set("key", 1).expect("it can be armed");
-    crate::life::arm::lookup().expect("it is armed")
+    crate::life::lookup::lookup().expect("it is armed")
 }
 
 #[test]
@@ -76,13 +78,13 @@ fn what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_en
     let life = || {
         let entered = crate::enter(|| {
             let record = arm();
-            further_down(|| stepping(|| prove(stack_pointer(), record)));
-            (record, page_of_top(record.top()))
+            further_down(|| stepping(|| STACKS.add_block(stack_pointer(), record)));
+            (record, page_of_base(record.base()))
         });
-        let (record, top) = entered.expect("it can be entered");
-        for page in top - 64..top {
-            let owner = entry(page << PAGE).map(|entry| entry.owner());
-            assert_ne!(owner, Some(pointer(record)), "{} pages below the top", top - page);
+        let (record, base) = entered.expect("it can be entered");
+        for page in base - 64..base {
+            let owner = STACKS.entry(page << PAGE).map(|entry| entry.owner());
+            assert_ne!(owner, Some(pointer(record)), "{} pages below the base", base - page);
         }
     };
     alone("interrupted::what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_end", || {
@@ -112,12 +114,12 @@ fn a_look_up_in_the_middle_of_which_a_signal_handler_reads_never_finds_another_s
     let life = || {
         // Its record waits below, on a page that is the next stack's.
         let earlier = further_down(|| crate::enter(arm)).expect("it can be entered");
-        let page = page_of_top(earlier.top());
+        let page = page_of_base(earlier.base());
         let entered = crate::enter(|| {
             let record = arm();
             let looks = || {
                 let found = std::cell::Cell::new(None);
-                stepping(|| found.set(find(stack_pointer())));
+                stepping(|| found.set(STACKS.find(stack_pointer())));
                 assert!(found.get().is_none_or(|found| std::ptr::eq(found, record)), "another stack's");
             };
             down_to(page, &looks);
@@ -143,16 +145,16 @@ fn a_record_that_was_found_abandoned_is_nobody_elses_before_it_is_forgotten() {
     let takes_another = || {
         // SAFETY: the record of the life that is interrupted.
         let finder = unsafe { &*FINDER.load(Ordering::Relaxed) };
-        let taken = RECORDS.take().expect("there is memory");
-        assert!(finder.has_found().is_none_or(|found| !std::ptr::eq(found, taken)));
-        give(taken);
+        let taken = STACKS.records.take().expect("there is memory");
+        assert!(finder.has_predecessor().is_none_or(|found| !std::ptr::eq(found, taken)));
+        STACKS.give(taken);
     };
     alone("interrupted::a_record_that_was_found_abandoned_is_nobody_elses_before_it_is_forgotten", || {
         at_each_instruction(takes_another, || {
             let (finder, abandoned) = of_words::find_an_abandoned_one();
             FINDER.store(pointer(finder), Ordering::Relaxed);
-            stepping(|| finder.drain_found(abandoned));
-            assert!(finder.has_found().is_none());
+            stepping(|| finder.drain_predecessor(abandoned));
+            assert!(finder.has_predecessor().is_none());
             of_words::end(finder);
         });
     });
@@ -165,9 +167,9 @@ fn a_stack_whose_canary_is_moved_while_it_is_judged_is_not_stale() {
     let moves_the_canary = || {
         // SAFETY: the record of the life that is interrupted, whose foot is a word of an array.
         let record = unsafe { &*RECORD.load(Ordering::Relaxed) };
-        let foot = record.foot() as *mut usize;
+        let foot = record.canary_at() as *mut usize;
         let word = Box::leak(Box::new(AtomicUsize::new(record.mark())));
-        record.watch(word.as_ptr().addr(), record.mark());
+        record.set_canary(word.as_ptr().addr(), record.mark());
         // SAFETY: as above.
         unsafe { foot.write_volatile(0) };
     };

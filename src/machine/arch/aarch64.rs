@@ -1,7 +1,7 @@
 //! aarch64: the return address arrives in x30, and the function that is called stores it wherever its own frame has
 //! room for it, maybe signed with the stack pointer it was entered with (pointer authentication).
 
-use crate::storage::inline_cache::Place;
+use super::cache_entry;
 use std::arch::asm;
 
 /// The stack pointer of the function that this is inlined into.
@@ -26,7 +26,7 @@ pub(crate) fn stack_block() -> usize {
     block
 }
 
-/// An address as addresses are compared and looked up: without its top byte. The processor ignores that byte of a pointer to data
+/// An address as addresses are compared and looked up: without its base byte. The processor ignores that byte of a pointer to data
 /// (Arm ARM, "address tagging"), and memory tagging (MTE, HWASan) keeps a tag there: a stack from a tagged `malloc` has tagged stack
 /// pointers. Memory itself is read and written by the address as it came, as MTE compares its tag with the memory's.
 #[inline(always)]
@@ -62,22 +62,22 @@ pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
 /// # Safety
 /// The place must be there, and if it is `block`'s, so must be the word that it names the address of.
 #[inline(always)]
-pub(crate) unsafe fn is_seen(places: *const Place, offset: usize, block: usize) -> bool {
+pub(crate) unsafe fn hits(entries: *const u8, offset: usize, block: usize) -> bool {
     // SAFETY: reads what the caller promises to be there, and two registers.
     unsafe {
         asm!(
-            "ldr x16, [{place}, #{BLOCK}]",      // is the place the block's?
+            "ldr x16, [{entry}, #{BLOCK}]",      // is the place the block's?
             "cmp x16, {block}",
             "b.ne {other}",
-            "ldp x16, x17, [{place}, #{FOOT}]",  // the address of the canary, and what it must be
+            "ldp x16, x17, [{entry}, #{CANARY}]",  // the address of the canary, and what it must be
             "ldr x16, [x16]",                    // is it?
             "cmp x16, x17",
             "b.ne {other}",
-            place = in(reg) places.wrapping_byte_add(offset),
+            entry = in(reg) entries.wrapping_byte_add(offset),
             block = in(reg) block,
             other = label { return false },
-            BLOCK = const Place::BLOCK,
-            FOOT = const Place::FOOT,
+            BLOCK = const cache_entry::BLOCK,
+            CANARY = const cache_entry::CANARY_AT,
             out("x16") _, out("x17") _,
             options(readonly, nostack),
         );
@@ -172,22 +172,22 @@ pub(crate) fn strip(word: usize) -> usize {
     address
 }
 
-/// `address` signed with key A for a frame that was entered with the stack pointer `top`.
-fn sign_a(address: usize, top: usize) -> usize {
+/// `address` signed with key A for a frame that was entered with the stack pointer `base`.
+fn sign_a(address: usize, base: usize) -> usize {
     let word: usize;
     // SAFETY: `pacia1716` (hint 8) signs x17 with x16 as modifier, and is a no-operation where there are no signatures.
     unsafe {
-        asm!("hint #8", inout("x17") address => word, in("x16") top, options(pure, nomem, nostack, preserves_flags));
+        asm!("hint #8", inout("x17") address => word, in("x16") base, options(pure, nomem, nostack, preserves_flags));
     }
     word
 }
 
 /// The same with key B.
-fn sign_b(address: usize, top: usize) -> usize {
+fn sign_b(address: usize, base: usize) -> usize {
     let word: usize;
     // SAFETY: `pacib1716` (hint 10), as above.
     unsafe {
-        asm!("hint #10", inout("x17") address => word, in("x16") top, options(pure, nomem, nostack, preserves_flags));
+        asm!("hint #10", inout("x17") address => word, in("x16") base, options(pure, nomem, nostack, preserves_flags));
     }
     word
 }
@@ -201,7 +201,7 @@ pub(crate) enum Signing {
 }
 
 /// The word to store where `found` is, so that the return goes to `new` instead of `original`; `None` if `found` is not
-/// a way to write `original` for a frame that was entered with the stack pointer `top`.
+/// a way to write `original` for a frame that was entered with the stack pointer `base`.
 ///
 /// A function built with `-mbranch-protection` signs its return address at its entry, with the stack pointer as the
 /// modifier (`paciasp`, `pacibsp`). Signing the address found gives the word found only if key and modifier are the
@@ -211,13 +211,13 @@ pub(crate) fn replace_address(
     found: usize,
     original: usize,
     new: usize,
-    top: usize,
+    base: usize,
     signing: impl FnOnce() -> Option<Signing>,
 ) -> Option<usize> {
     let sign = |how: Signing, address: usize| match how {
         Signing::Plain => address,
-        Signing::KeyA => sign_a(address, top),
-        Signing::KeyB => sign_b(address, top),
+        Signing::KeyA => sign_a(address, base),
+        Signing::KeyB => sign_b(address, base),
     };
     let ways = [Signing::Plain, Signing::KeyA, Signing::KeyB];
     let mut fitting = ways.into_iter().filter(|&how| sign(how, original) == found);
@@ -229,7 +229,7 @@ pub(crate) fn replace_address(
     (sign(how, original) == found).then(|| sign(how, new))
 }
 
-/// Whether this thread's returns are checked against a guarded control stack (GCS). `chkfeat x16` (hint 40) clears bit 0
+/// Whether this thread's returns are checked against a isolated control stack (GCS). `chkfeat x16` (hint 40) clears bit 0
 /// of x16 where it is on, and is a no-operation on processors that do not know it (Arm ARM, CHKFEAT).
 pub(crate) fn shadow_stack_active() -> bool {
     let off: usize;
@@ -296,16 +296,16 @@ mod tests {
         }
         let unsaid = || None;
         let mut undecided = 0;
-        for top in (0x7fff_0000_0000..).step_by(16).take(20_000) {
-            let ways = [(Signing::Plain, original, new), (Signing::KeyA, sign_a(original, top), sign_a(new, top))];
+        for base in (0x7fff_0000_0000..).step_by(16).take(20_000) {
+            let ways = [(Signing::Plain, original, new), (Signing::KeyA, sign_a(original, base), sign_a(new, base))];
             for (how, found, right) in ways {
-                assert_eq!(replace_address(found, original, new, top, || Some(how)), Some(right));
-                match replace_address(found, original, new, top, unsaid) {
+                assert_eq!(replace_address(found, original, new, base, || Some(how)), Some(right));
+                match replace_address(found, original, new, base, unsaid) {
                     Some(word) => assert_eq!(word, right),
                     None => undecided += 1,
                 }
             }
-            assert_eq!(replace_address(original ^ 4, original, new, top, unsaid), None);
+            assert_eq!(replace_address(original ^ 4, original, new, base, unsaid), None);
         }
         assert!(undecided > 0, "there was nothing to decide");
     }

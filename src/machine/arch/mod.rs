@@ -6,9 +6,9 @@
 //! |---|---|
 //! | `stack_pointer` | the stack pointer of the function it is inlined into |
 //! | `stack_block` | the number of the 64 bytes that the stack pointer is in |
-//! | `untagged`, `tagged_as` | an address without the tag in its top byte, and with another one's |
+//! | `untagged`, `tagged_as` | an address without the tag in its base byte, and with another one's |
 //! | `word_of_stack` | a word of a stack, also between variables |
-//! | `is_seen` | whether what a stack local remembers is of this block, and the stack is still the one |
+//! | `hits` | whether what a stack local remembers is of this block, and the stack is still the one |
 //! | `Registers::here` | what an unwinder needs to start from the function it is inlined into |
 //! | `returns_from_signal` | whether code is what the system has signal handlers return into |
 //! | `strip` | a return address without its signature |
@@ -20,6 +20,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+pub(crate) mod cache_entry;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

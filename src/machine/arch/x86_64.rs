@@ -1,6 +1,6 @@
 //! x86_64: the return address is pushed by `call`, so it always lies right below the caller's frame.
 
-use crate::storage::inline_cache::Place;
+use super::cache_entry;
 use std::arch::asm;
 
 /// The stack pointer of the function that this is inlined into.
@@ -53,22 +53,22 @@ pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
 /// # Safety
 /// The place must be there, and if it is `block`'s, so must be the word that it names the address of.
 #[inline(always)]
-pub(crate) unsafe fn is_seen(places: *const Place, offset: usize, block: usize) -> bool {
+pub(crate) unsafe fn hits(entries: *const u8, offset: usize, block: usize) -> bool {
     // SAFETY: reads what the caller promises to be there, and two registers.
     unsafe {
         asm!(
-            "cmp [{places} + {offset} + {BLOCK}], {block}", // is the place the block's?
+            "cmp [{entries} + {offset} + {BLOCK}], {block}", // is the place the block's?
             "jne {other}",
-            "mov rax, [{places} + {offset} + {FOOT}]",      // the address of the canary,
-            "mov rcx, [{places} + {offset} + {FOOT} + 8]",  // and what it must be
+            "mov rax, [{entries} + {offset} + {CANARY}]",      // the address of the canary,
+            "mov rcx, [{entries} + {offset} + {CANARY} + 8]",  // and what it must be
             "cmp [rax], rcx",                               // is it?
             "jne {other}",
-            places = in(reg) places,
+            entries = in(reg) entries,
             offset = in(reg) offset,
             block = in(reg) block,
             other = label { return false },
-            BLOCK = const Place::BLOCK,
-            FOOT = const Place::FOOT,
+            BLOCK = const cache_entry::BLOCK,
+            CANARY = const cache_entry::CANARY_AT,
             out("rax") _, out("rcx") _,
             options(readonly, nostack),
         );
@@ -153,7 +153,7 @@ pub(crate) fn replace_address(
     found: usize,
     original: usize,
     new: usize,
-    _top: usize,
+    _base: usize,
     _signing: impl FnOnce() -> Option<Signing>,
 ) -> Option<usize> {
     (found == original).then_some(new)

@@ -1,6 +1,6 @@
 //! macOS' libraries: which of their code stacks return into. Built and linked, but never run by its authors.
 
-use super::Probe;
+use super::probe::Probe;
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::base::symbols::exported_symbol;

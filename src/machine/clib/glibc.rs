@@ -1,6 +1,6 @@
 //! glibc: which of its code stacks return into, and what else it is asked for.
 
-use super::Probe;
+use super::probe::Probe;
 use crate::base::cancellation::Uncancelled;
 use crate::base::error::Error;
 use crate::base::kind::Kind;

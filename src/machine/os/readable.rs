@@ -17,7 +17,7 @@ const NOWHERE: usize = usize::MAX - 15;
 /// How to ask here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Way {
+enum Method {
     Unknown,
     Mask,
     /// `process_vm_readv`, which is slower, and which filters may forbid. For emulators that answer otherwise than Linux, and for
@@ -27,30 +27,30 @@ enum Way {
     Trust,
 }
 
-static WAY: AtomicU8 = AtomicU8::new(Way::Unknown as u8);
+static WAY: AtomicU8 = AtomicU8::new(Method::Unknown as u8);
 
 /// Whether the eight bytes from `address` on can be read.
 pub(crate) fn is_readable(address: usize) -> bool {
     let way = WAY.load(Ordering::Relaxed);
-    if way == Way::Mask as u8 {
+    if way == Method::Mask as u8 {
         return mask_from(address) == -libc::EINVAL as isize;
     }
-    if way == Way::Unknown as u8 {
+    if way == Method::Unknown as u8 {
         let word = 0_usize;
         let here = (&raw const word).addr();
         let answers = || (mask_from(here), mask_from(NOWHERE)) == (-libc::EINVAL as isize, -libc::EFAULT as isize);
         // Valgrind is not asked like that even once: memcheck reports it, and drd ends the process.
         let way = if !is_valgrind() && answers() {
-            Way::Mask
+            Method::Mask
         } else if can_be_copied(here) {
-            Way::Copy
+            Method::Copy
         } else {
-            Way::Trust
+            Method::Trust
         };
         WAY.store(way as u8, Ordering::Relaxed);
         return is_readable(address);
     }
-    way == Way::Trust as u8 || can_be_copied(address)
+    way == Method::Trust as u8 || can_be_copied(address)
 }
 
 fn can_be_copied(address: usize) -> bool {
