@@ -58,7 +58,7 @@
 #endif
 
 // The cells: cell N holds the original return address that trampoline N stands for. They have pages of their own, so
-// that these can be read-only but for the moment in which a cell is filled (src/trampoline.rs).
+// that these can be read-only but for the moment in which a cell is filled (src/exit/trampoline.rs).
         CELLS_SECTION
         .balign CELLS_ALIGN
         .globl  SYMBOL(exeunt_cells)
@@ -80,10 +80,10 @@ SYMBOL(exeunt_cells):
 // trampoline begins, add the distance that is there, read the cell. It is in force from the start of the FDE: were it to
 // begin at the label, the look-up at `label - 1` would miss it. x30 is read twice, as valgrind knows no DW_OP_dup.
         .balign TRAMPOLINE_SIZE
-        .globl  SYMBOL(exeunt_exit_trampoline)
-        HIDDEN(exeunt_exit_trampoline)
-        FUNCTION(SYMBOL(exeunt_exit_trampoline))
-SYMBOL(exeunt_exit_trampoline):
+        .globl  SYMBOL(exeunt_trampoline)
+        HIDDEN(exeunt_trampoline)
+        FUNCTION(SYMBOL(exeunt_trampoline))
+SYMBOL(exeunt_trampoline):
         .set    n, 0
         .rept   TRAMPOLINES
         .balign TRAMPOLINE_SIZE
@@ -111,7 +111,7 @@ SYMBOL(exeunt_exit_trampoline):
         .endr
 
 // The others, for stacks where a word above the top, 8 * n away, keeps the original address: one that exit trampolines have
-// to spare in their own frame (src/os/landing.rs), or one of enter's frame. Here the unwind table needs no expression, and
+// to spare in their own frame (src/exit/landing/glibc.rs), or one of enter's frame. Here the unwind table needs no expression, and
 // unwinders no more than the stack: profilers unwind a copy of it, later, without the process.
         .set    n, 0
         .rept   KEPT
@@ -129,9 +129,9 @@ SYMBOL(exeunt_exit_trampoline):
         .set    n, n + 1
         .endr
         .balign TRAMPOLINE_SIZE
-        SIZE(SYMBOL(exeunt_exit_trampoline))
+        SIZE(SYMBOL(exeunt_trampoline))
 
-// The common part: an ordinary function from here on. `exeunt_drain` is src/drain.rs; saying here that it is hidden keeps
+// The common part: an ordinary function from here on. `exeunt_drain` is src/life/drain.rs; saying here that it is hidden keeps
 // it out of what a shared library exports.
 //
 //   |  exit trampoline's  |
@@ -150,10 +150,10 @@ SYMBOL(exeunt_exit_trampoline):
 // `aarch64_vector_pcs`, keep for their callers beyond d8 to d15.
         .p2align 4
         HIDDEN(exeunt_drain)
-        .globl  SYMBOL(exeunt_exit_trampoline_body)
-        HIDDEN(exeunt_exit_trampoline_body)
-        FUNCTION(SYMBOL(exeunt_exit_trampoline_body))
-SYMBOL(exeunt_exit_trampoline_body):
+        .globl  SYMBOL(exeunt_trampoline_body)
+        HIDDEN(exeunt_trampoline_body)
+        FUNCTION(SYMBOL(exeunt_trampoline_body))
+SYMBOL(exeunt_trampoline_body):
 exeunt_trampoline_body:
         .cfi_startproc
         SIGN
@@ -188,7 +188,7 @@ exeunt_trampoline_body:
         AUTHENTICATED
         ret                             // to the exit trampoline: the real exit
         .cfi_endproc
-        SIZE(SYMBOL(exeunt_exit_trampoline_body))
+        SIZE(SYMBOL(exeunt_trampoline_body))
 
 // int exeunt_probe(void **result): a start routine that stores the address it will return to, and returns 0.
 // It tells which address the system's exit trampolines are entered at.
@@ -256,7 +256,7 @@ LOCAL(enter_return):                    // armed, the trampoline drains and then
         .set    SYMBOL(exeunt_enter_return), LOCAL(enter_return)
 
 // void exeunt_tag_frames(void *data, void (*call)(void *)), 17 times: calls `call(data)` from a frame of its own. Which of
-// them a frame is of can be told by its return address alone (src/tag.rs): 0 to 15 are digits, 16 begins a number.
+// them a frame is of can be told by its return address alone (src/face/tag.rs): 0 to 15 are digits, 16 begins a number.
         .balign 32
         .globl  SYMBOL(exeunt_tag_frames)
         HIDDEN(exeunt_tag_frames)
@@ -284,7 +284,7 @@ SYMBOL(exeunt_tag_frames):
         .endr
         SIZE(SYMBOL(exeunt_tag_frames))
 
-// Code redirect (src/redirect/code.rs): the return addresses on the stack stay as they were, and a call in the exit
+// Code redirect (src/exit/redirect/code.rs): the return addresses on the stack stay as they were, and a call in the exit
 // trampoline leads here instead of to its target. Hook N is for the N-th such call, and its cell holds that target.
 //
 //   at the call                  on entry to the hook              in the common part
@@ -378,7 +378,7 @@ exeunt_hook_body:
 
 // The hook in glibc's __start_context, which has no call in reach on every way out; but it begins with a `nop`, which
 // may become a branch. So this is entered as if the entry function had returned to here: sp is the top, x19 is
-// uc_link, and x29 what the entry function's epilogue loaded: on an armed stack a mark of ours (src/redirect/mark.rs).
+// uc_link, and x29 what the entry function's epilogue loaded: on an armed stack a mark of ours (src/exit/redirect/mark.rs).
 //
 //   |  no frame of __start_context's  | <- sp on entry: the top of this stack
 //   +---------------------------------+

@@ -1,4 +1,4 @@
-// What the assembly and src/trampoline.rs must agree on; the latter's tests compare.
+// What the assembly and src/exit/trampoline.rs must agree on; the latter's tests compare.
 #define TRAMPOLINES 64          // entries of the pool
 #define TRAMPOLINE_SIZE 32      // bytes from one entry to the next
 #define KEPT 64                 // further entries, for an original address that the stack itself keeps

@@ -39,7 +39,7 @@
 #define LANDING_PAD .byte 0xf3, 0x0f, 0x1e, 0xfa        // endbr64
 
 // The cells: cell N holds the original return address that trampoline N stands for. They have pages of their own, so
-// that these can be read-only but for the moment in which a cell is filled (src/trampoline.rs).
+// that these can be read-only but for the moment in which a cell is filled (src/exit/trampoline.rs).
         CELLS_SECTION
         .balign CELLS_ALIGN
         .globl  SYMBOL(exeunt_cells)
@@ -61,10 +61,10 @@ SYMBOL(exeunt_cells):
 // read the cell. It is in force from the start of the FDE: were it to begin at the label, the look-up at `label - 1`
 // would miss it. The program counter is read twice, as valgrind knows no DW_OP_dup.
         .balign TRAMPOLINE_SIZE
-        .globl  SYMBOL(exeunt_exit_trampoline)
-        HIDDEN(exeunt_exit_trampoline)
-        FUNCTION(SYMBOL(exeunt_exit_trampoline))
-SYMBOL(exeunt_exit_trampoline):
+        .globl  SYMBOL(exeunt_trampoline)
+        HIDDEN(exeunt_trampoline)
+        FUNCTION(SYMBOL(exeunt_trampoline))
+SYMBOL(exeunt_trampoline):
         .set    n, 0
         .rept   TRAMPOLINES
         .balign TRAMPOLINE_SIZE
@@ -89,7 +89,7 @@ SYMBOL(exeunt_exit_trampoline):
         .endr
 
 // The others, for stacks where a word above the top, 8 * n away, keeps the original address: one that exit trampolines have
-// to spare in their own frame (src/os/landing.rs), or one of enter's frame. Here the unwind table needs no expression, and
+// to spare in their own frame (src/exit/landing/glibc.rs), or one of enter's frame. Here the unwind table needs no expression, and
 // unwinders no more than the stack: profilers unwind a copy of it, later, without the process.
         .set    n, 0
         .rept   KEPT
@@ -108,9 +108,9 @@ SYMBOL(exeunt_exit_trampoline):
         .set    n, n + 1
         .endr
         .balign TRAMPOLINE_SIZE
-        SIZE(SYMBOL(exeunt_exit_trampoline))
+        SIZE(SYMBOL(exeunt_trampoline))
 
-// The common part: an ordinary function from here on. `exeunt_drain` is src/drain.rs; saying here that it is hidden keeps
+// The common part: an ordinary function from here on. `exeunt_drain` is src/life/drain.rs; saying here that it is hidden keeps
 // it out of what a shared library exports.
 //
 //   |  exit trampoline's  |
@@ -134,10 +134,10 @@ SYMBOL(exeunt_exit_trampoline):
 // time, and the unwind table follows it.
         .p2align 4
         HIDDEN(exeunt_drain)
-        .globl  SYMBOL(exeunt_exit_trampoline_body)
-        HIDDEN(exeunt_exit_trampoline_body)
-        FUNCTION(SYMBOL(exeunt_exit_trampoline_body))
-SYMBOL(exeunt_exit_trampoline_body):
+        .globl  SYMBOL(exeunt_trampoline_body)
+        HIDDEN(exeunt_trampoline_body)
+        FUNCTION(SYMBOL(exeunt_trampoline_body))
+SYMBOL(exeunt_trampoline_body):
 exeunt_trampoline_body:
         .cfi_startproc
         subq    $56, %rsp               // 8 + 56 = 64: the call below is made on a multiple of 16
@@ -164,7 +164,7 @@ exeunt_trampoline_body:
         .cfi_adjust_cfa_offset -56
         ret                             // to the exit trampoline: the real exit
         .cfi_endproc
-        SIZE(SYMBOL(exeunt_exit_trampoline_body))
+        SIZE(SYMBOL(exeunt_trampoline_body))
 
 // void exeunt_probe(void **result): a start routine that stores the address it will return to, and returns it (as a
 // thread's result; 0 would do). It tells which address the system's exit trampolines are entered at.
@@ -229,7 +229,7 @@ LOCAL(enter_return):                    // armed, the trampoline drains and then
         .set    SYMBOL(exeunt_enter_return), LOCAL(enter_return)
 
 // void exeunt_tag_frames(void *data, void (*call)(void *)), 17 times: calls `call(data)` from a frame of its own. Which of
-// them a frame is of can be told by its return address alone (src/tag.rs): 0 to 15 are digits, 16 begins a number.
+// them a frame is of can be told by its return address alone (src/face/tag.rs): 0 to 15 are digits, 16 begins a number.
         .balign 32
         .globl  SYMBOL(exeunt_tag_frames)
         HIDDEN(exeunt_tag_frames)
@@ -253,7 +253,7 @@ SYMBOL(exeunt_tag_frames):
         .endr
         SIZE(SYMBOL(exeunt_tag_frames))
 
-// Code redirect (src/redirect/code.rs): the return addresses on the stack stay as they were, and a call in the exit
+// Code redirect (src/exit/redirect/code.rs): the return addresses on the stack stay as they were, and a call in the exit
 // trampoline leads here instead of to its target. Hook N is for the N-th such call, and its cell holds that target.
 //
 //   at the call                  on entry to the hook              in the common part
@@ -354,7 +354,7 @@ exeunt_hook_body:
         SIZE(SYMBOL(exeunt_exit_hook_body))
 
 // The hook in glibc's __start_context, which calls it as `setcontext(uc_link)`, with rsp at the stack word that uc_link is
-// in. On an armed stack that word is a mark of ours, which is odd (src/redirect/mark.rs).
+// in. On an armed stack that word is a mark of ours, which is odd (src/exit/redirect/mark.rs).
 //
 //   | uc_link, or our mark       | the 1st argument was loaded from here
 //   +----------------------------+

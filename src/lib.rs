@@ -56,7 +56,7 @@
 //! ```
 //!
 //! Unwinders are told: the trampoline's unwind table leads them from it to the exit trampoline at every instruction, so
-//! backtraces, debuggers, panics and exceptions work as before, with one more frame named `exeunt_exit_trampoline`.
+//! backtraces, debuggers, panics and exceptions work as before, with one more frame named `exeunt_trampoline`.
 //!
 //! Which stack this is, is asked of the stack pointer alone, by a table of pages (16 bytes each) that is filled by
 //! unwinding when code reads on a page for the first time. No thread-local register is involved: that is why it is right
@@ -69,7 +69,7 @@
 //! | Threads, `main`, and `makecontext` fibers that stay on their thread: nothing, and no `unsafe`. | Recognises the exit trampoline before it writes one word, or refuses with an [`Error`] that says what it found, having changed nothing. |
 //! | Fibers that move between threads: what you store on them must be fit to move as well. `T: Send` is not asked for, as most stacks stay where they are; who moves a stack makes this promise for everything on it, as for its local variables. | The storage moves with the stack. |
 //! | Fibers that never return to a known exit trampoline: run their function in [`enter()`], or register the wrapper that calls it. | Drains on return and on unwinding. |
-//! | Before you unmap the memory of a suspended fiber, or cut it up anew, or make a fiber's stack of a local array, and on aarch64 before another fiber begins there that reads before it has stored something: [`discard`] it. | Memory that is used for another stack of the same top is noticed without: the new stack starts empty, and the old one's handlers run when it is first armed. (On aarch64 a read before that may still find the old one's value: each function stores its return address where it pleases, and a read makes no walk to see whose it is.) |
+//! | Before you unmap the memory of a suspended fiber, or cut it up anew, or make a fiber's stack of a local array, and on aarch64 before another fiber begins there that reads before it has stored something: [`discard`] it. | Memory that is used for another stack of the same base is noticed without: the new stack starts empty, and the old one's handlers run when it is first armed. (On aarch64 a read before that may still find the old one's value: each function stores its return address where it pleases, and a read makes no walk to see whose it is.) |
 //! | Handlers and destructors do not end their thread by `pthread_exit`. A handler that suspends its fiber knows that it leaves the thread uncancellable. | Defers cancellation while a handler or a destructor runs. |
 //! | The first use from a place in the code needs about 10 KiB of free stack, without optimisation 25 KiB; the first of a process, to learn its exit trampolines, up to 55 KiB without optimisation. | Later uses need at most 2 KiB, without optimisation 8 KiB. |
 //! | A signal handler only reads what is there already: it makes, changes and drops nothing. | Reading is safe wherever a signal arrives; before glibc 2.35, where the unwinder takes a lock to look for its tables, not in the middle of that. |
@@ -96,48 +96,33 @@
 //! from there to the `record`.
 #![warn(missing_docs)]
 
-pub mod context;
-pub mod slots;
-pub mod tag;
-
-mod alloc;
-#[cfg(test)]
-mod alone;
-mod arch;
-mod arm;
-mod counted;
-mod drain;
-mod enter;
-mod error;
-mod exits;
+mod base;
+mod exit;
+mod face;
 #[cfg(feature = "capi")]
 mod ffi;
-mod foot;
-mod inherit;
-mod keyed;
-mod local;
-mod lock;
-#[cfg(target_os = "linux")]
-mod main_key;
-mod nearby;
-mod net;
-mod os;
+mod life;
+mod machine;
+mod map;
 mod record;
-mod redirect;
-mod refusal;
-mod registry;
-mod stack;
-mod sync;
-mod trampoline;
+mod storage;
 mod unwind;
-mod values;
 
-pub use enter::{discard, enter, enter_on, register_trampoline};
-pub use error::{Error, Unrecognised};
-pub use inherit::{set_inheritable, set_inheritable_by};
-pub use keyed::{del, get, set, with};
-pub use local::LocalKey;
-pub use redirect::choice::{Builder, Redirect};
-pub use redirect::code::{CodeSite, code_sites};
-pub use slots::{Shared, Slot};
-pub use stack::{FootInfo, Kind, Stack, StackId, Survey, at_exit, id, reset, survey, unload};
+pub use base::error::Error;
+pub use base::kind::Kind;
+pub use base::redirect::Redirect;
+pub use base::stack_id::StackId;
+pub use base::unrecognised::Unrecognised;
+pub use exit::redirect::code_site::CodeSite;
+pub use face::at_exit::{at_exit, id, reset, unload};
+pub use face::builder::Builder;
+pub use face::code_sites::code_sites;
+pub use face::discard::discard;
+pub use face::enter::{enter, enter_on, register_trampoline};
+pub use face::inherit::{set_inheritable, set_inheritable_by};
+pub use face::keyed::{del, get, set, with};
+pub use face::local::LocalKey;
+pub use face::slots::{Shared, Slot};
+pub use face::stack::{FootInfo, Stack};
+pub use face::survey::{Survey, survey};
+pub use face::{context, slots, tag};

@@ -91,11 +91,11 @@ fn gdb_shows_all_frames_of_an_armed_stack_and_of_one_in_a_handler() {
             continue;
         }
         // One frame more than before: exeunt's.
-        expect_inner(armed, &["armed_here", "middle", entry, "exeunt_exit_trampoline"], &outcome);
+        expect_inner(armed, &["armed_here", "middle", entry, "exeunt_trampoline"], &outcome);
         assert_eq!(armed.len(), unarmed.len() + 1, "{outcome}");
         assert_eq!(armed[4..], unarmed[3..], "{outcome}");
         // In the handler the exit trampoline's frame, and all outer ones, are as they were.
-        assert_eq!(draining[ours].1, "exeunt_exit_trampoline_body", "{outcome}");
+        assert_eq!(draining[ours].1, "exeunt_trampoline_body", "{outcome}");
         assert_eq!(draining[ours + 1..], unarmed[3..], "{outcome}");
     }
 }
@@ -159,7 +159,7 @@ fn perf_shows_all_frames_of_an_armed_stack_and_of_one_in_a_handler() {
                 assert_eq!(&sample[at + 1..], outermost, "{sample:?}");
                 continue;
             }
-            assert_eq!(sample[at + 1].1, "exeunt_exit_trampoline", "{sample:?}");
+            assert_eq!(sample[at + 1].1, "exeunt_trampoline", "{sample:?}");
             assert_eq!(&sample[at + 2..], outermost, "{sample:?}");
         }
         all_outermost.push(outermost);
@@ -167,7 +167,7 @@ fn perf_shows_all_frames_of_an_armed_stack_and_of_one_in_a_handler() {
     let draining = of(&["draining_here"]);
     // Under code redirect the return address into the exit trampoline is a later one in the handler
     // than in the entry function.
-    let (ours, moved) = if is_code() { ("exeunt_exit_hook_body", 1) } else { ("exeunt_exit_trampoline_body", 0) };
+    let (ours, moved) = if is_code() { ("exeunt_exit_hook_body", 1) } else { ("exeunt_trampoline_body", 0) };
     for outermost in &all_outermost {
         assert!(draining.iter().any(|sample| sample.ends_with(&outermost[moved..])), "{outermost:?}\n{script}");
     }

@@ -356,7 +356,7 @@ fn every_error_says_what_to_do_even_where_it_is_unwrapped() {
         Error::NoSuchSlot(7),
         Error::OutOfMemory,
         Error::Busy,
-        Error::InItsOwnMaking,
+        Error::RecursiveInit,
         Error::CallFailed { call: "pthread_create", errno: libc::EAGAIN },
         Error::CallFailed { call: "membarrier", errno: libc::EPERM },
         Error::Reentered,

@@ -284,7 +284,7 @@ fn an_initialiser_and_a_destructor_cannot_use_their_own_stack_local() {
     struct Own(Log);
     impl Own {
         fn make() -> Self {
-            let refused = OWN.try_with(|_| ()) == Err(exeunt::Error::InItsOwnMaking);
+            let refused = OWN.try_with(|_| ()) == Err(exeunt::Error::RecursiveInit);
             let panicked = catch_unwind(|| OWN.with(|_| ())).is_err();
             let log: Log = exeunt::get(&"log").unwrap();
             log.note(format!("made: {refused} {panicked}"));
@@ -293,7 +293,7 @@ fn an_initialiser_and_a_destructor_cannot_use_their_own_stack_local() {
     }
     impl Drop for Own {
         fn drop(&mut self) {
-            let refused = OWN.try_with(|_| ()) == Err(exeunt::Error::InItsOwnMaking);
+            let refused = OWN.try_with(|_| ()) == Err(exeunt::Error::RecursiveInit);
             let panicked = catch_unwind(|| OWN.with(|_| ())).is_err();
             self.0.note(format!("dropped: {refused} {panicked}"));
         }

@@ -90,7 +90,7 @@ fn role(frames: &[Frame], at: usize, foot: &FootInfo, entry: Option<usize>) -> O
         Some(("exit trampoline", THEIRS))
     } else if Some(at) == entry {
         Some(("entry function", MARK))
-    } else if frames[at].names.last().is_some_and(|name| name.starts_with("exeunt_exit_trampoline")) {
+    } else if frames[at].names.last().is_some_and(|name| name.starts_with("exeunt_trampoline")) {
         Some(("trampoline of exeunt", OURS))
     } else if frames[at].names.last().is_some_and(|name| OUR_HOOKS.contains(&name.as_str())) {
         Some(("hook of exeunt", OURS))

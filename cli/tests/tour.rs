@@ -71,12 +71,12 @@ fn check(part: &str, exit_trampoline: &str) {
 
     let (_, below) = part.split_once(beside).expect("the row is there");
     let caption = below.lines().nth(1).expect("a line below the foot");
-    assert!(caption.contains("now exeunt_exit_trampoline ("), "{caption}");
+    assert!(caption.contains("now exeunt_trampoline ("), "{caption}");
     let differ = was.to_ne_bytes().iter().zip(now.to_ne_bytes()).filter(|(was, now)| **was != *now).count();
     assert!(caption.contains(&format!("{differ} bytes changed:")), "{caption}");
     assert_eq!(caption.matches("^^").count(), differ, "two carets for each byte: {caption}");
 
-    assert!(part.contains("New: exeunt_exit_trampoline."), "armed, unwinding finds one frame more: {part}");
+    assert!(part.contains("New: exeunt_trampoline."), "armed, unwinding finds one frame more: {part}");
     let order = ["handler 3:", "handler 2:", "handler 1:"].map(|handler| part.find(handler).expect(handler));
     assert!(order.is_sorted(), "handlers run last in first out: {part}");
     assert!(part.contains("is still there, \"black\""), "a handler finds the stack's values: {part}");

@@ -60,7 +60,7 @@ impl Cache {
 /// Makes the running stack's table, and arms the stack for that. To be called before a value is set.
 pub(super) fn ensure() -> Result<(), Error> {
     // First: this finds out where what is remembered is an abandoned stack's.
-    crate::arm::record()?;
+    crate::life::arm::record()?;
     CACHE.try_with(|_| ())
 }
 

@@ -1,6 +1,6 @@
 //! The codes that C functions return, and what they say.
 
-use crate::error::Error;
+use crate::base::error::Error;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};
@@ -33,7 +33,7 @@ pub const EXEUNT_ENO_MEMORY: c_int = -11;
 /// The stack's storage is being changed further up on this very stack, or this thread is learning where stacks end there.
 pub const EXEUNT_EBUSY: c_int = -12;
 /// A stack local was asked for while its own value was being made or dropped (Rust only).
-pub const EXEUNT_EIN_MAKING: c_int = -13;
+pub const EXEUNT_ERECURSIVE_INIT: c_int = -13;
 /// There is no value under this key on this stack.
 pub const EXEUNT_EABSENT: c_int = -14;
 /// An argument is null that must not be, or a range is empty.
@@ -97,7 +97,7 @@ impl Failure {
                 Error::OutOfMemory => EXEUNT_ENO_MEMORY,
                 Error::Busy | Error::Reentered => EXEUNT_EBUSY,
                 Error::CallFailed { .. } => EXEUNT_ECALL_FAILED,
-                Error::InItsOwnMaking => EXEUNT_EIN_MAKING,
+                Error::RecursiveInit => EXEUNT_ERECURSIVE_INIT,
             },
             Self::Absent => EXEUNT_EABSENT,
             Self::Invalid(_) => EXEUNT_EINVALID,
@@ -200,7 +200,7 @@ fn words(code: c_int) -> &'static CStr {
             c"a call failed by which exeunt learns where stacks end; the next use tries again, and exeunt_last_error names \
               the call"
         }
-        EXEUNT_EIN_MAKING => c"this stack local's value is being made or dropped further up on this very stack",
+        EXEUNT_ERECURSIVE_INIT => c"this stack local's value is being made or dropped further up on this very stack",
         EXEUNT_EABSENT => c"there is no value under this key on this stack",
         EXEUNT_EINVALID => c"an argument is null that must not be, or a range is empty",
         EXEUNT_EPANIC => c"a defect of exeunt: a panic was caught at the border to C",

@@ -89,9 +89,10 @@ mod engine {
     fn while_nobody_forks<R>(
         change: impl FnOnce(&mut BTreeMap<usize, Patch>) -> Result<R, exeunt_patch::Error>,
     ) -> Result<R, Failure> {
-        crate::os::prepare_forks()?;
-        let changed =
-            crate::exits::locked(|_| Ok(change(&mut REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner))))?;
+        crate::life::fork::prepare_forks()?;
+        let changed = crate::exit::recognition::locked(|_| {
+            Ok(change(&mut REDIRECTED.lock().unwrap_or_else(PoisonError::into_inner)))
+        })?;
         changed.map_err(|error| Failure::NoPatch(error.to_string()))
     }
 }

@@ -1,13 +1,13 @@
-//! `exeunt_scope`: an object in a frame, from whose making to whose end the stack has storage.
+//! `exeunt_scope`: an object in a frame, from whose initializing to whose end the stack has storage.
 //!
 //! `exeunt_enter` puts a frame of ours below the fiber's function. An object cannot: the function that holds it is
 //! running already. But it can be the foot itself. Its last word is the canary that says the scope is live, the address
-//! behind it is the stack's top, and its end is announced by a call, from a destructor on return and on unwinding alike.
+//! behind it is the stack's base, and its end is announced by a call, from a destructor on return and on unwinding alike.
 //! No return address is rewritten.
 //!
 //! ```text
 //!   | frame that called `holder`         |
-//!   +------------------------------------+ <- top, as far as exeunt is concerned, is at the end of the object
+//!   +------------------------------------+ <- base, as far as exeunt is concerned, is at the end of the object
 //!   | frame of `holder`                  |
 //!   |   exeunt_scope: ... , canary: foot |
 //!   |   other locals                     | <- stack pointer of `holder` in its calls
@@ -20,19 +20,26 @@
 //! 1 KiB below it, as calls with many arguments lower it. That is why `holder` must not use `alloca` after the start.
 
 use super::code::{Failure, report, shielded};
-use crate::arch::{self, Registers};
-use crate::arm::Arming;
-use crate::record::Record;
-use crate::redirect::Place;
-use crate::unwind::{Step, Steps, Unwinder};
-use crate::{Error, arm, drain, exits, registry, trampoline};
+use crate::Error;
+use crate::exit::recognition;
+use crate::exit::redirect::plan::Plan;
+use crate::exit::trampoline;
+use crate::life::arm;
+use crate::life::arm::Arming;
+use crate::life::drain;
+use crate::life::lookup;
+use crate::machine::arch::{self, Registers};
+use crate::record::header::Record;
+use crate::record::stacks::STACKS;
+use crate::unwind::frame::{Step, Steps};
+use crate::unwind::quick::Unwinder;
 use std::ffi::c_int;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A scope. It is an automatic variable of the function whose stack it serves, and nothing in it is for you.
 ///
-/// Its size keeps the top of the stack in another cache line than the stack pointer of the function that holds it.
+/// Its size keeps the base of the stack in another cache line than the stack pointer of the function that holds it.
 #[repr(C)]
 pub struct exeunt_scope {
     opaque: [u64; 16],
@@ -69,7 +76,8 @@ unsafe fn holder(here: Registers, scope: (usize, usize)) -> Option<usize> {
     let found = frame_around(&mut unwinder, here.sp, scope);
     // Where a frame on the way has a rule that the quick walk cannot follow, the thorough one may.
     #[cfg(target_os = "linux")]
-    let found = found.or_else(|| crate::unwind::thoroughly(here.sp, |walk| frame_around(walk, here.sp, scope)));
+    let found =
+        found.or_else(|| crate::unwind::thorough::thoroughly(here.sp, |walk| frame_around(walk, here.sp, scope)));
     found
 }
 
@@ -95,7 +103,7 @@ fn number() -> Result<usize, Error> {
         if let Some(number) = trampoline::standing_for(address) {
             return Ok(number);
         }
-        exits::add_enter(address)?;
+        recognition::add_enter(address)?;
     }
 }
 
@@ -120,7 +128,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         if scope.is_null() || !scope.is_aligned() {
             return Err(Failure::Invalid("exeunt_scope_begin: the scope is null or not aligned"));
         }
-        if let Some(record) = arm::lookup_certain() {
+        if let Some(record) = lookup::lookup_verified() {
             return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
         }
         // SAFETY: registers of this function.
@@ -129,20 +137,20 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
                 "exeunt_scope_begin: the scope is not an automatic variable of a function that runs on this stack",
             ));
         };
-        let (foot, top) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
+        let (foot, base) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
         let number = number()?;
         // SAFETY: the caller's promise: the scope is good to write to, so its last word is.
-        let Arming { record, abandoned, is_new } = unsafe { arm::arm_at(Place::scope(foot, top, number)) }?;
+        let Arming { record, abandoned, is_new } = unsafe { arm::arm_at(Plan::scope(foot, base, number)) }?;
         if !is_new {
             return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
         }
         let proven = claim_frames(record, holder);
         if !proven {
-            record.retire();
+            record.release();
         }
         match abandoned {
-            Some(abandoned) if proven => record.drain_found(abandoned),
-            Some(abandoned) => abandoned.end_abandoned(),
+            Some(abandoned) if proven => record.drain_predecessor(abandoned),
+            Some(abandoned) => abandoned.drain_and_release_abandoned(),
             None => {}
         }
         if proven { Ok(()) } else { Err(Failure::SharedPage) }
@@ -157,11 +165,11 @@ fn claim_frames(record: &'static Record, holder: usize) -> bool {
     let lowest = arch::untagged(arch::stack_pointer()).min(arch::untagged(black_box(&raw const room).addr()));
     let mut sp = lowest;
     while sp <= holder {
-        registry::prove(sp, record);
+        STACKS.add_block(sp, record);
         sp = (sp | 63) + 1;
     }
-    registry::prove(holder, record);
-    let is_mine = |sp: usize| registry::find(sp).is_some_and(|found| std::ptr::eq(found, record));
+    STACKS.add_block(holder, record);
+    let is_mine = |sp: usize| STACKS.find(sp).is_some_and(|found| std::ptr::eq(found, record));
     is_mine(lowest) && is_mine(holder)
 }
 
@@ -178,11 +186,11 @@ pub unsafe extern "C" fn exeunt_scope_end(scope: *mut exeunt_scope) -> c_int {
         return report(Failure::Invalid("exeunt_scope_end: the scope is null"));
     }
     shielded(|| {
-        let (foot, top) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
-        let mine = |record: &&Record| record.foot() == foot && record.is_placed();
-        let Some(record) = registry::by_top(top).filter(mine) else { return Ok(()) };
-        if !arm::lookup().is_some_and(|found| std::ptr::eq(found, record)) {
-            return Err(Error::NotOnThatStack { stack_pointer: arch::stack_pointer(), range: (0, top) }.into());
+        let (foot, base) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
+        let mine = |record: &&Record| record.canary_at() == foot && record.is_placed();
+        let Some(record) = STACKS.by_base(base).filter(mine) else { return Ok(()) };
+        if !lookup::lookup().is_some_and(|found| std::ptr::eq(found, record)) {
+            return Err(Error::NotOnThatStack { stack_pointer: arch::stack_pointer(), range: (0, base) }.into());
         }
         drain::without_return(record);
         // SAFETY: the caller's promise: the scope is still there. The canary goes, so that its memory is no live foot.

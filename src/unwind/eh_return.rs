@@ -7,7 +7,7 @@
 
 use super::memory::Memory;
 use super::registers::{RETURN, Registers};
-use crate::os;
+use crate::machine::os;
 use std::ffi::c_void;
 
 unsafe extern "C" {

@@ -9,6 +9,6 @@ pub(super) fn from_tables(_pc: usize) -> Rule {
 }
 
 /// Programs of ordinary users are built for arm64, in which no return address is signed.
-pub(super) fn signing(_pc: usize) -> Option<crate::arch::Signing> {
+pub(super) fn signing(_pc: usize) -> Option<crate::machine::arch::Signing> {
     None
 }

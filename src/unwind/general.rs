@@ -7,7 +7,7 @@
 use super::memory::{LARGEST_BUFFER, Memory};
 use super::registers::{COUNT, RETURN, Registers};
 use super::tables::{self, OnStack, Section};
-use crate::arch::{self, dwarf};
+use crate::machine::arch::{self, dwarf};
 use gimli::{
     CfaRule, Encoding, EndianSlice, Evaluation, EvaluationResult, EvaluationStorage, Format, NativeEndian, Piece,
     Reader, Register, RegisterRule, UnwindContext, UnwindExpression, Value,
@@ -132,7 +132,7 @@ pub(super) fn step(registers: &Registers, pc: usize, memory: &mut Memory) -> Fou
     });
     match found {
         Ok((found, _)) => found,
-        Err(super::Rule::NoTable) => Found::NoTable,
+        Err(super::rule::Rule::NoTable) => Found::NoTable,
         Err(_) => Found::Unsupported,
     }
 }

@@ -10,11 +10,13 @@
 //! That holds as long as the code does. So a walk is remembered only if all of it went through code that is never unloaded
 //! (`objects.rs`), by rules of the usual form, and on one piece of memory.
 
+use super::cache::spread;
+use super::frame::{Step, Steps};
 use super::memory::{self, PAGE};
-use super::{Step, Steps, Unwinder, spread};
-use crate::alloc::{try_box, try_reserve};
-use crate::arch::{self, Registers};
-use crate::foot::Foot;
+use super::quick::Unwinder;
+use crate::base::alloc::{try_box, try_reserve};
+use crate::base::foot::Foot;
+use crate::machine::arch::{self, Registers};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Walks whose addresses share a cache line: as many are kept of one place, from which several ways may lead to a foot.
@@ -41,7 +43,7 @@ struct Walk {
     /// From where to where steps have gone by the frame pointer over a page or more: whether there is one piece of memory in
     /// between is to be asked each time.
     wide: Vec<(usize, usize)>,
-    top: usize,
+    base: usize,
     trampoline: usize,
     frame_pointer_at: Option<usize>,
 }
@@ -115,7 +117,7 @@ impl Walk {
         let foot = Foot {
             address: from.sp + distance,
             word,
-            top: from.sp + self.top,
+            base: from.sp + self.base,
             trampoline: self.trampoline,
             frame_pointer_at: self.frame_pointer_at.map(|distance| from.sp + distance),
         };
@@ -155,7 +157,7 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
         frame_pointer: None,
         words: Vec::new(),
         wide: Vec::new(),
-        top: foot.top - from.sp,
+        base: foot.base - from.sp,
         trampoline: foot.trampoline,
         frame_pointer_at: foot.frame_pointer_at.map(|at| at - from.sp),
     };

@@ -5,14 +5,14 @@
 //! stack pointer is on. An address in it is read at the cost of two comparisons. Beyond it the kernel is asked, page by page.
 //!
 //! The range is also what is known of the *piece of memory* that the frame lies on: a stack, or one of several segments of
-//! one. Most are guarded by pages that cannot be read. So two frames are on one piece only if every page between them can be
+//! one. Most are isolated by pages that cannot be read. So two frames are on one piece only if every page between them can be
 //! read. Where a step goes by the frame pointer, whose frame has no fixed size, that is not enough: code that goes on in a
 //! segment of its own does so under its frame pointer, and segments can be cut out of one mapping, without a guard. So
 //! such a frame must not be larger than one that holds a buffer of usual size, either. What is not taken for one piece is only
 //! slower: it is walked again each time.
 
-use crate::os::is_readable;
-use crate::registry;
+use crate::machine::os::is_readable;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// No processor here has smaller pages.
 pub(super) const PAGE: usize = 4096;
@@ -23,6 +23,29 @@ pub(super) const LARGEST_BUFFER: usize = 16 * 1024;
 /// A walk that has gone on in another piece so often goes in a circle. Functions that grow their stack by segments of their own
 /// (`stacker`) go to another piece with each.
 const MOST_PIECES: u32 = 1000;
+
+/// What [`set_known`] has set; null before.
+static KNOWN: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Lets walks take a page for readable without asking the kernel where `known` says so of its
+/// address. `known` must be right, and safe to call in a signal handler.
+#[inline]
+pub(crate) fn set_known(known: fn(usize) -> bool) {
+    // Every stack that is armed comes here, so that the usual case only reads.
+    if KNOWN.load(Ordering::Relaxed).is_null() {
+        KNOWN.store(known as *mut (), Ordering::Release);
+    }
+}
+
+fn is_known(address: usize) -> bool {
+    let known = KNOWN.load(Ordering::Acquire);
+    if known.is_null() {
+        return false;
+    }
+    // SAFETY: `set_known` stored a function of this type.
+    let known = unsafe { std::mem::transmute::<*mut (), fn(usize) -> bool>(known) };
+    known(address)
+}
 
 /// What is known of the memory around a frame.
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +124,7 @@ impl Memory {
             return false;
         }
         while self.high < end {
-            // Where a stack that runs, or is suspended, has stored its records of places, its memory is there.
-            if !registry::is_of_live_stack(self.high) && !is_readable(self.high) {
+            if !is_known(self.high) && !is_readable(self.high) {
                 return false;
             }
             self.high += PAGE;
@@ -120,7 +142,7 @@ pub(super) fn is_one_piece(low: usize, high: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os;
+    use crate::machine::os;
 
     /// Eight pages, of which one cannot be read.
     fn pages(forbidden: usize) -> usize {

@@ -203,7 +203,7 @@ fn note_first() {
     // SAFETY: only asks.
     let program = unsafe { libc::getauxval(libc::AT_ENTRY) } as usize;
     let own = note_first as *const () as usize;
-    let unwinder = super::tables::find_fde_address();
+    let unwinder = super::find_fde::find_fde_address();
     for code in [program, own, libc::malloc as *const () as usize, unwinder] {
         if let Some(object) = loaded_at(code) {
             note(&object);

@@ -6,9 +6,11 @@
 //! have. So it is kept for each place in the code where its function has saved rbx, as the other
 //! rules are kept.
 
+use super::frame::{Step, Steps};
+use super::quick::Unwinder;
 use super::rule::{Base, Rule};
-use super::{Step, Steps, Unwinder, cache, tables, thorough};
-use crate::arch::Registers;
+use super::{cache, tables, thorough};
+use crate::machine::arch::Registers;
 use std::arch::asm;
 
 /// What sets the keys of these rules apart from those of others for the same place.

@@ -4,7 +4,7 @@
 //! register that functions save for their callers: those of functions that realign their stack, for example.
 
 use super::memory::Memory;
-use crate::arch::{self, dwarf};
+use crate::machine::arch::{self, dwarf};
 use std::arch::asm;
 use std::mem::offset_of;
 

@@ -1,5 +1,6 @@
 //! Rules by the unwind tables in DWARF's form, as Linux has them: found by the object's header or by libgcc, interpreted by gimli.
 
+use super::find_fde::{_Unwind_Find_FDE, Bases};
 use super::objects;
 use super::rule::{Base, Rule};
 use foldhash::fast::FixedState;
@@ -17,24 +18,6 @@ impl UnwindContextStorage<usize> for OnStack {
     type Rules = [(Register, RegisterRule<usize>); 32];
     // One row, and two remembered ones.
     type Stack = [UnwindTableRow<usize, Self>; 3];
-}
-
-/// `struct dwarf_eh_bases` of libgcc's `unwind-dw2-fde.h`, which LLVM's libunwind has as well.
-#[repr(C)]
-struct Bases {
-    text: usize,
-    data: usize,
-    function: usize,
-}
-
-unsafe extern "C" {
-    /// Finds the table entry for a program counter: libgcc, with which std is linked, knows what just-in-time compilers register.
-    safe fn _Unwind_Find_FDE(pc: usize, bases: &mut Bases) -> *const u8;
-}
-
-/// The address of the unwinder's function, which is in an object that this one needs.
-pub(super) fn find_fde_address() -> usize {
-    _Unwind_Find_FDE as *const () as usize
 }
 
 /// Whose code a table entry describes: how long what it says may be remembered (`objects.rs`).
@@ -80,8 +63,8 @@ pub(super) fn key(pc: usize) -> Option<usize> {
 
 /// How the function that `pc` is in, at that instruction, has signed its return address.
 #[cfg(target_arch = "aarch64")]
-pub(super) fn signing(pc: usize) -> Option<crate::arch::Signing> {
-    use crate::arch::{Signing, dwarf::SIGN_STATE};
+pub(super) fn signing(pc: usize) -> Option<crate::machine::arch::Signing> {
+    use crate::machine::arch::{Signing, dwarf::SIGN_STATE};
     let read = |section: &Section, addresses: &BaseAddresses, fde: &Fde, key_b: bool| {
         let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
         let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
@@ -96,7 +79,7 @@ pub(super) fn signing(pc: usize) -> Option<crate::arch::Signing> {
 
 /// x86_64 has no signatures.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn signing(_pc: usize) -> Option<crate::arch::Signing> {
+pub(super) fn signing(_pc: usize) -> Option<crate::machine::arch::Signing> {
     None
 }
 
@@ -289,7 +272,7 @@ pub(super) fn saved(pc: usize, register: u16) -> Option<(Option<i32>, Owner)> {
 }
 
 fn rule(section: &Section, addresses: &BaseAddresses, fde: &Fde, pc: usize) -> Option<Rule> {
-    use crate::arch::dwarf::{FRAME_POINTER, STACK_POINTER};
+    use crate::machine::arch::dwarf::{FRAME_POINTER, STACK_POINTER};
     if fde.is_signal_trampoline() {
         return Some(Rule::Signal);
     }
@@ -324,7 +307,7 @@ fn rule(section: &Section, addresses: &BaseAddresses, fde: &Fde, pc: usize) -> O
 #[cfg(all(test, target_arch = "aarch64"))]
 mod tests {
     use super::*;
-    use crate::arch::Signing;
+    use crate::machine::arch::Signing;
 
     // Three functions that are never called, each with its return address signed from its second instruction on.
     std::arch::global_asm!(

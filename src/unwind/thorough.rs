@@ -2,12 +2,12 @@
 //!
 //! It remembers nothing and recalls nothing. So it is also the second look where the quick walk has failed.
 
+use super::frame::{Frame, Step, Steps};
 use super::general::{self, Found};
 use super::memory::Memory;
 use super::registers::{RETURN, Registers};
-use super::{Frame, Step, Steps};
-use crate::arch::{self, dwarf};
-use crate::os;
+use crate::machine::arch::{self, dwarf};
+use crate::machine::os;
 use std::mem::offset_of;
 
 /// A walk with all registers.

@@ -200,7 +200,7 @@ impl World {
     }
 
     fn refused(&self, local: usize, error: &Error) {
-        assert_eq!(*error, Error::InItsOwnMaking);
+        assert_eq!(*error, Error::RecursiveInit);
         self.log.note(format!("local {local}: initializing"));
     }
 

@@ -7,40 +7,46 @@
 //!
 //! The files under test are the library's own, compiled a second time with loom's atomics in the
 //! place of `std`'s.
-/// The module that `src/sync.rs` is in the library.
-mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-}
+/// The module that `src/base/atomics.rs` is in the library.
 
-/// The types that `src/alloc.rs` needs.
-mod error {
-    pub(crate) enum Error {
-        OutOfMemory,
-        Reentered,
+mod base {
+    /// What `src/base/atomics.rs` is in the library.
+    pub(crate) mod atomics {
+        pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
     }
+
+    /// What `src/base/alloc.rs` needs.
+    pub(crate) mod error {
+        pub(crate) enum Error {
+            OutOfMemory,
+            Reentered,
+        }
+    }
+
+    pub(crate) use super::alloc;
 }
 
-#[path = "../../../src/alloc.rs"]
+#[path = "../../../src/base/alloc.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod alloc;
-#[path = "../../../src/registry/entry.rs"]
+#[path = "../../../src/map/cached.rs"]
+#[allow(dead_code, reason = "the model does not need all of it")]
+mod cached;
+#[path = "../../../src/map/entry.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod entry;
-#[path = "../../../src/registry/judges.rs"]
-mod judges;
-#[path = "../../../src/registry/parking.rs"]
-#[allow(dead_code, reason = "the model does not need all of it")]
-mod parking;
-#[path = "../../../src/registry/slab.rs"]
+#[path = "../../../src/map/pins.rs"]
+mod pins;
+#[path = "../../../src/map/slab.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod slab;
 
+use cached::CachedFlag;
 use entry::Entry;
-use judges::Judges;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
-use parking::Parking;
-use slab::{Links, Slab, Slot};
+use pins::PinCount;
+use slab::{Links, Slab, SlabItem};
 
 /// Runs a model with as many involuntary switches as are affordable. Two find all bugs that these
 /// files ever had; the bound is one more.
@@ -62,7 +68,7 @@ unsafe impl Sync for Item {}
 // SAFETY: as above.
 unsafe impl Send for Item {}
 
-impl Slot for Item {
+impl SlabItem for Item {
     fn links(&self) -> &Links {
         &self.links
     }
@@ -80,7 +86,7 @@ impl Item {
 }
 
 fn slab() -> Arc<Slab<Item>> {
-    use crate::sync::{AtomicPtr, AtomicU32, AtomicU64};
+    use crate::base::atomics::{AtomicPtr, AtomicU32, AtomicU64};
     let chunks = std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut()));
     Arc::new(Slab::from_parts(chunks, AtomicU32::new(0), AtomicU64::new(0)))
 }
@@ -177,7 +183,7 @@ fn is_stale(record: *mut Record) -> bool {
 /// One look-up on a stack: claims the entry for its record if it can, and reads.
 fn live(entry: &Entry<Record>, record: &Arc<Record>, bit: u64) {
     if entry.claim(pointer(record), is_stale) {
-        entry.prove(pointer(record), bit);
+        entry.add_block(pointer(record), bit);
     }
     let found = find(entry, bit);
     assert!(
@@ -214,7 +220,7 @@ fn stacks_after_an_abandoned_one_do_not_find_its_record() {
         let (abandoned, neighbour, next) = (Record::new(true), Record::new(false), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&abandoned), is_stale));
-        entry.prove(pointer(&abandoned), LOW);
+        entry.add_block(pointer(&abandoned), LOW);
         let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
         let found = find(&entry, LOW);
@@ -271,7 +277,7 @@ fn a_record_that_is_used_again_meanwhile_is_not_taken_for_its_earlier_generation
         let (again, neighbour) = (Record::new(true), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&again), is_stale));
-        entry.prove(pointer(&again), HIGH >> 1);
+        entry.add_block(pointer(&again), HIGH >> 1);
         let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
         entry.clear(pointer(&again));
@@ -293,7 +299,7 @@ fn blocks_of_a_stack_that_comes_and_goes_meanwhile_are_not_the_next_owner_s() {
         let (theirs, entry_too) = (Arc::clone(&two), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || {
             if entry_too.claim(pointer(&theirs), is_stale) {
-                entry_too.prove(pointer(&theirs), LOW);
+                entry_too.add_block(pointer(&theirs), LOW);
                 entry_too.clear(pointer(&theirs));
             }
             // The next stack on the same memory.
@@ -311,12 +317,12 @@ fn clearing_an_entry_removes_nothing_of_its_next_owner() {
         let (ended, next) = (Record::new(true), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&ended), is_stale));
-        entry.prove(pointer(&ended), LOW);
+        entry.add_block(pointer(&ended), LOW);
         let (theirs, entry_too) = (Arc::clone(&ended), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || entry_too.clear(pointer(&theirs)));
         let mine = entry.claim(pointer(&next), is_stale);
         if mine {
-            entry.prove(pointer(&next), HIGH);
+            entry.add_block(pointer(&next), HIGH);
         }
         thread.join().unwrap();
         if mine {
@@ -330,7 +336,7 @@ fn clearing_an_entry_removes_nothing_of_its_next_owner() {
 
 /// A record of a stack whose base is on this page, or elsewhere.
 struct Placed {
-    judges: Judges,
+    pins: PinCount,
     top_is_here: AtomicBool,
     stale: AtomicBool,
 }
@@ -340,27 +346,27 @@ fn a_pinned_decision_about_an_earlier_generation_does_not_remove_the_entry_of_a_
     check(|| {
         let placed = |stale| {
             let (top_is_here, stale) = (AtomicBool::new(false), AtomicBool::new(stale));
-            Arc::new(Placed { judges: Judges::new(), top_is_here, stale })
+            Arc::new(Placed { pins: PinCount::new(), top_is_here, stale })
         };
         let (again, neighbour) = (placed(true), placed(false));
         let entry = Arc::new(Entry::new());
         let owner = Arc::as_ptr(&again).cast_mut();
         assert!(entry.claim(owner, |_| false));
-        // As `registry::claim` does.
+        // As `StackMap::claim` does.
         let (theirs, entry_too) = (Arc::clone(&again), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || {
             let owner = Arc::as_ptr(&theirs).cast_mut();
             if entry_too.owner() != owner {
                 return;
             }
-            let _judging = theirs.judges.begin();
+            let _judging = theirs.pins.pin();
             let is_stale = || !theirs.top_is_here.load(Ordering::Relaxed) && theirs.stale.load(Ordering::Acquire);
             entry_too.claim(Arc::as_ptr(&neighbour).cast_mut(), |now| now == owner && is_stale());
         });
-        // The stack ends, and another one begins on this page: as `registry::remove`, `take` and
+        // The stack ends, and another one begins on this page: as `StackMap::remove`, `take` and
         // `insert` do.
         entry.clear(owner);
-        if !again.judges.are_there() {
+        if !again.pins.is_pinned() {
             again.top_is_here.store(true, Ordering::Relaxed);
             again.stale.store(false, Ordering::Release);
             let is_found = entry.claim(owner, |_| false);
@@ -374,7 +380,7 @@ fn a_pinned_decision_about_an_earlier_generation_does_not_remove_the_entry_of_a_
 
 /// A cached record: a cell by which loom checks its users, and whether look-ups find it live.
 struct Waiting {
-    parking: Parking,
+    cached_flag: CachedFlag,
     live: AtomicBool,
     used: loom::cell::UnsafeCell<u32>,
 }
@@ -386,7 +392,11 @@ unsafe impl Send for Waiting {}
 
 impl Waiting {
     fn new() -> Arc<Self> {
-        Arc::new(Self { parking: Parking::new(), live: AtomicBool::new(false), used: loom::cell::UnsafeCell::new(0) })
+        Arc::new(Self {
+            cached_flag: CachedFlag::new(),
+            live: AtomicBool::new(false),
+            used: loom::cell::UnsafeCell::new(0),
+        })
     }
 
     fn use_it(&self) {
@@ -399,27 +409,27 @@ impl Waiting {
 fn waiting() -> (Arc<Entry<Waiting>>, Arc<Waiting>) {
     let (entry, record) = (Arc::new(Entry::new()), Waiting::new());
     assert!(entry.claim(Arc::as_ptr(&record).cast_mut(), |_| false));
-    entry.prove(Arc::as_ptr(&record).cast_mut(), LOW | HIGH);
+    entry.add_block(Arc::as_ptr(&record).cast_mut(), LOW | HIGH);
     (entry, record)
 }
 
-/// The end of a stack, as in `registry::park`.
-fn park(entry: &Entry<Waiting>, record: &Waiting) {
+/// The end of a stack, as in `StackMap::cache`.
+fn set(entry: &Entry<Waiting>, record: &Waiting) {
     record.use_it();
     record.live.store(false, Ordering::Release);
-    entry.disprove_all();
-    record.parking.park();
+    entry.clear_blocks();
+    record.cached_flag.set();
 }
 
-/// The next stack with that base, as in `registry::found`. Returns whether it got the record.
+/// The next stack with that base, as in `StackMap::take_at_base`. Returns whether it got the record.
 fn next(entry: &Entry<Waiting>, bit: u64) -> bool {
     let owner = entry.owner();
     // SAFETY: every model keeps its records until all of its threads are joined.
-    let Some(record) = (unsafe { owner.as_ref() }).filter(|record| record.parking.take()) else { return false };
+    let Some(record) = (unsafe { owner.as_ref() }).filter(|record| record.cached_flag.take()) else { return false };
     record.use_it();
     record.live.store(true, Ordering::Release);
     if entry.claim(owner, |_| false) {
-        entry.prove(owner, bit);
+        entry.add_block(owner, bit);
     }
     true
 }
@@ -430,12 +440,12 @@ fn finds_one(entry: &Entry<Waiting>, bit: u64) -> bool {
     unsafe { find(entry, bit).as_ref() }.is_some_and(|record| record.live.load(Ordering::Acquire))
 }
 
-/// A neighbour takes over the entry, as in `registry::make_way`. Returns whether it got the cached
+/// A neighbour takes over the entry, as in `evict_to_slab`. Returns whether it got the cached
 /// record.
 fn make_way(entry: &Entry<Waiting>) -> bool {
     let owner = entry.owner();
     // SAFETY: as above.
-    let taken = unsafe { owner.as_ref() }.filter(|record| record.parking.take());
+    let taken = unsafe { owner.as_ref() }.filter(|record| record.cached_flag.take());
     if let Some(record) = taken {
         record.use_it();
         entry.clear(owner);
@@ -447,14 +457,14 @@ fn make_way(entry: &Entry<Waiting>) -> bool {
 fn one_stack_alone_gets_a_cached_record() {
     check(|| {
         let (entry, record) = waiting();
-        park(&entry, &record);
+        set(&entry, &record);
         let (entry_too, thieves) = (Arc::clone(&entry), Arc::clone(&record));
         let neighbour = loom::thread::spawn({
             let entry = Arc::clone(&entry);
             move || make_way(&entry)
         });
         let thief = loom::thread::spawn(move || {
-            let taken = thieves.parking.take();
+            let taken = thieves.cached_flag.take();
             if taken {
                 thieves.use_it();
                 entry_too.clear(Arc::as_ptr(&thieves).cast_mut());
@@ -473,7 +483,7 @@ fn one_stack_alone_gets_a_cached_record() {
 fn on_memory_that_is_divided_anew_only_the_stack_with_the_old_base_finds_the_cached_record() {
     check(|| {
         let (entry, record) = waiting();
-        park(&entry, &record);
+        set(&entry, &record);
         // Two stacks now share the memory of one: the upper one has its base.
         let entry_too = Arc::clone(&entry);
         let upper = loom::thread::spawn(move || assert!(next(&entry_too, HIGH)));
@@ -488,7 +498,7 @@ fn on_memory_that_is_divided_anew_only_the_stack_with_the_old_base_finds_the_cac
 fn the_next_stack_or_a_neighbour_gets_the_entry_of_a_cached_record() {
     check(|| {
         let (entry, record) = waiting();
-        park(&entry, &record);
+        set(&entry, &record);
         let theirs = Waiting::new();
         let entry_too = Arc::clone(&entry);
         let neighbour = loom::thread::spawn(move || {
@@ -496,7 +506,7 @@ fn the_next_stack_or_a_neighbour_gets_the_entry_of_a_cached_record() {
             make_way(&entry_too);
             let has_it = entry_too.claim(record, |_| false);
             if has_it {
-                entry_too.prove(record, LOW);
+                entry_too.add_block(record, LOW);
             }
             let found = find(&entry_too, LOW);
             assert!(found == if has_it { record } else { std::ptr::null_mut() });
@@ -516,7 +526,7 @@ fn the_next_generation_sees_the_writes_of_the_previous_one() {
         let (entry, record) = waiting();
         let entry_too = Arc::clone(&entry);
         let theirs = Arc::clone(&record);
-        let ending = loom::thread::spawn(move || park(&entry_too, &theirs));
+        let ending = loom::thread::spawn(move || set(&entry_too, &theirs));
         // Before that the next stack finds nothing. After it, it sees everything that was written.
         if next(&entry, LOW) {
             assert!(finds_one(&entry, LOW) && !finds_one(&entry, HIGH));

@@ -1,0 +1,36 @@
+//! The kinds of stacks.
+
+/// What a stack is to the system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Kind {
+    /// It ends in none of the ways that are known here.
+    Unknown,
+    /// The stack of a thread that somebody started.
+    Thread,
+    /// The stack that `main` runs on.
+    Main,
+    /// A `makecontext` fiber.
+    Fiber,
+    /// A fiber of another library, whose function runs inside [`enter`](crate::enter()).
+    Entered,
+    /// A fiber whose exit trampoline its runtime has registered.
+    Registered,
+    /// An alternate signal stack, which serves whatever runs on its thread and cannot be armed.
+    Signal,
+}
+
+impl Kind {
+    pub(crate) fn from_raw(raw: u8) -> Self {
+        match raw {
+            1 => Self::Thread,
+            2 => Self::Main,
+            3 => Self::Fiber,
+            4 => Self::Entered,
+            5 => Self::Registered,
+            6 => Self::Signal,
+            _ => Self::Unknown,
+        }
+    }
+}

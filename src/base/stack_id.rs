@@ -1,0 +1,36 @@
+//! The identity of an armed stack.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The identity of an armed stack: unique in the life of the process, and never zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct StackId(NonZeroU64);
+
+impl StackId {
+    /// How many a record takes at once, so that stacks which are armed at the same time need not wait for each other.
+    pub(crate) const BATCH: u64 = 1024;
+
+    /// The first of those that no stack has had and nobody else has taken: it, and all up to the next multiple of
+    /// [`Self::BATCH`]. No process needs 2^64.
+    pub(crate) fn batch() -> u64 {
+        static TAKEN: AtomicU64 = AtomicU64::new(0);
+        TAKEN.fetch_add(Self::BATCH, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn from_raw(raw: u64) -> Option<Self> {
+        NonZeroU64::new(raw).map(Self)
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for StackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

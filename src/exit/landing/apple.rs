@@ -1,0 +1,35 @@
+//! Landings, which macOS has none of.
+
+/// macOS has no such thing that could be reached: the safety net alone catches a thread that ends without a return.
+#[derive(Clone, Copy)]
+pub(crate) struct Landing(std::convert::Infallible);
+
+impl Landing {
+    pub(crate) fn find(_base: usize) -> Option<Self> {
+        None
+    }
+
+    /// # Safety
+    /// None is needed.
+    pub(crate) unsafe fn again(_base: usize, _distance: usize, _target: usize) -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn distance(self) -> usize {
+        match self.0 {}
+    }
+
+    pub(crate) fn spare(self) -> usize {
+        match self.0 {}
+    }
+
+    pub(crate) fn target(self, _original: usize) -> Option<usize> {
+        match self.0 {}
+    }
+
+    /// # Safety
+    /// Never called.
+    pub(crate) unsafe fn set_target(self, _target: usize) {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,90 @@
+//! Which way this process uses: chosen once, by the program or by its user.
+
+use crate::base::error::Error;
+use crate::base::redirect::{Method, Redirect};
+use crate::exit::process_lock::Learning;
+use crate::exit::shadow_stack;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// The way of this process; 0 while nothing is chosen.
+static CHOICE: AtomicU8 = AtomicU8::new(0);
+
+/// The variable that chooses where the program does not.
+const VARIABLE: &CStr = c"EXEUNT_REDIRECT";
+
+fn wish(redirect: Redirect) -> Method {
+    match redirect {
+        Redirect::Slot => Method::Slot,
+        Redirect::Code => Method::Code,
+        Redirect::Auto if shadow_stack::is_active() => Method::Code,
+        Redirect::Auto => Method::Slot,
+    }
+}
+
+/// Makes this the choice of the process.
+///
+/// # Errors
+/// [`Error::RedirectChosen`] if another choice was made before.
+pub(crate) fn make(redirect: Redirect) -> Result<(), Error> {
+    let wanted = wish(redirect);
+    match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Ok(()),
+        Err(made) if made == wanted as u8 => Ok(()),
+        Err(made) => {
+            Err(Error::RedirectChosen { chosen: Method::from_raw(made).redirect(), wanted: wanted.redirect() })
+        }
+    }
+}
+
+fn from_environment() -> Result<Method, Error> {
+    // Not by std's function, which copies the value: there may be no memory.
+    // SAFETY: the name ends in a zero. Nobody changes the environment meanwhile: the promise of who
+    // calls `set_var`.
+    let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
+    if value.is_null() {
+        return Ok(Method::Slot);
+    }
+    // SAFETY: not null, so a string, and as above.
+    let value = unsafe { CStr::from_ptr(value) };
+    match value.to_bytes() {
+        b"slot" | b"" => Ok(wish(Redirect::Slot)),
+        b"code" => Ok(wish(Redirect::Code)),
+        b"auto" => Ok(wish(Redirect::Auto)),
+        _ => Err(Error::UnknownRedirect(value.to_string_lossy().into_owned())),
+    }
+}
+
+/// The way of this process, which is settled by this.
+#[inline]
+pub(crate) fn made() -> Result<Method, Error> {
+    let made = CHOICE.load(Ordering::Acquire);
+    if made == 0 { settle() } else { Ok(Method::from_raw(made)) }
+}
+
+#[cold]
+fn settle() -> Result<Method, Error> {
+    let wanted = {
+        // Reading the environment allocates.
+        let _learning = Learning::begin()?;
+        from_environment()?
+    };
+    match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Ok(wanted),
+        Err(made) => Ok(Method::from_raw(made)),
+    }
+}
+
+/// The way that this process would use if a stack were armed now; settles nothing.
+pub(crate) fn likely() -> Result<Method, Error> {
+    match CHOICE.load(Ordering::Acquire) {
+        0 => from_environment(),
+        made => Ok(Method::from_raw(made)),
+    }
+}
+
+/// Whether stacks are armed by code redirect here.
+#[inline(always)]
+pub(crate) fn is_code() -> bool {
+    CHOICE.load(Ordering::Acquire) == Method::Code as u8
+}

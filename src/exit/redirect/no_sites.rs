@@ -1,0 +1,34 @@
+//! Code redirect where there is none: this says why.
+
+use super::code_site::CodeSite;
+use crate::base::error::Error;
+
+const REASON: &str = if cfg!(all(target_os = "macos", target_arch = "aarch64")) {
+    "Apple Silicon runs no page of signed code that was changed"
+} else {
+    "this build of exeunt is without the feature `code`"
+};
+
+fn error() -> Error {
+    Error::NoCodeSite(REASON.into())
+}
+
+/// There is nothing that could be patched.
+pub(super) fn ensure(_number: usize, _before_patching: fn() -> Result<(), Error>) -> Result<(), Error> {
+    Err(error())
+}
+
+/// No exit trampoline is patched.
+pub(super) fn lands_elsewhere(_number: usize) -> bool {
+    false
+}
+
+/// Why.
+pub(super) fn problem(_number: usize) -> Option<Error> {
+    Some(error())
+}
+
+/// The same, for each exit trampoline.
+pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
+    vec![CodeSite { problem: Some(error()), ..CodeSite::blank(number) }]
+}

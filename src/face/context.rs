@@ -1,0 +1,287 @@
+//! Scoped context: values that are visible to everything below a call, on this stack and where it is handed on to.
+//!
+//! This is what `context.With`, `Get`, `GetSafe` and `Go` of goroutine-context packages do, without a limit on depth.
+//! A context is a list of values, newest first, shared and never changed; a stack has a place for the newest one.
+
+use crate::base::alloc::refused;
+use crate::base::counted::AcrossThreads;
+use crate::base::error::Error;
+use crate::face::inherit;
+use std::any::{Any, TypeId, type_name};
+use std::cell::RefCell;
+use std::panic::Location;
+use std::thread::{Builder, JoinHandle};
+
+/// One value, and the list that it was put before.
+///
+/// The next line is for the tool that makes the C header, which does not know such a default.
+/// cbindgen:ignore
+struct Node<T: ?Sized = dyn Any + Send + Sync> {
+    /// Of `value`. Beside it, so that a look at the list asks no vtable.
+    of_type: TypeId,
+    outer: Outer,
+    value: T,
+}
+
+type Newest = Option<AcrossThreads<Node>>;
+
+/// The rest of the list.
+struct Outer(Newest);
+
+impl Drop for Outer {
+    /// Takes a long list apart in a loop; one node dropping the next would need stack for each.
+    fn drop(&mut self) {
+        let mut outer = self.0.take();
+        while let Some(mut node) = outer {
+            // Somebody else who holds it goes on from there. If two let go at once, neither may find itself the last,
+            // and the later one drops this node with its own `Outer`, which is one call deeper and no more.
+            outer = node.get_mut().and_then(|node| node.outer.0.take());
+        }
+    }
+}
+
+impl Node {
+    #[inline(always)]
+    fn value<T: 'static>(&self) -> Option<&T> {
+        // SAFETY: the type was noted when the value was stored.
+        (self.of_type == TypeId::of::<T>()).then(|| unsafe { &*(&raw const self.value).cast::<T>() })
+    }
+}
+
+crate::stack_local! {
+    static NEWEST: RefCell<Newest> = const { RefCell::new(None) };
+}
+
+/// Puts the outer context back, on return and on unwinding alike.
+struct Restore {
+    outer: Newest,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        let outer = self.outer.take();
+        // Dropped outside of the borrow: the value's destructor may use the context.
+        let inner = match outer {
+            // Not to arm the stack again, if it was unloaded below.
+            None => NEWEST.peek(|newest| newest.map(RefCell::take)).flatten(),
+            outer => NEWEST.try_with(|newest| newest.replace(outer)).ok().flatten(),
+        };
+        drop(inner);
+    }
+}
+
+fn newest() -> Result<Newest, Error> {
+    NEWEST.try_with(|newest| newest.borrow().clone())
+}
+
+fn enter<R>(node: Newest, scope: impl FnOnce() -> R) -> Result<R, Error> {
+    let outer = NEWEST.try_with(|newest| newest.replace(node))?;
+    let _restore = Restore { outer };
+    Ok(scope())
+}
+
+/// Makes `value` visible to everything that `scope` calls on this stack, in place of an outer value of the same type.
+/// On return and on unwinding the outer one is back.
+///
+/// # Panics
+/// Where the stack cannot be armed; [`try_with`] gives an error instead.
+///
+/// # Examples
+/// ```
+/// use exeunt::context;
+///
+/// #[derive(Clone)]
+/// struct RequestId(u64);
+///
+/// # std::thread::spawn(|| {
+/// context::with(RequestId(7), || {
+///     assert_eq!(context::get::<RequestId>().0, 7);
+///     context::with(RequestId(8), || assert_eq!(context::get::<RequestId>().0, 8));
+///     assert_eq!(context::get::<RequestId>().0, 7);
+/// });
+/// # }).join().unwrap();
+/// ```
+#[track_caller]
+pub fn with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> R {
+    match try_with(value, scope) {
+        Ok(result) => result,
+        Err(error) => refuse(&error),
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn refuse(error: &Error) -> ! {
+    panic!("no context can be kept here: {error}")
+}
+
+/// As [`with`], with an error where the stack cannot be armed.
+///
+/// # Errors
+/// Where the stack cannot be armed, and [`Error::OutOfMemory`]; then `scope` has not run, and
+/// `value` is dropped.
+pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> Result<R, Error> {
+    let node = Node { of_type: TypeId::of::<T>(), outer: Outer(None), value };
+    let mut node = AcrossThreads::try_new(node).map_err(|_| refused())?;
+    // Nobody else has it yet.
+    if let (Some(node), outer) = (node.get_mut(), newest()?) {
+        node.outer = Outer(outer);
+    }
+    // SAFETY: the same pointer.
+    enter(Some(unsafe { node.unsize::<Node>(|node| node) }), scope)
+}
+
+/// A copy of the value of type `T` that this code runs below.
+///
+/// # Panics
+/// Where there is none; [`try_get`] gives `None` instead.
+#[inline]
+#[track_caller]
+pub fn get<T: Clone + Send + Sync + 'static>() -> T {
+    match try_get() {
+        Some(value) => value,
+        None => missing(type_name::<T>()),
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn missing(name: &str) -> ! {
+    panic!(
+        "no context holds a {name} here: call this below context::with({name}, ...), on the same stack or on one that \
+         the context was handed on to by context::go or Captured::enter"
+    )
+}
+
+/// A copy of the value of type `T` that this code runs below, or `None`. It never arms the stack.
+#[inline]
+pub fn try_get<T: Clone + Send + Sync + 'static>() -> Option<T> {
+    look(|value: Option<&T>| value.cloned())
+}
+
+/// Calls `look` with the value of type `T` that this code runs below, or with `None`. It never arms the stack.
+///
+/// `look` may do anything, also use the context.
+#[inline]
+pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> R {
+    NEWEST.peek(|newest| {
+        // SAFETY: nobody changes the cell while this reference lives, which is gone before `look` is called. The nodes
+        // never change, and they outlive `look`: what replaces the newest one further down on this stack keeps it (a
+        // node that points to it, or a `Restore`), and what drops the cell's value (`reset`,
+        // `unload`, `exit`) leaves one that is lent alone.
+        let newest = newest.and_then(|newest| unsafe { newest.try_borrow_unguarded() }.ok()?.as_deref());
+        let mut node = newest;
+        while let Some(found) = node {
+            if let Some(value) = found.value() {
+                return look(Some(value));
+            }
+            node = found.outer.0.as_deref();
+        }
+        look(None)
+    })
+}
+
+/// The context of the place where it was captured, to be entered on any other stack.
+#[derive(Clone)]
+pub struct Captured {
+    newest: Newest,
+}
+
+/// Captures the context of this place. It costs no more than a reference count, however deep the context is.
+///
+/// # Examples
+/// ```
+/// use exeunt::context;
+/// # std::thread::spawn(|| {
+/// let captured = context::with("outer", || context::capture());
+/// std::thread::spawn(move || {
+///     captured.enter(|| assert_eq!(context::get::<&str>(), "outer"));
+/// }).join().unwrap();
+/// # }).join().unwrap();
+/// ```
+pub fn capture() -> Captured {
+    Captured { newest: NEWEST.peek(|newest| newest.and_then(|newest| newest.borrow().clone())) }
+}
+
+impl Captured {
+    /// Runs `scope` with the captured context in place of the one that is here.
+    ///
+    /// # Panics
+    /// Where the stack cannot be armed.
+    #[track_caller]
+    pub fn enter<R>(&self, scope: impl FnOnce() -> R) -> R {
+        match enter(self.newest.clone(), scope) {
+            Ok(result) => result,
+            Err(error) => refuse(&error),
+        }
+    }
+}
+
+impl std::fmt::Debug for Captured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let depth = std::iter::successors(self.newest.as_ref(), |node| node.outer.0.as_ref()).count();
+        f.debug_struct("Captured").field("values", &depth).finish()
+    }
+}
+
+/// Starts a thread that `run`s with the context of this place, and with this stack's inheritable values
+/// ([`set_inheritable`](crate::set_inheritable)).
+///
+/// # Panics
+/// Where the system cannot start a thread, as [`std::thread::spawn`]. The new thread panics where it cannot be armed.
+///
+/// # Examples
+/// ```
+/// use exeunt::context;
+/// # std::thread::spawn(|| {
+/// let there = context::with(3_u8, || context::go(|| context::get::<u8>()));
+/// assert_eq!(there.join().unwrap(), 3);
+/// # }).join().unwrap();
+/// ```
+#[track_caller]
+pub fn go<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
+    let context = capture();
+    let inheritance = inherit::collect();
+    let place = Location::caller();
+    let started = Builder::new().spawn(move || {
+        let ran = inheritance.install().and_then(|()| match context.newest {
+            Some(_) => enter(context.newest, run),
+            None => Ok(run()),
+        });
+        ran.unwrap_or_else(|error| {
+            panic!("the context of context::go at {place} cannot be kept on the thread that it has started: {error}")
+        })
+    });
+    match started {
+        Ok(thread) => thread,
+        Err(error) => panic!("context::go cannot start a thread: {error}"),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::Builder;
+    use crate::Redirect;
+    use crate::base::testing::alone;
+
+    #[test]
+    fn a_started_thread_that_cannot_keep_its_context_says_where_it_was_started() {
+        let name = "face::context::tests::a_started_thread_that_cannot_keep_its_context_says_where_it_was_started";
+        alone(name, "EXEUNT_TEST_ALONE", || {
+            assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
+            let thread = with(7_u8, || {
+                crate::id().expect("this stack is armed");
+                // SAFETY: the only other thread of this process, the harness's, waits. Each new one is said to have a shadow stack.
+                unsafe { std::env::set_var("EXEUNT_TEST_SHADOW_STACK", "yes") };
+                let (line, start) = (line!(), || go(|| unreachable!("it cannot keep its context")).join());
+                (line, std::panic::catch_unwind(start))
+            });
+            let (line, Ok(Err(payload))) = thread else { panic!("the thread is started, and panics") };
+            let text = payload.downcast::<String>().expect("a text");
+            assert!(text.contains(&format!("context.rs:{line}:")) && text.contains("shadow stack"), "{text}");
+        });
+    }
+}

@@ -1,0 +1,84 @@
+//! Values that stacks started by [`context::go`](crate::context::go) get from the stack that starts them.
+
+use crate::base::alloc::refused;
+use crate::base::counted::OnStack;
+use crate::base::error::Error;
+use crate::face::keyed;
+use crate::life::lookup;
+use crate::storage::values::{InstallChild, MakeChild, hash_of};
+use std::any::Any;
+use std::hash::Hash;
+
+/// Stores `value` under `key` as [`set`](crate::set) does, and marks it to be carried, as a clone, into stacks that
+/// [`context::go`](crate::context::go) starts from here. There it is inheritable again.
+///
+/// # Errors
+/// As [`set`](crate::set).
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::set_inheritable("tenant", String::from("acme"))?;
+/// let there = exeunt::context::go(|| exeunt::get::<String>(&"tenant"));
+/// assert_eq!(there.join().unwrap().as_deref(), Some("acme"));
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn set_inheritable<K, V>(key: K, value: V) -> Result<(), Error>
+where
+    K: Hash + Eq + Clone + Send + 'static,
+    V: Clone + Send + 'static,
+{
+    set_inheritable_by(key, value, |value: &V| Some(value.clone()))
+}
+
+/// As [`set_inheritable`], with a function of the owner's that makes the child's value from this one, or decides that
+/// there is none. It runs on the stack that calls [`context::go`](crate::context::go).
+///
+/// # Errors
+/// As [`set`](crate::set).
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::set_inheritable_by("depth", 1_u32, |depth| (*depth < 3).then_some(depth + 1))?;
+/// let there = exeunt::context::go(|| exeunt::get::<u32>(&"depth"));
+/// assert_eq!(there.join().unwrap(), Some(2));
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn set_inheritable_by<K, V>(key: K, value: V, child_value: fn(&V) -> Option<V>) -> Result<(), Error>
+where
+    K: Hash + Eq + Clone + Send + 'static,
+    V: Send + 'static,
+{
+    let childs_key = key.clone();
+    let child = OnStack::try_new(move |value: &dyn Any| {
+        let (key, value) = (childs_key.clone(), child_value(value.downcast_ref()?)?);
+        Some(Box::new(move || set_inheritable_by(key, value, child_value)) as InstallChild)
+    });
+    // SAFETY: the same pointer.
+    let child: MakeChild =
+        unsafe { child.map_err(|_| refused())?.unsize::<dyn Fn(&dyn Any) -> Option<InstallChild>>(|child| child) };
+    keyed::set_with_child(hash_of(&key), key, value, Some(child), keyed::Nothing)
+}
+
+/// What a stack hands on to one that it starts.
+pub(crate) struct Inheritance {
+    installs: Vec<InstallChild>,
+}
+
+/// Makes the installs of the running stack's inheritable values.
+pub(crate) fn collect() -> Inheritance {
+    let heirs = lookup::lookup().and_then(|record| record.look(|values| values.inheritable()));
+    // The owners' functions run when the values are no longer borrowed: they may use storage.
+    let installs = heirs.unwrap_or_default().into_iter().filter_map(|(value, child)| child(&*value)).collect();
+    Inheritance { installs }
+}
+
+impl Inheritance {
+    /// Puts the values in place on the running stack.
+    pub(crate) fn install(self) -> Result<(), Error> {
+        self.installs.into_iter().try_for_each(|install| install())
+    }
+}

@@ -1,0 +1,176 @@
+//! Keyed values, as go-tls has them: any key, any value, on the stack that is running.
+
+use crate::base::alloc::{refused, try_box};
+use crate::base::cancellation::Uncancelled;
+use crate::base::counted::OnStack;
+use crate::base::error::Error;
+use crate::life::arm;
+use crate::life::lookup;
+use crate::life::unload;
+use crate::record::header::Record;
+use crate::storage::values::{For, Keyed, MakeChild, Removed, Values, hash_of};
+use std::hash::Hash;
+
+/// Stores `value` under `key` on this stack, which is armed if it was not.
+///
+/// A value that the key had is dropped, after the new one is in place. Keys of distinct types never clash: `1_u32` and
+/// `1_u64` are two keys. When the stack ends, values are dropped after the handlers have run, last set first; setting a
+/// key again makes it the last one.
+///
+/// # Errors
+/// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::Busy`] from inside the
+/// `Eq` of a key. Then nothing has changed: the key's old value is still there, and `key` and
+/// `value` are dropped.
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::set("request", 7_u64)?;
+/// assert_eq!(exeunt::get::<u64>(&"request"), Some(7));
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn set<K: Hash + Eq + 'static, V: 'static>(key: K, value: V) -> Result<(), Error> {
+    set_with_child(hash_of(&key), key, value, None, Nothing)
+}
+
+/// What is to be done on the way.
+pub(crate) trait Then<V> {
+    /// Runs when the stack is armed and nothing has been stored yet.
+    fn prepare(&self, record: &Record) -> Result<(), Error>;
+    /// Runs when nothing can fail any more, right before the value is stored.
+    fn commit(&self, value: &V);
+}
+
+/// Nothing.
+pub(crate) struct Nothing;
+
+impl<V> Then<V> for Nothing {
+    fn prepare(&self, _: &Record) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn commit(&self, _: &V) {}
+}
+
+/// [`set`], of a value that may be inheritable.
+pub(crate) fn set_with_child<K, V>(
+    hash: u64,
+    key: K,
+    value: V,
+    child: Option<MakeChild>,
+    then: impl Then<V>,
+) -> Result<(), Error>
+where
+    K: Hash + Eq + 'static,
+    V: 'static,
+{
+    // First: an allocator of the user's may use storage as well, or have no memory.
+    let key = try_box(key).map_err(|_| refused())?;
+    let value = OnStack::try_new(value).map_err(|_| refused())?;
+    let (record, is_new) = arm::record_or_new()?;
+    let before = ready(record, || then.prepare(record), |values| values.find(hash, &*key));
+    match before {
+        Ok(before) => {
+            then.commit(&value);
+            store(record, before, Keyed::new(hash, key, value, child))
+        }
+        Err(error) => Err(unload::undo(record, is_new, error)),
+    }
+}
+
+/// Makes room for one more value, and finds the one before. Whoever has that may store it: until
+/// then no code runs that could change the values.
+fn ready(
+    record: &Record,
+    prepare: impl FnOnce() -> Result<(), Error>,
+    find: impl FnOnce(&Values) -> Option<usize>,
+) -> Result<Option<usize>, Error> {
+    let _in_use = record.in_use();
+    prepare()?;
+    record.room_for(For::Key)?;
+    record.compare(find)
+}
+
+/// What is the same for all types of keys and values. Not inlined, for the reason that [`Record::push`] gives.
+#[inline(never)]
+fn store(record: &Record, before: Option<usize>, keyed: Keyed) -> Result<(), Error> {
+    if let Some(old) = record.change_values(|values| values.set(before, keyed))? {
+        drop_now(old, record);
+    }
+    Ok(())
+}
+
+/// A copy of the value under `key` on this stack; `None` if there is none, or one of another type than `V`.
+///
+/// It never arms the stack. It is safe in a signal handler, provided that `V`'s `Clone` and the key's `Hash` and `Eq`
+/// are: where the signal came in the middle of a change it gives `None`, and so it does on an alternate signal stack. It also
+/// gives `None` where the signal came while a panic or an exception was being landed, in the few instructions in which
+/// the unwinder has replaced the registers that it would need to find its own callers: in libgcc's `uw_install_context`, and on
+/// aarch64 also between that and the landing.
+///
+/// A key that is a string literal is a reference: `get(&"name")` looks for what `set("name", value)` stored.
+///
+/// # Examples
+/// ```
+/// assert_eq!(exeunt::get::<String>(&"never set"), None);
+/// ```
+pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
+    with(key, |value: Option<&V>| value.cloned())
+}
+
+/// Calls `look` with a reference to the value under `key` on this stack, or with `None` as [`get`] does.
+///
+/// `look` may do anything, also set or delete the same key, or end the value's life by [`reset`](crate::reset): then
+/// the value is out of the stack's storage at once, and dropped when `look` is done with it. So no reference outlives
+/// its value.
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::set("name", String::from("Hamlet"))?;
+/// let length = exeunt::with(&"name", |name: Option<&String>| name.map_or(0, |name| name.len()));
+/// assert_eq!(length, 6);
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(Option<&V>) -> R) -> R {
+    // Before the record is looked up: a key's `Hash` is code of the user's, and may unload.
+    let hash = hash_of(key);
+    let value = lookup::lookup().and_then(|record| record.look(|values| values.get(hash, key))?);
+    look(value.as_ref().and_then(|value| value.downcast_ref()))
+}
+
+/// Drops the value under `key` on this stack. Returns whether there was one.
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::set('k', 1)?;
+/// assert!(exeunt::del(&'k'));
+/// assert!(!exeunt::del(&'k'));
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
+    let hash = hash_of(key);
+    let Some(record) = lookup::lookup_verified() else { return false };
+    let Ok(Some(index)) = record.compare(|values| values.find(hash, key)) else { return false };
+    remove(record, hash, index)
+}
+
+/// As [`store`].
+#[inline(never)]
+fn remove(record: &Record, hash: u64, index: usize) -> bool {
+    let removed = record.change_values(|values| values.remove(hash, index));
+    removed.map(|value| drop_now(value, record)).is_ok()
+}
+
+/// Drops a value that was taken out; no cancellation may strike in its destructor, and unwind through frames of ours.
+fn drop_now(taken: Removed, record: &Record) {
+    if taken.is_plain() {
+        return;
+    }
+    let _uncancelled = Uncancelled::new();
+    taken.drop_now(record);
+}

@@ -1,0 +1,181 @@
+//! The running stack as one sees it from outside: what it is, where its foot is, whether it is armed.
+
+use crate::base::error::Error;
+use crate::base::kind::Kind;
+use crate::base::redirect::Method;
+use crate::base::stack_id::StackId;
+use crate::exit::redirect;
+use crate::exit::trampoline;
+use crate::exit::walk::{self, Found};
+use crate::life::lookup;
+use crate::machine::arch::{self, Registers};
+use crate::machine::clib;
+use crate::machine::os;
+use crate::record::header::Record;
+use std::fmt;
+use std::ops::Range;
+
+/// A stack's foot: the word that holds its entry function's return address.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FootInfo {
+    /// Where the word is.
+    pub address: usize,
+    /// What was found there: on a stack that is armed by slot redirect the address of a trampoline of ours, while it drains
+    /// a mark, else the return address. On aarch64 it may be signed.
+    pub word: usize,
+    /// The return address into the exit trampoline, which is what an unarmed stack's word says.
+    pub original: usize,
+    /// The name of the exit trampoline.
+    pub trampoline: String,
+}
+
+impl fmt::Debug for FootInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FootInfo")
+            .field("address", &format_args!("{:#x}", self.address))
+            .field("word", &format_args!("{:#x}", self.word))
+            .field("original", &format_args!("{:#x}", self.original))
+            .field("trampoline", &self.trampoline)
+            .finish()
+    }
+}
+
+/// The running stack, as it was when [`Stack::current`] looked. To look at a stack does not arm it.
+///
+/// # Examples
+/// ```
+/// std::thread::spawn(|| {
+///     let before = exeunt::Stack::current();
+///     assert!(!before.is_armed());
+///     exeunt::at_exit(|| ())?;
+///     let after = exeunt::Stack::current();
+///     assert!(after.is_armed());
+///     assert_eq!(after.kind(), exeunt::Kind::Thread);
+///     println!("{after:#?}");
+///     Ok::<(), exeunt::Error>(())
+/// }).join().unwrap().unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stack {
+    id: Option<StackId>,
+    kind: Kind,
+    bounds: Option<Bounds>,
+    foot: Option<FootInfo>,
+    draining: bool,
+    problem: Option<Error>,
+}
+
+#[derive(Clone)]
+struct Bounds(Range<usize>);
+
+impl fmt::Debug for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}..{:#x}", self.0.start, self.0.end)
+    }
+}
+
+impl Stack {
+    /// Looks at the running stack.
+    pub fn current() -> Self {
+        // SAFETY: these are registers of the running stack.
+        let bottom = unsafe { walk::walk_to_foot(Registers::here()) };
+        let contradiction = match bottom {
+            Ok(Found::Armed(record, _)) => lookup::contradiction(record, arch::stack_pointer()),
+            _ => None,
+        };
+        match contradiction.map_or(bottom, Ok) {
+            Ok(Found::Armed(record, _)) => Self::armed(record),
+            Ok(Found::Unarmed(foot, _)) => {
+                let kind = trampoline::kind(foot.trampoline);
+                Self {
+                    id: None,
+                    kind,
+                    bounds: bounds(kind, foot.base),
+                    foot: Some(info(foot.address, foot.word, foot.trampoline)),
+                    draining: false,
+                    problem: redirect::plan::problem(foot),
+                }
+            }
+            Err(error) => Self {
+                id: None,
+                kind: if error == Error::SignalStack { Kind::Signal } else { Kind::Unknown },
+                bounds: None,
+                foot: None,
+                draining: false,
+                problem: Some(error),
+            },
+        }
+    }
+
+    fn armed(record: &'static Record) -> Self {
+        // Its foot may have moved. Where no walk leads to it, this is where it was.
+        lookup::locate_foot(record);
+        // What stands for the foot while it drains, else the foot itself, which is not always the canary.
+        let foot =
+            if record.method() == Method::Code && !record.is_draining() { record.foot() } else { record.canary_at() };
+        // SAFETY: a live record's foot is a word of this stack.
+        let word = unsafe { (foot as *const usize).read_volatile() };
+        Self {
+            id: record.id(),
+            kind: record.kind(),
+            bounds: bounds(record.kind(), record.base()),
+            foot: Some(info(foot, word, record.trampoline())),
+            draining: record.is_draining(),
+            problem: None,
+        }
+    }
+
+    /// Its identity, if it is armed.
+    pub fn id(&self) -> Option<StackId> {
+        self.id
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The addresses of its memory. For a thread and for the main thread they are the system's word. For a fiber the
+    /// upper one is where its entry function returns, and the lower one that of the mapping that its memory is part of.
+    pub fn bounds(&self) -> Option<Range<usize>> {
+        self.bounds.as_ref().map(|bounds| bounds.0.clone())
+    }
+
+    /// Its foot, if it was found.
+    pub fn foot(&self) -> Option<&FootInfo> {
+        self.foot.as_ref()
+    }
+
+    /// Whether its exit is ours, or it is draining already.
+    pub fn is_armed(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// Whether its entry function has returned and its handlers are running.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Why it cannot be armed, if it cannot.
+    pub fn problem(&self) -> Option<&Error> {
+        self.problem.as_ref()
+    }
+}
+
+fn info(address: usize, word: usize, number: usize) -> FootInfo {
+    FootInfo {
+        address,
+        word,
+        original: trampoline::original(number),
+        trampoline: trampoline::name(number).to_string_lossy().into_owned(),
+    }
+}
+
+fn bounds(kind: Kind, base: usize) -> Option<Bounds> {
+    let base = arch::untagged(base);
+    let range = match kind {
+        Kind::Thread | Kind::Main => clib::thread_bounds().filter(|bounds| bounds.contains(&(base - 1))),
+        _ => None,
+    };
+    range.or_else(|| os::mapping_around(base - 1).map(|mapping| mapping.start..base)).map(Bounds)
+}

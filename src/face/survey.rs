@@ -1,0 +1,57 @@
+//! What this process has met and keeps, for diagnosis.
+
+use crate::base::error::Error;
+use crate::base::kind::Kind;
+use crate::base::redirect::Redirect;
+use crate::exit::{recognition, redirect, shadow_stack, trampoline};
+use crate::record::header::Record;
+use crate::record::stacks::STACKS;
+
+/// What this process has met and keeps, for diagnosis.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Survey {
+    /// The exit trampolines that are recognised: name, return address, kind of stack.
+    pub trampolines: Vec<(String, usize, Kind)>,
+    /// Stacks that are armed now.
+    pub armed: usize,
+    /// Bytes of one record, without its values.
+    pub record_size: usize,
+    /// Bytes of address space that the page map has reserved. Only touched pages of it cost memory.
+    pub map_reserved: u64,
+    /// Whether returns of this thread are checked against a shadow stack.
+    pub shadow_stack: bool,
+    /// How exits are redirected in this process, or will be from the first stack on that is armed.
+    pub redirect: Redirect,
+}
+
+/// Says what this process has met and keeps. Recognises the exit trampolines of this system if that was not done yet. In a
+/// child of `fork` the stacks of the parent's other threads are counted until what they had is found abandoned.
+///
+/// # Errors
+/// Where the trampolines of this system cannot be set up, or `EXEUNT_REDIRECT` says nothing.
+///
+/// # Examples
+/// ```
+/// let survey = exeunt::survey()?;
+/// assert!(survey.trampolines.iter().any(|(name, ..)| name == "start_thread"));
+/// # Ok::<(), exeunt::Error>(())
+/// ```
+pub fn survey() -> Result<Survey, Error> {
+    recognition::probe()?;
+    let trampolines = (0..trampoline::known())
+        .map(|number| {
+            let unwound = if trampoline::is_landing(number) { ", unwound" } else { "" };
+            let name = format!("{}{unwound}", trampoline::name(number).to_string_lossy());
+            (name, trampoline::original(number), trampoline::kind(number))
+        })
+        .collect();
+    Ok(Survey {
+        trampolines,
+        armed: STACKS.all().filter(|record| record.id().is_some()).count(),
+        record_size: size_of::<Record>(),
+        map_reserved: STACKS.reserved(),
+        shadow_stack: shadow_stack::is_active(),
+        redirect: redirect::choice::likely()?.redirect(),
+    })
+}

@@ -1,0 +1,18 @@
+//! Stacks that will never run again, although their functions have not returned.
+
+use crate::record::stacks::STACKS;
+use crate::storage::inline_cache;
+use std::ops::Range;
+
+/// Drains the armed stacks in `range` on the running one. Returns how many there were.
+pub(crate) fn discard(range: Range<usize>) -> usize {
+    let mut count = 0;
+    for record in STACKS.all_in(range.clone()) {
+        record.detach();
+        record.drain_and_release_abandoned();
+        count += 1;
+    }
+    STACKS.remove_blocks(&range);
+    inline_cache::invalidate_range(&range);
+    count
+}

@@ -1,0 +1,203 @@
+//! Arming: from the running stack to its record, which is made if there is none.
+
+#[cfg(code_redirect)]
+use super::fork;
+use super::lookup::{contradiction, is_verified, remember};
+#[cfg(target_os = "linux")]
+use super::main_key;
+use super::safety_net;
+use crate::base::alloc::refused;
+use crate::base::error::Error;
+use crate::base::foot::Foot;
+use crate::exit::redirect::plan::Plan;
+use crate::exit::redirect::{self, code};
+use crate::exit::walk::{self, Found};
+use crate::machine::arch::{self, Registers};
+use crate::map::claims::Failed;
+use crate::map::supply::AtBase;
+use crate::record::header::Record;
+use crate::record::stacks::STACKS;
+use crate::unwind::{memo, memory};
+use std::hint::cold_path;
+
+/// The record of the running stack, which is armed if it was not.
+#[inline(always)]
+pub(crate) fn record() -> Result<&'static Record, Error> {
+    record_from(arch::stack_pointer())
+}
+
+/// As [`record`], for a function further out with the stack pointer `sp`, which will look there again.
+#[inline(always)]
+pub(crate) fn record_from(sp: usize) -> Result<&'static Record, Error> {
+    record_or_new_from(sp).map(|(record, _)| record)
+}
+
+/// As [`record`]; and whether it was armed by this.
+#[inline(always)]
+pub(crate) fn record_or_new() -> Result<(&'static Record, bool), Error> {
+    record_or_new_from(arch::stack_pointer())
+}
+
+/// As [`record_from`]; and whether it was armed by this.
+#[inline(always)]
+pub(crate) fn record_or_new_from(sp: usize) -> Result<(&'static Record, bool), Error> {
+    match STACKS.find(sp) {
+        Some(record) if is_verified(record, sp) => Ok((record, false)),
+        _ => find_or_arm(sp),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
+    let here = Registers::here();
+    // SAFETY: these are registers of the running stack, and this is the one place that remembers walks.
+    let (foot, contiguous) = if let Some((foot, contiguous)) = unsafe { memo::recall(here) } {
+        if let Some(record) = code::owner(foot) {
+            cold_path();
+            remember(sp, record, contiguous);
+            return Ok((record, false));
+        }
+        (foot, contiguous)
+    } else {
+        // SAFETY: these are registers of the running stack.
+        let mut bottom = unsafe { walk::walk_to_foot(here) }?;
+        // The walk may have come by a place that was an abandoned stack's.
+        if let Found::Armed(record, _) = bottom
+            && record.canary_may_be_stale()
+        {
+            bottom = contradiction(record, sp).unwrap_or(bottom);
+        }
+        match bottom {
+            Found::Armed(record, contiguous) => {
+                remember(sp, record, contiguous);
+                return Ok((record, false));
+            }
+            Found::Unarmed(foot, way) => {
+                if way.memorable {
+                    // SAFETY: the walk has just led to this foot, in the way that can be remembered.
+                    unsafe { memo::learn(here, foot) };
+                }
+                (foot, way.in_one_piece)
+            }
+        }
+    };
+    // SAFETY: the way from here leads to this foot.
+    let armed = unsafe { arm(foot) }?;
+    remember(sp, armed.0, contiguous);
+    Ok(armed)
+}
+
+/// Arms the running stack. After an error nothing has changed. Whether it was armed by this comes
+/// along: the allocator may be code of the user's, and have armed it meanwhile.
+///
+/// # Safety
+/// Unwinding the running stack must have led to `foot`.
+#[inline]
+unsafe fn arm(foot: Foot) -> Result<(&'static Record, bool), Error> {
+    // SAFETY: planned for this stack.
+    let arming = unsafe { arm_at(plan(foot)?) }?;
+    if let Some(abandoned) = arming.abandoned {
+        cold_path();
+        arming.record.drain_predecessor(abandoned);
+    }
+    Ok((arming.record, arming.is_new))
+}
+
+/// Plans the arming of the stack with this foot.
+#[inline]
+fn plan(foot: Foot) -> Result<Plan, Error> {
+    #[cfg(code_redirect)]
+    let before_patching = fork::prepare_forks;
+    #[cfg(not(code_redirect))]
+    let before_patching = || Ok(());
+    let plan = redirect::plan::plan(foot, before_patching)?;
+    if plan.is_lost_without_net() && !safety_net::can_attach() {
+        return Err(Error::StackHasEnded);
+    }
+    Ok(plan)
+}
+
+/// What [`arm_at`] has done.
+pub(crate) struct Arming {
+    pub record: &'static Record,
+    /// Another stack on this one's memory that was abandoned: taken away from there, and still to
+    /// be drained.
+    pub abandoned: Option<&'static Record>,
+    /// Whether it was armed by this, and not meanwhile by the allocator.
+    pub is_new: bool,
+}
+
+/// Arms the stack that `plan` is of; after an error nothing has changed.
+///
+/// # Safety
+/// As for [`Plan::redirect`].
+#[inline]
+pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
+    if plan.needs_net() {
+        cold_path();
+        safety_net::prepare(plan.kind)?;
+        #[cfg(target_os = "linux")]
+        if plan.needs_key() {
+            main_key::make()?;
+        }
+    }
+    let (record, abandoned) = match STACKS.take_at_base(plan.base, plan.is_known_by_map_alone()) {
+        AtBase::Cached(record) => (record, None),
+        AtBase::Abandoned(found) => match armed_meanwhile(found, plan.foot) {
+            Some(found) => return Ok(Arming { record: found, abandoned: None, is_new: false }),
+            // It is of a stack that was abandoned half-way: this one starts empty.
+            None => (STACKS.take().ok_or_else(refused)?, Some(found)),
+        },
+        AtBase::Nothing => {
+            let record = STACKS.take().ok_or_else(refused)?;
+            if let Some(found) = STACKS.by_base(plan.base).and_then(|found| armed_meanwhile(found, plan.foot)) {
+                cold_path();
+                STACKS.give(record);
+                return Ok(Arming { record: found, abandoned: None, is_new: false });
+            }
+            (record, None)
+        }
+    };
+    if let Some(abandoned) = abandoned {
+        cold_path();
+        abandoned.detach();
+    }
+    // The memory of live stacks needs no system call when a walk meets it.
+    memory::set_known(|address| STACKS.is_of_live_stack(address));
+    record.prepare(&plan.stack());
+    if let Err(failed) = STACKS.insert(record) {
+        cold_path();
+        record.release();
+        if let Some(abandoned) = abandoned {
+            // Its end is due anyway.
+            abandoned.drain_and_release_abandoned();
+        }
+        return match failed {
+            Failed::Taken(found) => Ok(Arming { record: found, abandoned: None, is_new: false }),
+            Failed::NoMemory => Err(refused()),
+        };
+    }
+    let (canary, word) = plan.canary(record);
+    record.set_canary(canary, word);
+    // SAFETY: the caller's promise, and the record is ready. A signal that comes before this store finds an unarmed stack,
+    // one that comes after it an armed one. (Where nothing is stored there, `watch` has made it live.)
+    unsafe { plan.redirect(record) };
+    record.set_armed();
+    if plan.needs_net() {
+        cold_path();
+        safety_net::spread(record);
+        #[cfg(target_os = "linux")]
+        if plan.needs_key() {
+            main_key::spread(record);
+        }
+    }
+    Ok(Arming { record, abandoned, is_new: true })
+}
+
+/// The record, if it is the running stack's, whose foot is at `foot`: then the allocator has used
+/// storage since this stack was found unarmed.
+#[cold]
+fn armed_meanwhile(found: &'static Record, foot: usize) -> Option<&'static Record> {
+    found.is_armed_at(foot).then_some(found)
+}

@@ -1,0 +1,100 @@
+//! From the running stack to its record, without arming it.
+
+use crate::exit::walk::{self, Found};
+use crate::machine::arch::{self, Registers};
+use crate::record::header::{FOOT_MOVES, Record};
+use crate::record::stacks::STACKS;
+use crate::storage::inline_cache;
+
+/// The record of the running stack; `None` where it is not armed. Never arms.
+#[inline(always)]
+pub(crate) fn lookup() -> Option<&'static Record> {
+    match STACKS.find(arch::stack_pointer()) {
+        Some(record) => Some(record),
+        None => search(arch::stack_pointer()),
+    }
+}
+
+/// As [`lookup`], for what changes or drops something: never an abandoned stack's.
+#[inline(always)]
+pub(crate) fn lookup_verified() -> Option<&'static Record> {
+    let record = lookup()?;
+    if is_verified(record, arch::stack_pointer()) { Some(record) } else { lookup_by_frames() }
+}
+
+#[cold]
+#[inline(never)]
+fn lookup_by_frames() -> Option<&'static Record> {
+    // SAFETY: these are registers of the running stack.
+    match unsafe { walk::walk_frames(Registers::here()) } {
+        Some(Found::Armed(record, _)) => Some(record),
+        _ => None,
+    }
+}
+
+/// Whether `record`, which the page map has for `sp`, is the running stack's, and not that of one which was abandoned on the same
+/// memory and whose canary is still there.
+#[inline(always)]
+pub(crate) fn is_verified(record: &'static Record, sp: usize) -> bool {
+    !record.canary_may_be_stale() || contradiction(record, sp).is_none()
+}
+
+/// Walks to the running stack's foot. If that is not the record's, what the page map has for the places from `sp` on is taken back,
+/// and this is what the walk has led to.
+#[cold]
+#[inline(never)]
+pub(crate) fn contradiction(record: &'static Record, sp: usize) -> Option<Found> {
+    if !record.canary_may_be_stale() || !record.is_reached_by_walk() {
+        return None;
+    }
+    // SAFETY: these are registers of the running stack. Where no walk leads to a foot, nobody can tell.
+    let bottom = unsafe { walk::walk_frames(Registers::here()) }?;
+    let base = match bottom {
+        Found::Armed(found, _) if std::ptr::eq(found, record) => return None,
+        Found::Armed(found, _) => found.base(),
+        Found::Unarmed(foot, _) => foot.base,
+    };
+    // From here up to its base all is the running stack's.
+    let own = arch::untagged(sp)..arch::untagged(base);
+    STACKS.remove_blocks(&own);
+    inline_cache::invalidate_range(&own);
+    Some(bottom)
+}
+
+/// Whether a walk leads to the running stack's foot, and it is the record's. Then the record knows where the foot is now.
+///
+/// Only on aarch64 can a foot be elsewhere than it was when the stack was armed ([`Record::follow`]).
+pub(crate) fn locate_foot(record: &'static Record) -> bool {
+    if !FOOT_MOVES || !record.is_reached_by_walk() {
+        return true;
+    }
+    // SAFETY: these are registers of the running stack.
+    let bottom = unsafe { walk::walk_frames(Registers::here()) };
+    matches!(bottom, Some(Found::Armed(found, _)) if std::ptr::eq(found, record))
+}
+
+#[cold]
+#[inline(never)]
+fn search(sp: usize) -> Option<&'static Record> {
+    if !STACKS.is_used() {
+        return None;
+    }
+    let here = Registers::here();
+    // SAFETY: these are registers of the running stack.
+    match unsafe { walk::walk_known(here) } {
+        Some(Found::Armed(record, contiguous)) => {
+            remember(sp, record, contiguous);
+            Some(record)
+        }
+        _ => None,
+    }
+}
+
+/// Lets the next look-up with the stack pointer `sp` be quick, if that is on the very memory that ends in the record's
+/// foot. It is not on a segment that was switched to (which will serve other stacks), nor on a signal stack.
+#[inline]
+pub(super) fn remember(sp: usize, record: &'static Record, contiguous: bool) {
+    if contiguous && arch::untagged(sp) < record.base() {
+        STACKS.add_block(sp, record);
+    }
+}

@@ -1,0 +1,18 @@
+//! The life of an armed stack: arming, draining, and what may happen in between.
+
+pub(crate) mod abandoned;
+pub(crate) mod arm;
+pub(crate) mod drain;
+#[cfg(code_redirect)]
+pub(crate) mod fork;
+mod hooks;
+mod lent;
+pub(crate) mod lookup;
+#[cfg(target_os = "linux")]
+mod main_key;
+#[cfg(all(test, target_os = "linux", feature = "code"))]
+mod redirect_tests;
+mod safety_net;
+#[cfg(test)]
+mod tests;
+pub(crate) mod unload;

@@ -1,0 +1,102 @@
+//! Both redirects, in processes of their own.
+
+use crate::Builder;
+use crate::Error;
+use crate::Redirect;
+use crate::Stack;
+use crate::base::testing::alone;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Runs `code` in a process of its own, with a shadow stack that is only pretended: no machine of ours has one.
+fn with_shadow_stack(test: &str, code: impl FnOnce()) {
+    alone(&format!("life::redirect_tests::{test}"), "EXEUNT_TEST_SHADOW_STACK", code);
+}
+
+fn on_a_thread(code: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(code).join().expect("no panic in the thread");
+}
+
+#[test]
+fn slot_redirect_refuses_a_shadow_stack_and_says_what_to_do() {
+    with_shadow_stack("slot_redirect_refuses_a_shadow_stack_and_says_what_to_do", || {
+        assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
+        on_a_thread(|| {
+            assert_eq!(crate::at_exit(|| unreachable!()), Err(Error::ShadowStack));
+            assert_eq!(Stack::current().problem(), Some(&Error::ShadowStack));
+            assert!(!Stack::current().is_armed());
+            assert!(Error::ShadowStack.to_string().contains("EXEUNT_REDIRECT=code"));
+        });
+    });
+}
+
+#[test]
+fn code_redirect_works_with_a_shadow_stack() {
+    with_shadow_stack("code_redirect_works_with_a_shadow_stack", || {
+        assert_eq!(Builder::new().redirect(Redirect::Code).install(), Ok(()));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        on_a_thread(move || crate::at_exit(move || sender.send(1).expect("somebody waits")).expect("it is armed"));
+        assert_eq!(receiver.recv(), Ok(1));
+    });
+}
+
+#[test]
+fn auto_is_code_with_a_shadow_stack() {
+    with_shadow_stack("auto_is_code_with_a_shadow_stack", || {
+        assert_eq!(Builder::new().redirect(Redirect::Auto).install(), Ok(()));
+        assert_eq!(crate::survey().map(|survey| (survey.redirect, survey.shadow_stack)), Ok((Redirect::Code, true)));
+        on_a_thread(|| _ = crate::id().expect("it is armed"));
+    });
+}
+
+extern "C-unwind" fn exits_armed(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
+    let times = times.expose_provenance();
+    // SAFETY: the counter is leaked.
+    let count = move || _ = unsafe { &*(times as *const AtomicUsize) }.fetch_add(1, Ordering::Relaxed);
+    crate::at_exit(count).expect("it is armed");
+    // SAFETY: nothing here has to be dropped, and the caller's frame is the system's.
+    unsafe { pthread_exit(times as *mut _) }
+}
+
+extern "C-unwind" fn exits_unloaded(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
+    crate::at_exit(|| unreachable!("it is forgotten")).expect("it is armed");
+    crate::unload();
+    // SAFETY: as above.
+    unsafe { pthread_exit(times) }
+}
+
+type Start = extern "C-unwind" fn(*mut std::ffi::c_void) -> *mut std::ffi::c_void;
+
+// As in libc, but that unwinding may pass.
+unsafe extern "C-unwind" {
+    fn pthread_create(
+        thread: *mut libc::pthread_t,
+        attributes: *const libc::pthread_attr_t,
+        start: Start,
+        argument: *mut std::ffi::c_void,
+    ) -> i32;
+    fn pthread_exit(result: *mut std::ffi::c_void) -> !;
+}
+
+/// What `main` needs before glibc 2.34, tried on threads: no place of the code is patched, and the landing alone is redirected.
+#[test]
+fn code_redirect_sees_an_end_that_comes_by_no_hook_where_it_lands() {
+    alone(
+        "life::redirect_tests::code_redirect_sees_an_end_that_comes_by_no_hook_where_it_lands",
+        "EXEUNT_TEST_LANDS",
+        || {
+            assert_eq!(Builder::new().redirect(Redirect::Code).install(), Ok(()));
+            let times: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
+            for (start, expected) in [(exits_armed as Start, 1), (exits_unloaded, 1), (exits_armed, 2)] {
+                let argument = std::ptr::from_ref(times).cast_mut().cast();
+                let (mut thread, mut result) = (0, std::ptr::null_mut());
+                // SAFETY: the start routines take the counter, and the thread is joined once.
+                unsafe {
+                    assert_eq!(pthread_create(&raw mut thread, std::ptr::null(), start, argument), 0);
+                    assert_eq!(libc::pthread_join(thread, &raw mut result), 0);
+                }
+                assert_eq!((times.load(Ordering::Relaxed), result), (expected, argument));
+                assert_eq!(crate::survey().map(|survey| survey.armed), Ok(0));
+            }
+        },
+    );
+}

@@ -1,0 +1,94 @@
+//! The registry in processes of their own: all tests of one use the same records.
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod interrupted;
+mod of_words;
+
+use crate::map::cached;
+use crate::record::stacks::STACKS;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Runs `code` in a process in which the test is the only one: all tests of a process use the same records.
+fn alone(test: &str, code: impl FnOnce()) {
+    crate::base::testing::alone(&format!("life::tests::{test}"), "EXEUNT_TEST_ALONE", code);
+}
+
+/// Runs `code` on another page of the stack.
+#[inline(never)]
+fn further_down<R>(code: impl FnOnce() -> R) -> R {
+    let room = black_box([0_u8; 8192]);
+    let result = code();
+    black_box(&room);
+    result
+}
+
+/// Stacks with other tops each, one after the other.
+#[inline(never)]
+fn arm_here_and_there(left: usize) {
+    let room = black_box([0_u8; 1000]);
+    crate::enter(|| crate::at_exit(|| ()).expect("it can be armed")).expect("it can be entered");
+    if left > 1 {
+        arm_here_and_there(left - 1);
+    }
+    black_box(&room);
+}
+
+#[test]
+fn records_that_wait_where_nobody_comes_serve_others() {
+    alone("records_that_wait_where_nobody_comes_serve_others", || {
+        arm_here_and_there(100);
+        assert_eq!(STACKS.records.all().count(), cached::MOST as usize, "two wait, and serve in turns");
+    });
+}
+
+#[test]
+fn while_a_record_is_being_taken_away_the_next_stack_there_has_another_one() {
+    static RAN: AtomicUsize = AtomicUsize::new(0);
+    let handler = || crate::at_exit(|| _ = RAN.fetch_add(1, Ordering::Relaxed)).expect("it can be armed");
+    let life = move || {
+        crate::at_exit(|| unreachable!("forgotten")).expect("it can be armed");
+        let record = crate::life::lookup::lookup().expect("it is armed");
+        crate::unload();
+        // As a thread does that is held up then, or that a child of `fork` does not have.
+        assert!(record.cached_flag().take(), "it has waited");
+        handler();
+        further_down(handler);
+        further_down(|| crate::set("key", 1)).expect("it is armed");
+        assert_eq!(further_down(|| crate::get::<i32>(&"key")), Some(1));
+        assert_eq!(crate::survey().map(|survey| survey.armed), Ok(1));
+    };
+    alone("while_a_record_is_being_taken_away_the_next_stack_there_has_another_one", || {
+        std::thread::spawn(life).join().expect("no panic in the thread");
+        assert_eq!(RAN.load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn no_address_beyond_the_map_is_mistaken_for_one_in_it() {
+    alone("no_address_beyond_the_map_is_mistaken_for_one_in_it", || {
+        std::thread::spawn(|| {
+            crate::at_exit(|| ()).expect("it can be armed");
+            crate::life::lookup::lookup().expect("it is armed");
+            let (here, base) =
+                (crate::machine::arch::stack_pointer(), crate::life::lookup::lookup().expect("it is armed").base());
+            let found = (0..64).filter(|page| STACKS.find((here & !63) + 64 * page).is_some()).count();
+            assert!(found > 0, "blocks of this stack are known");
+            // The bits above are a tag, where the processor ignores them.
+            let end = if cfg!(target_arch = "aarch64") { 56 } else { usize::BITS };
+            for bit in 48..end {
+                for block in 0..64 {
+                    assert!(STACKS.find(((here & !63) + 64 * block) | 1 << bit).is_none(), "bit {bit}");
+                }
+                assert!(STACKS.by_base(base | 1 << bit).is_none(), "bit {bit}");
+            }
+        })
+        .join()
+        .expect("no panic in the thread");
+    });
+}
+
+/// How often a race is tried. An emulator has a hundredth of the time.
+fn rounds() -> usize {
+    if std::env::vars_os().any(|(name, _)| name.to_string_lossy().ends_with("_RUNNER")) { 20_000 } else { 2_000_000 }
+}

@@ -1,0 +1,186 @@
+//! What a signal handler finds and does in the middle of something, wherever that is. For the processor that can be told to stop
+//! at each instruction; what is tested is the same for all.
+
+use super::{alone, black_box, further_down, of_words};
+use crate::machine::arch::stack_pointer;
+use crate::map::entry::pointer;
+use crate::map::pages::{PAGE, page_of_base};
+use crate::record::header::Record;
+use crate::record::stacks::STACKS;
+use std::arch::asm;
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+/// After how many instructions the handler interrupts, how many it has seen, and what it does then.
+static AT: AtomicUsize = AtomicUsize::new(0);
+static SEEN: AtomicUsize = AtomicUsize::new(0);
+static INTERRUPTION: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+/// Whether the code is through that is to be interrupted.
+static OVER: AtomicBool = AtomicBool::new(false);
+/// The processor's trap flag.
+const TRAP: i64 = 0x100;
+
+extern "C" fn handler(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    let over = OVER.load(Ordering::Relaxed);
+    if !over && SEEN.fetch_add(1, Ordering::Relaxed) < AT.load(Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: what the kernel gives a handler of this kind.
+    unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP };
+    if over {
+        return;
+    }
+    // SAFETY: `at_each_instruction` has stored a function of this kind.
+    unsafe { std::mem::transmute::<*mut (), fn()>(INTERRUPTION.load(Ordering::Relaxed))() };
+}
+
+/// Runs `code`, which the handler interrupts.
+fn stepping(code: impl FnOnce()) {
+    OVER.store(false, Ordering::Relaxed);
+    // SAFETY: sets the trap flag, whose signal has a handler; it is in force behind these, when the stack pointer is where
+    // unwinders expect it.
+    unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
+    code();
+    // The handler clears it.
+    OVER.store(true, Ordering::Relaxed);
+}
+
+/// Calls `life` again and again, and has what it does in [`stepping`] interrupted a little later each time.
+fn at_each_instruction(interruption: fn(), life: impl Fn()) {
+    // SAFETY: the handler fits what the flags say.
+    let outcome = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut())
+    };
+    assert_eq!(outcome, 0);
+    INTERRUPTION.store(interruption as *mut (), Ordering::Relaxed);
+    let was_interrupted = |&at: &usize| {
+        AT.store(at, Ordering::Relaxed);
+        SEEN.store(0, Ordering::Relaxed);
+        life();
+        SEEN.load(Ordering::Relaxed) > at
+    };
+    // What is one instruction in optimised code is many in other code.
+    let step = if cfg!(debug_assertions) { 8 } else { 1 };
+    let times = (0..100_000).step_by(step).take_while(was_interrupted).count();
+    assert!(times > 20, "{times}");
+}
+
+fn arm() -> &'static Record {
+    crate::set("key", 1).expect("it can be armed");
+    crate::life::lookup::lookup().expect("it is armed")
+}
+
+#[test]
+fn what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_end() {
+    let life = || {
+        let entered = crate::enter(|| {
+            let record = arm();
+            further_down(|| stepping(|| STACKS.add_block(stack_pointer(), record)));
+            (record, page_of_base(record.base()))
+        });
+        let (record, base) = entered.expect("it can be entered");
+        for page in base - 64..base {
+            let owner = STACKS.entry(page << PAGE).map(|entry| entry.owner());
+            assert_ne!(owner, Some(pointer(record)), "{} pages below the base", base - page);
+        }
+    };
+    alone("interrupted::what_a_signal_handler_proves_in_the_middle_of_a_proof_is_taken_back_at_the_end", || {
+        at_each_instruction(|| further_down(|| assert_eq!(crate::get::<i32>(&"key"), Some(1))), life);
+    });
+}
+
+/// Runs `code` on a page further down.
+#[inline(never)]
+fn down_to(page: usize, code: &dyn Fn()) {
+    let room = black_box([0_u8; 256]);
+    if stack_pointer() >> PAGE <= page {
+        code()
+    } else {
+        down_to(page, code)
+    }
+    black_box(&room);
+}
+
+#[test]
+fn a_look_up_in_the_middle_of_which_a_signal_handler_reads_never_finds_another_stacks_record() {
+    static ELSEWHERE: AtomicPtr<Record> = AtomicPtr::new(std::ptr::null_mut());
+    let reads_and_then_another_stack_begins = || {
+        further_down(|| assert_eq!(crate::get::<i32>(&"key"), Some(1)));
+        ELSEWHERE.store(pointer(of_words::arm(of_words::end_of_page())), Ordering::Relaxed);
+    };
+    let life = || {
+        // Its record waits below, on a page that is the next stack's.
+        let earlier = further_down(|| crate::enter(arm)).expect("it can be entered");
+        let page = page_of_base(earlier.base());
+        let entered = crate::enter(|| {
+            let record = arm();
+            let looks = || {
+                let found = std::cell::Cell::new(None);
+                stepping(|| found.set(STACKS.find(stack_pointer())));
+                assert!(found.get().is_none_or(|found| std::ptr::eq(found, record)), "another stack's");
+            };
+            down_to(page, &looks);
+        });
+        entered.expect("it can be entered");
+        // SAFETY: null, or a record, which live for ever.
+        if let Some(record) = unsafe { ELSEWHERE.swap(std::ptr::null_mut(), Ordering::Relaxed).as_ref() } {
+            of_words::end(record);
+        }
+    };
+    alone(
+        "interrupted::a_look_up_in_the_middle_of_which_a_signal_handler_reads_never_finds_another_stacks_record",
+        || {
+            at_each_instruction(reads_and_then_another_stack_begins, life);
+        },
+    );
+}
+
+#[test]
+fn a_record_that_was_found_abandoned_is_nobody_elses_before_it_is_forgotten() {
+    static FINDER: AtomicPtr<Record> = AtomicPtr::new(std::ptr::null_mut());
+    // Takes a record, as another thread may, while the one that has found it may be abandoned.
+    let takes_another = || {
+        // SAFETY: the record of the life that is interrupted.
+        let finder = unsafe { &*FINDER.load(Ordering::Relaxed) };
+        let taken = STACKS.records.take().expect("there is memory");
+        assert!(finder.has_predecessor().is_none_or(|found| !std::ptr::eq(found, taken)));
+        STACKS.give(taken);
+    };
+    alone("interrupted::a_record_that_was_found_abandoned_is_nobody_elses_before_it_is_forgotten", || {
+        at_each_instruction(takes_another, || {
+            let (finder, abandoned) = of_words::find_an_abandoned_one();
+            FINDER.store(pointer(finder), Ordering::Relaxed);
+            stepping(|| finder.drain_predecessor(abandoned));
+            assert!(finder.has_predecessor().is_none());
+            of_words::end(finder);
+        });
+    });
+}
+
+#[test]
+fn a_stack_whose_canary_is_moved_while_it_is_judged_is_not_stale() {
+    static RECORD: AtomicPtr<Record> = AtomicPtr::new(std::ptr::null_mut());
+    // As a drain does whose frames above are gone.
+    let moves_the_canary = || {
+        // SAFETY: the record of the life that is interrupted, whose foot is a word of an array.
+        let record = unsafe { &*RECORD.load(Ordering::Relaxed) };
+        let foot = record.canary_at() as *mut usize;
+        let word = Box::leak(Box::new(AtomicUsize::new(record.mark())));
+        record.set_canary(word.as_ptr().addr(), record.mark());
+        // SAFETY: as above.
+        unsafe { foot.write_volatile(0) };
+    };
+    alone("interrupted::a_stack_whose_canary_is_moved_while_it_is_judged_is_not_stale", || {
+        at_each_instruction(moves_the_canary, || {
+            let record = of_words::arm(of_words::end_of_page());
+            RECORD.store(pointer(record), Ordering::Relaxed);
+            let stale = std::cell::Cell::new(true);
+            stepping(|| stale.set(record.is_stale()));
+            assert!(!stale.get());
+            of_words::end(record);
+        });
+    });
+}

@@ -1,0 +1,166 @@
+//! Stacks that exist for the registry only: words of an array of two pages.
+
+use super::{Ordering, alone};
+use crate::exit::redirect::plan::Plan;
+use crate::life::arm::{Arming, arm_at};
+use crate::record::header::Record;
+use crate::record::stacks::STACKS;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+/// The end of a page that is ours.
+pub(super) fn end_of_page() -> usize {
+    let words = Box::leak(vec![0_u64; 2 * 512].into_boxed_slice());
+    words.as_ptr().addr().next_multiple_of(4096) + 4096
+}
+
+fn plan(base: usize) -> Plan {
+    Plan::scope(base - 8, base, 0)
+}
+
+pub(super) fn arm(base: usize) -> &'static Record {
+    // SAFETY: the foot is a word of the array.
+    let Arming { record, abandoned, .. } = unsafe { arm_at(plan(base)) }.expect("there is memory");
+    assert!(abandoned.is_none());
+    record
+}
+
+pub(super) fn end(record: &'static Record) {
+    let foot = record.canary_at();
+    record.release();
+    // SAFETY: as in `arm`.
+    unsafe { (foot as *mut usize).write_volatile(0) };
+}
+
+/// The records of a stack and of another one on its memory that was abandoned, which the first has just found.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(super) fn find_an_abandoned_one() -> (&'static Record, &'static Record) {
+    let base = end_of_page();
+    let abandoned = arm(base);
+    // SAFETY: as in `arm`.
+    unsafe { (abandoned.canary_at() as *mut usize).write_volatile(0) };
+    // SAFETY: as in `arm`.
+    let Arming { record, abandoned: found, .. } = unsafe { arm_at(plan(base)) }.expect("there is memory");
+    assert!(found.is_some_and(|found| std::ptr::eq(found, abandoned)));
+    (record, abandoned)
+}
+
+#[test]
+fn many_stacks_at_once_and_again_elsewhere_need_no_more_records_than_they_are() {
+    alone("of_words::many_stacks_at_once_and_again_elsewhere_need_no_more_records_than_they_are", || {
+        for _ in 0..10 {
+            let records: Vec<_> = (0..5).map(|_| arm(end_of_page())).collect();
+            records.into_iter().for_each(end);
+        }
+        assert_eq!(STACKS.records.all().count(), 5);
+    });
+}
+
+#[test]
+fn the_record_of_a_stack_whose_memory_is_discarded_serves_others() {
+    alone("of_words::the_record_of_a_stack_whose_memory_is_discarded_serves_others", || {
+        for _ in 0..5 {
+            let base = end_of_page();
+            arm(base);
+            // SAFETY: nobody runs there.
+            assert_eq!(unsafe { crate::discard(base - 4096..base) }, 1);
+        }
+        assert_eq!(STACKS.records.all().count(), 1);
+    });
+}
+
+#[test]
+fn where_tops_share_a_page_nothing_is_left_of_those_that_ended() {
+    alone("of_words::where_tops_share_a_page_nothing_is_left_of_those_that_ended", || {
+        let upper = end_of_page();
+        for _ in 0..20 {
+            let (first, second) = (arm(upper), arm(upper - 512));
+            end(first);
+            // It takes over the page.
+            STACKS.add_block(upper - 768, second);
+            end(second);
+            assert_eq!(STACKS.extras.all().count(), 0);
+        }
+    });
+}
+
+#[test]
+fn a_record_that_is_judged_begins_no_life_elsewhere() {
+    alone("of_words::a_record_that_is_judged_begins_no_life_elsewhere", || {
+        let (first, second) = (arm(end_of_page()), arm(end_of_page()));
+        end(first);
+        end(second);
+        let first_is_among = |count| {
+            let records: Vec<_> = (0..count).map(|_| arm(end_of_page())).collect();
+            let among = records.iter().any(|&record| std::ptr::eq(record, first));
+            records.into_iter().for_each(end);
+            among
+        };
+        let judging = first.pins().pin();
+        assert!(!first_is_among(2));
+        drop(judging);
+        assert!(first_is_among(3));
+        assert_eq!(STACKS.records.all().count(), 3, "one more, while the first was judged");
+    });
+}
+
+#[test]
+fn a_scope_takes_no_record_that_is_judged() {
+    alone("of_words::a_scope_takes_no_record_that_is_judged", || {
+        let here = end_of_page();
+        let first = arm(here);
+        end(first);
+        let judging = first.pins().pin();
+        let second = arm(here);
+        assert!(!std::ptr::eq(first, second));
+        drop(judging);
+        end(second);
+        assert!(std::ptr::eq(second, arm(here)), "it has waited");
+    });
+}
+
+#[test]
+fn a_record_that_serves_elsewhere_by_now_is_not_found_where_it_has_waited() {
+    static NOBODY_THERE: AtomicUsize = AtomicUsize::new(0);
+    static LOOKS: AtomicUsize = AtomicUsize::new(0);
+    static DONE: AtomicBool = AtomicBool::new(false);
+    alone("of_words::a_record_that_serves_elsewhere_by_now_is_not_found_where_it_has_waited", || {
+        let (here, elsewhere) = (end_of_page(), end_of_page());
+        let looks = std::thread::spawn(move || {
+            while !DONE.load(Ordering::Relaxed) {
+                let before = NOBODY_THERE.load(Ordering::SeqCst);
+                let found = STACKS.by_base(here);
+                // Odd, and the same all the time: no stack with this base was armed.
+                if before % 2 == 1 && NOBODY_THERE.load(Ordering::SeqCst) == before {
+                    assert!(found.is_none(), "another stack's");
+                    LOOKS.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        for round in 0..super::rounds() {
+            let record = arm(here);
+            end(record);
+            NOBODY_THERE.fetch_add(1, Ordering::SeqCst);
+            assert!(STACKS.evict(record), "it has waited");
+            let place = plan(elsewhere);
+            record.prepare(&place.stack());
+            assert!(STACKS.insert(record).is_ok());
+            let (canary, word) = place.canary(record);
+            record.set_canary(canary, word);
+            // SAFETY: as in `arm`.
+            unsafe { place.redirect(record) };
+            record.set_armed();
+            std::hint::spin_loop();
+            // The scheduler may leave the other thread out for long: now and then it is waited for.
+            if round % 10_000 == 0 {
+                let before = LOOKS.load(Ordering::Relaxed);
+                while LOOKS.load(Ordering::Relaxed) == before && !looks.is_finished() {
+                    std::thread::yield_now();
+                }
+            }
+            NOBODY_THERE.fetch_add(1, Ordering::SeqCst);
+            end(record);
+        }
+        DONE.store(true, Ordering::Relaxed);
+        looks.join().expect("it finds none");
+    });
+}

@@ -1,0 +1,47 @@
+//! Linux: what the kernel is asked for.
+
+use crate::machine::arch;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+/// Sleeps while `word` holds `value`, but not longer than `patience`. May wake for no reason.
+pub(crate) fn wait_while(word: &AtomicU32, value: u32, patience: Option<Duration>) {
+    let patience = patience.map(|patience| libc::timespec {
+        tv_sec: patience.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: patience.subsec_nanos().into(),
+    });
+    let patience = patience.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the kernel compares the word, which lives, and reads the time.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, patience) };
+}
+
+/// Wakes one thread that sleeps because of `word`.
+pub(crate) fn wake_one(word: &AtomicU32) {
+    // SAFETY: the kernel looks for sleepers at this address.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
+}
+
+/// A word of memory that may not be there any more. Asking the system is safe where reading would be a fault.
+pub(crate) fn read_word(address: usize) -> Option<usize> {
+    let mut word = 0_usize;
+    let size = size_of::<usize>();
+    let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size };
+    // The kernel takes tagged addresses from processes that have asked for it, and others from all.
+    let remote = libc::iovec { iov_base: arch::untagged(address) as *mut c_void, iov_len: size };
+    // SAFETY: the system copies between this process and itself, and checks both sides.
+    let copied = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+    if copied == size as isize {
+        return Some(word);
+    }
+    let error = std::io::Error::last_os_error().raw_os_error();
+    if error == Some(libc::EFAULT) {
+        return None;
+    }
+    // Forbidden here (a seccomp filter): then only reading is left, on the caller's promise that memory of armed stacks
+    // is discarded before it is unmapped.
+    // SAFETY: that promise.
+    Some(unsafe { (address as *const usize).read_volatile() })
+}

@@ -1,0 +1,90 @@
+//! Making a record the owner of entries and blocks.
+
+use super::entry::{Entry, pointer};
+use super::owner::Owner;
+use super::pages::{PAGE, block_bit, page_of_base};
+use super::stack_map::StackMap;
+use crate::machine::arch::untagged;
+use std::hint::cold_path;
+
+/// Why a record was not inserted.
+pub(crate) enum Failed<R: 'static> {
+    NoMemory,
+    /// While memory was allocated the stack was armed, with this record: the allocator uses
+    /// storage.
+    Taken(&'static R),
+}
+
+impl<R: Owner> StackMap<R> {
+    /// Notes that `sp` is on the stack of `record`, so that the next [`StackMap::find`] there is
+    /// quick. A page that another live stack owns is left alone: stack pointers there go on being
+    /// looked up by unwinding.
+    #[inline]
+    pub(crate) fn add_block(&'static self, sp: usize, record: &'static R) {
+        let sp = untagged(sp);
+        let Some(entry) = self.pages.ensure_entry(sp) else { return };
+        // The block that holds the base may hold another stack's lowest words as well, so it is
+        // never owned.
+        if sp >> 6 == record.base() >> 6 {
+            cold_path();
+            return;
+        }
+        // In this order: the entries of all noted pages are cleared when the record's stack ends,
+        // also where a signal handler leaves this function in the middle by a jump.
+        record.note_page(sp >> PAGE);
+        if self.claim(entry, sp >> PAGE, record) {
+            entry.add_block(pointer(record), block_bit(sp));
+        }
+    }
+
+    /// Makes `record` the one that [`StackMap::by_base`] finds for its base.
+    #[inline]
+    pub(crate) fn insert(&'static self, record: &'static R) -> Result<(), Failed<R>> {
+        let page = page_of_base(record.base());
+        let Some(entry) = self.pages.ensure_entry(page << PAGE) else { return Err(Failed::NoMemory) };
+        if self.claim(entry, page, record) { Ok(()) } else { self.insert_extra(record) }
+    }
+
+    #[cold]
+    fn insert_extra(&'static self, record: &'static R) -> Result<(), Failed<R>> {
+        if !self.extras.insert(record) {
+            return Err(Failed::NoMemory);
+        }
+        let base = record.base();
+        let other = |other: &&'static R| !std::ptr::eq(*other, record) && other.base() == base;
+        match self.extras.all().find(|found| other(found) && found.is_armed_at(record.foot())) {
+            Some(found) => Err(Failed::Taken(found)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes `record` the owner of a page's entry, unless a live stack's record owns it. Returns
+    /// whether `record` owns it.
+    #[inline]
+    fn claim(&'static self, entry: &Entry<R>, page: usize, record: &'static R) -> bool {
+        if entry.is_owned_by(pointer(record)) {
+            return true;
+        }
+        cold_path();
+        // SAFETY: entries lead to the slab's items only, which live for ever.
+        let Some(owner) = (unsafe { entry.owner().as_ref() }) else { return entry.claim(pointer(record), |_| false) };
+        self.evict_to_slab(owner);
+        let _pinned = owner.pins().pin();
+        entry.claim(pointer(record), |now| now == pointer(owner) && is_stale(owner, page))
+    }
+
+    /// Gives the record to the slab, if it is cached.
+    #[cold]
+    fn evict_to_slab(&'static self, owner: &'static R) {
+        if self.evict(owner) {
+            self.give(owner);
+        }
+    }
+}
+
+/// Whether an entry for `page` may be taken from the record that owns it. The entry of the base's
+/// page never may: it leads the next stack on the same memory to the abandoned record, which would
+/// else be taken for the next stack's.
+fn is_stale(record: &impl Owner, page: usize) -> bool {
+    page_of_base(record.base()) != page && record.is_stale()
+}

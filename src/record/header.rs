@@ -1,0 +1,286 @@
+//! What is kept for one armed stack: the fields, and what a single one of them says.
+//!
+//! Only the code of a record's own stack changes the record; a drain of an abandoned stack is done
+//! by the code that found it abandoned. While a record is cached for the next stack, whoever takes
+//! it may change it. Code of other stacks may read the atomics in the first cache line at any time,
+//! as a stale entry of the stack map may lead there. It pins the record meanwhile
+//! (`map/pins.rs`).
+
+use super::contents::Contents;
+use crate::base::kind::Kind;
+use crate::base::redirect::Method;
+use crate::base::stack_id::StackId;
+use crate::machine::arch;
+use crate::map::cached::CachedFlag;
+use crate::map::pages::page_of_base;
+use crate::map::pins::PinCount;
+use crate::map::slab::{Links, SlabItem};
+use crate::storage::slot_table::Table;
+use crate::storage::values::Values;
+use std::cell::{Cell, UnsafeCell};
+use std::hint::cold_path;
+use std::ops::Range;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// What is kept for one armed stack.
+#[repr(C, align(64))]
+pub(crate) struct Record {
+    /// A word of the stack, and what it is while the stack is armed: the canary. Under slot redirect it is the foot.
+    pub(super) canary_at: AtomicUsize,
+    pub(super) canary_word: AtomicUsize,
+    /// Its dynamic slots, once it has used some; never given back.
+    pub(super) slots: AtomicPtr<Table>,
+    /// The stack pointer at which the entry function returns, without a tag: the end of the stack's memory, as far as it is known.
+    pub(super) base: AtomicUsize,
+    pub(super) id: AtomicU64,
+    /// Lowest and highest page of the page map that may lead here.
+    pub(super) lowest: AtomicUsize,
+    pub(super) highest: AtomicUsize,
+    pub(super) kind: AtomicU8,
+    pub(super) phase: AtomicU8,
+    /// How the exit is redirected.
+    pub(super) method: AtomicU8,
+    /// Whether it waits for the next stack with its base.
+    pub(super) cached_flag: CachedFlag,
+    /// The number of the trampoline that stands for the exit trampoline.
+    pub(super) trampoline: AtomicU32,
+    /// Where the foot is.
+    pub(super) foot: AtomicUsize,
+    /// What the word of the canary was before, under code redirect.
+    pub(super) word_under_mark: AtomicUsize,
+    /// This life of the record, or zero: what it is watched by where no word of the stack can tell.
+    pub(super) generation: AtomicUsize,
+    /// A frame record that ends a chain of frame pointers: its address is a mark on aarch64 (`redirect/mark.rs`).
+    pub(super) last_frame: [AtomicUsize; 2],
+    pub(super) links: Links,
+    /// The next identity of its own; a multiple of [`StackId::BATCH`] where it has none left.
+    pub(super) next_id: AtomicU64,
+    /// The record of an abandoned stack that this one's has found on its memory, and is draining.
+    pub(super) predecessor: AtomicPtr<Record>,
+    pub(super) contents: UnsafeCell<Contents>,
+    /// Who is about to take a page's entry from it.
+    pub(super) pins: PinCount,
+}
+
+// SAFETY: `contents` is only reached through `Record::contents`, whose callers are on the record's stack; everything else is
+// atomic. What reentrancy store follows the stack; that it may do so is their promise where stacks move between threads
+// (crate docs, "Threads and fibers").
+unsafe impl Sync for Record {}
+// SAFETY: as above.
+unsafe impl Send for Record {}
+
+/// What a record is being used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    Free,
+    Arming,
+    Armed,
+    Draining,
+}
+
+/// The stack that a record is prepared for.
+#[derive(Clone, Copy)]
+pub(crate) struct NewStack {
+    pub(crate) foot: usize,
+    pub(crate) base: usize,
+    pub(crate) kind: Kind,
+    /// The number of the trampoline that stands for the exit trampoline.
+    pub(crate) trampoline: usize,
+    /// How the exit will be redirected.
+    pub(crate) method: Method,
+    /// What the canary's word is before it is marked; zero where there is no mark.
+    pub(crate) word_under_mark: usize,
+}
+
+/// Whether a stack's foot is where its entry function pleases, and may be elsewhere later ([`Record::follow`]).
+pub(crate) const FOOT_MOVES: bool = cfg!(all(target_arch = "aarch64", target_os = "linux"));
+
+/// A word that no live foot points to: `DEAD` is zero and a vacant record expects one.
+pub(super) static DEAD: usize = 0;
+
+impl SlabItem for Record {
+    fn links(&self) -> &Links {
+        &self.links
+    }
+
+    fn vacant() -> Self {
+        Self {
+            canary_at: AtomicUsize::new(&raw const DEAD as usize),
+            canary_word: AtomicUsize::new(1),
+            base: AtomicUsize::new(0),
+            id: AtomicU64::new(0),
+            lowest: AtomicUsize::new(usize::MAX),
+            highest: AtomicUsize::new(0),
+            kind: AtomicU8::new(0),
+            phase: AtomicU8::new(Phase::Free as u8),
+            method: AtomicU8::new(Method::Slot as u8),
+            cached_flag: CachedFlag::new(),
+            trampoline: AtomicU32::new(0),
+            foot: AtomicUsize::new(0),
+            word_under_mark: AtomicUsize::new(0),
+            generation: AtomicUsize::new(0),
+            last_frame: [const { AtomicUsize::new(0) }; 2],
+            links: Links::new(),
+            next_id: AtomicU64::new(0),
+            predecessor: AtomicPtr::new(std::ptr::null_mut()),
+            slots: AtomicPtr::new(std::ptr::null_mut()),
+            contents: UnsafeCell::new(Contents {
+                access: Cell::new(0),
+                reentrancy: Cell::new(0),
+                handlers: Vec::new(),
+                values: Values::new(),
+                initializing: Cell::new(std::ptr::null()),
+            }),
+            pins: PinCount::new(),
+        }
+    }
+}
+
+// What other stacks' code may look at often, and the read path, is in the first cache line; and a record is small.
+const _: () = assert!(memoffset::offset_of!(Record, trampoline) < 64 && size_of::<Record>() <= 512);
+const _: () = assert!(
+    memoffset::offset_of!(Record, contents) + memoffset::offset_of!(Contents, values) + size_of::<Vec<()>>() <= 192
+);
+
+impl Record {
+    pub(crate) fn base(&self) -> usize {
+        self.base.load(Ordering::Relaxed)
+    }
+
+    /// Its stack is gone, and no other one is expected there.
+    pub(crate) fn forget_base(&self) {
+        self.base.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn pins(&self) -> &PinCount {
+        &self.pins
+    }
+
+    pub(crate) fn cached_flag(&self) -> &CachedFlag {
+        &self.cached_flag
+    }
+
+    /// How the exit is redirected.
+    pub(crate) fn method(&self) -> Method {
+        Method::from_raw(self.method.load(Ordering::Relaxed))
+    }
+
+    /// Where the foot is, while the entry function has not returned.
+    pub(crate) fn foot(&self) -> usize {
+        self.foot.load(Ordering::Relaxed)
+    }
+
+    /// What the canary's word was before it was marked.
+    pub(crate) fn word_under_mark(&self) -> usize {
+        self.word_under_mark.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn last_frame(&self) -> usize {
+        self.last_frame.as_ptr().addr()
+    }
+
+    pub(crate) fn id(&self) -> Option<StackId> {
+        StackId::from_raw(self.id.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::from_raw(self.kind.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn trampoline(&self) -> usize {
+        self.trampoline.load(Ordering::Relaxed) as usize
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == Phase::Draining as u8
+    }
+
+    /// The pages of the page map that may lead here.
+    pub(crate) fn pages(&self) -> Range<usize> {
+        self.lowest.load(Ordering::Relaxed)..self.highest.load(Ordering::Relaxed) + 1
+    }
+
+    #[inline]
+    pub(crate) fn note_page(&self, page: usize) {
+        // Only this stack's code comes here; but a signal handler that reads may, in the middle of this.
+        if page < self.lowest.load(Ordering::Relaxed) {
+            self.lowest.fetch_min(page, Ordering::Relaxed);
+        }
+        if page > self.highest.load(Ordering::Relaxed) {
+            cold_path();
+            self.highest.fetch_max(page, Ordering::Relaxed);
+        }
+    }
+
+    /// Fills in a record that nobody else has, all but the canary: nobody finds it live yet.
+    #[inline]
+    pub(crate) fn prepare(&self, stack: &NewStack) {
+        self.method.store(stack.method as u8, Ordering::Relaxed);
+        self.foot.store(stack.foot, Ordering::Relaxed);
+        self.word_under_mark.store(stack.word_under_mark, Ordering::Relaxed);
+        self.base.store(arch::untagged(stack.base), Ordering::Relaxed);
+        self.kind.store(stack.kind as u8, Ordering::Relaxed);
+        self.trampoline.store(stack.trampoline as u32, Ordering::Relaxed);
+        // Its base's page from the beginning: wherever this is left for good, what leads here is found.
+        let page = page_of_base(stack.base);
+        self.lowest.store(page, Ordering::Relaxed);
+        self.highest.store(page, Ordering::Relaxed);
+        let id = self.fresh_id();
+        self.id.store(id, Ordering::Relaxed);
+        self.generation.store(id as usize, Ordering::Relaxed);
+        self.phase.store(Phase::Arming as u8, Ordering::Release);
+    }
+
+    /// The exit has been redirected.
+    pub(crate) fn set_armed(&self) {
+        self.phase.store(Phase::Armed as u8, Ordering::Release);
+    }
+
+    /// The entry function has returned, or never will: nobody may take this record for abandoned any more.
+    pub(crate) fn set_draining(&self) {
+        self.phase.store(Phase::Draining as u8, Ordering::Release);
+    }
+
+    /// Whether its stack is armed, and has not ended.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == Phase::Armed as u8
+    }
+
+    /// Whether it is of no stack.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == Phase::Free as u8
+    }
+
+    /// Whether it is of a stack that is armed or draining, or was abandoned while it was.
+    pub(crate) fn is_placed(&self) -> bool {
+        let phase = self.phase.load(Ordering::Acquire);
+        phase == Phase::Armed as u8 || phase == Phase::Draining as u8
+    }
+
+    /// Gives the stack another identity.
+    pub(crate) fn renew_id(&self) {
+        self.id.store(self.fresh_id(), Ordering::Relaxed);
+    }
+
+    /// An identity that no stack has had.
+    fn fresh_id(&self) -> u64 {
+        let own = self.next_id.load(Ordering::Relaxed);
+        let id = if own.is_multiple_of(StackId::BATCH) {
+            cold_path();
+            StackId::batch()
+        } else {
+            own
+        };
+        self.next_id.store(id + 1, Ordering::Relaxed);
+        id
+    }
+
+    /// Its dynamic slots, if it has used some.
+    #[inline(always)]
+    pub(crate) fn slots(&self) -> Option<&Table> {
+        // SAFETY: null, or leaked by `slots_or_new`.
+        unsafe { self.slots.load(Ordering::Acquire).as_ref() }
+    }
+}

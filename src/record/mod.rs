@@ -1,0 +1,10 @@
+//! The record: what is kept for one armed stack.
+
+pub(crate) mod access;
+mod canary;
+mod changes;
+mod contents;
+mod drain;
+pub(crate) mod header;
+mod initializing;
+pub(crate) mod stacks;

@@ -1,0 +1,100 @@
+//! The map of all stacks, and how a record leaves it.
+
+use super::header::DEAD;
+use super::header::Record;
+use crate::map::cached::CachedFlag;
+use crate::map::owner::Owner;
+use crate::map::pins::PinCount;
+use crate::map::stack_map::StackMap;
+use crate::storage::inline_cache;
+use std::hint::cold_path;
+use std::ops::Range;
+
+/// The stacks of this process.
+pub(crate) static STACKS: StackMap<Record> = StackMap::new();
+
+impl Owner for Record {
+    #[inline(always)]
+    fn is_live(&self) -> bool {
+        Record::is_live(self)
+    }
+
+    fn is_stale(&self) -> bool {
+        Record::is_stale(self)
+    }
+
+    #[inline]
+    fn is_free(&self) -> bool {
+        Record::is_free(self)
+    }
+
+    fn is_placed(&self) -> bool {
+        Record::is_placed(self)
+    }
+
+    fn is_armed_at(&self, foot: usize) -> bool {
+        Record::is_armed_at(self, foot)
+    }
+
+    fn foot(&self) -> usize {
+        Record::foot(self)
+    }
+
+    #[inline]
+    fn base(&self) -> usize {
+        Record::base(self)
+    }
+
+    fn forget_base(&self) {
+        Record::forget_base(self);
+    }
+
+    #[inline]
+    fn pages(&self) -> Range<usize> {
+        Record::pages(self)
+    }
+
+    #[inline]
+    fn note_page(&self, page: usize) {
+        Record::note_page(self, page);
+    }
+
+    #[inline]
+    fn pins(&self) -> &PinCount {
+        Record::pins(self)
+    }
+
+    #[inline]
+    fn cached_flag(&self) -> &CachedFlag {
+        Record::cached_flag(self)
+    }
+}
+
+impl Record {
+    /// Takes the record of an abandoned stack away from its place.
+    ///
+    /// From now on the next stack there may have the same word in the same foot, so nothing that is remembered of this one
+    /// may be found any more.
+    pub(crate) fn detach(&'static self) {
+        self.set_draining();
+        inline_cache::invalidate_stack([self.foot(), self.canary_at()]);
+        self.set_canary(&raw const DEAD as usize, 1);
+        STACKS.remove(self);
+    }
+
+    /// Takes the record away from its stack. It waits there for the next one with that base, or goes back to the slab.
+    #[inline]
+    pub(crate) fn release(&'static self) {
+        self.set_free();
+        if !STACKS.cache(self) {
+            cold_path();
+            self.unlist();
+            STACKS.give(self);
+        }
+    }
+
+    pub(super) fn unlist(&'static self) {
+        STACKS.remove(self);
+        self.forget_base();
+    }
+}

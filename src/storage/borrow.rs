@@ -1,0 +1,97 @@
+//! Borrowed values of stack locals: a borrower marks the stack, and whoever would drop the value
+//! searches the stack for the mark first.
+
+use super::values::LocalValue;
+use crate::machine::arch::{self, tagged_as, word_of_stack};
+use std::arch::asm;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// What a stack that is drained may have lent to others, who still use it.
+#[derive(Clone, Copy)]
+pub(crate) enum Lent {
+    /// Nothing: its frames are gone, by return or by unwinding. Or the stack was abandoned: who
+    /// abandons it promises that nobody uses any more what its frames have lent (`discard`).
+    Nothing,
+    /// What the frames have borrowed from this stack pointer up to the base, which is one piece of
+    /// memory. `exit` has left them behind, and other threads may go on using what is theirs.
+    By(usize),
+    /// The same, where those frames cannot be searched: they are on another piece of memory than
+    /// this code.
+    Anything,
+}
+
+impl Lent {
+    /// Whether a stack local's value may be lent, on the stack that ends at `base`.
+    pub(crate) fn has(self, local: &LocalValue, base: usize) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::By(sp) => is_borrowed(local.value, sp..arch::tagged_as(base, sp)),
+            Self::Anything => true,
+        }
+    }
+}
+
+/// What a borrower writes on the stack, at `place`: the value's address, changed so that no copy of it looks like a mark.
+/// Nor does a copy of the mark, which compilers leave near by: there it would be the mark of a value that is billions of
+/// bytes away from this one, and not of a neighbour.
+#[inline(always)]
+fn mark(value: *mut u8, place: usize) -> usize {
+    value.addr() ^ place.rotate_left(usize::BITS / 2)
+}
+
+/// Lends a value to `use_it`, and marks the stack meanwhile. `reset` and `unload`, which would drop the value, search
+/// the stack for such a mark first. So a borrower pays one store or two, and nobody has to count.
+///
+/// # Safety
+/// `value` must be a live value of the running stack.
+#[inline(always)]
+pub(crate) unsafe fn lend<T, R>(value: *mut T, use_it: impl FnOnce(&T) -> R) -> R {
+    let mut marked = MaybeUninit::<usize>::uninit();
+    let place = marked.as_mut_ptr();
+    // SAFETY: does nothing. But it is given the address, so for all that the compiler knows whatever is called from here on looks
+    // there: the mark has to be there then. Where `use_it` calls nothing that the compiler can't see through, nobody can look
+    // (a signal handler may only read), and it leaves out the mark.
+    unsafe { asm!("/* {} */", in(reg) place, options(nostack, preserves_flags)) };
+    // SAFETY: a local variable.
+    unsafe { place.write(mark(value.cast(), place.addr())) };
+    // SAFETY: the caller's promise, and the mark. Where `use_it` unwinds the mark stays behind, below the stack pointer or overwritten
+    // soon; were it found, the value would only be dropped later.
+    let result = use_it(unsafe { &*value });
+    // SAFETY: a local variable, written so that the compiler cannot leave it out: nobody reads it before it is gone.
+    unsafe { place.write_volatile(0) };
+    result
+}
+
+/// Whether two marks are the same but for a tag in the address of the place. HWASan gives tags to variables, and none to the stack
+/// pointer.
+fn is_same(one: usize, other: usize) -> bool {
+    let tag = tagged_as(0, usize::MAX).rotate_left(usize::BITS / 2);
+    (one ^ other) & !tag == 0
+}
+
+/// Whether somebody on the given part of the running stack borrows `value`.
+fn is_borrowed(value: *mut u8, stack: Range<usize>) -> bool {
+    let start = stack.start.next_multiple_of(size_of::<usize>());
+    (start..stack.end & !7)
+        .step_by(8)
+        // SAFETY: the caller names a part of the running stack that is known to be in one piece.
+        .any(|place| is_same(unsafe { word_of_stack(place) }, mark(value, place)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mark;
+
+    #[test]
+    fn a_copy_of_a_mark_is_no_neighbours_mark() {
+        let (value, place) = (0x5555_1234_5670_usize, 0x7fff_8765_4320_usize);
+        let marked = mark(value as *mut u8, place);
+        for copy in (0..1 << 16).step_by(8).map(|distance| place - distance) {
+            // Which value's mark it would be.
+            let looks_like = marked ^ copy.rotate_left(32);
+            assert_eq!(marked, mark(looks_like as *mut u8, copy));
+            assert!(looks_like == value && copy == place || looks_like.abs_diff(value) >= 1 << 32);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Storage: the values of one stack, without the stack.
+
+pub(crate) mod borrow;
+pub(crate) mod inline_cache;
+pub(crate) mod slot_table;
+pub(crate) mod values;

@@ -1,0 +1,454 @@
+//! The values of one stack, keyed ones and stack locals alike, in the order in which they were set.
+
+use super::inline_cache::InlineCache;
+use crate::base::alloc::{larger, move_to, try_reserve, try_vec};
+use crate::base::counted::OnStack;
+use crate::base::error::Error;
+use crate::base::guard::{OnDrop, catch_panic};
+use hashbrown::HashTable;
+use std::any::{Any, TypeId};
+use std::hash::{BuildHasher, Hash};
+use std::mem::needs_drop;
+
+/// A handler, as it was registered.
+pub(crate) type Handler = Box<dyn FnOnce()>;
+
+/// Puts a child's value in place, on the child's stack.
+pub(crate) type InstallChild = Box<dyn FnOnce() -> Result<(), Error> + Send>;
+
+/// Makes the value of a child, a stack that this one starts, from this stack's value.
+pub(crate) type MakeChild = OnStack<dyn Fn(&dyn Any) -> Option<InstallChild>>;
+
+/// What keeps account of the stack locals whose values are being created or dropped.
+pub(crate) trait Initialize {
+    /// Runs `code`, which creates or drops the value of the stack local with this number. No other
+    /// code gets that value meanwhile.
+    fn initializing<R>(&self, number: usize, code: impl FnOnce() -> R) -> R;
+}
+
+/// What was taken out, to be dropped when nothing of ours is in use any more.
+pub(crate) enum Removed {
+    /// A handler that will not run.
+    Handler(Handler),
+    /// A keyed value. A `with` further up may still be using it: then that drops it.
+    Keyed(Keyed),
+    /// A stack local's value.
+    Local(LocalValue),
+}
+
+impl Removed {
+    /// Whether dropping it runs no code of the user's.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Self::Keyed(Keyed { plain: true, .. }))
+    }
+
+    /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was taken from. The caller sees to
+    /// it that no cancellation strikes meanwhile.
+    pub(crate) fn drop_now(self, record: &impl Initialize) {
+        match self {
+            Self::Handler(handler) => drop(handler),
+            Self::Keyed(Keyed { value, key, child, .. }) => {
+                let mut rest = Some((key, child));
+                // Also where the value's destructor panics; a second panic would abort the process then.
+                let _then = OnDrop(|| catch_panic(|| drop(rest.take())));
+                drop(value);
+            }
+            // SAFETY: it is out of the table, so nobody finds it; whether somebody still borrows it
+            // was asked before (`stack::clear`, `Record::drain`). `destroy` fits the value by
+            // construction (`local.rs`).
+            Self::Local(local) => record.initializing(local.number, || unsafe { (local.destroy)(local.value) }),
+        }
+    }
+}
+
+/// A stack local's value, its type forgotten.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalValue {
+    /// The stack local's number.
+    pub number: usize,
+    pub value: *mut u8,
+    /// Drops and frees the value.
+    pub destroy: unsafe fn(*mut u8),
+    /// Where the stack local remembers it.
+    pub cache: &'static InlineCache,
+}
+
+/// A keyed value.
+pub(crate) struct Keyed {
+    hash: u64,
+    key: Box<dyn Any>,
+    value: OnStack<dyn Any>,
+    /// What makes its heirs, if it is inheritable.
+    child: Option<MakeChild>,
+    /// Whether dropping all this runs no code of the user's.
+    plain: bool,
+}
+
+impl Keyed {
+    pub(crate) fn new<K, V>(hash: u64, key: Box<K>, value: OnStack<V>, child: Option<MakeChild>) -> Self
+    where
+        K: Hash + Eq + 'static,
+        V: 'static,
+    {
+        // What makes heirs holds no more than a key.
+        let plain = !needs_drop::<K>() && !needs_drop::<V>();
+        // SAFETY: the same pointer.
+        let value = unsafe { value.unsize::<dyn Any>(|value| value) };
+        Self { hash, key, value, child, plain }
+    }
+}
+
+enum Value {
+    Keyed(Keyed),
+    Local(LocalValue),
+}
+
+/// The values of one stack. Those who have none look at no more than the first field, which is in a cache line with
+/// what else the drain needs (`record.rs`).
+#[repr(C)]
+pub(crate) struct Values {
+    /// In the order in which they were set; removed ones leave a gap.
+    in_order: Vec<Option<Value>>,
+    gaps: usize,
+    /// The values of stack locals by their number, null where there is none. Number 0 belongs to none.
+    locals: Vec<*mut u8>,
+    /// Hash of a key → index in `in_order`.
+    by_key: HashTable<usize>,
+    /// What a `reset` or an `unload` further up on this stack has taken out and not dropped yet. It is kept here, so that it
+    /// is not lost where the stack ends, or is abandoned, in a destructor.
+    pending: Vec<Removed>,
+}
+
+/// Who is about to store something.
+#[derive(Clone, Copy)]
+pub(crate) enum For {
+    /// A keyed value.
+    Key,
+    /// The value of the stack local with this number.
+    Local(usize),
+    /// A `reset` or an `unload`, which dooms all values and that many handlers.
+    PendingDrops(usize),
+}
+
+/// What the tables of [`Values`] must hold for one of these to find room; `None` where there is
+/// room.
+pub(crate) struct Wanted {
+    in_order: Option<usize>,
+    locals: Option<usize>,
+    by_key: Option<usize>,
+    pending: Option<usize>,
+}
+
+/// Larger tables, allocated outside of a change; and when they are in place, the smaller ones, to
+/// be freed outside as well.
+pub(crate) struct Room {
+    in_order: Vec<Option<Value>>,
+    locals: Vec<*mut u8>,
+    by_key: HashTable<usize>,
+    pending: Vec<Removed>,
+}
+
+impl Wanted {
+    #[inline]
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(self, Self { in_order: None, locals: None, by_key: None, pending: None })
+    }
+
+    #[cold]
+    pub(crate) fn allocate(&self) -> Result<Room, Error> {
+        let mut by_key = HashTable::new();
+        try_reserve(|| by_key.try_reserve(self.by_key.unwrap_or(0), |_| 0))?;
+        Ok(Room {
+            in_order: try_vec(self.in_order.unwrap_or(0))?,
+            locals: try_vec(self.locals.unwrap_or(0))?,
+            by_key,
+            pending: try_vec(self.pending.unwrap_or(0))?,
+        })
+    }
+}
+
+impl Values {
+    /// What has to grow for one of these.
+    #[inline]
+    pub(crate) fn wanted(&self, whose: For) -> Wanted {
+        let mut wanted = Wanted { in_order: None, locals: None, by_key: None, pending: None };
+        match whose {
+            For::Key => {
+                wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
+                // What was removed may leave marks that take room: so it is the capacity that
+                // counts.
+                if self.by_key.capacity() == self.by_key.len() {
+                    wanted.by_key = Some((2 * self.by_key.len()).max(3));
+                }
+            }
+            For::Local(number) => {
+                wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
+                wanted.locals = larger(&self.locals, number + 1);
+            }
+            For::PendingDrops(handlers) => {
+                wanted.pending = larger(&self.pending, self.pending.len() + self.in_order.len() + handlers);
+            }
+        }
+        wanted
+    }
+
+    /// Moves into the larger tables. It neither allocates nor frees.
+    pub(crate) fn move_to(&mut self, room: Room) -> Room {
+        let mut by_key = room.by_key;
+        if by_key.capacity() > self.by_key.len() {
+            std::mem::swap(&mut self.by_key, &mut by_key);
+            self.index_keys();
+        }
+        Room {
+            in_order: move_to(&mut self.in_order, room.in_order),
+            locals: move_to(&mut self.locals, room.locals),
+            by_key,
+            pending: move_to(&mut self.pending, room.pending),
+        }
+    }
+
+    /// Fills the table of keys, which is empty and has room for them.
+    fn index_keys(&mut self) {
+        let in_order = &self.in_order;
+        for (index, value) in in_order.iter().enumerate() {
+            if let Some(Value::Keyed(keyed)) = value {
+                self.by_key.insert_unique(keyed.hash, index, |&index| hash_at(in_order, index));
+            }
+        }
+    }
+
+    /// Nobody who looks at a keyed value keeps it from being dropped any more.
+    ///
+    /// # Safety
+    /// The calls of `with` on this stack that have been lent values neither go on nor are unwound,
+    /// and nobody to whom they have lent them in turn uses them any more.
+    pub(crate) unsafe fn abandon_frames(&mut self) {
+        let keyed = self.in_order.iter().filter_map(|value| match value {
+            Some(Value::Keyed(keyed)) => Some(&keyed.value),
+            _ => None,
+        });
+        let pending = self.pending.iter().filter_map(|taken| match taken {
+            Removed::Keyed(keyed) => Some(&keyed.value),
+            _ => None,
+        });
+        for value in keyed.chain(pending) {
+            // SAFETY: all other references are in frames of this stack, in `with` and `go`: the
+            // caller's promise.
+            unsafe { value.forget_others() };
+        }
+    }
+
+    pub(crate) const fn new() -> Self {
+        Self { in_order: Vec::new(), gaps: 0, locals: Vec::new(), by_key: HashTable::new(), pending: Vec::new() }
+    }
+
+    /// Whether there may be something here. This looks at no more than the first field.
+    pub(crate) fn has_had_some(&self) -> bool {
+        !self.in_order.is_empty()
+    }
+
+    /// Whether there is nothing here. What is pending has somebody who drops it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_order.len() == self.gaps
+    }
+
+    /// Where the value of a key is. This alone runs code of the user's, the key's `Eq`.
+    pub(crate) fn find<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<usize> {
+        self.by_key.find(hash, |&index| key_at(&self.in_order, index) == Some(key)).copied()
+    }
+
+    /// The value of a key.
+    pub(crate) fn get<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<OnStack<dyn Any>> {
+        match &self.in_order[self.find(hash, key)?] {
+            Some(Value::Keyed(keyed)) => Some(keyed.value.clone()),
+            _ => None,
+        }
+    }
+
+    /// Sets the value of a key, for which there is room, and gives back the one that it had, which
+    /// was found at `before`.
+    pub(crate) fn set(&mut self, before: Option<usize>, keyed: Keyed) -> Option<Removed> {
+        let old = before.map(|index| self.remove(keyed.hash, index));
+        self.compact();
+        let (hash, index) = (keyed.hash, self.in_order.len());
+        self.in_order.push(Some(Value::Keyed(keyed)));
+        let in_order = &self.in_order;
+        self.by_key.insert_unique(hash, index, |&index| hash_at(in_order, index));
+        old
+    }
+
+    /// The inheritable values, in the order in which they were set, and what makes their heirs.
+    pub(crate) fn inheritable(&self) -> Vec<(OnStack<dyn Any>, MakeChild)> {
+        let child = |value: &Option<Value>| match value {
+            Some(Value::Keyed(Keyed { value, child: Some(child), .. })) => Some((value.clone(), child.clone())),
+            _ => None,
+        };
+        self.in_order.iter().filter_map(child).collect()
+    }
+
+    /// Takes out the value that was found at `index`.
+    pub(crate) fn remove(&mut self, hash: u64, index: usize) -> Removed {
+        self.forget_key(hash, index);
+        self.gaps += 1;
+        match self.in_order[index].take() {
+            Some(Value::Keyed(keyed)) => Removed::Keyed(keyed),
+            _ => unreachable!("the table leads to keyed values only"),
+        }
+    }
+
+    fn forget_key(&mut self, hash: u64, index: usize) {
+        if let Ok(entry) = self.by_key.find_entry(hash, |&other| other == index) {
+            entry.remove();
+        }
+    }
+
+    /// Takes out the value that was set last. The caller drops it when the values are no longer borrowed.
+    pub(crate) fn pop(&mut self) -> Option<Removed> {
+        loop {
+            let index = self.in_order.len().checked_sub(1)?;
+            match self.in_order.pop()? {
+                None => self.gaps -= 1,
+                Some(Value::Keyed(keyed)) => {
+                    self.forget_key(keyed.hash, index);
+                    return Some(Removed::Keyed(keyed));
+                }
+                Some(Value::Local(local)) => {
+                    local.cache.forget(local.value);
+                    self.store_local(local.number, std::ptr::null_mut());
+                    return Some(Removed::Local(local));
+                }
+            }
+        }
+    }
+
+    /// Takes out the value at `index`, unless `keep` wants it: then it is out of reach, but dropped
+    /// when the stack ends.
+    fn take_unless(&mut self, index: usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Removed> {
+        let local = match self.in_order.get_mut(index)?.as_mut()? {
+            Value::Keyed(keyed) => {
+                let hash = keyed.hash;
+                return Some(self.remove(hash, index));
+            }
+            Value::Local(local) => {
+                let known = *local;
+                local.number = 0;
+                known
+            }
+        };
+        local.cache.forget(local.value);
+        self.store_local(local.number, std::ptr::null_mut());
+        if keep(&local) {
+            return None;
+        }
+        self.in_order[index] = None;
+        self.gaps += 1;
+        Some(Removed::Local(local))
+    }
+
+    /// Dooms every value that `keep` does not want, if there is room for them. Whether there was.
+    #[must_use]
+    pub(crate) fn defer_all(&mut self, keep: impl Fn(&LocalValue) -> bool) -> bool {
+        if self.pending.capacity() - self.pending.len() < self.in_order.len() {
+            return false;
+        }
+        for index in 0..self.in_order.len() {
+            if let Some(taken) = self.take_unless(index, &keep) {
+                self.pending.push(taken);
+            }
+        }
+        // No key is left, so nothing has to be found where it was.
+        self.in_order.retain(Option::is_some);
+        self.gaps = 0;
+        true
+    }
+
+    /// Takes out the last value before `index`, and moves `index` there. For a `reset` where there
+    /// is no memory for more.
+    pub(crate) fn take_before(&mut self, index: &mut usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Removed> {
+        *index = self.in_order.len().min(*index);
+        while *index > 0 {
+            *index -= 1;
+            if let Some(taken) = self.take_unless(*index, &keep) {
+                return Some(taken);
+            }
+        }
+        None
+    }
+
+    /// How many places there are, gaps among them.
+    pub(crate) fn places(&self) -> usize {
+        self.in_order.len()
+    }
+
+    /// Dooms these handlers, the first of them to be dropped first, if there is room. Whether there
+    /// was.
+    #[must_use]
+    pub(crate) fn defer_handlers(&mut self, handlers: &mut Vec<Handler>) -> bool {
+        if self.pending.capacity() - self.pending.len() < handlers.len() {
+            return false;
+        }
+        while let Some(handler) = handlers.pop() {
+            self.pending.push(Removed::Handler(handler));
+        }
+        true
+    }
+
+    /// Takes out what is pending and is to be dropped next.
+    pub(crate) fn pop_pending(&mut self) -> Option<Removed> {
+        self.pending.pop()
+    }
+
+    /// The value of the stack local with this number, or null.
+    pub(crate) fn local(&self, number: usize) -> *mut u8 {
+        self.locals.get(number).copied().unwrap_or(std::ptr::null_mut())
+    }
+
+    /// Adds the value of a stack local that has none; there is room for it.
+    pub(crate) fn add_local(&mut self, local: LocalValue) {
+        self.compact();
+        self.in_order.push(Some(Value::Local(local)));
+        self.store_local(local.number, local.value);
+    }
+
+    fn store_local(&mut self, number: usize, value: *mut u8) {
+        // Number 0 is of a value that `take_unless` put out of reach.
+        if number == 0 {
+            return;
+        }
+        if self.locals.len() <= number {
+            // Within its capacity: only `add_local` comes here before the value has a place.
+            self.locals.resize(number + 1, std::ptr::null_mut());
+        }
+        self.locals[number] = value;
+    }
+
+    /// Closes the gaps once they are most of it, so that setting one key for ever needs no more and more memory.
+    fn compact(&mut self) {
+        if self.gaps < 32 || self.gaps < self.in_order.len() / 2 {
+            return;
+        }
+        self.in_order.retain(Option::is_some);
+        self.gaps = 0;
+        self.by_key.clear();
+        self.index_keys();
+    }
+}
+
+fn key_at<K: 'static>(in_order: &[Option<Value>], index: usize) -> Option<&K> {
+    match &in_order[index] {
+        Some(Value::Keyed(keyed)) => keyed.key.downcast_ref(),
+        _ => None,
+    }
+}
+
+fn hash_at(in_order: &[Option<Value>], index: usize) -> u64 {
+    match &in_order[index] {
+        Some(Value::Keyed(keyed)) => keyed.hash,
+        _ => 0,
+    }
+}
+
+/// The hash of a key together with its type, so that equal keys of distinct types are apart.
+pub(crate) fn hash_of<K: Hash + 'static>(key: &K) -> u64 {
+    foldhash::fast::FixedState::default().hash_one((TypeId::of::<K>(), key))
+}
