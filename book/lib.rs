@@ -13,6 +13,7 @@ examples! {
     patch: "../patch/README.md",
     book: "README.md",
     context: "context.md",
+    faces: "faces.md",
     fibers: "fibers.md",
     go_tls: "go-tls.md",
     inheritance: "inheritance.md",

@@ -1,4 +1,4 @@
-//! Scoped context: values that everything below a call sees, and stacks that it is handed on to.
+//! Scoped context: values that all callees of a call see, and stacks to which you hand them on.
 //!
 //! `cargo run --example context`
 
@@ -10,7 +10,7 @@ struct RequestId(u64);
 #[derive(Clone, Debug)]
 struct User(&'static str);
 
-/// Somewhere deep, where nobody has passed anything on as an argument.
+/// Deep in the call stack, where no caller passed the values on as arguments.
 fn log(message: &str) {
     let user = context::try_get::<User>().map_or("nobody", |user| user.0);
     println!("[request {}, {user}] {message}", context::get::<RequestId>().0);
@@ -23,7 +23,7 @@ fn handle() {
         context::with(User("root"), || log("does what only root may"));
         log("is ann again");
 
-        // A thread with this context.
+        // A new thread that gets this context.
         context::go(|| log("goes on in another thread")).join().expect("it does not panic");
 
         // A pool, an executor, a fiber: anything that runs jobs. The context travels in a handle.

@@ -10,12 +10,13 @@ exeunt::stack_local! {
     static STEPS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A coroutine whose function runs in a scope of its own: use it in place of `Coroutine::with_stack`.
+/// A coroutine whose function runs in a scope of its own: use it in place of
+/// `Coroutine::with_stack`.
 fn coroutine<Y: 'static, R: 'static>(f: impl FnOnce(&Yielder<(), Y>) -> R + 'static) -> Coroutine<(), Y, R> {
     let stack = DefaultStack::new(64 * 1024).expect("there is memory");
     let range = stack.limit().get()..stack.base().get();
     Coroutine::with_stack(stack, move |yielder, ()| {
-        // SAFETY: this is the coroutine's stack, and nothing further out than this has armed it.
+        // SAFETY: this is the coroutine's stack, and no outer frame has armed it.
         unsafe { exeunt::enter_on(range, || f(yielder)) }.expect("a fresh coroutine")
     })
 }
@@ -33,14 +34,14 @@ fn main() {
     let (mut ann, mut bob) = (walker("ann"), walker("bob"));
     println!("ann {:?}, ann {:?}, bob {:?}", ann.resume(()), ann.resume(()), bob.resume(()));
 
-    // To the end: drained by the return.
+    // It runs to its end: the return drains it.
     while let CoroutineResult::Yield(step) = ann.resume(()) {
         println!("ann {step}");
     }
-    // Dropped half-way: corosensei unwinds it, and that drains as well.
+    // It is dropped half-way: corosensei unwinds it, and that drains it as well.
     drop(bob);
 
-    // Without a scope there is no end that could be seen, and the error says what to do.
+    // Without a scope exeunt cannot see an end, and the error says what to do.
     let mut bare = Coroutine::<(), (), _>::new(|_, ()| exeunt::at_exit(|| ()));
     if let CoroutineResult::Return(Err(error)) = bare.resume(()) {
         println!("\nnot entered: {error}");

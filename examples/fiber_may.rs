@@ -12,7 +12,8 @@ exeunt::stack_local! {
 
 /// A coroutine whose function runs in a scope of its own: use it in place of `may::go!`.
 fn go<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
-    // SAFETY: the function keeps no thread local across a switch, and its stack is large enough for it.
+    // SAFETY: the function keeps no thread local across a switch, and its stack is large enough for
+    // it.
     unsafe { may::coroutine::spawn(move || exeunt::enter(f).expect("a fresh coroutine")) }
 }
 
@@ -26,7 +27,7 @@ fn main() {
                     SEEN.with_borrow_mut(|seen| seen.insert(format!("{:?}", std::thread::current().id())));
                     may::coroutine::yield_now();
                 }
-                // One value, whichever workers have run it.
+                // One value, whichever workers ran the coroutine.
                 SEEN.with_borrow(BTreeSet::len)
             })
         })
@@ -36,12 +37,12 @@ fn main() {
         println!("coroutine {number} has run on {workers} workers");
     }
 
-    // A cancelled one is unwound, and so drained.
+    // A cancelled coroutine is unwound, which drains it.
     let stuck = go(|| {
         exeunt::at_exit(|| println!("the cancelled one ends")).expect("it is entered");
         may::coroutine::park();
     });
-    // SAFETY: what it owns may be dropped.
+    // SAFETY: all that the coroutine owns may be dropped.
     unsafe { stuck.coroutine().cancel() };
     println!("joined: {}", stuck.join().is_err_and(|_| true));
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 fn main() -> Result<(), exeunt::Error> {
     let (log, lines) = channel();
     let worker = std::thread::spawn(move || -> Result<(), exeunt::Error> {
-        // This thread was started by code that knows nothing of exeunt. Its first use arms it.
+        // The code that started this thread does not use exeunt. The first use arms the stack.
         exeunt::set("my key", 1234)?;
         assert_eq!(exeunt::get::<i32>(&"my key"), Some(1234));
         println!("stack {} holds {:?}", exeunt::id()?, exeunt::get::<i32>(&"my key"));
@@ -27,7 +27,8 @@ fn main() -> Result<(), exeunt::Error> {
 
         let before = exeunt::id()?;
         std::thread::spawn(move || {
-            // Handlers and values of a stack can be forgotten before its end; its identity goes with them.
+            // You can drop the handlers and values of a stack before its end; its identity goes
+            // with them.
             exeunt::at_exit(|| unreachable!("forgotten")).expect("a thread can be armed");
             let old = exeunt::id().expect("armed");
             exeunt::unload();
@@ -43,6 +44,6 @@ fn main() -> Result<(), exeunt::Error> {
         println!("{line}");
     }
 
-    // go-tls could not do this: the main thread has an end, too.
+    // go-tls could not do this: run a handler at the end of main.
     exeunt::at_exit(|| println!("main has returned"))
 }

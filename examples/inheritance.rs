@@ -1,4 +1,4 @@
-//! Inheritance: values that go with `context::go` into the stacks that it starts.
+//! Inheritance: values that `context::go` passes to the stacks that it starts.
 //!
 //! `cargo run --example inheritance`
 
@@ -15,11 +15,12 @@ fn tree(name: &'static str, children: u32) {
 
 fn main() {
     let family = std::thread::spawn(|| -> Result<(), exeunt::Error> {
-        // By clone.
+        // Inherited as a clone.
         exeunt::set_inheritable("tenant", String::from("acme"))?;
-        // By a function of the owner, which may also decide that there is nothing to inherit: not below level 2.
+        // Inherited through a function, which may also decide that there is nothing to inherit:
+        // here not deeper than level 2.
         exeunt::set_inheritable_by("level", 0_u32, |level| (*level < 2).then_some(level + 1))?;
-        // Not at all.
+        // Not inherited.
         exeunt::set("scratch", 1_u32)?;
         tree("the first", 3);
         Ok(())

@@ -1,14 +1,17 @@
-//! The bug that stack-local storage avoids: a fiber moves between threads, and `thread_local!` gives the wrong value.
+//! The bug that stack-local storage avoids: a fiber moves between threads, and `thread_local!`
+//! gives the wrong value.
 //!
 //! `cargo run --release --example moving_fiber`
 //!
-//! A fiber counts its turns, once in a `thread_local!` and once in a `stack_local!`. Two threads take turns in resuming
-//! it, and both have used the thread local before, with numbers of their own.
+//! A fiber counts its turns, once in a `thread_local!` and once in a `stack_local!`. Two threads
+//! take turns in resuming it, and both have used the thread local before, with numbers of their
+//! own.
 //!
-//! Without optimisation the fiber counts in whichever thread's value it happens to be on: the count is wrong. With it
-//! the compiler may work the address of the thread local out once, before the loop: it cannot know that the fiber wakes
-//! up on another thread. Then the fiber, running on one thread, reads and writes the memory of *another* thread, without
-//! any synchronisation, for as long as the loop lasts - also when that thread has ended.
+//! Without optimisation the fiber counts in the value of whichever thread it runs on: the count is
+//! wrong. With optimisation the compiler may compute the address of the thread local once, before
+//! the loop, as nothing tells it that the fiber resumes on another thread. Then the fiber, running
+//! on one thread, reads and writes the memory of *another* thread, without any synchronisation, for
+//! as long as the loop lasts, even when that thread has ended.
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::Cell;
@@ -27,7 +30,7 @@ exeunt::stack_local! {
 struct Turn {
     /// The thread local, as the loop of the fiber counts in it.
     in_loop: u64,
-    /// The same, as a function reads it that is called from there, and has to work out the address itself.
+    /// The same, read by a function that the loop calls, and that computes the address itself.
     in_call: u64,
     /// The stack local, as the loop counts in it.
     stack_local: u64,
@@ -44,7 +47,7 @@ fn thread_turns() -> u64 {
     THREAD_TURNS.get()
 }
 
-/// Counts turns. Nothing here borrows a thread local across `suspend`: each turn asks for it anew.
+/// Counts turns. Nothing here borrows a thread local across `suspend`: each turn accesses it anew.
 #[inline(never)]
 fn count_turns(yielder: &Yielder<(), Turn>) {
     loop {
@@ -60,12 +63,13 @@ struct Fiber(Coroutine<(), Turn, ()>);
 // SAFETY: while it is suspended there are a reference to its own yielder and numbers on its stack.
 unsafe impl Send for Fiber {}
 
-/// A thread that resumes the fiber whenever it is handed over, and passes it on. It begins with a number of its own.
+/// A thread that resumes the fiber whenever it receives it, and passes it on. It begins with a
+/// number of its own.
 fn worker(start: u64, fibers: Receiver<Fiber>, next: Sender<Fiber>, seen: Sender<Turn>) {
     THREAD_TURNS.set(start);
     for mut fiber in fibers {
         let CoroutineResult::Yield(turn) = fiber.0.resume(()) else { return };
-        // Where nobody is there any more, the fiber is dropped, which unwinds it to its bottom.
+        // If the receiver is gone, this drops the fiber, which unwinds it to its outermost frame.
         if seen.send(turn).is_err() || next.send(fiber).is_err() {
             return;
         }
@@ -77,7 +81,8 @@ fn main() {
     let (to_second, second) = channel();
     let (seen, turns) = channel();
     let fiber = Fiber(Coroutine::new(|yielder, ()| {
-        // corosensei's functions never return to anybody, so the fiber enters its own scope.
+        // corosensei's functions return to no exit trampoline, so the fiber enters a scope of its
+        // own.
         exeunt::enter(|| count_turns(yielder)).expect("a fresh fiber");
     }));
     to_first.send(fiber).expect("nobody has hung up");

@@ -1,5 +1,5 @@
-//! Connections that belong to the threads of a pool, opened when a job first needs one and closed when the pool lets the
-//! thread go. Nobody has asked rayon or tokio for a hook.
+//! Connections that belong to the threads of a pool. A job opens one when it first needs it, and it
+//! is closed when the pool lets the thread go, without any hook of rayon or tokio.
 //!
 //! ```text
 //! cargo run --example pools
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Something that is dear to open and must be closed.
+/// Something that is expensive to open and must be closed.
 struct Connection {
     pool: &'static str,
     requests: usize,
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     drop(runtime);
 
-    // rayon does not wait for its threads to end, so this does.
+    // rayon does not wait for its threads to end, so this example does.
     for _ in 0..10_000 {
         if OPEN.load(Ordering::SeqCst) == 0 {
             println!("all connections are closed");

@@ -1,4 +1,4 @@
-//! Stack tags: a number that is nowhere but in the return addresses of the call stack.
+//! Stack tags: a number that exists only in the return addresses of the call stack.
 //!
 //! `cargo run --release --example tags`
 
@@ -14,18 +14,18 @@ fn main() {
     let seen = tag::run(0xcafe, || somewhere_deep(50));
     println!("fifty frames below: {:#x}", seen.expect("it runs below a tag"));
 
-    // The innermost one counts, and any number will do.
+    // The innermost tag counts, and it can be any number.
     tag::run(1, || {
         let inner = tag::run(u64::MAX, tag::current);
         println!("inside {:#x?}, and outside {:?}", inner.expect("a tag"), tag::current().expect("a tag"));
     });
 
-    // One for whoever asks first. It is unique in the process.
+    // `ensure` gives the stack a tag if it has none. It is unique in the process.
     tag::ensure(|made| tag::ensure(|same| println!("made {made}, found {same}")));
 
-    // What it looks like from outside: one frame for each hexadecimal digit, and one where they begin.
+    // In a backtrace: one frame for each hexadecimal digit, and one where they begin.
     tag::run(0x21, || println!("{}", std::backtrace::Backtrace::force_capture()));
 
-    // Nothing is armed for it and nothing stored.
+    // A tag arms nothing and stores nothing.
     assert!(!exeunt::Stack::current().is_armed());
 }

@@ -1,8 +1,9 @@
-//! The faces beside what else one would use: `cargo bench -p exeunt-benches --bench faces`, or with `switching` behind
-//! `--` for the last table alone.
+//! The faces beside their peers: `cargo bench -p exeunt-benches --bench faces`. With `-- switching`
+//! it prints the last tables alone.
 //!
-//! Three questions: what one read costs, what `enter_on` costs over calling the function, and what a read costs right
-//! after a switch, with so many fibers that nothing of the one which is switched to is in the cache.
+//! It answers three questions: what one read costs, what `enter_on` costs over a plain call, and
+//! what a read costs right after a switch, with so many fibers that the cache holds nothing of the
+//! next one.
 
 #[path = "../src/sample.rs"]
 #[allow(dead_code, reason = "the other benchmarks use more of it")]
@@ -45,7 +46,7 @@ fn key() -> libc::pthread_key_t {
     })
 }
 
-/// What is measured: a name, and one read.
+/// A name, and one read to measure.
 type Read = (&'static str, fn() -> u64);
 
 fn specific() -> u64 {
@@ -83,7 +84,7 @@ fn with_values<R>(body: impl FnOnce() -> R) -> R {
     context::with(1_u64, body)
 }
 
-/// The processor time of this thread: what else runs on the machine is not to be measured.
+/// The processor time of this thread: other work on the machine does not count.
 fn now() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: fills in the structure.
@@ -150,10 +151,11 @@ fn entering(criterion: &mut Criterion) {
     });
 }
 
-/// Bytes of a fiber's stack: enough for what it does here, and little enough for 100,000 of them.
+/// Bytes of a fiber's stack: enough for what it does here, and few enough for 100,000 fibers.
 const STACK: usize = 16 * 1024;
 
-/// Memory for many stacks in one mapping: a hundred thousand mappings with guard pages are more than Linux allows.
+/// Memory for many stacks in one mapping: Linux does not allow a hundred thousand mappings with
+/// guard pages.
 struct Stacks {
     start: usize,
     count: usize,
@@ -173,7 +175,8 @@ impl Stacks {
 
     fn stack(&self, number: usize) -> Piece {
         assert!(number < self.count);
-        // Real stacks do not all begin at the same place in their page and in the processor's caches.
+        // Real stacks do not all begin at the same place in their page and in the processor's
+        // caches.
         let colour = number % 32 * 64;
         Piece { start: self.start + number * STACK, end: self.start + (number + 1) * STACK - colour }
     }
@@ -191,7 +194,8 @@ struct Piece {
     end: usize,
 }
 
-// SAFETY: aligned memory of more than the least size. There is no guard page; the fibers here need a part of it only.
+// SAFETY: aligned memory of more than the least size. There is no guard page; the fibers here need
+// a part of it only.
 unsafe impl Stack for Piece {
     fn base(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.end).expect("not at zero")
@@ -201,7 +205,7 @@ unsafe impl Stack for Piece {
     }
 }
 
-/// Which of [`READS`] fibers do after a switch; none, if it is none of them.
+/// The index of the read in [`READS`] that fibers do after a switch; any other number is no read.
 static MODE: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 fn fiber_body(yielder: &Yielder<(), u64>, range: std::ops::Range<usize>) {
@@ -227,7 +231,7 @@ fn fiber_body(yielder: &Yielder<(), u64>, range: std::ops::Range<usize>) {
     never.expect("a fresh fiber");
 }
 
-/// Nanoseconds that a read costs right after a switch: with the read less without it.
+/// Nanoseconds that a read costs right after a switch: a switch with the read, less one without it.
 fn after_a_switch(count: usize) -> (f64, Vec<f64>) {
     let stacks = Stacks::new(count);
     let mut fibers: Vec<_> = (0..count)
@@ -269,8 +273,9 @@ fn after_a_switch(count: usize) -> (f64, Vec<f64>) {
     (bare.median(), samples.iter().map(Samples::median).collect())
 }
 
-/// The same for `may`: its own scheduler decides who is next, in the order in which the coroutines gave way, so there
-/// it is one round after the other. One worker, as switching between workers is another matter.
+/// The same for `may`. Its own scheduler resumes the coroutines in the order in which they yielded,
+/// so they run one round after the other. There is one worker, as switches between workers cost
+/// more.
 fn may_after_a_switch(count: usize) -> (f64, f64) {
     let turns = (200_000 / count).max(4);
     let run = |reading: bool| {
@@ -281,7 +286,7 @@ fn may_after_a_switch(count: usize) -> (f64, f64) {
                 let body = move || {
                     OF_COROUTINE.with(|number| number.set(1));
                     start.fetch_add(1, Ordering::Relaxed);
-                    // Asleep, as a worker whose own queue is never empty takes no new coroutine.
+                    // It sleeps, as a worker whose own queue is never empty takes no new coroutine.
                     while start.load(Ordering::Relaxed) < count {
                         may::coroutine::sleep(Duration::from_millis(1));
                     }
@@ -345,7 +350,7 @@ fn main() {
         println!("| {count} | {bare:.0} | {} |", reads.join(" | "));
     }
     println!("\n| live coroutines of may, one worker, in turns | switch, ns | {MAY} |\n|---|---|---|");
-    // Each has two mappings; more than 30,000 or so are beyond Linux's default for one process.
+    // Each has two mappings; more than about 30,000 exceed Linux's default for one process.
     for count in [1, 1_000, 25_000] {
         let (bare, read) = may_after_a_switch(count);
         println!("| {count} | {bare:.0} | {read:.1} |");

@@ -1,17 +1,18 @@
-//! Why a stack local's read in a loop takes twice as long as a thread-local's, and what it could take at least:
-//! `cargo bench -p exeunt-benches --bench loads`.
+//! Why a stack local's read in a loop takes twice as long as a thread-local's, and the least that
+//! it could take: `cargo bench -p exeunt-benches --bench loads`.
 //!
-//! The read's instructions by themselves, and those of other designs, in loops of assembly that differ in nothing else. None of the
-//! designs is more than its loop: memory that looks like what it would read. For x86_64 only.
+//! The instructions of today's read, and those of other designs, in loops of assembly that differ
+//! in nothing else. The other designs exist as these loops only, on memory laid out as they would
+//! read it. For x86_64 only.
 //!
 //! | design | what it reads |
 //! |---|---|
-//! | thread-local with a destructor | is it there, value |
-//! | today's | block, the foot's address, the word that must be there, the word that is there, the value's address, value |
-//! | packed | block and distance to the foot in one word, the word that must be there, the word that is there, the value's address, value |
-//! | packed, and the word is one constant | without the word that must be there (no stack's word may be its own then) |
-//! | without a word of the stack | block, the value's address, value: only for stacks whose ends are all seen |
-//! | a fiber beside that | today's, out of line |
+//! | thread-local with a destructor | whether it is there, value |
+//! | today's | block, canary's address, expected word, the canary's word, value's address, value |
+//! | packed | block and distance to the canary in one word, then as today's |
+//! | packed, one constant word | as packed, without the expected word (all stacks have the same) |
+//! | without a word of the stack | block, value's address, value (if no end escapes exeunt) |
+//! | a fiber with that design | today's, out of line |
 
 #[cfg(not(target_arch = "x86_64"))]
 fn main() {
@@ -25,7 +26,7 @@ mod sample;
 
 #[cfg(target_arch = "x86_64")]
 fn main() {
-    // Only the building is asked for by `--test` and its kind.
+    // `--test` and its kind ask for the build only.
     if std::env::args().skip(1).all(|argument| argument == "--bench") {
         loops::compare();
     }
@@ -36,7 +37,7 @@ mod loops {
     use crate::sample::{Samples, Stopwatch};
     use std::arch::asm;
 
-    /// Turns of a loop each time it is measured, and how often it is.
+    /// Turns of a loop in one measurement, and the number of measurements.
     const TURNS: u64 = 1_000_000;
     const ROUNDS: usize = 101;
 
@@ -47,7 +48,7 @@ mod loops {
         foot: *const u64,
         word: u64,
         block: u64,
-        /// The block, and the distance from here to the foot in words below it.
+        /// The block, and below it the distance from here to the canary, in words.
         packed: u64,
         is_there: u64,
         padding: [u64; 2],
@@ -62,8 +63,8 @@ mod loops {
     const DISTANCE: u32 = 17;
     const NUMBER: u64 = 7;
 
-    /// A loop around `$body`, which leaves the value in rcx, jumps to 3 if it does not find it, and to 4 for what is behind
-    /// the loop, which comes back to 5.
+    /// A loop around `$body`, which leaves the value in rcx. It jumps to 3 if it does not find the
+    /// value, and to 4 for `$behind`, the code after the loop, which comes back to 5.
     macro_rules! looped {
         ($name:ident, $block:expr, [$($body:expr),*], [$($behind:expr),*]) => {
             #[inline(never)]
@@ -150,7 +151,7 @@ mod loops {
         []
     );
     looped!(without, BLOCK, ["cmp [rdi + 24], rsi", "jne 3f", "mov rcx, [rdi]", "mov rcx, [rcx]"], []);
-    // The first comparison is with another number: what a thread's place would hold.
+    // The first comparison is with another number, as a thread's entry would hold it.
     looped!(fiber, BLOCK, ["cmp [rdi + 24], rdx", "jne 4f", "mov rcx, [rdi]", "mov rcx, [rcx]"], [todays!(), "jmp 5b"]);
 
     /// Nanoseconds of a turn.

@@ -1,7 +1,7 @@
 //! The two redirects beside each other: `cargo bench -p exeunt-benches --bench modes`.
 //!
-//! A process has one of them, so each figure is asked of child processes of both kinds in turns. Processes differ in where
-//! their memory happens to lie, so that the median over them counts.
+//! A process has one redirect, so child processes of both kinds measure each figure, in turns.
+//! Processes differ in where their memory happens to lie, so the median over them counts.
 
 #[path = "../src/sample.rs"]
 #[allow(dead_code, reason = "the other benchmarks use more of it")]
@@ -38,7 +38,7 @@ fn main() {
         println!("{}", measure().map(|number| number.to_string()).join(" "));
         return;
     }
-    // Only the building is asked for by `--test` and its kind.
+    // `--test` and its kind ask for the build only.
     if std::env::args().skip(1).any(|argument| argument != "--bench") {
         return;
     }
@@ -73,7 +73,8 @@ fn on_a_thread<R: Send + 'static>(code: impl FnOnce() -> R + Send + 'static) -> 
     std::thread::spawn(code).join().expect("the thread does not panic")
 }
 
-/// Nanoseconds for one turn of a loop: the best of some, since what else runs on the machine only ever adds.
+/// Nanoseconds for one turn of a loop: the best of some, since other work on the machine only adds
+/// time.
 fn turns<R>(count: u32, mut turn: impl FnMut() -> R) -> f64 {
     let run = |turn: &mut dyn FnMut()| {
         let start = Stopwatch::start();

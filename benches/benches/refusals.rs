@@ -1,5 +1,6 @@
-//! What a refusal costs: `cargo bench -p exeunt-benches --bench refusals`. A program that tries on every stack it meets pays
-//! this for each that cannot be armed, so the bar is 20 µs. The text is made when somebody reads it, and may take longer.
+//! What a refusal costs: `cargo bench -p exeunt-benches --bench refusals`. A program that tries to
+//! arm every stack pays this for each that cannot be armed, so the bar is 20 µs. The error's text
+//! is made when it is printed, and may take longer.
 
 #[path = "../src/sample.rs"]
 #[allow(dead_code, reason = "the other benchmarks use more of it")]
@@ -13,11 +14,12 @@ use std::sync::{Mutex, mpsc};
 
 const TURNS: u32 = 1000;
 
-/// The processor time of one refusal on the running stack, in nanoseconds: the median of some rounds.
+/// The processor time of one refusal on the running stack, in nanoseconds: the median of some
+/// rounds.
 fn refusal() -> f64 {
     let mut samples = Samples::default();
     let refused = || black_box(exeunt::at_exit(|| ())).expect_err("this stack cannot be armed");
-    // The first learns the way and the system's trampolines.
+    // The first one learns the walk and the exit trampolines.
     refused();
     for _ in 0..21 {
         let start = Stopwatch::start();
@@ -29,7 +31,7 @@ fn refusal() -> f64 {
     samples.median()
 }
 
-/// The same for its text.
+/// The same for the error's text.
 fn text() -> f64 {
     let error = exeunt::at_exit(|| ()).expect_err("this stack cannot be armed");
     black_box(error.to_string());
@@ -42,7 +44,7 @@ fn text() -> f64 {
     samples.median()
 }
 
-/// Runs `measure` on a coroutine that nobody knows, below `depth` frames.
+/// Runs `measure` inside `depth` frames of a coroutine that exeunt does not recognise.
 fn on_a_coroutine(depth: u32, measure: fn() -> f64) -> f64 {
     #[inline(never)]
     fn deep(depth: u32, measure: fn() -> f64) -> f64 {
@@ -51,7 +53,7 @@ fn on_a_coroutine(depth: u32, measure: fn() -> f64) -> f64 {
     Coroutine::<(), (), f64>::new(move |_, ()| deep(depth, measure)).resume(()).as_return().expect("it does not yield")
 }
 
-/// Runs it on a thread whose function has returned.
+/// Runs `measure` on a thread whose function has returned.
 fn after_a_thread(measure: fn() -> f64) -> f64 {
     type Measure = fn() -> f64;
     struct Late(Option<(mpsc::Sender<f64>, Measure)>);
@@ -68,7 +70,7 @@ fn after_a_thread(measure: fn() -> f64) -> f64 {
     receiver.recv().expect("the destructor has run")
 }
 
-/// As many threads at a time as there are processors: they must not wait for each other.
+/// Runs `refusal` on as many threads as there are processors: they must not wait for each other.
 fn on_many_threads() -> f64 {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let worst = Mutex::new(0.0_f64);

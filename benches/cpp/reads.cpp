@@ -1,9 +1,11 @@
-// One read of fiber-local storage, beside its peers, in one run: exeunt_get, exeunt_slot_get, pthread_getspecific,
-// thread_local, and boost::fibers::fiber_specific_ptr. All of them on a fiber of Boost.Fiber, as only there the last one
-// works; and the same of ours on a plain thread.
+// One read of fiber-local storage beside its peers, in one run: exeunt_get, exeunt_slot_get,
+// exeunt::stack_local, pthread_getspecific, thread_local, and boost::fibers::fiber_specific_ptr.
+// All run on a fiber of Boost.Fiber, as the last one works only there; all but the last one also
+// run on a plain thread.
 //
-// Each figure is the median of many rounds, in turns, so that a busy machine disturbs all alike. A line per read:
-// nanoseconds, the 10th and 90th percentile of the rounds, and the ratio to pthread_getspecific.
+// Each figure is the median of many rounds, in turns, so that a busy machine disturbs all alike. A
+// line per read has nanoseconds, the 10th and 90th percentile of the rounds, and the ratio to
+// pthread_getspecific.
 #include <boost/fiber/all.hpp>
 #include <exeunt.hpp>
 #include <pthread.h>
@@ -32,7 +34,7 @@ boost::fibers::fiber_specific_ptr<long> *boost_pointer;
 exeunt::stack_local<long> local;
 thread_local long by_thread = 1;
 
-// What one read gives goes into the next one's address, so reads are timed one after the other.
+// The compiler must assume that this changes memory, so it repeats each read.
 inline void keep(long &sum) { asm volatile("" : "+r"(sum) : : "memory"); }
 
 template <class Read> long round_of(Read read) {

@@ -1,4 +1,4 @@
-//! What happens once in a process, or would leave its mark on the other figures: asked of processes of its own.
+//! What happens once in a process, or would change the other figures: measured in child processes.
 
 use crate::fiber::{Fiber, Memory, on_fiber};
 use crate::sample::{Samples, since};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 const ROLE: &str = "EXEUNT_BENCH_CHILD";
 
-/// Plays the role that a parent has given to this process, if it has.
+/// Plays the role that a parent has given to this process. Returns whether there is one.
 pub fn run_if_child() -> bool {
     let Ok(role) = std::env::var(ROLE) else { return false };
     match role.split_once(' ') {
@@ -34,7 +34,8 @@ fn print_first() {
     println!("{}", since(start));
 }
 
-/// What the process's first `at_exit` takes: it recognises the exit trampolines. On a thread and on the main thread.
+/// What the process's first `at_exit` takes, which recognises the exit trampolines: on a thread and
+/// on the main thread.
 pub fn recognition() -> (f64, f64) {
     let median = |role| {
         let mut samples = Samples::new();
@@ -53,7 +54,7 @@ pub const FIBERS: usize = 100_000;
 pub struct Memories {
     /// From one fiber's stack to the next.
     pub stack: usize,
-    /// Resident memory of the page map, and the address space that it reserves.
+    /// Resident memory of the stack map, and the address space that it reserves.
     pub map: f64,
     pub reserved: f64,
     /// Resident memory of the records, and the size of one.
@@ -78,14 +79,15 @@ fn print_memory(stack: usize) {
     for memory in &mut memories {
         memory.touch_top(8 * 1024);
     }
-    // One after the other: every entry of the page map has been used then, but few records, those that wait for the next stack.
+    // One after the other: this uses every entry of the stack map, but few records, the cached
+    // ones.
     on_fiber(&mut memories[0], || exeunt::id().expect("a fiber can be armed"));
     let before = resident();
     for memory in &mut memories {
         on_fiber(memory, || exeunt::id().expect("a fiber can be armed"));
     }
     let map = resident() - before;
-    // All at once: what is new are the records.
+    // All at once: only the records are new.
     let mut fibers: Vec<_> = memories
         .iter_mut()
         .map(|memory| {

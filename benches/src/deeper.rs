@@ -1,4 +1,4 @@
-//! Reading on an armed stack at places where nobody has read before.
+//! Reads on an armed stack at places where no read was before.
 
 use crate::fiber::{Memory, on_fiber};
 use crate::sample::{Samples, clock, since};
@@ -10,7 +10,7 @@ exeunt::stack_local! {
     static VALUE: Cell<u64> = const { Cell::new(1) };
 }
 
-/// Calls `leaf` below `depth` frames, which are `ROOM` bytes larger than they need to be.
+/// Calls `leaf` inside `depth` frames, which are `ROOM` bytes larger than they need to be.
 #[inline(never)]
 pub fn descend<const ROOM: usize>(depth: usize, leaf: &mut dyn FnMut()) {
     let room = [0_u8; ROOM];
@@ -23,7 +23,7 @@ pub fn descend<const ROOM: usize>(depth: usize, leaf: &mut dyn FnMut()) {
     black_box(&room);
 }
 
-/// The same, and reads in every frame on the way.
+/// The same without a leaf; with `read`, reads in every frame on the way.
 #[inline(never)]
 fn descend_reading<const ROOM: usize>(depth: usize, read: bool) {
     let room = [0_u8; ROOM];
@@ -37,20 +37,20 @@ fn descend_reading<const ROOM: usize>(depth: usize, read: bool) {
     black_box(&room);
 }
 
-/// Reads at places that are new to the page map, in nanoseconds.
+/// Reads at places that are new to the stack map, in nanoseconds.
 pub struct Deeper {
     pub depth: usize,
     /// Bytes that each frame is larger than it needs to be.
     pub room: usize,
-    /// A read in the innermost of so many frames, none of which has read before.
+    /// A read in the innermost of `depth` frames, none of which has read before.
     pub first: f64,
     /// The read after that one.
     pub second: f64,
-    /// A read in every frame on the way down, each.
+    /// One of the reads that every frame makes on the way inwards.
     pub on_the_way: f64,
 }
 
-/// Measures it on fibers that are armed in their outermost frame and then grow.
+/// Measures these reads on fibers that are armed in their outermost frame and then grow.
 pub fn deeper<const ROOM: usize>(depth: usize) -> Deeper {
     let mut memory = Memory::new(4 << 20);
     memory.touch_top(3 << 20);

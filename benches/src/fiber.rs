@@ -1,4 +1,4 @@
-//! `makecontext` fibers on memory that the caller keeps, so that it can be used again.
+//! `makecontext` fibers on memory that the caller keeps and can use again.
 
 use std::ffi::c_int;
 
@@ -8,11 +8,11 @@ pub struct Memory {
     size: usize,
 }
 
-// SAFETY: plain memory; who runs on it is the fiber's business.
+// SAFETY: plain memory. A fiber that runs on it borrows it mutably.
 unsafe impl Send for Memory {}
 
 impl Memory {
-    /// `size` bytes, page-aligned, of which nothing is touched.
+    /// `size` bytes, page-aligned and untouched.
     pub fn new(size: usize) -> Self {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping touches nothing that exists.
@@ -33,7 +33,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: from `new`, and nobody runs on it: a fiber borrows it.
+        // SAFETY: from `new`, and no fiber runs on it, as a fiber borrows it.
         unsafe { libc::munmap(self.start.cast(), self.size) };
     }
 }
@@ -53,7 +53,7 @@ struct Shared {
     done: bool,
 }
 
-/// What a fiber's body gets, to suspend itself.
+/// The argument of a fiber's body, to suspend itself by.
 pub struct Inside(*mut Shared);
 
 impl Inside {
@@ -83,7 +83,8 @@ impl<'m> Fiber<'m> {
         let (own, resumer) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
         let mut shared = Box::new(Shared { own, resumer, body: Some(Box::new(body)), done: false });
         let pointer = &raw mut *shared;
-        // SAFETY: the stack is borrowed for the fiber's life; `uc_link` is filled in by `resume` before it is used.
+        // SAFETY: the stack is borrowed for the fiber's life; `uc_link` is filled in by `resume`
+        // before it is used.
         unsafe {
             assert_eq!(libc::getcontext(&raw mut (*pointer).own), 0);
             (*pointer).own.uc_stack.ss_sp = memory.start.cast();

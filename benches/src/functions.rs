@@ -1,10 +1,11 @@
-//! Arming in turns from many functions, each on a new thread: what is remembered of one must not drive out another's.
+//! Arming in turns from many functions, each on a new thread: the walk that exeunt remembers of one
+//! function must not replace another function's.
 
 use crate::sample::{Samples, since};
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Functions that differ, of one size: compilers lay them out at one distance.
+/// Different functions of one size: compilers lay them out at equal distances.
 #[inline(never)]
 fn arm<const NUMBER: usize>() -> f64 {
     let start = Instant::now();
@@ -21,7 +22,8 @@ macro_rules! functions {
 
 const FUNCTIONS: [fn() -> f64; 60] = functions!(0 10 20 30 40 50);
 
-/// What a thread's first `at_exit` takes from each of the functions, less `clock`: the median of them, and the worst.
+/// What a thread's first `at_exit` takes from each of the functions, less `clock`: the median of
+/// them, and the worst.
 pub fn in_turns(clock: f64) -> (f64, f64) {
     let mut samples = vec![Samples::new(); FUNCTIONS.len()];
     for _ in 0..200 {

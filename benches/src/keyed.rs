@@ -1,4 +1,4 @@
-//! Keyed values beside the map that one would keep in a `thread_local!`.
+//! Keyed values beside a map in a `thread_local!`.
 
 use crate::sample::{Stopwatch, bench};
 use criterion::{Criterion, measurement::WallTime};

@@ -1,9 +1,10 @@
-//! What exeunt costs, beside what else one would use.
+//! What exeunt costs, beside its peers.
 //!
-//! `cargo bench -p exeunt-benches` measures everything in one run and ends with a Markdown table of ratios. Loops that
-//! can be repeated at will are criterion's (`reads.rs`, `keyed.rs`, `pairs`). What happens once in a stack's life
-//! is sampled, life by life, with and without exeunt in turns (`lives.rs`, `functions.rs`, `deeper.rs`). What happens
-//! once in a process is asked of child processes (`children.rs`).
+//! `cargo bench -p exeunt-benches --bench peers` measures everything in one run and ends with a
+//! Markdown table of ratios. criterion runs the loops that can be repeated at will (`reads.rs`,
+//! `keyed.rs`, `lives::measure_pairs`). What happens once in a stack's life is sampled, life by
+//! life, with and without exeunt in turns (`lives.rs`, `functions.rs`, `deeper.rs`). What happens
+//! once in a process is measured in child processes (`children.rs`).
 
 mod children;
 mod deeper;
@@ -19,7 +20,7 @@ mod sample;
 use criterion::Criterion;
 use std::time::Duration;
 
-/// Runs all benchmarks, or in a child process the one that it was started for.
+/// Runs all benchmarks, or in a child process the one that the parent started it for.
 pub fn run() {
     if children::run_if_child() {
         return;
@@ -34,7 +35,7 @@ pub fn run() {
     keyed::measure(&mut criterion);
     lives::measure_pairs(&mut criterion);
     criterion.final_summary();
-    // With arguments (a filter, `--test`, `--list`) only criterion's part is asked for.
+    // Arguments (a filter, `--test`, `--list`) ask for criterion's part only.
     if std::env::args().skip(1).any(|argument| argument != "--bench") {
         return;
     }

@@ -1,5 +1,5 @@
-//! What arming and draining cost in the life of a thread and of a pooled fiber, beside a life without them, and beside a
-//! `thread_local!` with a destructor.
+//! What arming and draining cost in the life of a thread and of a pooled fiber, beside a life
+//! without them, and beside a `thread_local!` with a destructor.
 
 use crate::deeper::descend;
 use crate::fiber::{Memory, on_fiber};
@@ -10,7 +10,7 @@ use std::ffi::c_void;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Arming and taking it back, which can be repeated on one stack.
+/// Arming and unloading, which can be repeated on one stack.
 pub fn measure_pairs(criterion: &mut Criterion<WallTime>) {
     bench(criterion, "arm/at_exit and unload", |count| {
         let body = move || {
@@ -31,7 +31,7 @@ pub fn measure_pairs(criterion: &mut Criterion<WallTime>) {
             let mut left = count;
             let mut total = std::time::Duration::ZERO;
             while left > 0 {
-                // Not so many that the list of handlers is what is measured.
+                // Not so many that this measures the list of handlers.
                 let turn = left.min(1000);
                 let start = Stopwatch::start();
                 for _ in 0..turn {
@@ -62,7 +62,7 @@ enum Act {
 #[derive(Default)]
 struct Stamps {
     act: Act,
-    /// What the act took, and reading the clock.
+    /// What the act took, with one reading of the clock.
     acting: Cell<f64>,
     /// When the entry function was about to return.
     returning: Cell<Option<Instant>>,
@@ -138,7 +138,7 @@ pub struct Threads {
 
 /// What something to be done at a thread's end takes.
 pub struct Ends {
-    /// To ask for it, as the first that the thread does.
+    /// Requesting it, as the first act of the thread.
     pub beginning: f64,
     /// What the end of the thread takes longer.
     pub end: f64,
@@ -150,7 +150,7 @@ impl Ends {
     }
 }
 
-/// Lives of threads that do this and that, in turns.
+/// Lives of threads that do each act, in turns.
 pub fn threads() -> Threads {
     #[derive(Default)]
     struct Taken {
@@ -186,13 +186,13 @@ pub fn threads() -> Threads {
 /// The medians of a pooled fiber's life.
 pub struct Pooled {
     pub depth: usize,
-    /// `at_exit` alone, which unwinds as many frames.
+    /// `at_exit` alone, which unwinds that many frames.
     pub arming: f64,
     /// What the whole life takes longer.
     pub life: f64,
 }
 
-/// Fiber lives on the same memory over and over, armed at a depth of so many frames.
+/// Lives of fibers on the same memory, again and again, armed `depth` frames deep.
 pub fn pooled(depth: usize) -> Pooled {
     let mut memory = Memory::new(1 << 20);
     memory.touch_top(1 << 19);

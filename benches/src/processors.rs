@@ -1,4 +1,5 @@
-//! Lives of threads depend on what the processors did before: one that had nothing to do was halted, and comes back with cold caches.
+//! Lives of threads depend on what the processors did before: a processor that had nothing to do
+//! was halted, and comes back with cold caches.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,7 +7,7 @@ fn processors() -> Vec<core_affinity::CoreId> {
     core_affinity::get_core_ids().expect("the system tells which processors this may run on")
 }
 
-/// What `run` gives while each processor has something to do whenever nothing else is to be done.
+/// Runs `run` while a thread of the lowest priority keeps each processor awake.
 pub fn kept_awake<R>(run: impl FnOnce() -> R) -> R {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -14,7 +15,7 @@ pub fn kept_awake<R>(run: impl FnOnce() -> R) -> R {
             let done = &done;
             scope.spawn(move || {
                 assert!(core_affinity::set_for_current(processor));
-                // SAFETY: all zeros are this policy's parameters.
+                // SAFETY: this policy's parameters are all zeros.
                 let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &std::mem::zeroed()) };
                 assert_eq!(set, 0);
                 while !done.load(Ordering::Relaxed) {
@@ -28,7 +29,7 @@ pub fn kept_awake<R>(run: impl FnOnce() -> R) -> R {
     })
 }
 
-/// What `run` gives where all threads that it starts stay on one processor.
+/// Runs `run` on one processor, with all threads that it starts.
 pub fn on_one<R: Send>(run: impl FnOnce() -> R + Send) -> R {
     let on_it = || {
         assert!(core_affinity::set_for_current(processors()[0]));

@@ -1,8 +1,8 @@
-//! One read of a small value: in a tight loop, and once per call of a function that is not inlined; on a thread and on a
-//! `makecontext` fiber.
+//! One read of a small value: in a tight loop, and once per call of a function that is not inlined;
+//! on a thread and on a `makecontext` fiber.
 //!
-//! Every peer reads the same 8 bytes. `thread_local! with a destructor` is the peer that does the same for its user: it
-//! too has to know whether the value is there and not dropped yet.
+//! Every peer reads the same 8 bytes. `thread_local!` with a destructor is the peer that does the
+//! same for its user: it too checks whether the value exists and is not dropped yet.
 
 use crate::fiber::{Memory, on_fiber};
 use crate::sample::{Samples, Stopwatch, bench};
@@ -90,11 +90,12 @@ reads! {
     Specific, "pthread_getspecific", key => unsafe { (*libc::pthread_getspecific(key).cast::<Number>()).0.get() };
 }
 
-/// At how many places in memory each loop is measured. So short a loop takes twice as long where it happens to lie across a
-/// boundary of what the processor fetches at once, and with it what it is compared with seems twice as good.
+/// The number of places in memory at which each loop is measured. So short a loop takes twice as
+/// long where it happens to lie across a boundary of what the processor fetches at once, and then
+/// its peer seems twice as good.
 const PLACEMENTS: usize = 8;
 
-/// Moves what follows in the function by so many eighths of a cache line.
+/// Moves what follows in the function by `EIGHTHS` eighths of a cache line.
 #[inline(always)]
 fn moved<const EIGHTHS: usize>() {
     // SAFETY: these do nothing.
@@ -132,7 +133,7 @@ fn called<R: Read, const EIGHTHS: usize>(key: libc::pthread_key_t, count: u64) -
 }
 
 fn on_thread(run: fn(libc::pthread_key_t, u64) -> Duration, count: u64) -> Duration {
-    // A thread of its own for each sample: the main thread is an odd one.
+    // A new thread for each sample: the main thread differs from others.
     std::thread::spawn(move || {
         set_up();
         run(key(), count)
@@ -190,9 +191,9 @@ pub fn measure(criterion: &mut Criterion<WallTime>) {
     }
 }
 
-/// What a read takes, by its name: all of them in turns, in short batches, so that none has a better time of it than
-/// another. The best twentieth of the batches counts, as what else runs on the machine only ever adds; and of the
-/// placements the middle.
+/// What a read takes, by its name. All reads run in turns, in short batches, so that other work on
+/// the machine disturbs all alike. The best twentieth of the batches counts, as other work only
+/// adds time; of the placements, the median counts.
 pub fn in_turns() -> BTreeMap<String, f64> {
     const BATCH: u64 = 10_000;
     let mut samples: BTreeMap<String, [Samples; PLACEMENTS]> = BTreeMap::new();

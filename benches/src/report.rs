@@ -8,7 +8,7 @@ use crate::processors;
 use crate::reads;
 use crate::sample::{clock, loop_time};
 
-/// Measures what criterion does not, and prints the table of everything.
+/// Measures what criterion does not, and prints all tables.
 pub fn print() {
     println!("\n## exeunt and its peers, one run\n");
     println!(

@@ -1,11 +1,11 @@
-//! Samples: of criterion's loops, kept for the table, and of what cannot be repeated in a loop.
+//! Samples: of criterion's loops, kept for the table, and of events that a loop cannot repeat.
 
 use criterion::{Criterion, measurement::WallTime};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Nanoseconds, many times.
+/// Many measurements, in nanoseconds.
 #[derive(Default, Clone)]
 pub struct Samples(Vec<f64>);
 
@@ -33,7 +33,7 @@ impl Samples {
 /// What criterion's loops took, by the benchmark's name: nanoseconds for one turn.
 static LOOPS: Mutex<BTreeMap<String, Samples>> = Mutex::new(BTreeMap::new());
 
-/// Shorter loops than this are criterion finding out how many turns it wants.
+/// In shorter loops than this criterion finds out how many turns to run.
 const SHORTEST: Duration = Duration::from_micros(200);
 
 /// Has criterion measure a loop, and keeps what it took for the table.
@@ -50,14 +50,14 @@ pub fn bench(criterion: &mut Criterion<WallTime>, name: &str, run: impl Fn(u64) 
     });
 }
 
-/// What a benchmark's turn took: the lower quartile, since what else runs on the machine (caches, the other hardware thread) only ever
-/// adds.
+/// What a benchmark's turn took: the lower quartile, since other work on the machine (caches, the
+/// other hardware thread) only adds time.
 pub fn loop_time(name: &str) -> f64 {
     let loops = LOOPS.lock().expect("nobody panics with it");
     loops.get(name).unwrap_or_else(|| panic!("{name} was not measured")).quantile(0.25)
 }
 
-/// A stopwatch that only runs while this thread does: what else the machine is doing does not count.
+/// A stopwatch of this thread's processor time: other work on the machine does not count.
 pub struct Stopwatch(Duration);
 
 impl Stopwatch {
@@ -82,7 +82,7 @@ pub fn since(start: Instant) -> f64 {
     start.elapsed().as_nanos() as f64
 }
 
-/// What two readings of the clock right after each other differ by.
+/// The difference of two readings of the clock, one right after the other.
 pub fn clock() -> f64 {
     let mut samples = Samples::default();
     for _ in 0..10_000 {

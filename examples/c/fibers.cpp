@@ -18,7 +18,8 @@ struct request {
 static exeunt::stack_local<request> current;   // a value for each stack
 static thread_local std::string by_thread = "?"; // a value for each thread
 
-// thread_local is read in a function of its own, so that here at least the compiler does not keep its address.
+// thread_local is read in a function of its own, so that here at least the compiler does not keep
+// its address.
 __attribute__((noinline)) static std::string &of_this_thread() {
     asm volatile("" ::: "memory");
     return by_thread;

@@ -1,4 +1,4 @@
-/* Storage and exit handlers on a thread that nobody prepared.
+/* Storage and exit handlers on a thread that no code prepared for it.
  *
  *   cc tour.c $(pkg-config --cflags --libs exeunt) -pthread && ./a.out
  */
@@ -20,7 +20,7 @@ static void report(void *arg) {
     printf("  handler %s: the connection is still %s\n", (const char *)arg, (char *)exeunt_get(&connection));
 }
 
-/* Deep in some library that did not start the thread, and does not know who did. */
+/* Deep in some library that did not start the thread. */
 static void connect_lazily(void) {
     if (exeunt_get(&connection) != NULL)
         return;

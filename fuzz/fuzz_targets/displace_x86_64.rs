@@ -1,4 +1,4 @@
-//! Arbitrary bytes at a site: displaced, they do what they did, or they are refused.
+//! Arbitrary bytes at a site: displaced, they do the same as before, or the engine refuses them.
 #![no_main]
 
 use exeunt_patch_fuzz::{Machine, x86_64};

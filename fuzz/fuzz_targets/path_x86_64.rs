@@ -1,4 +1,5 @@
-//! Arbitrary bytes on a path: they lead where the path goes on, with the stack pointer as it was, or the path ends.
+//! Arbitrary bytes on a path: execution follows the path with an unchanged stack pointer, or the
+//! path ends there.
 #![no_main]
 
 use exeunt_patch_fuzz::{Machine, x86_64};

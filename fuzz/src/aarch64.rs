@@ -27,7 +27,7 @@ fn registers() -> Vec<(i32, usize)> {
     all
 }
 
-/// Sets every register, in a way that `start` tells.
+/// Sets every register, to values that follow from `start`.
 fn circumstances(start: u64) -> impl Fn(&mut Unicorn<'static, Memory>) {
     let general = general();
     move |unicorn| {
@@ -51,11 +51,13 @@ fn circumstances(start: u64) -> impl Fn(&mut Unicorn<'static, Memory>) {
     }
 }
 
-/// What the emulator must not be given.
+/// Instructions that the emulator must not get.
 fn cannot_be_run(instruction: u32) -> bool {
-    // It runs at EL1: system registers that a program cannot reach would reconfigure it. The engine copies these unchanged.
+    // The emulator runs at EL1: system registers that a program cannot reach would reconfigure it.
+    // The engine copies accesses to them unchanged.
     instruction & 0xffc0_0000 == 0xd500_0000 && instruction & 0xffff_f000 != 0xd503_2000
-    // SIMD with half precision, two or three registers: on unallocated ones it (QEMU 5.0) fails an assertion. Copied unchanged.
+    // SIMD with half precision, two or three registers: on unallocated encodings the emulator (QEMU
+    // 5.0) fails an assertion. The engine copies them unchanged.
         || instruction & 0x8f7e_0c00 == 0x0e78_0800
         || instruction & 0x8f60_c400 == 0x0e40_0400
 }
@@ -103,7 +105,7 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
     }
 }
 
-/// Inputs: 2 bytes of circumstances, then one instruction. What [`flow`] says of it is what the emulator does with it.
+/// Inputs: 2 bytes of circumstances, then one instruction. The emulator must do what [`flow`] says.
 pub fn check_path(machine: &mut Machine, data: &[u8]) {
     let &[seed, place, a, b, c, d, ..] = data else { return };
     let bytes = [a, b, c, d];
@@ -122,7 +124,7 @@ pub fn check_path(machine: &mut Machine, data: &[u8]) {
     let before = machine.unicorn.reg_read(RegisterARM64::SP).expect("a register");
     let registers = [(RegisterARM64::SP as i32, 8), (RegisterARM64::X30 as i32, 8)];
     let found = machine.run(&[(at, &bytes)], &set_up, at, |_| false, &registers);
-    // It faults, so nobody gets further.
+    // It faults, so no execution gets further.
     let Some(Outcome { pc: Some(pc), registers, .. }) = found else {
         return TALLY.count(&TALLY.left_out);
     };

@@ -1,5 +1,5 @@
-//! One instruction, run where it is and run displaced, in the Unicorn emulator: registers, memory and the address
-//! where it goes on must be the same.
+//! One instruction, run where it is and run displaced, in the Unicorn emulator: registers, memory
+//! and the address where it goes on must be the same.
 //!
 //! ```text
 //!   original:   step at SITE                                        -> state, next pc
@@ -18,22 +18,24 @@ pub const SITE_PAGE: u64 = 0x5000_0000;
 pub const DATA: u64 = 0x2000_0000;
 /// More steps than this are taken for a loop, and the input is left out.
 const MOST_STEPS: usize = 100;
-/// So many pages are kept mapped; then all but the code are unmapped.
+/// The number of mapped pages at which all but the code are unmapped.
 const MOST_PAGES: usize = 256;
 
-/// Pages other than code, filled with a pattern, and what was written to them since.
+/// Pages other than code: filled with a pattern, then written to by the input.
 #[derive(Default)]
 pub struct Memory {
     pages: Vec<u64>,
     writes: Vec<(u64, usize)>,
-    /// What the run stopped for. Mapped outside of it: the emulator frees what a load in progress still uses if a hook maps.
+    /// The missing page at which the run stopped. It is mapped after the run: if a hook maps a
+    /// page, the emulator frees memory that a load in progress still uses.
     missing: Vec<u64>,
 }
 
-/// What a run left behind.
+/// The result of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Where it goes on; `None` after an error, which the emulator reports at different addresses.
+    /// The address where it goes on; `None` after an error, which the emulator reports at different
+    /// addresses.
     pub pc: Option<u64>,
     pub error: Option<uc_error>,
     pub registers: Vec<(i32, Vec<u8>)>,
@@ -68,7 +70,7 @@ impl Machine {
     pub fn new(arch: Arch, mode: Mode, model: Option<i32>, end: &'static [u8], stubs: &[i64]) -> Self {
         let mut unicorn = Unicorn::new_with_data(arch, mode, Memory::default()).expect("the emulator");
         if let Some(model) = model {
-            // Before anything else, which would settle it.
+            // First of all, as any other call would fix the setting.
             unicorn.ctl_set_cpu_model(model).expect("a processor");
         }
         unicorn
@@ -94,7 +96,8 @@ impl Machine {
         self.code_pages.iter().any(|&page| address.wrapping_sub(page) < 0x2000)
     }
 
-    /// Steps from `start` while `inside` says so, on memory that is the same each time. `None` if it does not end.
+    /// Steps from `start` while `inside` holds, on memory that is the same each time. `None` if it
+    /// does not end.
     pub fn run(
         &mut self,
         code: &[(u64, &[u8])],
@@ -132,7 +135,8 @@ impl Machine {
         outcome.filter(|outcome| outcome.pc.is_some_and(|pc| !inside(pc)) || outcome.error.is_some())
     }
 
-    /// Forgets pages when there are many. Not between two runs of one input, which must find the same.
+    /// Unmaps pages when there are many. Not between two runs of one input, which must see the
+    /// same.
     pub fn tidy(&mut self) {
         if self.unicorn.get_data().pages.len() >= MOST_PAGES / 2 {
             for page in std::mem::take(&mut self.unicorn.get_data_mut().pages) {
@@ -178,7 +182,7 @@ fn attempt(
     Outcome { pc: error.is_none().then_some(pc), error, registers, writes }
 }
 
-/// Maps what the last run missed; says whether it may now get further.
+/// Maps the page that the last run missed. Returns whether a run may now get further.
 fn map_missing(unicorn: &mut Unicorn<'static, Memory>) -> bool {
     let mut done = false;
     for page in std::mem::take(&mut unicorn.get_data_mut().missing) {
@@ -207,7 +211,8 @@ fn log_write(unicorn: &mut Unicorn<Memory>, _: MemType, address: u64, size: usiz
     true
 }
 
-/// What became of the inputs. Printed now and then, so that a run's last lines are its figures.
+/// Counts of what became of the inputs. Printed now and then, so that a run's last lines are its
+/// figures.
 #[derive(Default)]
 pub struct Tally {
     pub refused: AtomicU64,

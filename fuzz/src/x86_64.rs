@@ -49,7 +49,7 @@ fn registers() -> Vec<(i32, usize)> {
     all
 }
 
-/// Repeated string instructions are taken one round a step.
+/// One step runs one round of a repeated string instruction.
 fn repeats(code: &[u8]) -> bool {
     let prefixes = code
         .iter()
@@ -59,12 +59,12 @@ fn repeats(code: &[u8]) -> bool {
     repeated && matches!(code.get(prefixes.len()), Some(0xa4..=0xa7 | 0xaa..=0xaf | 0x6c..=0x6f))
 }
 
-/// What `rcx` may hold: a repeated string instruction does not take long.
+/// A mask for `rcx`, so that a repeated string instruction does not take long.
 fn rounds(code: &[u8]) -> u64 {
     if repeats(code) { 0x1f } else { u64::MAX }
 }
 
-/// Sets every register, in a way that `start` tells.
+/// Sets every register, to values that follow from `start`.
 fn circumstances(start: u64, rounds: u64) -> impl Fn(&mut Unicorn<'static, Memory>) {
     move |unicorn| {
         let mut state = start;
@@ -119,7 +119,8 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
     let Ok(moved) = displace(code, at, to) else {
         return TALLY.count(&TALLY.refused);
     };
-    // What the engine would write at the site; shorter instructions it refuses, but the stub can still be tested.
+    // The engine writes this at the site. It refuses shorter instructions, but their stub can still
+    // be tested.
     let patched = (len >= 5).then(|| jump(code, at as usize, to as usize).expect("in reach"));
 
     let start = u64::from(*seed) << 8 | u64::from(*place);
@@ -139,7 +140,8 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
     if expected.writes.iter().any(|(at, _)| machine.is_code(*at)) {
         return TALLY.count(&TALLY.left_out);
     }
-    // Left out: the instruction itself went into the stub; it set the trap flag, which then traps one instruction early.
+    // Left out: the instruction itself went into the stub; it set the trap flag, which then traps
+    // one instruction early.
     if expected.pc.is_some_and(in_stub) || flags & 1 != 0 {
         return TALLY.count(&TALLY.left_out);
     }
@@ -155,7 +157,7 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
     let found = machine.run(&[(at, site), (to, &moved)], &set_up, from, in_stub, &registers);
     match found {
         None => TALLY.count(&TALLY.left_out),
-        // `rdtsc`, `rdrand`: not the same twice.
+        // `rdtsc`, `rdrand`: they differ from run to run.
         Some(found) if found != expected && original(machine).as_ref() != Some(&expected) => {
             TALLY.count(&TALLY.left_out);
         }
@@ -166,8 +168,9 @@ pub fn check(machine: &mut Machine, data: &[u8]) {
     }
 }
 
-/// What the emulator runs as another instruction. `lahf` with a REX prefix: it writes `spl`, where processors write `ah`. AVX-512's of mask
-/// registers: it takes them for those without VEX, `cmov` and `setcc`.
+/// Instructions that the emulator runs as other ones. `lahf` with a REX prefix: the emulator writes
+/// `spl`, where processors write `ah`. AVX-512's instructions on mask registers: it takes them for
+/// those without VEX, `cmov` and `setcc`.
 fn is_misread(code: &[u8]) -> bool {
     if let [.., 0x40..=0x4f, 0x9f] = code {
         return true;
@@ -181,7 +184,7 @@ fn is_misread(code: &[u8]) -> bool {
     }
 }
 
-/// Inputs: 2 bytes of circumstances, then code. What [`flow`] says of it is what the emulator does with it.
+/// Inputs: 2 bytes of circumstances, then code. The emulator must do what [`flow`] says.
 pub fn check_path(machine: &mut Machine, data: &[u8]) {
     let [seed, place, code @ ..] = data else { return };
     let code = &code[..code.len().min(15)];
@@ -203,11 +206,12 @@ pub fn check_path(machine: &mut Machine, data: &[u8]) {
     let before = machine.unicorn.reg_read(RegisterX86::RSP).expect("a register");
     let again = |pc| repeats(code) && pc == at;
     let found = machine.run(&[(at, code)], set_up, at, again, &[(RegisterX86::RSP as i32, 8)]);
-    // It faults, so nobody gets further; or it repeats for long.
+    // It faults, so no execution gets further; or it repeats for long.
     let Some(Outcome { pc: Some(pc), registers, writes, .. }) = found else {
         return TALLY.count(&TALLY.left_out);
     };
-    // An exception of the processor itself, such as a division by zero, is no error to the emulator.
+    // An exception of the processor itself, such as a division by zero, is no error to the
+    // emulator.
     if pc == at && ![Flow::Next(at as usize), Flow::Conditional(at as usize)].contains(&said) {
         return TALLY.count(&TALLY.left_out);
     }
