@@ -1,19 +1,22 @@
-// exeunt for C++17: storage and exit handlers for any stack - thread, main thread or fiber - without having started it.
+// exeunt for C++17: storage and exit handlers for any stack (thread, main thread or fiber),
+// although exeunt did not start it.
 //
-// Header only, on top of exeunt.h. Nothing here looks at the stack pointer or at a thread-local: it all calls the C
-// functions, so nothing can be kept in a register across a fiber's switch to another thread.
+// Header only, on top of exeunt.h. Nothing here reads the stack pointer or a thread-local: every
+// function calls the C functions. So the compiler cannot keep such a value in a register while a
+// fiber moves to another thread.
 //
 //   exeunt::at_exit(f)        calls f when the running stack ends
 //   exeunt::stack_local<T>    a static with a value for each stack
-//   exeunt::slot<T>           the same as an object that comes and goes, at run time
-//   exeunt::enter(f)          runs f as the entry function of a fiber; its result and its exceptions pass through
-//   exeunt::enter_on          the same where the stack's memory is known: it costs less
-//   exeunt::entered(f)        a callable that does so: what to give to Boost.Context and Boost.Fiber
+//   exeunt::slot<T>           the same as an object, made and destroyed at run time
+//   exeunt::enter(f)          runs f as the entry function of a fiber; passes on its result and its
+//                             exceptions
+//   exeunt::enter_on          the same where you know the stack's memory; it costs less
+//   exeunt::entered(f)        a callable that runs f in enter, for Boost.Context and Boost.Fiber
 //   exeunt::scope             the same as an object in the fiber's function
 //   exeunt::discard, exeunt::register_trampoline, exeunt::id, exeunt::reset, exeunt::unload
 //
-// Functions throw exeunt::error where the C functions return a code. Handlers and destructors must not throw: they run
-// where nobody could catch it, so std::terminate is called.
+// Functions throw exeunt::error where the C functions return a code. Handlers and destructors must
+// not throw: nothing could catch the exception there, so std::terminate is called.
 
 #ifndef EXEUNT_HPP
 #define EXEUNT_HPP
@@ -69,7 +72,7 @@ inline void check(int code) {
 
 template <class T> void destroy(void *value) noexcept { delete static_cast<T *>(value); }
 
-/// What a function returned, until somebody takes it.
+/// Holds the result of a function until `take` returns it.
 template <class R> class returned {
 public:
     template <class F> void of(F &&f) { value_.emplace(std::invoke(std::forward<F>(f))); }
@@ -96,7 +99,8 @@ public:
 
 } // namespace detail
 
-/// Calls `handler` when the running stack ends: last in first out, on that stack, with all its values still there.
+/// Calls `handler` when the running stack ends. Handlers run on that stack, last in first out, and
+/// all its values are still there.
 template <class F> void at_exit(F &&handler) {
     using handler_type = std::decay_t<F>;
     auto owned = std::make_unique<handler_type>(std::forward<F>(handler));
@@ -108,7 +112,7 @@ template <class F> void at_exit(F &&handler) {
     owned.release(); // the stack owns it now
 }
 
-/// The identity of the running stack: unique in the life of the process, never zero.
+/// The identity of the running stack: unique as long as the process runs, never zero.
 inline std::uint64_t id() {
     std::uint64_t id = exeunt_id();
     if (id == 0) {
@@ -120,36 +124,41 @@ inline std::uint64_t id() {
 /// Destroys all values of the running stack, and keeps its handlers.
 inline void reset() { detail::check(exeunt_reset()); }
 
-/// Destroys all values of the running stack, forgets its handlers, and disarms it.
+/// Destroys all values of the running stack, removes its handlers without calling them, and disarms
+/// the stack.
 inline void unload() { detail::check(exeunt_unload()); }
 
-/// A variable with a value for each stack, made at its first use there and destroyed when the stack ends.
+/// A variable with a value for each stack. The value is made at its first use on the stack, and
+/// destroyed when the stack ends.
 ///
-/// It must be a static: `static exeunt::stack_local<T> name;`, or with what makes the first value,
-/// `static exeunt::stack_local<T> name{[] { return T(...); }};`. References to the value are good until the stack ends
-/// or its values are reset. T's constructor and destructor must not use the same variable. Before `main`, and in what runs
-/// after a stack's handlers (destructors of statics and of `thread_local`s), there is no storage: `get` throws there, and
-/// `try_get` gives null.
+/// The variable must be a static: `static exeunt::stack_local<T> name;`. With a function that makes
+/// the first value it is `static exeunt::stack_local<T> name{[] { return T(...); }};`.
+///
+/// References to the value are valid until the stack ends or its values are reset. T's constructor
+/// and destructor must not use the same variable.
+///
+/// There is no storage before `main`, nor in code that runs after a stack's handlers (destructors
+/// of statics and of `thread_local`s). `get` throws there, and `try_get` returns null.
 template <class T> class stack_local {
 public:
     constexpr stack_local() noexcept = default;
 
-    /// `maker` gives the first value: a function, or a lambda without captures.
+    /// `maker` returns the first value. It is a function, or a lambda without captures.
     constexpr explicit stack_local(T (*maker)()) noexcept : make_(maker) {}
 
     stack_local(const stack_local &) = delete;
     stack_local &operator=(const stack_local &) = delete;
 
-    /// The running stack's value, which is made if it is not there.
+    /// The running stack's value. Makes it if there is none.
     T &get() const {
         void *value = exeunt_get(this);
         return value ? *static_cast<T *>(value) : make();
     }
 
-    /// The running stack's value, or null. It never arms the stack.
+    /// The running stack's value, or null. Never arms the stack.
     T *try_get() const noexcept { return static_cast<T *>(exeunt_get(this)); }
 
-    /// Destroys the running stack's value, if there is one; the next use makes another.
+    /// Destroys the running stack's value, if there is one. The next use makes another.
     void clear() const noexcept { exeunt_del(this); }
 
     T &operator*() const { return get(); }
@@ -176,9 +185,10 @@ private:
     T (*make_)() = nullptr;
 };
 
-/// A slot for values of type T: one on every stack, none at first, all destroyed with the slot.
+/// A slot for values of type T. Every stack has a value of its own, or none, as at first. The
+/// slot's destructor destroys all of them.
 ///
-/// When it is destroyed, no other stack may be using it.
+/// No other stack may be using the slot when it is destroyed.
 template <class T> class slot {
 public:
     slot() { detail::check(exeunt_slot_alloc(&slot_, detail::destroy<T>)); }
@@ -195,19 +205,19 @@ public:
         return *this;
     }
 
-    /// The running stack's value, or null. It never arms the stack.
+    /// The running stack's value, or null. Never arms the stack.
     T *get() const noexcept {
         void *value = nullptr;
         exeunt_slot_get(slot_, &value);
         return static_cast<T *>(value);
     }
 
-    /// Makes the running stack's value, and destroys the one that was there.
+    /// Makes the running stack's value, and destroys the previous one.
     template <class... A> T &emplace(A &&...arguments) {
         auto fresh = std::make_unique<T>(std::forward<A>(arguments)...);
         std::unique_ptr<T> old(get());
         if (int code = exeunt_slot_set(slot_, fresh.get())) {
-            old.release(); // still in its place
+            old.release(); // the slot still holds it
             detail::check(code);
         }
         return *fresh.release(); // the stack owns it now
@@ -230,7 +240,7 @@ private:
 
 namespace detail {
 
-/// Runs `f` by `run`, which calls one of the C functions that take an entry function.
+/// Runs `f` through `run`, which calls one of the C functions that take an entry function.
 template <class F, class Run> std::invoke_result_t<F> run_entry(F &&f, Run run) {
     struct call {
         std::remove_reference_t<F> *f;
@@ -248,27 +258,32 @@ template <class F, class Run> std::invoke_result_t<F> run_entry(F &&f, Run run) 
 
 } // namespace detail
 
-/// Runs `f` as the running stack's entry function, and returns what it returns. What it stores is destroyed, and its
-/// handlers run, when it returns or is left by an exception; a fiber library's forced unwinding is one of those.
+/// Runs `f` as the running stack's entry function, and returns the result of `f`. When `f` returns,
+/// or when an exception leaves it, its handlers run and the values that it stored are destroyed. A
+/// fiber library's forced unwinding is such an exception.
 ///
-/// Throws exeunt::error, without having called `f`, where the stack has its end already.
+/// Throws exeunt::error, without having called `f`, where the stack is armed already.
 template <class F> std::invoke_result_t<F> enter(F &&f) {
     return detail::run_entry(std::forward<F>(f),
                              [](exeunt_entry entry, void *arg) { return exeunt_enter(entry, arg, nullptr); });
 }
 
-/// As `enter`, on a stack whose memory is known to be from `low` to `high`, on which no function further out is armed: it
-/// need not look who else is on this stack, so it costs little more than the call. On other memory it throws exeunt::error.
+/// As `enter`, on a stack whose memory you know: from `low` to `high`. No outer frame may have
+/// armed the stack. `enter_on` does not look up the stack, so it costs little more than the call.
+/// Where the stack pointer is not in that memory it throws exeunt::error.
 template <class F> std::invoke_result_t<F> enter_on(const void *low, const void *high, F &&f) {
     return detail::run_entry(std::forward<F>(f), [low, high](exeunt_entry entry, void *arg) {
         return exeunt_enter_on(low, high, entry, arg, nullptr);
     });
 }
 
-/// A callable that runs another one in `enter`, with all arguments passed on: what to start a fiber with.
+/// A callable that runs another one in `enter`, and passes on all arguments. Start a fiber with it:
 ///
 ///   boost::fibers::fiber fiber(exeunt::entered([] { ... }));
-///   boost::context::callcc(exeunt::entered([](boost::context::continuation &&caller) { ...; return std::move(caller); }));
+///   boost::context::callcc(exeunt::entered([](boost::context::continuation &&caller) {
+///       ...;
+///       return std::move(caller);
+///   }));
 template <class F> class entered {
 public:
     explicit entered(F f) : f_(std::move(f)) {}
@@ -281,12 +296,14 @@ private:
     F f_;
 };
 
-/// From its construction to its destruction, the running stack has storage and handlers, whatever made it: the RAII face
-/// for the function of a fiber. Its destruction drains the stack, on return and on unwinding alike.
+/// The RAII interface for the function of a fiber. From the object's construction to its
+/// destruction the running stack has storage and handlers, whatever made the stack. The destructor
+/// drains the stack, on return and on unwinding alike.
 ///
-/// It is the stack's foot itself, so it must be an automatic variable of that function, declared before any use of
-/// storage. That function must not use alloca, nor be a C++20 coroutine: those keep their variables elsewhere, and the
-/// constructor refuses. Where you can choose, `enter` costs less and has no such rules.
+/// The object takes the place of the stack's foot. So it must be an automatic variable of that
+/// function, declared before any use of storage. The function must not use alloca. It must not be a
+/// C++20 coroutine, which keeps its variables elsewhere; the constructor throws there. Where you
+/// can choose, `enter` costs less and has no such rules.
 class scope {
 public:
     scope() { detail::check(exeunt_scope_begin(&scope_)); }
@@ -302,10 +319,12 @@ private:
     exeunt_scope scope_;
 };
 
-/// Says that the stacks in this memory will never run again, although their functions have not returned.
+/// Drains the stacks in this memory, which must never run again, although their functions have not
+/// returned.
 inline void discard(const void *low, const void *high) { detail::check(exeunt_discard(low, high)); }
 
-/// Makes a runtime's wrapper known, which calls a fiber's function and switches away when that has returned.
+/// Registers a runtime's wrapper: code that calls a fiber's function, and switches away when the
+/// function has returned.
 inline void register_trampoline(const char *name, const void *start, const void *end) {
     detail::check(exeunt_register_trampoline(name, start, end));
 }

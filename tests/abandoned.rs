@@ -1,5 +1,6 @@
-//! Fibers that are suspended for ever, with another one on their memory; and what has to know where a stack's foot is after the entry
-//! function has gone on in another one by a jump. All of it is about aarch64, and holds on x86_64 as well.
+//! Fibers that are suspended for ever while another one uses their memory; and functions that find
+//! a stack's foot after the entry function has jumped to another function. All of it concerns
+//! aarch64, and holds on x86_64 as well.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
@@ -13,7 +14,7 @@ fn abandoned() -> &'static Program {
     ABANDONED.get_or_init(|| Build::linked("abandoned.c", &["-O2"]).build())
 }
 
-/// What is told of fiber 1 up to where it is suspended for ever, and of fiber 2 until it is armed.
+/// The lines up to where fiber 1 is suspended for ever, and up to where fiber 2 is armed.
 const BEGINNING: [&str; 5] = [
     "fiber 1 is armed and reads 31",
     "back from fiber 1",
@@ -29,17 +30,17 @@ const END: [&str; 4] = [
 ];
 
 #[test]
-fn a_fiber_that_begins_as_an_abandoned_one_did_has_its_own_life_though_that_had_gone_on_by_a_jump() {
+fn a_fiber_with_the_function_of_an_abandoned_one_starts_empty_although_that_one_had_jumped() {
     abandoned().run(&["same function after a jump"]).expect(0, &[&BEGINNING[..], &END].concat());
 }
 
 #[test]
-fn a_fiber_that_begins_with_another_function_than_an_abandoned_one_has_its_own_life() {
+fn a_fiber_with_another_function_than_an_abandoned_one_starts_empty() {
     abandoned().run(&["another function"]).expect(0, &[&BEGINNING[..], &END].concat());
 }
 
 #[test]
-fn a_fiber_that_unloads_before_it_is_armed_leaves_an_abandoned_ones_storage_alone() {
+fn an_unload_before_a_fiber_is_armed_does_not_affect_an_abandoned_one_s_storage() {
     let lines = [
         "fiber 1 is armed and reads 31",
         "back from fiber 1",
@@ -57,13 +58,13 @@ fn a_fiber_that_unloads_before_it_is_armed_leaves_an_abandoned_ones_storage_alon
 }
 
 #[test]
-fn a_fiber_on_the_memory_of_one_that_was_abandoned_in_a_handler_has_its_own_life() {
+fn a_fiber_on_the_memory_of_one_that_was_abandoned_in_a_handler_starts_empty() {
     let first = ["fiber 1 is armed and reads 31", "first handler of fiber 1"];
     abandoned().run(&["abandoned in a handler"]).expect(0, &[&first[..], &BEGINNING[1..], &END].concat());
 }
 
 #[test]
-fn an_unload_after_a_jump_puts_the_foot_back_where_it_is_by_then() {
+fn an_unload_after_a_jump_restores_the_foot_in_its_new_place() {
     let life = |number: u32| {
         let mut lines = vec![format!("fiber {number} is armed and reads 3{number}")];
         lines.push(format!("value of fiber {number} dropped while fiber {number} runs"));
@@ -82,7 +83,7 @@ fn an_unload_after_a_jump_puts_the_foot_back_where_it_is_by_then() {
 }
 
 #[test]
-fn a_stack_that_is_asked_after_a_jump_says_where_its_foot_is_by_then() {
+fn stack_current_after_a_jump_shows_the_foot_in_its_new_place() {
     let lines = [
         "fiber 1 is armed and reads 31",
         "the foot is in this frame: 1",

@@ -1,4 +1,4 @@
-//! A global allocator that uses storage itself.
+//! A global allocator that itself uses storage.
 
 #![cfg(target_os = "linux")]
 
@@ -12,13 +12,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 thread_local! {
-    /// What the allocator does first when it is called on this thread; not in itself.
+    /// What the allocator does first when this thread calls it, but not recursively.
     static FIRST: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 
 struct Busy;
 
-// SAFETY: hands everything on to the system's allocator.
+// SAFETY: passes everything on to the system's allocator.
 unsafe impl GlobalAlloc for Busy {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if let Some(first) = FIRST.take() {
@@ -38,7 +38,7 @@ unsafe impl GlobalAlloc for Busy {
 #[global_allocator]
 static ALLOCATOR: Busy = Busy;
 
-/// Runs `code` with an allocator that does this first, and returns what it gives.
+/// Runs `code` with an allocator that calls `first` first, and returns the result of `code`.
 fn with_allocator<R>(first: fn(), code: impl FnOnce() -> R) -> R {
     FIRST.set(Some(first));
     let result = code();
@@ -49,7 +49,7 @@ fn with_allocator<R>(first: fn(), code: impl FnOnce() -> R) -> R {
 static MADE: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts how many are made and dropped, and stops at one that is dropped twice.
+/// Counts how many are made and dropped, and panics where one is dropped twice.
 struct Counted(u32);
 
 impl Counted {
@@ -79,7 +79,7 @@ exeunt::stack_local! {
     static LOCAL: (Cell<usize>, Counted) = (Cell::new(0), Counted::new());
 }
 
-/// What a process allocates for its first stack is allocated.
+/// Makes the allocations that a process makes once, for its first stack.
 fn probed() {
     std::thread::spawn(|| exeunt::id().map(drop)).join().expect("no panic").expect("it is armed");
 }
@@ -108,8 +108,8 @@ fn each_value_is_dropped_once_where_the_allocator_sets_the_same_slot() {
     });
 }
 
-/// The allocator uses a stack local, so that it may arm the stack in the middle of its arming, and
-/// make the value in the middle of its making.
+/// The allocator uses a stack local. So it may arm the stack while the stack is being armed, and
+/// make the value while the value is being made.
 fn count() {
     LOCAL.try_with(|local| local.0.set(local.0.get() + 1)).expect("it is armed");
 }
@@ -130,8 +130,9 @@ fn a_stack_is_armed_once_where_the_allocator_arms_it_meanwhile() {
             for depth in 0..30 {
                 let (made, dropped) = counts();
                 std::thread::spawn(move || {
-                    // Another way to the foot each time, which is allocated to be remembered.
-                    further_down(depth, way);
+                    // A different walk to the foot each time, which allocates memory to be
+                    // remembered.
+                    in_inner_frame(depth, way);
                     exeunt::at_exit(|| _ = RUN.fetch_add(1, Ordering::Relaxed)).expect("it is armed");
                     USES.fetch_add(LOCAL.with(|local| local.0.get()), Ordering::Relaxed);
                 })
@@ -147,11 +148,11 @@ fn a_stack_is_armed_once_where_the_allocator_arms_it_meanwhile() {
 }
 
 #[inline(never)]
-fn further_down(depth: usize, way: fn()) {
+fn in_inner_frame(depth: usize, way: fn()) {
     if depth == 0 {
         with_allocator(count, way)
     } else {
-        further_down(depth - 1, way)
+        in_inner_frame(depth - 1, way)
     }
     std::hint::black_box(depth);
 }

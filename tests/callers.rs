@@ -1,4 +1,4 @@
-//! A panic of the library's names the line of whoever called it wrongly, and no line of the library's own.
+//! A panic of the library names the line of the wrong call, and no line of the library's own.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -17,7 +17,7 @@ exeunt::stack_local! {
 
 thread_local! { static PLACE: RefCell<Option<(String, u32)>> = const { RefCell::new(None) } }
 
-/// Where `panics` does so, by the panic hook.
+/// The place where `panics` panics, as the panic hook receives it.
 fn place_of(panics: impl FnOnce()) -> Option<(String, u32)> {
     static HOOK: std::sync::Once = std::sync::Once::new();
     HOOK.call_once(|| {
@@ -31,11 +31,11 @@ fn place_of(panics: impl FnOnce()) -> Option<(String, u32)> {
     PLACE.take()
 }
 
-/// What is called must panic, at the line that this macro is used on.
+/// Asserts that the call panics, at the line where this macro is used.
 macro_rules! is_blamed {
     ($call:expr) => {
         let place = place_of(|| _ = $call);
-        // Whoever runs the tests knows the file by more of its path.
+        // The test runner may use a longer path of the file.
         assert_eq!(
             place.as_ref().map(|(file, line)| (file.ends_with("tests/callers.rs"), *line)),
             Some((true, line!())),
@@ -72,8 +72,8 @@ fn where_the_stack_cannot_be_armed_the_caller_is_named() {
 }
 
 #[test]
-fn where_a_value_is_borrowed_or_of_itself_the_caller_is_named() {
-    alone("where_a_value_is_borrowed_or_of_itself_the_caller_is_named", || {
+fn where_a_value_is_borrowed_or_initialized_recursively_the_caller_is_named() {
+    alone("where_a_value_is_borrowed_or_initialized_recursively_the_caller_is_named", || {
         LIST.with_borrow_mut(|_| {
             is_blamed!(LIST.with_borrow(Vec::len));
             is_blamed!(LIST.with_borrow_mut(Vec::pop));
@@ -84,7 +84,7 @@ fn where_a_value_is_borrowed_or_of_itself_the_caller_is_named() {
         LIST.with_borrow(|_| {
             is_blamed!(LIST.with_borrow_mut(Vec::pop));
         });
-        // The initialiser is the caller that does wrong.
+        // The initialiser makes the wrong call.
         let place = place_of(|| _ = OF_ITSELF.get());
         let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/callers.rs")).unwrap();
         let line = text.lines().position(|line| line.contains("Cell::new(OF_ITSELF")).map(|before| before as u32 + 1);
@@ -108,7 +108,7 @@ fn where_no_thread_can_be_started_the_caller_is_named() {
         return println!("not under QEMU: its own memory counts as well");
     }
     alone("where_no_thread_can_be_started_the_caller_is_named", || {
-        // The hook is set, and threads have been started before there is no memory for more.
+        // The hook is set, and threads have been started, before the memory for more is used up.
         assert!(place_of(|| panic!("known")).is_some());
         context::go(|| ()).join().unwrap();
         // Less than a new thread's stack takes, and enough for what std maps on a thread that has
@@ -121,7 +121,7 @@ fn where_no_thread_can_be_started_the_caller_is_named() {
             limit.rlim_cur = if most { limit.rlim_max } else { address_space() + room };
             assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &raw const limit), 0);
         };
-        // Stacks of threads that have ended serve the next ones, until there are none left.
+        // Stacks of ended threads serve the next ones, until none is left.
         let line = line!() + 3;
         let place = place_of(|| {
             limit(false);

@@ -1,5 +1,5 @@
-//! Code redirect leaves libc's code in the pieces in which it was: unwinders in other processes and
-//! profilers look for an object's code by its mapping.
+//! Code redirect leaves libc's code in its mappings: unwinders in other processes and profilers
+//! find an object's code by its mapping.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -9,7 +9,7 @@ use common::{on_a_thread, process};
 use exeunt::{Builder, Redirect};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The executable mappings of the file that `exit` is in, as the kernel lists them.
+/// The executable mappings of the file that contains `exit`, as the kernel lists them.
 fn code_of_libc() -> Vec<String> {
     let inside = libc::exit as *const () as usize;
     let text = std::fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
@@ -38,7 +38,7 @@ fn libcs_code_stays_one_mapping_when_the_exits_of_all_kinds_of_stacks_are_patche
         on_a_thread(move || exeunt::at_exit(count).unwrap());
         assert_eq!(code_of_libc(), before, "a thread was armed");
         let pages = Pages::new(64 * 1024);
-        // SAFETY: the memory is there for as long as the fiber, which stays on this thread.
+        // SAFETY: the memory exists as long as the fiber, which stays on this thread.
         unsafe { Fiber::new(pages.range(), move |_| exeunt::at_exit(count).unwrap()) }.finish();
         assert_eq!(code_of_libc(), before, "a fiber was armed");
         assert_eq!(RAN.load(Ordering::Relaxed), 2);

@@ -1,4 +1,5 @@
-//! Code redirect on macOS with an Intel processor: each end of a thread drains it once. Built and linked, never run by its authors.
+//! Code redirect on macOS with an Intel processor: each end of a thread drains it once. The authors
+//! have built and linked it, and never run it.
 #![cfg(all(target_os = "macos", target_arch = "x86_64", feature = "code"))]
 
 mod common;
@@ -34,7 +35,7 @@ fn a_thread_that_returns_is_drained_and_its_stack_is_as_it_was() {
             });
             assert_eq!(log.take(), ["handler", "drop value"]);
         }
-        // One that stores nothing goes through the hook.
+        // A thread that stores nothing passes the hook.
         assert_eq!(on_a_thread(|| 7), 7);
         assert_eq!(exeunt::survey().unwrap().armed, 0);
         let sites = exeunt::code_sites().unwrap();
@@ -47,9 +48,10 @@ extern "C-unwind" fn exits(log: *mut c_void) -> *mut c_void {
     unsafe extern "C-unwind" {
         fn pthread_exit(result: *mut c_void) -> !;
     }
-    // SAFETY: the test below joins this thread before it looks at the log, and lets it live until then.
+    // SAFETY: the test below joins this thread before it reads the log, and keeps the log until
+    // then.
     load(unsafe { &*log.cast::<Log>() });
-    // SAFETY: this frame holds nothing that has to be dropped.
+    // SAFETY: this frame holds nothing to drop.
     unsafe { pthread_exit(ptr::without_provenance_mut(42)) }
 }
 

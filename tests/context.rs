@@ -1,4 +1,4 @@
-//! Scoped context: what is visible where, on one stack and on those that it is handed on to.
+//! Scoped context: what is visible on one stack, and on the stacks that the context is handed to.
 
 use corosensei::{Coroutine, CoroutineResult};
 use exeunt::context;
@@ -73,7 +73,7 @@ fn unwinding_restores_the_outer_value() {
 }
 
 #[test]
-fn get_panics_where_there_is_none_and_says_what_is_missing_and_what_to_do() {
+fn get_panics_where_there_is_none_with_the_missing_type_and_advice() {
     let panic = on_thread(|| catch_unwind(context::get::<User>)).expect_err("there is no such value");
     let message = panic.downcast_ref::<String>().expect("a message");
     assert!(message.contains("User"), "{message}");
@@ -81,7 +81,7 @@ fn get_panics_where_there_is_none_and_says_what_is_missing_and_what_to_do() {
 }
 
 #[test]
-fn looking_does_not_arm_the_stack_and_with_does() {
+fn look_does_not_arm_the_stack_and_with_does() {
     on_thread(|| {
         assert_eq!(context::try_get::<User>(), None);
         context::look(|user: Option<&User>| assert!(user.is_none()));
@@ -92,7 +92,7 @@ fn looking_does_not_arm_the_stack_and_with_does() {
 }
 
 #[test]
-fn a_value_needs_no_clone_to_be_looked_at() {
+fn look_needs_no_clone() {
     struct Unclonable(u32);
     on_thread(|| {
         context::with(Unclonable(3), || {
@@ -102,7 +102,7 @@ fn a_value_needs_no_clone_to_be_looked_at() {
 }
 
 #[test]
-fn looking_may_use_the_context_itself() {
+fn look_may_use_the_context_itself() {
     on_thread(|| {
         context::with(User("ann"), || {
             context::look(|user: Option<&User>| {
@@ -114,7 +114,7 @@ fn looking_may_use_the_context_itself() {
                 context::Captured::enter(&context::capture(), || assert_eq!(context::get::<User>(), User("ann")));
                 exeunt::reset();
                 assert_eq!(context::try_get::<User>(), None);
-                assert_eq!(user, &User("ann"), "a value that is being looked at outlives a reset");
+                assert_eq!(user, &User("ann"), "a value that look lends outlives a reset");
             });
         });
     });
@@ -156,7 +156,7 @@ fn nest(depth: usize, limit: usize) -> usize {
     }
     context::with(Depth(depth), || {
         let deepest = nest(depth + 1, limit);
-        // On the way out every level sees its own value again.
+        // On the way out every level reads its own value again.
         assert_eq!(context::get::<Depth>(), Depth(depth));
         deepest
     })
@@ -164,14 +164,14 @@ fn nest(depth: usize, limit: usize) -> usize {
 
 #[test]
 fn depth_is_unlimited() {
-    // The system that this succeeds failed past 100 levels.
+    // The system that this one replaces failed past 100 levels.
     for limit in [100, 101, 10_000, 30_000] {
         assert_eq!(on_thread(move || nest(0, limit)), limit - 1);
     }
 }
 
 #[test]
-fn a_deep_context_is_let_go_of_on_a_small_stack() {
+fn a_deep_context_is_dropped_on_a_small_stack() {
     fn capture_at(depth: usize) -> context::Captured {
         if depth == 0 { context::capture() } else { context::with(Depth(depth), || capture_at(depth - 1)) }
     }
@@ -198,14 +198,14 @@ fn go_forwards_the_context_to_the_thread_that_it_starts() {
             context::with(Depth(7), || {
                 context::go(|| {
                     let seen = (context::get::<User>(), context::get::<Depth>());
-                    // Whatever the new thread nests is its own affair.
-                    let further = context::with(User("eve"), || context::go(context::get::<User>).join().unwrap());
+                    // A nested context of the new thread has no effect here.
+                    let nested = context::with(User("eve"), || context::go(context::get::<User>).join().unwrap());
                     assert_eq!(context::get::<User>(), User("ann"));
-                    (seen, further)
+                    (seen, nested)
                 })
             })
         });
-        // Here the scope is over already; there it lasts as long as the thread.
+        // The scope has ended here. It lasts on the thread as long as the thread.
         assert_eq!(context::try_get::<User>(), None);
         assert_eq!(there.join().unwrap(), ((User("ann"), Depth(7)), User("eve")));
     });
@@ -220,7 +220,7 @@ fn go_without_a_context_is_a_plain_thread() {
 }
 
 #[test]
-fn a_panic_in_go_is_what_its_join_gives() {
+fn join_returns_the_panic_of_go() {
     on_thread(|| {
         let there = context::with(User("ann"), || context::go(|| panic!("from {}", context::get::<User>().0)));
         let panic = there.join().expect_err("it panicked");
@@ -229,7 +229,7 @@ fn a_panic_in_go_is_what_its_join_gives() {
 }
 
 #[test]
-fn a_captured_context_is_entered_on_any_thread_and_what_was_there_is_back_afterwards() {
+fn a_captured_context_is_entered_on_any_thread_and_the_previous_one_is_restored() {
     let captured = on_thread(|| context::with(User("ann"), || context::with(Depth(2), context::capture)));
     let threads: Vec<_> = (0..4)
         .map(|_| {
@@ -255,7 +255,7 @@ fn a_captured_context_is_entered_on_any_thread_and_what_was_there_is_back_afterw
 }
 
 #[test]
-fn a_captured_empty_context_hides_the_one_that_is_there() {
+fn a_captured_empty_context_hides_the_current_one() {
     on_thread(|| {
         let empty = context::capture();
         context::with(User("ann"), || {
@@ -267,7 +267,7 @@ fn a_captured_empty_context_hides_the_one_that_is_there() {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread pool as anybody might have one: it knows nothing of contexts.
+/// A thread pool that does not use contexts.
 struct Pool {
     jobs: std::sync::mpsc::Sender<Job>,
     workers: Vec<std::thread::JoinHandle<()>>,
@@ -299,7 +299,7 @@ impl Pool {
 }
 
 #[test]
-fn a_captured_context_goes_with_jobs_into_a_thread_pool() {
+fn a_captured_context_moves_with_jobs_into_a_thread_pool() {
     let pool = Pool::new(3);
     let (sender, results) = channel();
     for number in 0..60 {
@@ -321,7 +321,7 @@ fn a_captured_context_goes_with_jobs_into_a_thread_pool() {
     assert_eq!(results, (0..60).map(|number| (number, number)).collect::<Vec<_>>());
 }
 
-/// A future that is polled with the context in which it was made.
+/// A future that is polled in the context in which it was made.
 struct InContext<F> {
     captured: context::Captured,
     future: Pin<Box<F>>,
@@ -335,7 +335,7 @@ impl<F: Future> Future for InContext<F> {
     }
 }
 
-/// Ready at its fourth poll; adds what it sees at each.
+/// Ready at its fourth poll; records the value that it reads at each.
 struct Polled(Vec<Option<User>>);
 
 impl Future for Polled {
@@ -347,12 +347,12 @@ impl Future for Polled {
 }
 
 #[test]
-fn a_captured_context_goes_with_a_future_from_thread_to_thread() {
+fn a_captured_context_moves_with_a_future_from_thread_to_thread() {
     let future =
         context::with(User("ann"), || InContext { captured: context::capture(), future: Box::pin(Polled(Vec::new())) });
     let mut future = Box::pin(future);
     let seen = loop {
-        // Every poll on a new thread, as an executor is free to do.
+        // Every poll is on a new thread, as an executor may do.
         let polled = std::thread::spawn(move || {
             let poll = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert_eq!(context::try_get::<User>(), None);
@@ -367,7 +367,7 @@ fn a_captured_context_goes_with_a_future_from_thread_to_thread() {
 }
 
 #[test]
-fn a_fiber_that_is_suspended_in_a_scope_leaves_its_resumers_context_alone() {
+fn a_fiber_that_is_suspended_in_a_scope_does_not_change_its_resumer_s_context() {
     on_thread(|| {
         let mut fiber = Coroutine::new(|yielder, ()| {
             exeunt::enter(|| {
@@ -408,7 +408,7 @@ fn forced_unwinding_out_of_a_scope_drops_its_value() {
 }
 
 #[test]
-fn where_no_stack_can_be_armed_try_with_is_an_error_and_its_scope_has_not_run() {
+fn where_the_stack_cannot_be_armed_try_with_is_an_error_and_its_scope_has_not_run() {
     let mut fiber = Coroutine::<(), (), ()>::new(|_, ()| {
         let ran = Cell::new(false);
         let result = context::try_with(User("ann"), || ran.set(true));
@@ -420,7 +420,7 @@ fn where_no_stack_can_be_armed_try_with_is_an_error_and_its_scope_has_not_run() 
 }
 
 #[test]
-fn reset_and_unload_hide_the_context_and_the_scopes_still_end_well() {
+fn reset_and_unload_hide_the_context_and_open_scopes_still_restore_theirs() {
     on_thread(|| {
         context::with(User("ann"), || {
             context::with(User("bob"), || {

@@ -15,7 +15,7 @@ exeunt::stack_local! {
     static LOCAL: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts what is alive.
+/// Counts the instances that exist.
 struct Alive(Arc<AtomicUsize>);
 
 impl Alive {
@@ -34,7 +34,8 @@ impl Drop for Alive {
 /// A coroutine that may be sent to another thread.
 struct Moving<Y, R>(Coroutine<(), Y, R>);
 
-// SAFETY: the tests that use it have nothing but numbers and `Send` values on the coroutine's stack while it is suspended.
+// SAFETY: while it is suspended, the tests that use it have only numbers and `Send` values on the
+// coroutine's stack.
 unsafe impl<Y, R> Send for Moving<Y, R> {}
 
 /// Resumes it on a thread of its own.
@@ -78,13 +79,13 @@ fn a_corosensei_coroutine_has_storage_of_its_own_that_is_drained_when_it_returns
 }
 
 #[test]
-fn a_handler_that_goes_on_on_another_thread_leaves_that_threads_cancellation_as_it_was() {
+fn a_handler_that_resumes_on_another_thread_does_not_change_that_thread_s_cancellation() {
     unsafe extern "C" {
         safe fn pthread_setcancelstate(state: i32, old: &mut i32) -> i32;
     }
     const ENABLE: i32 = 0;
     const DISABLE: i32 = 1;
-    /// Sets it, and gives what it was.
+    /// Sets it, and returns the previous state.
     fn set_state(state: i32) -> i32 {
         let mut old = -1;
         assert_eq!(pthread_setcancelstate(state, &mut old), 0);
@@ -97,7 +98,7 @@ fn a_handler_that_goes_on_on_another_thread_leaves_that_threads_cancellation_as_
         enter(move || {
             at_exit(move || sees.store(set_state(DISABLE) as usize, Ordering::SeqCst)).unwrap();
             at_exit(move || {
-                // SAFETY: the coroutine goes on while its handlers run.
+                // SAFETY: the coroutine continues while its handlers run.
                 let yielder = unsafe { &*(yielder as *const Yielder<(), i32>) };
                 yielder.suspend(set_state(DISABLE));
             })
@@ -118,7 +119,7 @@ fn a_handler_that_goes_on_on_another_thread_leaves_that_threads_cancellation_as_
 }
 
 #[test]
-fn storage_follows_a_corosensei_coroutine_from_thread_to_thread() {
+fn storage_moves_with_a_corosensei_coroutine_from_thread_to_thread() {
     let mut fiber = Moving(Coroutine::new(|yielder, ()| {
         enter(|| {
             let (id, mut threads) = (exeunt::id().unwrap(), HashSet::new());
@@ -138,7 +139,7 @@ fn storage_follows_a_corosensei_coroutine_from_thread_to_thread() {
         .unwrap()
     }));
     let (threads, end) = loop {
-        // Every one of these threads is armed, too, with a value of its own under the same key.
+        // Each of these threads is armed too, with a value of its own under the same key.
         let there = std::thread::spawn(move || {
             LOCAL.set(1_000_000);
             set("turn", 1_000_000_usize).unwrap();
@@ -189,7 +190,7 @@ fn forced_unwinding_of_a_suspended_coroutine_drains_it_wherever_it_is_dropped() 
 }
 
 #[test]
-fn a_panic_in_a_coroutine_drains_it_and_arrives_at_its_resumer() {
+fn a_panic_in_a_coroutine_drains_it_and_reaches_its_resumer() {
     let alive = Arc::default();
     let theirs = Arc::clone(&alive);
     let mut fiber = Coroutine::<(), (), ()>::new(move |_, ()| {
@@ -209,7 +210,7 @@ fn a_coroutine_that_is_reset_without_unwinding_leaks_nothing_once_it_is_discarde
     let alive = Arc::default();
     let theirs = Arc::clone(&alive);
     let mut fiber = Coroutine::<(), (), ()>::new(move |yielder, ()| {
-        // Nothing on the coroutine's own stack is to be dropped; all is in its storage.
+        // The coroutine's own stack holds nothing to drop; everything is in its storage.
         enter(move || {
             set("k", Alive::new(&theirs)).unwrap();
             let alive = Alive::new(&theirs);
@@ -224,8 +225,8 @@ fn a_coroutine_that_is_reset_without_unwinding_leaks_nothing_once_it_is_discarde
     // SAFETY: no frame of the coroutine owns anything.
     unsafe { fiber.force_reset() };
     let stack = fiber.into_stack();
-    assert_eq!(alive.load(Ordering::SeqCst), 2, "nobody has been told yet");
-    // SAFETY: the coroutine on this stack is done for.
+    assert_eq!(alive.load(Ordering::SeqCst), 2, "nothing has discarded it yet");
+    // SAFETY: the coroutine on this stack never runs again.
     assert_eq!(unsafe { exeunt::discard(memory(&stack)) }, 1);
     assert_eq!(alive.load(Ordering::SeqCst), 0);
     // SAFETY: as above.
@@ -235,7 +236,7 @@ fn a_coroutine_that_is_reset_without_unwinding_leaks_nothing_once_it_is_discarde
 }
 
 #[test]
-fn discard_takes_the_stacks_in_its_range_and_no_others() {
+fn discard_drains_the_stacks_in_its_range_and_no_others() {
     let alive = Arc::default();
     let start = || {
         let theirs = Arc::clone(&alive);
@@ -257,7 +258,7 @@ fn discard_takes_the_stacks_in_its_range_and_no_others() {
     let mut fibers: Vec<_> = (0..5).map(|_| start()).collect();
     let (mut gone, range) = fibers.swap_remove(2);
     assert_eq!(alive.load(Ordering::SeqCst), 5);
-    // SAFETY: it is not resumed, but reset, below; what its frames own is in `yielder` only.
+    // SAFETY: it is not resumed, but reset, below; its frames own nothing except through `yielder`.
     assert_eq!(unsafe { exeunt::discard(range) }, 1);
     assert_eq!(alive.load(Ordering::SeqCst), 4);
     for (fiber, _) in &mut fibers {
@@ -270,7 +271,7 @@ fn discard_takes_the_stacks_in_its_range_and_no_others() {
 }
 
 #[test]
-fn a_stack_from_a_pool_shows_its_next_coroutine_nothing_of_the_last_one() {
+fn a_coroutine_on_a_pooled_stack_finds_nothing_of_the_previous_one() {
     let alive = Arc::default();
     let mut stack = DefaultStack::new(64 * 1024).unwrap();
     let mut ids = HashSet::new();
@@ -293,7 +294,7 @@ fn a_stack_from_a_pool_shows_its_next_coroutine_nothing_of_the_last_one() {
         });
         match fiber.resume(()) {
             CoroutineResult::Return(id) => assert!(ids.insert(id)),
-            // Every other one is abandoned half-way, and nobody is told: the next one finds out.
+            // Every other one is abandoned without `discard`: the next one detects that.
             // SAFETY: no frame of the coroutine owns anything.
             CoroutineResult::Yield(()) => unsafe { fiber.force_reset() },
         }
@@ -305,7 +306,7 @@ fn a_stack_from_a_pool_shows_its_next_coroutine_nothing_of_the_last_one() {
 }
 
 #[test]
-fn an_unentered_coroutine_gives_an_error_that_names_enter_and_changes_nothing() {
+fn storage_outside_of_enter_is_an_error_that_names_enter_and_changes_nothing() {
     let id = exeunt::id().unwrap();
     set("k", "resumer").unwrap();
     let foot = exeunt::Stack::current().foot().cloned();
@@ -320,7 +321,7 @@ fn an_unentered_coroutine_gives_an_error_that_names_enter_and_changes_nothing() 
             assert!(matches!(set("k", "fiber"), Err(Error::UnknownTrampoline(_))), "turn {turn}");
             assert!(matches!(exeunt::id(), Err(Error::UnknownTrampoline(_))));
             assert!(LOCAL.try_with(|_| ()).is_err());
-            // Nor does it see or change what its resumer has.
+            // It neither sees nor changes its resumer's values either.
             assert_eq!(get::<&str>(&"k"), None);
             assert!(!exeunt::del(&"k"));
             exeunt::reset();
@@ -339,11 +340,12 @@ fn an_unentered_coroutine_gives_an_error_that_names_enter_and_changes_nothing() 
 }
 
 #[test]
-fn an_unentered_coroutine_right_below_its_resumers_stack_does_not_see_it_either() {
-    // Both stacks are small and in one piece of memory, so that the distance tells nothing.
+fn a_coroutine_without_enter_right_below_its_resumer_s_stack_does_not_see_its_values() {
+    // Both stacks are small and in one piece of memory, so that the distance does not distinguish
+    // them.
     struct Half(Range<usize>);
-    // SAFETY: the halves are whole pages of a mapping that outlives them; what overflows is the upper one at the worst,
-    // into the lower, and the test does next to nothing on either.
+    // SAFETY: the halves are whole pages of a mapping that outlives them. At worst the upper one
+    // overflows into the lower one, and the test does next to nothing on either.
     unsafe impl Stack for Half {
         fn base(&self) -> std::num::NonZeroUsize {
             self.0.end.try_into().unwrap()
@@ -375,7 +377,7 @@ fn enter_on_with_a_coroutines_own_bounds() {
     let stack = DefaultStack::new(128 * 1024).unwrap();
     let (range, elsewhere) = (memory(&stack), memory(&DefaultStack::new(4096).unwrap()));
     let mut fiber = Coroutine::<(), (), ()>::with_stack(stack, move |yielder, ()| {
-        // SAFETY: it must see for itself that this is another stack's memory.
+        // SAFETY: it must detect that this is another stack's memory.
         let result = unsafe { enter_on(elsewhere, || unreachable!("on another stack")) };
         assert!(matches!(result, Err::<(), _>(Error::NotOnThatStack { .. })));
         // SAFETY: the coroutine's own memory, and nothing has armed it.
@@ -412,7 +414,7 @@ fn a_scoped_coroutine_borrows_and_is_entered_like_any_other() {
 }
 
 #[test]
-fn a_coroutine_that_resumes_another_keeps_its_storage_apart_from_it() {
+fn a_coroutine_and_the_one_that_it_resumes_have_separate_storage() {
     fn nest(depth: usize) -> usize {
         if depth == 0 {
             return 0;
@@ -433,8 +435,8 @@ fn a_coroutine_that_resumes_another_keeps_its_storage_apart_from_it() {
 }
 
 #[test]
-fn many_coroutines_at_once_keep_their_values_apart() {
-    let count = if cfg!(target_arch = "x86_64") { 2000 } else { 300 }; // emulated there
+fn many_coroutines_at_once_have_separate_values() {
+    let count = if cfg!(target_arch = "x86_64") { 2000 } else { 300 }; // aarch64 is emulated
     let mut fibers: Vec<_> = (1..=count)
         .map(|number| {
             Coroutine::<(), (), ()>::with_stack(DefaultStack::new(32 * 1024).unwrap(), move |yielder, ()| {
@@ -477,7 +479,7 @@ fn a_generator_is_entered_moves_and_is_drained_at_its_end() {
         .unwrap()
     });
     for turn in 1..5 {
-        // A generator is `Send`: each turn is taken on another thread.
+        // A generator is `Send`: each turn is on another thread.
         let there = std::thread::spawn(move || {
             LOCAL.set(77);
             let seen = fiber.next();
@@ -521,7 +523,7 @@ fn a_generator_that_is_dropped_or_cancelled_is_drained() {
 }
 
 #[test]
-fn an_unentered_generator_gives_an_error() {
+fn storage_in_a_generator_without_enter_is_an_error() {
     set("k", "resumer").unwrap();
     let mut fiber = Gn::<()>::new_scoped_opt(0x8000, |_: Scope<'_, '_, (), bool>| {
         matches!(set("k", 1), Err(Error::UnknownTrampoline(_))) && get::<&str>(&"k").is_none()
@@ -530,10 +532,10 @@ fn an_unentered_generator_gives_an_error() {
     assert_eq!(get::<&str>(&"k"), Some("resumer"));
 }
 
-/// Starts a `may` coroutine whose function is entered.
+/// Starts a `may` coroutine whose function runs in `enter`.
 fn go<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> may::coroutine::JoinHandle<R> {
     static CONFIGURED: std::sync::Once = std::sync::Once::new();
-    // Debug builds need more room than may's default, above all for messages.
+    // Debug builds need more room than may's default, above all to format messages.
     CONFIGURED.call_once(|| {
         may::config().set_workers(4).set_stack_size(0x8000);
     });
@@ -542,9 +544,10 @@ fn go<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> may::coro
 }
 
 #[test]
-fn storage_follows_a_may_coroutine_from_worker_to_worker() {
+fn storage_moves_with_a_may_coroutine_from_worker_to_worker() {
     let moves = Arc::new(AtomicUsize::new(0));
-    // Where a coroutine goes on is the scheduler's choice. It is given enough occasions that it moves some.
+    // The scheduler chooses the worker on which a coroutine resumes. The test gives it many
+    // chances, so that it moves some.
     for _ in 0..1000 {
         let coroutines: Vec<_> = (1..=64)
             .map(|number| {
@@ -599,11 +602,11 @@ fn cancelling_a_may_coroutine_drains_it() {
         at_exit(move || drop(alive)).unwrap();
         ready.send(()).unwrap();
         may::coroutine::park();
-        unreachable!("nobody unparks it");
+        unreachable!("nothing unparks it");
     });
     is_ready.recv().unwrap();
     assert_eq!(alive.load(Ordering::SeqCst), 2);
-    // SAFETY: all that the coroutine owns may be dropped.
+    // SAFETY: everything that the coroutine owns may be dropped.
     unsafe { coroutine.coroutine().cancel() };
     assert!(coroutine.join().is_err());
     assert_eq!(alive.load(Ordering::SeqCst), 0);
@@ -623,7 +626,7 @@ fn a_panicking_may_coroutine_is_drained_and_its_join_gets_the_panic() {
 }
 
 #[test]
-fn an_unentered_may_coroutine_gives_an_error() {
+fn storage_in_a_may_coroutine_without_enter_is_an_error() {
     // SAFETY: as in `go`.
     let coroutine = unsafe { may::coroutine::Builder::new().stack_size(0x10000).spawn(|| set("k", 1)) }.unwrap();
     assert!(matches!(coroutine.join().unwrap(), Err(Error::UnknownTrampoline(_))));

@@ -84,7 +84,7 @@ fn a_return_drains_before_enter_returns() {
 }
 
 #[test]
-fn a_panic_drains_on_its_way_and_goes_on() {
+fn a_panic_drains_the_scope_and_continues() {
     on_thread(|| {
         let log: Rc<RefCell<Vec<&str>>> = Rc::default();
         let panic = catch_unwind(AssertUnwindSafe(|| {
@@ -109,7 +109,7 @@ fn a_panic_drains_on_its_way_and_goes_on() {
 }
 
 #[test]
-fn a_handler_that_panics_while_its_scope_unwinds_is_reported_and_the_rest_goes_on() {
+fn a_handler_that_panics_while_its_scope_unwinds_is_reported_and_the_unwinding_continues() {
     on_thread(|| {
         let log: Rc<RefCell<Vec<&str>>> = Rc::default();
         let panic = catch_unwind(AssertUnwindSafe(|| {
@@ -139,7 +139,7 @@ fn a_scope_that_stores_nothing_is_never_armed() {
 }
 
 #[test]
-fn scopes_one_after_the_other_have_nothing_in_common() {
+fn scopes_one_after_the_other_share_no_values() {
     on_thread(|| {
         let mut ids = Vec::new();
         for number in 0..100 {
@@ -167,7 +167,7 @@ fn an_enter_within_an_enter_that_stored_nothing_yet_is_a_scope_of_its_own() {
             })
             .unwrap();
             assert_eq!(*log.borrow(), ["inner"]);
-            // The inner scope is over; the outer one begins with its own first use.
+            // The inner scope has ended. The outer one is armed at its own next use.
             assert_eq!(LOCAL.get(), 0);
             set("k", Noisy(Rc::clone(&log), "outer")).unwrap();
         })
@@ -208,7 +208,7 @@ fn after_unload_the_stack_can_be_entered_again() {
         set("k", 1).unwrap();
         exeunt::unload();
         assert_eq!(enter(|| get::<i32>(&"k")), Ok(None));
-        // And an unload inside makes the scope one that has stored nothing.
+        // An unload inside makes the scope one that has stored nothing.
         let handled = Rc::new(Cell::new(false));
         let theirs = Rc::clone(&handled);
         enter(|| {
@@ -245,7 +245,7 @@ fn enter_on_checks_the_range_and_the_stack() {
         let outside = [0..1, bounds.end..usize::MAX, 0..bounds.start, bounds.end..bounds.start];
         for range in outside {
             let ran = Cell::new(false);
-            // SAFETY: it must see for itself that this is not the running stack's memory.
+            // SAFETY: it must detect that this is not the running stack's memory.
             let result = unsafe { enter_on(range.clone(), || ran.set(true)) };
             match result {
                 Err(Error::NotOnThatStack { stack_pointer, range: (low, high) }) => {
@@ -307,7 +307,8 @@ fn backtraces_are_complete_unarmed_armed_and_from_the_drain() {
     let [plain, unarmed, armed, drained, unwound] = &traces[..] else { panic!("{traces:x?}") };
     for (name, trace) in [("unarmed", unarmed), ("armed", armed), ("drained", drained), ("unwound", unwound)] {
         let common = plain.iter().zip(trace).take_while(|(a, b)| a == b).count();
-        // All of the thread's frames, down to the one that called `body`; inside of it the calls differ.
+        // All of the thread's frames, from the outermost one to the caller of `body`. The calls
+        // inside of it differ.
         let (start, own) = (trace.len() - common, plain.len() - common);
         assert!(common >= 6, "{name}: {common} common frames of {}: {plain:x?} {trace:x?}", plain.len());
         assert!(start >= 1 && own <= 8, "{name}: {own} of the plain trace's frames are not there");

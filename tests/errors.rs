@@ -1,4 +1,4 @@
-//! What is refused: with an error that says what was found and what to do, and nothing has changed.
+//! Refusals: the error says what was found and what to do, and nothing has changed.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -17,7 +17,7 @@ fn bytes_above(from: usize, end: usize) -> Vec<usize> {
     (from.next_multiple_of(8)..end & !7).step_by(8).map(word).collect()
 }
 
-/// An error without the frames that were seen, of which the innermost ones differ from call to call.
+/// An error without the list of frames, of which the innermost ones differ from call to call.
 fn outline(error: Error) -> String {
     match error {
         Error::UnknownTrampoline(found) => format!("{:#x}: {}: {}", found.address(), found.reason(), found.advice()),
@@ -25,8 +25,9 @@ fn outline(error: Error) -> String {
     }
 }
 
-/// Runs everything that can arm a stack, expects the same error of each, and that no word above `frame` has changed. For a
-/// process that nobody else arms a stack in: they are counted.
+/// Calls everything that can arm a stack, expects the same error of each, and that no word above
+/// `frame` has changed. For a process in which nothing else arms a stack, because it counts the
+/// armed ones.
 #[inline(never)]
 fn everything_refuses(frame: usize, end: usize) -> Error {
     exeunt::stack_local! {
@@ -40,7 +41,7 @@ fn everything_refuses(frame: usize, end: usize) -> Error {
     assert_eq!(exeunt::id().map_err(outline).map(|_| ()), same);
     assert_eq!(LOCAL.try_with(|_| ()).map_err(outline), same);
     assert!(std::panic::catch_unwind(|| LOCAL.get()).is_err());
-    // What only reads finds nothing, and is no error.
+    // A read finds nothing, and returns no error.
     assert_eq!(exeunt::get::<&str>(&"key"), None);
     assert!(!exeunt::del(&"key"));
     exeunt::reset();
@@ -53,7 +54,8 @@ fn everything_refuses(frame: usize, end: usize) -> Error {
     error
 }
 
-/// The address of a local variable of the caller's caller, roughly: what is above belongs to callers.
+/// The address of a local variable of the caller's caller, roughly. The words above belong to
+/// callers.
 #[inline(never)]
 fn here() -> usize {
     let local = 0_u8;
@@ -61,9 +63,9 @@ fn here() -> usize {
 }
 
 #[test]
-fn a_fiber_that_nobody_knows_is_refused_with_the_frames_seen_and_advice() {
-    process::alone("a_fiber_that_nobody_knows_is_refused_with_the_frames_seen_and_advice", || {
-        // The coroutine's function never returns to anything that could be redirected.
+fn a_fiber_with_an_unknown_end_is_refused_with_the_list_of_frames_and_advice() {
+    process::alone("a_fiber_with_an_unknown_end_is_refused_with_the_list_of_frames_and_advice", || {
+        // The coroutine's function never returns to code that could be redirected.
         let stack = DefaultStack::default();
         let end = stack.base().get();
         let mut coroutine = Coroutine::with_stack(stack, move |_: &corosensei::Yielder<(), ()>, ()| {
@@ -98,7 +100,8 @@ fn a_signal_stack_is_refused_and_the_thread_below_it_is_not() {
         }
         common::on_a_thread(|| {
             let mut memory = vec![0_u8; 256 * 1024];
-            // SAFETY: the memory outlives its use as a signal stack, and the handler is for this thread's own signal.
+            // SAFETY: the memory outlives its use as a signal stack, and the handler is for this
+            // thread's own signal.
             unsafe {
                 let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
                 assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
@@ -118,7 +121,7 @@ fn a_signal_stack_is_refused_and_the_thread_below_it_is_not() {
 }
 
 #[test]
-fn from_a_signal_stack_nothing_is_armed_also_where_the_way_to_the_thread_is_known() {
+fn from_a_signal_stack_nothing_is_armed_even_where_the_walk_to_the_thread_is_remembered() {
     use std::sync::Mutex;
     static FOUND: Mutex<Option<Result<(), Error>>> = Mutex::new(None);
     extern "C" fn on_signal(_: libc::c_int) {
@@ -140,7 +143,8 @@ fn from_a_signal_stack_nothing_is_armed_also_where_the_way_to_the_thread_is_know
         let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
         // SAFETY: the memory outlives its use as a signal stack.
         assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
-        // First on the thread's own stack: from there on the way is known, frame by frame, as both come from one place.
+        // First on the thread's own stack. From then on exeunt remembers the walk, frame by frame,
+        // because both begin in one place.
         for (flags, expected) in [(0, Ok(())), (libc::SA_ONSTACK, Err(Error::SignalStack))] {
             assert_eq!(raise(flags), expected);
             exeunt::unload();
@@ -152,18 +156,18 @@ fn from_a_signal_stack_nothing_is_armed_also_where_the_way_to_the_thread_is_know
 }
 
 #[test]
-fn reading_on_a_small_signal_stack_finds_nothing_and_does_no_harm() {
+fn reading_on_a_small_signal_stack_finds_nothing_and_does_not_overflow_it() {
     static FOUND: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
     extern "C" fn handler(_: libc::c_int) {
         let found = exeunt::get::<i32>(&"key").unwrap_or(0);
         FOUND.store(found, std::sync::atomic::Ordering::Relaxed);
     }
-    process::alone("reading_on_a_small_signal_stack_finds_nothing_and_does_no_harm", || {
+    process::alone("reading_on_a_small_signal_stack_finds_nothing_and_does_not_overflow_it", || {
         common::on_a_thread(|| {
             exeunt::set("key", 5).unwrap();
-            // SAFETY: a question.
+            // SAFETY: only asks for a number.
             let kernels = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-            // What reading tables takes is not there: 25 KiB without optimisation.
+            // There is less room than reading unwind tables takes: 25 KiB without optimisation.
             let room = (kernels.max(4096) + 8192).next_multiple_of(4096);
             let pages = common::fiber::Pages::new(4096 + room);
             let range = pages.range();
@@ -173,7 +177,8 @@ fn reading_on_a_small_signal_stack_finds_nothing_and_does_no_harm() {
                 ss_size: range.end - range.start - 4096,
             };
             let mut before = stack;
-            // SAFETY: the lowest page is a guard; the stack is this thread's until it has its own again.
+            // SAFETY: the lowest page is a guard; the stack is this thread's until it has its own
+            // again.
             unsafe {
                 assert_eq!(libc::mprotect(range.start as *mut libc::c_void, 4096, libc::PROT_NONE), 0);
                 assert_eq!(libc::sigaltstack(&raw const stack, &raw mut before), 0);
@@ -189,15 +194,15 @@ fn reading_on_a_small_signal_stack_finds_nothing_and_does_no_harm() {
                 }
                 assert_eq!(FOUND.load(std::sync::atomic::Ordering::Relaxed), expected);
             }
-            // SAFETY: what was there before.
+            // SAFETY: restores the previous one.
             unsafe { assert_eq!(libc::sigaltstack(&raw const before, std::ptr::null_mut()), 0) };
         });
     });
 }
 
 #[test]
-fn wrappers_beyond_the_pool_are_refused_and_what_is_known_goes_on_working() {
-    process::alone("wrappers_beyond_the_pool_are_refused_and_what_is_known_goes_on_working", || {
+fn wrappers_beyond_the_pool_are_refused_and_registered_ones_still_work() {
+    process::alone("wrappers_beyond_the_pool_are_refused_and_registered_ones_still_work", || {
         let code = here as fn() -> usize as usize;
         let mut registered = 0;
         let error = loop {
@@ -210,20 +215,22 @@ fn wrappers_beyond_the_pool_are_refused_and_what_is_known_goes_on_working() {
         };
         assert_eq!(error, Error::TooManyWrappers);
         assert!(registered >= 16, "{registered}");
-        // Known already: nothing is taken for it.
+        // It is registered already, so it takes no place in the pool.
         // SAFETY: no function ever returns there.
         assert_eq!(unsafe { exeunt::register_trampoline("wrapper", code..code + 1) }, Ok(()));
         common::on_a_thread(|| exeunt::at_exit(|| ()).unwrap());
     });
 }
 
-/// Forbids this thread and those that it starts a system call, which fails from now on with `EPERM`.
+/// Forbids a system call to this thread and those that it starts. From now on it fails with
+/// `EPERM`.
 fn forbid(call: libc::c_long) -> std::io::Result<()> {
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
     const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut filter = [
-        // The call's number is the first word of what a filter sees (linux/seccomp.h, struct seccomp_data).
+        // The call's number is the first word of a filter's input (linux/seccomp.h, struct
+        // seccomp_data).
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32, 0, 1),
         statement(libc::BPF_RET | libc::BPF_K, REFUSE, 0, 0),
@@ -242,15 +249,16 @@ fn forbid(call: libc::c_long) -> std::io::Result<()> {
 }
 
 #[test]
-fn a_page_protection_that_is_refused_is_an_error_and_what_was_recognised_before_goes_on_working() {
-    let name = "a_page_protection_that_is_refused_is_an_error_and_what_was_recognised_before_goes_on_working";
+fn a_page_protection_that_is_refused_is_an_error_and_stacks_recognised_before_still_work() {
+    let name = "a_page_protection_that_is_refused_is_an_error_and_stacks_recognised_before_still_work";
     if process::is_emulated() {
         return println!("not under QEMU: it has no seccomp");
     }
     process::alone(name, || {
-        // Recognises threads. Fibers are known along with them, but wrappers are not.
+        // Recognises threads. That recognises fibers as well, but not wrappers.
         common::on_a_thread(|| exeunt::at_exit(|| ()).unwrap());
-        // A thread needs `mprotect` for its guard page: this one is started before it is forbidden.
+        // A thread needs `mprotect` for its guard page, so this one is started before `mprotect` is
+        // forbidden.
         common::on_a_thread(|| {
             forbid(libc::SYS_mprotect).expect("this system has seccomp");
             exeunt::set("key", "value").unwrap();
@@ -266,7 +274,8 @@ fn where_no_page_may_be_written_nothing_is_armed_and_the_error_says_so() {
         return println!("not under QEMU: it has no seccomp");
     }
     process::alone(name, || {
-        // A thread needs `mprotect` for its guard page: this one is started before it is forbidden.
+        // A thread needs `mprotect` for its guard page, so this one is started before `mprotect` is
+        // forbidden.
         common::on_a_thread(|| {
             forbid(libc::SYS_mprotect).expect("this system has seccomp");
             let frame = here();
@@ -278,16 +287,18 @@ fn where_no_page_may_be_written_nothing_is_armed_and_the_error_says_so() {
 }
 
 #[test]
-fn without_memory_nothing_is_armed_and_memory_helps() {
-    process::alone("without_memory_nothing_is_armed_and_memory_helps", || {
+fn without_memory_nothing_is_armed_and_with_memory_it_is() {
+    process::alone("without_memory_nothing_is_armed_and_with_memory_it_is", || {
         if process::is_emulated() {
             return println!("not under QEMU: its own memory counts as well");
         }
-        // Threads are known, but this one's part of the address space has no page map yet.
+        // Threads are recognised, but this one's part of the address space has no page of the stack
+        // map yet.
         common::on_a_thread(|| exeunt::at_exit(|| ()).unwrap());
-        // And so are fibers, whose exit trampoline takes memory to patch, in the one way.
+        // Fibers are recognised too: under code redirect patching their exit trampoline takes
+        // memory.
         let fiber = common::fiber::Pages::new(1 << 20);
-        // SAFETY: the pages are this fiber's, and it comes to its end.
+        // SAFETY: the pages are this fiber's, and it runs to its end.
         unsafe { common::fiber::Fiber::new(fiber.range(), |_| exeunt::at_exit(|| ()).unwrap()).finish() };
         // SAFETY: reads and sets limits.
         let (mut limit, own) = unsafe {
@@ -295,8 +306,9 @@ fn without_memory_nothing_is_armed_and_memory_helps() {
             assert_eq!(libc::getrlimit(libc::RLIMIT_AS, &raw mut limit), 0);
             (limit, limit)
         };
-        // A part of the address space, far from all others, whose leaf of the page map is not mapped.
-        // SAFETY: a new mapping at an address that nobody uses, or none.
+        // A part of the address space, far from all others, whose leaf of the stack map is not
+        // mapped.
+        // SAFETY: a new mapping at an address that nothing uses, or none.
         let far = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
             libc::mmap(0x1234_0000_0000 as *mut _, 1 << 20, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
@@ -304,7 +316,7 @@ fn without_memory_nothing_is_armed_and_memory_helps() {
         assert_eq!(far.addr(), 0x1234_0000_0000);
         limit.rlim_cur = 1 << 20;
         let range = far.addr()..far.addr() + (1 << 20);
-        // SAFETY: the pages are this fiber's, and it comes to its end.
+        // SAFETY: the pages are this fiber's, and it runs to its end.
         let run = |code: fn()| unsafe { common::fiber::Fiber::new(range.clone(), move |_| code()).finish() };
         // SAFETY: sets a limit that is lifted again.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
@@ -323,7 +335,7 @@ fn without_memory_nothing_is_armed_and_memory_helps() {
 }
 
 #[test]
-fn every_error_says_what_to_do_in_one_piece_also_where_it_is_unwrapped() {
+fn every_error_says_what_to_do_even_where_it_is_unwrapped() {
     let id = std::thread::spawn(|| exeunt::id().unwrap()).join().unwrap();
     let reason = "Operation not permitted (os error 1)".to_owned();
     let errors = [

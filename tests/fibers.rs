@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Enough for unoptimised code that meets exit trampolines for the first time.
+/// Enough for unoptimised code that recognises exit trampolines for the first time.
 const ROOM: usize = 128 * 1024;
 
 exeunt::stack_local! {
@@ -28,7 +28,7 @@ fn here() -> usize {
 }
 
 fn read(address: usize) -> usize {
-    // SAFETY: the tests pass the foot of a stack whose memory is there.
+    // SAFETY: the tests pass the foot of a stack whose memory is mapped.
     unsafe { (address as *const usize).read_volatile() }
 }
 
@@ -38,7 +38,7 @@ fn a_fiber_is_drained_on_its_own_stack_when_its_function_has_returned() {
     let theirs = log.clone();
     let pages = Pages::new(ROOM);
     let range = pages.range();
-    // SAFETY: the pages are this fiber's, and it comes to its end.
+    // SAFETY: the pages are this fiber's, and it runs to its end.
     let fiber = unsafe {
         Fiber::new(pages.range(), move |fiber| {
             exeunt::set("first", theirs.loud("first")).unwrap();
@@ -59,10 +59,10 @@ fn a_fiber_is_drained_on_its_own_stack_when_its_function_has_returned() {
 }
 
 #[test]
-fn stack_current_knows_a_fiber() {
+fn stack_current_shows_a_fiber() {
     let pages = Pages::new(ROOM);
     let range = pages.range();
-    // SAFETY: the pages are this fiber's, and it comes to its end.
+    // SAFETY: the pages are this fiber's, and it runs to its end.
     let fiber = unsafe {
         Fiber::new(pages.range(), move |fiber| {
             let bare = exeunt::Stack::current();
@@ -96,7 +96,7 @@ fn a_fiber_and_the_thread_that_runs_it_share_nothing() {
         LOCAL.set(1);
         exeunt::at_exit(theirs.noting("thread's handler")).unwrap();
         let log = theirs.clone();
-        // SAFETY: the pages are this fiber's, and it comes to its end.
+        // SAFETY: the pages are this fiber's, and it runs to its end.
         let fiber = unsafe {
             Fiber::new(pages.range(), move |fiber| {
                 exeunt::with(&"key", |value: Option<&Loud>| assert!(value.is_none()));
@@ -124,7 +124,7 @@ fn a_fiber_that_panics_is_drained_and_its_panic_arrives() {
     let log = Log::new();
     let pages = Pages::new(ROOM);
     let theirs = log.clone();
-    // SAFETY: the pages are this fiber's, and it comes to its end.
+    // SAFETY: the pages are this fiber's, and it runs to its end.
     let fiber = unsafe {
         Fiber::new(pages.range(), move |fiber| {
             exeunt::set("value", theirs.loud("value")).unwrap();
@@ -147,7 +147,7 @@ fn many_fibers_on_one_thread_each_have_their_own() {
         .iter()
         .enumerate()
         .map(|(number, pages)| {
-            // SAFETY: the pages are this fiber's, and it comes to its end.
+            // SAFETY: the pages are this fiber's, and it runs to its end.
             unsafe {
                 Fiber::new(pages.range(), move |fiber| {
                     exeunt::set("number", number).unwrap();
@@ -173,7 +173,7 @@ fn many_fibers_on_one_thread_each_have_their_own() {
 }
 
 #[test]
-fn storage_follows_a_fiber_from_thread_to_thread_and_it_is_drained_once() {
+fn storage_moves_with_a_fiber_from_thread_to_thread_and_is_drained_once() {
     const FIBERS: usize = 64;
     let moves = scaled(100, 20);
     let pages: Arc<Vec<_>> = Arc::new((0..FIBERS).map(|_| Pages::new(ROOM)).collect());
@@ -181,7 +181,7 @@ fn storage_follows_a_fiber_from_thread_to_thread_and_it_is_drained_once() {
     let threads_seen = Arc::new(Mutex::new(std::collections::HashSet::new()));
     let fiber = |number: usize| {
         let (drained, threads_seen) = (Arc::clone(&drained), Arc::clone(&threads_seen));
-        // SAFETY: the pages are this fiber's, and it comes to its end.
+        // SAFETY: the pages are this fiber's, and it runs to its end.
         unsafe {
             Fiber::new(pages[number].range(), move |fiber| {
                 let id = exeunt::id().unwrap();
@@ -219,7 +219,7 @@ fn storage_follows_a_fiber_from_thread_to_thread_and_it_is_drained_once() {
                         std::thread::yield_now();
                         continue;
                     };
-                    // Each time it goes on, it does so on the next thread.
+                    // Each resume is on the next thread.
                     if fiber.resume() {
                         queues[(thread + 1) % THREADS].lock().unwrap().push_back(fiber);
                     } else {
@@ -242,7 +242,7 @@ fn a_fiber_outlives_the_threads_that_ran_it() {
     let log = Log::new();
     let theirs = log.clone();
     let pages = Pages::new(ROOM);
-    // SAFETY: the pages are this fiber's, and it comes to its end.
+    // SAFETY: the pages are this fiber's, and it runs to its end.
     let mut fiber = unsafe {
         Fiber::new(pages.range(), move |fiber| {
             exeunt::set("value", theirs.loud("value")).unwrap();
@@ -292,11 +292,11 @@ fn fibers_pooled_on_the_same_memory_each_start_empty_and_are_drained_once() {
         };
         fiber.finish();
         assert_eq!(log.take(), ["handler", "drop value"]);
-        assert!(ids.insert(id.get().unwrap()), "every life has an id of its own");
+        assert!(ids.insert(id.get().unwrap()), "every fiber has an id of its own");
     }
 }
 
-/// Arms a fiber on that memory and leaves it half-way.
+/// Arms a fiber on that memory and abandons it.
 fn abandon(memory: Range<usize>, arguments: i32, log: &Log, name: &'static str) {
     let theirs = log.clone();
     // SAFETY: the memory is this fiber's, which will not be resumed.
@@ -314,7 +314,7 @@ fn abandon(memory: Range<usize>, arguments: i32, log: &Log, name: &'static str) 
     .abandon();
 }
 
-/// What the handlers and destructors of an abandoned fiber leave in the log.
+/// What the handlers and destructors of an abandoned fiber write to the log.
 fn ended(name: &str) -> [String; 3] {
     [format!("{name}'s handler"), format!("drop {name}'s local"), format!("drop {name}")]
 }
@@ -325,7 +325,7 @@ fn the_next_fiber_on_the_memory_of_an_abandoned_one_starts_empty_and_nothing_is_
     let log = Log::new();
     let theirs = log.clone();
     abandon(pages.range(), 1, &log, "old");
-    assert_eq!(log.take().len(), 0, "nobody knows yet that it is abandoned");
+    assert_eq!(log.take().len(), 0, "nothing has detected yet that it is abandoned");
     // SAFETY: the old fiber will not be resumed.
     let fiber = unsafe {
         Fiber::new(pages.range(), move |fiber| {
@@ -364,46 +364,43 @@ fn abandoned_fibers_on_one_memory_are_each_drained_once_and_none_is_left_armed()
         assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
         assert_eq!(log.take(), ended("one"));
         assert_eq!(exeunt::survey().unwrap().armed, 0);
-        // SAFETY: nobody runs there.
+        // SAFETY: nothing runs there.
         assert_eq!(unsafe { exeunt::discard(pages.range()) }, 0);
     });
 }
 
 #[test]
-fn a_handler_of_an_abandoned_fiber_that_unloads_leaves_the_next_one_what_it_is_about_to_store() {
-    process::alone(
-        "a_handler_of_an_abandoned_fiber_that_unloads_leaves_the_next_one_what_it_is_about_to_store",
-        || {
-            let pages = Pages::new(ROOM);
-            let log = Log::new();
-            // SAFETY: the pages are this fiber's, which is not resumed.
-            unsafe {
-                Fiber::new(pages.range(), |fiber| {
-                    exeunt::at_exit(exeunt::unload).unwrap();
-                    fiber.suspend();
-                })
-            }
-            .abandon();
-            let theirs = log.clone();
-            // SAFETY: the pages are this fiber's now, and it comes to its end.
-            let next = unsafe {
-                Fiber::new(pages.range(), move |_| {
-                    exeunt::at_exit(theirs.noting("handler")).unwrap();
-                    exeunt::set("value", theirs.loud("value")).unwrap();
-                    assert!(exeunt::Stack::current().is_armed());
-                    // Nobody else gets its record.
-                    on_a_thread(|| exeunt::with(&"value", |value: Option<&Loud>| assert!(value.is_none())));
-                })
-            };
-            next.finish();
-            assert_eq!(log.take(), ["handler", "drop value"]);
-            assert_eq!(exeunt::survey().unwrap().armed, 0);
-        },
-    );
+fn an_unload_in_a_handler_of_an_abandoned_fiber_does_not_affect_the_next_fiber() {
+    process::alone("an_unload_in_a_handler_of_an_abandoned_fiber_does_not_affect_the_next_fiber", || {
+        let pages = Pages::new(ROOM);
+        let log = Log::new();
+        // SAFETY: the pages are this fiber's, which is not resumed.
+        unsafe {
+            Fiber::new(pages.range(), |fiber| {
+                exeunt::at_exit(exeunt::unload).unwrap();
+                fiber.suspend();
+            })
+        }
+        .abandon();
+        let theirs = log.clone();
+        // SAFETY: the pages are this fiber's now, and it runs to its end.
+        let next = unsafe {
+            Fiber::new(pages.range(), move |_| {
+                exeunt::at_exit(theirs.noting("handler")).unwrap();
+                exeunt::set("value", theirs.loud("value")).unwrap();
+                assert!(exeunt::Stack::current().is_armed());
+                // No other stack gets its record.
+                on_a_thread(|| exeunt::with(&"value", |value: Option<&Loud>| assert!(value.is_none())));
+            })
+        };
+        next.finish();
+        assert_eq!(log.take(), ["handler", "drop value"]);
+        assert_eq!(exeunt::survey().unwrap().armed, 0);
+    });
 }
 
 #[test]
-fn fibers_that_are_abandoned_one_in_the_drain_of_the_other_lose_nothing() {
+fn a_fiber_that_is_abandoned_while_it_drains_an_abandoned_fiber_loses_nothing() {
     thread_local! { static RUNNING: Cell<Option<Inside>> = const { Cell::new(None) } }
     /// A handler that suspends the fiber that it runs on.
     fn suspending(log: Log, name: &'static str) -> impl FnOnce() {
@@ -413,7 +410,7 @@ fn fibers_that_are_abandoned_one_in_the_drain_of_the_other_lose_nothing() {
             unreachable!("it is abandoned");
         }
     }
-    process::alone("fibers_that_are_abandoned_one_in_the_drain_of_the_other_lose_nothing", || {
+    process::alone("a_fiber_that_is_abandoned_while_it_drains_an_abandoned_fiber_loses_nothing", || {
         for by_discard in [false, true] {
             let pages = Pages::new(ROOM);
             let log = Log::new();
@@ -442,10 +439,10 @@ fn fibers_that_are_abandoned_one_in_the_drain_of_the_other_lose_nothing() {
                 assert_eq!(log.take(), [suspended]);
             }
             if by_discard {
-                // SAFETY: nobody is resumed there.
+                // SAFETY: no fiber is resumed there.
                 assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
             } else {
-                // SAFETY: the pages are this fiber's now, and it comes to its end.
+                // SAFETY: the pages are this fiber's now, and it runs to its end.
                 unsafe { Fiber::new(pages.range(), |_| _ = exeunt::id().unwrap()) }.finish();
             }
             assert_eq!(log.take(), ["the first one's last handler", "drop the first one's value"]);
@@ -455,15 +452,15 @@ fn fibers_that_are_abandoned_one_in_the_drain_of_the_other_lose_nothing() {
 }
 
 #[test]
-fn an_abandoned_fiber_with_its_foot_elsewhere_is_not_inherited_and_not_lost() {
-    process::alone("an_abandoned_fiber_with_its_foot_elsewhere_is_not_inherited_and_not_lost", || {
-        // More arguments than there are registers for put the foot lower.
+fn an_abandoned_fiber_with_its_foot_elsewhere_is_drained_by_discard_and_not_inherited() {
+    process::alone("an_abandoned_fiber_with_its_foot_elsewhere_is_drained_by_discard_and_not_inherited", || {
+        // More arguments than there are registers for move the foot to a lower address.
         for (old, new) in [(12, 1), (1, 12)] {
             let pages = Pages::new(ROOM);
             let log = Log::new();
             abandon(pages.range(), old, &log, "old");
             let theirs = log.clone();
-            // A pool that gives memory to somebody else while a fiber there was suspended says so.
+            // A pool that reuses the memory of a suspended fiber discards it first.
             // SAFETY: the old one will not be resumed.
             assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
             assert_eq!(log.take(), ended("old"));
@@ -482,7 +479,7 @@ fn an_abandoned_fiber_with_its_foot_elsewhere_is_not_inherited_and_not_lost() {
     });
 }
 
-/// A key that never says whether it equals another one: its fiber is suspended in `eq`.
+/// A key whose `eq` suspends its fiber and never returns.
 struct Suspends(Inside);
 
 impl Hash for Suspends {
@@ -525,7 +522,7 @@ fn a_fiber_that_is_abandoned_in_the_comparison_of_keys_loses_nothing() {
 #[test]
 fn a_fiber_that_is_abandoned_in_a_destructor_of_reset_or_unload_loses_nothing() {
     thread_local! { static RUNNING: Cell<Option<Inside>> = const { Cell::new(None) } }
-    /// Suspends the fiber that it is dropped on, for ever.
+    /// Suspends for ever the fiber that it is dropped on.
     struct Suspends(Log);
     impl Drop for Suspends {
         fn drop(&mut self) {
@@ -567,10 +564,10 @@ fn a_fiber_that_is_abandoned_in_a_destructor_of_reset_or_unload_loses_nothing() 
             // SAFETY: the pages are this fiber's now, which is abandoned as well, when it is armed.
             unsafe { Fiber::new(pages.range(), second) }.abandon();
             if by_discard {
-                // SAFETY: nobody is resumed there.
+                // SAFETY: no fiber is resumed there.
                 assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
             } else {
-                // SAFETY: the pages are this fiber's now, and it comes to its end.
+                // SAFETY: the pages are this fiber's now, and it runs to its end.
                 unsafe { Fiber::new(pages.range(), |_| _ = exeunt::id().unwrap()) }.finish();
             }
             let expected: &[_] = match unloads {
@@ -584,7 +581,7 @@ fn a_fiber_that_is_abandoned_in_a_destructor_of_reset_or_unload_loses_nothing() 
 }
 
 #[test]
-fn a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made_by_others() {
+fn the_next_fiber_creates_a_stack_local_whose_creation_an_abandoned_fiber_did_not_finish() {
     thread_local! { static MAKER: Cell<Option<Inside>> = const { Cell::new(None) } }
     exeunt::stack_local! {
         static SLOW: usize = {
@@ -594,7 +591,7 @@ fn a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made
             7
         };
     }
-    process::alone("a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made_by_others", || {
+    process::alone("the_next_fiber_creates_a_stack_local_whose_creation_an_abandoned_fiber_did_not_finish", || {
         let pages = Pages::new(ROOM);
         for by_discard in [true, false] {
             // SAFETY: the pages are this fiber's, which is not resumed.
@@ -613,7 +610,7 @@ fn a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made
                 // SAFETY: the pages are this fiber's now.
                 let next = unsafe { Fiber::new(pages.range(), |_| assert_eq!(SLOW.try_with(|slow| *slow), Ok(7))) };
                 next.finish();
-                // What the abandoned one was kept in serves others.
+                // The record of the abandoned fiber serves other stacks.
                 on_a_thread(|| assert_eq!(SLOW.try_with(|slow| *slow), Ok(7)));
             }
         }
@@ -622,12 +619,13 @@ fn a_fiber_that_is_abandoned_while_it_makes_a_stack_local_leaves_that_to_be_made
 }
 
 #[test]
-fn a_fiber_that_is_suspended_in_a_handler_is_discarded_with_what_its_drain_has_left() {
-    process::alone("a_fiber_that_is_suspended_in_a_handler_is_discarded_with_what_its_drain_has_left", || {
+fn discard_finishes_the_drain_of_a_fiber_that_is_suspended_in_a_handler() {
+    process::alone("discard_finishes_the_drain_of_a_fiber_that_is_suspended_in_a_handler", || {
         let pages = Pages::new(ROOM);
         let log = Log::new();
         let theirs = log.clone();
-        // SAFETY: the pages are this fiber's, and it is not resumed any more once they are discarded.
+        // SAFETY: the pages are this fiber's, and it is not resumed any more once they are
+        // discarded.
         let fiber = unsafe {
             Fiber::new(pages.range(), move |fiber| {
                 exeunt::set("value", theirs.loud("value")).unwrap();
@@ -648,7 +646,7 @@ fn a_fiber_that_is_suspended_in_a_handler_is_discarded_with_what_its_drain_has_l
         assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
         assert_eq!(log.take(), ["the last handler", "drop value"]);
         assert_eq!(exeunt::survey().unwrap().armed, 0);
-        // SAFETY: nobody runs there.
+        // SAFETY: nothing runs there.
         assert_eq!(unsafe { exeunt::discard(pages.range()) }, 0);
     });
 }
@@ -663,9 +661,10 @@ fn memory_of_an_abandoned_fiber_may_be_unmapped_once_it_is_discarded() {
         assert_eq!(unsafe { exeunt::discard(pages.range()) }, 1);
         let range = pages.range();
         drop(pages);
-        // What is mapped there next has nothing to do with it: most likely this, at the same place but with another size.
+        // What is mapped there next is another mapping: most likely this one, at the same address
+        // with another size.
         let pages = Pages::new(ROOM / 2);
-        // SAFETY: the pages are this fiber's, and it comes to its end.
+        // SAFETY: the pages are this fiber's, and it runs to its end.
         let fiber = unsafe { Fiber::new(pages.range(), |_| LOCAL.with(|local| assert_eq!(local.get(), 0))) };
         fiber.finish();
         assert_eq!(log.take(), ended("old"), "{range:x?}");
@@ -729,25 +728,25 @@ unsafe fn storing(memory: Range<usize>, name: &'static str, log: &Log) -> Fiber 
 #[test]
 fn stacks_need_not_be_aligned_to_pages_nor_mapped_for_them() {
     let log = Log::new();
-    // On the heap; at odd places of it; at the very end of a page and at its very start.
+    // On the heap; at odd addresses of it; at the very end of a page and at its very start.
     let heap = vec![0_u8; 4 * ROOM];
     let start = heap.as_ptr().addr().next_multiple_of(4096);
     for (offset, name) in [(16, "16"), (48, "48"), (2048, "2048"), (4080, "4080"), (4095, "4095"), (0, "0")] {
         let memory = start + offset..start + offset + 2 * ROOM + offset / 2;
-        // SAFETY: the memory is this fiber's, and it comes to its end.
+        // SAFETY: the memory is this fiber's, and it runs to its end.
         unsafe { storing(memory, name, &log) }.finish();
         assert_eq!(log.take(), [name.to_owned(), format!("drop {name}")]);
     }
 }
 
 #[test]
-fn a_stack_right_below_an_armed_one_is_not_taken_for_it() {
+fn a_stack_right_below_an_armed_one_has_its_own_storage() {
     for boundary in [0, 16, 512, 1024, 2048, 3072, 4000] {
         let pages = Pages::new(4 * ROOM);
         let range = pages.range();
         let middle = range.start + 2 * ROOM + boundary;
         let log = Log::new();
-        // SAFETY: the two parts are one fiber's each, and both come to their end.
+        // SAFETY: the two parts are one fiber's each, and both run to their end.
         let (upper, lower) =
             unsafe { (storing(middle..range.end, "upper", &log), storing(range.start..middle, "lower", &log)) };
         for _ in 0..3 {
@@ -760,13 +759,14 @@ fn a_stack_right_below_an_armed_one_is_not_taken_for_it() {
     }
 }
 
-/// How far above `lowest` code still reads: the page that is shared is larger, and the functions which look for the
-/// record from there are above `lowest` as well. What these call may go below, where nobody is at that time.
+/// How far above `lowest` code still reads. The shared page is larger. The functions that look up
+/// the record from there are above `lowest` as well. Their callees may go below, where nothing runs
+/// at that time.
 const READS: usize = 2500;
 /// How far above `lowest` a fiber is suspended, which takes less.
 const SUSPENDS: usize = 1200;
 
-/// Goes down the stack to `lowest` and a bit above, reads on the way, and suspends the fiber.
+/// Calls itself until it is a bit above `lowest`, reads in each frame, and suspends the fiber.
 #[inline(never)]
 fn suspend_near(lowest: usize, fiber: Inside) {
     let frame = [0_u8; 64];
@@ -783,7 +783,7 @@ fn suspend_near(lowest: usize, fiber: Inside) {
 }
 
 #[test]
-fn a_stack_whose_top_lies_in_a_page_that_another_one_reaches_down_to_has_its_own_storage() {
+fn a_stack_whose_base_shares_a_page_with_another_stack_s_inner_frames_has_its_own_storage() {
     for boundary in [16, 64, 256, 512] {
         let pages = Pages::new(4 * ROOM);
         let range = pages.range();
@@ -811,16 +811,17 @@ fn a_stack_whose_top_lies_in_a_page_that_another_one_reaches_down_to_has_its_own
 }
 
 #[test]
-fn stacks_so_small_that_their_tops_share_a_page_have_storage_of_their_own() {
-    // The upper one has 3 KiB to itself while the lower one lives. When it needs more, it is alone.
+fn stacks_so_small_that_their_bases_share_a_page_have_storage_of_their_own() {
+    // The upper one has 3 KiB to itself while the lower one exists. When it needs more, it is
+    // alone.
     let pages = Pages::new(4 * ROOM);
     let range = pages.range();
     let page = range.start + 3 * ROOM;
     let (lower_top, upper_top) = (page + 512, page + 4096 - 64);
     for _ in 0..3 {
         let log = Log::new();
-        // SAFETY: while both live, the upper one is suspended, and everything of it lies above the lower one's top: that
-        // is asserted below.
+        // SAFETY: while both exist, the upper one is suspended, and all of it lies above the lower
+        // one's base. That is asserted below.
         let upper = unsafe { storing(range.start..upper_top, "upper", &log) };
         assert!(upper.resume());
         // SAFETY: as above.
@@ -833,14 +834,14 @@ fn stacks_so_small_that_their_tops_share_a_page_have_storage_of_their_own() {
     }
 }
 
-/// Runs a fiber in a local array of this very function.
+/// Runs a fiber in a local array of this function.
 #[inline(never)]
 fn fiber_in_a_local_array(log: &Log) {
     let mut array = [0_u8; ROOM];
     let start = std::hint::black_box(&mut array).as_mut_ptr().addr();
-    // SAFETY: nobody runs in the array. Deeper calls that are over may have.
+    // SAFETY: nothing runs in the array. Inner calls that have returned may have.
     assert_eq!(unsafe { exeunt::discard(start..start + ROOM) }, 0);
-    // SAFETY: the array lives until the fiber has come to its end.
+    // SAFETY: the array lives until the fiber has ended.
     let fiber = unsafe { storing(start..start + ROOM, "in the array", log) };
     while fiber.resume() {
         exeunt::with(&"mine", |value: Option<&&str>| assert!(value.is_none_or(|value| *value == "thread's")));
@@ -853,7 +854,7 @@ fn with_room(code: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn a_fiber_in_a_local_array_of_a_running_function_is_not_its_thread() {
+fn a_fiber_in_a_local_array_of_a_running_function_does_not_share_its_thread_s_storage() {
     let log = Log::new();
     let theirs = log.clone();
     with_room(move || {
@@ -868,7 +869,7 @@ fn a_fiber_in_a_local_array_of_a_running_function_is_not_its_thread() {
 }
 
 #[test]
-fn a_fiber_in_an_array_where_its_thread_has_read_before_is_not_its_thread() {
+fn a_fiber_in_an_array_where_its_thread_has_read_before_does_not_share_its_storage() {
     #[inline(never)]
     fn read_all_the_way_down(lowest: usize) {
         assert_eq!(exeunt::get(&"mine"), Some("thread's"));
@@ -899,7 +900,8 @@ fn read_down_to(lowest: usize, read: &dyn Fn() -> usize, expected: usize) {
     std::hint::black_box(lowest);
 }
 
-/// A thread reads 5 all the way down; then a fiber reads there, in an array of one of the thread's functions, and finds 0.
+/// A thread reads 5 in every frame down to an address. Then a fiber reads there, in an array of one
+/// of the thread's functions, and finds 0.
 fn read_where_the_thread_has_read(
     set_to_5: impl FnOnce() + Send + 'static,
     read: impl Fn() -> usize + Send + Sync + 'static,
@@ -908,9 +910,9 @@ fn read_where_the_thread_has_read(
     fn fiber_that_reads(middle: usize, read: &'static (dyn Fn() -> usize + Sync)) {
         let mut array = [0_u8; 2 * ROOM];
         let start = std::hint::black_box(&mut array).as_mut_ptr().addr();
-        // SAFETY: nobody runs in the array.
+        // SAFETY: nothing runs in the array.
         unsafe { exeunt::discard(start..start + array.len()) };
-        // SAFETY: the array lives until the fiber has come to its end.
+        // SAFETY: the array lives until the fiber has ended.
         let fiber = unsafe { Fiber::new(start..start + array.len(), move |_| read_down_to(middle - 1024, read, 0)) };
         fiber.finish();
     }
@@ -964,7 +966,7 @@ fn a_fiber_that_stores_nothing_is_not_touched() {
         on_a_thread(|| exeunt::at_exit(|| ()).unwrap());
         let pages = Pages::new(ROOM);
         let range = pages.range();
-        // SAFETY: the pages are this fiber's, and it comes to its end.
+        // SAFETY: the pages are this fiber's, and it runs to its end.
         let fiber = unsafe {
             Fiber::new(pages.range(), move |_| {
                 let anchor = here();
@@ -985,7 +987,7 @@ fn a_fiber_that_stores_nothing_is_not_touched() {
                     assert!(!stack.is_armed());
                     let foot = stack.foot().unwrap();
                     assert_eq!((read(foot.address), foot.word), (foot.original, foot.original));
-                    assert!(before == bytes(), "looking has changed the stack");
+                    assert!(before == bytes(), "reading has changed the stack");
                 }
                 look(anchor + 256, range.end);
             })
@@ -996,8 +998,8 @@ fn a_fiber_that_stores_nothing_is_not_touched() {
 }
 
 #[test]
-fn fiber_lives_leave_nothing_behind() {
-    process::alone("fiber_lives_leave_nothing_behind", || {
+fn fibers_on_one_memory_leave_nothing_behind() {
+    process::alone("fibers_on_one_memory_leave_nothing_behind", || {
         let pages = Pages::new(ROOM);
         let lives = |count: usize| {
             for life in 0..count {
@@ -1019,15 +1021,15 @@ fn fiber_lives_leave_nothing_behind() {
             }
         };
         lives(700);
-        // So many that the last one is abandoned.
+        // Such a number that the last one is abandoned.
         let count = scaled(50_002, 2_003);
         let resident = common::resident();
         lives(count);
         let grown = common::resident().saturating_sub(resident);
-        println!("{count} lives of a fiber on one piece of memory: resident memory grew by {grown} bytes");
-        // Each abandoned life leaves its closure, some 50 bytes, on the stack that nobody returns from; a record or a
-        // page of the map for each life would be more than this allows.
-        assert!(grown < count * 30 + (1 << 20), "{grown} bytes more after {count} lives");
+        println!("{count} fibers on one piece of memory: resident memory grew by {grown} bytes");
+        // Each abandoned fiber leaves its closure, some 50 bytes, on a stack that never returns. A
+        // record or a page of the stack map for each fiber would be more than this allows.
+        assert!(grown < count * 30 + (1 << 20), "{grown} bytes more after {count} fibers");
         assert_eq!(exeunt::survey().unwrap().armed, 1);
         let range = pages.range();
         // On a thread, as the handler arms the stack that it runs on.
@@ -1047,10 +1049,10 @@ fn a_record_is_small_and_a_hundred_thousand_armed_fibers_at_once_work() {
         let count = scaled(100_000, 5_000);
         let pages = Pages::new(count * SIZE);
         let memory = |number: usize| pages.range().start + number * SIZE..pages.range().start + (number + 1) * SIZE;
-        // What is met for the first time needs more of the stack than these fibers have.
+        // Code that runs for the first time needs more of the stack than these fibers have.
         on_a_thread(|| exeunt::set("warm", LOCAL.get()).unwrap());
         let roomy = Pages::new(ROOM);
-        // SAFETY: the pages are this fiber's, and it comes to its end.
+        // SAFETY: the pages are this fiber's, and it runs to its end.
         unsafe { Fiber::new(roomy.range(), |_| exeunt::set("warm", LOCAL.get()).unwrap()) }.finish();
 
         let fibers: Vec<_> = (0..count)
@@ -1071,12 +1073,13 @@ fn a_record_is_small_and_a_hundred_thousand_armed_fibers_at_once_work() {
                 }
             })
             .collect();
-        // Of every stack only the page with the frames of the suspended functions stays in memory.
+        // Of each stack only the page with the frames of the suspended functions stays in memory.
         let resume_all = || {
             for (number, fiber) in fibers.iter().enumerate() {
                 assert!(fiber.resume());
                 let memory = memory(number);
-                // SAFETY: the fiber is suspended within its uppermost page; the others hold nothing that is in use.
+                // SAFETY: the fiber is suspended within its highest page; the others hold nothing
+                // that is in use.
                 let given = unsafe { libc::madvise(memory.start as *mut _, SIZE - 4096, libc::MADV_DONTNEED) };
                 assert_eq!(given, 0);
             }
@@ -1093,7 +1096,8 @@ fn a_record_is_small_and_a_hundred_thousand_armed_fibers_at_once_work() {
             (after.0 - before.0) >> 20,
             after.1.map_reserved >> 20
         );
-        // A MiB in all for what else the process does meanwhile: QEMU keeps what it has translated.
+        // One MiB in all for other memory of the process: QEMU keeps the code that it has
+        // translated.
         assert!(
             each <= 1536 + (1 << 20) / count,
             "{each} bytes for an armed fiber with one stack local and one handler"
@@ -1106,7 +1110,8 @@ fn a_record_is_small_and_a_hundred_thousand_armed_fibers_at_once_work() {
     });
 }
 
-// Calls a function with an argument on other memory, as psm and stacker do: `exeunt_test_on_segment(top, function, argument)`.
+// Calls a function with an argument on other memory, as psm and stacker do:
+// `exeunt_test_on_segment(base, function, argument)`.
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".globl exeunt_test_on_segment",
@@ -1153,25 +1158,25 @@ std::arch::global_asm!(
 );
 
 #[test]
-fn a_segment_that_a_stack_has_read_on_is_not_taken_for_it_when_another_one_runs_there() {
+fn a_stack_that_runs_on_a_segment_where_another_one_has_read_has_its_own_storage() {
     unsafe extern "C" {
-        fn exeunt_test_on_segment(top: usize, function: extern "C" fn(*mut i32), argument: *mut i32);
+        fn exeunt_test_on_segment(base: usize, function: extern "C" fn(*mut i32), argument: *mut i32);
     }
     extern "C" fn look(found: *mut i32) {
         for _ in 0..3 {
             let value = exeunt::get::<i32>(&"whose").unwrap_or(0);
-            // SAFETY: `read` waits for this.
+            // SAFETY: `read` waits until this returns.
             unsafe { found.write(value) };
         }
     }
-    fn read(top: usize) -> i32 {
+    fn read(base: usize) -> i32 {
         let mut found = -1;
-        // SAFETY: the memory below `top` is nobody else's meanwhile, and enough.
-        unsafe { exeunt_test_on_segment(top, look, &raw mut found) };
+        // SAFETY: nothing else uses the memory below `base` meanwhile, and it is enough.
+        unsafe { exeunt_test_on_segment(base, look, &raw mut found) };
         found
     }
     on_a_thread(|| {
-        // The segment right below the stack, as if it were the rest of that.
+        // The segment right below the stack, as if it were the rest of the stack.
         let pages = Pages::new(2 * ROOM);
         let Range { start, end } = pages.range();
         let segment = start + ROOM;
@@ -1185,7 +1190,7 @@ fn a_segment_that_a_stack_has_read_on_is_not_taken_for_it_when_another_one_runs_
             })
         };
         fiber.resume();
-        // The fiber is armed, and will go on.
+        // The fiber is armed, and will be resumed.
         assert_eq!(read(segment), 0);
         exeunt::set("whose", 2).unwrap();
         assert_eq!(read(segment), 2);

@@ -1,5 +1,6 @@
-//! The first use in a process, in which exeunt learns where stacks end: beside a `pthread_create` that is not libc's, while
-//! something has run out, and in code that exeunt itself calls.
+//! The first use in a process, in which exeunt recognises exit trampolines: beside a
+//! `pthread_create` that is not libc's, while a resource is exhausted, and in code that exeunt
+//! itself calls.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
@@ -8,7 +9,7 @@ mod harness;
 use harness::{Build, Outcome, Program, is_code, run};
 use std::sync::OnceLock;
 
-/// What `tests/c/common.h` tells of a stack that it has armed.
+/// The lines of `tests/c/common.h` for a stack that it has armed.
 fn drained(name: &str) -> Vec<String> {
     vec![
         format!("handler of {name}, walk complete, values 1 1"),
@@ -17,7 +18,7 @@ fn drained(name: &str) -> Vec<String> {
     ]
 }
 
-/// Runs a case of `ends.c` in which each `pthread_create` of the program's is a wrapper's.
+/// Runs a case of `ends.c` in which a wrapper replaces each `pthread_create` of the program.
 fn wrapped(case: &str) -> Outcome {
     static PROGRAMS: OnceLock<(Program, Program)> = OnceLock::new();
     let (program, wrapper) = PROGRAMS.get_or_init(|| {
@@ -26,7 +27,7 @@ fn wrapped(case: &str) -> Outcome {
         (Build::linked("ends.c", &["-O2"]).build(), wrapper)
     });
     let mut command = program.command();
-    // Not for the emulator.
+    // Not for the emulator itself.
     command.arg(case).env("LD_PRELOAD", wrapper.file());
     run(command)
 }
@@ -94,7 +95,7 @@ fn a_c11_thread_that_cannot_be_started_fails_by_its_name_and_the_next_use_works(
 #[test]
 fn main_needs_no_thread_to_be_armed_by_slot_redirect() {
     let outcome = limited("main without threads");
-    // Under code redirect, what main does at its end is known by what threads do.
+    // Under code redirect, exeunt needs a thread to recognise how main ends.
     let first = if is_code() { "main: refused" } else { "main: armed" };
     let handlers: &[&str] = if is_code() { &["handler of main"] } else { &["handler of main", "handler of main"] };
     outcome.expect(0, &[&[first, "main: armed"], handlers].concat());
@@ -136,6 +137,6 @@ fn a_handler_of_fork_that_arms_while_exeunt_has_its_lock_for_the_fork_does_not_w
 }
 
 #[test]
-fn thread_locals_that_are_larger_than_a_small_stack_hinder_no_thread() {
+fn a_thread_is_armed_where_thread_locals_are_larger_than_a_small_stack() {
     Build::linked("large.c", &["-O2"]).build().run(&[]).expect(0, &["handler of a thread"]);
 }

@@ -1,5 +1,5 @@
-//! `fork` in a threaded process with armed stacks: the child's own stack drains exactly once, the stacks that it does not
-//! have do nothing, and nothing deadlocks.
+//! `fork` in a threaded process with armed stacks: the child's own stack drains exactly once,
+//! stacks that do not exist in the child do nothing, and nothing deadlocks.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
@@ -13,7 +13,8 @@ fn forking() -> &'static Program {
     FORK.get_or_init(|| Build::linked("fork.c", &["-O2"]).build())
 }
 
-/// What the child tells of the threads that it starts, and at the end of the stack that it was forked on.
+/// The child's lines for the threads that it starts, and for the end of the stack that it was
+/// forked on.
 const IN_CHILD: [&str; 4] =
     ["child: handler of a new thread", "child: handler of its own", "child: handler", "child: value dropped"];
 const IN_PARENT: [&str; 2] = ["parent: handler", "parent: value dropped"];
@@ -61,12 +62,13 @@ fn a_fork_in_the_middle_of_a_drain_lets_both_processes_finish_it() {
 
 #[test]
 fn a_fork_while_a_thread_recognises_where_stacks_end_leaves_the_child_able_to_arm() {
-    // A round of the pause takes about a nanosecond. Recognition takes some hundred microseconds, and under code redirect
-    // patching some fifteen milliseconds.
+    // A round of the pause takes about a nanosecond. Recognition takes some hundred microseconds,
+    // and under code redirect patching takes some fifteen milliseconds.
     let recognising = [0, 10_000, 30_000, 60_000, 100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000];
     let patching =
         [2_000_000, 3_000_000, 4_000_000, 5_000_000, 6_000_000, 8_000_000, 10_000_000, 12_000_000, 16_000_000];
-    // QEMU 7.2 forks with locks of its own held by the thread whose code is being written, so the child would wait for it.
+    // QEMU 7.2 forks while the thread whose code is being written holds locks of QEMU's, so the
+    // child would wait for them.
     let patching = if harness::is_emulated() { &[][..] } else { &patching };
     for delay in recognising.iter().chain(patching) {
         let told = ["child: handler of a new thread", "child: handler of main", "child exited with 13"];

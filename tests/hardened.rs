@@ -1,5 +1,5 @@
-//! Programs for processors that check where jumps lead and what was returned to: landing pads, and the notes that say that code has
-//! them.
+//! Programs for processors that check where jumps lead and which addresses are returned to: the
+//! landing pads, and the notes that declare them.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
@@ -29,7 +29,7 @@ fn every_way_into_the_assembly_leads_to_a_landing_pad() {
     outcome.expect(0, &lines);
 }
 
-/// What `readelf -n` says of the assembly, compiled as the build script does it.
+/// The output of `readelf -n` for the assembly, compiled as the build script does it.
 #[test]
 fn the_assembly_says_that_it_has_landing_pads_and_suits_a_shadow_stack() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -48,7 +48,7 @@ fn the_assembly_says_that_it_has_landing_pads_and_suits_a_shadow_stack() {
     let mut reader = Command::new(format!("{prefix}readelf"));
     reader.arg("-n").arg(&object).env("LC_ALL", "C");
     let notes = harness::run(reader);
-    // One that stays does no harm.
+    // A file that remains does no harm.
     let _ = std::fs::remove_file(&object);
     let expected = if aarch64 { "AArch64 feature: BTI, PAC" } else { "x86 feature: IBT, SHSTK" };
     assert!(notes.output.contains(expected), "{notes}");

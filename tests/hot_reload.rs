@@ -1,4 +1,5 @@
-//! Code that goes away, and other code that comes to its place: what was remembered of the old one is not believed of the new one.
+//! Code that is unloaded, and other code that is loaded at its address: what exeunt remembers of
+//! the old code is not used for the new code.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -19,7 +20,7 @@ extern "C" fn callback() {
     assert_eq!(exeunt::get::<usize>(&"k"), Some(ARMED.load(Ordering::SeqCst) - 1));
 }
 
-/// What lies on a stack that others have used before: addresses of code and of the stack.
+/// The contents of a stack that others have used before: addresses of code and of the stack.
 #[inline(never)]
 fn leave_words(depth: usize) {
     let words = [leave_words as *const () as usize, &raw const depth as usize, 0, 1].map(std::hint::black_box);
@@ -29,7 +30,7 @@ fn leave_words(depth: usize) {
     std::hint::black_box(&words);
 }
 
-/// Loads a plugin, runs it on a thread of its own, and unloads it. Where its function was.
+/// Loads a plugin, runs it on a thread of its own, and unloads it. Returns its function's address.
 fn life_of(plugin: &Path) -> usize {
     let path = CString::new(plugin.as_os_str().as_bytes()).expect("no zero in a path");
     // SAFETY: a plugin without initialisers.
@@ -55,7 +56,7 @@ fn life_of(plugin: &Path) -> usize {
 
 #[test]
 fn a_plugin_that_is_built_anew_and_loaded_at_the_same_address_is_walked_by_its_own_table() {
-    // Built before the child asks for it, which has one thread and so the same addresses again.
+    // Built before the child needs it. The child has one thread and so the same addresses again.
     let sizes = [40, 72, 200, 40, 1000, 88];
     let plugins: Vec<PathBuf> =
         sizes.iter().map(|size| harness::plugin("plugin.c", &[&format!("-DFRAME={size}")])).collect();
@@ -63,12 +64,13 @@ fn a_plugin_that_is_built_anew_and_loaded_at_the_same_address_is_walked_by_its_o
         "a_plugin_that_is_built_anew_and_loaded_at_the_same_address_is_walked_by_its_own_table",
         || {
             let places: Vec<usize> = plugins.iter().map(|plugin| life_of(plugin)).collect();
-            // QEMU's user mode gives another address each time.
+            // QEMU's user mode maps at another address each time.
             assert!(
                 common::process::is_emulated() || places.windows(2).any(|two| two[0] == two[1]),
                 "no build came to the place of the one before: {places:x?}"
             );
-            // What is remembered of one that stays is used again, and goes as well.
+            // What exeunt remembers of a plugin that stays is used again, and is invalidated as
+            // well.
             for _ in 0..3 {
                 life_of(&plugins[0]);
             }

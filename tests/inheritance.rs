@@ -40,7 +40,7 @@ fn a_value_that_was_not_marked_stays_behind() {
 #[test]
 fn a_function_of_the_owner_makes_the_heirs_value_or_none() {
     on_thread(|| {
-        // No Clone, and it counts generations.
+        // No Clone, and it counts generations of heirs.
         struct Generation(u32);
         set_inheritable_by("generation", Generation(0), |own| (own.0 < 2).then_some(Generation(own.0 + 1))).unwrap();
         fn here() -> Option<u32> {
@@ -57,7 +57,7 @@ fn a_function_of_the_owner_makes_the_heirs_value_or_none() {
 }
 
 #[test]
-fn inheritance_goes_on_from_heir_to_heir() {
+fn inherited_values_are_inherited_again_by_the_next_stack() {
     fn descend(generations: u32) -> Option<String> {
         if generations == 0 {
             return get(&"name");
@@ -111,7 +111,7 @@ fn the_owners_function_runs_on_the_owners_stack_and_may_use_its_storage() {
         })
         .unwrap();
         let ticket = || context::go(|| get::<(exeunt::StackId, i32)>(&"ticket").unwrap().1).join().unwrap();
-        // Each heir's own function never runs: it starts nobody.
+        // The heirs' own function never runs, because they start no stack.
         assert_eq!((ticket(), ticket(), ticket()), (11, 12, 13));
     });
 }
@@ -155,7 +155,7 @@ fn several_keys_of_several_types_are_carried_with_the_context() {
 }
 
 #[test]
-fn a_fiber_bequeaths_its_own_values_and_not_those_of_its_thread() {
+fn go_on_a_fiber_passes_on_the_fiber_s_values_and_not_those_of_its_thread() {
     on_thread(|| {
         set_inheritable("where", "thread").unwrap();
         let mut fiber = Coroutine::<(), (), Option<&str>>::new(|_, ()| {

@@ -1,4 +1,5 @@
-//! Code that is made at run time: with a table that is registered, with none, and with one that no unwinder can read.
+//! Code that is generated at run time: with a table that is registered, with none, and with one
+//! that no unwinder can read.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod common;
@@ -7,7 +8,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 unsafe extern "C" {
-    /// What just-in-time compilers register their tables with: libgcc.
+    /// The function by which just-in-time compilers register their tables: libgcc's.
     fn __register_frame(begin: *mut u8);
     fn __deregister_frame(begin: *mut u8);
 }
@@ -29,7 +30,8 @@ impl Code {
         Self { page: page.cast(), table: Box::new([0; 128]), registered: false }
     }
 
-    /// Makes a function with a frame of `size` bytes, a multiple of 16 and 8, that calls `callback`.
+    /// Makes a function with a frame of `size` bytes, a multiple of 16 and 8, that calls
+    /// `callback`.
     fn emit(&mut self, size: u32, callback: extern "C" fn()) {
         self.deregister();
         let mut code = vec![0x48, 0x81, 0xec]; // sub $size,%rsp
@@ -39,11 +41,12 @@ impl Code {
         code.extend([0xff, 0xd0, 0x48, 0x81, 0xc4]); // call *%rax; add $size,%rsp
         code.extend(size.to_le_bytes());
         code.push(0xc3); // ret
-        // SAFETY: the page is this long, and nobody runs there.
+        // SAFETY: the page is this long, and nothing runs there.
         unsafe { self.page.copy_from_nonoverlapping(code.as_ptr(), code.len()) };
     }
 
-    /// Registers a table for it: the rule behind its first instruction is `instructions` (DWARF's `DW_CFA_…`).
+    /// Registers a table for it: the rule after its first instruction is `instructions` (DWARF's
+    /// `DW_CFA_…`).
     fn register(&mut self, instructions: &[u8]) {
         let mut table = Vec::new();
         let common = [1, 0, 1, 0x78, 16, 0x0c, 7, 8, 0x90, 1, 0, 0, 0, 0, 0, 0];
@@ -68,7 +71,7 @@ impl Code {
         self.registered = true;
     }
 
-    /// A table that says that the frame has `size` bytes.
+    /// Registers a table that gives the frame `size` bytes.
     fn register_size(&mut self, size: u32) {
         let mut offset = size + 8;
         let mut instructions = vec![0x0e]; // DW_CFA_def_cfa_offset
@@ -91,7 +94,7 @@ impl Code {
     fn run(&self) {
         let code = self.page.addr();
         common::on_a_thread(move || {
-            // SAFETY: a function of this type was made there.
+            // SAFETY: a function of this type was generated there.
             let code = unsafe { std::mem::transmute::<*const c_void, extern "C" fn()>(code as *const c_void) };
             code();
             std::hint::black_box(0);
@@ -114,7 +117,8 @@ extern "C" fn arms() {
     ANSWER.store(answer, Ordering::SeqCst);
 }
 
-/// Whether a thread below the code could be armed; its handler must have run then, and otherwise not.
+/// Whether a thread could be armed with the code among its outer frames. Its handler must have run
+/// if so, and not otherwise.
 #[track_caller]
 fn is_armed(code: &Code) -> bool {
     let before = ENDED.load(Ordering::SeqCst);
@@ -126,8 +130,8 @@ fn is_armed(code: &Code) -> bool {
 }
 
 #[test]
-fn code_that_is_made_anew_at_the_same_address_is_walked_by_the_table_that_it_has_now() {
-    common::process::alone("code_that_is_made_anew_at_the_same_address_is_walked_by_the_table_that_it_has_now", || {
+fn code_that_is_generated_anew_at_the_same_address_is_walked_by_its_new_table() {
+    common::process::alone("code_that_is_generated_anew_at_the_same_address_is_walked_by_its_new_table", || {
         let mut code = Code::new();
         code.emit(0x28, arms);
         assert!(!is_armed(&code), "without a table");
@@ -149,12 +153,12 @@ extern "C" fn reads() {
 }
 
 #[test]
-fn a_table_that_no_unwinder_can_read_is_refused_and_ends_nothing() {
-    common::process::alone("a_table_that_no_unwinder_can_read_is_refused_and_ends_nothing", || {
+fn a_table_that_no_unwinder_can_read_is_refused_without_a_crash() {
+    common::process::alone("a_table_that_no_unwinder_can_read_is_refused_without_a_crash", || {
         exeunt::set("k", 1).expect("this thread can be armed");
         let mut code = Code::new();
-        // Instructions that no version of DWARF has; an expression of such an operation; one that reads where nothing is; one
-        // that goes in a circle; and a register that does not exist.
+        // Instructions that no version of DWARF has; an expression of such an operation; one that
+        // reads an unmapped address; an endless loop; and a register that does not exist.
         let tables: [&[u8]; 5] = [
             &[0x3c, 0x3d, 0x3f],
             &[0x0f, 1, 0xdf],
@@ -179,14 +183,16 @@ fn a_table_that_no_unwinder_can_read_is_refused_and_ends_nothing() {
 fn rules_of_every_form_are_followed() {
     common::process::alone("rules_of_every_form_are_followed", || {
         let mut code = Code::new();
-        // The frame of 0x28 bytes, said by an expression (DW_OP_breg7 0x30), with the return address where another one says
-        // (DW_OP_breg7 0x28), by a value that is computed (DW_OP_breg7 0x28, DW_OP_deref), and by the offset of the usual form.
+        // The frame of 0x28 bytes, given by an expression (DW_OP_breg7 0x30). The return address is
+        // given by another expression (DW_OP_breg7 0x28), by a computed value (DW_OP_breg7 0x28,
+        // DW_OP_deref), and by an offset of the usual form.
         let cfa: &[u8] = &[0x0f, 2, 0x77, 0x30];
         let returns: [&[u8]; 3] = [&[0x10, 0x10, 2, 0x77, 0x28], &[0x16, 0x10, 3, 0x77, 0x28, 0x06], &[0x90, 1]];
         for at in returns {
             code.emit(0x28, arms);
             code.register(&[cfa, at].concat());
-            // Where the return address is not said to be stored, it is no foot that could be redirected; but a frame like any other.
+            // Where the table does not say that the return address is stored, it is no foot that
+            // could be redirected, but a frame like any other.
             assert!(is_armed(&code), "{at:x?}");
         }
     });

@@ -1,4 +1,5 @@
-//! A program whose static thread-locals are larger than a small stack: glibc puts them onto it.
+//! A program whose static thread-locals are larger than a small stack: glibc puts them onto the
+//! stack.
 
 mod common;
 
@@ -14,7 +15,7 @@ fn a_thread_with_large_thread_locals_is_armed() {
     let log = Log::new();
     let handler = log.noting("handler");
     on_a_thread(move || {
-        // Used, so that it is not left out of the program.
+        // Used, so that the linker keeps it.
         let first = LARGE.with(|large| large.as_ptr().cast::<u8>());
         // SAFETY: a byte of this thread's own.
         assert_eq!(unsafe { first.read_volatile() }, 0);

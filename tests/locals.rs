@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod elsewhere {
-    //! What another module declares.
+    //! The declarations of another module.
 
     exeunt::stack_local! {
         pub static PUBLIC: std::cell::Cell<u8> = const { std::cell::Cell::new(3) };
@@ -34,7 +34,7 @@ fn an_initialiser_may_call_a_function_of_any_name() {
 }
 
 #[test]
-fn the_macro_takes_what_thread_local_takes() {
+fn the_macro_accepts_the_syntax_of_thread_local() {
     exeunt::stack_local! {}
     exeunt::stack_local! {
         /// Documented.
@@ -143,14 +143,15 @@ fn values_are_dropped_last_made_first_when_the_stack_ends() {
         B.set(Some(theirs.loud("b")));
         C.set(Some(theirs.loud("c")));
         A.set(Some(theirs.loud("a")));
-        // Another content, but the same value of the stack.
+        // The content is new, but the stack's value is the same.
         B.set(Some(theirs.loud("new b")));
         theirs.note("end");
     });
     assert_eq!(log.take(), ["drop b", "end", "drop a", "drop c", "drop new b"]);
 }
 
-/// Seventy stack locals: more than the 32 that have a place in the record itself, whichever ones a test run counts first.
+/// Seventy stack locals: more than the 32 that have a place in the record itself, whichever ones a
+/// test run numbers first.
 macro_rules! seventy {
     ($($name:ident)*) => {
         exeunt::stack_local! { $(static $name: RefCell<Option<Loud>> = const { RefCell::new(None) };)* }
@@ -189,7 +190,7 @@ fn any_number_of_stack_locals_have_values_of_their_own_on_every_stack() {
 }
 
 #[test]
-fn near_and_far_stack_locals_can_be_reset_and_unloaded() {
+fn stack_locals_in_the_record_and_beyond_it_can_be_reset_and_unloaded() {
     on_a_thread(|| {
         let log = Log::new();
         for clear in [exeunt::reset, exeunt::unload] {
@@ -207,7 +208,7 @@ fn near_and_far_stack_locals_can_be_reset_and_unloaded() {
 }
 
 #[test]
-fn a_value_that_is_lent_while_it_is_reset_or_unloaded_lives_on_out_of_reach() {
+fn a_value_that_is_lent_while_it_is_reset_or_unloaded_stays_alive_but_cannot_be_read_again() {
     for (clear, local) in
         [exeunt::reset, exeunt::unload].into_iter().flat_map(|clear| SEVENTY.map(|local| (clear, local)))
     {
@@ -231,7 +232,7 @@ fn a_value_that_is_lent_while_it_is_reset_or_unloaded_lives_on_out_of_reach() {
 }
 
 #[test]
-fn a_value_that_was_lent_and_given_back_is_dropped_at_once() {
+fn a_value_that_is_not_lent_any_more_is_dropped_at_once() {
     exeunt::stack_local! { static LOCAL: RefCell<Option<Loud>> = const { RefCell::new(None) }; }
     let log = Log::new();
     let theirs = log.clone();
@@ -263,13 +264,13 @@ fn a_value_that_is_lent_several_times_over_survives_resets_in_between() {
 }
 
 #[test]
-fn after_unload_inside_a_with_the_stack_is_another_one_and_handlers_still_run() {
+fn after_unload_inside_a_with_the_stack_has_a_new_id_and_handlers_still_run() {
     exeunt::stack_local! { static LOCAL: RefCell<Option<Loud>> = const { RefCell::new(None) }; }
     let log = Log::new();
     let theirs = log.clone();
     on_a_thread(move || {
         LOCAL.set(Some(theirs.loud("lent")));
-        exeunt::at_exit(theirs.noting("forgotten")).unwrap();
+        exeunt::at_exit(theirs.noting("removed")).unwrap();
         let before = exeunt::id().unwrap();
         LOCAL.with(|_| exeunt::unload());
         assert_ne!(exeunt::id().unwrap(), before);
@@ -369,16 +370,17 @@ fn an_initialiser_may_reset_and_unload_and_set() {
 }
 
 #[test]
-fn a_stack_that_takes_over_a_record_while_an_initialiser_has_unloaded_is_not_confused() {
+fn a_stack_that_gets_the_record_which_an_initialiser_has_unloaded_keeps_its_own_values() {
     common::process::alone(
-        "a_stack_that_takes_over_a_record_while_an_initialiser_has_unloaded_is_not_confused",
+        "a_stack_that_gets_the_record_which_an_initialiser_has_unloaded_keeps_its_own_values",
         || {
             exeunt::stack_local! {
                 static LOCAL: usize = {
                     if OUTER.load(Ordering::Relaxed) {
                         OUTER.store(false, Ordering::Relaxed);
                         exeunt::unload();
-                        // This thread gets the record that was just given back, and makes the same stack local.
+                        // This thread gets the record that was just released, and makes the same
+                        // stack local.
                         on_a_thread(|| assert_eq!(LOCAL.try_with(|value| *value), Ok(7)));
                     }
                     7
@@ -392,8 +394,8 @@ fn a_stack_that_takes_over_a_record_while_an_initialiser_has_unloaded_is_not_con
 }
 
 #[test]
-fn a_stack_that_takes_over_a_record_while_a_destructor_has_unloaded_is_not_confused() {
-    common::process::alone("a_stack_that_takes_over_a_record_while_a_destructor_has_unloaded_is_not_confused", || {
+fn a_stack_that_gets_the_record_which_a_destructor_has_unloaded_keeps_its_own_values() {
+    common::process::alone("a_stack_that_gets_the_record_which_a_destructor_has_unloaded_keeps_its_own_values", || {
         struct Unloads(bool);
         impl Drop for Unloads {
             fn drop(&mut self) {
@@ -415,12 +417,13 @@ fn a_stack_that_takes_over_a_record_while_a_destructor_has_unloaded_is_not_confu
 }
 
 #[test]
-fn a_value_that_a_destructor_makes_anew_is_dropped_as_well() {
+fn a_value_that_a_destructor_makes_again_is_dropped_as_well() {
     struct Uses(Log);
     impl Drop for Uses {
         fn drop(&mut self) {
             self.0.note("destructor");
-            // Made later than this one, so it is gone; now it is made again.
+            // It was made later than this one, so it has been dropped already. Now it is made
+            // again.
             LATER.with_borrow_mut(|later| *later = Some(self.0.loud("made by a destructor")));
         }
     }
@@ -478,7 +481,7 @@ fn a_panic_out_of_with_leaves_the_value_in_place() {
 }
 
 #[test]
-fn types_of_any_size_and_alignment_have_their_place() {
+fn values_of_any_size_and_alignment_are_stored_aligned() {
     #[repr(align(256))]
     struct Aligned(u8);
     exeunt::stack_local! {
@@ -496,12 +499,12 @@ fn types_of_any_size_and_alignment_have_their_place() {
 
 exeunt::stack_local! { static DEPTH: Cell<usize> = const { Cell::new(0) }; }
 
-/// Reads at every depth from here down, on the way down and on the way up.
+/// Reads at every depth from here inwards, on the way in and on the way out.
 #[inline(never)]
 fn read_at_every_depth(depth: usize, deepest: usize) {
     let room = [depth; 100];
     assert_eq!(DEPTH.get(), depth);
-    assert_eq!(exeunt::get::<&str>(&"bottom"), Some("here"));
+    assert_eq!(exeunt::get::<&str>(&"key"), Some("here"));
     if depth < deepest {
         DEPTH.set(depth + 1);
         read_at_every_depth(depth + 1, deepest);
@@ -514,7 +517,7 @@ fn read_at_every_depth(depth: usize, deepest: usize) {
 #[test]
 fn a_deep_recursion_reads_its_value_at_every_depth() {
     let thread = std::thread::Builder::new().stack_size(64 << 20).spawn(|| {
-        exeunt::set("bottom", "here").unwrap();
+        exeunt::set("key", "here").unwrap();
         for deepest in [10, 5_000, 5, 100] {
             read_at_every_depth(0, deepest);
         }
@@ -526,10 +529,10 @@ fn a_deep_recursion_reads_its_value_at_every_depth() {
 #[test]
 fn a_deep_recursion_on_a_fiber_reads_its_value_at_every_depth() {
     let pages = Pages::new(32 << 20);
-    // SAFETY: the pages are this fiber's, and it comes to its end.
+    // SAFETY: the pages are this fiber's, and it runs to its end.
     let fiber = unsafe {
         Fiber::new(pages.range(), |fiber| {
-            exeunt::set("bottom", "here").unwrap();
+            exeunt::set("key", "here").unwrap();
             for deepest in [10, 5_000, 5, 100] {
                 fiber.suspend();
                 read_at_every_depth(0, deepest);
@@ -540,7 +543,7 @@ fn a_deep_recursion_on_a_fiber_reads_its_value_at_every_depth() {
 }
 
 #[test]
-fn the_first_use_may_be_deep_down() {
+fn the_first_use_may_be_in_a_deep_frame() {
     #[inline(never)]
     fn arm_at(depth: usize) {
         let room = [depth; 64];
@@ -568,12 +571,12 @@ fn debug_of_a_key_does_not_arm() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_handler_of_an_abandoned_fiber_reads_the_new_one_s_values_wherever_it_is_called() {
-    exeunt::stack_local! { static WHOSE: Cell<&'static str> = const { Cell::new("nobody's") }; }
+    exeunt::stack_local! { static WHOSE: Cell<&'static str> = const { Cell::new("default") }; }
 
-    /// Goes deeper, looks on the way in `places`, and calls `at_the_end` below them. Steps of different length meet in some
-    /// place.
+    /// Calls itself, reads in each frame within `places`, and calls `at_the_end` below them. Frames
+    /// of different sizes make it read at different addresses.
     #[inline(never)]
-    fn look<const ROOM: usize>(
+    fn read_on_the_way<const ROOM: usize>(
         places: &std::ops::Range<usize>,
         seen: &mut Vec<&'static str>,
         at_the_end: &mut dyn FnMut(),
@@ -583,7 +586,7 @@ fn a_handler_of_an_abandoned_fiber_reads_the_new_one_s_values_wherever_it_is_cal
             seen.push(WHOSE.get());
         }
         if here() >= places.start {
-            look::<ROOM>(places, seen, at_the_end);
+            read_on_the_way::<ROOM>(places, seen, at_the_end);
         } else {
             at_the_end();
         }
@@ -598,7 +601,8 @@ fn a_handler_of_an_abandoned_fiber_reads_the_new_one_s_values_wherever_it_is_cal
 
     let pages = Pages::new(256 << 10);
     let range = pages.range();
-    // Few enough for all of them to be remembered, and in reach of the handler, which runs below what arms the new one.
+    // Few enough that exeunt remembers all of the walks, and in reach of the handler, whose frames
+    // are inside those of the code that arms the new one.
     let places = range.end - (33 << 10)..range.end - (32 << 10);
     // SAFETY: the pages are this fiber's, which is not resumed.
     unsafe {
@@ -607,16 +611,24 @@ fn a_handler_of_an_abandoned_fiber_reads_the_new_one_s_values_wherever_it_is_cal
             let theirs = places.clone();
             exeunt::at_exit(move || {
                 let mut seen = Vec::new();
-                let descents = [look::<1>, look::<2>, look::<3>, look::<5>, look::<9>, look::<12>, look::<17>];
+                let descents = [
+                    read_on_the_way::<1>,
+                    read_on_the_way::<2>,
+                    read_on_the_way::<3>,
+                    read_on_the_way::<5>,
+                    read_on_the_way::<9>,
+                    read_on_the_way::<12>,
+                    read_on_the_way::<17>,
+                ];
                 for look in descents {
                     look(&theirs, &mut seen, &mut || ());
                 }
                 seen.dedup();
-                assert_eq!(seen, ["nobody's"], "the new one has set none yet");
+                assert_eq!(seen, ["default"], "the new one has set none yet");
                 WHOSE.set("the new one's");
             })
             .unwrap();
-            look::<1>(&places, &mut Vec::new(), &mut || fiber.suspend());
+            read_on_the_way::<1>(&places, &mut Vec::new(), &mut || fiber.suspend());
             unreachable!("it is abandoned");
         })
     }

@@ -1,7 +1,8 @@
-//! The main thread, whose ends are ends of the process: each case is a child process, whose output and exit status tell.
+//! The main thread, whose ends are ends of the process. Each case is a child process; the test
+//! checks its output and exit status.
 //!
-//! The harness runs tests on threads, so this file does without it (`harness = false`): `main` either runs the cases, or
-//! is one of them.
+//! The harness runs tests on threads, so this file does not use it (`harness = false`). `main`
+//! either runs the cases, or is one of them.
 
 mod common;
 
@@ -9,7 +10,7 @@ use common::process;
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 
-/// Says so when it is dropped.
+/// Prints when it is dropped.
 struct Loud(&'static str);
 
 impl Drop for Loud {
@@ -26,7 +27,7 @@ thread_local! {
     static THREADS: RefCell<Option<Loud>> = const { RefCell::new(None) };
 }
 
-/// Stores something of everything, and registers a handler that finds it.
+/// Stores a value of each kind, and registers a handler that finds it.
 fn store() {
     THREADS.set(Some(Loud("thread_local")));
     LOCAL.set(Some(Loud("stack local")));
@@ -70,7 +71,7 @@ fn store_and_exit_in_handlers() {
     for (says, status) in [("another handler exits", 11), ("handler exits", 9)] {
         exeunt::at_exit(move || {
             println!("{says}");
-            // std has begun to exit itself by now, and aborts at a second call of its own.
+            // std has begun its own exit by now, and aborts at a second call of it.
             // SAFETY: as for C.
             unsafe { libc::exit(status) }
         })
@@ -135,7 +136,7 @@ const CASES: &[Case] = &[
         prints: &[&DRAINED, &["drop thread_local"]],
     },
     Case {
-        name: "exit in a with leaves the value that it looks at alone, and drops the others",
+        name: "exit in a with does not drop the value that is lent, and drops the others",
         code: || {
             store();
             exeunt::set("last", Loud("last")).expect("the main thread can be armed");
@@ -166,7 +167,7 @@ const CASES: &[Case] = &[
                 exeunt::at_exit(|| println!("late handler")).expect("main has not returned");
                 println!("registered");
             }
-            // SAFETY: the function does what any may do.
+            // SAFETY: the function does only what any function may do.
             unsafe { libc::atexit(late) };
             std::process::exit(4);
         },
@@ -235,7 +236,7 @@ const CASES: &[Case] = &[
             });
         },
         status: 7,
-        // The thread-local is younger than the safety net.
+        // The thread-local was made after the safety net.
         prints: &[&["drop thread_local"], &DRAINED],
     },
     Case {
@@ -289,12 +290,12 @@ const CASES: &[Case] = &[
         prints: &[],
     },
     Case {
-        name: "a main thread is known by its kind, bounds and exit trampoline",
+        name: "stack_current shows the main thread's kind, bounds and exit trampoline",
         code: || {
             let stack = exeunt::Stack::current();
             assert_eq!((stack.kind(), stack.is_armed(), stack.problem()), (exeunt::Kind::Main, false, None));
             let foot = stack.foot().expect("it has a foot");
-            let bounds = stack.bounds().expect("the system knows them");
+            let bounds = stack.bounds().expect("the system reports them");
             assert!(bounds.contains(&foot.address) && bounds.contains(&(&raw const stack).addr()));
             assert_eq!(foot.word, foot.original);
             exeunt::at_exit(|| ()).expect("the main thread can be armed");
@@ -312,13 +313,13 @@ fn main() {
         let case = CASES.iter().find(|case| case.name == role).expect("a case of that name");
         return (case.code)();
     }
-    // Cargo passes what was typed behind `--`: a part of names.
+    // Cargo passes the arguments after `--`: parts of names.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         CASES.iter().for_each(|case| println!("{}: test", case.name));
         return;
     }
-    // What follows one of these is its value.
+    // One of these is followed by its value.
     const WITH_VALUES: [&str; 4] = ["--test-threads", "--skip", "--format", "--color"];
     let is_value = |at: usize| at > 0 && WITH_VALUES.contains(&&*arguments[at - 1]);
     let filter =

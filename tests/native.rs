@@ -1,4 +1,4 @@
-//! Stacks of C and C++ programs: who started them, how they end, and what their entry functions look like.
+//! Stacks of C and C++ programs: their starts, their ends, and their entry functions.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
@@ -7,7 +7,7 @@ mod harness;
 use harness::{Build, Outcome, Program};
 use std::sync::OnceLock;
 
-/// What a life tells when it ends, as `tests/c/common.h` arms it.
+/// The lines of a stack's end, as `tests/c/common.h` arms it.
 fn drained(name: &str) -> Vec<String> {
     vec![
         format!("handler of {name}, walk complete, values 1 1"),
@@ -16,7 +16,7 @@ fn drained(name: &str) -> Vec<String> {
     ]
 }
 
-/// The lines before a life's end, those of it, and those after it.
+/// The lines before a stack's end, those of it, and those after it.
 #[track_caller]
 fn expect(outcome: &Outcome, status: i32, before: &[&str], name: &str, after: &[&str]) {
     let middle = drained(name);
@@ -57,12 +57,12 @@ fn a_pthread_armed_inside_a_cleanup_region_that_it_leaves_drains_once_when_it_ex
 }
 
 #[test]
-fn a_pthread_that_uses_nothing_exits_as_ever() {
+fn a_pthread_that_uses_nothing_exits_as_without_exeunt() {
     expect(&ends().run_first_and_later(&["thread exits unarmed"]), 0, &[], "thread", &[KEY, VALUE]);
 }
 
 #[test]
-fn a_pthread_that_unloads_drops_its_values_and_exits_as_ever() {
+fn a_pthread_that_unloads_drops_its_values_and_exits_as_without_exeunt() {
     let lines = ["value two dropped", "value one dropped", "foot of a thread", VALUE];
     ends().run_first_and_later(&["thread exits unloaded"]).expect(0, &lines);
 }
@@ -78,7 +78,7 @@ fn a_c11_thread_that_exits_drains_once_and_its_int_arrives() {
 }
 
 #[test]
-fn a_thread_that_libc_started_for_a_callback_drains_when_libc_lets_it_go() {
+fn a_thread_that_libc_started_for_a_callback_drains_when_libc_ends_it() {
     expect(&ends().run_first_and_later(&["callback"]), 0, &[], "callback", &["the library's thread ends"]);
 }
 
@@ -119,15 +119,18 @@ fn handlers_that_panic_are_reported_and_the_others_still_run() {
     assert_eq!(outcome.errors.matches("a handler panics").count(), 2, "{outcome}");
 }
 
-/// The entry functions of `tests/c/shapes.c`, and what each gives its thread: 100, and 3 from the frames below.
+/// The entry functions of `tests/c/shapes.c`, and the result of each for its thread: 100, and 3
+/// from the inner frames.
 const SHAPES: [&str; 8] = ["plain", "realigned", "realigned_vla", "vla", "large", "busy", "tail", "early"];
 
-/// All shapes, compiled with `options`: each drains once, and its result arrives; the feet are `plain` or `signed`.
+/// All shapes, compiled with `options`: each drains once, and its result arrives; the feet are
+/// `plain` or `signed`.
 #[track_caller]
 fn expect_shapes(options: &[&str], more: &[&str], foot: &str) {
     let program = Build::linked("shapes.c", options).build();
     let mut outcome = program.run(&[]);
-    // A signature has as few as 7 bits, all of which are zero in one process of 128: each process has keys of its own.
+    // A signature has as few as 7 bits. In one process of 128 all of them are zero: each process
+    // has keys of its own.
     for _ in 0..4 {
         if foot == "signed" && outcome.output.contains("foot plain") {
             outcome = program.run(&[]);
@@ -189,7 +192,7 @@ fn entry_functions_of_all_shapes_drain_in_a_static_program() {
 }
 
 #[test]
-fn a_stack_that_goes_on_in_another_function_keeps_its_storage_and_drains_once() {
+fn a_stack_whose_entry_function_jumps_to_another_one_keeps_its_storage_and_drains_once() {
     let onward = ["read 33, local 44, armed 1", "later handler, value 33"].map(str::to_owned);
     let mut lines = Vec::new();
     for (name, first) in [("reads", "read 33"), ("reads_local", "local 44"), ("registers", ""), ("asks", "armed 1")] {
@@ -204,7 +207,7 @@ fn a_stack_that_goes_on_in_another_function_keeps_its_storage_and_drains_once() 
     lines.extend(onward.iter().cloned());
     tell(&mut lines, &["handler of fiber, value 33", "value of the fiber dropped", "the fiber is over"]);
     if cfg!(target_arch = "x86_64") {
-        // What was abandoned is drained when the next one on its memory is armed.
+        // An abandoned stack is drained when the next one on its memory is armed.
         tell(&mut lines, &["read 33", "the next one reads 0, armed 0", "handler of abandoned, value 0"]);
         tell(&mut lines, &["value of the fiber dropped", "and is armed 1", "later handler, value 0"]);
     }
@@ -272,7 +275,7 @@ fn a_program_that_signs_its_return_addresses_ends_its_stacks_in_all_ways() {
     }
 }
 
-/// What `tests/c/results.c` tells when all results arrive as they were given.
+/// The lines of `tests/c/results.c` when all results arrive as they were returned.
 const RESULTS: [&str; 10] = [
     "int -123456",
     "pointer 0xfedcba9876543210",
@@ -287,13 +290,13 @@ const RESULTS: [&str; 10] = [
 ];
 
 #[test]
-fn an_entry_functions_result_arrives_unchanged_in_whatever_registers_it_is() {
+fn an_entry_functions_result_arrives_unchanged_in_every_kind_of_register() {
     for options in [["-O0"], ["-O2"]] {
         Build::linked("results.c", &options).build().run(&[]).expect(0, &RESULTS);
     }
 }
 
-/// The C++ program, where there is a compiler for it: the tests ask for no other than one for C.
+/// The C++ program, where there is a compiler for it. The tests require none but that for C.
 fn frames() -> Option<&'static Program> {
     static FRAMES: OnceLock<Option<Program>> = OnceLock::new();
     let build = || {
@@ -306,7 +309,8 @@ fn frames() -> Option<&'static Program> {
     FRAMES.get_or_init(build).as_ref()
 }
 
-/// What is told after the drain of a thread in `tests/c/frames.cpp`: thread-locals, last made first, and then keys.
+/// The lines after the drain of a thread in `tests/c/frames.cpp`: thread-locals, last made first,
+/// and then keys.
 const AFTER: [&str; 3] =
     ["thread_local made after arming destroyed", "thread_local made before arming destroyed", "key k destroyed"];
 
@@ -352,10 +356,10 @@ fn unarmed(frames: &Program, case: &str) -> Vec<String> {
 #[test]
 fn an_exception_that_the_entry_function_catches_unwinds_as_on_an_unarmed_stack_and_drains_once() {
     let Some(frames) = frames() else { return };
-    let before = unarmed(frames, "exception to the bottom");
+    let before = unarmed(frames, "exception to the outermost frame");
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
-    assert_eq!(before.last(), Some(&"caught thrown at the bottom"));
-    expect(&frames.run_first_and_later(&["exception to the bottom"]), 0, &before, "thread", &after(&[]));
+    assert_eq!(before.last(), Some(&"caught thrown in the outermost frame"));
+    expect(&frames.run_first_and_later(&["exception to the outermost frame"]), 0, &before, "thread", &after(&[]));
 }
 
 #[test]
@@ -368,7 +372,7 @@ fn exceptions_that_are_caught_half_way_unwind_as_on_an_unarmed_stack_and_drain_o
 }
 
 #[test]
-fn an_exception_that_nobody_catches_terminates_as_on_an_unarmed_stack() {
+fn an_uncaught_exception_terminates_as_on_an_unarmed_stack() {
     let Some(frames) = frames() else { return };
     for case in ["uncaught", "uncaught on main"] {
         let armed = frames.run_first_and_later(&[case]);
@@ -381,7 +385,7 @@ fn an_exception_that_nobody_catches_terminates_as_on_an_unarmed_stack() {
 }
 
 #[test]
-fn a_rust_panic_passes_cpp_frames_to_the_bottom_and_drains_once() {
+fn a_rust_panic_passes_cpp_frames_to_the_outermost_frame_and_drains_once() {
     let Some(frames) = frames() else { return };
     let before = ["C++ frame destroyed", "caught: 1"];
     expect(&frames.run_first_and_later(&["panic"]), 0, &before, "thread", &after(&["result (nil)"]));

@@ -1,7 +1,7 @@
-//! What happens where there is no memory: an error, and nothing has changed.
+//! Where there is no memory, calls return an error, and nothing has changed.
 //!
-//! In a child process the global allocator fails one allocation, the first, the second, and so on,
-//! until what is tried succeeds.
+//! In a child process the global allocator fails one allocation (the first, then the second, and so
+//! on) until the call that is tried succeeds.
 
 mod common;
 
@@ -13,11 +13,11 @@ use std::ffi::c_void;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Fails the allocation that is due, on the thread that has asked for it.
+/// Fails the allocation that is due, on the thread that has requested it.
 struct Failing;
 
 thread_local! {
-    /// How many allocations still succeed; none fails while it is not set.
+    /// How many allocations still succeed. While it is not set, none fails.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
@@ -29,7 +29,7 @@ fn is_due() -> bool {
     })
 }
 
-// SAFETY: hands everything on to the system's allocator, or gives null, which an allocator may.
+// SAFETY: passes everything on to the system's allocator, or returns null, which an allocator may.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
@@ -55,14 +55,15 @@ unsafe impl GlobalAlloc for Failing {
 #[global_allocator]
 static ALLOCATOR: Failing = Failing;
 
-/// Runs `code` with its allocation number `at` failing. Whether it came so far, and what it gave.
+/// Runs `code`, in which allocation number `at` fails. Returns whether `code` reached that
+/// allocation, and its result.
 fn failing_at<R>(at: usize, code: impl FnOnce() -> R) -> (bool, R) {
     LEFT.set(Some(at));
     let result = code();
     (LEFT.take().is_none(), result)
 }
 
-/// Counts those that are alive.
+/// Counts the instances that exist.
 struct Counted;
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
@@ -99,7 +100,7 @@ fn c_slot() -> u32 {
     })
 }
 
-/// What is tried on a fresh stack, and whether it has been done.
+/// An attempt on a fresh stack, and a check that it has been done.
 type Try = (&'static str, fn() -> Result<(), Error>, fn() -> bool);
 
 const TRIES: &[Try] = &[
@@ -134,8 +135,8 @@ const TRIES: &[Try] = &[
     ("a context", || exeunt::context::try_with(Counted::new(), || ()), || true),
 ];
 
-/// Tries on threads of their own, each on a fresh stack that none has had before. Returns how many
-/// allocations failed.
+/// Makes each attempt on a thread of its own, with a fresh stack that no thread has used before.
+/// Returns how many allocations failed.
 fn try_all(attempt: Try) -> usize {
     let (name, code, is_done) = attempt;
     for at in 0.. {
@@ -164,7 +165,7 @@ fn try_all(attempt: Try) -> usize {
 #[test]
 fn where_an_allocation_fails_the_stack_is_as_it_was_and_the_same_call_then_succeeds() {
     process::alone("where_an_allocation_fails_the_stack_is_as_it_was_and_the_same_call_then_succeeds", || {
-        // What a process allocates once, for its first stack, has a test of its own.
+        // A test of its own covers what a process allocates once, for its first stack.
         std::thread::spawn(|| exeunt::id().map(drop)).join().expect("no panic").expect("it is armed");
         slot();
         c_slot();
@@ -177,8 +178,8 @@ fn where_an_allocation_fails_the_stack_is_as_it_was_and_the_same_call_then_succe
 }
 
 #[test]
-fn where_an_allocation_fails_on_a_stack_that_has_much_nothing_of_that_changes() {
-    process::alone("where_an_allocation_fails_on_a_stack_that_has_much_nothing_of_that_changes", || {
+fn where_an_allocation_fails_on_a_stack_with_many_values_none_of_them_changes() {
+    process::alone("where_an_allocation_fails_on_a_stack_with_many_values_none_of_them_changes", || {
         std::thread::spawn(|| {
             let mut failures = 0;
             let mut must = |at: &mut usize, code: &mut dyn FnMut() -> Result<(), Error>| {
@@ -244,14 +245,14 @@ fn a_reset_and_an_unload_without_memory_drop_everything() {
 }
 
 #[test]
-fn registering_a_wrapper_and_the_first_enter_say_that_there_is_no_memory() {
+fn registering_a_wrapper_and_the_first_enter_report_that_there_is_no_memory() {
     extern "C" fn wrapper() {}
-    process::alone("registering_a_wrapper_and_the_first_enter_say_that_there_is_no_memory", || {
+    process::alone("registering_a_wrapper_and_the_first_enter_report_that_there_is_no_memory", || {
         let start = wrapper as *const () as usize;
         // SAFETY: nothing returns there.
         let register = || unsafe { exeunt::register_trampoline("wrapper", start..start + 1) };
         let enter = || exeunt::enter(|| ());
-        // The first `enter` takes no memory but the pages that it makes writable.
+        // The first `enter` allocates nothing; it only makes pages writable.
         for (code, allocates) in [(&register as &dyn Fn() -> Result<(), Error>, true), (&enter, false)] {
             let mut at = 0;
             loop {
@@ -271,14 +272,14 @@ fn registering_a_wrapper_and_the_first_enter_say_that_there_is_no_memory() {
 fn the_first_stack_of_a_process_is_armed_or_not_without_memory() {
     const ROLE: &str = "the_first_stack_of_a_process_is_armed_or_not_without_memory";
     if process::role().as_deref() == Some(ROLE) {
-        let at = std::env::var("EXEUNT_TEST_FAILS_AT").expect("it is told").parse().expect("a number");
+        let at = std::env::var("EXEUNT_TEST_FAILS_AT").expect("the parent sets it").parse().expect("a number");
         let (has_failed, result) = failing_at(at, || exeunt::at_exit(|| ()));
         println!("failed {has_failed}, {result:?}");
         assert_eq!(exeunt::at_exit(|| ()), Ok(()));
         return;
     }
-    // Code redirect's first stack has code decoded and patched, and whoever does that allocates as
-    // std does.
+    // Code redirect decodes and patches code for the first stack, and decoding allocates as std
+    // does.
     let mut failures = 0;
     for at in 0.. {
         let output = process::this_program()

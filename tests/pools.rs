@@ -1,5 +1,5 @@
-//! Threads that others have started: pools that know nothing of exeunt drain what their jobs have stored when they let
-//! their threads go.
+//! Threads of pools that do not use exeunt: they drain the values of their jobs when the pool ends
+//! its threads.
 
 mod common;
 
@@ -16,13 +16,13 @@ exeunt::stack_local! {
     static JOBS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A thread that has not ended after this long will not.
+/// A thread that has not ended after this long will not end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a thread of a pool reports when it drains: its stack, and how many jobs it has run.
+/// The report of a pool's thread when it drains: its stack, and how many jobs it has run.
 type Ended = (exeunt::StackId, usize);
 
-/// A job: counts, and has the count reported when its thread ends.
+/// A job: counts, and reports the count when its thread ends.
 fn job(ended: &mpsc::Sender<Ended>) {
     JOBS.set(JOBS.get() + 1);
     if JOBS.get() == 1 {
@@ -32,7 +32,8 @@ fn job(ended: &mpsc::Sender<Ended>) {
     }
 }
 
-/// All reports, when every sender is gone: that is, when every thread's handlers have run.
+/// All reports. It returns when every sender is dropped, that is, when every thread's handlers have
+/// run.
 fn all(ended: &mpsc::Receiver<Ended>) -> Vec<Ended> {
     std::iter::from_fn(|| match ended.recv_timeout(PATIENCE) {
         Ok(report) => Some(report),
@@ -43,7 +44,7 @@ fn all(ended: &mpsc::Receiver<Ended>) -> Vec<Ended> {
 }
 
 #[test]
-fn rayons_threads_keep_their_storage_from_job_to_job_and_drain_when_the_pool_goes() {
+fn rayons_threads_keep_their_storage_from_job_to_job_and_drain_when_the_pool_is_dropped() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build().unwrap();
     let (sender, ended) = mpsc::channel();
     for _ in 0..100 {
@@ -68,7 +69,7 @@ fn jobs_that_rayon_steals_from_each_other_find_the_storage_of_the_thread_that_th
         }
         rayon::join(|| divide(count / 2, sender), || divide(count - count / 2, sender));
     }
-    // A sender is not shared between threads, its clones are sent.
+    // A sender cannot be shared between threads, so each job gets a clone.
     let shared = std::sync::Mutex::new(sender);
     pool.install(|| {
         rayon::scope(|scope| {
@@ -85,7 +86,7 @@ fn jobs_that_rayon_steals_from_each_other_find_the_storage_of_the_thread_that_th
 }
 
 #[test]
-fn tokios_workers_and_blocking_threads_drain_when_the_runtime_goes() {
+fn tokios_workers_and_blocking_threads_drain_when_the_runtime_is_dropped() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).build().unwrap();
     let (sender, ended) = mpsc::channel();
     // Blocking jobs that wait for each other, so that each has a thread of its own.
@@ -137,7 +138,7 @@ fn a_task_that_moves_between_workers_finds_each_workers_own_storage() {
 }
 
 #[test]
-fn a_panic_in_a_job_that_the_pool_catches_leaves_the_threads_storage_as_it_is() {
+fn a_panic_in_a_job_that_the_pool_catches_does_not_change_the_threads_storage() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).panic_handler(|_| ()).build().unwrap();
     let log = Log::new();
     let theirs = log.clone();
@@ -150,7 +151,7 @@ fn a_panic_in_a_job_that_the_pool_catches_leaves_the_threads_storage_as_it_is() 
     assert!(pool.install(|| exeunt::with(&"kept", |value: Option<&common::Loud>| value.is_some())));
     drop(pool);
     assert_eq!(ended.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
-    // The value goes right after the handlers.
+    // The value is dropped right after the handlers.
     for _ in 0..PATIENCE.as_millis() {
         if log.take() == ["drop value"] {
             return;

@@ -1,6 +1,6 @@
-//! The two ways to redirect exits: how one is chosen, and what is special about that of the code. Each test has a process
-//! of its own, as the choice is the process's. That all else is the same in both is what the other suites say, run with
-//! `EXEUNT_REDIRECT=code`.
+//! The two redirects: how one is chosen, and the properties of code redirect. Each test has a
+//! process of its own, because the choice is the process's. The other suites, run with
+//! `EXEUNT_REDIRECT=code`, show that everything else is the same with both.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -16,7 +16,7 @@ fn choose(redirect: Redirect) {
 
 /// Sets the variable that chooses.
 fn environment(value: &str) {
-    // SAFETY: a process of this test's own, in which nobody else looks at the environment meanwhile.
+    // SAFETY: a process of this test's own, in which nothing else reads the environment meanwhile.
     unsafe { std::env::set_var("EXEUNT_REDIRECT", value) };
 }
 
@@ -47,8 +47,8 @@ fn a_builder_comes_before_the_environment() {
 }
 
 #[test]
-fn a_word_in_the_environment_that_says_nothing_is_an_error_and_changes_nothing() {
-    process::alone("a_word_in_the_environment_that_says_nothing_is_an_error_and_changes_nothing", || {
+fn an_unknown_word_in_the_environment_is_an_error_and_changes_nothing() {
+    process::alone("an_unknown_word_in_the_environment_is_an_error_and_changes_nothing", || {
         environment("cod");
         on_a_thread(|| {
             let error = exeunt::at_exit(|| unreachable!()).unwrap_err();
@@ -81,15 +81,15 @@ fn code_redirect_leaves_a_thread_s_stack_as_it_is_and_drains_it() {
             assert_eq!(armed.foot().unwrap().word, armed.foot().unwrap().original);
         });
         assert_eq!(log.take(), ["handler", "drop value"]);
-        // One that stores nothing goes through the hook.
+        // A thread that stores nothing passes the hook.
         assert_eq!(on_a_thread(|| 7), 7);
         assert_eq!(exeunt::survey().unwrap().armed, 0);
     });
 }
 
 #[test]
-fn sites_are_told_before_and_after_they_are_patched_and_no_page_stays_writable() {
-    process::alone("sites_are_told_before_and_after_they_are_patched_and_no_page_stays_writable", || {
+fn code_sites_are_listed_before_and_after_they_are_patched_and_no_page_stays_writable() {
+    process::alone("code_sites_are_listed_before_and_after_they_are_patched_and_no_page_stays_writable", || {
         choose(Redirect::Code);
         let planned = exeunt::code_sites().unwrap();
         assert!(planned.iter().all(|site| !site.applied && site.problem.is_none()), "{planned:#?}");
@@ -119,14 +119,14 @@ fn is_in(line: &str, address: usize) -> bool {
 }
 
 #[test]
-fn a_fiber_on_the_memory_of_an_abandoned_one_starts_empty_and_ends_alone() {
-    process::alone("a_fiber_on_the_memory_of_an_abandoned_one_starts_empty_and_ends_alone", || {
+fn a_fiber_on_the_memory_of_an_abandoned_one_starts_empty_and_drains_only_its_own() {
+    process::alone("a_fiber_on_the_memory_of_an_abandoned_one_starts_empty_and_drains_only_its_own", || {
         choose(Redirect::Code);
         let memory = Pages::new(256 * 1024);
         let log = Log::new();
         for arguments in [1, 7, 12] {
             let theirs = log.clone();
-            // SAFETY: nobody else is on that memory, from each abandoned fiber to the next one.
+            // SAFETY: nothing else uses that memory, from each abandoned fiber to the next one.
             unsafe {
                 Fiber::with_arguments(memory.range(), arguments, move |inside| {
                     exeunt::set("k", 1).unwrap();
@@ -137,7 +137,7 @@ fn a_fiber_on_the_memory_of_an_abandoned_one_starts_empty_and_ends_alone() {
             }
             .abandon();
 
-            // One that does not use anything ends without a drain.
+            // A fiber that stores nothing ends without a drain.
             // SAFETY: as above.
             unsafe { Fiber::with_arguments(memory.range(), arguments, |_| ()) }.finish();
             assert_eq!(log.take(), [""; 0], "{arguments} arguments");
@@ -149,7 +149,7 @@ fn a_fiber_on_the_memory_of_an_abandoned_one_starts_empty_and_ends_alone() {
                     assert!(!Stack::current().is_armed());
                     assert_eq!(exeunt::get::<i32>(&"k"), None);
                     exeunt::at_exit(theirs.noting("handler of the next one")).unwrap();
-                    // The first use finds the abandoned record, and runs its handlers here.
+                    // The first use detects the abandoned record, and runs its handlers here.
                     assert_eq!(theirs.take(), ["handler of the abandoned one"]);
                     assert_eq!(exeunt::get::<i32>(&"k"), None);
                     inside.suspend();
@@ -168,12 +168,12 @@ fn a_fiber_that_is_unloaded_ends_as_if_it_had_never_been_armed() {
         let memory = Pages::new(256 * 1024);
         let log = Log::new();
         let theirs = log.clone();
-        // SAFETY: nobody else is on that memory.
+        // SAFETY: nothing else uses that memory.
         unsafe {
             Fiber::new(memory.range(), move |_| {
                 let bare = Stack::current().foot().cloned();
                 for _ in 0..3 {
-                    exeunt::at_exit(|| unreachable!("forgotten")).unwrap();
+                    exeunt::at_exit(|| unreachable!("unload has removed it")).unwrap();
                     exeunt::unload();
                     assert!(!Stack::current().is_armed());
                     assert_eq!(Stack::current().foot().cloned(), bare);
@@ -186,8 +186,9 @@ fn a_fiber_that_is_unloaded_ends_as_if_it_had_never_been_armed() {
     });
 }
 
-// Two wrappers as coroutine libraries have them. One returns when the function has; the other makes a call first, which
-// code redirect can take over. `after` has an argument of each kind, so that it is seen whether the hook keeps them.
+// Two wrappers as coroutine libraries have them. One returns when the function has returned. The
+// other makes a call first, which code redirect can take over. `after` has an argument of each
+// kind, to show that the hook preserves them.
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".macro exeunt_wrapper_begins name",
@@ -271,14 +272,14 @@ extern "C" fn arms() {
 
 fn register(name: &str, start: unsafe extern "C" fn(extern "C" fn()), end: unsafe extern "C" fn()) {
     let code = start as *const () as usize..end as *const () as usize;
-    // SAFETY: the wrappers call nothing but what they are given as the entry function.
+    // SAFETY: the wrappers call nothing but the entry function that they are passed.
     unsafe { exeunt::register_trampoline(name, code) }.unwrap();
 }
 
 #[test]
-fn a_wrapper_s_call_is_taken_over_with_its_arguments_and_one_without_is_refused_with_what_is_there() {
+fn a_wrapper_s_call_is_taken_over_with_its_arguments_and_a_wrapper_without_one_is_refused_with_its_bytes() {
     process::alone(
-        "a_wrapper_s_call_is_taken_over_with_its_arguments_and_one_without_is_refused_with_what_is_there",
+        "a_wrapper_s_call_is_taken_over_with_its_arguments_and_a_wrapper_without_one_is_refused_with_its_bytes",
         || {
             choose(Redirect::Code);
             register("calling", calling_wrapper, calling_wrapper_end);
@@ -299,13 +300,13 @@ fn a_wrapper_s_call_is_taken_over_with_its_arguments_and_one_without_is_refused_
 }
 
 #[test]
-fn who_takes_the_pages_around_libc_meanwhile_does_not_keep_code_redirect_from_being_set_up() {
-    const NAME: &str = "who_takes_the_pages_around_libc_meanwhile_does_not_keep_code_redirect_from_being_set_up";
+fn code_redirect_is_set_up_while_another_thread_maps_the_pages_around_libc() {
+    const NAME: &str = "code_redirect_is_set_up_while_another_thread_maps_the_pages_around_libc";
     static IS_SET_UP: AtomicBool = AtomicBool::new(false);
     static TURNS: AtomicUsize = AtomicUsize::new(0);
     let map_and_unmap = || {
         while !IS_SET_UP.load(Ordering::Relaxed) {
-            // The system gives the pages nearest below the libraries.
+            // The system hands out the pages nearest below the libraries.
             let some: Vec<_> = (1..8).map(|pages| Pages::new(pages * 4096)).collect();
             drop(some);
             TURNS.fetch_add(1, Ordering::Relaxed);
@@ -319,7 +320,7 @@ fn who_takes_the_pages_around_libc_meanwhile_does_not_keep_code_redirect_from_be
         }
         assert_eq!(on_a_thread(|| exeunt::at_exit(|| ())), Ok(()));
         let pages = Pages::new(128 * 1024);
-        // SAFETY: the pages are this fiber's, and it comes to its end.
+        // SAFETY: the pages are this fiber's, and it runs to its end.
         unsafe { Fiber::new(pages.range(), |_| assert_eq!(exeunt::at_exit(|| ()), Ok(()))) }.finish();
         IS_SET_UP.store(true, Ordering::Relaxed);
         others.into_iter().for_each(|other| other.join().unwrap());

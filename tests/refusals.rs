@@ -1,4 +1,5 @@
-//! What a stack that cannot be armed is told, where the reason is not the stack's making but its time.
+//! The errors of a stack that cannot be armed at this time: before its function has begun, or after
+//! it has ended.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
@@ -53,7 +54,8 @@ fn in_exit_on_main_a_stack_that_was_not_drained_yet_can_be_armed_and_its_handler
     run(stages(), "main, only a destructor arms").expect(0, &["destructor: armed", "handler"]);
     let late = ["atexit: armed", "handler", "destructor: armed", "handler"];
     if harness::is_code() {
-        // `main` is still there below `exit`, and nothing on its stack says that it was drained.
+        // `main` is still an outer frame of `exit`, and no word of its stack shows that it was
+        // drained.
         run(stages(), "main calls exit").expect(0, &late);
         run(stages(), "main, armed , calls exit").expect(0, &[&["handler"], &late[..]].concat());
     } else {
@@ -63,12 +65,13 @@ fn in_exit_on_main_a_stack_that_was_not_drained_yet_can_be_armed_and_its_handler
 }
 
 #[test]
-fn a_static_program_is_told_the_same() {
+fn a_static_program_gets_the_same_errors() {
     if !harness::has_static_libc() {
-        return harness::not_run("a_static_program_is_told_the_same", "there is no libc to link statically");
+        return harness::not_run("a_static_program_gets_the_same_errors", "there is no libc to link statically");
     }
     let program = Build::linked("stages.c", &["-O2", "-static"]).build();
-    // Where no index of unwind tables is linked, none is found before the first constructor has registered them.
+    // Where no index of unwind tables is linked, tables are found only after the first constructor
+    // has registered them.
     run(&program, "early, but not first").expect(0, &["constructor: too early", "main: armed", "handler"]);
     run(&program, "thread").expect(0, &["key destructor: has ended"]);
     run(&program, "main").expect(0, &["atexit: has ended", "destructor: has ended"]);
@@ -82,7 +85,7 @@ fn is_refused(program: &Program, case: &str, texts: &[&str]) {
 }
 
 #[test]
-fn where_the_index_of_unwind_tables_is_missing_that_is_what_is_said() {
+fn where_the_index_of_unwind_tables_is_missing_the_error_says_so() {
     let program = Build::linked("strange.c", &["-O2", "-Wl,--no-eh-frame-hdr"]).build();
     is_refused(&program, "plain", &["no index of its unwind tables (.eh_frame_hdr)", "-Wl,--eh-frame-hdr"]);
     let program = Build::linked("strange.c", &["-O2"]).build();
@@ -90,22 +93,25 @@ fn where_the_index_of_unwind_tables_is_missing_that_is_what_is_said() {
 }
 
 #[test]
-fn code_of_no_object_is_called_so_with_advice_for_tracers_and_compilers() {
+fn code_outside_of_every_object_is_refused_with_advice_for_tracers_and_compilers() {
     let program = Build::linked("strange.c", &["-O2"]).build();
     is_refused(&program, "nowhere", &["no program or library", "rewrites return addresses", "__register_frame"]);
 }
 
 #[test]
-fn a_thread_of_a_second_libc_is_told_whose_it_is() {
+fn the_error_on_a_thread_of_a_second_libc_names_that_libc() {
     let program = Build::linked("strange.c", &["-O2"]).build();
     if program.run(&["other libc"]).output.starts_with("no threads") {
-        return harness::not_run("a_thread_of_a_second_libc_is_told_whose_it_is", "glibc has them there since 2.34");
+        return harness::not_run(
+            "the_error_on_a_thread_of_a_second_libc_names_that_libc",
+            "glibc has them there since 2.34",
+        );
     }
     is_refused(&program, "other libc", &["second copy of libc", "exeunt_enter"]);
 }
 
 #[test]
-fn code_that_cannot_be_patched_for_open_files_can_be_when_there_are_fewer() {
+fn code_that_cannot_be_patched_for_too_many_open_files_can_be_once_there_are_fewer() {
     let outcome = Build::linked("strange.c", &["-O2"]).build().run(&["no files"]);
     if harness::is_code() {
         outcome.expect(0, &["3", "0"]);
@@ -116,7 +122,7 @@ fn code_that_cannot_be_patched_for_open_files_can_be_when_there_are_fewer() {
 }
 
 #[test]
-fn a_destructor_of_a_thread_local_after_the_handlers_is_told_that_the_stack_has_ended() {
+fn a_destructor_of_a_thread_local_after_the_handlers_gets_an_error_that_the_stack_has_ended() {
     struct Late(Option<std::sync::mpsc::Sender<Error>>);
     impl Drop for Late {
         fn drop(&mut self) {

@@ -40,12 +40,13 @@ extern "C" fn is_armed() {
     exeunt::at_exit(|| println!("[handler]")).unwrap();
 }
 
-/// Makes a call of the nop.
+/// Makes the nop a call.
 fn put_a_call() {
     let place = exeunt_test_place as *const () as usize;
     let distance = (exeunt_test_nothing as *const () as usize).wrapping_sub(place + 5) as u32;
     let (page, access) = ((place & !4095) as *mut libc::c_void, libc::PROT_READ | libc::PROT_EXEC);
-    // SAFETY: nobody runs this code meanwhile, and what is on its pages stays but for these five bytes.
+    // SAFETY: nothing runs this code meanwhile, and the contents of its pages stay except for these
+    // five bytes.
     unsafe {
         assert_eq!(libc::mprotect(page, 8192, access | libc::PROT_WRITE), 0);
         (place as *mut u8).write(0xe8);
@@ -55,8 +56,8 @@ fn put_a_call() {
 }
 
 #[test]
-fn code_that_was_refused_is_refused_in_the_same_words_until_it_has_changed() {
-    process::alone("code_that_was_refused_is_refused_in_the_same_words_until_it_has_changed", || {
+fn code_that_was_refused_is_refused_with_the_same_error_until_it_has_changed() {
+    process::alone("code_that_was_refused_is_refused_with_the_same_error_until_it_has_changed", || {
         Builder::new().redirect(Redirect::Code).install().unwrap();
         let code = exeunt_test_wrapper as *const () as usize;
         // SAFETY: functions return to it, and it stays.

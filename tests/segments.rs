@@ -1,7 +1,8 @@
-//! Stacks of several segments: functions that go on in other memory under their frame pointer, as `stacker` has them.
+//! Stacks of several segments: functions that continue on other memory, with the old stack under
+//! their frame pointer, as `stacker` does it.
 //!
-//! The segment lies right below its thread's stack, with a page between that cannot be read, within a distance that a frame
-//! could have.
+//! The segment lies right below its thread's stack, with an unreadable page between, within a
+//! distance that a frame could have.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -15,7 +16,7 @@ exeunt::stack_local! { static LOCAL: Cell<u64> = const { Cell::new(7) }; }
 
 const PAGE: usize = 4096;
 const SEGMENT: usize = 128 * 1024;
-/// Emulated or not, a thread has enough with this.
+/// Enough for a thread, emulated or not.
 const STACK: usize = 512 * 1024;
 
 /// A segment, a guard page and a stack, in this order.
@@ -54,7 +55,7 @@ fn on_memory(low: usize, size: usize, code: impl FnOnce() + Send + 'static) {
         std::ptr::null_mut()
     }
     let code: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(code));
-    // SAFETY: the memory is nobody else's, and the thread is joined.
+    // SAFETY: nothing else uses the memory, and the thread is joined.
     unsafe {
         let mut attributes = std::mem::zeroed();
         assert_eq!(libc::pthread_attr_init(&raw mut attributes), 0);
@@ -67,14 +68,14 @@ fn on_memory(low: usize, size: usize, code: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Goes down until so much of the stack is left, and goes on in the segment there.
+/// Calls itself until so much of the stack is left, and continues in the segment there.
 #[inline(never)]
 fn near_the_end(memory: Memory, left: usize, code: fn()) {
     let padding = std::hint::black_box([0_u8; 128]);
     if (&raw const padding).addr() > memory.stack() + left {
         near_the_end(memory, left, code);
     } else {
-        // SAFETY: memory of this test's own, which nobody uses.
+        // SAFETY: memory of this test's own, which nothing else uses.
         unsafe { psm::on_stack(memory.segment() as *mut u8, SEGMENT, code) };
     }
     std::hint::black_box(&padding);
@@ -92,7 +93,7 @@ fn read_deep(depth: usize) -> usize {
 
 const DEPTH: usize = 100;
 
-/// Near enough for a frame of usual size, guard page and all.
+/// Near enough for a frame of usual size, including the guard page.
 const LEFT: usize = 8 * 1024;
 
 #[test]
@@ -112,14 +113,15 @@ fn unload_in_a_segment_right_below_its_stack_reads_no_guard_page() {
         exeunt::set("k", 1).expect("armed");
         let before = exeunt::id();
         exeunt::unload();
-        // The stack local may be lent further up, where it cannot be searched for. So it stays until the end, out of reach.
+        // An outer frame may have borrowed the stack local, on memory that cannot be searched. So
+        // the value stays until the end, and cannot be read again.
         assert_eq!((LOCAL.get(), exeunt::get::<i32>(&"k")), (7, None));
         assert_ne!(exeunt::id(), before);
     });
 }
 
-/// Runs `code` in a segment below an armed thread's stack, and below one that it arms itself, in a process of its own: what it
-/// fears is a fault.
+/// Runs `code` in a segment below an armed thread's stack, and below one that it arms itself, in a
+/// process of its own, because a failure would be a fault.
 fn on_memory_of(test: &str, code: fn()) {
     common::process::alone(test, || {
         for armed in [true, false, false] {
@@ -135,7 +137,7 @@ fn on_memory_of(test: &str, code: fn()) {
 }
 
 #[test]
-fn a_segment_that_becomes_another_threads_stack_leads_that_one_to_nothing() {
+fn a_thread_on_memory_that_was_another_thread_s_segment_finds_nothing_of_it() {
     static FOUND: AtomicUsize = AtomicUsize::new(0);
     for arms_inside in [false, true] {
         let memory = Memory::new();
@@ -151,12 +153,12 @@ fn a_segment_that_becomes_another_threads_stack_leads_that_one_to_nothing() {
                     FOUND.store(read_deep(DEPTH), Ordering::SeqCst);
                 });
                 is_used.send(()).expect("the test waits");
-                wait.recv().expect("the test goes on");
+                wait.recv().expect("the test continues");
             });
         });
         wait_used.recv().expect("the thread comes there");
         assert_eq!(FOUND.load(Ordering::SeqCst), DEPTH + 1, "in the segment the thread's values are found");
-        // The first thread lives on, armed. The segment is free.
+        // The first thread stays alive, armed. The segment is free.
         on_memory(memory.segment(), SEGMENT, || FOUND.store(read_deep(DEPTH), Ordering::SeqCst));
         assert_eq!(FOUND.load(Ordering::SeqCst), 0, "another thread finds none of them");
         go_on.send(()).expect("it waits");

@@ -1,4 +1,4 @@
-//! Signal handlers on alternate stacks, and coroutines that are made by them.
+//! Signal handlers on alternate stacks, and coroutines that such handlers make.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
@@ -13,11 +13,11 @@ fn run(arguments: [&str; 2], lines: &[&str]) -> Outcome {
     outcome
 }
 
-/// What a coroutine on a former alternate stack gets: nothing of its creator's, and a refusal that says what to do.
+/// A coroutine on a former alternate stack gets nothing of its creator's, and an error with advice.
 const REFUSED: [&str; 3] = ["coroutine reads 0", "coroutine armed 0", "coroutine set 0"];
 
 #[test]
-fn a_coroutine_made_on_an_alternate_stack_is_not_its_creator() {
+fn a_coroutine_made_on_an_alternate_stack_does_not_share_its_creator_s_storage() {
     let outcome = run(["coroutine", "0"], &[REFUSED[0], REFUSED[1], REFUSED[2], "creator reads 0"]);
     assert!(outcome.errors.contains("exeunt::enter"), "{outcome}");
 }
@@ -29,7 +29,7 @@ fn a_coroutine_made_on_an_alternate_stack_leaves_its_creators_values_and_handler
 }
 
 #[test]
-fn a_handler_on_its_threads_own_stack_reads_what_the_thread_has() {
+fn a_handler_on_its_threads_own_stack_reads_the_thread_s_values() {
     run(["interrupted", "0"], &["armed 1", "handler reads 3"]);
 }
 

@@ -1,6 +1,6 @@
 //! Dynamic slots: allocation, values on every stack, freeing, destructors.
 //!
-//! All slots of a process are in one table, so the test that takes all of them runs alone.
+//! All slots of a process are in one table, so the test that allocates all of them runs alone.
 
 use corosensei::{Coroutine, CoroutineResult};
 use exeunt::{Error, Slot, slots};
@@ -34,9 +34,10 @@ fn alloc() -> Result<u32, Error> {
     unsafe { slots::alloc(None) }
 }
 
-/// Sets a slot's value: a number, or what the test's own destructor takes.
+/// Sets a slot's value: a number, or a value for the test's own destructor.
 fn set(slot: u32, value: *mut c_void) -> Result<(), Error> {
-    // SAFETY: slots without a destructor are read as numbers; tests with one give it what it takes.
+    // SAFETY: slots without a destructor are read as numbers. Tests with a destructor pass values
+    // of its type.
     unsafe { slots::set(slot, value) }
 }
 
@@ -51,7 +52,7 @@ fn get(slot: u32) -> Result<usize, Error> {
 
 /// Takes one reference from the counter that `value` points to.
 unsafe extern "C-unwind" fn count(value: *mut c_void) {
-    // SAFETY: the tests store references to counters that they keep for long enough.
+    // SAFETY: the tests store references to counters that exist for long enough.
     unsafe { &*value.cast::<AtomicUsize>() }.fetch_add(1, Ordering::SeqCst);
 }
 
@@ -60,7 +61,7 @@ fn counter() -> &'static AtomicUsize {
 }
 
 fn counted() -> u32 {
-    // SAFETY: `count` fits the counters' addresses, which are all that is stored.
+    // SAFETY: `count` fits the counters' addresses, and nothing else is stored.
     unsafe { slots::alloc(Some(count)) }.unwrap()
 }
 
@@ -69,7 +70,7 @@ fn store(slot: u32, counter: &'static AtomicUsize) {
 }
 
 #[test]
-fn at_least_1088_can_be_allocated_then_comes_an_error_and_a_freed_one_can_be_had_again() {
+fn at_least_1088_can_be_allocated_then_comes_an_error_and_a_freed_one_can_be_allocated_again() {
     let _alone = alone();
     let mut all = Vec::new();
     let error = loop {
@@ -85,7 +86,7 @@ fn at_least_1088_can_be_allocated_then_comes_an_error_and_a_freed_one_can_be_had
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "all are distinct");
     assert!(!all.contains(&0));
     assert!(matches!(Slot::<u8>::new(), Err(Error::SlotsExhausted)), "so it is in the typed face");
-    // Each holds a value of its own.
+    // Each has a value of its own.
     let slots = all.clone();
     on_thread(move || {
         for (number, &slot) in slots.iter().enumerate() {
@@ -160,7 +161,7 @@ fn a_double_free_is_an_error_and_so_is_every_use_of_a_freed_slot() {
 }
 
 #[test]
-fn a_handle_that_was_never_given_out_is_an_error_and_changes_nothing() {
+fn a_handle_that_was_never_allocated_is_an_error_and_changes_nothing() {
     let _shared = shared();
     on_thread(|| {
         let mine = alloc().unwrap();
@@ -181,7 +182,7 @@ fn a_handle_that_was_never_given_out_is_an_error_and_changes_nothing() {
 
 #[test]
 fn free_clears_the_slot_on_all_live_stacks_threads_and_suspended_fibers_alike() {
-    let _alone = alone(); // the index must be the one that is given out next
+    let _alone = alone(); // the index must be the one that is allocated next
     let slot = counted();
     let seen = counter();
     let (ready, all_ready) = channel();
@@ -229,8 +230,8 @@ fn free_clears_the_slot_on_all_live_stacks_threads_and_suspended_fibers_alike() 
 #[test]
 fn reuse_never_shows_an_old_value() {
     let _alone = alone();
-    // A few stacks that live all the time see thousands of allocations of the same index.
-    let rounds = if cfg!(target_arch = "x86_64") { 3000 } else { 300 }; // emulated there
+    // A few stacks that exist all the time see thousands of allocations of the same index.
+    let rounds = if cfg!(target_arch = "x86_64") { 3000 } else { 300 }; // aarch64 is emulated
     let current = Arc::new(Mutex::new(None));
     let everybody = Arc::new(Barrier::new(4));
     let threads: Vec<_> = (0..3_usize)
@@ -241,7 +242,8 @@ fn reuse_never_shows_an_old_value() {
                     everybody.wait();
                     let slot = current.lock().unwrap().unwrap();
                     assert_eq!(get(slot), Ok(0), "round {round}");
-                    // Not every stack sets it in every round: an old value can be several rounds old.
+                    // Not every stack sets it in every round, so an old value can be several rounds
+                    // old.
                     if round % (number + 1) == 0 {
                         set(slot, value(round)).unwrap();
                         assert_eq!(get(slot), Ok(round));
@@ -278,7 +280,7 @@ fn a_destructor_runs_when_its_stack_ends_but_not_for_null() {
         store(slot, none);
         set(slot, ptr::null_mut()).unwrap();
     });
-    assert_eq!(none.load(Ordering::SeqCst), 0, "an overwritten value is whoever's business overwrote it");
+    assert_eq!(none.load(Ordering::SeqCst), 0, "the code that overwrites a value is responsible for the old one");
     let mut fiber = Coroutine::<(), (), ()>::new(move |_, ()| exeunt::enter(|| store(slot, by_fiber)).unwrap());
     fiber.resume(());
     assert_eq!(by_fiber.load(Ordering::SeqCst), 1);
@@ -338,7 +340,7 @@ fn a_destructor_may_set_another_value_which_is_destroyed_as_well() {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     static SLOT: AtomicUsize = AtomicUsize::new(0);
     let _shared = shared();
-    // SAFETY: it takes its values for the numbers that they are.
+    // SAFETY: its values are numbers, and it takes them for numbers.
     let slot = unsafe { slots::alloc(Some(again)) }.unwrap();
     SLOT.store(slot as usize, Ordering::SeqCst);
     on_thread(move || set(slot, value(5)).unwrap());
@@ -347,15 +349,15 @@ fn a_destructor_may_set_another_value_which_is_destroyed_as_well() {
 }
 
 #[test]
-fn what_a_destructor_sets_while_its_stack_is_unloaded_is_no_other_stacks() {
+fn a_value_that_a_destructor_sets_during_unload_is_not_found_by_other_stacks() {
     /// Puts its value into the slot with the lower index, which has been cleared already.
     unsafe extern "C-unwind" fn moves(value: *mut c_void) {
         set(LOWER.load(Ordering::SeqCst) as u32, value).unwrap();
     }
     static LOWER: AtomicUsize = AtomicUsize::new(0);
-    let _alone = alone(); // the first index that is given out is the lower one
+    let _alone = alone(); // the first index that is allocated is the lower one
     let lower = counted();
-    // SAFETY: it takes its values for the addresses that they are.
+    // SAFETY: its values are addresses, and it takes them for addresses.
     let higher = unsafe { slots::alloc(Some(moves)) }.unwrap();
     LOWER.store(lower as usize, Ordering::SeqCst);
     let counter = counter();
@@ -364,7 +366,8 @@ fn what_a_destructor_sets_while_its_stack_is_unloaded_is_no_other_stacks() {
         exeunt::unload();
         assert_eq!(get(lower), Ok(ptr::from_ref(counter).addr()), "what is set counts");
         assert_eq!(counter.load(Ordering::SeqCst), 0);
-        // Whatever the first stack's values were kept in serves another one now, unless it is still in use.
+        // The memory of the first stack's values serves another stack now, unless it is still in
+        // use.
         on_thread(move || {
             exeunt::id().unwrap();
             assert_eq!(get(lower), Ok(0));
@@ -376,34 +379,34 @@ fn what_a_destructor_sets_while_its_stack_is_unloaded_is_no_other_stacks() {
 }
 
 #[test]
-fn what_a_destructor_looked_at_while_its_stack_was_unloaded_is_not_found_again() {
-    /// Looks at the slot with the lower index, which has been cleared already.
-    unsafe extern "C-unwind" fn looks(_: *mut c_void) {
+fn a_slot_that_a_destructor_reads_during_unload_is_not_found_again() {
+    /// Reads the slot with the lower index, which has been cleared already.
+    unsafe extern "C-unwind" fn reads(_: *mut c_void) {
         for _ in 0..3 {
             assert_eq!(get(LOWER.load(Ordering::SeqCst) as u32), Ok(0));
         }
     }
-    /// Looks at it from one place of the stack after the other.
+    /// Reads it in one frame of the stack after the other.
     #[inline(never)]
-    fn look_on_the_way_down<const ROOM: usize>(slot: u32, frames: usize) {
+    fn read_on_the_way_down<const ROOM: usize>(slot: u32, frames: usize) {
         let room = std::hint::black_box([0_u8; ROOM]);
         assert_eq!(get(slot), Ok(0), "{frames}");
         if frames > 0 {
-            look_on_the_way_down::<ROOM>(slot, frames - 1);
+            read_on_the_way_down::<ROOM>(slot, frames - 1);
         }
         std::hint::black_box(room);
     }
     static LOWER: AtomicUsize = AtomicUsize::new(0);
-    let _alone = alone(); // the first index that is given out is the lower one
+    let _alone = alone(); // the first index that is allocated is the lower one
     let lower = alloc().unwrap();
     // SAFETY: it does not use its values.
-    let higher = unsafe { slots::alloc(Some(looks)) }.unwrap();
+    let higher = unsafe { slots::alloc(Some(reads)) }.unwrap();
     LOWER.store(lower as usize, Ordering::SeqCst);
     on_thread(move || {
         set(lower, value(1)).unwrap();
         set(higher, value(2)).unwrap();
         exeunt::unload();
-        // What this stack's values were kept in serves another one now, which lives on.
+        // The memory of this stack's values serves another stack now, which stays alive.
         let (has_set, is_set) = channel();
         let (done, is_done) = channel::<()>();
         let other = std::thread::spawn(move || {
@@ -413,9 +416,9 @@ fn what_a_destructor_looked_at_while_its_stack_was_unloaded_is_not_found_again()
         });
         is_set.recv().unwrap();
         exeunt::id().unwrap();
-        look_on_the_way_down::<16>(lower, 500);
-        look_on_the_way_down::<48>(lower, 500);
-        look_on_the_way_down::<80>(lower, 500);
+        read_on_the_way_down::<16>(lower, 500);
+        read_on_the_way_down::<48>(lower, 500);
+        read_on_the_way_down::<80>(lower, 500);
         done.send(()).unwrap();
         other.join().unwrap();
     });
@@ -429,7 +432,7 @@ fn a_destructor_that_panics_is_reported_and_the_others_still_run() {
         panic!("from a slot's destructor");
     }
     let _shared = shared();
-    // SAFETY: it does not look at its argument.
+    // SAFETY: it does not use its argument.
     let (bad, good) = (unsafe { slots::alloc(Some(panics)) }.unwrap(), counted());
     let counter = counter();
     on_thread(move || {
@@ -509,7 +512,7 @@ fn dropping_a_typed_slot_drops_its_values_on_all_stacks_but_not_what_is_shared()
 #[test]
 fn slots_are_allocated_set_and_freed_on_many_threads_at_once() {
     let _shared = shared();
-    let rounds = if cfg!(target_arch = "x86_64") { 2000 } else { 200 }; // emulated there
+    let rounds = if cfg!(target_arch = "x86_64") { 2000 } else { 200 }; // aarch64 is emulated
     let threads: Vec<_> = (1..=4_usize)
         .map(|number| {
             std::thread::spawn(move || {
@@ -530,14 +533,14 @@ fn slots_are_allocated_set_and_freed_on_many_threads_at_once() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// Reads the slot, always in the same place of the stack.
+/// Reads the slot, always at the same address of the stack.
 #[inline(never)]
 fn look(slot: u32) -> usize {
     get(slot).unwrap()
 }
 
 #[test]
-fn a_stack_that_only_looked_at_a_slot_leaves_nothing_of_it_to_the_next_one_in_its_place() {
+fn the_next_stack_at_the_same_address_finds_nothing_of_one_that_only_read_a_slot() {
     let _alone = alone();
     let (other, slot) = (alloc().unwrap(), alloc().unwrap());
     let (say, hear) = channel();
@@ -546,14 +549,14 @@ fn a_stack_that_only_looked_at_a_slot_leaves_nothing_of_it_to_the_next_one_in_it
     let mut seen = Vec::new();
     let mut neighbour = None;
     for _ in 0..2 {
-        // Each time a stack of its own, in the same place.
+        // Each time a stack of its own, at the same address.
         let found = exeunt::enter(|| {
             set(other, value(1)).unwrap();
-            // More than once, so that the quickest way is known.
+            // More than once, so that the inline cache has it.
             [look(slot), look(slot), look(slot)]
         });
         seen.extend(found.unwrap());
-        // This one takes what the first one has kept its slots in.
+        // This stack gets the memory of the first one's slots.
         if let Some(wait) = wait.take() {
             let say = say.clone();
             neighbour = Some(std::thread::spawn(move || {

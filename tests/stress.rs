@@ -1,7 +1,7 @@
-//! Very many lives at once: each stack is drained exactly once, and none ever sees what another one stored.
+//! Very many stacks at once. Each is drained exactly once, and none ever sees what another stored.
 //!
-//! A plain `cargo test` runs a tenth of them. All 200,000 threads and 1,000,000 fibers are run with `EXEUNT_STRESS=full`,
-//! which CI sets, and for which the release profile is the better one:
+//! A plain `cargo test` runs a tenth of them. `EXEUNT_STRESS=full` runs all 200,000 threads and
+//! 1,000,000 fibers. CI sets it. The release profile is the better one for that:
 //!
 //! ```text
 //! EXEUNT_STRESS=full cargo test --release --test stress -- --nocapture
@@ -19,22 +19,22 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// How many lives of a full count are lived here. Where every instruction is emulated (aarch64, under QEMU) a hundredth
-/// takes as long as all of them do elsewhere.
-fn lives(full: usize) -> usize {
-    let lives = match std::env::var("EXEUNT_STRESS") {
+/// How many stacks of a full count this run uses. Where every instruction is emulated (aarch64,
+/// under QEMU) a hundredth takes as long as all of them do elsewhere.
+fn scaled(full: usize) -> usize {
+    let stacks = match std::env::var("EXEUNT_STRESS") {
         Ok(word) if word == "full" => full,
-        Ok(word) => panic!("EXEUNT_STRESS is {word:?}, and knows the word full only"),
+        Ok(word) => panic!("EXEUNT_STRESS is {word:?}, but the only value is full"),
         Err(_) => full / 10,
     };
-    common::scaled(lives, (lives / 100).max(1))
+    common::scaled(stacks, (stacks / 100).max(1))
 }
 
 /// Threads or workers at a time.
 const AT_ONCE: usize = 8;
 
-/// What became of each life, by its number.
-struct Lives {
+/// What happened to each stack, by its number.
+struct Stacks {
     drained: Vec<AtomicU8>,
     dropped: Vec<AtomicU8>,
     armed: Vec<AtomicU8>,
@@ -42,7 +42,7 @@ struct Lives {
     started: AtomicUsize,
 }
 
-impl Lives {
+impl Stacks {
     fn new(count: usize) -> Arc<Self> {
         let none = || (0..count).map(|_| AtomicU8::new(0)).collect();
         Arc::new(Self {
@@ -54,7 +54,7 @@ impl Lives {
         })
     }
 
-    /// The number of the next life, if there is one left.
+    /// The number of the next stack, if there is one left.
     fn next(&self) -> Option<usize> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         (number < self.armed.len()).then_some(number)
@@ -69,15 +69,15 @@ impl Lives {
     }
 }
 
-/// A value that knows whose it is.
+/// A value that holds the number of its stack.
 struct Own {
-    lives: Arc<Lives>,
+    stacks: Arc<Stacks>,
     number: usize,
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
-        self.lives.dropped[self.number].fetch_add(1, Ordering::Relaxed);
+        self.stacks.dropped[self.number].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -85,7 +85,7 @@ exeunt::stack_local! {
     static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// Calls `leaf` some frames further down.
+/// Calls `leaf` so many frames further in.
 #[inline(never)]
 fn deeper(frames: usize, leaf: &dyn Fn()) {
     let room = black_box([frames; 16]);
@@ -97,41 +97,41 @@ fn deeper(frames: usize, leaf: &dyn Fn()) {
     black_box(&room);
 }
 
-/// Stores a life's number on its stack in three ways.
-fn begin(lives: &Arc<Lives>, number: usize) {
+/// Stores a stack's number on it in three ways.
+fn begin(stacks: &Arc<Stacks>, number: usize) {
     assert_eq!(exeunt::get::<usize>(&"number"), None, "{number} starts with a value of another one");
-    let theirs = Arc::clone(lives);
+    let theirs = Arc::clone(stacks);
     exeunt::at_exit(move || {
         if theirs.abandoned[number].load(Ordering::Relaxed) == 0 {
             look(number);
         } else {
-            // It runs on the stack of whoever came after it, which starts empty.
+            // It runs on the next stack that uses this memory, which starts empty.
             assert_eq!(exeunt::get::<usize>(&"number"), None);
         }
         theirs.drained[number].fetch_add(1, Ordering::Relaxed);
     })
     .unwrap();
-    lives.armed[number].fetch_add(1, Ordering::Relaxed);
+    stacks.armed[number].fetch_add(1, Ordering::Relaxed);
     assert_eq!(NUMBER.replace(number), usize::MAX, "{number} starts with a stack local of another one");
     exeunt::set("number", number).unwrap();
-    exeunt::set("own", Own { lives: Arc::clone(lives), number }).unwrap();
+    exeunt::set("own", Own { stacks: Arc::clone(stacks), number }).unwrap();
 }
 
-/// Finds it there again.
+/// Checks that the number is still there.
 fn look(number: usize) {
     assert_eq!(NUMBER.get(), number);
     assert_eq!(exeunt::get::<usize>(&"number"), Some(number));
 }
 
 #[test]
-fn of_very_many_threads_each_is_drained_once_and_sees_its_own_values_only() {
-    let count = lives(200_000);
-    let lives = Lives::new(count);
+fn each_of_very_many_threads_is_drained_once_and_sees_only_its_own_values() {
+    let count = scaled(200_000);
+    let stacks = Stacks::new(count);
     let spawner = || {
-        while let Some(number) = lives.next() {
-            let lives = Arc::clone(&lives);
+        while let Some(number) = stacks.next() {
+            let stacks = Arc::clone(&stacks);
             let life = move || {
-                begin(&lives, number);
+                begin(&stacks, number);
                 deeper(number % 50, &|| look(number));
                 if number.is_multiple_of(7) {
                     // A panic's unwinding without its message.
@@ -147,18 +147,19 @@ fn of_very_many_threads_each_is_drained_once_and_sees_its_own_values_only() {
             scope.spawn(spawner);
         }
     });
-    lives.assert_each_ended_once("thread");
+    stacks.assert_each_ended_once("thread");
     println!("{count} threads");
 }
 
-/// A place for a fiber, and the one that lives there, if any.
+/// Memory for a fiber, and the fiber that runs on it, if any.
 struct Place {
     memory: Range<usize>,
     fiber: Option<(Fiber, thread_sanitizer::Context, usize)>,
 }
 
-/// ThreadSanitizer has to be told when a thread goes on with another stack: it keeps a record of calls, and of what was
-/// seen of other threads' writes, for each. Its runtime's `tsan_interface.h` says how. `.ci/sanitizers` sets the flag.
+/// ThreadSanitizer has to be told when a thread switches to another stack: for each stack it keeps
+/// a record of calls, and of the other threads' writes that the stack has seen. Its runtime's
+/// `tsan_interface.h` describes the calls. `.ci/sanitizers` sets the flag.
 #[cfg(tsan)]
 mod thread_sanitizer {
     use std::ffi::{c_uint, c_void};
@@ -172,7 +173,7 @@ mod thread_sanitizer {
 
     pub struct Context(*mut c_void);
 
-    // SAFETY: used by whoever has the fiber that it belongs to.
+    // SAFETY: only the thread that has the fiber of this context uses it.
     unsafe impl Send for Context {}
 
     impl Context {
@@ -183,7 +184,7 @@ mod thread_sanitizer {
         #[inline(never)]
         pub fn around(&self, resume: impl FnOnce() -> bool) -> bool {
             let back = __tsan_get_current_fiber();
-            // SAFETY: both exist, and this thread goes on with the fiber's stack and comes back.
+            // SAFETY: both exist, and this thread switches to the fiber's stack and back.
             unsafe { __tsan_switch_to_fiber(self.0, 0) };
             let more = resume();
             // SAFETY: as above.
@@ -200,7 +201,7 @@ mod thread_sanitizer {
     }
 }
 
-/// Nobody has to be told anything.
+/// Does nothing: without ThreadSanitizer there is nothing to tell.
 #[cfg(not(tsan))]
 mod thread_sanitizer {
     pub struct Context;
@@ -216,8 +217,8 @@ mod thread_sanitizer {
     }
 }
 
-/// What a fiber does in its life, by its number, with pauses in which it may change threads or be abandoned.
-fn live(lives: &Arc<Lives>, number: usize, inside: Inside) {
+/// What the fiber of this number does, with pauses in which it may change threads or be abandoned.
+fn run_fiber(stacks: &Arc<Stacks>, number: usize, inside: Inside) {
     for _ in 0..number % 3 {
         inside.suspend();
     }
@@ -225,7 +226,7 @@ fn live(lives: &Arc<Lives>, number: usize, inside: Inside) {
     if number.is_multiple_of(11) {
         return; // never armed
     }
-    deeper(number % 13, &|| begin(lives, number));
+    deeper(number % 13, &|| begin(stacks, number));
     for pause in 0..number % 4 {
         look(number);
         inside.suspend();
@@ -233,32 +234,33 @@ fn live(lives: &Arc<Lives>, number: usize, inside: Inside) {
     }
 }
 
-/// Whether the fiber of this number is abandoned where it suspended itself just now.
+/// Whether the fiber of this number is abandoned at the pause where it has just suspended itself.
 fn is_abandoned(number: usize, pause: usize) -> bool {
     number.is_multiple_of(17) && pause.is_multiple_of(2)
 }
 
-/// Lets one more fiber live in a place: what was abandoned there is drained when that one arms its stack.
+/// Runs one more fiber on this memory. When that one arms its stack, it drains what was abandoned
+/// there.
 fn clear(memory: Range<usize>) {
-    // SAFETY: nobody else lives there any more.
+    // SAFETY: no other fiber runs on this memory any more.
     let fiber = unsafe { Fiber::new(memory, |_| assert!(exeunt::id().is_ok())) };
     assert!(!thread_sanitizer::Context::new().around(|| fiber.resume()), "it does not suspend itself");
 }
 
 #[test]
-fn of_very_many_fibers_on_the_move_each_is_drained_once_and_sees_its_own_values_only() {
-    // Stacks without a page to themselves: each shares its uppermost and its lowest page with a neighbour.
+fn each_of_very_many_fibers_that_change_threads_is_drained_once_and_sees_only_its_own_values() {
+    // Stacks that share pages: each shares its highest and its lowest page with a neighbour.
     const STACK: usize = 64 * 1024 + 0x350;
     const PLACES: usize = 48;
-    let count = lives(1_000_000);
+    let count = scaled(1_000_000);
     let pages = Pages::new(STACK * PLACES + 0x1000);
     let start = pages.range().start + 0x120;
     let place = |index: usize| Place { memory: start + index * STACK..start + (index + 1) * STACK, fiber: None };
     let places: Mutex<VecDeque<Place>> = Mutex::new((0..PLACES).map(place).collect());
-    let lives = Lives::new(count);
+    let stacks = Stacks::new(count);
     let in_use = AtomicUsize::new(PLACES);
     let worker = || {
-        // Where one fails the others do not wait for its place for ever.
+        // Where one worker fails, the others do not wait for its fiber's memory for ever.
         let _stop = OnDrop(|| {
             if std::thread::panicking() {
                 in_use.store(0, Ordering::Relaxed);
@@ -267,33 +269,34 @@ fn of_very_many_fibers_on_the_move_each_is_drained_once_and_sees_its_own_values_
         let mut pauses = 0;
         while in_use.load(Ordering::Relaxed) > 0 {
             let Some(mut place) = places.lock().unwrap().pop_front() else {
-                // All of them are at the other workers.
+                // All fibers are with the other workers.
                 std::thread::yield_now();
                 continue;
             };
             let (fiber, context, number) = match place.fiber.take() {
                 Some(fiber) => fiber,
                 None => {
-                    let Some(number) = lives.next() else {
+                    let Some(number) = stacks.next() else {
                         clear(place.memory);
                         _ = in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |places| places.checked_sub(1));
                         continue;
                     };
-                    let theirs = Arc::clone(&lives);
-                    let body = move |inside| live(&theirs, number, inside);
-                    // SAFETY: the place is this fiber's alone until it is over or abandoned.
+                    let theirs = Arc::clone(&stacks);
+                    let body = move |inside| run_fiber(&theirs, number, inside);
+                    // SAFETY: the memory is this fiber's alone until the fiber has ended or is
+                    // abandoned.
                     (unsafe { Fiber::new(place.memory.clone(), body) }, thread_sanitizer::Context::new(), number)
                 }
             };
             pauses += 1;
             if context.around(|| fiber.resume()) {
                 if is_abandoned(number, pauses) {
-                    lives.abandoned[number].store(1, Ordering::Relaxed);
+                    stacks.abandoned[number].store(1, Ordering::Relaxed);
                 } else {
                     place.fiber = Some((fiber, context, number));
                 }
             }
-            // To the end of the queue, so that another worker goes on with it.
+            // To the end of the queue, so that another worker resumes it.
             places.lock().unwrap().push_back(place);
         }
     };
@@ -302,13 +305,13 @@ fn of_very_many_fibers_on_the_move_each_is_drained_once_and_sees_its_own_values_
             scope.spawn(worker);
         }
     });
-    lives.assert_each_ended_once("fiber");
-    let abandoned = lives.abandoned.iter().filter(|abandoned| abandoned.load(Ordering::Relaxed) == 1).count();
+    stacks.assert_each_ended_once("fiber");
+    let abandoned = stacks.abandoned.iter().filter(|abandoned| abandoned.load(Ordering::Relaxed) == 1).count();
     assert!(abandoned > count / 1000, "only {abandoned} of {count} fibers were abandoned");
     println!("{count} fibers, {abandoned} of them abandoned");
 }
 
-/// Goes down to below `lowest` in frames that read, and calls `then` there.
+/// Calls itself down to an address below `lowest`, reads in each frame, and calls `then` there.
 #[inline(never)]
 fn descend_reading(lowest: usize, name: &'static str, then: &dyn Fn()) {
     let room = black_box([0_u8; 64]);
@@ -323,10 +326,10 @@ fn descend_reading(lowest: usize, name: &'static str, then: &dyn Fn()) {
 }
 
 #[test]
-fn what_was_abandoned_below_a_neighbour_that_took_over_its_page_is_found_when_its_memory_is_used_again() {
+fn an_abandoned_stack_is_drained_when_its_memory_is_used_again_although_a_neighbour_took_over_its_page() {
     const STACK: usize = 128 * 1024;
     let pages = Pages::new(3 * STACK);
-    // The upper stack's lowest words share the page with the lower one's top.
+    // The upper stack's lowest words share the page with the lower one's base.
     let border = pages.range().start + STACK + 0x100;
     let (lower, upper) = (pages.range().start..border, border..pages.range().end);
     let ended = Arc::new(AtomicUsize::new(0));
@@ -349,13 +352,14 @@ fn what_was_abandoned_below_a_neighbour_that_took_over_its_page_is_found_when_it
     };
     // SAFETY: the memory is this fiber's until it is dropped, which abandons it.
     unsafe { Fiber::new(lower.clone(), abandoned) }.abandon();
-    // SAFETY: nobody uses this memory now. Whoever owns it may write what he likes.
+    // SAFETY: nothing uses this memory now, so its owner may write anything to it.
     unsafe { std::ptr::write_bytes(lower.start as *mut u8, 0, lower.len()) };
     let neighbour = move |inside: Inside| {
         exeunt::set("name", "neighbour").unwrap();
         descend_reading(border + 0xe00, "neighbour", &|| inside.suspend());
     };
-    // SAFETY: the upper memory is this fiber's, whose lowest frames may reach over the border, where nobody is.
+    // SAFETY: the upper memory is this fiber's. Its lowest frames may reach over the border, where
+    // nothing runs.
     let neighbour = unsafe { Fiber::new(upper, neighbour) };
     assert!(neighbour.resume());
     // SAFETY: the neighbour is suspended above the border.
@@ -367,10 +371,10 @@ fn what_was_abandoned_below_a_neighbour_that_took_over_its_page_is_found_when_it
     assert_eq!(ended.load(Ordering::Relaxed), 1);
 }
 
-/// A stack that begins here, and a last one that begins so many frames further down, and all in between.
+/// Arms a stack here, another one so many frames further in, and one at each frame in between.
 #[inline(never)]
 fn stacks_down_to(frames: usize, ended: &'static AtomicUsize) {
-    // One record waits on a page.
+    // One cached record stays on a page.
     let room = black_box([0_u8; 4096]);
     let mine = (&raw const room).addr();
     let stack = || {
@@ -387,18 +391,18 @@ fn stacks_down_to(frames: usize, ended: &'static AtomicUsize) {
     if frames > 0 {
         stacks_down_to(frames - 1, ended);
     }
-    // Its page is one that others have begun on meanwhile.
+    // Other stacks have begun on its page meanwhile.
     exeunt::enter(stack).unwrap();
     black_box(&room);
 }
 
 #[test]
-fn stacks_at_so_many_places_that_they_take_records_from_one_another_each_have_their_own() {
+fn stacks_at_more_places_than_there_are_cached_records_each_have_their_own_record() {
     static ENDED: AtomicUsize = AtomicUsize::new(0);
-    /// In all more than there are records that wait where their stack was (`registry/parking.rs`).
+    /// More in all than the limit of cached records.
     const PLACES: usize = 500;
     const THREADS: usize = 4;
-    let rounds = lives(300);
+    let rounds = scaled(300);
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             let rounds = || (0..rounds).for_each(|_| stacks_down_to(PLACES - 1, &ENDED));
@@ -417,7 +421,8 @@ fn read_below<const ROOM: usize>() -> Option<&'static str> {
     found
 }
 
-/// Reads in blocks of 64 bytes below the caller's frame, one after the other. Returns how often something was there.
+/// Reads in blocks of 64 bytes below the caller's frame, one after the other. Returns how often
+/// there was a value.
 #[inline(never)]
 fn read_everywhere() -> usize {
     macro_rules! read_below {
@@ -429,7 +434,7 @@ fn read_everywhere() -> usize {
 }
 
 #[test]
-fn what_was_abandoned_in_a_handler_is_found_nowhere_on_the_stack_that_uses_its_memory_next() {
+fn the_next_stack_on_the_memory_reads_no_value_of_a_stack_that_was_abandoned_in_a_handler() {
     let pages = Pages::new(128 * 1024);
     let abandoned = |inside: Inside| {
         exeunt::set("name", "abandoned").unwrap();
@@ -443,6 +448,6 @@ fn what_was_abandoned_in_a_handler_is_found_nowhere_on_the_stack_that_uses_its_m
     let fiber = unsafe { Fiber::new(pages.range(), abandoned) };
     fiber.resume();
     drop(fiber);
-    // SAFETY: nobody uses this memory now.
+    // SAFETY: nothing uses this memory now.
     unsafe { Fiber::new(pages.range(), |_| assert_eq!(read_everywhere(), 0)) }.finish();
 }

@@ -1,4 +1,5 @@
-//! Stacks whose addresses have a tag in the byte that aarch64 ignores: as pointers from a tagged `malloc` have it (MTE).
+//! Stacks whose addresses have a tag in the byte that aarch64 ignores, as pointers from a tagged
+//! `malloc` have (MTE).
 #![cfg(all(target_arch = "aarch64", target_os = "linux"))]
 
 mod common;
@@ -9,11 +10,12 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 
-/// Lets this thread pass tagged addresses to the system, as its code does that has variables there.
+/// Lets this thread pass tagged addresses to the system, as code with variables on such a stack
+/// does.
 fn allow_tags() {
     const PR_SET_TAGGED_ADDR_CTRL: i32 = 55;
     const PR_TAGGED_ADDR_ENABLE: u64 = 1;
-    // SAFETY: changes what the system takes from this thread, and nothing else.
+    // SAFETY: changes which addresses the system accepts from this thread, and nothing else.
     assert_eq!(unsafe { libc::prctl(PR_SET_TAGGED_ADDR_CTRL, PR_TAGGED_ADDR_ENABLE, 0_u64, 0_u64, 0_u64) }, 0);
 }
 
@@ -28,7 +30,7 @@ exeunt::stack_local! {
     static LENT: RefCell<Option<common::Loud>> = const { RefCell::new(None) };
 }
 
-/// A life with everything in it, whose end the log tells.
+/// A stack's life with everything in it. It logs its end.
 fn live(log: &Log, name: &'static str) {
     assert_eq!(exeunt::get::<u32>(&"number"), None);
     exeunt::at_exit(log.noting(name)).unwrap();
@@ -48,7 +50,7 @@ fn a_fiber_on_a_tagged_stack_has_storage_and_drains_at_its_end() {
     let log = Log::new();
     for tag in [0x5a, 0xff, 0x01, 0x00, 0x5a] {
         let inner = log.clone();
-        // SAFETY: the memory is there until the end, and one fiber after the other is over.
+        // SAFETY: the memory exists until the end, and each fiber has ended before the next one.
         let fiber = unsafe {
             Fiber::new(tagged(&pages.range(), tag), move |inside| {
                 live(&inner, "tagged");
@@ -62,13 +64,13 @@ fn a_fiber_on_a_tagged_stack_has_storage_and_drains_at_its_end() {
 }
 
 #[test]
-fn an_abandoned_fiber_is_found_whatever_tags_its_memory_has_by_then() {
+fn an_abandoned_fiber_is_detected_whatever_tags_its_memory_has_then() {
     allow_tags();
     let pages = Pages::new(256 * 1024);
     let log = Log::new();
     let abandon = |tag: usize, name: &'static str| {
         let inner = log.clone();
-        // SAFETY: the memory is there until the end, and the fiber is not resumed.
+        // SAFETY: the memory exists until the end, and the fiber is not resumed.
         let fiber = unsafe {
             Fiber::new(tagged(&pages.range(), tag), move |inside| {
                 live(&inner, name);
@@ -80,11 +82,11 @@ fn an_abandoned_fiber_is_found_whatever_tags_its_memory_has_by_then() {
     for (tag, other) in [(0x5a, 0), (0, 0x5a), (0x5a, 0x5a), (0x5a, 0xa5)] {
         abandon(tag, "discarded");
         assert_eq!(log.take().len(), 0);
-        // SAFETY: nobody runs there.
+        // SAFETY: nothing runs there.
         assert_eq!(unsafe { exeunt::discard(tagged(&pages.range(), other)) }, 1, "tags {tag:#x} and {other:#x}");
         assert_eq!(log.take(), ["discarded", "drop discarded"]);
     }
-    // Without being told, it is found by the next one on the same memory.
+    // Without `discard`, the next fiber on the same memory detects it.
     abandon(0x11, "one");
     abandon(0x22, "two");
     assert_eq!(log.take(), ["one", "drop one"]);
@@ -93,12 +95,12 @@ fn an_abandoned_fiber_is_found_whatever_tags_its_memory_has_by_then() {
 }
 
 #[test]
-fn a_reset_on_a_tagged_stack_leaves_alone_what_is_lent() {
+fn a_reset_on_a_tagged_stack_does_not_drop_a_lent_value() {
     allow_tags();
     let pages = Pages::new(256 * 1024);
     let log = Log::new();
     let inner = log.clone();
-    // SAFETY: the memory is there until the end.
+    // SAFETY: the memory exists until the end.
     let fiber = unsafe {
         Fiber::new(tagged(&pages.range(), 0x5a), move |_| {
             LENT.set(Some(inner.loud("lent")));
@@ -113,13 +115,13 @@ fn a_reset_on_a_tagged_stack_leaves_alone_what_is_lent() {
 }
 
 #[test]
-fn enter_on_a_tagged_stack_takes_its_memory_with_and_without_the_tag() {
+fn enter_on_a_tagged_stack_accepts_its_memory_with_and_without_the_tag() {
     allow_tags();
     let pages = Pages::new(256 * 1024);
     let log = Log::new();
     for other in [0x5a, 0, 0x77] {
         let (inner, range) = (log.clone(), tagged(&pages.range(), other));
-        // SAFETY: the memory is there until the end.
+        // SAFETY: the memory exists until the end.
         let fiber = unsafe {
             Fiber::new(tagged(&pages.range(), 0x5a), move |_| {
                 let elsewhere = range.end..range.end + 4096;
@@ -140,7 +142,7 @@ fn a_stack_from_a_malloc_that_tags_memory_can_be_armed_and_discarded() {
     const SIZE: usize = 64 * 1024;
     if process::role().as_deref() != Some(NAME) {
         let mut program = process::this_program();
-        // Faults are reported at the very access that has another tag than the memory.
+        // A fault is reported at the very access whose tag differs from the memory's.
         program.args(["--exact", NAME, "--nocapture", "--test-threads=1"]);
         program.env("GLIBC_TUNABLES", "glibc.mem.tagging=3").env("EXEUNT_TEST_ROLE", NAME);
         let output = program.output().unwrap();
@@ -155,7 +157,7 @@ fn a_stack_from_a_malloc_that_tags_memory_can_be_armed_and_discarded() {
     let log = Rc::new(Log::new());
     for name in ["first", "second"] {
         let inner = log.clone();
-        // SAFETY: the memory is there until it is freed.
+        // SAFETY: the memory exists until it is freed.
         let fiber = unsafe {
             Fiber::new(memory..memory + SIZE, move |inside| {
                 live(&inner, name);
@@ -166,12 +168,12 @@ fn a_stack_from_a_malloc_that_tags_memory_can_be_armed_and_discarded() {
             fiber.finish();
         } else {
             fiber.abandon();
-            // SAFETY: nobody runs there.
+            // SAFETY: nothing runs there.
             assert_eq!(unsafe { exeunt::discard(memory..memory + SIZE) }, 1);
         }
         assert_eq!(log.take(), [name.to_owned(), format!("drop {name}")]);
     }
-    // SAFETY: nobody runs there any more.
+    // SAFETY: nothing runs there any more.
     unsafe { libc::free(memory as *mut libc::c_void) };
     println!("[armed and discarded, tagged: {is_tagged}]");
     assert!(is_tagged || !process::is_emulated(), "the emulator has memory tagging");

@@ -25,7 +25,7 @@ fn any_number_is_read_back() {
 }
 
 #[test]
-fn where_there_is_no_tag_there_is_none() {
+fn current_is_none_where_there_is_no_tag() {
     assert_eq!(tag::current(), None);
     assert_eq!(deep(100), None);
     tag::run(1, || ());
@@ -33,7 +33,7 @@ fn where_there_is_no_tag_there_is_none() {
 }
 
 #[test]
-fn the_innermost_tag_counts_and_the_outer_one_is_back_afterwards() {
+fn current_is_the_innermost_tag_and_then_the_outer_one_again() {
     for number in numbers() {
         tag::run(number, || {
             assert_eq!(tag::run(!number, || (tag::current(), tag::run(number ^ 0xff, tag::current))), {
@@ -45,7 +45,7 @@ fn the_innermost_tag_counts_and_the_outer_one_is_back_afterwards() {
 }
 
 #[test]
-fn it_is_read_from_any_depth() {
+fn a_tag_is_read_from_any_depth() {
     let body = || {
         for depth in [0, 1, 10, 1_000, 10_000] {
             assert_eq!(tag::run(0xabcd_ef01_2345_6789, || deep(depth)), Some(0xabcd_ef01_2345_6789));
@@ -69,7 +69,7 @@ fn the_result_and_a_panic_pass_through() {
 }
 
 #[test]
-fn every_thread_has_its_own() {
+fn every_thread_has_its_own_tags() {
     tag::run(1, || {
         let threads: Vec<_> = (100..108)
             .map(|number| {
@@ -87,7 +87,7 @@ fn every_thread_has_its_own() {
 }
 
 #[test]
-fn it_needs_no_redirect_and_no_storage() {
+fn a_tag_needs_no_redirect_and_no_storage() {
     std::thread::spawn(|| {
         tag::run(1, || {
             assert!(!exeunt::Stack::current().is_armed());
@@ -101,8 +101,8 @@ fn it_needs_no_redirect_and_no_storage() {
 }
 
 #[test]
-fn a_fiber_has_its_own_and_does_not_see_its_resumers() {
-    // Not entered: nothing can be armed there, and tags do not need it.
+fn a_fiber_has_its_own_tags_and_does_not_see_its_resumer_s() {
+    // Without `enter`: nothing can be armed there, and tags do not need it.
     let mut fiber = Coroutine::new(|yielder, ()| {
         assert_eq!(tag::current(), None, "a resumer's tag is not this stack's");
         tag::run(0xf1be, || {
@@ -122,7 +122,7 @@ fn a_fiber_has_its_own_and_does_not_see_its_resumers() {
 #[test]
 fn a_tag_moves_with_its_fiber_from_thread_to_thread() {
     struct Moving(Coroutine<(), Option<u64>, ()>);
-    // SAFETY: what is on this coroutine's stack while it is suspended are numbers.
+    // SAFETY: while it is suspended, this coroutine's stack holds only numbers.
     unsafe impl Send for Moving {}
     let mut fiber = Moving(Coroutine::new(|yielder, ()| {
         tag::run(0x40, || {
@@ -144,7 +144,7 @@ fn a_tag_moves_with_its_fiber_from_thread_to_thread() {
 }
 
 #[test]
-fn ensure_keeps_the_tag_that_is_there_and_makes_a_new_one_where_there_is_none() {
+fn ensure_keeps_the_current_tag_and_makes_a_new_one_where_there_is_none() {
     assert_eq!(tag::run(12, || tag::ensure(|tag| (tag, tag::current()))), (12, Some(12)));
     let threads: Vec<_> = (0..8)
         .map(|_| {

@@ -88,7 +88,7 @@ fn handlers_and_values_come_before_thread_local_destructors() {
         exeunt::set("value", theirs.loud("value")).unwrap();
         let log = theirs.clone();
         exeunt::at_exit(move || {
-            // They are not only alive, they can be used.
+            // They are not only alive, they can also be used.
             assert!(EARLY.with_borrow(Option::is_some) && LATE.with_borrow(Option::is_some));
             log.note("handler");
         })
@@ -104,12 +104,12 @@ fn handlers_and_values_come_before_thread_local_destructors() {
 #[test]
 fn handlers_and_values_come_before_pthread_keys() {
     unsafe extern "C" fn destroy(log: *mut c_void) {
-        // SAFETY: the test puts a boxed log under the key.
+        // SAFETY: the test stores a boxed log under the key.
         let log = unsafe { Box::from_raw(log.cast::<Log>()) };
         log.note("pthread key");
     }
     let mut key = 0;
-    // SAFETY: `destroy` fits what is put under the key.
+    // SAFETY: `destroy` expects the values that are stored under the key.
     assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(destroy)) }, 0);
     let log = Log::new();
     let theirs = log.clone();
@@ -150,7 +150,7 @@ fn a_handler_may_set_get_and_delete() {
 }
 
 #[test]
-fn what_handlers_and_destructors_register_and_set_is_honoured() {
+fn handlers_and_values_that_handlers_and_destructors_add_are_drained() {
     let log = Log::new();
     let theirs = log.clone();
     on_a_thread(move || {
@@ -209,7 +209,7 @@ fn a_handler_may_reset_which_keeps_the_other_handlers() {
 }
 
 #[test]
-fn what_a_forgotten_handler_holds_may_unload_as_well() {
+fn a_destructor_of_what_a_removed_handler_holds_may_unload_as_well() {
     let log = Log::new();
     let theirs = log.clone();
     on_a_thread(move || {
@@ -218,7 +218,7 @@ fn what_a_forgotten_handler_holds_may_unload_as_well() {
         exeunt::set("value", theirs.loud("value")).unwrap();
         exeunt::unload();
         assert!(!exeunt::Stack::current().is_armed());
-        // Two stacks that are armed now are kept apart.
+        // Two stacks that are armed now have separate values.
         exeunt::set("here", 1).unwrap();
         let there = on_a_thread(|| {
             exeunt::set("there", 2).unwrap();
@@ -231,12 +231,12 @@ fn what_a_forgotten_handler_holds_may_unload_as_well() {
 }
 
 #[test]
-fn a_handler_may_unload_and_what_is_added_then_counts() {
+fn a_handler_may_unload_and_what_is_added_then_is_drained() {
     let log = Log::new();
     let theirs = log.clone();
     on_a_thread(move || {
         exeunt::set(1, theirs.loud("one")).unwrap();
-        exeunt::at_exit(theirs.noting("forgotten")).unwrap();
+        exeunt::at_exit(theirs.noting("removed")).unwrap();
         let log = theirs.clone();
         exeunt::at_exit(move || {
             let before = exeunt::id().unwrap();
@@ -311,7 +311,7 @@ fn a_thread_that_ends_by_a_panic_is_drained_once_and_its_payload_arrives() {
 }
 
 #[test]
-fn a_panic_that_is_caught_on_an_armed_stack_behaves_as_on_any_other() {
+fn a_caught_panic_on_an_armed_stack_behaves_as_on_any_other() {
     on_a_thread(|| {
         let log = Log::new();
         exeunt::at_exit(|| ()).unwrap();
@@ -331,7 +331,7 @@ fn the_result_of_a_start_routine_arrives_unchanged() {
     extern "C" fn routine(argument: *mut c_void) -> *mut c_void {
         exeunt::set("scratch", vec![1.5_f64; 100]).unwrap();
         exeunt::at_exit(|| {
-            // Leaves other things in every register that could hold the result.
+            // Leaves other values in every register that could hold the result.
             let sum: f64 = std::hint::black_box(vec![0.5; 33]).iter().sum();
             assert_eq!(sum, 16.5);
             DRAINED.fetch_add(1, Ordering::Relaxed);
@@ -378,7 +378,7 @@ fn many_threads_at_once_have_values_and_handlers_of_their_own() {
 }
 
 #[test]
-fn a_thread_local_destructor_that_comes_after_the_drain_finds_an_ended_stack() {
+fn a_thread_local_destructor_after_the_drain_gets_an_error_that_the_stack_has_ended() {
     thread_local! {
         static AFTER: RefCell<Option<Box<dyn std::any::Any>>> = const { RefCell::new(None) };
     }
@@ -389,7 +389,7 @@ fn a_thread_local_destructor_that_comes_after_the_drain_finds_an_ended_stack() {
         let log = theirs.clone();
         let after = OnDrop(move || {
             assert_eq!(exeunt::get::<i32>(&"value"), None);
-            // Nothing that it stored would ever be dropped, so it has to be told.
+            // Nothing that it stored would ever be dropped, so it has to get an error.
             let refused = exeunt::set("value", log.loud("refused"));
             log.note(format!("refused: {}", matches!(refused, Err(exeunt::Error::StackHasEnded))));
         });
@@ -399,8 +399,9 @@ fn a_thread_local_destructor_that_comes_after_the_drain_finds_an_ended_stack() {
 }
 
 #[test]
-fn an_unwinder_goes_the_same_way_to_the_bottom_armed_unarmed_and_in_a_handler() {
-    /// The return addresses of the two outermost frames, where the thread's own code is not involved.
+fn an_unwinder_finds_the_same_outermost_frames_armed_unarmed_and_in_a_handler() {
+    /// The return addresses of the two outermost frames, which are independent of the thread's own
+    /// code.
     fn outermost() -> Vec<usize> {
         let mut addresses = Vec::new();
         backtrace::trace(|frame| {
@@ -427,7 +428,7 @@ fn an_unwinder_goes_the_same_way_to_the_bottom_armed_unarmed_and_in_a_handler() 
 }
 
 #[test]
-fn stack_current_tells_an_armed_stack_from_one_that_is_not_and_one_that_is_ending() {
+fn stack_current_distinguishes_armed_unarmed_and_ending_stacks() {
     let (sender, receiver) = std::sync::mpsc::channel();
     on_a_thread(move || {
         let local = 0_u8;
@@ -445,7 +446,7 @@ fn stack_current_tells_an_armed_stack_from_one_that_is_not_and_one_that_is_endin
         assert_eq!((after.id(), after.kind(), after.bounds()), (Some(id), exeunt::Kind::Thread, Some(bounds)));
         let armed = after.foot().unwrap().clone();
         assert_eq!((armed.address, armed.original), (foot.address, foot.original));
-        // Slot redirect rewrites the foot, code redirect writes nothing on the stack of a thread.
+        // Slot redirect rewrites the foot. Code redirect writes nothing on the stack of a thread.
         assert_eq!(armed.word != foot.word, !common::is_code());
         assert_eq!(armed.trampoline, "start_thread");
         // SAFETY: a word of this thread's stack.
@@ -463,7 +464,7 @@ fn stack_current_tells_an_armed_stack_from_one_that_is_not_and_one_that_is_endin
 }
 
 #[test]
-fn debug_of_a_stack_is_for_people_to_read() {
+fn debug_of_a_stack_is_readable() {
     on_a_thread(|| {
         let id = exeunt::id().unwrap();
         let stack = exeunt::Stack::current();
@@ -489,8 +490,8 @@ fn debug_of_a_stack_is_for_people_to_read() {
     });
 }
 
-/// The bytes of the running stack from `from` up to where the C library's own of the thread begin, which the kernel writes to as well
-/// (rseq).
+/// The bytes of the running stack from `from` up to the C library's own data of the thread, which
+/// the kernel writes to as well (rseq).
 fn bytes_above(from: usize) -> Vec<u8> {
     let bounds = exeunt::Stack::current().bounds().unwrap();
     // SAFETY: asks for a number.
@@ -526,7 +527,7 @@ fn a_stack_that_stores_nothing_is_not_touched() {
         }
         let before = exeunt::survey().unwrap();
         on_a_thread(outer);
-        // The same with others armed, and with a neighbour's memory that was armed before.
+        // The same with other stacks armed, and with a neighbour's memory that was armed before.
         on_a_thread(|| exeunt::at_exit(|| on_a_thread(outer)).unwrap());
         on_a_thread(outer);
         assert_eq!(exeunt::survey().unwrap().armed, before.armed);
@@ -534,8 +535,8 @@ fn a_stack_that_stores_nothing_is_not_touched() {
 }
 
 #[test]
-fn thread_lives_leave_nothing_behind() {
-    process::alone("thread_lives_leave_nothing_behind", || {
+fn threads_leave_nothing_behind() {
+    process::alone("threads_leave_nothing_behind", || {
         static DRAINED: AtomicUsize = AtomicUsize::new(0);
         let lives = |count: usize| {
             for life in 0..count {
@@ -546,10 +547,12 @@ fn thread_lives_leave_nothing_behind() {
                 });
             }
         };
-        // The first ones make what is made once: the slab's first records, the page map's leaf, the allocator's arenas.
+        // The first ones make the allocations that are made once: the slab's first records, the
+        // stack map's leaf, the allocator's arenas.
         lives(common::scaled(1000, 100));
         let count = common::scaled(20_000, 500);
-        // What threads that use nothing leave behind: under QEMU some 280 KB each, elsewhere nothing.
+        // The memory that threads which use nothing leave allocated: under QEMU some 280 KB each,
+        // elsewhere nothing.
         let resident = common::resident();
         (0..count).for_each(|_| on_a_thread(|| ()));
         let others = common::resident().saturating_sub(resident);
@@ -558,9 +561,10 @@ fn thread_lives_leave_nothing_behind() {
         assert_eq!(exeunt::survey().unwrap().armed, armed);
         assert_eq!(DRAINED.load(Ordering::Relaxed), count + common::scaled(1000, 100));
         let grown = common::resident().saturating_sub(resident);
-        println!("{count} lives of a thread: resident memory grew by {grown} bytes, without exeunt by {others}");
-        // A leak of one record, or of one of these values, in each life would be 128 bytes or more.
+        println!("{count} threads: resident memory grew by {grown} bytes, without exeunt by {others}");
+        // A leak of one record, or of one of these values, for each thread would be 128 bytes or
+        // more.
         let allowed = others + others / 20 + count * 100 + (1 << 20);
-        assert!(grown < allowed, "{grown} bytes more after {count} lives, {others} after as many without exeunt");
+        assert!(grown < allowed, "{grown} bytes more after {count} threads, {others} after as many without exeunt");
     });
 }

@@ -15,12 +15,13 @@ exeunt::stack_local! {
 
 struct Fiber(Coroutine<(), (u64, u64), ()>);
 
-// SAFETY: while it is suspended there are a reference to its own yielder and numbers on its stack.
+// SAFETY: while it is suspended its stack holds a reference to its own yielder and numbers.
 unsafe impl Send for Fiber {}
 
-/// However it is compiled: what a fiber stores in a thread local stays behind when it moves.
+/// With and without optimisation: a value that a fiber stores in a thread local stays behind when
+/// the fiber moves.
 #[test]
-fn a_thread_local_stays_with_the_thread_and_a_stack_local_goes_with_the_fiber() {
+fn a_thread_local_stays_with_the_thread_and_a_stack_local_moves_with_the_fiber() {
     let mut fiber = Fiber(Coroutine::new(|yielder, ()| {
         exeunt::enter(|| {
             for _ in 0..4 {
@@ -48,8 +49,8 @@ fn a_thread_local_stays_with_the_thread_and_a_stack_local_goes_with_the_fiber() 
     assert_eq!(fiber.0.resume(()), CoroutineResult::Return(()));
 }
 
-/// What `examples/moving_fiber.rs` prints for each turn: the thread local in the fiber's loop, the same read by a call
-/// from there, and the stack local.
+/// The output of `examples/moving_fiber.rs` for each turn: the thread local in the fiber's loop,
+/// the same read by a call from there, and the stack local.
 fn turns(output: &str) -> Vec<[u64; 3]> {
     let turn = |line: &str| {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -60,10 +61,11 @@ fn turns(output: &str) -> Vec<[u64; 3]> {
     output.lines().filter_map(turn).collect()
 }
 
-/// Only with optimisation: the compiler keeps the *address* of the thread local across the switch, so the fiber goes on
-/// counting in the memory of the thread that it has left. A debug build works the address out each time.
+/// Only with optimisation: the compiler keeps the *address* of the thread local across the switch,
+/// so the fiber continues to count in the memory of the thread that it has left. A debug build
+/// computes the address each time.
 #[test]
-fn optimised_a_moved_fiber_goes_on_in_the_memory_of_another_thread_but_its_stack_local_is_right() {
+fn with_optimisation_a_moved_fiber_counts_in_the_memory_of_another_thread_but_its_stack_local_is_right() {
     let output = compile::run("release", "moving_fiber");
     let turns = turns(&output);
     assert_eq!(turns.len(), 6, "{output}");
@@ -72,7 +74,8 @@ fn optimised_a_moved_fiber_goes_on_in_the_memory_of_another_thread_but_its_stack
         let number = index as u64 + 1;
         assert_eq!(stack_local, number, "the stack local has followed the fiber\n{output}");
         assert_ne!(in_loop, number, "{output}");
-        // The threads began with 1000 and 2000. A call finds the running thread's value, the loop another one.
+        // The threads began with 1000 and 2000. A call finds the running thread's value, the loop
+        // another one.
         let running = if number % 2 == 1 { 1000 } else { 2000 };
         assert!((running..running + 1000).contains(&in_call), "{output}");
         elsewhere += usize::from(in_loop != in_call);

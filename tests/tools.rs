@@ -1,5 +1,5 @@
-//! What tools that unwind by themselves make of an armed stack: perf on a stack under `enter`, of which it has no more than a copy, and
-//! valgrind, which reads all unwind tables.
+//! Tools that unwind an armed stack by themselves: perf on a stack under `enter`, of which it has
+//! only a copy, and valgrind, which reads all unwind tables.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
@@ -9,10 +9,10 @@ use harness::{Build, has, is_emulated, not_run, run};
 use std::process::Command;
 
 #[test]
-fn perf_goes_on_from_a_function_in_enter_to_who_entered_it() {
+fn perf_unwinds_from_a_function_in_enter_to_the_caller_of_enter() {
     const WHAT: &str = "backtraces in perf";
     if is_emulated() || !has("perf") {
-        return not_run(WHAT, "perf is not installed, or cannot look into an emulator");
+        return not_run(WHAT, "perf is not installed, or cannot inspect an emulator");
     }
     let program = Build::linked("entered.c", &["-O2"]).build();
     let data = program.file().with_extension("perf");
@@ -26,7 +26,7 @@ fn perf_goes_on_from_a_function_in_enter_to_who_entered_it() {
     let mut script = Command::new("perf");
     script.args(["script", "--no-inline", "-F", "ip,sym", "-i"]).arg(&data);
     let script = run(script);
-    // One that stays does no harm.
+    // A file that remains does no harm.
     let _ = std::fs::remove_file(&data);
     assert!(script.status.success(), "{script}");
     for place in ["unarmed_here", "armed_here"] {
@@ -45,11 +45,12 @@ fn perf_goes_on_from_a_function_in_enter_to_who_entered_it() {
 #[test]
 fn valgrind_understands_every_unwind_table() {
     if is_emulated() || !has("valgrind") {
-        return not_run("unwind tables in valgrind", "valgrind is not installed, or cannot look into an emulator");
+        return not_run("unwind tables in valgrind", "valgrind is not installed, or cannot inspect an emulator");
     }
     let program = Build::linked("entered.c", &["-O2"]).build();
     let mut valgrind = Command::new("valgrind");
-    // What is asked here holds for both ways; a translating runtime has its own view of patched code.
+    // The question is the same for both redirects; a translating runtime has its own view of
+    // patched code.
     valgrind.arg("--tool=none").arg(program.file()).env("EXEUNT_REDIRECT", "slot");
     let outcome = run(valgrind);
     outcome.expect(0, &["handler of what is entered", "handler of main"]);

@@ -1,5 +1,5 @@
-//! Unloading the library's shared object: the trampoline stays where armed stacks need it. And two copies of the library in
-//! one process.
+//! Unloads the library's shared object: the trampoline stays where armed stacks need it. And two
+//! copies of the library in one process.
 #![cfg(target_os = "linux")]
 
 #[path = "c/harness.rs"]
@@ -55,10 +55,10 @@ fn a_library_that_was_never_used_can_be_unloaded() {
 fn two_copies_of_the_library_on_one_thread_both_drain_whichever_came_first() {
     type AtExit = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void) -> c_int;
     extern "C" fn note(log: *mut c_void) {
-        // SAFETY: the log of the case, which waits for the thread.
+        // SAFETY: the case's log, which exists until the thread is joined.
         unsafe { &*log.cast::<Log>() }.note("the copy's handler");
     }
-    // Built before there is a limit to the time.
+    // Built before the time is limited.
     bridge();
     process::alone("two_copies_of_the_library_on_one_thread_both_drain_whichever_came_first", || {
         let library = CString::new(bridge().join("libexeunt_bridge.so").to_str().expect("a path in Unicode")).unwrap();
@@ -80,7 +80,7 @@ fn two_copies_of_the_library_on_one_thread_both_drain_whichever_came_first() {
                         _ => assert_eq!(unsafe { at_exit(note, std::ptr::from_mut(shared).cast()) }, 0),
                     }
                 }
-                // Unwinding finds its way through the trampolines of both.
+                // Unwinding passes the trampolines of both.
                 assert!(!std::backtrace::Backtrace::force_capture().to_string().is_empty());
             });
             let mut lines = log.take();
@@ -104,13 +104,15 @@ fn two_copies_of_the_library_on_the_main_thread_both_drain_or_the_second_one_is_
     let (returned, exited) = (run("returns"), run("exits its thread"));
     std::fs::remove_file(&second).expect("it was just written");
     if harness::is_code() {
-        // Main's exit trampoline is patched by the first copy, so that it has no shape that the second one knows.
+        // The first copy has patched main's exit trampoline, so the second one does not recognise
+        // its shape.
         let told = ["the second copy is refused", "handler of the first copy"];
         returned.expect(7, &told);
         return exited.expect(0, &[&told[..], &["key k destroyed", "main is gone"]].concat());
     }
     returned.expect(7, &["handler of the first copy", "handler of the second copy"]);
-    // The landing is the first copy's, and the second one's net is a key that was made before the program's.
+    // The landing is the first copy's. The second one's safety net is a key that was made before
+    // the program's.
     let told = ["handler of the first copy", "handler of the second copy", "key k destroyed", "main is gone"];
     exited.expect(0, &told);
 }

@@ -1,5 +1,6 @@
-//! A signal at every instruction of the unwinder's own functions, while a panic is under way: a handler that reads finds what the
-//! stack has, also where the landing's registers are being put in place.
+//! A signal at every instruction of the unwinder's own functions, while a panic is under way: a
+//! handler that reads finds the stack's values, even where the unwinder is setting the landing's
+//! registers.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod common;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The function that is stepped through, and how long it can be.
 static FUNCTION: AtomicUsize = AtomicUsize::new(0);
 const LONGEST: usize = 4096;
-/// The next place in it at which a signal is wanted, of those where there was none yet; nothing after one was.
+/// The next place in it for a signal, of those without one so far; no later place has had one.
 static WANTED: AtomicUsize = AtomicUsize::new(1);
 static SEEN: [AtomicUsize; LONGEST / 8] = [const { AtomicUsize::new(0) }; LONGEST / 8];
 static PLACE: AtomicUsize = AtomicUsize::new(usize::MAX);
@@ -22,7 +23,7 @@ static VALUE: AtomicUsize = AtomicUsize::new(0);
 const TRAP_FLAG: i64 = 0x100;
 
 extern "C" fn on_step(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: what the kernel gives to a handler.
+    // SAFETY: the argument that the kernel passes to a handler.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let place = (registers[libc::REG_RIP as usize] as usize).wrapping_sub(FUNCTION.load(Ordering::Relaxed));
     if place >= LONGEST || WANTED.load(Ordering::Relaxed) == 0 {
@@ -37,7 +38,7 @@ extern "C" fn on_step(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut
     }
 }
 
-/// Steps through all from here on, until `stop`.
+/// Steps through all instructions from here on, until `stop`.
 #[inline(never)]
 fn start() {
     // SAFETY: sets the trap flag, for which there is a handler.
@@ -70,7 +71,7 @@ fn step_through(test: &str, name: &'static CStr) {
         let function = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
         assert!(!function.is_null());
         FUNCTION.store(function.addr(), Ordering::SeqCst);
-        // SAFETY: the handler is one, and only reads.
+        // SAFETY: the handler has the right type, and only reads.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_step as *const () as usize;
@@ -106,11 +107,14 @@ fn step_through(test: &str, name: &'static CStr) {
 }
 
 #[test]
-fn at_every_instruction_that_raises_a_panic_a_handler_reads_what_is_there() {
-    step_through("at_every_instruction_that_raises_a_panic_a_handler_reads_what_is_there", c"_Unwind_RaiseException");
+fn a_handler_reads_the_stack_s_values_at_every_instruction_that_raises_a_panic() {
+    step_through(
+        "a_handler_reads_the_stack_s_values_at_every_instruction_that_raises_a_panic",
+        c"_Unwind_RaiseException",
+    );
 }
 
 #[test]
-fn at_every_instruction_that_resumes_a_panic_a_handler_reads_what_is_there() {
-    step_through("at_every_instruction_that_resumes_a_panic_a_handler_reads_what_is_there", c"_Unwind_Resume");
+fn a_handler_reads_the_stack_s_values_at_every_instruction_that_resumes_a_panic() {
+    step_through("a_handler_reads_the_stack_s_values_at_every_instruction_that_resumes_a_panic", c"_Unwind_Resume");
 }

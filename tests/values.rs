@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
-/// A value whose destructor is a closure, its type forgotten.
+/// A value whose destructor is a closure, its type erased.
 struct Destructor(#[allow(dead_code)] Box<dyn Any>);
 
 impl Destructor {
@@ -36,7 +36,7 @@ fn a_value_is_there_from_set_to_del() {
 }
 
 #[test]
-fn a_value_of_another_type_than_asked_for_is_not_given() {
+fn get_does_not_return_a_value_of_another_type() {
     on_a_thread(|| {
         exeunt::set("key", 1_u32).unwrap();
         assert_eq!(exeunt::get::<i32>(&"key"), None);
@@ -181,7 +181,7 @@ fn with_lends_the_value_while_the_same_key_is_set_deleted_reset_or_unloaded() {
 }
 
 #[test]
-fn with_gives_what_its_closure_gives_and_a_panic_in_it_does_no_harm() {
+fn with_returns_its_closure_s_result_and_a_panic_in_it_leaves_the_storage_usable() {
     on_a_thread(|| {
         exeunt::set("key", 3).unwrap();
         assert_eq!(exeunt::with(&"key", |value: Option<&i32>| value.map(|value| value * 2)), Some(6));
@@ -363,7 +363,7 @@ fn a_destructor_that_panics_in_reset_is_reported_and_the_others_still_run() {
 }
 
 #[test]
-fn destructors_of_what_forgotten_handlers_hold_and_of_keys_that_panic_are_reported_and_the_others_still_run() {
+fn panics_in_destructors_of_removed_handlers_and_of_keys_are_reported_and_the_others_still_run() {
     #[derive(PartialEq, Eq, Hash)]
     struct Panics(u8);
     impl Drop for Panics {
@@ -373,7 +373,7 @@ fn destructors_of_what_forgotten_handlers_hold_and_of_keys_that_panic_are_report
     }
     // Two panics at a time would abort the process.
     process::alone(
-        "destructors_of_what_forgotten_handlers_hold_and_of_keys_that_panic_are_reported_and_the_others_still_run",
+        "panics_in_destructors_of_removed_handlers_and_of_keys_are_reported_and_the_others_still_run",
         || {
             let log = Log::new();
             let theirs = log.clone();
@@ -396,7 +396,7 @@ fn destructors_of_what_forgotten_handlers_hold_and_of_keys_that_panic_are_report
 }
 
 #[test]
-fn destructors_of_keys_may_use_storage_also_those_of_inheritable_values() {
+fn destructors_of_keys_may_use_storage_even_those_of_inheritable_values() {
     #[derive(Clone, PartialEq, Eq, Hash)]
     struct Key(u8);
     impl Drop for Key {
@@ -435,7 +435,7 @@ fn unload_puts_the_stack_back_as_it_was_and_it_can_be_armed_again() {
         };
         for round in 0..10 {
             let held = theirs.loud(format!("held by handler {round}"));
-            exeunt::at_exit(move || unreachable!("{} is forgotten", held.name)).unwrap();
+            exeunt::at_exit(move || unreachable!("{} is not called", held.name)).unwrap();
             exeunt::set("value", theirs.loud(format!("value {round}"))).unwrap();
             assert_eq!(word() != bare.word, !common::is_code());
             exeunt::unload();
@@ -456,7 +456,7 @@ fn a_thread_that_has_unloaded_ends_as_one_that_never_armed() {
     let log = Log::new();
     let theirs = log.clone();
     let result = on_a_thread(move || {
-        exeunt::at_exit(theirs.noting("forgotten")).unwrap();
+        exeunt::at_exit(theirs.noting("removed")).unwrap();
         exeunt::unload();
         exeunt::unload();
         12
@@ -464,7 +464,8 @@ fn a_thread_that_has_unloaded_ends_as_one_that_never_armed() {
     assert_eq!((result, log.take().len()), (12, 0));
 }
 
-/// Stacks armed after a test that could have given a record back twice: each must have one of its own.
+/// Stacks armed after a test that could have given a record back twice: each must have one of its
+/// own.
 fn records_are_not_shared() {
     let threads: Vec<_> = (0..8_usize)
         .map(|thread| {
@@ -520,7 +521,8 @@ fn a_destructor_may_arm_the_stack_again_while_an_unload_is_under_way() {
             exeunt::unload();
             theirs.note("unload is done");
         });
-        // What came after the inner unload is of the stack's next life, which the outer one does not touch.
+        // The inner unload ended a generation of the stack. What came later belongs to the next
+        // one, which the outer unload does not touch.
         assert_eq!(log.take(), ["unload is done", "new handler", "drop new"]);
         records_are_not_shared();
         assert_eq!(exeunt::survey().unwrap().armed, 0);
@@ -555,7 +557,7 @@ fn thousands_of_keys_behave_as_a_hash_map_does() {
             random
         };
         for step in 0..scaled(200_000, 20_000) {
-            // First mostly growing, later mostly shrinking, over and over.
+            // First the map mostly grows, later it mostly shrinks, over and over.
             let (key, growing) = (next() % 3000, step / 10_000 % 2 == 0);
             match next() % 8 {
                 0..4 if growing => {
@@ -592,8 +594,8 @@ fn a_key_that_is_set_for_ever_needs_no_more_and_more_memory() {
 }
 
 #[test]
-fn a_key_need_not_hash_like_std_says_to_be_found() {
-    // A hasher that the key brings along is of no interest: only what `Hash` feeds counts.
+fn a_key_is_found_whatever_its_hash_writes() {
+    // The key's own hasher does not matter: only the bytes that `Hash` writes count.
     #[derive(PartialEq, Eq)]
     struct Prehashed(u64);
     impl Hash for Prehashed {
@@ -614,14 +616,15 @@ fn a_key_need_not_hash_like_std_says_to_be_found() {
 fn a_key_whose_hash_unloads_finds_no_other_stacks_value() {
     thread_local! { static UNLOADS: Cell<bool> = const { Cell::new(false) } }
 
-    /// Equal to all of its kind.
+    /// Equal to each other key of this type.
     #[derive(PartialEq, Eq)]
     struct Key;
     impl Hash for Key {
         fn hash<H: Hasher>(&self, _: &mut H) {
             if UNLOADS.take() {
                 exeunt::unload();
-                // What this stack's values were kept in serves another stack now, for as long as the test runs.
+                // The memory of this stack's values serves another stack now, as long as the test
+                // runs.
                 let (stored, is_stored) = channel();
                 OTHER.set(Some(std::thread::spawn(move || {
                     exeunt::set(Key, 2).unwrap();

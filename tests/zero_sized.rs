@@ -1,4 +1,4 @@
-//! Values of size zero, which are told apart by their addresses as all others are.
+//! Values of size zero, which have addresses that distinguish them, as all others have.
 
 mod common;
 

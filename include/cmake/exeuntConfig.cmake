@@ -1,9 +1,10 @@
 # find_package(exeunt) defines
 #   exeunt::exeunt   the shared library
-#   exeunt::static   the static one, with the system libraries it needs
-# Both bring the folder of exeunt.h and exeunt.hpp. A component, `shared` or `static`, can be required.
+#   exeunt::static   the static library, with the system libraries that it needs
+# Both add the folder of exeunt.h and exeunt.hpp. You can require a component: `shared` or `static`.
 #
-# This file is installed in PREFIX/share/cmake/exeunt, so it finds the rest wherever PREFIX has been moved to.
+# This file is installed in PREFIX/share/cmake/exeunt. It finds the other files relative to itself,
+# so PREFIX may be moved.
 
 get_filename_component(_exeunt_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
 find_path(exeunt_INCLUDE_DIR exeunt.h PATHS "${_exeunt_prefix}/include" NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
@@ -14,7 +15,7 @@ if(NOT exeunt_INCLUDE_DIR)
   return()
 endif()
 
-# --libdir decides which of these it is.
+# Which of these folders has the libraries depends on --libdir at installation.
 set(_exeunt_libdirs "${_exeunt_prefix}/lib" "${_exeunt_prefix}/lib64")
 if(CMAKE_LIBRARY_ARCHITECTURE)
   list(APPEND _exeunt_libdirs "${_exeunt_prefix}/lib/${CMAKE_LIBRARY_ARCHITECTURE}")
@@ -30,7 +31,7 @@ mark_as_advanced(exeunt_SHARED_LIBRARY exeunt_STATIC_LIBRARY)
 
 if(exeunt_SHARED_LIBRARY AND NOT TARGET exeunt::exeunt)
   add_library(exeunt::exeunt SHARED IMPORTED)
-  # The name it was linked with comes from its own soname, which CMake reads at link time.
+  # A program that links it needs its soname, which CMake reads at link time.
   set_target_properties(exeunt::exeunt PROPERTIES
     IMPORTED_LOCATION "${exeunt_SHARED_LIBRARY}"
     INTERFACE_INCLUDE_DIRECTORIES "${exeunt_INCLUDE_DIR}")
@@ -38,7 +39,8 @@ if(exeunt_SHARED_LIBRARY AND NOT TARGET exeunt::exeunt)
 endif()
 
 if(exeunt_STATIC_LIBRARY AND NOT TARGET exeunt::static)
-  # What the static library needs is what rustc said when it was made; exeunt.pc has it.
+  # exeunt.pc has the libraries that the static library needs, as rustc reported them when it built
+  # it.
   get_filename_component(_exeunt_libdir "${exeunt_STATIC_LIBRARY}" DIRECTORY)
   file(STRINGS "${_exeunt_libdir}/pkgconfig/exeunt.pc" _exeunt_private REGEX "^Libs.private:")
   string(REGEX REPLACE "^Libs.private:" "" _exeunt_private "${_exeunt_private}")

@@ -1,4 +1,4 @@
-# The version is the one that the installed header names. Below 1.0 the minor number is what may break.
+# The version is the one in the installed header. Below 1.0 a new minor number may break programs.
 file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/exeunt.h" _exeunt_lines REGEX "^#define EXEUNT_(MAJOR|MINOR|PATCH) ")
 foreach(_exeunt_part MAJOR MINOR PATCH)
   string(REGEX REPLACE ".*EXEUNT_${_exeunt_part} ([0-9]+).*" "\\1" _exeunt_${_exeunt_part} "${_exeunt_lines}")

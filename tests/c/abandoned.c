@@ -1,13 +1,14 @@
-// Fibers that are suspended for ever, and others that begin on their memory: with the same function or with another one. On aarch64
-// each function stores its return address where it pleases, so what the next one has on the stack may spare the words by which an
-// abandoned stack is known. The case is the first argument.
+// Fibers that are suspended for ever, and others that begin on their memory: with the same function
+// or with another one. On aarch64 each function stores its return address in a place of its own
+// choice. So the frames of the next fiber may leave untouched the words by which exeunt detects an
+// abandoned stack. The first argument selects the case.
 #include "common.h"
 #include <ucontext.h>
 
 #define APART __attribute__((noinline, noclone))
-// So that no call is the last thing that its function does, and a jump.
+// So that no call is the last act of its function, which the compiler would turn into a jump.
 #define NO_JUMP __asm__ volatile("")
-// Room in a frame on which nothing is written.
+// Room in a frame that is not written to.
 #define SPARED(bytes)                                                                                                  \
     char spared[bytes];                                                                                                \
     __asm__ volatile("" : : "r"(spared) : "memory")
@@ -22,7 +23,8 @@ static void handler(void *argument) {
 
 static void dropped(void *argument) { say("value of fiber %ld dropped while fiber %ld runs", (long)argument, number); }
 
-// Reads at each place from here to some way down: from then on all of them are known to be this stack's.
+// Reads in each frame from here to some frames further in. From then on exeunt has all of them as
+// this stack's.
 APART static void read_further_down(int times) {
     bridge_get(3, 0);
     if (times > 0)
@@ -41,7 +43,7 @@ APART static void arm_fiber(void) {
 
 static void suspend(void) { MUST(swapcontext(&fiber, &back) == 0); }
 
-// --- the same function again, which goes on in another one by a jump
+// --- the same function again, which then jumps to another one
 
 APART static void work(void) {
     SPARED(500);
@@ -57,7 +59,7 @@ static void worker(void) {
     work();
 }
 
-// --- another function, whose frame spares the return address of the first one
+// --- another function, whose frame leaves the return address of the first one untouched
 
 static void first(void) {
     arm_fiber();
@@ -72,7 +74,7 @@ static void another(void) {
     NO_JUMP;
 }
 
-// The same, with nothing but what drops something.
+// The same, with nothing but the calls that drop something.
 static void another_resets(void) {
     SPARED(1000);
     bridge_unload();
@@ -80,7 +82,7 @@ static void another_resets(void) {
     NO_JUMP;
 }
 
-// --- one that is abandoned in a handler, where a mark stands for its foot
+// --- a fiber that is abandoned in a handler, where a mark takes the place of its foot
 
 static void suspends_for_ever(void *argument) {
     say("first handler of fiber %ld", (long)argument);
@@ -105,9 +107,9 @@ static void run(void (*entry)(void)) {
     say("back from fiber %ld", number);
 }
 
-// --- what needs to know where the foot is after a jump
+// --- the functions that find the foot after a jump
 
-// Where it is called, it is all that the function does to which the entry function has jumped.
+// The function to which the entry function has jumped calls this and does nothing else.
 __attribute__((always_inline)) static inline void unload_and_arm(void) {
     SPARED(64);
     MUST(bridge_unload() == 0);
@@ -139,7 +141,7 @@ APART static void ask(void) {
     SPARED(64);
     struct bridge_foot foot;
     MUST(bridge_foot(&foot) == 0);
-    // Beside the frame pointer that this function has saved.
+    // Next to the frame pointer that this function has saved.
     ptrdiff_t distance = (char *)foot.address - (char *)__builtin_frame_address(0);
     say("the foot is in this frame: %d", distance == sizeof(void *));
     NO_JUMP;

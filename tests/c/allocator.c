@@ -1,5 +1,5 @@
-// An allocator that keeps something on each stack, as allocators keep it in thread-locals: exeunt itself allocates, and so comes
-// back to exeunt from the middle of what it does.
+// An allocator that keeps data on each stack, as allocators keep it in thread-locals. exeunt itself
+// allocates, so the allocator calls exeunt from inside of exeunt.
 #include "common.h"
 
 extern void *__libc_malloc(size_t);
@@ -10,7 +10,7 @@ static __thread int depth;
 static _Atomic long allocations;
 
 void *malloc(size_t size) {
-    // An allocator that uses what allocates bounds how deep it does.
+    // An allocator that uses functions which allocate limits the depth of the recursion.
     if (on && depth < DEEPEST) {
         depth++;
         allocations++;

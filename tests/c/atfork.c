@@ -1,4 +1,5 @@
-// A handler of `fork` that arms a stack, registered before those of exeunt: so it runs when exeunt has its lock for the fork.
+// A handler of `fork` that arms a stack. It is registered before those of exeunt, so it runs while
+// exeunt holds its lock for the fork.
 #include "common.h"
 #include <sys/wait.h>
 

@@ -1,4 +1,4 @@
-// What the C and C++ programs among the tests use of exeunt: tests/bridge/src/lib.rs.
+// The functions of exeunt that the C and C++ programs of the tests call: tests/bridge/src/lib.rs.
 #ifndef EXEUNT_BRIDGE_H
 #define EXEUNT_BRIDGE_H
 #include <stddef.h>
@@ -7,7 +7,7 @@
 extern "C" {
 #endif
 
-// Each `int` is 0 or an answer, or negative: refused, with the reason on standard error.
+// Each `int` is 0 or a result, or negative: refused, with the reason on standard error.
 int bridge_at_exit(void (*function)(void *), void *argument);
 int bridge_attempt(void (*function)(void *)); // 0 armed, 1 has ended, 2 too early, 3 refused otherwise
 int bridge_panic_at_exit(void);

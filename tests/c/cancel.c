@@ -1,4 +1,5 @@
-// Cancellation of armed threads: requests that are pending at the worst moments. The case is the first argument.
+// Cancellation of armed threads: requests that are pending at the worst moments. The first argument
+// selects the case.
 #include "common.h"
 #include <errno.h>
 #include <sched.h>
@@ -9,7 +10,7 @@ static struct life life;
 
 static void cancel_myself(void) { MUST(pthread_cancel(pthread_self()) == 0); }
 
-// Tells which of the C library's cancellation points it has passed.
+// Prints which of the C library's cancellation points it has passed.
 static void pass_cancellation_points(void *name) {
     char byte = '.';
     int pipe_ends[2];
@@ -36,7 +37,8 @@ static void cancel_me_in_a_handler(void *argument) {
     say("cancelled while draining");
 }
 
-// A request that is pending from before the first call to the library: it must not strike inside of it.
+// A request that is pending from before the first call to the library: it must not take effect
+// inside of it.
 static void *pending_before_arming(void *argument) {
     cancel_myself();
     arm(&life, "thread");
@@ -49,7 +51,7 @@ static void *pending_before_arming(void *argument) {
     return argument;
 }
 
-// The same where arming is refused, which is where the library looks for names and files.
+// The same where arming is refused: there the library looks up names and files.
 static void refuse_once(void);
 static void *pending_while_refused(void *argument) {
     cancel_myself();
@@ -110,8 +112,8 @@ static void *while_disabled(void *argument) {
     return argument;
 }
 
-// Requests from another thread, at any moment of arming, reading, changing and draining. They are only acted upon at the
-// thread's own cancellation point, or never when it has returned before.
+// Requests from another thread, at any moment of arming, reading, changing and draining. They take
+// effect only at the thread's own cancellation point, or never if it has returned before.
 static atomic_long lives_drained, lives_armed, lives_cancelled;
 
 static void count_drained(void *argument) {
@@ -138,10 +140,10 @@ static void hunt(long rounds) {
         pthread_t thread;
         void *result;
         MUST(pthread_create(&thread, NULL, hunted, NULL) == 0);
-        // From no time at all to about the time of such a life.
+        // From no time at all to about the duration of such a thread.
         for (volatile long pause = 0; pause < round % 64 * 500; pause = pause + 1)
             ;
-        // It has ended already, as glibc says before 2.35, or it is asked to end.
+        // It has ended already, as glibc reports before 2.35, or it is asked to end.
         int error = pthread_cancel(thread);
         MUST(error == 0 || error == ESRCH);
         MUST(pthread_join(thread, &result) == 0);
@@ -153,14 +155,15 @@ static void hunt(long rounds) {
     say("%ld armed, %ld drained", lives_armed, lives_drained);
 }
 
-// A stack that the library does not know: the thread's entry function returns into code without unwind tables.
+// A stack that the library does not recognise: the thread's entry function returns into code
+// without unwind tables.
 static void *called_from_nowhere(void *argument);
 static void refuse_once(void) {
     called_from_nowhere(NULL);
 }
 
 #if defined(__x86_64__)
-// A copy of `call *%rdi; ret` on a page of its own, where no table leads.
+// A copy of `call *%rdi; ret` on a page of its own, which no table covers.
 #include <sys/mman.h>
 static const unsigned char nowhere[] = {0x48, 0x83, 0xec, 0x08, 0xff, 0xd7, 0x48, 0x83, 0xc4, 0x08, 0xc3};
 #elif defined(__aarch64__)

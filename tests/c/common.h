@@ -1,4 +1,5 @@
-// What the test programs have in common: telling the test what happened, line by line, on standard output.
+// Shared by the test programs: they report what happened to the test, line by line, on standard
+// output.
 #ifndef EXEUNT_COMMON_H
 #define EXEUNT_COMMON_H
 #include <unwind.h>
@@ -11,7 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// Writes a line at once. By `syscall`, since `write` is a cancellation point, and the programs choose theirs.
+// Writes a line at once. It uses `syscall`, because `write` is a cancellation point, and the
+// programs choose theirs.
 __attribute__((format(printf, 1, 2), unused)) static void say(const char *format, ...) {
     char line[256];
     va_list arguments;
@@ -23,7 +25,8 @@ __attribute__((format(printf, 1, 2), unused)) static void say(const char *format
         _exit(90);
 }
 
-// What has to be true, or the program is not worth running on. `_exit`, so that no stack of it ends in a way that counts.
+// A condition without which the program is not worth running. `_exit`, so that no stack of it ends
+// in a way that counts.
 #define MUST(condition)                                                                                                \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
@@ -34,8 +37,8 @@ __attribute__((format(printf, 1, 2), unused)) static void say(const char *format
 
 #ifndef BRIDGE_BY_HAND // a program that loads the bridge cannot call it by name
 
-// Where the test asks for it, threads have been armed and have ended before `main`: what the first one shows is known then, and a
-// record waits for the next one.
+// Where the test asks for it, threads have been armed and have ended before `main`: then exeunt has
+// recognised them, and a cached record exists for the next one.
 __attribute__((unused)) static void at_earlier_end(void *argument) { (void)argument; }
 
 __attribute__((unused)) static void *earlier_life(void *argument) {
@@ -44,45 +47,46 @@ __attribute__((unused)) static void *earlier_life(void *argument) {
 }
 
 __attribute__((constructor, unused)) static void earlier_lives(void) {
-    for (int life = 0; getenv("EARLIER_LIVES") && life < 2; life++) {
+    for (int life = 0; getenv("EARLIER_STACKS") && life < 2; life++) {
         pthread_t thread;
         MUST(pthread_create(&thread, NULL, earlier_life, NULL) == 0);
         MUST(pthread_join(thread, NULL) == 0);
     }
 }
 
-// The functions of the two outermost frames of this stack, which tell a complete walk: taken before it is armed. Functions,
-// because a thread that ends without a return drains at another place of the exit trampoline than one that returns.
-struct bottom {
+// The functions of the two outermost frames of this stack, which identify a complete walk. They are
+// taken before the stack is armed. They are functions and not addresses, because a thread that ends
+// without a return drains at another place of the exit trampoline than one that returns.
+struct outermost {
     void *outer[2];
 };
 
-__attribute__((unused, noinline)) static struct bottom bottom_here(void) {
+__attribute__((unused, noinline)) static struct outermost outermost_here(void) {
     uintptr_t addresses[128];
     size_t count = bridge_walk(addresses, 128);
     MUST(count >= 3 && count < 128);
-    struct bottom bottom = {{
+    struct outermost outermost = {{
         _Unwind_FindEnclosingFunction((void *)(addresses[count - 2] - 1)),
         _Unwind_FindEnclosingFunction((void *)(addresses[count - 1] - 1)),
     }};
-    MUST(bottom.outer[0]);
-    return bottom;
+    MUST(outermost.outer[0]);
+    return outermost;
 }
 
-__attribute__((unused, noinline)) static const char *walk_from_here(const struct bottom *bottom) {
-    struct bottom now = bottom_here();
-    return memcmp(&now, bottom, sizeof now) == 0 ? "complete" : "BROKEN";
+__attribute__((unused, noinline)) static const char *walk_from_here(const struct outermost *outermost) {
+    struct outermost now = outermost_here();
+    return memcmp(&now, outermost, sizeof now) == 0 ? "complete" : "BROKEN";
 }
 
-// A stack's life as most cases have it: two handlers and two values, whose ends are told.
+// A stack's life as most cases have it: two handlers and two values, which report their ends.
 struct life {
-    struct bottom bottom;
+    struct outermost outermost;
     const char *name;
 };
 
 __attribute__((unused)) static void told_handler(void *argument) {
     struct life *life = (struct life *)argument;
-    say("handler of %s, walk %s, values %d %d", life->name, walk_from_here(&life->bottom), bridge_has(1), bridge_has(2));
+    say("handler of %s, walk %s, values %d %d", life->name, walk_from_here(&life->outermost), bridge_has(1), bridge_has(2));
 }
 
 __attribute__((unused)) static void told_drop(void *argument) { say("value %s dropped", (const char *)argument); }
@@ -90,19 +94,19 @@ __attribute__((unused)) static void told_drop(void *argument) { say("value %s dr
 // Arms the running stack; `life` must outlive it.
 __attribute__((unused, noinline)) static void arm(struct life *life, const char *name) {
     life->name = name;
-    life->bottom = bottom_here();
+    life->outermost = outermost_here();
     MUST(bridge_at_exit(told_handler, life) == 0);
     MUST(bridge_is_armed() == 1);
     MUST(bridge_set_dropped(1, told_drop, (void *)"one") == 0);
     MUST(bridge_set_dropped(2, told_drop, (void *)"two") == 0);
     MUST(bridge_set(3, 33) == 0 && bridge_get(3, 0) == 33);
     MUST(bridge_swap_local(44) == 0 && bridge_swap_local(44) == 44);
-    MUST(strcmp(walk_from_here(&life->bottom), "complete") == 0);
+    MUST(strcmp(walk_from_here(&life->outermost), "complete") == 0);
 }
 
 #endif
 
-// A thread with this entry function, and what it gives.
+// Starts a thread with this entry function, and returns its result.
 __attribute__((unused)) static void told_thread(void *(*routine)(void *), const char *name) {
     pthread_t thread;
     void *result;
@@ -111,7 +115,7 @@ __attribute__((unused)) static void told_thread(void *(*routine)(void *), const 
     say("%s gave %ld", name, (long)result);
 }
 
-// A pthread key whose destructor tells its end.
+// A pthread key whose destructor reports its end.
 static pthread_key_t told_key;
 __attribute__((unused)) static void told_key_gone(void *argument) { say("key %s destroyed", (const char *)argument); }
 __attribute__((unused)) static void make_key(void) { MUST(pthread_key_create(&told_key, told_key_gone) == 0); }

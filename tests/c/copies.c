@@ -1,5 +1,5 @@
-// Two copies of the library in one process both arm its main thread, which then ends as the case says. The arguments are the
-// files of the copies and the case.
+// Two copies of the library in one process both arm its main thread, which then ends as the case
+// requires. The arguments are the files of the copies and the case.
 #define BRIDGE_BY_HAND
 #include "common.h"
 #include <dlfcn.h>

@@ -1,5 +1,6 @@
-// A program to look at with a debugger or a profiler: a thread and then main, each before it is armed, armed, and in a
-// handler. The argument is how many rounds of work there are at each place, for a profiler to meet.
+// A program to inspect with a debugger or a profiler: a thread and then main, each before it is
+// armed, armed, and in a handler. The argument is the number of rounds of work at each place, so
+// that a profiler samples it.
 #include "common.h"
 
 volatile long work_done;

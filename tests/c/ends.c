@@ -1,4 +1,5 @@
-// The ways in which stacks of a C program end. The case is the first argument; what happens is told line by line.
+// The ways in which stacks of a C program end. The first argument selects the case; the program
+// reports what happens line by line.
 #include "common.h"
 #include <semaphore.h>
 #include <signal.h>
@@ -25,7 +26,7 @@ static void *returns(void *argument) {
     return argument;
 }
 
-// Calls `end` from below some frames of their own.
+// Calls `end` from some frames further in.
 __attribute__((noinline)) static int deep(int depth, void (*end)(void *), void *argument) {
     volatile char here[512];
     here[depth] = (char)depth;
@@ -49,7 +50,7 @@ static void *exits(void *argument) {
     return NULL;
 }
 
-// Armed inside a cleanup region that is left before the end comes.
+// Armed inside a cleanup region that the thread leaves before its end.
 static void *exits_after_a_region(void *argument) {
     pthread_cleanup_push(cleanup, "left");
     arm(&life, "thread");
@@ -89,7 +90,7 @@ static void c11(int (*routine)(void *)) {
     say("result %d", result);
 }
 
-// A thread that glibc starts for itself, to call back for a timer, and that the program never sees.
+// A thread that glibc itself starts, to call back for a timer, and that the program never sees.
 static sem_t called_back;
 
 static void library_thread_gone(void *argument) {
@@ -144,7 +145,7 @@ int main(int count, char **arguments) {
     CASE("thread exits") say("result %p", start(exits, value));
     CASE("thread exits after a region") say("result %p", start(exits_after_a_region, value));
     CASE("thread exits unarmed") {
-        start(returns, value); // so that the library has met threads
+        start(returns, value); // so that the library has recognised threads
         say("result %p", start(exits_unarmed, value));
     }
     CASE("thread exits unloaded") say("result %p", start(exits_unloaded, value));

@@ -1,5 +1,5 @@
-// A thread whose function runs inside `enter`, to look at with a profiler or under valgrind: before it is armed, and then. The
-// argument is how many rounds of work there are at each place.
+// A thread whose function runs inside `enter`, to inspect with a profiler or under valgrind: before
+// it is armed, and then. The argument is the number of rounds of work at each place.
 #include "common.h"
 
 volatile long work_done;

@@ -1,7 +1,9 @@
-// A thread that looks for its foot while another one is the first in the process to recognise exit trampolines.
+// A thread that walks to its foot while another one is the first in the process to recognise exit
+// trampolines.
 //
-// The walk of the one is held up at a look-up of an unwind table, its number COUNT: `first COUNT`. Meanwhile the other one is
-// armed, from its beginning to its end. The walk may have passed the exit trampoline already, which was unknown then.
+// The first thread's walk is held up at a look-up of an unwind table, at look-up number COUNT:
+// `first COUNT`. Meanwhile the other thread is armed and runs to its end. The walk may already have
+// passed the exit trampoline, which was not recognised then.
 #define _GNU_SOURCE // RTLD_NEXT
 #include "common.h"
 #include <dlfcn.h>
@@ -11,7 +13,8 @@
 static sem_t held_up, go_on;
 static _Thread_local int left; // look-ups of this thread until it is held up
 
-// The library's look-ups come here, one for each frame: which object has the code. libgcc's do as well, on threads that need none.
+// The library's look-ups of an object by its code come here, one for each frame. libgcc's do as
+// well, on threads that are not held up.
 #if __GLIBC_PREREQ(2, 35)
 #define LOOK_UP _dl_find_object
 #define PARAMETERS void *pc, struct dl_find_object *found

@@ -1,5 +1,5 @@
-// Processes that fork while their threads are armed. What the child does is told by the child; the parent waits for it,
-// and kills one that hangs. The case is the first argument.
+// Processes that fork while their threads are armed. The child reports what it does. The parent
+// waits for it, and kills one that hangs. The first argument selects the case.
 #include "common.h"
 #include <errno.h>
 #include <semaphore.h>
@@ -14,7 +14,7 @@ static const char *who(void) { return getpid() == first ? "parent" : "child"; }
 
 static void told_here(void *name) { say("%s: %s", who(), (const char *)name); }
 
-// Waits for a child; one that takes far too long is killed, and the case is lost.
+// Waits for a child. Kills one that takes far too long; then the case has failed.
 static void await(pid_t child) {
     int status;
     for (int tick = 0; tick < 6000; tick++) {
@@ -70,7 +70,8 @@ static void end_others(void) {
         MUST(pthread_join(others[i], NULL) == 0);
 }
 
-// In a child, new threads are armed and drained as anywhere; the memory of the parent's threads is used again for them.
+// In a child, new threads are armed and drained as anywhere. The memory of the parent's threads is
+// used again for them.
 static void *short_life(void *argument) {
     MUST(bridge_is_armed() == 0);
     MUST(bridge_get(3, 99) == 99 && bridge_swap_local(1) == 0);
@@ -90,7 +91,7 @@ static void arm_and_tell(void) {
     MUST(bridge_set(3, 33) == 0 && bridge_swap_local(44) == 0);
 }
 
-// In the child all is there as it was, and can be changed without the parent's noticing.
+// The child has everything as it was, and can change it without an effect on the parent.
 static void use_in_child(void) {
     MUST(bridge_is_armed() == 1);
     MUST(bridge_get(3, 0) == 33 && bridge_swap_local(45) == 44);
@@ -121,7 +122,8 @@ static int main_forks(int exits) {
     return 12;
 }
 
-// A thread forks: in the child it is the only one, and the process ends when its entry function has returned.
+// A thread forks. In the child it is the only one, and the process ends when its entry function has
+// returned.
 static void *thread_forks(void *argument) {
     arm_and_tell();
     pid_t child = fork();
@@ -147,7 +149,7 @@ static void a_thread_forks(void *argument) {
     end_others();
 }
 
-// A handler forks, in the middle of a drain: both processes go on with it.
+// A handler forks, in the middle of a drain: both processes continue the drain.
 static void forking_handler(void *argument) {
     (void)argument;
     pid_t child = fork();
@@ -164,7 +166,8 @@ static void *handler_forks(void *argument) {
     return argument;
 }
 
-// A thread is in the library for the very first time in this process, recognising where stacks end, when another forks.
+// A thread is in the library for the very first time in this process, and recognises exit
+// trampolines, when another forks.
 static atomic_int go;
 
 static void *first_use(void *argument) {

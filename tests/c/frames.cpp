@@ -1,4 +1,5 @@
-// Stacks of a C++ program: what unwinds on them, and what is destroyed when they end. The case is the first argument.
+// Stacks of a C++ program: what unwinds on them, and what is destroyed when they end. The first
+// argument selects the case.
 #include "common.h"
 #include <stdexcept>
 #include <thread>
@@ -7,7 +8,7 @@ namespace {
 
 life the_life;
 
-// Tells its end.
+// Reports its end.
 struct Told {
     const char *what;
     explicit Told(const char *what) : what(what) {}
@@ -32,15 +33,15 @@ __attribute__((noinline)) void throw_deep(int depth) {
     throw_deep(depth - 1);
 }
 
-// The outermost frame catches what all others let through.
-void catches_at_the_bottom(bool armed) {
+// The outermost frame catches what all others let pass.
+void catches_in_the_outermost_frame(bool armed) {
     try {
         if (armed)
             arm_among_locals();
         throw_deep(2);
         say("not reached");
     } catch (const std::runtime_error &error) {
-        say("caught %s at the bottom", error.what());
+        say("caught %s in the outermost frame", error.what());
     }
 }
 
@@ -51,7 +52,7 @@ void catches_halfway(bool armed) {
         try {
             throw_deep(1);
         } catch (const std::exception &error) {
-            say("caught %s, walk %s", error.what(), armed ? walk_from_here(&the_life.bottom) : "complete");
+            say("caught %s, walk %s", error.what(), armed ? walk_from_here(&the_life.outermost) : "complete");
         }
     }
     try {
@@ -65,7 +66,7 @@ void catches_halfway(bool armed) {
     }
 }
 
-// Nobody catches: what std::terminate says must not depend on whether the stack is armed.
+// Nothing catches: the message of std::terminate must not depend on whether the stack is armed.
 void catches_nothing(bool armed) {
     if (armed)
         MUST(bridge_set(1, 1) == 0);
@@ -97,7 +98,7 @@ void *is_cancelled(void *) {
     return nullptr;
 }
 
-// Catches the forced unwinding, as one may in C++, and lets it go on, as one must.
+// Catches the forced unwinding, as C++ allows, and rethrows it, as C++ requires.
 void *notices_the_end(void *) {
     arm_among_locals();
     try {
@@ -109,13 +110,13 @@ void *notices_the_end(void *) {
     return nullptr;
 }
 
-// A Rust panic that passes C++ frames on its way to Rust frames at the bottom.
+// A Rust panic that passes C++ frames on its way to outer Rust frames.
 void panics(void *) {
     Told here("C++ frame");
     bridge_panic();
 }
 
-void *panics_to_the_bottom(void *) {
+void *panics_to_the_outermost_frame(void *) {
     arm_among_locals();
     say("caught: %d", bridge_catch(panics, nullptr));
     return nullptr;
@@ -140,10 +141,10 @@ int main(int count, char **arguments) {
     const char *name = arguments[1];
     if (is(name, "std::thread returns"))
         std::thread([] { arm_among_locals(); }).join();
-    if (is(name, "exception to the bottom"))
-        std::thread(catches_at_the_bottom, true).join();
-    if (is(name, "exception to the bottom, unarmed"))
-        std::thread(catches_at_the_bottom, false).join();
+    if (is(name, "exception to the outermost frame"))
+        std::thread(catches_in_the_outermost_frame, true).join();
+    if (is(name, "exception to the outermost frame, unarmed"))
+        std::thread(catches_in_the_outermost_frame, false).join();
     if (is(name, "exceptions half-way"))
         std::thread(catches_halfway, true).join();
     if (is(name, "exceptions half-way, unarmed"))
@@ -163,6 +164,6 @@ int main(int count, char **arguments) {
     if (is(name, "pthread_cancel"))
         join(is_cancelled, true);
     if (is(name, "panic"))
-        join(panics_to_the_bottom, false);
+        join(panics_to_the_outermost_frame, false);
     return 0;
 }

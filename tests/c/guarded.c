@@ -1,5 +1,6 @@
-// All ways into the library's assembly, on pages that are guarded: there a jump or a call through a register may only lead to a
-// landing pad, or the processor reports an illegal instruction (aarch64, BTI). Linked with guarded.ld.
+// All entries into the library's assembly, on guarded pages. A jump or a call through a register
+// may only lead to a landing pad there, or the processor reports an illegal instruction (aarch64,
+// BTI). Linked with guarded.ld.
 #include "common.h"
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -14,7 +15,8 @@
 
 extern char exeunt_code_begin[], exeunt_code_end[];
 
-// First of all: an emulator looks at the guard when it translates code, and so before the code is run for the first time.
+// Before anything else: an emulator checks the guard when it translates code, and so before the
+// code runs for the first time.
 __attribute__((constructor(101))) static void guard(void) {
     if (!(getauxval(AT_HWCAP2) & HWCAP2_BTI)) {
         say("this processor guards no pages");

@@ -1,9 +1,10 @@
-//! Building and running the child programs of the tests: C and C++ programs of `tests/c`, Rust programs of
-//! `tests/bridge`.
+//! Builds and runs the child programs of the tests: C and C++ programs of `tests/c`, Rust programs
+//! of `tests/bridge`.
 //!
-//! Cargo builds the bridge for the target and the profile of the tests themselves, into the same directory, so that it
-//! shares what is built already. The compiler for C and C++ is the one that the `cc` crate finds for the target, or `CC`
-//! and `CXX` name. Under an emulator the children run as cargo runs the tests: by the target's runner.
+//! Cargo builds the bridge for the target and the profile of the tests themselves, into the same
+//! directory, so that it shares finished builds. The compiler for C and C++ is the one that the
+//! `cc` crate finds for the target, or that `CC` and `CXX` name. Under an emulator the children run
+//! as cargo runs the tests: by the target's runner.
 
 #![allow(dead_code, reason = "each test file that includes this uses a part of it")]
 
@@ -16,10 +17,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a child may take. Far more than it needs, even under an emulator: one that hangs is killed then.
+/// The time limit of a child. It is far more than a child needs, even under an emulator. A child
+/// that hangs is killed then.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Where the tests run: what cargo was asked to build them for.
+/// The target and directory that cargo builds the tests for.
 struct Target {
     /// The target's name, if it was given to cargo by `--target`.
     named: Option<String>,
@@ -33,7 +35,7 @@ impl Target {
         static TARGET: OnceLock<Target> = OnceLock::new();
         TARGET.get_or_init(|| {
             // .../target/[name/]profile/deps/test
-            let this = env::current_exe().expect("a test knows its own file");
+            let this = env::current_exe().expect("a test has a file of its own");
             let profile = this.parent().and_then(Path::parent).expect("cargo puts tests into deps");
             let parent = profile.parent().expect("cargo puts profiles into a directory");
             let name = parent.file_name().expect("that directory has a name").to_string_lossy().into_owned();
@@ -47,7 +49,7 @@ impl Target {
         self.named.clone().unwrap_or_else(|| format!("{}-unknown-linux-gnu", env::consts::ARCH))
     }
 
-    /// What runs programs of the target here, if they do not run by themselves.
+    /// The runner for programs of the target, if they do not run by themselves.
     fn runner(&self) -> Option<Vec<String>> {
         let triple = self.named.as_ref()?.to_uppercase().replace('-', "_");
         let runner = env::var(format!("CARGO_TARGET_{triple}_RUNNER")).ok()?;
@@ -55,21 +57,23 @@ impl Target {
     }
 }
 
-/// Whether the children inherit the choice of code redirect. What the suites say holds for both ways, or names the one.
+/// Whether the children inherit the choice of code redirect. The suites' expectations hold for both
+/// redirects, or name the one.
 pub fn is_code() -> bool {
     env::var("EXEUNT_REDIRECT").is_ok_and(|redirect| redirect == "code")
 }
 
-/// Whether the tests run under an emulator: what needs the processor's own debugging is not there.
+/// Whether the tests run under an emulator. The processor's own debugging is not available there.
 pub fn is_emulated() -> bool {
     Target::get().runner().is_some()
 }
 
-/// One child at a time, under an emulator: QEMU's fork copies locks of its own that another thread holds in that moment
-/// (seen with 7.2), and then the child hangs before it has begun. Threads that wait for their turn hold none.
+/// One child at a time, under an emulator. QEMU's fork copies locks of its own that another thread
+/// holds at that moment (seen with 7.2), and then the child hangs before it has begun. Threads that
+/// wait here hold none.
 fn turn() -> Option<MutexGuard<'static, ()>> {
     static TURN: Mutex<()> = Mutex::new(());
-    // A test that failed in its turn has changed nothing that the next one needs.
+    // A test that failed while it held this lock has changed nothing that the next one needs.
     is_emulated().then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -96,14 +100,14 @@ pub fn bridge() -> &'static Path {
     })
 }
 
-/// How a program is built.
+/// The options of a program's build.
 #[derive(Clone, Copy)]
 pub struct Build<'a> {
     /// Its file in `tests/c`.
     pub source: &'a str,
     /// Options of the compiler.
     pub options: &'a [&'a str],
-    /// Whether it links the bridge; one that does not loads it by itself.
+    /// Whether it links the bridge. A program that does not loads it by itself.
     pub linked: bool,
 }
 
@@ -133,7 +137,7 @@ impl<'a> Build<'a> {
         if self.linked {
             compiler.arg(bridge.join("libexeunt_bridge.a"));
         }
-        // What a Rust library stands on: `rustc --print native-static-libs`.
+        // The libraries that a Rust library needs: `rustc --print native-static-libs`.
         let unwinder = if self.options.contains(&"-static") { "-lgcc_eh" } else { "-lgcc_s" };
         compiler.args([unwinder, "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"]);
         let name = compiler.get_program().to_string_lossy().into_owned();
@@ -144,7 +148,8 @@ impl<'a> Build<'a> {
     }
 }
 
-/// Deletes the programs of processes that are gone: those that a static holds are never dropped.
+/// Deletes the programs of processes that no longer exist. A process never drops those that a
+/// static holds.
 fn sweep(directory: &Path) {
     static SWEPT: std::sync::Once = std::sync::Once::new();
     SWEPT.call_once(|| {
@@ -152,7 +157,7 @@ fn sweep(directory: &Path) {
             let name = file.file_name().to_string_lossy().into_owned();
             let process = name.rsplit('-').nth(1).and_then(|word| word.parse::<u32>().ok());
             if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
-                // One that stays does no harm.
+                // A file that remains does no harm.
                 let _ = std::fs::remove_file(file.path());
             }
         }
@@ -170,22 +175,24 @@ fn compiler(cpp: bool) -> Command {
     build.get_compiler().to_command()
 }
 
-/// Whether the compiler has a libc to link statically: not every distribution installs it with the other one.
+/// Whether the compiler has a libc to link statically. Not every distribution installs it with the
+/// shared one.
 pub fn has_static_libc() -> bool {
     let _turn = turn();
     let mut compiler = compiler(false);
     let output = compiler.arg("-print-file-name=libc.a").output().expect("the compiler runs");
-    // Without one the answer is the name as it was asked for.
+    // If there is none, the compiler prints the name as it was asked for.
     Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute()
 }
 
-/// Whether there is a compiler for C++: not every machine that has one for C has one.
+/// Whether there is a compiler for C++. Not every machine with a compiler for C has one.
 pub fn has_cpp_compiler() -> bool {
     let _turn = turn();
     compiler(true).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Builds a shared object of one file in `tests/c`, which needs nothing. It stays until the next process sweeps it away.
+/// Builds a shared object of one file in `tests/c`, without the bridge. It remains until the next
+/// process deletes it.
 pub fn plugin(source: &str, options: &[&str]) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs");
     std::fs::create_dir_all(&directory).expect("cargo's directory for tests is writable");
@@ -216,7 +223,7 @@ pub struct Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if self.temporary {
-            // One that stays does no harm.
+            // A file that remains does no harm.
             let _ = std::fs::remove_file(&self.file);
         }
     }
@@ -247,23 +254,24 @@ impl Program {
         run(command)
     }
 
-    /// Runs it twice: as the first to be armed in its process, and after others (`tests/c/common.h`), which has to be the same.
+    /// Runs it twice: as the first to be armed in its process, and after others
+    /// (`tests/c/common.h`). Both must report the same.
     #[track_caller]
     pub fn run_first_and_later(&self, arguments: &[&str]) -> Outcome {
         let first = self.run(arguments);
         let mut command = self.command();
-        command.args(arguments).env("EARLIER_LIVES", "yes");
+        command.args(arguments).env("EARLIER_STACKS", "yes");
         let later = run(command);
         assert_eq!(
             (later.status, &later.output),
             (first.status, &first.output),
-            "{arguments:?}, after earlier lives: {later}"
+            "{arguments:?}, after earlier stacks: {later}"
         );
         first
     }
 }
 
-/// What became of a child.
+/// The result of a child.
 pub struct Outcome {
     pub status: ExitStatus,
     pub output: String,
@@ -277,7 +285,7 @@ impl fmt::Display for Outcome {
 }
 
 impl Outcome {
-    /// The child must have exited with `status`, and have told these lines and no others.
+    /// Asserts that the child exited with `status`, and printed these lines and no others.
     #[track_caller]
     pub fn expect(&self, status: i32, lines: &[&str]) {
         assert_eq!(self.status.code(), Some(status), "{self}");
@@ -296,7 +304,7 @@ pub fn run(mut command: Command) -> Outcome {
     let take = |collected: thread::JoinHandle<String>| collected.join().expect("reading a pipe does not panic");
     match waited {
         Some(status) => Outcome { status, output: take(output), errors: take(errors) },
-        None => panic!("{command:?} hung and was killed; it had told\n{}{}", take(output), take(errors)),
+        None => panic!("{command:?} hung and was killed; it had printed\n{}{}", take(output), take(errors)),
     }
 }
 
@@ -317,14 +325,14 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Strin
     let mut pipe = pipe.expect("the pipe was asked for");
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // A pipe that breaks off gives what was read so far.
+        // A pipe that breaks yields what was read so far.
         let _ = pipe.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
 
-/// Says in the tests' result that something was not run. It goes past the test harness, which keeps to itself what tests
-/// that pass have printed.
+/// Reports in the tests' output that something was not run. It bypasses the test harness, which
+/// captures the output of tests that pass.
 pub fn not_run(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr().lock(), "NOT RUN: {what}: {why}");
 }

@@ -1,4 +1,4 @@
-// Thread-locals that are larger than a small stack: they lie on each thread's stack.
+// Thread-locals that are larger than a small stack: glibc puts them onto each thread's stack.
 #include "common.h"
 
 static __thread volatile char large[400 * 1024];

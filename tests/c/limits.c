@@ -1,4 +1,5 @@
-// The process's first use of exeunt comes while something has run out, which is there again later. The case is the first argument.
+// The process's first use of exeunt comes while a resource is exhausted, which is available again
+// later. The first argument selects the case.
 #include "common.h"
 #include <errno.h>
 #include <sys/resource.h>
@@ -24,7 +25,7 @@ static void lift(void) { MUST(setrlimit(limited, &before) == 0); }
 static void *unused(void *argument) { return argument; }
 
 // The number of processes is not limited for root.
-static void become_nobody(void) {
+static void become_unprivileged(void) {
     if (geteuid() == 0)
         MUST(setuid(65534) == 0);
 }
@@ -66,7 +67,8 @@ static void on_fiber(void) {
     attempt("fiber");
 }
 
-// Runs on the fiber while `what` is limited; a thread's stack of the size that the library asks for is there from before.
+// Runs on the fiber while `what` is limited. A thread's stack of the size that the library requests
+// is cached from before.
 static void *resumes(void *argument) {
     (void)argument;
     static char memory[256 * 1024];
@@ -96,19 +98,19 @@ int main(int count, char **arguments) {
     MUST(count == 2);
 #define CASE(name) if (strcmp(arguments[1], name) == 0)
     CASE("threads") {
-        become_nobody();
+        become_unprivileged();
         join_one(twice, "thread");
         join_one(once, "the next thread");
     }
     CASE("C11 threads") {
-        become_nobody();
+        become_unprivileged();
         join_one(once, "thread");
         thrd_t thread;
         MUST(thrd_create(&thread, c11_twice, (void *)"C11 thread") == thrd_success);
         MUST(thrd_join(thread, NULL) == thrd_success);
     }
     CASE("main without threads") {
-        become_nobody();
+        become_unprivileged();
         no_more_threads();
         attempt("main");
         lift();

@@ -1,5 +1,6 @@
-// Entry functions that arm their stack and then go on in another function by a jump: the last thing that they do is to call it (a
-// tail call). On aarch64 that function keeps the return address where it pleases, and not where the first one had it.
+// Entry functions that arm their stack and then jump to another function: the call is their last
+// act (a tail call). On aarch64 that function stores the return address in a place of its own
+// choice, which may differ from the first one's.
 #include "common.h"
 #include <ucontext.h>
 
@@ -9,11 +10,12 @@ static struct life life;
 
 static void told_later(void *argument) { say("later handler, value %d", (int)bridge_get(3, 0)); (void)argument; }
 
-// The first thing that is done with the storage after the jump.
+// The first use of the storage after the jump.
 enum first { READ, READ_LOCAL, REGISTER, ASK, UNLOAD, EXIT_THREAD, EXIT_PROCESS };
 
-// Goes on with it. The frame is larger than the one that was here before, and all of it is written on. Of two types, as a function can
-// only be jumped to by one that gives the same.
+// Continues after the jump. Its frame is larger than the previous one, and all of it is written to.
+// There are two of them, because the compiler only turns a call into a jump if the result types are
+// equal.
 #define FURTHER(name, type)                                                                                            \
     APART static type name(type argument, enum first first) {                                                          \
         volatile char block[3000];                                                                                     \
@@ -70,8 +72,9 @@ static char *fiber_reads(void) {
     return further(NULL, READ);
 }
 
-// A fiber that is abandoned after the jump: the next one on its memory starts empty, and its first read says so. (On aarch64 it says so
-// only once something was stored there: abandoned.c. A read makes no walk.)
+// A fiber that is abandoned after the jump. The next one on its memory starts empty, as its first
+// read shows. (On aarch64 only after something was stored there: abandoned.c. A read makes no
+// walk.)
 #ifdef __x86_64__
 APART static char *abandoned(char *argument) {
     volatile char block[2000];

@@ -1,4 +1,5 @@
-// A plugin whose one function has a frame of FRAME bytes, and calls back from it: tests/hot_reload.rs builds it in several sizes.
+// A plugin whose one function has a frame of FRAME bytes, and calls back from it.
+// tests/hot_reload.rs builds it in several sizes.
 void plugin_run(void (*callback)(void));
 
 void plugin_run(void (*callback)(void)) {

@@ -1,5 +1,5 @@
-// A `pthread_create` that is not libc's, as objects in LD_PRELOAD have it: each thread begins in a function of this object, which
-// has a frame of its own there.
+// A `pthread_create` that is not libc's, as objects in LD_PRELOAD define it: each thread begins in
+// a function of this object, which has a frame of its own there.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
-// What entry functions return, seen by a wrapper that is registered as their exit trampoline. Meanwhile a handler uses
-// every register that could hold a result.
+// The results of entry functions, seen by a wrapper that is registered as their exit trampoline.
+// Meanwhile a handler uses every register that could hold a result.
 #include "common.h"
 #include <complex.h>
 
@@ -48,7 +48,8 @@ RESULT(struct mixed, a_mixed, ((struct mixed){3.5, 33}))
 RESULT(struct three, a_three, ((struct three){1.5, 2.5, 3.5}))
 RESULT(struct large, a_large, ((struct large){{1, 2, 3, 4, 5, 6, 7, 8, 9}}))
 
-// A thread's entry function cannot be heard out on all of these: the wrapper calls one, and keeps what it gave.
+// A thread's entry function returns in one register only. The wrapper calls a function of each
+// kind, and keeps its result.
 static union {
     int an_int;
     void *a_pointer;
@@ -62,7 +63,8 @@ static union {
     struct large a_large;
 } kept;
 
-// Wrappers have a call to make when the function has returned, as those that end a coroutine do: code redirect wants one.
+// Wrappers make a call when the function has returned, as those that end a coroutine do: code
+// redirect needs one.
 __attribute__((noinline, noclone)) static void end_of_a_wrapper(void) { __asm__ volatile("" ::: "memory"); }
 
 #define KEEP(name)                                                                                                     \

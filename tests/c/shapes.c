@@ -1,4 +1,4 @@
-// Entry functions and frames of many shapes, for the foot to be found under: each arms its thread from below, and ends.
+// Entry functions and frames of many shapes. Each arms its thread from an inner frame, and ends.
 #include "common.h"
 #include <alloca.h>
 #include <stdalign.h>
@@ -24,7 +24,8 @@ APART static int below_plain(int n) {
 }
 
 APART static int below_realigned(int n) {
-    // More than the ABI's 16: the compiler realigns the stack, and the frame's rule is an expression on x86_64.
+    // More than the ABI's 16: the compiler realigns the stack, and on x86_64 the frame's rule is an
+    // expression.
     alignas(64) volatile char block[256];
     for (size_t i = 0; i < sizeof block; i++)
         block[i] = (char)n;
@@ -88,7 +89,7 @@ static void *large(void *argument) {
     return (char *)argument + below_large(block[5]);
 }
 
-// Many saved registers, and floating-point ones, alive across the call.
+// Many saved registers, and floating-point ones, which live across the call.
 static void *busy(void *argument) {
     volatile int seed = 3;
     int a = seed, b = a * seed, c = b * seed, d = c * seed, e = d * seed, f = e * seed;
@@ -99,10 +100,10 @@ static void *busy(void *argument) {
     return (char *)argument + n;
 }
 
-// Its last call is a jump: the callee is the entry function then.
+// Its last call is a jump, so the callee is the entry function then.
 static void *tail(void *argument) { return busy(argument); }
 
-// Armed on the first line, before it has called anything else; what it calls afterwards is deeper.
+// Armed on the first line, before it has called anything else; its later calls are further in.
 static void *early(void *argument) {
     arm_here();
     volatile int n = 3;

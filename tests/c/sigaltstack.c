@@ -1,5 +1,6 @@
-// Coroutines that a signal handler makes on an alternate signal stack, which is then switched off, as QEMU and GNU Pth make
-// theirs: their outermost frame is the kernel's, and what that says was interrupted is a place on their creator's stack.
+// Coroutines that a signal handler makes on an alternate signal stack, which the program then
+// switches off, as QEMU and GNU Pth do. Their outermost frame is the kernel's, and names a place on
+// their creator's stack as the interrupted one.
 #define _GNU_SOURCE
 #include "bridge.h"
 #include <pthread.h>
@@ -31,7 +32,7 @@ __attribute__((noinline)) static void body(void) {
     say("coroutine set", bridge_set(KEY, 2) == 0);
 }
 
-// The handler. It returns once, for the kernel to forget the signal, and is then gone back into.
+// The handler. It returns once, so that the kernel ends the signal, and is then entered again.
 __attribute__((noinline)) static void on_signal(int signal) {
     (void)signal;
     if (sigsetjmp(in_handler, 0) == 0) {
@@ -69,7 +70,8 @@ static void *life(void *memory) {
     return NULL;
 }
 
-// A handler on its thread's own stack reads what that has, however deep it is; one on an alternate stack that is in use has no values.
+// A handler on its thread's own stack reads the thread's values, however deep it is. One on an
+// alternate stack that is in use has no values.
 static volatile long seen;
 
 static void reads(int signal) {
@@ -95,7 +97,7 @@ int main(int count, char **arguments) {
         return 2;
     arms_first = atoi(arguments[2]);
     void *memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    // Somebody is armed, or nothing is looked for at all.
+    // One stack must be armed, or a read returns without a look-up.
     bridge_set(KEY, 9);
     pthread_t thread;
     pthread_create(&thread, NULL, strcmp(arguments[1], "coroutine") == 0 ? life : interrupted, memory);

@@ -1,5 +1,5 @@
-// Code that runs before a stack's function has begun, and after it has ended. Each line says where, and what an attempt to
-// arm the stack gave.
+// Code that runs before a stack's function has begun, and after it has ended. Each line names the
+// place, and the result of an attempt to arm the stack.
 #include "bridge.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@ static void handler(void *argument) {
     (void)argument;
 }
 
-// By `write`, as streams are closed late and opened late.
+// By `write`, because a stream may not be open yet, or be closed already.
 static void attempt(const char *where) {
     char line[128];
     int result = bridge_attempt(handler);
@@ -29,7 +29,7 @@ static int is(const char *name) {
     return wanted && strcmp(wanted, name) == 0;
 }
 
-// libc has not kept the environment yet.
+// libc has not stored the environment yet.
 static void before_initialisers(int count, char **arguments, char **environment) {
     (void)count, (void)arguments;
     for (; *environment; environment++)
@@ -43,7 +43,7 @@ __attribute__((constructor)) static void before_main(void) {
         attempt("constructor");
 }
 
-// The process is ended by another thread than main's, on whose stack `exit` runs these.
+// Another thread than main's ends the process, so `exit` runs these on that thread's stack.
 static int left_by_other;
 
 __attribute__((destructor)) static void after_main(void) {

@@ -1,5 +1,5 @@
-// Threads on whose stacks something is strange. The case is the first argument; what an attempt to arm the stack gave is
-// told, with the reason on standard error.
+// Threads on whose stacks something is strange. The first argument selects the case. The program
+// reports the result of an attempt to arm the stack, with the reason on standard error.
 #define _GNU_SOURCE
 #include "bridge.h"
 #include <dlfcn.h>
@@ -27,7 +27,7 @@ static void *attempts(void *argument) {
     return argument;
 }
 
-// A function without an unwind table, made at run time, that calls its argument.
+// A function without an unwind table, generated at run time, that calls its argument.
 static void calls_from_nowhere(void (*function)(void)) {
 #ifdef __x86_64__
     // push %rbp; call *%rdi; pop %rbp; ret

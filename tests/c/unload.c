@@ -1,5 +1,5 @@
-// Loads the library's shared object by hand, arms, unloads it, and ends: what the foot holds must still be there.
-// The arguments are the shared object's file and the case.
+// Loads the library's shared object by hand, arms, unloads it, and ends. The code to which the foot
+// leads must still be there. The arguments are the shared object's file and the case.
 #include <dlfcn.h>
 #define BRIDGE_BY_HAND
 #include "common.h"
@@ -18,7 +18,7 @@ static void load(const char *file) {
     MUST(at_exit_there && set_dropped_there);
 }
 
-// Closes it until it is gone, or says that it stays.
+// Closes it until it is gone, or reports that it stays.
 static void close_for_good(const char *file) {
     void *again;
     int rounds = 0;

@@ -1,4 +1,5 @@
-// Continuations of Boost.Context, which never return to code of the system: run in exeunt::entered, or with a scope.
+// Continuations of Boost.Context, which never return to code of the system: they run in
+// exeunt::entered, or with a scope.
 #include "check.h"
 
 #include <boost/context/continuation.hpp>
@@ -41,7 +42,7 @@ void a_bare_continuation_is_refused_with_an_error_that_names_enter() {
     CHECK(text.find("enter") != std::string::npos);
 }
 
-// The body of most tests: stores, is suspended twice, and finds what it stored.
+// The body of most tests: stores, is suspended twice, and finds the stored values.
 ctx::continuation stores(ctx::continuation &&caller, int number, bool &handled) {
     CHECK(value.try_get() == nullptr);
     value->number = number;
@@ -143,7 +144,7 @@ void an_abandoned_stack_is_drained_by_discard() {
     ctx::fixedsize_stack allocator(64 * 1024);
     ctx::stack_context memory = allocator.allocate();
     alignas(ctx::continuation) unsigned char place[sizeof(ctx::continuation)];
-    // Its destructor is never called, as when a runtime throws its stacks away.
+    // Its destructor is never called, as where a runtime frees its stacks without unwinding.
     new (place) ctx::continuation(ctx::callcc(
         std::allocator_arg, ctx::preallocated(memory.sp, memory.size, memory), allocator,
         exeunt::entered([&handled](ctx::continuation &&caller) {

@@ -1,4 +1,4 @@
-// Fibers of Boost.Fiber that threads share: storage follows the fiber.
+// Fibers of Boost.Fiber that threads share: storage moves with the fiber.
 #include "check.h"
 
 #include <boost/fiber/algo/shared_work.hpp>
@@ -26,20 +26,21 @@ struct counted {
 
 exeunt::stack_local<counted> value;
 
-// The running thread. Compilers know that std::this_thread::get_id() "never changes" and keep it across a fiber's switch:
-// that is the very bug that storage by thread has on fibers.
+// The running thread. Compilers assume that std::this_thread::get_id() "never changes" and keep its
+// result across a fiber's switch. Storage by thread has exactly that bug on fibers.
 __attribute__((noinline)) std::thread::id thread_now() {
     asm volatile("" ::: "memory");
     return std::this_thread::get_id();
 }
 
-// Threads that run whatever fiber is ready, until it is destroyed.
+// Threads that run any fiber that is ready, until this is destroyed.
 class pool {
 public:
     explicit pool(int count) {
         for (int number = 0; number < count; ++number) {
             threads_.emplace_back([this] {
-                // Without suspension: a thread that sleeps is not woken when another one makes a fiber ready.
+                // Without suspension: a sleeping thread is not woken when another one makes a fiber
+                // ready.
                 fibers::use_scheduling_algorithm<fibers::algo::shared_work>();
                 std::unique_lock<fibers::mutex> lock(mutex_);
                 over_changed_.wait(lock, [this] { return over_; });
@@ -64,7 +65,8 @@ private:
     std::vector<std::thread> threads_;
 };
 
-// Starts a fiber here, and has another thread finish it: this one waits as a thread, so it cannot.
+// Starts a fiber here, and has another thread finish it. This thread cannot, because it waits as a
+// thread.
 template <class F> void starts_here_and_ends_on_another_thread(F wrap) {
     auto here = thread_now(), there = here;
     std::promise<void> over;

@@ -1,4 +1,5 @@
-/* What the C and C++ test programs share: a check that says where it failed, and tests that say what they are about. */
+/* Shared by the C and C++ test programs: a check that prints where it failed, and tests that print
+ * their names. */
 #ifndef CHECK_H
 #define CHECK_H
 

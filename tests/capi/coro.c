@@ -14,9 +14,10 @@ struct coro {
     bool done;
 };
 
-/* Saves the callee-saved registers and the stack pointer, and goes on where `load` was saved. */
+/* Saves the callee-saved registers and the stack pointer, and continues where `load` was saved. */
 void coro_switch(void **save, void *load);
-/* Where a new coroutine begins: calls the wrapper with the register in which coro_new has left the coroutine. */
+/* A new coroutine begins here: calls the wrapper with the register in which coro_new has left the
+ * coroutine. */
 void coro_begin(void);
 
 #if defined(__x86_64__)
@@ -63,7 +64,7 @@ enum { SAVED_WORDS = 20, CORO_WORD = 0, START_WORD = 11 };
 #error "coro.c has a switch for x86_64 and aarch64"
 #endif
 
-/* The wrapper, in a section of its own, so that the linker says where it begins and ends. */
+/* The wrapper, in a section of its own, so that the linker defines its start and its end. */
 __attribute__((section("coro_wrapper"), used, noinline)) void coro_main(coro *co) {
     co->function(co->arg);
     co->done = true;

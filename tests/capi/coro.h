@@ -1,6 +1,7 @@
-/* A small coroutine library of the shape that many have, minicoro and libtask among them: a wrapper calls the
- * coroutine's function through a pointer, and when that returns it switches away for ever. So the function does return,
- * into the wrapper, which is therefore an exit trampoline. The library knows nothing of exeunt. */
+/* A small coroutine library of the shape that many have, minicoro and libtask among them. A wrapper
+ * calls the coroutine's function through a pointer, and switches away for ever when the function has
+ * returned. So the function does return into the wrapper, which is therefore an exit trampoline. The
+ * library does not use exeunt. */
 #ifndef CORO_H
 #define CORO_H
 
@@ -19,10 +20,10 @@ bool coro_done(const coro *co);
 /* Its stack. */
 void *coro_low(const coro *co);
 void *coro_high(const coro *co);
-/* Frees it with its stack, also when it is suspended half-way. */
+/* Frees it with its stack, even when it is suspended half-way. */
 void coro_free(coro *co);
 
-/* Where the wrapper's code begins and ends. */
+/* The start and the end of the wrapper's code. */
 const void *coro_wrapper_start(void);
 const void *coro_wrapper_end(void);
 

@@ -1,4 +1,5 @@
-/* Coroutines of a library that knows nothing of exeunt: its wrapper is registered as an exit trampoline. */
+/* Coroutines of a library that does not use exeunt: its wrapper is registered as an exit
+ * trampoline. */
 #include "check.h"
 #include "coro.h"
 

@@ -1,4 +1,4 @@
-// exeunt.hpp on threads that nobody prepared.
+// exeunt.hpp on threads without any preparation.
 #include "check.h"
 
 #include <exeunt.hpp>
@@ -56,7 +56,7 @@ void handlers_own_what_they_capture() {
         exeunt::unload();
         CHECK(exeunt::id() != 0);
     });
-    CHECK(log.size() == 2 && alive == 0); // forgotten, and what it captured is freed
+    CHECK(log.size() == 2 && alive == 0); // the handler is not called, and what it captured is freed
 }
 
 void slots_come_and_go() {
@@ -189,7 +189,7 @@ void a_scope_drains_on_return_and_on_unwinding() {
     });
 }
 
-// Frames of all sizes between the scope and the use of storage, and deep ones that come back to it.
+// Frames of all sizes between the scope and the use of storage, and inner ones that return to it.
 __attribute__((noinline)) int deep(int depth) {
     volatile char frame[3000];
     frame[0] = static_cast<char>(depth);

@@ -1,4 +1,5 @@
-/* The real minicoro, unchanged: its wrapper _mco_main is registered as an exit trampoline. MINICORO_H says where it is. */
+/* The real minicoro, unchanged: its wrapper _mco_main is registered as an exit trampoline.
+ * MINICORO_H is its path. */
 #define MINICORO_IMPL
 #include MINICORO_HEADER
 
@@ -9,7 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Where a function ends, from its unwind table: the second address of the entry is its size, 4 bytes, relative. */
+/* The end of a function, from its unwind table: the second address of the entry is its size, 4
+ * bytes, relative. */
 struct dwarf_eh_bases {
     void *text, *data, *function;
 };

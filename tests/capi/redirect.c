@@ -1,4 +1,4 @@
-/* The patch engine, through exeunt.h alone: a call in this program is led elsewhere and back. */
+/* The patch engine, through exeunt.h alone: redirects a call in this program, and reverts that. */
 #include "check.h"
 
 #include <exeunt.h>
@@ -12,7 +12,7 @@ extern char the_site[];
 __attribute__((noinline)) int one(void) { return 1; }
 __attribute__((noinline)) int two(void) { return 2; }
 
-/* A function whose call is known to be at `the_site`. */
+/* A function whose call is at `the_site`. */
 #if defined(__x86_64__)
 __asm__(".text\n"
         ".globl calls_one, the_site\n"

@@ -1,4 +1,4 @@
-/* Threads that nobody prepared, through exeunt.h alone. */
+/* Threads without any preparation, through exeunt.h alone. */
 #include "check.h"
 
 #include <exeunt.h>
@@ -210,7 +210,7 @@ static void *fail_early_and_late(void *arg) {
     return arg;
 }
 
-/* When the thread's own text has been destroyed. */
+/* After the thread's own text has been destroyed. */
 static void a_failure_has_words_to_the_end_of_the_thread(void) {
     pthread_t thread;
     CHECK(pthread_key_create(&late_key, fail_late) == 0);
@@ -302,7 +302,7 @@ int main(void) {
     RUN(null_arguments_are_refused);
     RUN(a_thread_is_not_cancelled_in_a_destructor);
     RUN(enter_gives_the_result_and_drains_before_it_returns);
-    /* The script that runs this looks for the line. */
+    /* The script that runs this searches for the line. */
     CHECK(exeunt_at_exit(says_goodbye, "the_main_thread_runs_its_handlers_when_main_returns") == EXEUNT_OK);
     return 0;
 }

@@ -1,4 +1,5 @@
-//! `makecontext` fibers as a small runtime has them: resumed from any thread, suspended from inside, on given memory.
+//! `makecontext` fibers as a small runtime has them: any thread can resume them, they suspend
+//! themselves, and they run on given memory.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -6,13 +7,13 @@ use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// Pages of their own for a stack.
+/// Pages for a stack.
 pub struct Pages {
     memory: *mut c_void,
     size: usize,
 }
 
-// SAFETY: addresses; who uses what is behind them is up to those who make fibers there.
+// SAFETY: it holds addresses only; those who make fibers there are responsible for the memory.
 unsafe impl Send for Pages {}
 // SAFETY: as above.
 unsafe impl Sync for Pages {}
@@ -46,8 +47,8 @@ pub struct Fiber {
     shared: *mut Shared,
 }
 
-// SAFETY: a fiber is resumed by one thread at a time, which has it. What its closure holds goes along: the tests put
-// nothing into fibers that minds.
+// SAFETY: one thread at a time has a fiber and resumes it. The values of its closure move along:
+// the tests put nothing into fibers that must not move.
 unsafe impl Send for Fiber {}
 
 type Entry = Box<dyn FnOnce(Inside)>;
@@ -60,17 +61,18 @@ struct Shared {
     over: Cell<bool>,
 }
 
-/// The fiber as seen from inside.
+/// The handle of a fiber for its own code.
 #[derive(Clone, Copy)]
 pub struct Inside {
     shared: *const Shared,
 }
 
 impl Inside {
-    /// Goes back to whoever resumed this fiber, until it is resumed again, maybe on another thread.
+    /// Switches to the code that resumed this fiber. Returns when the fiber is resumed again, maybe
+    /// on another thread.
     #[inline(never)]
     pub fn suspend(self) {
-        // SAFETY: the fiber lives while it runs, and only its own code comes here.
+        // SAFETY: the fiber exists while it runs, and only its own code calls this.
         unsafe {
             let shared = &*self.shared;
             assert_eq!(libc::swapcontext(shared.fiber.get(), shared.back.get()), 0);
@@ -80,7 +82,7 @@ impl Inside {
 
 /// The entry function.
 extern "C" fn start(shared: *const Shared) {
-    // SAFETY: `Fiber::with_arguments` passes the address, and the fiber lives while it runs.
+    // SAFETY: `Fiber::with_arguments` passes the address, and the fiber exists while it runs.
     let shared = unsafe { &*shared };
     let entry = shared.entry.take().expect("a fiber starts once");
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| entry(Inside { shared }))) {
@@ -93,20 +95,21 @@ impl Fiber {
     /// A fiber that will run `entry` on that memory when it is resumed for the first time.
     ///
     /// # Safety
-    /// The memory must stay, and be used by nobody else, until the fiber is over or will not be resumed any more.
+    /// The memory must stay, and nothing else may use it, until the fiber has ended or will not be
+    /// resumed any more.
     pub unsafe fn new(memory: Range<usize>, entry: impl FnOnce(Inside) + 'static) -> Self {
         // SAFETY: the caller's promise.
         unsafe { Self::with_arguments(memory, 1, entry) }
     }
 
-    /// The same, passing its entry function `count` arguments: those beyond the registers lie at the top of the stack,
-    /// and its foot is that much lower.
+    /// The same, with `count` arguments for its entry function. Those beyond the registers lie at
+    /// the stack's base, and the foot's address is lower by their size.
     ///
     /// # Safety
     /// As for [`Fiber::new`].
     pub unsafe fn with_arguments(memory: Range<usize>, count: c_int, entry: impl FnOnce(Inside) + 'static) -> Self {
         type Start = extern "C" fn(*const Shared);
-        // SAFETY: all zeros is a valid ucontext; `getcontext` fills in what counts.
+        // SAFETY: all zeros is a valid ucontext, and `getcontext` fills in the rest.
         let (fiber, back) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
         let shared = Box::into_raw(Box::new(Shared {
             fiber: UnsafeCell::new(fiber),
@@ -115,8 +118,8 @@ impl Fiber {
             payload: Cell::new(None),
             over: Cell::new(false),
         }));
-        // SAFETY: the contexts live as long as the fiber. glibc passes arguments as whole registers, so that a pointer
-        // is one; those that the entry function does not know are in nobody's way.
+        // SAFETY: the contexts exist as long as the fiber. glibc passes arguments as whole
+        // registers, so a pointer fits one. The entry function ignores further arguments.
         unsafe {
             let context = (*shared).fiber.get();
             assert_eq!(libc::getcontext(context), 0);
@@ -138,11 +141,12 @@ impl Fiber {
         unsafe { &*self.shared }
     }
 
-    /// Runs it until it is suspended or over. Returns whether there is more of it. Its panic comes out here.
+    /// Runs it until it suspends itself or ends. Returns whether there is more of it. Its panic
+    /// continues here.
     #[inline(never)]
     pub fn resume(&self) -> bool {
         assert!(!self.is_over(), "this fiber is over");
-        // SAFETY: the fiber's memory is there, by the promise of `new`.
+        // SAFETY: the fiber's memory exists, by the promise of `new`.
         unsafe { assert_eq!(libc::swapcontext(self.shared().back.get(), self.shared().fiber.get()), 0) };
         if let Some(payload) = self.shared().payload.take() {
             resume_unwind(payload);
@@ -155,21 +159,21 @@ impl Fiber {
         while self.resume() {}
     }
 
-    /// Runs it until it suspends itself, and leaves it there for ever.
+    /// Runs it until it suspends itself, and abandons it there.
     pub fn abandon(self) {
         assert!(self.resume(), "it suspends itself");
     }
 
-    /// Whether its entry function has come to its end.
+    /// Whether its entry function has returned.
     pub fn is_over(&self) -> bool {
         self.shared().over.get()
     }
 }
 
 impl Drop for Fiber {
-    /// A fiber that is not over is abandoned: what is on its stack just stays there.
+    /// A fiber that has not ended is abandoned: the contents of its stack stay there.
     fn drop(&mut self) {
-        // SAFETY: made by `Box::into_raw`, and nobody is inside any more.
+        // SAFETY: made by `Box::into_raw`, and no code runs on it any more.
         drop(unsafe { Box::from_raw(self.shared) });
     }
 }

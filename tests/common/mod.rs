@@ -1,4 +1,4 @@
-//! What the behaviour tests share.
+//! Shared by the behaviour tests.
 
 // Each test crate uses a part of it.
 #![allow(dead_code)]
@@ -9,7 +9,7 @@ pub mod process;
 
 use std::sync::{Arc, Mutex, Once};
 
-/// What happened, in order.
+/// The events, in order.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -35,7 +35,7 @@ impl Log {
         Loud { log: self.clone(), name: name.into() }
     }
 
-    /// The lines so far, which are forgotten.
+    /// Removes and returns the lines so far.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
@@ -44,7 +44,7 @@ impl Log {
 /// A value whose drop is logged.
 pub struct Loud {
     log: Log,
-    /// What it is called in the log.
+    /// Its name in the log.
     pub name: String,
 }
 
@@ -63,20 +63,20 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Runs `code` as a thread's closure, to the very end of the thread.
+/// Runs `code` as a thread's closure, and waits until the thread has ended.
 pub fn on_a_thread<R: Send + 'static>(code: impl FnOnce() -> R + Send + 'static) -> R {
     std::thread::spawn(code).join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
 }
 
-/// Whether this process was told to use code redirect. The suites run in both ways; what they say holds for both, or it
-/// names the one that it holds for.
+/// Whether this process was told to use code redirect. The suites run with both redirects. Their
+/// expectations hold for both, or name the one for which they hold.
 pub fn is_code() -> bool {
     std::env::var("EXEUNT_REDIRECT").is_ok_and(|redirect| redirect == "code")
 }
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// From now on the panic hook keeps what it is told, for [`panics_with`].
+/// From now on the panic hook records messages for [`panics_with`].
 pub fn keep_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -93,8 +93,9 @@ pub fn panics_with(message: &str) -> usize {
     PANICS.lock().unwrap().iter().filter(|panic| *panic == message).count()
 }
 
-/// How much of a count a test does here: all of it on the processor at hand, a part where every instruction is
-/// emulated (the suite runs on aarch64 under QEMU, which is some twenty times slower).
+/// The part of a count that a test does here: all of it on the processor itself, a part where every
+/// instruction is emulated (the suite runs on aarch64 under QEMU, which is some twenty times
+/// slower).
 pub fn scaled(count: usize, emulated: usize) -> usize {
     if cfg!(target_arch = "aarch64") { emulated } else { count }
 }
@@ -102,7 +103,7 @@ pub fn scaled(count: usize, emulated: usize) -> usize {
 /// Bytes of this process that are in memory (`VmRSS`).
 pub fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says how much memory is resident");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux reports it");
     let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kilobytes * 1024
 }

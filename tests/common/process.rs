@@ -1,16 +1,18 @@
-//! Tests that need a process of their own: because it must die, or because nobody else may be armed in it.
+//! Tests that need a process of their own: because the process dies, or because no other stack may
+//! be armed in it.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Names the part that the child process plays.
+/// The variable that names the child process's part.
 const ROLE: &str = "EXEUNT_TEST_ROLE";
 
-/// After this many seconds a child process is hung, and ends by `SIGALRM`. An emulated one on a busy machine takes long.
+/// After this many seconds `SIGALRM` ends a child process, which hangs. An emulated one on a busy
+/// machine takes long.
 const PATIENCE: u32 = 300;
 
-/// This program again. Where cargo runs it through an emulator, so does this.
+/// This program again. If cargo runs it through an emulator, so does this.
 pub fn this_program() -> Command {
     let program = std::env::current_exe().unwrap();
     let architecture = std::env::consts::ARCH.to_uppercase();
@@ -39,18 +41,18 @@ pub fn is_emulated() -> bool {
     this_program().get_program() != std::env::current_exe().unwrap()
 }
 
-/// The part that this process plays; `None` in the one that runs the tests.
+/// This process's part; `None` in the process that runs the tests.
 pub fn role() -> Option<String> {
     std::env::var(ROLE).ok()
 }
 
-/// One child at a time, under an emulator, for the reason that `tests/c/harness.rs` gives.
+/// One child at a time, under an emulator: `tests/c/harness.rs` has the reason.
 fn turn() -> Option<MutexGuard<'static, ()>> {
     static TURN: Mutex<()> = Mutex::new(());
     is_emulated().then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Starts this program with a part to play, and waits for its end.
+/// Starts this program with a part, and waits for its end.
 pub fn play(role: &str, arguments: &[&str]) -> Output {
     let _turn = turn();
     this_program().args(arguments).env(ROLE, role).output().unwrap()

@@ -1,21 +1,24 @@
-//! Builds a program of `tests/programs` with a profile of the workspace and runs it: optimisation is part of what is tested.
+//! Builds a program of `tests/programs` with a profile of the workspace, and runs it: optimisation
+//! is part of the test.
 
 use std::process::Command;
 
-/// The profile that compiles a program as one piece (root `Cargo.toml`).
+/// The profile that optimises a program as a whole (root `Cargo.toml`).
 #[allow(dead_code, reason = "not every test file that builds programs wants this profile")]
 pub const LTO: &str = "lto";
 
-/// Builds the program `name` with `profile`, runs it, and returns what it printed. Panics where it fails.
+/// Builds the program `name` with `profile`, runs it, and returns what it printed. Panics where it
+/// fails.
 pub fn run(profile: &str, name: &str) -> String {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    // A target directory of its own: the one of this very build may be locked.
+    // A target directory of its own, because the one of this build may be locked.
     let directory = concat!(env!("CARGO_TARGET_TMPDIR"), "/optimised");
     let output = Command::new(env!("CARGO"))
         .args(["run", "--quiet", "--package", "exeunt-programs", "--bin", name, "--profile", profile])
         .args(["--target", &target, "--target-dir", directory])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        // What a cargo that runs the test, or an instrumented build of it, has set is not for this one.
+        // Variables that a cargo which runs the test, or an instrumented build of it, has set are
+        // not for this build.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .output()

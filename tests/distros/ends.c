@@ -1,12 +1,13 @@
-// Every kind of stack and every end of it, on whatever glibc runs this: `.ci/distros` builds it dynamic, `-static` and
-// `-static-pie`, in one distribution after the other.
+// Every kind of stack and every end of it, on the glibc at hand. `.ci/distros` builds it dynamic,
+// `-static` and `-static-pie`, in one distribution after the other.
 //
-//   ends          runs each case in a process of its own, and says which of them failed
-//   ends CASE     is that process: it tells what happens, line by line
+//   ends          runs each case in a process of its own, and prints those that failed
+//   ends CASE     is that process: it reports what happens, line by line
 //
-// What a case must tell is the same on every glibc: handlers last in first out, then the value, each once, and both before
-// the thread's pthread keys or the process's `atexit` functions. The header of the C face is made by a tool that a minimal
-// system does not have, so what is used of it is declared here.
+// The expected lines are the same on every glibc: handlers last in first out, then the value, each
+// once, and all of them before the thread's pthread keys or the process's `atexit` functions. A
+// tool that a minimal system does not have makes the header of the C interface. So this file
+// declares the functions that it uses.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <gnu/libc-version.h>
@@ -129,8 +130,8 @@ static void *resume(void *argument) {
     return argument;
 }
 
-// A fiber that is armed where it begins, and ends on this thread or on another. The key is the thread's: its value stays
-// there, and this is `main`'s.
+// A fiber that is armed where it begins, and ends on this thread or on another. The key is the
+// thread's: its value stays there, and this is `main`'s.
 static void fiber_returns(int moved) {
     static char memory[256 * 1024] __attribute__((aligned(16)));
     MUST(getcontext(&fiber) == 0);
@@ -190,7 +191,7 @@ static int play(const char *name) {
         arm();
         pthread_exit(NULL);
     }
-    // The same where the exit trampolines of threads are known already.
+    // The same where the exit trampolines of threads are recognised already.
     CASE("main, pthread_exit after a thread") {
         joined(start(exits, result));
         main_thread = pthread_self();
@@ -224,7 +225,7 @@ static const struct {
      DRAINED "key\njoined\n" DRAINED "key\nmain is gone\natexit\n"},
 };
 
-// After these seconds a case hangs, and ends by `SIGALRM`.
+// After these seconds a case hangs, and `SIGALRM` ends it.
 #define PATIENCE 60
 
 static int passes(const char *program, size_t number) {
@@ -252,7 +253,7 @@ static int passes(const char *program, size_t number) {
     int right = WIFEXITED(status) && WEXITSTATUS(status) == cases[number].status;
     if (right && strcmp(told, cases[number].told) == 0)
         return 1;
-    printf("FAILED: %s: it ended with %s %d, and must with status %d; it told\n%sand must tell\n%s", cases[number].name,
+    printf("FAILED: %s: it ended with %s %d instead of status %d; it printed\n%sand must print\n%s", cases[number].name,
            WIFEXITED(status) ? "status" : "signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
            cases[number].status, told, cases[number].told);
     return 0;

@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Says so when it is dropped, and cannot be used any more then.
+/// Prints when it is dropped, and cannot be used any more then.
 struct Loud(&'static str, Box<AtomicU32>);
 
 impl Loud {
@@ -38,8 +38,8 @@ exeunt::stack_local! {
     static OTHER: Loud = Loud::new("other local");
 }
 
-/// Lends the value to another thread, which uses it until the process has ended, and ends that
-/// meanwhile.
+/// Lends the value to another thread, which uses it until the process has ended, and ends the
+/// process meanwhile.
 fn lend_and_exit(value: &Loud) {
     let uses = AtomicU32::new(0);
     std::thread::scope(|scope| {
@@ -70,11 +70,11 @@ fn store() {
 struct Exits;
 
 thread_local! {
-    /// How many allocations are left before the one that does so, if one does.
+    /// The number of allocations before the one that ends the process, if one does.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-// SAFETY: hands everything on to the system's allocator, if it goes on at all.
+// SAFETY: passes everything on to the system's allocator, unless the process ends.
 unsafe impl GlobalAlloc for Exits {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let left = LEFT.get();
@@ -132,7 +132,7 @@ const CASES: &[Case] = &[
                 });
             })
             .expect("it is armed");
-            // SAFETY: as for C. The handler must not call Rust's own once more.
+            // SAFETY: as for C. The handler must not call Rust's own `exit` a second time.
             unsafe { libc::exit(1) };
         },
         prints: &["handler", "drop other value", "drop other local"],
@@ -153,7 +153,7 @@ const CASES: &[Case] = &[
             store();
             LENT.with(|value| {
                 let pages = Pages::new(256 * 1024);
-                // SAFETY: the process ends before the value goes.
+                // SAFETY: the process ends before the value is dropped.
                 let value: &'static Loud = unsafe { &*std::ptr::from_ref(value) };
                 // SAFETY: the pages are this fiber's, and the process ends on it.
                 let fiber = unsafe { Fiber::new(pages.range(), move |_| lend_and_exit(value)) };
@@ -162,8 +162,8 @@ const CASES: &[Case] = &[
         },
         prints: &["handler", "drop other value"],
     },
-    // An emulator does not limit a process's memory: there these two would take all of the
-    // machine's.
+    // An emulator does not limit a process's memory. There these two would use up the machine's
+    // memory.
     #[cfg(target_arch = "x86_64")]
     Case {
         name: "exit without memory drains, and once more where handlers exit",
@@ -201,7 +201,7 @@ const CASES: &[Case] = &[
     Case {
         name: "a main thread without memory is not armed, and says so",
         code: || {
-            // What a process needs once is there.
+            // The allocations that a process makes once are done.
             std::thread::spawn(|| exeunt::id().map(drop)).join().expect("no panic").expect("it is armed");
             assert_eq!(exeunt::Stack::current().kind(), exeunt::Kind::Main);
             let mut held = Vec::new();
@@ -212,7 +212,8 @@ const CASES: &[Case] = &[
                 held.push(7);
             }
             use_up_all_memory();
-            // In a slot redirect's main thread the net needs memory, and the record, but no such handler.
+            // In a slot redirect's main thread the safety net and the record need memory, but there
+            // is no such handler.
             let result =
                 if held.is_empty() { exeunt::at_exit(|| say(b"never\n")) } else { exeunt::at_exit(move || say(&held)) };
             if result == Err(exeunt::Error::OutOfMemory) {
@@ -243,10 +244,10 @@ fn local() {
     OTHER.with(|_| ());
 }
 
-/// Exits in the allocation that the environment tells; or, where there are not so many, says that
-/// that is enough.
+/// Exits in the allocation that the environment names. If there are fewer, prints that this is
+/// enough.
 fn exits_in(code: fn()) {
-    // As much as has room without another allocation.
+    // As much as fits without another allocation.
     let handlers: [fn(); 4] = [|| say(b"first\n"), || say(b"second\n"), || say(b"third\n"), || say(b"fourth\n")];
     for handler in handlers {
         exeunt::at_exit(handler).expect("the main thread can be armed");
@@ -258,29 +259,29 @@ fn exits_in(code: fn()) {
     code();
     LEFT.set(None);
     say(b"enough\n");
-    // SAFETY: the handlers are of no interest any more.
+    // SAFETY: the previous handlers are not needed any more.
     unsafe { libc::_exit(7) };
 }
 
-/// Names the allocation in which `exits_in` exits.
+/// The variable that names the allocation in which `exits_in` exits.
 const AT: &str = "EXEUNT_TEST_AT";
 
 #[cfg(target_arch = "x86_64")]
 fn use_up_all_memory() {
     let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-    // SAFETY: blocks that nobody uses.
+    // SAFETY: blocks that nothing uses.
     unsafe {
         assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &raw const limit), 0);
         let mut size = 1 << 20;
         while size > 0 {
-            // The compiler must not leave the block out: then there would always be one.
+            // The compiler must not remove the block: then there would always be one.
             while !std::hint::black_box(libc::malloc(size)).is_null() {}
             size /= 2;
         }
     }
 }
 
-/// Plays the case, and says what is wrong.
+/// Runs the case, and returns what is wrong.
 fn fails(case: &Case, at: usize) -> Option<String> {
     let mut command = process::this_program();
     let output = command.env("EXEUNT_TEST_ROLE", case.name).env(AT, at.to_string()).output().expect("it starts");
@@ -302,7 +303,7 @@ pub fn main() {
         let case = CASES.iter().find(|case| case.name == role).expect("a case of that name");
         return (case.code)();
     }
-    // Cargo passes what was typed behind `--`: a part of names.
+    // Cargo passes the arguments after `--`: parts of names.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         return CASES.iter().for_each(|case| println!("{}: test", case.name));

@@ -1,8 +1,8 @@
-//! `exit` on the main thread, where it is hard: another thread uses what a `with` has lent, there is no memory, or the
-//! allocator calls it.
+//! `exit` on the main thread, in the difficult cases: another thread uses a value that a `with` has
+//! lent, there is no memory, or the allocator calls `exit`.
 //!
-//! The harness runs tests on other threads than that of `main`, so this file does without it
-//! (`harness = false`): `main` either runs the cases, or is one of them.
+//! The harness runs tests on other threads than that of `main`, so this file does not use it
+//! (`harness = false`). `main` either runs the cases, or is one of them.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -1,5 +1,6 @@
-//! What must hold however this is compiled: `tests/tags.rs` and `tests/enter.rs` build it optimised, and as one program
-//! with link-time optimisation. It ends with a panic where something does not hold, and says what it has looked at.
+//! Properties that must hold however the program is compiled. `tests/tags.rs` and `tests/enter.rs`
+//! build it optimised, and as a whole with link-time optimisation. It panics where a property does
+//! not hold, and prints what it has checked.
 
 use exeunt::tag;
 use std::hint::black_box;
@@ -67,7 +68,7 @@ fn return_addresses() -> Vec<usize> {
     addresses
 }
 
-/// The main thread is a stack that the test harness has no use of.
+/// The test harness does not use the main thread's stack, so this can.
 fn enter_on_main() {
     let plain = return_addresses();
     let (unarmed, armed) = exeunt::enter(|| {
@@ -76,7 +77,7 @@ fn enter_on_main() {
         (unarmed, return_addresses())
     })
     .expect("the main thread is not armed");
-    // The outermost frames, up to `main` and what calls it, are the same: `_start` is there.
+    // The outermost frames, up to `main` and its callers, are the same: `_start` is among them.
     let same = |other: &[usize]| plain.iter().zip(other).take_while(|(a, b)| a == b).count();
     assert!(same(&unarmed) >= 3, "{plain:x?} {unarmed:x?}");
     assert!(same(&armed) >= 3, "{plain:x?} {armed:x?}");

@@ -1,16 +1,17 @@
-//! What is done at random, and where.
+//! Random acts, and where they run.
 
-/// What code does on the stack that it runs on. Numbers name what is stored; they are never used again.
+/// An act of code on the stack that it runs on. Numbers name what is stored; they are never used
+/// again.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// A handler that holds something, and acts.
+    /// A handler that holds a value, and acts.
     AtExit(Held, Vec<Act>),
     Set(u8, Held),
     Get(u8),
     Del(u8),
     LocalSet(usize, Held),
     LocalGet(usize),
-    /// Asks for a stack local whose initialiser acts, if it runs.
+    /// Reads a stack local whose initialiser acts, if it runs.
     LocalMake(usize, Vec<Act>),
     /// Acts while a stack local is lent.
     Lend(usize, Vec<Act>),
@@ -19,14 +20,15 @@ pub enum Act {
     Reset,
     Unload,
     Id,
-    /// The fiber that this runs on is suspended for ever. Not while it lends: the borrower's mark would stay behind, and may
-    /// be taken for one of the next value at the same address, which a reset then keeps until the stack's end.
+    /// Suspends for ever the fiber that this runs on. Not while a stack local is lent: the
+    /// borrower's mark would stay, and might be taken for one of the next value at the same
+    /// address. A reset would then keep that value until the stack's end.
     Stop,
-    /// An act a few frames further down.
+    /// An act some frames further in.
     Deeper(u8, Box<Act>),
 }
 
-/// Something that is stored: its name, and what its destructor does.
+/// A stored value: its name, and the acts of its destructor.
 #[derive(Clone, Debug)]
 pub struct Held(pub u32, pub Vec<Act>);
 
@@ -35,17 +37,18 @@ pub const LOCALS: usize = 3;
 pub const SLOTS: usize = 3;
 pub const MEMORIES: usize = 3;
 
-/// What the driver does next.
+/// The driver's next step.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// On the driver's own stack.
     Here(Act),
-    /// On the fiber of a memory, which is made first if there is none; from another thread, or from this one.
+    /// On the fiber of a memory, which is made first if there is none. It is resumed by another
+    /// thread, or by this one.
     On(usize, Act, bool),
-    /// The fiber of a memory comes to its end; on another thread, or on this one.
+    /// The fiber of a memory runs to its end, on another thread or on this one.
     End(usize, bool),
     Abandon(usize),
-    /// The fiber of a memory is abandoned, and said to be.
+    /// The fiber of a memory is abandoned, and discarded.
     Discard(usize),
     /// A thread from beginning to end.
     Thread(Vec<Act>),
@@ -53,7 +56,7 @@ pub enum Command {
     Scopes(Vec<Vec<Act>>),
 }
 
-/// Makes up acts.
+/// Generates acts.
 pub struct Source {
     random: fastrand::Rng,
     last: u32,

@@ -1,7 +1,9 @@
-//! Stacks that do what comes, in a random order, beside a model of what must come of it: threads, scopes, and fibers that
-//! move between threads, end, are abandoned and discarded. Each line that is logged must be the one that the model expects.
+//! Stacks that do random acts, beside a model of the expected result: threads, scopes, and fibers
+//! that move between threads, end, are abandoned and discarded. Each line that is logged must be
+//! the one that the model expects.
 //!
-//! A failure names its seed and says what was done. `EXEUNT_RANDOM=SEED` runs that one case, `EXEUNT_RANDOM=FROM..TO` many.
+//! A failure prints its seed and the acts. `EXEUNT_RANDOM=SEED` runs that one case,
+//! `EXEUNT_RANDOM=FROM..TO` many.
 #![cfg(target_os = "linux")]
 
 #[path = "../common/mod.rs"]
@@ -20,13 +22,13 @@ use std::fmt::Write;
 use std::ops::Range;
 use world::World;
 
-/// What a case is about: the world, and the model of it.
+/// A case: the world, and the model of it.
 struct Case {
     world: World,
     /// The stack of the thread that runs it.
     own: Stack,
     expected: Expected,
-    /// What was done, and from which seed: for who has to find out what went wrong.
+    /// The acts so far, and their seed, for the reader of a failure.
     done: String,
 }
 
@@ -36,7 +38,7 @@ impl Case {
         Self { world: World::new(), own: Stack::default(), expected: Expected::default(), done }
     }
 
-    /// After the thread that ran it.
+    /// Ends the case, after the thread that ran it.
     fn end(mut self) {
         std::mem::take(&mut self.own).end(&mut self.expected);
         assert_eq!(self.world.log.take(), self.expected.log, "{}", self.done);
@@ -51,7 +53,7 @@ fn run(seed: u64) -> Case {
     let Case { world, own, expected, done } = &mut case;
     let mut source = Source::new(seed);
     let mut memories: Vec<_> = (0..MEMORIES).map(|_| Memory::new()).collect();
-    // In the end nobody is left on memory that goes.
+    // In the end no fiber is left on memory that is freed.
     let last = (0..MEMORIES).map(Command::Discard);
     let commands: Vec<_> = (0..80).map(|_| source.command()).chain(last).collect();
     for command in commands {
@@ -80,7 +82,7 @@ fn run(seed: u64) -> Case {
             Command::Discard(number) => {
                 let memory = &mut memories[number];
                 memory.abandon();
-                // SAFETY: the fiber that was there is not resumed any more.
+                // SAFETY: the fiber on that memory is not resumed any more.
                 let count = unsafe { exeunt::discard(memory.pages.range()) };
                 let gone = memory.stack.below.take();
                 assert_eq!(count, usize::from(gone.is_some()), "{done}");
@@ -123,8 +125,8 @@ fn cases() -> Range<u64> {
 }
 
 #[test]
-fn whatever_stacks_do_is_what_the_model_says() {
-    process::alone("whatever_stacks_do_is_what_the_model_says", || {
+fn stacks_do_what_the_model_expects() {
+    process::alone("stacks_do_what_the_model_expects", || {
         for seed in cases() {
             on_a_thread(move || run(seed)).end();
         }

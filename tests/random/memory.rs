@@ -1,4 +1,4 @@
-//! Memory for fibers, one after the other.
+//! Memory that fibers use one after the other.
 
 use crate::acts::Act;
 use crate::common::fiber::{Fiber, Inside, Pages};
@@ -8,10 +8,10 @@ use crate::world::World;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-/// What a fiber is to do when it is resumed.
+/// The act of a fiber when it is resumed.
 type Orders = Arc<Mutex<VecDeque<Option<Act>>>>;
 
-/// A memory, the fiber there, and what the model knows of it and of the one that was abandoned there.
+/// A memory, the fiber there, and the model's state of it and of the one that was abandoned there.
 pub struct Memory {
     pub pages: Pages,
     pub fiber: Option<(Fiber, Orders)>,
@@ -39,11 +39,11 @@ impl Memory {
                 world.runs(Some(fiber));
             }
         };
-        // SAFETY: the memory is this fiber's until it is over or abandoned.
+        // SAFETY: the memory is this fiber's until it has ended or is abandoned.
         self.fiber = Some((unsafe { Fiber::new(self.pages.range(), life) }, orders));
     }
 
-    /// Resumes the fiber with an order, from this thread or from another one.
+    /// Resumes the fiber with an order, on this thread or on another one.
     pub fn order(&mut self, act: Option<Act>, elsewhere: bool) {
         let (fiber, orders) = self.fiber.take().expect("there is one");
         orders.lock().unwrap().push_back(act);

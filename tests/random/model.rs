@@ -1,44 +1,46 @@
-//! What must come of acts: what is on each stack, and what is logged.
+//! The expected result of acts: the contents of each stack, and the lines that are logged.
 
 use crate::acts::{Act, Held, SLOTS};
 use std::ops::ControlFlow;
 
-/// What the model knows of one stack.
+/// The model of one stack.
 #[derive(Default, Debug)]
 pub struct Stack {
     armed: bool,
     /// Whether acts can stop it.
     is_fiber: bool,
-    /// How many are using it: its arming, its end. It stays armed meanwhile, whatever is unloaded.
+    /// The number of its users: its arming, its end. It stays armed meanwhile, even where it is
+    /// unloaded.
     users: usize,
-    /// The place of its identity among those seen, if it was asked for.
+    /// The place of its identity among those seen, if an act has read it.
     id: Option<usize>,
     handlers: Vec<(Held, Vec<Act>)>,
     /// In the order in which they were set.
     values: Vec<Value>,
-    /// What a reset or an unload is dropping, the next one last.
-    doomed: Vec<Value>,
+    /// The pending drops of a reset or an unload, the next one last.
+    pending: Vec<Value>,
     slots: [Option<Held>; SLOTS],
-    /// Which stack locals' values are lent, by their birth, once for each time.
+    /// The stack locals whose values are lent, by their birth, once for each time.
     lent: Vec<usize>,
-    /// Which stack locals are being made or dropped.
-    making: Vec<usize>,
+    /// The stack locals that are initializing.
+    initializing: Vec<usize>,
     /// The stack that was abandoned on its memory.
     pub below: Option<Box<Stack>>,
-    /// The same, where this one was abandoned while it drained that.
+    /// The same, where this one was abandoned while it drained that one.
     found: Option<Box<Stack>>,
 }
 
 #[derive(Debug)]
 pub enum Value {
     Key(u8, Held),
-    /// A stack local (none once it was lent when the values were dropped), its birth, and what is in it.
+    /// A stack local (none if it was lent when the values were dropped), its birth, and its
+    /// content.
     Local(Option<usize>, usize, Option<Held>),
-    /// What a forgotten handler holds.
+    /// The value that a removed handler holds.
     Handler(Held),
 }
 
-/// What the model expects to be logged.
+/// The expected lines of the log.
 #[derive(Default)]
 pub struct Expected {
     pub log: Vec<String>,
@@ -87,21 +89,22 @@ impl Stack {
         })
     }
 
-    /// Makes the stack local if need be, with an initialiser that may act. Whether it can be had.
+    /// Makes the stack local if need be, with an initialiser that may act. Returns whether it can
+    /// be read.
     fn ensure_local(&mut self, local: usize, acts: Option<&[Act]>, expected: &mut Expected) -> ControlFlow<(), bool> {
         self.arm(expected)?;
         if self.local(local).is_some() {
             return ControlFlow::Continue(true);
         }
-        if self.making.contains(&local) {
-            expected.note(format!("local {local}: in its own making"));
+        if self.initializing.contains(&local) {
+            expected.note(format!("local {local}: initializing"));
             return ControlFlow::Continue(false);
         }
         if let Some(acts) = acts {
             expected.note("is made");
-            self.making.push(local);
+            self.initializing.push(local);
             self.perform_all(acts, expected)?;
-            self.making.pop();
+            self.initializing.pop();
         }
         expected.births += 1;
         self.values.push(Value::Local(Some(local), expected.births, None));
@@ -159,7 +162,8 @@ impl Stack {
                     let old = place.replace(held.clone());
                     self.drop_held(old, expected)?;
                 } else {
-                    // It comes too late to be stored: the closure that has it is dropped before the error is seen.
+                    // It comes too late to be stored. The closure that holds it is dropped before
+                    // the caller has the error.
                     let refused = expected.log.pop();
                     self.drop_held(Some(held.clone()), expected)?;
                     expected.log.extend(refused);
@@ -209,45 +213,45 @@ impl Stack {
 
     fn unload(&mut self, expected: &mut Expected) -> Flow {
         self.users += 1;
-        self.doomed.extend(self.handlers.drain(..).rev().map(|(held, _)| Value::Handler(held)));
-        self.drop_doomed(None, expected)?;
+        self.pending.extend(self.handlers.drain(..).rev().map(|(held, _)| Value::Handler(held)));
+        self.drop_pending(None, expected)?;
         self.clear(expected)?;
         self.users -= 1;
         self.id = None;
         let is_empty = self.handlers.is_empty() && self.values.is_empty() && self.slots.iter().all(Option::is_none);
-        self.armed = self.users > 0 || !self.making.is_empty() || !is_empty;
+        self.armed = self.users > 0 || !self.initializing.is_empty() || !is_empty;
         Flow::Continue(())
     }
 
-    /// The destructor of something, which runs on this stack.
+    /// The destructor of a stored value, which runs on this stack.
     fn drop_held(&mut self, held: Option<Held>, expected: &mut Expected) -> Flow {
         let Some(Held(number, acts)) = held else { return Flow::Continue(()) };
         expected.note(format!("drop {number}"));
         self.perform_all(&acts, expected)
     }
 
-    /// Drops the values but those that are lent, last set first, and clears the slots.
+    /// Drops the values except those that are lent, last set first, and clears the slots.
     fn clear(&mut self, expected: &mut Expected) -> Flow {
         let is_lent = |birth: &usize| self.lent.contains(birth);
         let mut kept = Vec::new();
         for value in std::mem::take(&mut self.values) {
             match value {
                 Value::Local(_, birth, held) if is_lent(&birth) => kept.push(Value::Local(None, birth, held)),
-                other => self.doomed.push(other),
+                other => self.pending.push(other),
             }
         }
         self.values = kept;
         self.users += 1;
-        self.drop_doomed(None, expected)?;
+        self.drop_pending(None, expected)?;
         self.clear_slots(None, expected)?;
         self.users -= 1;
         Flow::Continue(())
     }
 
-    /// Drops what is doomed, on this stack or on another one.
-    fn drop_doomed(&mut self, mut on: Option<&mut Stack>, expected: &mut Expected) -> Flow {
+    /// Drops the pending values, on this stack or on another one.
+    fn drop_pending(&mut self, mut on: Option<&mut Stack>, expected: &mut Expected) -> Flow {
         self.users += 1;
-        while let Some(value) = self.doomed.pop() {
+        while let Some(value) = self.pending.pop() {
             self.drop_value(value, on.as_deref_mut(), expected)?;
         }
         self.users -= 1;
@@ -260,15 +264,16 @@ impl Stack {
             Value::Key(_, held) | Value::Handler(held) => (None, Some(held)),
             Value::Local(local, _, held) => (local, held),
         };
-        self.making.extend(local);
+        self.initializing.extend(local);
         on.unwrap_or(self).drop_held(held, expected)?;
         if local.is_some() {
-            self.making.pop();
+            self.initializing.pop();
         }
         Flow::Continue(())
     }
 
-    /// Destroys what is in the slots, on this stack or on another one, from the first to the last. Whether there was something.
+    /// Destroys the values of the slots, on this stack or on another one, from the first to the
+    /// last. Returns whether there was one.
     fn clear_slots(&mut self, mut on: Option<&mut Stack>, expected: &mut Expected) -> ControlFlow<(), bool> {
         let mut any = false;
         for slot in 0..SLOTS {
@@ -280,10 +285,11 @@ impl Stack {
         ControlFlow::Continue(any)
     }
 
-    /// Its end: on itself, or on the stack that has found it abandoned, whose storage its handlers then use.
+    /// Its end: on itself, or on the stack that has detected that it was abandoned. Its handlers
+    /// use that one's storage then.
     pub fn drain_on(&mut self, mut on: Option<&mut Stack>, expected: &mut Expected) -> Flow {
         self.users += 1;
-        self.drop_doomed(on.as_deref_mut(), expected)?;
+        self.drop_pending(on.as_deref_mut(), expected)?;
         loop {
             if let Some((held, acts)) = self.handlers.pop() {
                 expected.note(format!("handler {}", held.0));
@@ -304,17 +310,17 @@ impl Stack {
         }
     }
 
-    /// What it leaves on its memory when it is abandoned.
+    /// Returns what it leaves on its memory when it is abandoned.
     pub fn abandoned(mut self) -> Option<Box<Stack>> {
         if !self.armed {
             return self.below;
         }
         self.lent.clear();
-        self.making.clear();
+        self.initializing.clear();
         Some(Box::new(self))
     }
 
-    /// The end of its function. What it leaves on its memory.
+    /// The end of its function. Returns what it leaves on its memory.
     pub fn end(mut self, expected: &mut Expected) -> Option<Box<Stack>> {
         if self.armed && self.drain_on(None, expected).is_break() {
             return self.abandoned();

@@ -1,4 +1,4 @@
-//! Acts done for real, by the library.
+//! Acts performed by the library.
 
 use crate::acts::{Act, Held, LOCALS, SLOTS};
 use crate::common::Log;
@@ -20,7 +20,7 @@ exeunt::stack_local! {
 
 static LOCAL: [&exeunt::LocalKey<Local>; LOCALS] = [&FIRST, &SECOND, &THIRD];
 
-/// What the next initialiser to run does.
+/// The acts of the next initialiser that runs.
 static MAKES: Mutex<Option<(World, Vec<Act>)>> = Mutex::new(None);
 
 fn make() -> Local {
@@ -32,20 +32,20 @@ fn make() -> Local {
     RefCell::new(None)
 }
 
-/// The destructor of what is in a slot.
+/// The destructor of a slot's value.
 unsafe extern "C-unwind" fn destroy(value: *mut c_void) {
     // SAFETY: slots hold these boxes, and call this once for each.
     drop(unsafe { Box::from_raw(value.cast::<Stored>()) });
 }
 
-/// What all stacks of a case share.
+/// The state that all stacks of a case share.
 #[derive(Clone)]
 pub struct World {
     pub log: Log,
     slots: Arc<[u32]>,
     /// The identities in the order in which they were first seen.
     ids: Arc<Mutex<Vec<StackId>>>,
-    /// The fiber that runs.
+    /// The running fiber.
     running: Arc<Mutex<Option<Running>>>,
     /// How many stack locals the running stack lends.
     lent: Arc<AtomicUsize>,
@@ -57,7 +57,7 @@ struct Running(Inside);
 // SAFETY: it is only used on the fiber itself.
 unsafe impl Send for Running {}
 
-/// What is stored for a [`Held`].
+/// The value that is stored for a [`Held`].
 struct Stored {
     world: World,
     number: u32,
@@ -73,12 +73,12 @@ impl Drop for Stored {
 
 impl World {
     pub fn new() -> Self {
-        // SAFETY: the slots hold what the destructor takes their values for.
+        // SAFETY: the slots hold values of the destructor's type.
         let slots = (0..SLOTS).map(|_| unsafe { slots::alloc(Some(destroy)) }.unwrap()).collect();
         Self { log: Log::new(), slots, ids: Arc::default(), running: Arc::default(), lent: Arc::default() }
     }
 
-    /// When no stack is left that uses it.
+    /// Called when no stack is left that uses it.
     pub fn end(self) {
         self.slots.iter().for_each(|&slot| {
             // SAFETY: no stack is using it.
@@ -86,12 +86,12 @@ impl World {
         });
     }
 
-    /// Said by each fiber before and after it waits for orders.
+    /// Called by each fiber before and after it waits for orders.
     pub fn runs(&self, fiber: Option<Inside>) {
         *self.running.lock().unwrap() = fiber.map(Running);
     }
 
-    /// Said for a fiber that may have been stopped by an act: it does not say so.
+    /// Called for a fiber that an act may have stopped, because it does not call it itself.
     pub fn is_stopped(&self) {
         self.runs(None);
         MAKES.lock().unwrap().take();
@@ -105,7 +105,7 @@ impl World {
         acts.iter().for_each(|act| self.perform(act));
     }
 
-    /// Does it on the running stack.
+    /// Performs it on the running stack.
     pub fn perform(&self, act: &Act) {
         let log = &self.log;
         match act {
@@ -135,7 +135,8 @@ impl World {
             }
             Act::LocalGet(local) => self.look(*local),
             Act::LocalMake(local, acts) => {
-                // Armed first: handlers of an abandoned stack, which run then, make theirs in their own way.
+                // Armed first: an abandoned stack's handlers, which run then, initialise theirs in
+                // their own way.
                 _ = exeunt::id().unwrap();
                 *MAKES.lock().unwrap() = Some((self.clone(), acts.clone()));
                 self.look(*local);
@@ -153,8 +154,8 @@ impl World {
             }
             Act::SlotSet(slot, held) => {
                 let value = Box::into_raw(Box::new(self.store(held)));
-                // What was there is overwritten, and never dropped.
-                // SAFETY: such a box is what `destroy` and `SlotGet` take it for.
+                // The previous value is overwritten, and never dropped.
+                // SAFETY: `destroy` and `SlotGet` expect such a box.
                 unsafe { slots::set(self.slots[*slot], value.cast()) }.unwrap();
             }
             Act::SlotGet(slot) => {
@@ -200,7 +201,7 @@ impl World {
 
     fn refused(&self, local: usize, error: &Error) {
         assert_eq!(*error, Error::RecursiveInit);
-        self.log.note(format!("local {local}: in its own making"));
+        self.log.note(format!("local {local}: initializing"));
     }
 
     #[inline(never)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// How the builds of the plugin differ: the bytes in their frames, and how these are addressed.
+/// The builds of the plugin: the bytes in their frames, and how these are addressed.
 const BUILDS: [(&str, &str); 4] = [
     ("-DSIZE=40", "-fomit-frame-pointer"),
     ("-DSIZE=72", "-fomit-frame-pointer"),
@@ -14,7 +14,7 @@ fn main() {
     println!("cargo::rerun-if-changed=exceptions.cpp");
     println!("cargo::rerun-if-changed=plugin.c");
     cc::Build::new().cpp(true).file("exceptions.cpp").compile("soak_exceptions");
-    let directory = std::env::var("OUT_DIR").expect("cargo says where to put it");
+    let directory = std::env::var("OUT_DIR").expect("cargo sets it");
     let compiler = cc::Build::new().get_compiler();
     for (number, (size, frame)) in BUILDS.iter().enumerate() {
         let mut command = compiler.to_command();

@@ -1,4 +1,5 @@
-// C++ frames that exceptions are thrown through. Each frame calls `step` as it is left.
+// C++ frames that exceptions are thrown through. Each frame calls `step` when the exception leaves
+// it.
 
 using Step = void (*)(void *);
 
@@ -22,7 +23,8 @@ __attribute__((noinline)) void down(int depth, Step inner, Step step, void *argu
 
 extern "C" void soak_throw(void *) { throw 7; }
 
-// Calls `inner`, which throws, below so many frames, and catches at the top: what was thrown.
+// Calls `inner`, which throws, from so many frames further in, and catches here. Returns the value
+// that was thrown.
 extern "C" int soak_catch(int depth, Step inner, Step step, void *argument) {
     try {
         down(depth, inner, step, argument);

@@ -1,4 +1,5 @@
-//! Coroutines under `enter` that move between threads, and end by return, by a panic, or by being dropped while suspended.
+//! Coroutines under `enter` that move between threads, and end by return, by a panic, or by being
+//! dropped while suspended.
 
 use crate::unwinding::{Thrown, panic_once, throw_once};
 use crate::{life, threads};
@@ -9,10 +10,11 @@ use std::sync::{Mutex, PoisonError};
 
 struct Fiber(Coroutine<(), (), ()>);
 
-// SAFETY: while it is suspended a fiber has numbers and values of the crate's on its stack, which may move.
+// SAFETY: while it is suspended a fiber has numbers and values of the crate's on its stack, which
+// may move.
 unsafe impl Send for Fiber {}
 
-/// Those that are suspended.
+/// The suspended fibers.
 static SUSPENDED: Mutex<Vec<Fiber>> = Mutex::new(Vec::new());
 
 /// How many may be suspended at a time.
@@ -70,7 +72,7 @@ pub fn lives(random: &mut fastrand::Rng) {
     });
 }
 
-/// Drops those that are still suspended.
+/// Drops the fibers that are still suspended.
 pub fn end() {
     SUSPENDED.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }

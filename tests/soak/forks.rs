@@ -1,15 +1,16 @@
-//! Children of `fork`, in which the stack that forked goes on with what it has, and others are armed.
+//! Children of `fork`, in which the stack that forked keeps its values, and others are armed.
 
 use crate::{life, threads};
 
-/// A child that takes longer hangs, and ends by a signal.
+/// A child that takes longer hangs, and a signal ends it.
 const PATIENCE: u32 = 60;
 
 pub fn lives(random: &mut fastrand::Rng) {
     let mut mine = random.fork();
     threads::run("forks", 1 << 18, random.bool(), move || {
         let life = life::begin();
-        // SAFETY: the child calls what the library promises for it, and allocates, which glibc's `fork` allows.
+        // SAFETY: the child calls functions that the library allows there, and allocates, which
+        // glibc's `fork` allows.
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "{}", std::io::Error::last_os_error());
         if child == 0 {

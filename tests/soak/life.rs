@@ -1,5 +1,5 @@
-//! The life of a stack: it has a number, which is stored in every way there is, read again and again, and counted at the
-//! stack's end.
+//! The life of a stack. It has a number, which is stored in every way there is, read again and
+//! again, and counted at the stack's end.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -7,7 +7,8 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// How many lives have begun, and the sum of their numbers; the same of those whose handler has run.
+/// How many lives have begun, and the sum of their numbers; the same of those whose handler has
+/// run.
 static BEGUN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 static DRAINED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// Values that were made and not dropped.
@@ -26,7 +27,7 @@ fn slot() -> u32 {
     *SLOT.get_or_init(|| unsafe { exeunt::slots::alloc(None) }.expect("the first slot"))
 }
 
-/// A life's number, and a copy of it that tells a value from other memory.
+/// A life's number, and a copy of it that distinguishes a value from other memory.
 struct Value {
     number: u64,
     copy: u64,
@@ -52,9 +53,11 @@ impl Drop for Value {
     }
 }
 
-/// The life whose stack this thread is known to run on now, for the signal handler; zero where that is about to change.
+/// For the signal handler: the life whose stack this thread runs on now; zero where that is about
+/// to change.
 ///
-/// In functions that are not inlined: on a fiber that has moved, the address of a thread-local is another one.
+/// In functions that are not inlined, because a fiber that has moved has another thread-local at
+/// another address.
 mod expected {
     use std::cell::Cell;
     thread_local! {
@@ -73,7 +76,7 @@ mod expected {
 }
 pub use expected::{get as expected, set as expect};
 
-/// Begins a life on the running stack, which is armed by this.
+/// Begins a life on the running stack, and arms the stack by this.
 pub fn begin() -> u64 {
     let number = BEGUN[0].fetch_add(1, Ordering::Relaxed) + 1;
     BEGUN[1].fetch_add(number, Ordering::Relaxed);
@@ -81,30 +84,30 @@ pub fn begin() -> u64 {
     number
 }
 
-/// What `unload` takes away.
+/// Stores what `unload` removes.
 pub fn arm(number: u64) {
     exeunt::at_exit(move || drained(number)).unwrap_or_else(|error| panic!("life {number} was refused: {error}"));
     store(number);
     expect(number);
 }
 
-/// What `reset` takes away.
+/// Stores what `reset` removes.
 pub fn store(number: u64) {
     exeunt::set(KEY, Value::new(number)).expect("an armed stack");
     LOCAL.set(number);
-    // SAFETY: a number, which nobody takes for an address.
+    // SAFETY: a number, which nothing takes for an address.
     unsafe { exeunt::slots::set(slot(), ptr::without_provenance_mut(number as usize)) }.expect("an armed stack");
 }
 
 fn drained(number: u64) {
     check(number);
-    // The values that are dropped now may still be found, or not.
+    // A read may still find the values that are dropped now, or not.
     expect(0);
     DRAINED[0].fetch_add(1, Ordering::Relaxed);
     DRAINED[1].fetch_add(number, Ordering::Relaxed);
 }
 
-/// All three values of the running stack are those of this life.
+/// Checks that all three values of the running stack are those of this life.
 #[track_caller]
 pub fn check(number: u64) {
     assert_eq!(exeunt::with(&KEY, |value: Option<&Value>| value.map(Value::number)), Some(number), "by key");
@@ -112,19 +115,19 @@ pub fn check(number: u64) {
     assert_eq!(exeunt::slots::get(slot()).map(<*mut c_void>::addr), Ok(number as usize), "slot");
 }
 
-/// What a signal handler finds: by key, and in the slot. Neither makes anything.
+/// The signal handler's reads: by key, and in the slot. Neither makes anything.
 pub fn look() -> [Option<u64>; 2] {
     let by_key = exeunt::with(&KEY, |value: Option<&Value>| value.map(Value::number));
     let in_slot = exeunt::slots::get(slot()).expect("an allocated slot").addr() as u64;
     [by_key, (in_slot != 0).then_some(in_slot)]
 }
 
-/// Makes what a signal handler must not make.
+/// Makes the values that a signal handler must not make.
 pub fn prepare() {
     slot();
 }
 
-/// What is left when all lives are over: `Err` says what should not be.
+/// The final check when all lives are over: `Err` names what should not be left.
 pub fn settle() -> Result<u64, String> {
     let load = |counts: &[AtomicU64; 2]| [counts[0].load(Ordering::Relaxed), counts[1].load(Ordering::Relaxed)];
     let (begun, drained, alive) = (load(&BEGUN), load(&DRAINED), ALIVE.load(Ordering::Relaxed));

@@ -1,11 +1,12 @@
-// A plugin that is unloaded and loaded again as another build of itself: SIZE is the size of its frames.
+// A plugin that is unloaded and loaded again as another build of itself: SIZE is the size of its
+// frames.
 
 struct call {
     void (*function)(void *);
     void *argument;
 };
 
-// Calls back twice, with some work in between, for signals to strike in.
+// Calls back twice, with some work in between, during which signals can arrive.
 __attribute__((noinline)) void run(const struct call *call) {
     volatile char frame[SIZE];
     call->function(call->argument);

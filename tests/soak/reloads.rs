@@ -1,5 +1,5 @@
-//! Hot reloads: a plugin whose frames lie under an armed stack is unloaded, and another build of it is loaded, for the most
-//! part at the same address.
+//! Hot reloads: a plugin whose frames are on an armed stack is unloaded, and another build of it is
+//! loaded, mostly at the same address.
 
 use crate::{life, signals, threads};
 use std::ffi::{CString, c_void};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 static SAME_ADDRESS: AtomicU64 = AtomicU64::new(0);
 
-/// How often a build was loaded at the address of the one before.
+/// How often a build was loaded at the address of the previous one.
 pub fn at_the_same_address() -> u64 {
     SAME_ADDRESS.load(Ordering::Relaxed)
 }
@@ -24,7 +24,7 @@ struct Visits {
     random: fastrand::Rng,
 }
 
-/// Called by the plugin: the first time it arms the stack, the second time it reads.
+/// The plugin calls it: the first time it arms the stack, the second time it reads.
 extern "C-unwind" fn visit(visits: *mut c_void) {
     // SAFETY: `lives` passes it, and keeps it until the thread is joined.
     let visits = unsafe { &mut *visits.cast::<Visits>() };
@@ -43,7 +43,8 @@ pub fn lives(random: &mut fastrand::Rng) {
     let file = CString::new(file).expect("a path without zeroes");
     let mut visits = Visits { life: None, target: None, random: random.fork() };
     let mut call = Call { function: visit, argument: (&raw mut visits).cast() };
-    // SAFETY: the functions are those of plugin.c. Each life's stack has ended before its code is unloaded.
+    // SAFETY: the functions are those of plugin.c. Each life's stack has ended before its code is
+    // unloaded.
     unsafe {
         let plugin = libc::dlopen(file.as_ptr(), libc::RTLD_NOW);
         assert!(!plugin.is_null(), "{}", file.to_string_lossy());

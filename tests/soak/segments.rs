@@ -1,4 +1,5 @@
-//! Stacks that go on in segments elsewhere (`stacker`), for the most part right below the thread's own memory.
+//! Stacks that continue in segments elsewhere (`stacker`), mostly right below the thread's own
+//! memory.
 
 use crate::{life, signals, threads};
 use std::hint::black_box;
@@ -28,7 +29,7 @@ fn near_the_end(limit: usize, code: &mut dyn FnMut()) {
     black_box(&frame);
 }
 
-/// Goes on in a segment, and in a segment of that one.
+/// Continues in a segment, and in a segment of that one.
 fn in_segments(life: u64, random: &mut fastrand::Rng, nested: u32) {
     stacker::grow(1 << 16, || {
         signals::with(|| {
@@ -42,7 +43,7 @@ fn in_segments(life: u64, random: &mut fastrand::Rng, nested: u32) {
 
 pub fn lives(random: &mut fastrand::Rng) {
     let mut mine = random.fork();
-    // Of any size, so that segments come to lie anywhere.
+    // Of any size, so that segments lie anywhere.
     let stack = (1 << 17) + random.usize(..64) * 4096;
     threads::run("segments", stack, random.bool(), move || {
         let life = life::begin();

@@ -1,4 +1,5 @@
-//! Signals at random moments, whose handler reads; and those that end the process, whose handler says which part it was in.
+//! Signals at random moments, whose handler reads; and signals that end the process, whose handler
+//! prints the part that it was in.
 
 use crate::life;
 use std::cell::Cell;
@@ -10,7 +11,8 @@ use std::time::Duration;
 static TARGETS: [AtomicI32; 64] = [const { AtomicI32::new(0) }; 64];
 
 static SENT: AtomicU64 = AtomicU64::new(0);
-/// Reads in handlers that found the value of the life whose stack was running, and those that found none.
+/// Reads in handlers that found the value of the life whose stack was running, and those that found
+/// none.
 static FOUND: AtomicU64 = AtomicU64::new(0);
 static NOTHING: AtomicU64 = AtomicU64::new(0);
 
@@ -59,12 +61,12 @@ extern "C" fn fault(signal: c_int) {
         // SAFETY: the kernel reads the text's bytes.
         unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
     }
-    // SAFETY: back to what the system does, as the faulting instruction is run again.
+    // SAFETY: restores the system's action, because the faulting instruction runs again.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
 fn handle(signal: c_int, handler: extern "C" fn(c_int), flags: c_int) {
-    // SAFETY: both handlers are good for any moment: they read, count, and make system calls.
+    // SAFETY: both handlers are safe at any moment: they read, count, and make system calls.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as *const () as usize;
@@ -80,7 +82,7 @@ pub fn install() {
     handle(libc::SIGBUS, fault, libc::SA_ONSTACK);
 }
 
-/// Keeps signals away while `code` runs, which has no room for a handler.
+/// Blocks signals while `code` runs, which has no room for a handler.
 pub fn without<R>(code: impl FnOnce() -> R) -> R {
     mask(libc::SIG_BLOCK);
     let result = code();
@@ -88,7 +90,7 @@ pub fn without<R>(code: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Lets signals come while `code` runs in the middle of `without`.
+/// Unblocks signals while `code` runs in the middle of `without`.
 pub fn with<R>(code: impl FnOnce() -> R) -> R {
     mask(libc::SIG_UNBLOCK);
     let result = code();
@@ -106,7 +108,7 @@ fn mask(how: c_int) {
     }
 }
 
-/// Sends signals until it is over: in bursts, with pauses from none to some microseconds.
+/// Sends signals until the run is over: in bursts, with pauses from none to some microseconds.
 pub fn send(over: impl Fn() -> bool) {
     let mut random = fastrand::Rng::new();
     while !over() {
@@ -115,7 +117,8 @@ pub fn send(over: impl Fn() -> bool) {
             let (before, after) = TARGETS.split_at(random.usize(..TARGETS.len()));
             let mut threads = after.iter().chain(before).map(|target| target.load(Ordering::Relaxed));
             let Some(thread) = threads.find(|&thread| thread != 0) else { continue };
-            // SAFETY: a number that is no thread any more is refused; any other one has the handler.
+            // SAFETY: the system refuses a number that is no thread any more. Any other one has the
+            // handler.
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR1) };
             SENT.fetch_add(1, Ordering::Relaxed);
             for _ in 0..random.u32(..3000) {
@@ -126,7 +129,8 @@ pub fn send(over: impl Fn() -> bool) {
     }
 }
 
-/// Signals sent, and what their handlers' reads found: the value, and none.
+/// Signals sent, and the reads of their handlers: those that found the value, and those that found
+/// none.
 pub fn counts() -> [u64; 3] {
     [&SENT, &FOUND, &NOTHING].map(|count| count.load(Ordering::Relaxed))
 }

@@ -1,8 +1,9 @@
-//! Everything that disturbs stacks, all at once: `soak SECONDS [PART...]`.
+//! All disturbances of stacks, at once: `soak SECONDS [PART...]`.
 //!
-//! Each part lives one stack after the other, on a thread of its own; `signals` sends signals to all of them. Without
-//! parts all of them take part. It ends with status 0 where no value was wrong, each life's handler ran once, no value and
-//! no armed stack is left, and memory has not grown.
+//! Each part runs one stack after the other, on a thread of its own. `signals` sends signals to all
+//! of them. Without an argument for a part all of them run. The program ends with status 0 if no
+//! value was wrong, each stack's handler ran once, no value and no armed stack is left, and memory
+//! has not grown.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {}
@@ -36,7 +37,7 @@ mod linux {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
-    /// What lives one stack, and its name.
+    /// A part: a function that runs one stack, and its name.
     struct Part(&'static str, fn(&mut fastrand::Rng));
 
     const PARTS: [Part; 7] = [
@@ -55,7 +56,7 @@ mod linux {
 
     fn resident() -> usize {
         let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says how much is resident");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux reports it");
         line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<usize>().ok()).expect("a number") << 10
     }
 
@@ -73,7 +74,7 @@ mod linux {
     }
 
     fn soak(length: Duration, takes_part: &dyn Fn(&str) -> bool) -> ExitCode {
-        // A check that fails ends all at once: nothing that follows is worth knowing.
+        // A check that fails ends the process at once: later results would mean nothing.
         std::panic::set_hook(Box::new(|panic| {
             if !panic.payload().is::<unwinding::Thrown>() {
                 eprintln!("soak: {panic}");
@@ -129,7 +130,7 @@ mod linux {
                 ExitCode::FAILURE
             }
             Ok(lives) => {
-                println!("soak: {lives} lives, each drained once, and nothing is left");
+                println!("soak: {lives} stacks, each drained once, and nothing is left");
                 ExitCode::SUCCESS
             }
         }

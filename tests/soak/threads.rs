@@ -1,4 +1,4 @@
-//! Threads as C makes them; and lives that do what comes.
+//! Threads as C makes them; and stacks that do random acts.
 
 use crate::{life, signals};
 use std::ffi::{c_int, c_void};
@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-// As in libc, but that unwinding may pass.
+// As in libc, but unwinding may pass it.
 unsafe extern "C-unwind" {
     fn pthread_exit(result: *mut c_void) -> !;
 }
@@ -31,7 +31,7 @@ struct Body<'b> {
 extern "C-unwind" fn entry(body: *mut c_void) -> *mut c_void {
     // SAFETY: `run` below passes a body, which it keeps until this thread was joined.
     if inner(unsafe { &mut *body.cast::<Body>() }) {
-        // SAFETY: this frame holds nothing that has to be dropped, and its caller is the system's.
+        // SAFETY: this frame holds nothing to drop, and its caller is the system's.
         unsafe { pthread_exit(ptr::null_mut()) }
     }
     ptr::null_mut()
@@ -46,7 +46,8 @@ fn inner(body: &mut Body) -> bool {
     body.by_exit
 }
 
-/// Runs `code` on a new thread with this much stack, and waits for its end, by `pthread_exit` or by return.
+/// Runs `code` on a new thread with this much stack, and waits for its end, by `pthread_exit` or by
+/// return.
 pub fn run(part: &'static str, stack: usize, by_exit: bool, mut code: impl FnMut()) {
     let mut body = Body { part, by_exit, code: Some(&mut code) };
     // SAFETY: `body` outlives the thread, which is joined.
@@ -56,7 +57,7 @@ pub fn run(part: &'static str, stack: usize, by_exit: bool, mut code: impl FnMut
 /// A thread with this entry function, from its beginning to its end.
 ///
 /// # Safety
-/// The function must be good to call with the argument on another thread.
+/// It must be allowed to call the function with the argument on another thread.
 pub unsafe fn start(stack: usize, entry: Entry, argument: *mut c_void) {
     let (mut attributes, mut thread) = (MaybeUninit::uninit(), 0);
     // SAFETY: initialised by the first call, destroyed by the last; the thread is joined once.
@@ -69,7 +70,7 @@ pub unsafe fn start(stack: usize, entry: Entry, argument: *mut c_void) {
     }
 }
 
-/// What lives do beside what their part is about.
+/// Acts of stacks beside the subject of their part.
 pub fn act(life: u64, random: &mut fastrand::Rng) {
     for _ in 0..random.u32(..20) {
         match random.u32(..8) {
@@ -93,7 +94,7 @@ pub fn act(life: u64, random: &mut fastrand::Rng) {
     life::check(life);
 }
 
-/// One thread that does what comes.
+/// One thread that does random acts.
 pub fn lives(random: &mut fastrand::Rng) {
     let mut mine = random.fork();
     run("threads", 1 << 18, random.bool(), move || {

@@ -1,14 +1,14 @@
-//! Panics and C++ exceptions, with frames on their way that read.
+//! Panics and C++ exceptions that pass frames which read.
 
 use crate::{life, threads};
 use std::ffi::{c_int, c_void};
 use std::hint::black_box;
 use std::panic::{catch_unwind, panic_any};
 
-/// What is thrown by intent.
+/// The payload of intended panics.
 pub struct Thrown;
 
-/// Reads when it is left.
+/// Reads when it is dropped.
 struct Frame(u64);
 
 impl Drop for Frame {
@@ -57,7 +57,7 @@ extern "C-unwind" fn between(life: *mut c_void) {
 pub fn throw_once(life: u64, random: &mut fastrand::Rng) {
     let depth = random.i32(..12);
     let argument = std::ptr::without_provenance_mut(life as usize);
-    // SAFETY: both functions take a life's number.
+    // SAFETY: both functions expect a life's number.
     assert_eq!(unsafe { soak_catch(depth, between, check, argument) }, 7);
     life::check(life);
 }

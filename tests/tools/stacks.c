@@ -1,4 +1,4 @@
-// A stack for tools to look at: `stacks KIND WHERE HOW`.
+// A stack for tools to inspect: `stacks KIND WHERE HOW`.
 //
 //   KIND    thread, main, fiber, enter; threads: eight at once
 //   WHERE   unarmed; armed; handler: in a handler, when the stack ends
@@ -17,7 +17,7 @@ int exeunt_at_exit(void (*handler)(void *), void *argument);
 int exeunt_enter(void *(*entry)(void *), void *argument, void **result);
 size_t exeunt_last_error(char *buffer, size_t size);
 
-// No call is the last thing that its function does, as it would be a jump then.
+// No call is the last act of its function, which the compiler would turn into a jump.
 #define LAST __asm__ volatile("" ::: "memory")
 
 static const char *kind, *where, *how;
@@ -55,7 +55,8 @@ static void handler(void *argument) {
 
 __attribute__((noinline)) static void middle(void) {
     if (strcmp(where, "unarmed") != 0 && exeunt_at_exit(handler, NULL) != 0) {
-        // One of several threads says so and ends the process; drd does not know the lock of a stream.
+        // One of several threads prints this and ends the process. drd does not recognise the lock
+        // of a stream.
         static int told;
         pthread_mutex_lock(&count);
         int first = told++ == 0;

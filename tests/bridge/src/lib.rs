@@ -1,7 +1,9 @@
-//! What the C and C++ programs among the tests call: a few functions of `exeunt`, by numbers and pointers only.
+//! The functions of `exeunt` that the C and C++ programs of the tests call, with numbers and
+//! pointers only.
 //!
-//! No panic crosses to C: each function catches, and answers with `PANICKED`. The two functions whose purpose is to
-//! let a panic pass are `extern "C-unwind"`, and say so. The header is `tests/c/bridge.h`.
+//! No panic crosses to C: each function catches it, and returns `PANICKED`. The two functions that
+//! exist to let a panic pass are `extern "C-unwind"`, and their documentation states it. The header
+//! is `tests/c/bridge.h`.
 
 pub mod walk;
 pub mod watch;
@@ -20,7 +22,7 @@ exeunt::stack_local! {
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A function of the program, and what it wants to be called with.
+/// A function of the program, and its argument.
 struct Callback {
     function: extern "C" fn(*mut c_void),
     argument: *mut c_void,
@@ -49,8 +51,8 @@ fn answer(call: impl FnOnce() -> Result<c_int, Error>) -> c_int {
     }
 }
 
-/// Writes to standard error by a bare system call: C's `write`, on which `eprintln!` stands, is a cancellation point, and
-/// a program with a pending request may call.
+/// Writes to standard error by a bare system call. C's `write`, which `eprintln!` calls, is a
+/// cancellation point, and the calling program may have a pending cancellation request.
 fn report(message: &str) {
     // SAFETY: the kernel reads the message's bytes.
     unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, message.as_ptr(), message.len()) };
@@ -60,14 +62,15 @@ fn report(message: &str) {
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_at_exit(function: extern "C" fn(*mut c_void), argument: *mut c_void) -> c_int {
     answer(|| {
-        // Forgotten handlers are not called, so this is not the `Callback` whose drop calls.
+        // Removed handlers are not called, so this is not a `Callback`, whose drop calls the
+        // function.
         exeunt::at_exit(move || function(argument))?;
         Ok(0)
     })
 }
 
-/// Tries to register a handler: 0 if that was done, 1 if it has ended, 2 if it is too early, 3 if it is refused otherwise,
-/// with the reason on standard error.
+/// Tries to register a handler. Returns 0 if that succeeded, 1 if the stack has ended, 2 if it is
+/// too early, and 3 for any other error, with the reason on standard error.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_attempt(function: extern "C" fn(*mut c_void)) -> c_int {
     answer(|| match exeunt::at_exit(move || function(std::ptr::null_mut())) {
@@ -108,7 +111,7 @@ pub extern "C" fn bridge_set_dropped(key: u64, function: extern "C" fn(*mut c_vo
     })
 }
 
-/// Whether a value of either kind is there.
+/// Whether there is a value of either kind.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_has(key: u64) -> c_int {
     answer(|| {
@@ -123,7 +126,7 @@ pub extern "C" fn bridge_get(key: u64, otherwise: u64) -> u64 {
     catch_unwind(|| exeunt::get(&key).unwrap_or(otherwise)).unwrap_or(otherwise)
 }
 
-/// Stores a number in a stack local, and gives the one that was there.
+/// Stores a number in a stack local, and returns the previous one.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_swap_local(value: u64) -> u64 {
     catch_unwind(|| NUMBER.replace(value)).unwrap_or(u64::MAX)
@@ -150,12 +153,12 @@ pub extern "C" fn bridge_is_armed() -> c_int {
     answer(|| Ok(c_int::from(Stack::current().is_armed())))
 }
 
-/// What the running stack's foot says.
+/// The running stack's foot.
 #[repr(C)]
 pub struct Foot {
-    /// Where it is.
+    /// Its address.
     pub address: usize,
-    /// The word there.
+    /// The word that it holds.
     pub word: usize,
     /// The return address into the exit trampoline.
     pub original: usize,
@@ -163,7 +166,7 @@ pub struct Foot {
     pub kind: c_int,
 }
 
-/// Fills in `foot`. Gives 0, or -1 where the stack has none.
+/// Fills in `foot`. Returns 0, or -1 where the stack has none.
 ///
 /// # Safety
 /// `foot` must be writable.
@@ -184,7 +187,7 @@ pub unsafe extern "C" fn bridge_foot(foot: *mut Foot) -> c_int {
     })
 }
 
-/// [`exeunt::enter`], of a function that gives nothing.
+/// [`exeunt::enter`], of a function without a result.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_enter(function: extern "C" fn(*mut c_void), argument: *mut c_void) -> c_int {
     answer(|| exeunt::enter(|| function(argument)).map(|()| 0))
@@ -218,8 +221,8 @@ pub unsafe extern "C" fn bridge_register(name: *const c_char, start: usize, end:
     })
 }
 
-/// The return addresses of the running stack, innermost first, as the `backtrace` crate (libgcc's unwinder) finds them.
-/// Gives how many there are.
+/// Stores the return addresses of the running stack, innermost first, as the `backtrace` crate
+/// (libgcc's unwinder) finds them. Returns their number.
 ///
 /// # Safety
 /// `addresses` must have room for `room` words.
@@ -236,7 +239,8 @@ pub extern "C-unwind" fn bridge_panic() {
     panic!("the program asked for it");
 }
 
-/// Calls `function`, which may panic, as the bottom of a Rust stack would: 1 if it did, 0 if not.
+/// Calls `function`, which may panic, and catches as the outermost frame of a Rust stack would: 1
+/// if it panicked, 0 if not.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_catch(function: extern "C-unwind" fn(*mut c_void), argument: *mut c_void) -> c_int {
     c_int::from(catch_unwind(AssertUnwindSafe(|| function(argument))).is_err())

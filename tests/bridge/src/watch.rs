@@ -1,18 +1,18 @@
-//! A stack's life under watch: a signal handler that walks the stack it interrupts and reads what is stored there,
-//! whenever it is called, and keeps count of what was not as it must be.
+//! Watches a stack's life: a signal handler that, at each call, walks the stack that it interrupts,
+//! reads what is stored there, and counts what was wrong.
 
-use crate::walk::{Bottom, function_at};
+use crate::walk::{Outermost, function_at};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// The key under which the watched life keeps its number.
+/// The key under which the watched stack stores its number.
 const KEY: &str = "watched";
 
 exeunt::stack_local! {
     static LOCAL: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What [`look`] found so far.
+/// The counts of [`look`] so far.
 pub static LOOKS: AtomicUsize = AtomicUsize::new(0);
 static SEEN: AtomicUsize = AtomicUsize::new(0);
 static BROKEN: AtomicUsize = AtomicUsize::new(0);
@@ -21,27 +21,28 @@ static HANDLERS: AtomicUsize = AtomicUsize::new(0);
 static FIRST_BROKEN: AtomicUsize = AtomicUsize::new(0);
 static FIRST_WRONG: AtomicUsize = AtomicUsize::new(0);
 
-/// What a read may give now: `NONE`, a number, or any of the two while a change is under way.
+/// The result that a read must have now: `NONE`, a number, or either of them while a change is
+/// under way.
 static BEFORE: AtomicU64 = AtomicU64::new(NONE);
 static AFTER: AtomicU64 = AtomicU64::new(NONE);
 const NONE: u64 = u64::MAX;
 
-/// Whether a read may find nothing as well: while a change of something else is under way on the stack, which a read in
-/// a signal handler must not get in the way of.
+/// Whether a read may also find nothing: while a change of something else on the stack is under
+/// way, because a read in a signal handler must not disturb that change.
 static MAY_MISS: AtomicBool = AtomicBool::new(false);
 
-/// What the stack local holds, while it is there and nothing changes it: else `NONE`, and it must not be read, as that
-/// would make it.
+/// The value of the stack local, while it exists and nothing changes it. Else `NONE`; then it must
+/// not be read, because a read would make it.
 static LOCAL_HOLDS: AtomicU64 = AtomicU64::new(NONE);
 static LOCAL_SEEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether the watch reads, or only walks.
+/// Whether the handler reads, or only walks.
 static READS: AtomicBool = AtomicBool::new(false);
 
-/// Whether reads are expected to find nothing: on an alternate signal stack, which has no values.
+/// Whether reads must find nothing: on an alternate signal stack, which has no values.
 static ELSEWHERE: AtomicBool = AtomicBool::new(false);
 
-/// How to look.
+/// The mode of [`look`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// Walk the stack only.
@@ -52,16 +53,16 @@ pub enum How {
     ReadingElsewhere,
 }
 
-/// Says how [`look`] is to look.
+/// Sets the mode of [`look`].
 pub fn prepare(how: How) {
     READS.store(how != How::Walking, Ordering::Relaxed);
     ELSEWHERE.store(how == How::ReadingElsewhere, Ordering::Relaxed);
 }
 
-/// Looks, from a signal handler that interrupted the code at `pc`.
-pub fn look(bottom: &Bottom, pc: usize) {
+/// Checks the stack, from a signal handler that interrupted the code at `pc`.
+pub fn look(outermost: &Outermost, pc: usize) {
     LOOKS.fetch_add(1, Ordering::Relaxed);
-    if !bottom.is_reached() && !is_linkage_stub(pc) {
+    if !outermost.is_reached() && !is_linkage_stub(pc) {
         BROKEN.fetch_add(1, Ordering::Relaxed);
         let _ = FIRST_BROKEN.compare_exchange(0, pc, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -87,8 +88,9 @@ pub fn look(bottom: &Bottom, pc: usize) {
     SEEN.fetch_add(usize::from(got != NONE), Ordering::Relaxed);
 }
 
-/// Whether `pc` is in a stub of the procedure linkage table. Not every linker describes these to unwinders (LLVM's does
-/// not, on aarch64 none does), so a signal that arrives there finds a stack that nobody can walk, armed or not.
+/// Whether `pc` is in a stub of the procedure linkage table. Not every linker describes these to
+/// unwinders (LLVM's does not, and on aarch64 none does). So a signal that arrives there finds a
+/// stack that cannot be walked, armed or not.
 fn is_linkage_stub(pc: usize) -> bool {
     if function_at(pc) != 0 {
         return false;
@@ -104,31 +106,33 @@ fn is_linkage_stub(pc: usize) -> bool {
     }
 }
 
-/// Something that keeps what reads give, but is a change of the stack's storage.
+/// A change of the stack's storage that does not change the result of reads.
 fn among_others(change: impl FnOnce()) {
     MAY_MISS.store(true, Ordering::SeqCst);
     change();
     MAY_MISS.store(false, Ordering::SeqCst);
 }
 
-/// A change of what reads may give, from what it was to `to`, by `change`.
+/// A change of the result of reads, from the current one to `to`, by `change`.
 fn changing(to: u64, change: impl FnOnce()) {
     AFTER.store(to, Ordering::SeqCst);
     change();
     BEFORE.store(to, Ordering::SeqCst);
 }
 
-/// Arms, changes, reads, disarms, and arms again, on a stack that is not armed. What comes after it is the drain. Calls
-/// `midway` while there is a value to read, and no change is under way: for the keyed value, and for the local.
+/// Arms, changes, reads, disarms, and arms again, on a stack that is not armed. The drain comes
+/// after it. Calls `midway` where there is a value to read and no change is under way: once for the
+/// keyed value, and once for the local.
 #[inline(never)]
 pub fn live(midway: impl Fn()) {
     let refused = "this stack can be armed";
-    changing(NONE, || exeunt::at_exit(|| unreachable!("it is forgotten")).expect(refused));
+    changing(NONE, || exeunt::at_exit(|| unreachable!("unload has removed it")).expect(refused));
     changing(1, || exeunt::set(KEY, 1_u64).expect(refused));
     changing(2, || exeunt::set(KEY, 2_u64).expect(refused));
     assert_eq!(exeunt::get(&KEY), Some(2_u64));
     midway();
-    // Another number in each life, and in other memory: what is left of the life before is neither.
+    // Another number in each life, and in other memory: no value of the previous life is equal to
+    // it.
     static LIVES: AtomicU64 = AtomicU64::new(5);
     let number = LIVES.fetch_add(1, Ordering::Relaxed);
     among_others(|| {
@@ -150,12 +154,12 @@ pub fn live(midway: impl Fn()) {
     changing(NONE, exeunt::unload);
     assert!(exeunt::get::<u64>(&KEY).is_none());
     changing(4, || exeunt::set(KEY, 4_u64).expect(refused));
-    // The rest of the life, its drain, takes handlers and values away, which are changes.
+    // The rest of the life, its drain, removes handlers and values, which are changes.
     MAY_MISS.store(true, Ordering::SeqCst);
     exeunt::at_exit(|| {
         HANDLERS.fetch_add(1, Ordering::Relaxed);
         assert_eq!(exeunt::get(&KEY), Some(4_u64));
-        // After the handlers the values go.
+        // The values are dropped after the handlers.
         AFTER.store(NONE, Ordering::SeqCst);
     })
     .expect(refused);
@@ -165,7 +169,7 @@ pub fn live(midway: impl Fn()) {
 /// How often a life reads its local.
 const READS_OF_LOCAL: usize = 20;
 
-/// Reads on pages that nobody has read on.
+/// Reads on pages where nothing has read before.
 #[inline(never)]
 fn deeper(depth: u32) -> u64 {
     let room = std::hint::black_box([1_u8; 5000]);
@@ -173,17 +177,18 @@ fn deeper(depth: u32) -> u64 {
     below * u64::from(room[below as usize % room.len()])
 }
 
-/// Forgets what reads may give: the life is over.
+/// Resets the expected results: the life is over.
 pub fn life_is_over() {
     BEFORE.store(NONE, Ordering::SeqCst);
     AFTER.store(NONE, Ordering::SeqCst);
     MAY_MISS.store(false, Ordering::SeqCst);
 }
 
-/// Tells what was found, and gives the process's exit status: zero if nothing was wrong in `lives` lives.
+/// Prints the counts, and returns the process's exit status: zero if nothing was wrong in `lives`
+/// lives.
 pub fn verdict(lives: usize) -> i32 {
     let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-    println!("{} looks", of(&LOOKS));
+    println!("{} checks", of(&LOOKS));
     let reads = READS.load(Ordering::Relaxed);
     let sees = reads && !ELSEWHERE.load(Ordering::Relaxed);
     for (what, count, pc) in [("incomplete walks", &BROKEN, &FIRST_BROKEN), ("wrong reads", &WRONG, &FIRST_WRONG)] {

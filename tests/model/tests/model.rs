@@ -1,18 +1,21 @@
-//! The registry's lock-free parts under the model checker `loom`, which runs them in every order of their loads and
-//! stores that the memory model allows (up to a bound on involuntary switches).
+//! The lock-free parts of the stack map under the model checker `loom`. It runs them in every order
+//! of their loads and stores that the memory model allows (up to a bound on involuntary switches).
 //!
 //! ```text
 //! cargo test --release -p exeunt-model
 //! ```
 //!
-//! The files under test are the library's own, compiled a second time with loom's atomics in the place of `std`'s.
+//! The files under test are the library's own, compiled a second time with loom's atomics in the
+//! place of `std`'s.
+
+/// The modules that the files under test import from `src/base/`.
 mod base {
-    /// What `src/base/atomics.rs` is in the library.
+    /// The module that `src/base/atomics.rs` is in the library.
     pub(crate) mod atomics {
         pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
     }
 
-    /// What `src/base/alloc.rs` needs.
+    /// The types that `src/base/alloc.rs` needs.
     pub(crate) mod error {
         pub(crate) enum Error {
             OutOfMemory,
@@ -38,34 +41,34 @@ mod pins;
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod slab;
 
+use cached::CachedFlag;
 use entry::Entry;
-
-use cached::Parking;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
-use pins::Judges;
-use slab::{Links, Slab, Slot};
+use pins::PinCount;
+use slab::{Links, Slab, SlabItem};
 
-/// Runs a model with as many involuntary switches as are affordable. Two find all of the bugs that were ever in these
-/// files; the bound is one more.
+/// Runs a model with as many involuntary switches as are affordable. Two find all bugs that these
+/// files ever had; the bound is one more.
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(model);
 }
 
-/// What the model stores in the slab: who uses it, as loom sees it. Two at once, and loom stops.
+/// An item of the slab, with a cell by which loom checks its users: where two use it at once, loom
+/// fails.
 struct Item {
     links: Links,
     used: loom::cell::UnsafeCell<u32>,
 }
 
-// SAFETY: the slab gives an item to one user at a time; that this holds is what loom checks.
+// SAFETY: the slab hands an item to one user at a time. loom checks that.
 unsafe impl Sync for Item {}
 // SAFETY: as above.
 unsafe impl Send for Item {}
 
-impl Slot for Item {
+impl SlabItem for Item {
     fn links(&self) -> &Links {
         &self.links
     }
@@ -89,7 +92,7 @@ fn slab() -> Arc<Slab<Item>> {
 }
 
 #[test]
-fn no_slot_is_handed_out_twice() {
+fn the_slab_hands_no_item_to_two_users() {
     check(|| {
         let slab = slab();
         let other = Arc::clone(&slab);
@@ -112,7 +115,7 @@ fn no_slot_is_handed_out_twice() {
 }
 
 #[test]
-fn a_free_list_that_changed_and_changed_back_meanwhile_is_noticed() {
+fn a_free_list_that_changes_and_changes_back_meanwhile_is_detected() {
     check(|| {
         let slab = slab();
         // The free list is first, second.
@@ -125,7 +128,7 @@ fn a_free_list_that_changed_and_changed_back_meanwhile_is_noticed() {
             let second = other.take().unwrap();
             first.use_it();
             second.use_it();
-            // The list begins with the first again, and what follows it is another one.
+            // The list begins with the first again, and a different item follows it.
             other.give(first);
             second.use_it();
         });
@@ -136,7 +139,7 @@ fn a_free_list_that_changed_and_changed_back_meanwhile_is_noticed() {
 }
 
 #[test]
-fn every_slot_that_was_handed_out_is_among_all_of_them() {
+fn every_item_that_was_handed_out_is_among_all_of_them() {
     check(|| {
         let slab = slab();
         let other = Arc::clone(&slab);
@@ -151,7 +154,7 @@ fn every_slot_that_was_handed_out_is_among_all_of_them() {
     });
 }
 
-/// A record as entries see it: whether it would be taken for that of an abandoned stack.
+/// A record as entries use it: whether it would be taken for that of an abandoned stack.
 #[derive(Default)]
 struct Record {
     stale: AtomicBool,
@@ -167,7 +170,7 @@ fn pointer(record: &Arc<Record>) -> *mut Record {
     Arc::as_ptr(record).cast_mut()
 }
 
-/// What a look-up finds, or null.
+/// The result of a look-up, or null.
 fn find<R>(entry: &Entry<R>, bit: u64) -> *mut R {
     entry.find(bit).unwrap_or(std::ptr::null_mut())
 }
@@ -177,13 +180,16 @@ fn is_stale(record: *mut Record) -> bool {
     unsafe { &*record }.stale.load(Ordering::Acquire)
 }
 
-/// One look-up's life on a stack: make the entry one's own if it can be had, and read.
+/// One look-up on a stack: claims the entry for its record if it can, and reads.
 fn live(entry: &Entry<Record>, record: &Arc<Record>, bit: u64) {
     if entry.claim(pointer(record), is_stale) {
-        entry.prove(pointer(record), bit);
+        entry.add_block(pointer(record), bit);
     }
     let found = find(entry, bit);
-    assert!(found.is_null() || found == pointer(record), "another stack's record, by a bit that was not proven for it");
+    assert!(
+        found.is_null() || found == pointer(record),
+        "another stack's record, by a bit that this stack did not add"
+    );
 }
 
 const LOW: u64 = 1;
@@ -199,23 +205,27 @@ fn two_stacks_on_one_page_never_find_each_other() {
         live(&entry, &one, LOW);
         thread.join().unwrap();
         let owner = entry.owner();
-        assert!(owner == pointer(&one) || owner == pointer(&two), "one of them has it, and a live one loses nothing");
+        assert!(
+            owner == pointer(&one) || owner == pointer(&two),
+            "one of them has the entry, and a live one loses nothing"
+        );
     });
 }
 
 #[test]
-fn of_an_abandoned_stack_nothing_is_left_to_those_who_come_after_it() {
+fn stacks_after_an_abandoned_one_do_not_find_its_record() {
     check(|| {
-        // It proved its block, and was abandoned. Its neighbour and a new stack in the same place meet there.
+        // It added its block, and was abandoned. Its neighbour and a new stack at the same address
+        // meet there.
         let (abandoned, neighbour, next) = (Record::new(true), Record::new(false), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&abandoned), is_stale));
-        entry.prove(pointer(&abandoned), LOW);
+        entry.add_block(pointer(&abandoned), LOW);
         let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
         let found = find(&entry, LOW);
-        assert!(found.is_null() || found == pointer(&abandoned), "its canary tells that it is stale");
-        // A new stack in its place takes it away first, as `Record::detach` does.
+        assert!(found.is_null() || found == pointer(&abandoned), "its canary shows that it is stale");
+        // A new stack at its address removes it first, as `Record::detach` does.
         entry.clear(pointer(&abandoned));
         live(&entry, &next, LOW);
         thread.join().unwrap();
@@ -223,10 +233,10 @@ fn of_an_abandoned_stack_nothing_is_left_to_those_who_come_after_it() {
 }
 
 #[test]
-fn who_is_taken_for_stale_by_mistake_loses_the_entry_and_nothing_else() {
+fn a_live_stack_that_is_taken_for_stale_loses_the_entry_and_nothing_else() {
     check(|| {
-        // Between its return through the foot and the trampoline's first look, a stack cannot be told from an
-        // abandoned one. It goes on to prove the block that it drains in.
+        // Between its return through the foot and the trampoline's first look-up, a stack cannot be
+        // distinguished from an abandoned one. It continues, and adds the block that it drains in.
         let (ending, neighbour) = (Record::new(false), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&ending), is_stale));
@@ -244,7 +254,7 @@ fn who_is_taken_for_stale_by_mistake_loses_the_entry_and_nothing_else() {
 }
 
 #[test]
-fn who_is_taken_for_stale_before_it_has_the_entry_shares_it_with_nobody() {
+fn a_stack_that_is_taken_for_stale_before_it_has_the_entry_shares_it_with_no_other() {
     check(|| {
         let (ending, neighbour) = (Record::new(true), Record::new(false));
         let entry = Arc::new(Entry::new());
@@ -260,14 +270,14 @@ fn who_is_taken_for_stale_before_it_has_the_entry_shares_it_with_nobody() {
 }
 
 #[test]
-fn a_record_that_is_used_again_meanwhile_is_not_mistaken_for_its_earlier_self() {
+fn a_record_that_is_used_again_meanwhile_is_not_taken_for_its_earlier_generation() {
     check(|| {
-        // The neighbour decides that the owner is stale, the owner is given back and serves another stack, and only
-        // then does the neighbour act on it.
+        // The neighbour decides that the owner is stale. Then the owner is released and serves
+        // another stack. Only then does the neighbour act on its decision.
         let (again, neighbour) = (Record::new(true), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&again), is_stale));
-        entry.prove(pointer(&again), HIGH >> 1);
+        entry.add_block(pointer(&again), HIGH >> 1);
         let (theirs, entry_too) = (Arc::clone(&neighbour), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || live(&entry_too, &theirs, HIGH));
         entry.clear(pointer(&again));
@@ -276,20 +286,20 @@ fn a_record_that_is_used_again_meanwhile_is_not_mistaken_for_its_earlier_self() 
         thread.join().unwrap();
         let found = find(&entry, LOW);
         assert!(found.is_null() || found == pointer(&again));
-        // What the record's earlier life proved is gone.
+        // The blocks of the record's earlier generation are removed.
         assert!(find(&entry, HIGH >> 1).is_null());
     });
 }
 
 #[test]
-fn what_one_has_proven_who_comes_and_goes_meanwhile_is_nothing_to_who_has_the_entry_then() {
+fn blocks_of_a_stack_that_comes_and_goes_meanwhile_are_not_the_next_owner_s() {
     check(|| {
         let (one, two) = (Record::new(false), Record::new(false));
         let entry = Arc::new(Entry::new());
         let (theirs, entry_too) = (Arc::clone(&two), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || {
             if entry_too.claim(pointer(&theirs), is_stale) {
-                entry_too.prove(pointer(&theirs), LOW);
+                entry_too.add_block(pointer(&theirs), LOW);
                 entry_too.clear(pointer(&theirs));
             }
             // The next stack on the same memory.
@@ -302,17 +312,17 @@ fn what_one_has_proven_who_comes_and_goes_meanwhile_is_nothing_to_who_has_the_en
 }
 
 #[test]
-fn whoever_clears_an_entry_takes_nothing_from_its_next_owner() {
+fn clearing_an_entry_removes_nothing_of_its_next_owner() {
     check(|| {
         let (ended, next) = (Record::new(true), Record::new(false));
         let entry = Arc::new(Entry::new());
         assert!(entry.claim(pointer(&ended), is_stale));
-        entry.prove(pointer(&ended), LOW);
+        entry.add_block(pointer(&ended), LOW);
         let (theirs, entry_too) = (Arc::clone(&ended), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || entry_too.clear(pointer(&theirs)));
         let mine = entry.claim(pointer(&next), is_stale);
         if mine {
-            entry.prove(pointer(&next), HIGH);
+            entry.add_block(pointer(&next), HIGH);
         }
         thread.join().unwrap();
         if mine {
@@ -324,64 +334,65 @@ fn whoever_clears_an_entry_takes_nothing_from_its_next_owner() {
     });
 }
 
-/// A record that is of a stack with its top on this page, or elsewhere.
+/// A record of a stack whose base is on this page, or elsewhere.
 struct Placed {
-    judges: Judges,
-    top_is_here: AtomicBool,
+    pins: PinCount,
+    base_is_here: AtomicBool,
     stale: AtomicBool,
 }
 
 #[test]
-fn what_leads_to_a_stack_by_its_top_is_lost_by_no_judgement_of_an_earlier_life() {
+fn a_pinned_decision_about_an_earlier_generation_does_not_remove_the_entry_of_a_stack_s_base() {
     check(|| {
         let placed = |stale| {
-            let (top_is_here, stale) = (AtomicBool::new(false), AtomicBool::new(stale));
-            Arc::new(Placed { judges: Judges::new(), top_is_here, stale })
+            let (base_is_here, stale) = (AtomicBool::new(false), AtomicBool::new(stale));
+            Arc::new(Placed { pins: PinCount::new(), base_is_here, stale })
         };
         let (again, neighbour) = (placed(true), placed(false));
         let entry = Arc::new(Entry::new());
         let owner = Arc::as_ptr(&again).cast_mut();
         assert!(entry.claim(owner, |_| false));
-        // As `registry::claim` does.
+        // As `StackMap::claim` does (`src/map/claims.rs`).
         let (theirs, entry_too) = (Arc::clone(&again), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || {
             let owner = Arc::as_ptr(&theirs).cast_mut();
             if entry_too.owner() != owner {
                 return;
             }
-            let _judging = theirs.judges.begin();
-            let is_stale = || !theirs.top_is_here.load(Ordering::Relaxed) && theirs.stale.load(Ordering::Acquire);
+            let _pinned = theirs.pins.pin();
+            let is_stale = || !theirs.base_is_here.load(Ordering::Relaxed) && theirs.stale.load(Ordering::Acquire);
             entry_too.claim(Arc::as_ptr(&neighbour).cast_mut(), |now| now == owner && is_stale());
         });
-        // Its life ends, and another one is to begin on this page: as `registry::remove`, `take` and `insert` do.
+        // The stack ends, and another one begins on this page: as `StackMap::remove`, `take` and
+        // `insert` do.
         entry.clear(owner);
-        if !again.judges.are_there() {
-            again.top_is_here.store(true, Ordering::Relaxed);
+        if !again.pins.is_pinned() {
+            again.base_is_here.store(true, Ordering::Relaxed);
             again.stale.store(false, Ordering::Release);
             let is_found = entry.claim(owner, |_| false);
             thread.join().unwrap();
-            assert!(entry.owner() == owner || !is_found, "who has been told that it is found is found");
+            assert!(entry.owner() == owner || !is_found, "a stack whose claim has succeeded is found");
         } else {
             thread.join().unwrap();
         }
     });
 }
 
-/// A record that waits: who has it, as loom sees it, and whether it is found live.
-struct Waiting {
-    parking: Parking,
+/// A cached record: a cell by which loom checks its users, and whether look-ups find it live.
+struct CachedRecord {
+    flag: CachedFlag,
     live: AtomicBool,
     used: loom::cell::UnsafeCell<u32>,
 }
 
-// SAFETY: who takes a record that waits has it alone; that this holds is what loom checks.
-unsafe impl Sync for Waiting {}
+// SAFETY: a thread that takes a cached record has it alone. loom checks that.
+unsafe impl Sync for CachedRecord {}
 // SAFETY: as above.
-unsafe impl Send for Waiting {}
+unsafe impl Send for CachedRecord {}
 
-impl Waiting {
+impl CachedRecord {
     fn new() -> Arc<Self> {
-        Arc::new(Self { parking: Parking::new(), live: AtomicBool::new(false), used: loom::cell::UnsafeCell::new(0) })
+        Arc::new(Self { flag: CachedFlag::new(), live: AtomicBool::new(false), used: loom::cell::UnsafeCell::new(0) })
     }
 
     fn use_it(&self) {
@@ -390,46 +401,48 @@ impl Waiting {
     }
 }
 
-/// The page's entry where a record waits. In its last life it has proven both blocks.
-fn waiting() -> (Arc<Entry<Waiting>>, Arc<Waiting>) {
-    let (entry, record) = (Arc::new(Entry::new()), Waiting::new());
+/// The page's entry with a cached record, which has added both blocks in its last generation.
+fn cached_record() -> (Arc<Entry<CachedRecord>>, Arc<CachedRecord>) {
+    let (entry, record) = (Arc::new(Entry::new()), CachedRecord::new());
     assert!(entry.claim(Arc::as_ptr(&record).cast_mut(), |_| false));
-    entry.prove(Arc::as_ptr(&record).cast_mut(), LOW | HIGH);
+    entry.add_block(Arc::as_ptr(&record).cast_mut(), LOW | HIGH);
     (entry, record)
 }
 
-/// The end of a stack, as in `registry::park`.
-fn park(entry: &Entry<Waiting>, record: &Waiting) {
+/// The end of a stack, as in `StackMap::cache` (`src/map/supply.rs`).
+fn cache(entry: &Entry<CachedRecord>, record: &CachedRecord) {
     record.use_it();
     record.live.store(false, Ordering::Release);
-    entry.disprove_all();
-    record.parking.park();
+    entry.clear_blocks();
+    record.flag.set();
 }
 
-/// The next stack with that top, as in `registry::found`. Whether it has had the record, and lives by it.
-fn next(entry: &Entry<Waiting>, bit: u64) -> bool {
+/// The next stack with that base, as in `StackMap::take_at_base` (`src/map/supply.rs`). Returns
+/// whether it got the record.
+fn next(entry: &Entry<CachedRecord>, bit: u64) -> bool {
     let owner = entry.owner();
     // SAFETY: every model keeps its records until all of its threads are joined.
-    let Some(record) = (unsafe { owner.as_ref() }).filter(|record| record.parking.take()) else { return false };
+    let Some(record) = (unsafe { owner.as_ref() }).filter(|record| record.flag.take()) else { return false };
     record.use_it();
     record.live.store(true, Ordering::Release);
     if entry.claim(owner, |_| false) {
-        entry.prove(owner, bit);
+        entry.add_block(owner, bit);
     }
     true
 }
 
-/// Whether the stack that runs in this block finds that of a record which lives.
-fn finds_one(entry: &Entry<Waiting>, bit: u64) -> bool {
+/// Whether the stack that runs in this block finds a live record.
+fn finds_one(entry: &Entry<CachedRecord>, bit: u64) -> bool {
     // SAFETY: as above.
     unsafe { find(entry, bit).as_ref() }.is_some_and(|record| record.live.load(Ordering::Acquire))
 }
 
-/// A neighbour's way into the entry, as in `registry::make_way`. Whether it has had the record that waited.
-fn make_way(entry: &Entry<Waiting>) -> bool {
+/// A neighbour takes over the entry, as in `StackMap::evict_to_slab` (`src/map/claims.rs`). Returns
+/// whether it got the cached record.
+fn evict(entry: &Entry<CachedRecord>) -> bool {
     let owner = entry.owner();
     // SAFETY: as above.
-    let taken = unsafe { owner.as_ref() }.filter(|record| record.parking.take());
+    let taken = unsafe { owner.as_ref() }.filter(|record| record.flag.take());
     if let Some(record) = taken {
         record.use_it();
         entry.clear(owner);
@@ -438,17 +451,17 @@ fn make_way(entry: &Entry<Waiting>) -> bool {
 }
 
 #[test]
-fn a_record_that_waits_is_had_by_one_alone() {
+fn one_stack_alone_gets_a_cached_record() {
     check(|| {
-        let (entry, record) = waiting();
-        park(&entry, &record);
+        let (entry, record) = cached_record();
+        cache(&entry, &record);
         let (entry_too, thieves) = (Arc::clone(&entry), Arc::clone(&record));
         let neighbour = loom::thread::spawn({
             let entry = Arc::clone(&entry);
-            move || make_way(&entry)
+            move || evict(&entry)
         });
         let thief = loom::thread::spawn(move || {
-            let taken = thieves.parking.take();
+            let taken = thieves.flag.take();
             if taken {
                 thieves.use_it();
                 entry_too.clear(Arc::as_ptr(&thieves).cast_mut());
@@ -464,11 +477,11 @@ fn a_record_that_waits_is_had_by_one_alone() {
 }
 
 #[test]
-fn on_memory_that_was_cut_anew_nobody_finds_the_stack_with_the_old_ones_top() {
+fn on_memory_that_is_divided_anew_only_the_stack_with_the_old_base_finds_the_cached_record() {
     check(|| {
-        let (entry, record) = waiting();
-        park(&entry, &record);
-        // Two stacks now share what was one's: the upper one has its top.
+        let (entry, record) = cached_record();
+        cache(&entry, &record);
+        // Two stacks now share the memory of one: the upper one has its base.
         let entry_too = Arc::clone(&entry);
         let upper = loom::thread::spawn(move || assert!(next(&entry_too, HIGH)));
         assert!(!finds_one(&entry, LOW));
@@ -479,18 +492,18 @@ fn on_memory_that_was_cut_anew_nobody_finds_the_stack_with_the_old_ones_top() {
 }
 
 #[test]
-fn a_neighbour_has_the_entry_whoever_is_the_next_stack() {
+fn the_next_stack_or_a_neighbour_gets_the_entry_of_a_cached_record() {
     check(|| {
-        let (entry, record) = waiting();
-        park(&entry, &record);
-        let theirs = Waiting::new();
+        let (entry, record) = cached_record();
+        cache(&entry, &record);
+        let theirs = CachedRecord::new();
         let entry_too = Arc::clone(&entry);
         let neighbour = loom::thread::spawn(move || {
             let record = Arc::as_ptr(&theirs).cast_mut();
-            make_way(&entry_too);
+            evict(&entry_too);
             let has_it = entry_too.claim(record, |_| false);
             if has_it {
-                entry_too.prove(record, LOW);
+                entry_too.add_block(record, LOW);
             }
             let found = find(&entry_too, LOW);
             assert!(found == if has_it { record } else { std::ptr::null_mut() });
@@ -498,20 +511,20 @@ fn a_neighbour_has_the_entry_whoever_is_the_next_stack() {
         });
         let mine = next(&entry, HIGH);
         let (_theirs, has_it) = neighbour.join().unwrap();
-        // Who comes second has no need of it: it is a live stack's.
+        // The second one does not get it, because it is a live stack's.
         assert!(mine != has_it);
         assert!(finds_one(&entry, HIGH) == mine);
     });
 }
 
 #[test]
-fn what_a_life_leaves_is_seen_by_the_next_one() {
+fn the_next_generation_sees_the_writes_of_the_previous_one() {
     check(|| {
-        let (entry, record) = waiting();
+        let (entry, record) = cached_record();
         let entry_too = Arc::clone(&entry);
         let theirs = Arc::clone(&record);
-        let ending = loom::thread::spawn(move || park(&entry_too, &theirs));
-        // Before that the next one finds nothing; after it, all that was left.
+        let ending = loom::thread::spawn(move || cache(&entry_too, &theirs));
+        // Before that the next stack finds nothing. After it, it sees everything that was written.
         if next(&entry, LOW) {
             assert!(finds_one(&entry, LOW) && !finds_one(&entry, HIGH));
         }

@@ -1,19 +1,21 @@
-//! Lives of stacks under a hail of signals, each of whose handlers walks the stack that it interrupts and reads there: also
-//! during the recognition of exit trampolines, which happens once in a process, and where there is no single-stepping.
+//! Stacks under a hail of signals. Each signal's handler walks the stack that it interrupts, and
+//! reads there. Signals also arrive during the recognition of exit trampolines, which happens once
+//! in a process, and where there is no single-stepping.
 //!
-//! Arguments: how to look (`walking`, `reading`, `reading-elsewhere`) and the number of lives.
+//! Arguments: the mode of the handler (`walking`, `reading`, `reading-elsewhere`) and the number of
+//! stacks.
 //!
-//! What it cannot see is luck's part: an instruction that no signal happens to meet.
+//! It misses an instruction at which no signal happens to arrive.
 
-use exeunt_bridge::walk::Bottom;
+use exeunt_bridge::walk::Outermost;
 use exeunt_bridge::watch::{self, How};
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-static BOTTOM: OnceLock<Bottom> = OnceLock::new();
+static OUTERMOST: OnceLock<Outermost> = OnceLock::new();
 static DONE: AtomicBool = AtomicBool::new(false);
-/// Handlers that have returned, or nearly so.
+/// Signals whose handlers have returned, or nearly so.
 static HANDLED: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
@@ -23,19 +25,20 @@ extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
     let pc = machine.gregs[libc::REG_RIP as usize] as usize;
     #[cfg(target_arch = "aarch64")]
     let pc = machine.pc as usize;
-    let bottom = BOTTOM.get().expect("signals are let in after it is known");
-    if !bottom.is_beyond(pc) {
-        watch::look(bottom, pc);
+    let outermost = OUTERMOST.get().expect("signals are let in after it is known");
+    if !outermost.is_beyond(pc) {
+        watch::look(outermost, pc);
     }
     HANDLED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Sends signals, one after the other, at distances that differ, so that the interrupted code gets on in between.
+/// Sends signals, one after the other, at varying distances, so that the interrupted code advances
+/// in between.
 fn hammer() {
     let mut random = 0x9e37_79b9_u32;
     while !DONE.load(Ordering::Relaxed) {
         let handled = HANDLED.load(Ordering::Relaxed);
-        // To the process: whichever thread lets it in gets it.
+        // To the process: a thread that has unblocked the signal gets it.
         // SAFETY: the signal has a handler.
         unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
         for _ in 0..100_000 {
@@ -54,7 +57,7 @@ fn hammer() {
     }
 }
 
-/// Lets the signal in or keeps it out, for the running thread and those that it starts.
+/// Unblocks or blocks the signal, for the running thread and those that it starts.
 fn mask(how: c_int) {
     // SAFETY: the set is initialised by sigemptyset.
     unsafe {
@@ -65,16 +68,16 @@ fn mask(how: c_int) {
     }
 }
 
-/// A life, on a thread that lets the signals in; all others keep them out.
+/// One stack's life, on a thread that has unblocked the signals. All other threads block them.
 extern "C" fn entry(elsewhere: *mut c_void) -> *mut c_void {
-    BOTTOM.get_or_init(Bottom::here);
+    OUTERMOST.get_or_init(Outermost::here);
     if !elsewhere.is_null() {
         let stack = libc::stack_t { ss_sp: elsewhere, ss_flags: 0, ss_size: ELSEWHERE };
-        // SAFETY: the memory lives for ever, and one thread at a time uses it.
+        // SAFETY: the memory is never freed, and one thread at a time uses it.
         assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
     }
     mask(libc::SIG_UNBLOCK);
-    // However the others fall, one signal meets each value.
+    // Whenever the other signals arrive, one signal meets each value.
     // SAFETY: the signal has a handler.
     watch::live(|| assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0));
     std::ptr::null_mut()
@@ -95,7 +98,8 @@ fn main() {
     watch::prepare(how);
     let elsewhere = how == How::ReadingElsewhere;
     mask(libc::SIG_BLOCK);
-    // SAFETY: installs a handler which may do all that it does at any instruction: that is what is tested.
+    // SAFETY: installs a handler that is allowed to do all of this at any instruction: the test
+    // checks that.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_signal as *const () as usize;
@@ -106,7 +110,8 @@ fn main() {
     let memory: *mut c_void =
         if elsewhere { vec![0_u8; ELSEWHERE].leak().as_mut_ptr().cast() } else { std::ptr::null_mut() };
     for _ in 0..lives {
-        // SAFETY: the routine uses the memory as its signal stack, and is joined before the next one does.
+        // SAFETY: the routine uses the memory as its signal stack, and is joined before the next
+        // one does.
         unsafe {
             let mut thread = 0;
             assert_eq!(libc::pthread_create(&raw mut thread, std::ptr::null(), entry, memory), 0);

@@ -1,11 +1,13 @@
-//! Steps through a stack's life one instruction at a time, with the processor's trap flag, and looks after each of them:
-//! is the stack walkable from here, and do reads give what they must? x86_64 only.
+//! Steps through a stack's life one instruction at a time, with the processor's trap flag. After
+//! each instruction it checks that the stack can be walked, and that reads return the right values.
+//! x86_64 only.
 //!
-//! Arguments: how to look (`walking`, `reading`, `reading-elsewhere`), how the thread ends (`return`, `pthread_exit`), and
-//! whether it is the first (`cold`), or the library has cached the unwind rules of such a life (`warm`).
+//! Arguments: the mode of the handler (`walking`, `reading`, `reading-elsewhere`), how the thread
+//! ends (`return`, `pthread_exit`), and whether it is the first (`cold`), or the library has cached
+//! the unwind rules of such a thread (`warm`).
 //!
-//! The first-time recognition of exit trampolines is left out: it blocks all signals, so no handler can run in it, and a
-//! trap that is blocked kills the process. `hammer` covers it.
+//! It leaves out the first recognition of exit trampolines, which blocks all signals: no handler
+//! can run then, and a trap that is blocked kills the process. `hammer` covers it.
 
 #[cfg(target_arch = "x86_64")]
 fn main() {
@@ -19,7 +21,7 @@ fn main() {
 
 #[cfg(target_arch = "x86_64")]
 mod stepping {
-    use exeunt_bridge::walk::Bottom;
+    use exeunt_bridge::walk::Outermost;
     use exeunt_bridge::watch::{self, How};
     use std::arch::asm;
     use std::ffi::{c_int, c_void};
@@ -28,7 +30,7 @@ mod stepping {
 
     const TRAP_FLAG: i64 = 0x100;
 
-    static BOTTOM: OnceLock<Bottom> = OnceLock::new();
+    static OUTERMOST: OnceLock<Outermost> = OnceLock::new();
     static STEPPING: AtomicBool = AtomicBool::new(false);
 
     unsafe extern "C-unwind" {
@@ -39,12 +41,12 @@ mod stepping {
         // SAFETY: the kernel passes the interrupted code's context to a handler with SA_SIGINFO.
         let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
         let pc = registers[libc::REG_RIP as usize] as usize;
-        let bottom = BOTTOM.get().expect("stepping starts after it is known");
-        if bottom.is_beyond(pc) {
+        let outermost = OUTERMOST.get().expect("stepping starts after it is known");
+        if outermost.is_beyond(pc) {
             registers[libc::REG_EFL as usize] &= !TRAP_FLAG;
             return;
         }
-        watch::look(bottom, pc);
+        watch::look(outermost, pc);
     }
 
     #[inline(always)]
@@ -52,7 +54,8 @@ mod stepping {
         if !STEPPING.load(Ordering::Relaxed) {
             return;
         }
-        // SAFETY: sets the trap flag; each instruction from here on is followed by SIGTRAP, which has its handler.
+        // SAFETY: sets the trap flag; each instruction from here on is followed by SIGTRAP, which
+        // has its handler.
         unsafe { asm!("pushfq", "or qword ptr [rsp], {flag}", "popfq", flag = const TRAP_FLAG) };
     }
 
@@ -67,25 +70,26 @@ mod stepping {
         begin(elsewhere);
         start_stepping();
         watch::live(|| ());
-        // SAFETY: no frame of this stack has anything to drop.
+        // SAFETY: no frame of this stack holds anything to drop.
         unsafe { pthread_exit(std::ptr::null_mut()) }
     }
 
     fn begin(elsewhere: *mut c_void) {
-        BOTTOM.get_or_init(Bottom::here);
+        OUTERMOST.get_or_init(Outermost::here);
         if elsewhere.is_null() {
             return;
         }
         let memory = vec![0_u8; 1 << 20].leak();
         let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
-        // SAFETY: the memory lives for ever.
+        // SAFETY: the memory is never freed.
         assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
     }
 
-    /// Runs a life on a stack of `size` bytes. Each life has a larger one, as the C library would use the memory of a
-    /// smaller one again, where the words that the library wrote for the life before are still to be found.
+    /// Runs a thread on a stack of `size` bytes. Each thread gets a larger stack than the last,
+    /// because the C library would use the memory of a smaller one again, which still holds the
+    /// words that the library wrote for the previous thread.
     fn run(routine: extern "C-unwind" fn(*mut c_void) -> *mut c_void, elsewhere: bool, size: usize) {
-        // SAFETY: the routine does not use its argument but as a flag, and is joined here.
+        // SAFETY: the routine uses its argument as a flag only, and is joined here.
         unsafe {
             let routine = std::mem::transmute::<
                 extern "C-unwind" fn(*mut c_void) -> *mut c_void,
@@ -119,7 +123,8 @@ mod stepping {
         std::thread::spawn(exeunt::id).join().expect("a thread").expect("threads can be armed");
         watch::prepare(how);
         let elsewhere = how == How::ReadingElsewhere;
-        // SAFETY: installs a handler which may do all that it does at any instruction: that is what is tested.
+        // SAFETY: installs a handler that is allowed to do all of this at any instruction: the test
+        // checks that.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_step as *const () as usize;
