@@ -2,7 +2,7 @@
 
 #[cfg(code_redirect)]
 use super::fork;
-use super::lookup::{contradiction, is_verified, remember};
+use super::lookup::{add_block_if_contiguous, find_other_stack, is_verified};
 #[cfg(target_os = "linux")]
 use super::main_key;
 use super::safety_net;
@@ -13,7 +13,7 @@ use crate::exit::redirect::plan::Plan;
 use crate::exit::redirect::{self, code};
 use crate::exit::walk::{self, Found};
 use crate::machine::arch::{self, Registers};
-use crate::map::claims::Failed;
+use crate::map::claims::InsertError;
 use crate::map::supply::AtBase;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
@@ -55,22 +55,22 @@ fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
     let (foot, contiguous) = if let Some((foot, contiguous)) = unsafe { memo::recall(here) } {
         if let Some(record) = code::owner(foot) {
             cold_path();
-            remember(sp, record, contiguous);
+            add_block_if_contiguous(sp, record, contiguous);
             return Ok((record, false));
         }
         (foot, contiguous)
     } else {
         // SAFETY: these are registers of the running stack.
-        let mut bottom = unsafe { walk::walk_to_foot(here) }?;
+        let mut found = unsafe { walk::walk_to_foot(here) }?;
         // The walk may have come by a place that was an abandoned stack's.
-        if let Found::Armed(record, _) = bottom
+        if let Found::Armed(record, _) = found
             && record.canary_may_be_stale()
         {
-            bottom = contradiction(record, sp).unwrap_or(bottom);
+            found = find_other_stack(record, sp).unwrap_or(found);
         }
-        match bottom {
+        match found {
             Found::Armed(record, contiguous) => {
-                remember(sp, record, contiguous);
+                add_block_if_contiguous(sp, record, contiguous);
                 return Ok((record, false));
             }
             Found::Unarmed(foot, way) => {
@@ -84,7 +84,7 @@ fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
     };
     // SAFETY: the way from here leads to this foot.
     let armed = unsafe { arm(foot) }?;
-    remember(sp, armed.0, contiguous);
+    add_block_if_contiguous(sp, armed.0, contiguous);
     Ok(armed)
 }
 
@@ -136,10 +136,10 @@ pub(crate) struct Arming {
 pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
     if plan.needs_net() {
         cold_path();
-        safety_net::prepare(plan.kind)?;
+        safety_net::register(plan.kind)?;
         #[cfg(target_os = "linux")]
         if plan.needs_key() {
-            main_key::make()?;
+            main_key::create()?;
         }
     }
     let (record, abandoned) = match STACKS.take_at_base(plan.base, plan.is_known_by_map_alone()) {
@@ -166,16 +166,16 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
     // The memory of live stacks needs no system call when a walk meets it.
     memory::set_known(|address| STACKS.is_of_live_stack(address));
     record.prepare(&plan.stack());
-    if let Err(failed) = STACKS.insert(record) {
+    if let Err(error) = STACKS.insert(record) {
         cold_path();
         record.release();
         if let Some(abandoned) = abandoned {
             // Its end is due anyway.
             abandoned.drain_and_release_abandoned();
         }
-        return match failed {
-            Failed::Taken(found) => Ok(Arming { record: found, abandoned: None, is_new: false }),
-            Failed::NoMemory => Err(refused()),
+        return match error {
+            InsertError::ArmedMeanwhile(found) => Ok(Arming { record: found, abandoned: None, is_new: false }),
+            InsertError::NoMemory => Err(refused()),
         };
     }
     let (canary, word) = plan.canary(record);
@@ -186,10 +186,10 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
     record.set_armed();
     if plan.needs_net() {
         cold_path();
-        safety_net::spread(record);
+        safety_net::attach(record);
         #[cfg(target_os = "linux")]
         if plan.needs_key() {
-            main_key::spread(record);
+            main_key::attach(record);
         }
     }
     Ok(Arming { record, abandoned, is_new: true })

@@ -34,7 +34,7 @@ pub(crate) fn without_return(record: &'static Record) {
 
 /// Drains a record on its own thread, which ends without that stack being unwound: its frames are
 /// all there, and other threads may use what they have lent.
-pub(crate) fn under_frames(record: &'static Record) {
+pub(crate) fn with_live_frames(record: &'static Record) {
     without_foot(record, lent_by_frames(record));
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn finish(record: &'static Record, lent: Lent) {
 /// The same where unwinding leads to the record anyway. Inlined, or the frame whose block was proven could be gone.
 #[inline(always)]
 fn finish_here(record: &'static Record, lent: Lent) {
-    if !record.reset_access() {
+    if !record.try_reset_access() {
         return half_changed();
     }
     record.drain(lent);

@@ -64,10 +64,10 @@ fn await_forks() -> Result<(), Error> {
 
 /// A fork waits so long at the most. It may come from where locks are held that the patching thread needs, such as the
 /// dynamic linker's: then the child is as if made by the bare system call.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 extern "C" fn before() {
-    process_lock::hold(PATIENCE);
+    process_lock::hold(MAX_WAIT);
 }
 
 extern "C" fn in_parent() {
@@ -76,10 +76,10 @@ extern "C" fn in_parent() {
 
 extern "C" fn in_child() {
     process_lock::unlock_after_fork();
-    invalidate();
+    invalidate_absent_threads();
 }
 
-fn invalidate() {
+fn invalidate_absent_threads() {
     let Some(own) = clib::thread_bounds() else { return };
     for record in STACKS.all() {
         let of_thread = matches!(record.kind(), Kind::Thread | Kind::Main) && record.method() == Method::Code;

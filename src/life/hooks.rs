@@ -16,7 +16,7 @@ use crate::storage::borrow::Lent;
 unsafe extern "C" fn exeunt_hook(slot: *mut usize, base: usize, frame_pointer: usize) {
     // A record that is still here may be of a stack that was abandoned, whose memory this one has.
     let own = |record: &&Record| {
-        record.ends_at_hook() && (record.kind() != Kind::Fiber || mark::comes_back(record, frame_pointer))
+        record.drains_at_hook() && (record.kind() != Kind::Fiber || mark::comes_back(record, frame_pointer))
     };
     let Some(record) = STACKS.by_base(base).filter(own) else { return };
     // SAFETY: the caller's promise.
@@ -31,10 +31,10 @@ unsafe extern "C" fn exeunt_hook(slot: *mut usize, base: usize, frame_pointer: u
 #[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn exeunt_context_hook_ends(slot: *mut usize, place: usize, mark: usize) -> usize {
-    let marked = STACKS.at(mark - 1).filter(|record| record.canary() == (place, mark) && record.ends_at_hook());
+    let marked = STACKS.at(mark - 1).filter(|record| record.canary() == (place, mark) && record.drains_at_hook());
     // Not ours, so this is as far as the fiber goes: the next instructions will read a context at an odd address.
     let Some(record) = marked else { return mark };
-    let link = record.word_under_mark();
+    let link = record.unmarked_word();
     // To unwinders this is the return address of __start_context, as its table says nothing else. Nobody looks at it any
     // more but they, and zero is where they end.
     // SAFETY: a word of this stack, in which the mark was.

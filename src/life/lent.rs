@@ -16,11 +16,11 @@ pub(crate) fn lent_by_frames(record: &'static Record) -> Lent {
     // it is known.
     let is_its = |found: Option<&'static Record>| found.is_some_and(|found| std::ptr::eq(found, record));
     if is_its(lookup::lookup()) && is_its(STACKS.find(here)) {
-        return Lent::By(here);
+        return Lent::ByFramesFrom(here);
     }
     // A thread that was unwound by `pthread_exit` runs above its entry function's frame: then
     // nobody has borrowed any more.
     let is_unwound =
         |bounds: Range<usize>| bounds.contains(&here) && (bounds.start + 1..=here).contains(&record.base());
-    if clib::thread_bounds().is_some_and(is_unwound) { Lent::Nothing } else { Lent::Anything }
+    if clib::thread_bounds().is_some_and(is_unwound) { Lent::Nothing } else { Lent::Unknown }
 }

@@ -36,20 +36,20 @@ fn lookup_by_frames() -> Option<&'static Record> {
 /// memory and whose canary is still there.
 #[inline(always)]
 pub(crate) fn is_verified(record: &'static Record, sp: usize) -> bool {
-    !record.canary_may_be_stale() || contradiction(record, sp).is_none()
+    !record.canary_may_be_stale() || find_other_stack(record, sp).is_none()
 }
 
 /// Walks to the running stack's foot. If that is not the record's, what the page map has for the places from `sp` on is taken back,
 /// and this is what the walk has led to.
 #[cold]
 #[inline(never)]
-pub(crate) fn contradiction(record: &'static Record, sp: usize) -> Option<Found> {
-    if !record.canary_may_be_stale() || !record.is_reached_by_walk() {
+pub(crate) fn find_other_stack(record: &'static Record, sp: usize) -> Option<Found> {
+    if !record.canary_may_be_stale() || !record.is_found_by_walk() {
         return None;
     }
     // SAFETY: these are registers of the running stack. Where no walk leads to a foot, nobody can tell.
-    let bottom = unsafe { walk::walk_frames(Registers::here()) }?;
-    let base = match bottom {
+    let found = unsafe { walk::walk_frames(Registers::here()) }?;
+    let base = match found {
         Found::Armed(found, _) if std::ptr::eq(found, record) => return None,
         Found::Armed(found, _) => found.base(),
         Found::Unarmed(foot, _) => foot.base,
@@ -58,19 +58,19 @@ pub(crate) fn contradiction(record: &'static Record, sp: usize) -> Option<Found>
     let own = arch::untagged(sp)..arch::untagged(base);
     STACKS.remove_blocks(&own);
     inline_cache::invalidate_range(&own);
-    Some(bottom)
+    Some(found)
 }
 
 /// Whether a walk leads to the running stack's foot, and it is the record's. Then the record knows where the foot is now.
 ///
 /// Only on aarch64 can a foot be elsewhere than it was when the stack was armed ([`Record::follow`]).
 pub(crate) fn locate_foot(record: &'static Record) -> bool {
-    if !FOOT_MOVES || !record.is_reached_by_walk() {
+    if !FOOT_MOVES || !record.is_found_by_walk() {
         return true;
     }
     // SAFETY: these are registers of the running stack.
-    let bottom = unsafe { walk::walk_frames(Registers::here()) };
-    matches!(bottom, Some(Found::Armed(found, _)) if std::ptr::eq(found, record))
+    let found = unsafe { walk::walk_frames(Registers::here()) };
+    matches!(found, Some(Found::Armed(found, _)) if std::ptr::eq(found, record))
 }
 
 #[cold]
@@ -83,7 +83,7 @@ fn search(sp: usize) -> Option<&'static Record> {
     // SAFETY: these are registers of the running stack.
     match unsafe { walk::walk_known(here) } {
         Some(Found::Armed(record, contiguous)) => {
-            remember(sp, record, contiguous);
+            add_block_if_contiguous(sp, record, contiguous);
             Some(record)
         }
         _ => None,
@@ -93,7 +93,7 @@ fn search(sp: usize) -> Option<&'static Record> {
 /// Lets the next look-up with the stack pointer `sp` be quick, if that is on the very memory that ends in the record's
 /// foot. It is not on a segment that was switched to (which will serve other stacks), nor on a signal stack.
 #[inline]
-pub(super) fn remember(sp: usize, record: &'static Record, contiguous: bool) {
+pub(super) fn add_block_if_contiguous(sp: usize, record: &'static Record, contiguous: bool) {
     if contiguous && arch::untagged(sp) < record.base() {
         STACKS.add_block(sp, record);
     }

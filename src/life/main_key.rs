@@ -24,13 +24,13 @@ static KEY: AtomicU32 = AtomicU32::new(0);
 ///
 /// # Errors
 /// [`Error::CallFailed`] where the process has no key to spare.
-pub(crate) fn make() -> Result<(), Error> {
+pub(crate) fn create() -> Result<(), Error> {
     if KEY.load(Ordering::Relaxed) != 0 {
         return Ok(());
     }
     let mut key = 0;
     // SAFETY: the destructor is a function of this library, which is pinned before a stack is armed.
-    let error = unsafe { libc::pthread_key_create(&raw mut key, Some(main_is_over)) };
+    let error = unsafe { libc::pthread_key_create(&raw mut key, Some(main_exits)) };
     if error != 0 {
         return Err(Error::CallFailed { call: "pthread_key_create", errno: error });
     }
@@ -39,7 +39,7 @@ pub(crate) fn make() -> Result<(), Error> {
 }
 
 /// Spreads it under the main thread, which runs, and whose record this is.
-pub(crate) fn spread(record: &'static Record) {
+pub(crate) fn attach(record: &'static Record) {
     ARMED.set(record.id().map(|id| (record, id)));
     let key = KEY.load(Ordering::Relaxed).wrapping_sub(1);
     // SAFETY: `make` has made the key, and its destructor looks at no value, which only has to be another than null.
@@ -47,13 +47,13 @@ pub(crate) fn spread(record: &'static Record) {
 }
 
 /// The record has another identity now: `before` is the one that is known here, if it is the main thread's.
-pub(crate) fn renew(record: &'static Record, before: Option<StackId>) {
-    if ARMED.get().is_some_and(|(known, id)| std::ptr::eq(known, record) && Some(id) == before) {
-        spread(record);
+pub(crate) fn update_id(record: &'static Record, before: Option<StackId>) {
+    if ARMED.get().is_some_and(|(attached, id)| std::ptr::eq(attached, record) && Some(id) == before) {
+        attach(record);
     }
 }
 
-unsafe extern "C" fn main_is_over(_: *mut c_void) {
+unsafe extern "C" fn main_exits(_: *mut c_void) {
     if let Some((record, id)) = ARMED.take()
         && record.id() == Some(id)
     {

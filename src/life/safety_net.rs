@@ -13,7 +13,7 @@
 //! stack after that.
 //!
 //! A handler on the main thread may call `exit` once more, which runs the destructors that are
-//! left, and not the one again that runs the handler. So there are some of them (`go_on`), each for
+//! left, and not the one again that runs the handler. So there are some of them (`nested_exit`), each for
 //! one more `exit`; behind them comes the `atexit` function. All are registered before the stack is
 //! armed: glibc ends the process where it has no memory to register one, and a process that runs
 //! out of memory must still be able to end.
@@ -43,9 +43,9 @@ enum State {
     /// Its destructor has not been registered.
     Absent,
     /// Its destructor will run.
-    Ready,
+    Registered,
     /// Its destructor has run, or runs.
-    Behind,
+    Done,
 }
 
 thread_local! {
@@ -55,17 +55,17 @@ thread_local! {
 
 /// How many calls of `exit` in handlers find a destructor that goes on before other thread-locals
 /// are destroyed. Those after them are caught by the `atexit` function.
-const EXITS: usize = 8;
+const NESTED_EXITS: usize = 8;
 
-/// Whether [`spread`] would have an effect. The net of a thread that ends right now is behind it.
+/// Whether [`attach`] would have an effect. The net of a thread that ends right now is behind it.
 pub(crate) fn can_attach() -> bool {
-    NET.with(|net| net.state.get() != State::Behind)
+    NET.with(|net| net.state.get() != State::Done)
 }
 
-/// Whether `exit` will run [`main_is_over`].
-static MAIN_WATCHED: AtomicBool = AtomicBool::new(false);
+/// Whether `exit` will run [`main_exits`].
+static ATEXIT_REGISTERED: AtomicBool = AtomicBool::new(false);
 
-/// The stack that [`main_is_over`] drains: its record and identity, and the thread that it is of.
+/// The stack that [`main_exits`] drains: its record and identity, and the thread that it is of.
 /// It is kept, for `exit` may call that function from code without unwind tables
 /// (`__do_global_dtors_aux` of gcc's `crtbegin.o`), where no walk leads on.
 static MAIN: (AtomicPtr<Record>, AtomicU64, AtomicUsize) =
@@ -74,18 +74,18 @@ static MAIN: (AtomicPtr<Record>, AtomicU64, AtomicUsize) =
 /// Registers the last net, for a main thread that is armed so late in `exit` that its thread-local
 /// destructors have run: `exit` also runs functions that are registered while it runs others.
 /// Whether it is registered; not without memory.
-fn watch_main() -> bool {
-    if MAIN_WATCHED.swap(true, Ordering::Relaxed) {
+fn register_atexit() -> bool {
+    if ATEXIT_REGISTERED.swap(true, Ordering::Relaxed) {
         return true;
     }
     // SAFETY: a function of this library, which is pinned by now.
-    let watched = unsafe { libc::atexit(main_is_over) } == 0;
-    MAIN_WATCHED.store(watched, Ordering::Relaxed);
-    watched
+    let registered = unsafe { libc::atexit(main_exits) } == 0;
+    ATEXIT_REGISTERED.store(registered, Ordering::Relaxed);
+    registered
 }
 
-extern "C" fn main_is_over() {
-    MAIN_WATCHED.store(false, Ordering::Relaxed);
+extern "C" fn main_exits() {
+    ATEXIT_REGISTERED.store(false, Ordering::Relaxed);
     let (record, id, thread) = &MAIN;
     // SAFETY: null, or a record, which are never freed.
     let Some(record) = (unsafe { record.load(Ordering::Relaxed).as_ref() }) else { return };
@@ -94,16 +94,16 @@ extern "C" fn main_is_over() {
     if is_armed && thread.load(Ordering::Relaxed) == this_thread() {
         // For a handler that calls `exit`. It takes the place of the one that runs now, and so
         // needs no memory (glibc's `__new_exitfn`).
-        watch_main();
-        drain::under_frames(record);
+        register_atexit();
+        drain::with_live_frames(record);
     }
 }
 
 /// Makes sure that the net can be spread under the running thread's stack, which is about to be
 /// armed. That of a thread which ends right now is behind it; then only a return drains.
-pub(crate) fn prepare(kind: Kind) -> Result<(), Error> {
+pub(crate) fn register(kind: Kind) -> Result<(), Error> {
     let is_main = kind == Kind::Main;
-    if is_main && !watch_main() {
+    if is_main && !register_atexit() {
         return Err(Error::OutOfMemory);
     }
     if NET.with(|net| net.state.get()) != State::Absent {
@@ -117,15 +117,15 @@ pub(crate) fn prepare(kind: Kind) -> Result<(), Error> {
     }
     if is_main {
         // Last registered, first run.
-        (0..EXITS).for_each(|_| clib::at_thread_end(go_on));
+        (0..NESTED_EXITS).for_each(|_| clib::at_thread_end(nested_exit));
     }
     clib::at_thread_end(thread_ends);
-    NET.with(|net| net.state.set(State::Ready));
+    NET.with(|net| net.state.set(State::Registered));
     Ok(())
 }
 
 /// Spreads the net under the running thread's stack, whose record this is.
-pub(crate) fn spread(record: &'static Record) {
+pub(crate) fn attach(record: &'static Record) {
     if record.kind() == Kind::Main {
         MAIN.0.store(ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
         MAIN.1.store(record.id().map_or(0, StackId::get), Ordering::Relaxed);
@@ -135,30 +135,31 @@ pub(crate) fn spread(record: &'static Record) {
 }
 
 /// The record has another identity now: `before` is the one that the net knows, if it is under that stack.
-pub(crate) fn renew(record: &'static Record, before: Option<StackId>) {
-    let knows = |net: &Net| net.armed.get().is_some_and(|(known, id)| ptr::eq(known, record) && Some(id) == before);
-    if NET.with(knows) {
-        spread(record);
+pub(crate) fn update_id(record: &'static Record, before: Option<StackId>) {
+    let is_attached =
+        |net: &Net| net.armed.get().is_some_and(|(attached, id)| ptr::eq(attached, record) && Some(id) == before);
+    if NET.with(is_attached) {
+        attach(record);
     }
 }
 
 /// Drains the record that is in the net.
 unsafe extern "C" fn thread_ends(_: *mut c_void) {
     let armed = NET.with(|net| {
-        net.state.set(State::Behind);
+        net.state.set(State::Done);
         net.armed.take()
     });
     // Or its entry function has returned, or it was unloaded.
     if let Some((record, id)) = armed
         && record.id() == Some(id)
     {
-        drain::under_frames(record);
+        drain::with_live_frames(record);
     }
 }
 
 /// Goes on where a handler called `exit`; else all is done by now.
-unsafe extern "C" fn go_on(_: *mut c_void) {
+unsafe extern "C" fn nested_exit(_: *mut c_void) {
     if let Some(record) = lookup::lookup().filter(|record| record.kind() == Kind::Main && record.is_draining()) {
-        drain::under_frames(record);
+        drain::with_live_frames(record);
     }
 }

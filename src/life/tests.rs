@@ -1,8 +1,8 @@
 //! The registry in processes of their own: all tests of one use the same records.
 
+mod array_stacks;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod interrupted;
-mod of_words;
 
 use crate::map::cached;
 use crate::record::stacks::STACKS;
@@ -16,7 +16,7 @@ fn alone(test: &str, code: impl FnOnce()) {
 
 /// Runs `code` on another page of the stack.
 #[inline(never)]
-fn further_down<R>(code: impl FnOnce() -> R) -> R {
+fn on_another_page<R>(code: impl FnOnce() -> R) -> R {
     let room = black_box([0_u8; 8192]);
     let result = code();
     black_box(&room);
@@ -25,25 +25,25 @@ fn further_down<R>(code: impl FnOnce() -> R) -> R {
 
 /// Stacks with other tops each, one after the other.
 #[inline(never)]
-fn arm_here_and_there(left: usize) {
+fn arm_at_distinct_bases(left: usize) {
     let room = black_box([0_u8; 1000]);
     crate::enter(|| crate::at_exit(|| ()).expect("it can be armed")).expect("it can be entered");
     if left > 1 {
-        arm_here_and_there(left - 1);
+        arm_at_distinct_bases(left - 1);
     }
     black_box(&room);
 }
 
 #[test]
-fn records_that_wait_where_nobody_comes_serve_others() {
-    alone("records_that_wait_where_nobody_comes_serve_others", || {
-        arm_here_and_there(100);
-        assert_eq!(STACKS.records.all().count(), cached::MOST as usize, "two wait, and serve in turns");
+fn cached_records_serve_stacks_with_other_bases() {
+    alone("cached_records_serve_stacks_with_other_bases", || {
+        arm_at_distinct_bases(100);
+        assert_eq!(STACKS.records.all().count(), cached::MAX_NUMBER as usize, "two wait, and serve in turns");
     });
 }
 
 #[test]
-fn while_a_record_is_being_taken_away_the_next_stack_there_has_another_one() {
+fn a_stack_whose_cached_record_is_being_evicted_gets_a_different_record() {
     static RAN: AtomicUsize = AtomicUsize::new(0);
     let handler = || crate::at_exit(|| _ = RAN.fetch_add(1, Ordering::Relaxed)).expect("it can be armed");
     let life = move || {
@@ -53,20 +53,20 @@ fn while_a_record_is_being_taken_away_the_next_stack_there_has_another_one() {
         // As a thread does that is held up then, or that a child of `fork` does not have.
         assert!(record.cached_flag().take(), "it has waited");
         handler();
-        further_down(handler);
-        further_down(|| crate::set("key", 1)).expect("it is armed");
-        assert_eq!(further_down(|| crate::get::<i32>(&"key")), Some(1));
+        on_another_page(handler);
+        on_another_page(|| crate::set("key", 1)).expect("it is armed");
+        assert_eq!(on_another_page(|| crate::get::<i32>(&"key")), Some(1));
         assert_eq!(crate::survey().map(|survey| survey.armed), Ok(1));
     };
-    alone("while_a_record_is_being_taken_away_the_next_stack_there_has_another_one", || {
+    alone("a_stack_whose_cached_record_is_being_evicted_gets_a_different_record", || {
         std::thread::spawn(life).join().expect("no panic in the thread");
         assert_eq!(RAN.load(Ordering::Relaxed), 2);
     });
 }
 
 #[test]
-fn no_address_beyond_the_map_is_mistaken_for_one_in_it() {
-    alone("no_address_beyond_the_map_is_mistaken_for_one_in_it", || {
+fn addresses_outside_the_map_are_not_found() {
+    alone("addresses_outside_the_map_are_not_found", || {
         std::thread::spawn(|| {
             crate::at_exit(|| ()).expect("it can be armed");
             crate::life::lookup::lookup().expect("it is armed");

@@ -25,16 +25,16 @@ pub(crate) fn undo(record: &'static Record, is_new: bool, error: Error) -> Error
 pub(crate) fn unload(record: &'static Record) {
     {
         // What is dropped here may unload as well.
-        let _in_use = record.in_use();
+        let _kept_armed = record.keep_armed();
         record.forget_handlers();
         clear(record);
     }
     if record.is_draining() || !record.is_empty() {
         let before = record.id();
         record.renew_id();
-        safety_net::renew(record, before);
+        safety_net::update_id(record, before);
         #[cfg(target_os = "linux")]
-        main_key::renew(record, before);
+        main_key::update_id(record, before);
         return;
     }
     disarm(record);
@@ -53,15 +53,15 @@ fn disarm(record: &'static Record) {
         // Nobody knows where the word is that has to be put back. So the stack stays armed, with nothing stored.
         let before = record.id();
         record.renew_id();
-        safety_net::renew(record, before);
+        safety_net::update_id(record, before);
     }
 }
 
 /// Drops all values of the running stack, whose record this is.
 pub(crate) fn clear(record: &'static Record) {
     let lent = lent_by_frames(record);
-    let _in_use = record.in_use();
-    record.forget_values(|local| lent.has(local, record.base()));
+    let _kept_armed = record.keep_armed();
+    record.forget_values(|local| lent.may_include(local, record.base()));
     if let Some(table) = record.slots() {
         slot_table::clear(table);
     }

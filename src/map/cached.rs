@@ -5,12 +5,12 @@
 //!
 //! A waiting record is whose who takes it: the next stack with its base (for C scopes see `pins.rs`); a stack on the same
 //! page, in whose way it is; or one that needs a record, where the slab has none left and would grow. Only records with small
-//! numbers wait ([`MOST`]): so that memory which is never used as a stack again keeps no more than these.
+//! numbers wait ([`MAX_NUMBER`]): so that memory which is never used as a stack again keeps no more than these.
 
 use crate::base::atomics::{AtomicBool, Ordering};
 
 /// The highest number of a record that waits: 300 KB of records.
-pub(crate) const MOST: u32 = if cfg!(test) { 2 } else { 960 };
+pub(crate) const MAX_NUMBER: u32 = if cfg!(test) { 2 } else { 960 };
 
 /// Whether a record waits.
 pub(crate) struct CachedFlag(AtomicBool);

@@ -8,11 +8,11 @@ use crate::machine::arch::untagged;
 use std::hint::cold_path;
 
 /// Why a record was not inserted.
-pub(crate) enum Failed<R: 'static> {
+pub(crate) enum InsertError<R: 'static> {
     NoMemory,
     /// While memory was allocated the stack was armed, with this record: the allocator uses
     /// storage.
-    Taken(&'static R),
+    ArmedMeanwhile(&'static R),
 }
 
 impl<R: Owner> StackMap<R> {
@@ -39,21 +39,21 @@ impl<R: Owner> StackMap<R> {
 
     /// Makes `record` the one that [`StackMap::by_base`] finds for its base.
     #[inline]
-    pub(crate) fn insert(&'static self, record: &'static R) -> Result<(), Failed<R>> {
+    pub(crate) fn insert(&'static self, record: &'static R) -> Result<(), InsertError<R>> {
         let page = page_of_base(record.base());
-        let Some(entry) = self.pages.ensure_entry(page << PAGE) else { return Err(Failed::NoMemory) };
+        let Some(entry) = self.pages.ensure_entry(page << PAGE) else { return Err(InsertError::NoMemory) };
         if self.claim(entry, page, record) { Ok(()) } else { self.insert_extra(record) }
     }
 
     #[cold]
-    fn insert_extra(&'static self, record: &'static R) -> Result<(), Failed<R>> {
+    fn insert_extra(&'static self, record: &'static R) -> Result<(), InsertError<R>> {
         if !self.extras.insert(record) {
-            return Err(Failed::NoMemory);
+            return Err(InsertError::NoMemory);
         }
         let base = record.base();
         let other = |other: &&'static R| !std::ptr::eq(*other, record) && other.base() == base;
         match self.extras.all().find(|found| other(found) && found.is_armed_at(record.foot())) {
-            Some(found) => Err(Failed::Taken(found)),
+            Some(found) => Err(InsertError::ArmedMeanwhile(found)),
             None => Ok(()),
         }
     }
@@ -70,7 +70,7 @@ impl<R: Owner> StackMap<R> {
         let Some(owner) = (unsafe { entry.owner().as_ref() }) else { return entry.claim(pointer(record), |_| false) };
         self.evict_to_slab(owner);
         let _pinned = owner.pins().pin();
-        entry.claim(pointer(record), |now| now == pointer(owner) && is_stale(owner, page))
+        entry.claim(pointer(record), |now| now == pointer(owner) && may_take_entry(owner, page))
     }
 
     /// Gives the record to the slab, if it is cached.
@@ -85,6 +85,6 @@ impl<R: Owner> StackMap<R> {
 /// Whether an entry for `page` may be taken from the record that owns it. The entry of the base's
 /// page never may: it leads the next stack on the same memory to the abandoned record, which would
 /// else be taken for the next stack's.
-fn is_stale(record: &impl Owner, page: usize) -> bool {
+fn may_take_entry(record: &impl Owner, page: usize) -> bool {
     page_of_base(record.base()) != page && record.is_stale()
 }

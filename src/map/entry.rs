@@ -21,12 +21,12 @@ use crate::base::atomics::{AtomicPtr, AtomicU64, Ordering};
 use std::hint::cold_path;
 
 /// What is added to the address of a record that owns its entry.
-const OWNS: usize = 1;
+const OWNER_BIT: usize = 1;
 
 /// An entry of the page map. All zeros is an empty one.
 #[repr(C)]
 pub(crate) struct Entry<R> {
-    proven: AtomicU64,
+    blocks: AtomicU64,
     record: AtomicPtr<R>,
 }
 
@@ -35,7 +35,7 @@ impl<R> Entry<R> {
     #[cfg(test)]
     #[allow(dead_code, reason = "the library's own tests need none")]
     pub(crate) fn new() -> Self {
-        Self { proven: AtomicU64::new(0), record: AtomicPtr::new(std::ptr::null_mut()) }
+        Self { blocks: AtomicU64::new(0), record: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
     /// The record that vouches for the block of `bit`. (Not a `NonNull`: of that the compiler would
@@ -43,21 +43,21 @@ impl<R> Entry<R> {
     #[inline(always)]
     pub(crate) fn find(&self, bit: u64) -> Option<*mut R> {
         let record = self.record.load(Ordering::Acquire);
-        if self.proven.load(Ordering::Relaxed) & bit == 0 || !owns(record) {
+        if self.blocks.load(Ordering::Relaxed) & bit == 0 || !has_owner_bit(record) {
             return None;
         }
-        Some(record.map_addr(|address| address - OWNS))
+        Some(record.map_addr(|address| address - OWNER_BIT))
     }
 
     /// The record that owns this entry, or is about to; or null.
     pub(crate) fn owner(&self) -> *mut R {
-        bare(self.record.load(Ordering::Acquire))
+        without_owner_bit(self.record.load(Ordering::Acquire))
     }
 
     /// Whether `record` owns this entry.
     #[inline]
     pub(crate) fn is_owned_by(&self, record: *mut R) -> bool {
-        self.record.load(Ordering::Acquire) == owning(record)
+        self.record.load(Ordering::Acquire) == with_owner_bit(record)
     }
 
     /// Makes `record` the owner, unless another one is that `stale` does not give up. Returns whether it is.
@@ -67,19 +67,19 @@ impl<R> Entry<R> {
     #[inline]
     pub(crate) fn claim(&self, record: *mut R, stale: impl Fn(*mut R) -> bool) -> bool {
         let now = self.record.load(Ordering::Acquire);
-        if now == owning(record) {
+        if now == with_owner_bit(record) {
             return true;
         }
         // One that is about to be owned is not for others, nor for a signal handler that has interrupted just this.
-        let can_be_had = now.is_null() || owns(now) && stale(bare(now));
-        if !can_be_had || self.record.compare_exchange(now, record, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        let is_available = now.is_null() || has_owner_bit(now) && stale(without_owner_bit(now));
+        if !is_available || self.record.compare_exchange(now, record, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
         // What the last owner proved must be gone before there is a next one: what `add_block` does to the same word comes before
         // this and is cleared, or after it and knows of the exchange above. (A swap, not a store: `loom` would let a store be
         // overtaken by the other side's read-modify-writes, which no processor does.)
-        self.proven.swap(0, Ordering::AcqRel);
-        self.record.store(owning(record), Ordering::Release);
+        self.blocks.swap(0, Ordering::AcqRel);
+        self.record.store(with_owner_bit(record), Ordering::Release);
         true
     }
 
@@ -90,22 +90,22 @@ impl<R> Entry<R> {
     /// before this stack's code goes on.
     #[inline]
     pub(crate) fn add_block(&self, record: *mut R, bit: u64) {
-        self.proven.fetch_or(bit, Ordering::AcqRel);
-        if self.record.load(Ordering::Relaxed) != owning(record) {
+        self.blocks.fetch_or(bit, Ordering::AcqRel);
+        if self.record.load(Ordering::Relaxed) != with_owner_bit(record) {
             cold_path();
-            self.proven.fetch_and(!bit, Ordering::AcqRel);
+            self.blocks.fetch_and(!bit, Ordering::AcqRel);
         }
     }
 
     /// Takes back all blocks. Only for the owner, on its stack, before that ends: until then no other stack's code runs in them.
     #[inline]
     pub(crate) fn clear_blocks(&self) {
-        self.proven.store(0, Ordering::Release);
+        self.blocks.store(0, Ordering::Release);
     }
 
     /// Takes back proven blocks, of whichever record, that are not in use as a stack now.
     pub(crate) fn remove_blocks(&self, bits: u64) {
-        self.proven.fetch_and(!bits, Ordering::AcqRel);
+        self.blocks.fetch_and(!bits, Ordering::AcqRel);
     }
 
     /// Empties the entry if it is `record`'s, or was about to be, which the caller has to itself. Its blocks are cleared by whoever claims
@@ -113,22 +113,22 @@ impl<R> Entry<R> {
     #[inline]
     pub(crate) fn clear(&self, record: *mut R) {
         let now = self.record.load(Ordering::Relaxed);
-        if bare(now) == record {
+        if without_owner_bit(now) == record {
             let _ = self.record.compare_exchange(now, std::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 }
 
-fn owning<R>(record: *mut R) -> *mut R {
-    record.map_addr(|address| address | OWNS)
+fn with_owner_bit<R>(record: *mut R) -> *mut R {
+    record.map_addr(|address| address | OWNER_BIT)
 }
 
-fn owns<R>(record: *mut R) -> bool {
-    record.addr() & OWNS != 0
+fn has_owner_bit<R>(record: *mut R) -> bool {
+    record.addr() & OWNER_BIT != 0
 }
 
-fn bare<R>(record: *mut R) -> *mut R {
-    record.map_addr(|address| address & !OWNS)
+fn without_owner_bit<R>(record: *mut R) -> *mut R {
+    record.map_addr(|address| address & !OWNER_BIT)
 }
 
 /// The pointer by which entries refer to a record.

@@ -29,7 +29,7 @@ pub(crate) struct StackMap<R: 'static> {
     pub(crate) extras: Extras<R>,
     pub(crate) records: Slab<R>,
     /// Which cached record to take next where the slab has none left (`supply.rs`).
-    pub(super) turn: AtomicU32,
+    pub(super) next_to_steal: AtomicU32,
 }
 
 impl<R: Owner> StackMap<R> {
@@ -42,7 +42,7 @@ impl<R: Owner> StackMap<R> {
                 AtomicU32::new(0),
                 AtomicU64::new(0),
             ),
-            turn: AtomicU32::new(0),
+            next_to_steal: AtomicU32::new(0),
         }
     }
 

@@ -46,7 +46,7 @@ impl<R: Owner> StackMap<R> {
     /// A record for a stack with any base. The caller has it to itself. `None` without memory.
     #[inline]
     pub(crate) fn take(&'static self) -> Option<&'static R> {
-        let stolen = if self.records.has_none_up_to(cached::MOST) { self.steal() } else { None };
+        let stolen = if self.records.has_none_up_to(cached::MAX_NUMBER) { self.steal() } else { None };
         let record = stolen.or_else(|| self.records.take())?;
         if record.pins().is_pinned() { self.take_unpinned(record) } else { Some(record) }
     }
@@ -62,11 +62,11 @@ impl<R: Owner> StackMap<R> {
     /// One of the cached records, in turn.
     #[cold]
     fn steal(&'static self) -> Option<&'static R> {
-        let turn = self.turn.load(Ordering::Relaxed);
+        let number = self.next_to_steal.load(Ordering::Relaxed);
         // Where two threads read the same number, one of them gets the record, and the other one a
         // fresh record.
-        self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
-        self.records.get(turn % cached::MOST + 1).filter(|record| self.evict(record))
+        self.next_to_steal.store(number.wrapping_add(1), Ordering::Relaxed);
+        self.records.get(number % cached::MAX_NUMBER + 1).filter(|record| self.evict(record))
     }
 
     /// Takes a cached record from where it is cached. Whether it was cached: then the caller has it
@@ -91,7 +91,7 @@ impl<R: Owner> StackMap<R> {
     pub(crate) fn cache(&'static self, record: &'static R) -> bool {
         let page = page_of_base(record.base());
         let entry = self.entry(page << PAGE).filter(|entry| entry.is_owned_by(pointer(record)));
-        let Some(entry) = entry.filter(|_| record.links().number() <= cached::MOST) else {
+        let Some(entry) = entry.filter(|_| record.links().number() <= cached::MAX_NUMBER) else {
             cold_path();
             return false;
         };

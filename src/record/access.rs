@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 impl Record {
     /// Looks at the values; `None` while a change of them is under way, which only a signal handler can see.
-    pub(crate) fn look<R>(&self, look: impl FnOnce(&Values) -> R) -> Option<R> {
+    pub(crate) fn read_values<R>(&self, read: impl FnOnce(&Values) -> R) -> Option<R> {
         let contents = self.contents.get();
         // SAFETY: this is the record's own stack, and `access` tells whether a change is under way further up on it.
         let access = unsafe { &(*contents).access };
@@ -21,13 +21,13 @@ impl Record {
         access.set(access.get() + 1);
         let _done = OnDrop(|| access.set(access.get() - 1));
         // SAFETY: as above; changes are refused while `access` is not zero.
-        Some(look(unsafe { &(*contents).values }))
+        Some(read(unsafe { &(*contents).values }))
     }
 
     /// Changes handlers and values; an error from inside a key's `Eq`.
     pub(super) fn change(&self) -> Result<Change<'_>, Error> {
         let contents = self.contents.get();
-        // SAFETY: as in `look`.
+        // SAFETY: as in `read_values`.
         let access = unsafe { &(*contents).access };
         if access.get() != 0 {
             cold_path();
@@ -41,14 +41,14 @@ impl Record {
     /// Looks for what is to be changed next; an error from inside a key's `Eq`, which this may run, and a change may not.
     pub(crate) fn compare<R>(&self, find: impl FnOnce(&Values) -> R) -> Result<R, Error> {
         let contents = self.contents.get();
-        // SAFETY: as in `look`.
+        // SAFETY: as in `read_values`.
         let access = unsafe { &(*contents).access };
         if access.get() != 0 {
             return Err(Error::Busy);
         }
         access.set(COMPARING);
         let _done = OnDrop(|| access.set(0));
-        // SAFETY: as in `look`.
+        // SAFETY: as in `read_values`.
         Ok(find(unsafe { &(*contents).values }))
     }
 
@@ -63,7 +63,7 @@ impl Record {
     ///
     /// In a change it can only have been left by the parent of this process, on a thread that is not here; that stays, and
     /// nobody may use the record again. Then this is false.
-    pub(crate) fn reset_access(&self) -> bool {
+    pub(crate) fn try_reset_access(&self) -> bool {
         // SAFETY: its stack does not go on there, so this is the only code that uses the record's own part.
         let access = unsafe { &(*self.contents.get()).access };
         let whole = access.get() != CHANGING;
@@ -80,16 +80,16 @@ impl Record {
 
     /// While what this gives lives, an `unload` leaves the record to its stack: for those who go on to use it when code of
     /// the user's has run.
-    pub(crate) fn in_use(&self) -> InUse<'_> {
+    pub(crate) fn keep_armed(&self) -> KeptArmed<'_> {
         self.reentrancy().set(self.reentrancy().get() + 1);
-        InUse(self)
+        KeptArmed(self)
     }
 }
 
-/// Says that somebody uses a record; see [`Record::in_use`].
-pub(crate) struct InUse<'r>(&'r Record);
+/// Says that somebody uses a record; see [`Record::keep_armed`].
+pub(crate) struct KeptArmed<'r>(&'r Record);
 
-impl Drop for InUse<'_> {
+impl Drop for KeptArmed<'_> {
     fn drop(&mut self) {
         let reentrancy = self.0.reentrancy();
         reentrancy.set(reentrancy.get() - 1);

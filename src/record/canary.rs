@@ -86,7 +86,7 @@ impl Record {
     }
 
     /// Whether the code redirect's hook is to drain it, if the stack that ends is its own.
-    pub(crate) fn ends_at_hook(&self) -> bool {
+    pub(crate) fn drains_at_hook(&self) -> bool {
         self.method() == Method::Code
             && self.canary_at() != &raw const DEAD as usize
             && [Phase::Armed as u8, Phase::Draining as u8].contains(&self.phase.load(Ordering::Acquire))
@@ -111,7 +111,7 @@ impl Record {
     }
 
     /// Whether a walk comes by its foot. It comes by none of a C scope, and of a stack that drains without having returned.
-    pub(crate) fn is_reached_by_walk(&self) -> bool {
+    pub(crate) fn is_found_by_walk(&self) -> bool {
         let (foot, word) = self.canary();
         let drains_in_trampoline = arch::untagged(foot) == self.base().wrapping_sub(size_of::<usize>());
         word != std::ptr::from_ref(self).addr() && (word != self.mark() || drains_in_trampoline)

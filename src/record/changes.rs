@@ -6,7 +6,7 @@ use crate::base::alloc::{larger, move_to, refused, try_vec};
 use crate::base::error::Error;
 use crate::base::guard::isolated;
 use crate::storage::slot_table::{self, Table};
-use crate::storage::values::{For, Handler, LocalValue, Values};
+use crate::storage::values::{Addition, Handler, LocalValue, Values};
 use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
@@ -45,39 +45,38 @@ impl Record {
     /// Makes room for one more handler.
     #[inline]
     fn room_for_handler(&self) -> Result<(), Error> {
-        // SAFETY: this is the record's own stack; whoever is just changing the record is seen by
-        // `change`.
-        while let Some(wanted) =
-            unsafe { larger(&(*self.contents.get()).handlers, (*self.contents.get()).handlers.len() + 1) }
-        {
+        // SAFETY: this is the record's own stack. A change that a signal handler has interrupted is
+        // refused by `change` below.
+        let handlers = || unsafe { &(*self.contents.get()).handlers };
+        while let Some(capacity) = larger(handlers(), handlers().len() + 1) {
             cold_path();
-            let _in_use = self.in_use();
-            let room = try_vec(wanted)?;
+            let _kept_armed = self.keep_armed();
+            let larger_vec = try_vec(capacity)?;
             // What is freed is freed behind the change.
-            let _free = move_to(&mut self.change()?.handlers, room);
+            let _free = move_to(&mut self.change()?.handlers, larger_vec);
         }
         Ok(())
     }
 
     /// Makes room for one more value of that kind, so that the change which adds it does not
     /// allocate.
-    pub(crate) fn room_for(&self, whose: For) -> Result<(), Error> {
+    pub(crate) fn room_for(&self, addition: Addition) -> Result<(), Error> {
         loop {
-            let wanted = self.look(|values| values.wanted(whose)).ok_or(Error::Busy)?;
-            if wanted.is_there() {
+            let capacities = self.read_values(|values| values.new_capacities(addition)).ok_or(Error::Busy)?;
+            if capacities.is_empty() {
                 return Ok(());
             }
             cold_path();
             // The allocator may be code of the user's, and unload.
-            let _in_use = self.in_use();
-            let room = wanted.allocate()?;
-            let _free = self.change_values(|values| values.move_to(room))?;
+            let _kept_armed = self.keep_armed();
+            let tables = capacities.allocate()?;
+            let _free = self.change_values(|values| values.move_to(tables))?;
         }
     }
 
     /// Forgets the handlers without running them. They are dropped here, the first one first.
     pub(crate) fn forget_handlers(&self) {
-        let _in_use = self.in_use();
+        let _kept_armed = self.keep_armed();
         // SAFETY: this is the record's own stack, and nobody changes the record while this is
         // looked at.
         let count = || unsafe { (*self.contents.get()).handlers.len() };
@@ -92,9 +91,9 @@ impl Record {
 
     /// Drops all values that `keep` does not want, last set first.
     pub(crate) fn forget_values(&self, keep: impl Fn(&LocalValue) -> bool) {
-        let _in_use = self.in_use();
+        let _kept_armed = self.keep_armed();
         if !self.defer(|| 0, |own| own.values.defer_all(&keep)) {
-            let mut index = self.look(Values::places).unwrap_or(0);
+            let mut index = self.read_values(Values::len_with_gaps).unwrap_or(0);
             while let Ok(Some(taken)) = self.change_values(|values| values.take_before(&mut index, &keep)) {
                 isolated(|| taken.drop_now(self));
             }
@@ -106,7 +105,7 @@ impl Record {
     /// memory.
     fn defer(&self, handlers: impl Fn() -> usize, defer: impl Fn(&mut Contents) -> bool) -> bool {
         loop {
-            if self.room_for(For::PendingDrops(handlers())).is_err() {
+            if self.room_for(Addition::PendingDrops(handlers())).is_err() {
                 return false;
             }
             match self.change() {
@@ -123,7 +122,7 @@ impl Record {
 
     /// Drops what is pending.
     pub(crate) fn drop_pending(&self) {
-        let _in_use = self.in_use();
+        let _kept_armed = self.keep_armed();
         while let Ok(Some(pending)) = self.change_values(Values::pop_pending) {
             isolated(|| pending.drop_now(self));
         }
@@ -131,7 +130,7 @@ impl Record {
 
     /// Whether nothing is stored here, and nobody further up on the stack comes back to it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.look(Values::is_empty).unwrap_or(false)
+        self.read_values(Values::is_empty).unwrap_or(false)
             // SAFETY: this is the record's own stack, and nobody changes it now.
             && unsafe { &(*self.contents.get()).handlers }.is_empty()
             && self.reentrancy().get() == 0

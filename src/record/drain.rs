@@ -21,7 +21,7 @@ impl Record {
     pub(crate) fn drain(&self, lent: Lent) {
         self.set_draining();
         // SAFETY: this is the record's own stack, and nobody changes the record while this is looked at.
-        if self.reentrancy().get() > 0 || unsafe { (*self.contents.get()).values.has_had_some() } {
+        if self.reentrancy().get() > 0 || unsafe { (*self.contents.get()).values.has_had_values() } {
             cold_path();
             self.abandon_frames(lent);
         }
@@ -39,7 +39,7 @@ impl Record {
     #[inline]
     fn drop_last(&self, lent: Lent) -> bool {
         // SAFETY: as in `drain`.
-        let may_have_some = unsafe { (*self.contents.get()).values.has_had_some() };
+        let may_have_some = unsafe { (*self.contents.get()).values.has_had_values() };
         may_have_some && self.drop_last_value(lent)
             || self.slots().is_some_and(slot_table::clear)
             || self.finish_predecessor()
@@ -49,7 +49,7 @@ impl Record {
     #[inline(never)]
     fn drop_last_value(&self, lent: Lent) -> bool {
         let Ok(Some(value)) = self.change_values(Values::pop) else { return false };
-        if matches!(&value, Removed::Local(local) if lent.has(local, self.base())) {
+        if matches!(&value, Removed::Local(local) if lent.may_include(local, self.base())) {
             cold_path();
         } else if value.is_plain() {
             drop(value);
@@ -83,7 +83,7 @@ impl Record {
     /// the thread lives on in the parent: there it drains. Here what it stored is forgotten, neither run nor dropped.
     #[must_use]
     pub(crate) fn drain_abandoned(&'static self) -> bool {
-        let whole = self.reset_access();
+        let whole = self.try_reset_access();
         if matches!(self.kind(), Kind::Thread | Kind::Main) {
             self.leak_contents();
         } else {
@@ -105,7 +105,7 @@ impl Record {
     /// ends, in the middle of it, the rest is drained with this record.
     pub(crate) fn drain_predecessor(&'static self, abandoned: &'static Record) {
         // Handlers may unload; but whoever arms is about to use this record.
-        let _in_use = self.in_use();
+        let _kept_armed = self.keep_armed();
         self.predecessor.store(std::ptr::from_ref(abandoned).cast_mut(), Ordering::Relaxed);
         self.finish_predecessor();
     }

@@ -47,7 +47,7 @@ pub(crate) struct Record {
     /// Where the foot is.
     pub(super) foot: AtomicUsize,
     /// What the word of the canary was before, under code redirect.
-    pub(super) word_under_mark: AtomicUsize,
+    pub(super) unmarked_word: AtomicUsize,
     /// This life of the record, or zero: what it is watched by where no word of the stack can tell.
     pub(super) generation: AtomicUsize,
     /// A frame record that ends a chain of frame pointers: its address is a mark on aarch64 (`redirect/mark.rs`).
@@ -90,7 +90,7 @@ pub(crate) struct NewStack {
     /// How the exit will be redirected.
     pub(crate) method: Method,
     /// What the canary's word is before it is marked; zero where there is no mark.
-    pub(crate) word_under_mark: usize,
+    pub(crate) unmarked_word: usize,
 }
 
 /// Whether a stack's foot is where its entry function pleases, and may be elsewhere later ([`Record::follow`]).
@@ -118,7 +118,7 @@ impl SlabItem for Record {
             cached_flag: CachedFlag::new(),
             trampoline: AtomicU32::new(0),
             foot: AtomicUsize::new(0),
-            word_under_mark: AtomicUsize::new(0),
+            unmarked_word: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             last_frame: [const { AtomicUsize::new(0) }; 2],
             links: Links::new(),
@@ -172,8 +172,8 @@ impl Record {
     }
 
     /// What the canary's word was before it was marked.
-    pub(crate) fn word_under_mark(&self) -> usize {
-        self.word_under_mark.load(Ordering::Relaxed)
+    pub(crate) fn unmarked_word(&self) -> usize {
+        self.unmarked_word.load(Ordering::Relaxed)
     }
 
     pub(crate) fn last_frame(&self) -> usize {
@@ -218,7 +218,7 @@ impl Record {
     pub(crate) fn prepare(&self, stack: &NewStack) {
         self.method.store(stack.method as u8, Ordering::Relaxed);
         self.foot.store(stack.foot, Ordering::Relaxed);
-        self.word_under_mark.store(stack.word_under_mark, Ordering::Relaxed);
+        self.unmarked_word.store(stack.unmarked_word, Ordering::Relaxed);
         self.base.store(arch::untagged(stack.base), Ordering::Relaxed);
         self.kind.store(stack.kind as u8, Ordering::Relaxed);
         self.trampoline.store(stack.trampoline as u32, Ordering::Relaxed);

@@ -9,7 +9,7 @@ impl Initialize for Record {
     /// Runs `code`, which makes or drops the value of the stack local with this number: nobody can
     /// ask for it meanwhile.
     fn initializing<R>(&self, number: usize, code: impl FnOnce() -> R) -> R {
-        let _in_use = self.in_use();
+        let _kept_armed = self.keep_armed();
         // SAFETY: this is the record's own stack, or the one that drains it.
         let innermost = unsafe { &(*self.contents.get()).initializing };
         let this = Initializing { number, outer: innermost.get() };

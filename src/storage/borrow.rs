@@ -15,19 +15,19 @@ pub(crate) enum Lent {
     Nothing,
     /// What the frames have borrowed from this stack pointer up to the base, which is one piece of
     /// memory. `exit` has left them behind, and other threads may go on using what is theirs.
-    By(usize),
+    ByFramesFrom(usize),
     /// The same, where those frames cannot be searched: they are on another piece of memory than
     /// this code.
-    Anything,
+    Unknown,
 }
 
 impl Lent {
     /// Whether a stack local's value may be lent, on the stack that ends at `base`.
-    pub(crate) fn has(self, local: &LocalValue, base: usize) -> bool {
+    pub(crate) fn may_include(self, local: &LocalValue, base: usize) -> bool {
         match self {
             Self::Nothing => false,
-            Self::By(sp) => is_borrowed(local.value, sp..arch::tagged_as(base, sp)),
-            Self::Anything => true,
+            Self::ByFramesFrom(sp) => is_borrowed(local.value, sp..arch::tagged_as(base, sp)),
+            Self::Unknown => true,
         }
     }
 }

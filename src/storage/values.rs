@@ -50,7 +50,7 @@ impl Removed {
             Self::Keyed(Keyed { value, key, child, .. }) => {
                 let mut rest = Some((key, child));
                 // Also where the value's destructor panics; a second panic would abort the process then.
-                let _then = OnDrop(|| catch_panic(|| drop(rest.take())));
+                let _rest = OnDrop(|| catch_panic(|| drop(rest.take())));
                 drop(value);
             }
             // SAFETY: it is out of the table, so nobody finds it; whether somebody still borrows it
@@ -121,7 +121,7 @@ pub(crate) struct Values {
 
 /// Who is about to store something.
 #[derive(Clone, Copy)]
-pub(crate) enum For {
+pub(crate) enum Addition {
     /// A keyed value.
     Key,
     /// The value of the stack local with this number.
@@ -132,7 +132,7 @@ pub(crate) enum For {
 
 /// What the tables of [`Values`] must hold for one of these to find room; `None` where there is
 /// room.
-pub(crate) struct Wanted {
+pub(crate) struct NewCapacities {
     in_order: Option<usize>,
     locals: Option<usize>,
     by_key: Option<usize>,
@@ -141,24 +141,24 @@ pub(crate) struct Wanted {
 
 /// Larger tables, allocated outside of a change; and when they are in place, the smaller ones, to
 /// be freed outside as well.
-pub(crate) struct Room {
+pub(crate) struct Tables {
     in_order: Vec<Option<Value>>,
     locals: Vec<*mut u8>,
     by_key: HashTable<usize>,
     pending: Vec<Removed>,
 }
 
-impl Wanted {
+impl NewCapacities {
     #[inline]
-    pub(crate) fn is_there(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self { in_order: None, locals: None, by_key: None, pending: None })
     }
 
     #[cold]
-    pub(crate) fn allocate(&self) -> Result<Room, Error> {
+    pub(crate) fn allocate(&self) -> Result<Tables, Error> {
         let mut by_key = HashTable::new();
         try_reserve(|| by_key.try_reserve(self.by_key.unwrap_or(0), |_| 0))?;
-        Ok(Room {
+        Ok(Tables {
             in_order: try_vec(self.in_order.unwrap_or(0))?,
             locals: try_vec(self.locals.unwrap_or(0))?,
             by_key,
@@ -170,40 +170,40 @@ impl Wanted {
 impl Values {
     /// What has to grow for one of these.
     #[inline]
-    pub(crate) fn wanted(&self, whose: For) -> Wanted {
-        let mut wanted = Wanted { in_order: None, locals: None, by_key: None, pending: None };
-        match whose {
-            For::Key => {
-                wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
+    pub(crate) fn new_capacities(&self, addition: Addition) -> NewCapacities {
+        let mut capacities = NewCapacities { in_order: None, locals: None, by_key: None, pending: None };
+        match addition {
+            Addition::Key => {
+                capacities.in_order = larger(&self.in_order, self.in_order.len() + 1);
                 // What was removed may leave marks that take room: so it is the capacity that
                 // counts.
                 if self.by_key.capacity() == self.by_key.len() {
-                    wanted.by_key = Some((2 * self.by_key.len()).max(3));
+                    capacities.by_key = Some((2 * self.by_key.len()).max(3));
                 }
             }
-            For::Local(number) => {
-                wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
-                wanted.locals = larger(&self.locals, number + 1);
+            Addition::Local(number) => {
+                capacities.in_order = larger(&self.in_order, self.in_order.len() + 1);
+                capacities.locals = larger(&self.locals, number + 1);
             }
-            For::PendingDrops(handlers) => {
-                wanted.pending = larger(&self.pending, self.pending.len() + self.in_order.len() + handlers);
+            Addition::PendingDrops(handlers) => {
+                capacities.pending = larger(&self.pending, self.pending.len() + self.in_order.len() + handlers);
             }
         }
-        wanted
+        capacities
     }
 
     /// Moves into the larger tables. It neither allocates nor frees.
-    pub(crate) fn move_to(&mut self, room: Room) -> Room {
-        let mut by_key = room.by_key;
+    pub(crate) fn move_to(&mut self, tables: Tables) -> Tables {
+        let mut by_key = tables.by_key;
         if by_key.capacity() > self.by_key.len() {
             std::mem::swap(&mut self.by_key, &mut by_key);
             self.index_keys();
         }
-        Room {
-            in_order: move_to(&mut self.in_order, room.in_order),
-            locals: move_to(&mut self.locals, room.locals),
+        Tables {
+            in_order: move_to(&mut self.in_order, tables.in_order),
+            locals: move_to(&mut self.locals, tables.locals),
             by_key,
-            pending: move_to(&mut self.pending, room.pending),
+            pending: move_to(&mut self.pending, tables.pending),
         }
     }
 
@@ -243,7 +243,7 @@ impl Values {
     }
 
     /// Whether there may be something here. This looks at no more than the first field.
-    pub(crate) fn has_had_some(&self) -> bool {
+    pub(crate) fn has_had_values(&self) -> bool {
         !self.in_order.is_empty()
     }
 
@@ -330,9 +330,9 @@ impl Values {
                 return Some(self.remove(hash, index));
             }
             Value::Local(local) => {
-                let known = *local;
+                let taken = *local;
                 local.number = 0;
-                known
+                taken
             }
         };
         local.cache.forget(local.value);
@@ -376,7 +376,7 @@ impl Values {
     }
 
     /// How many places there are, gaps among them.
-    pub(crate) fn places(&self) -> usize {
+    pub(crate) fn len_with_gaps(&self) -> usize {
         self.in_order.len()
     }
 
