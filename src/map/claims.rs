@@ -1,4 +1,4 @@
-//! Making a record the owner of entries and blocks.
+//! Makes a record the owner of entries and blocks: `add_block`, `insert`.
 
 use super::entry::{Entry, pointer};
 use super::owner::Owner;
@@ -10,15 +10,15 @@ use std::hint::cold_path;
 /// Why a record was not inserted.
 pub(crate) enum InsertError<R: 'static> {
     NoMemory,
-    /// While memory was allocated the stack was armed, with this record: the allocator uses
+    /// The stack was armed, with this record, while memory was allocated: the allocator uses
     /// storage.
     ArmedMeanwhile(&'static R),
 }
 
 impl<R: Owner> StackMap<R> {
     /// Notes that `sp` is on the stack of `record`, so that the next [`StackMap::find`] there is
-    /// quick. A page that another live stack owns is left alone: stack pointers there go on being
-    /// looked up by unwinding.
+    /// quick. Where another live stack owns the page's entry, this does nothing: stack pointers on
+    /// that page are still looked up by unwinding.
     #[inline]
     pub(crate) fn add_block(&'static self, sp: usize, record: &'static R) {
         let sp = untagged(sp);
@@ -29,8 +29,9 @@ impl<R: Owner> StackMap<R> {
             cold_path();
             return;
         }
-        // In this order: the entries of all noted pages are cleared when the record's stack ends,
-        // also where a signal handler leaves this function in the middle by a jump.
+        // Before the claim: when the record's stack ends, the entries of all noted pages are
+        // cleared. That holds even where a signal handler leaves this function in the middle by a
+        // jump.
         record.note_page(sp >> PAGE);
         if self.claim(entry, sp >> PAGE, record) {
             entry.add_block(pointer(record), block_bit(sp));
@@ -82,9 +83,9 @@ impl<R: Owner> StackMap<R> {
     }
 }
 
-/// Whether an entry for `page` may be taken from the record that owns it. The entry of the base's
-/// page never may: it leads the next stack on the same memory to the abandoned record, which would
-/// else be taken for the next stack's.
+/// Whether another record may take the entry for `page` from `record`, which owns it. No record may
+/// take the entry of the base's page: that entry leads the next stack on the same memory to the
+/// abandoned record. Without it the abandoned record would be taken for the next stack's.
 fn may_take_entry(record: &impl Owner, page: usize) -> bool {
     page_of_base(record.base()) != page && record.is_stale()
 }
