@@ -1,4 +1,4 @@
-//! Both redirects, in processes of their own.
+//! Both redirects, each test in a process of its own.
 
 use crate::Builder;
 use crate::Error;
@@ -7,7 +7,8 @@ use crate::Stack;
 use crate::base::testing::alone;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Runs `code` in a process of its own, with a shadow stack that is only pretended: no machine of ours has one.
+/// Runs `code` in a process of its own, which behaves as if it had a shadow stack: no machine of
+/// the project has one.
 fn with_shadow_stack(test: &str, code: impl FnOnce()) {
     alone(&format!("life::redirect_tests::{test}"), "EXEUNT_TEST_SHADOW_STACK", code);
 }
@@ -66,7 +67,7 @@ extern "C-unwind" fn unloads_and_exits(times: *mut std::ffi::c_void) -> *mut std
 
 type Start = extern "C-unwind" fn(*mut std::ffi::c_void) -> *mut std::ffi::c_void;
 
-// As in libc, but that unwinding may pass.
+// As in libc, but unwinding may pass.
 unsafe extern "C-unwind" {
     fn pthread_create(
         thread: *mut libc::pthread_t,
@@ -77,7 +78,8 @@ unsafe extern "C-unwind" {
     fn pthread_exit(result: *mut std::ffi::c_void) -> !;
 }
 
-/// What `main` needs before glibc 2.34, tried on threads: no place of the code is patched, and the landing alone is redirected.
+/// The path that `main` needs before glibc 2.34, tried on threads: no code is patched, and only the
+/// landing is redirected.
 #[test]
 fn code_redirect_drains_a_pthread_exit_that_passes_no_hook_at_its_landing() {
     alone(

@@ -1,4 +1,5 @@
-//! The registry in processes of their own: all tests of one use the same records.
+//! The stack map and records, each test in a process of its own: all tests of one process use the
+//! same records.
 
 mod array_stacks;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -9,7 +10,7 @@ use crate::record::stacks::STACKS;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Runs `code` in a process in which the test is the only one: all tests of a process use the same records.
+/// Runs `code` in a process in which the test is the only one.
 fn alone(test: &str, code: impl FnOnce()) {
     crate::base::testing::alone(&format!("life::tests::{test}"), "EXEUNT_TEST_ALONE", code);
 }
@@ -23,7 +24,7 @@ fn on_another_page<R>(code: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Stacks with other tops each, one after the other.
+/// Arms stacks one after another, each with another base.
 #[inline(never)]
 fn arm_at_distinct_bases(left: usize) {
     let room = black_box([0_u8; 1000]);
@@ -50,7 +51,7 @@ fn a_stack_whose_cached_record_is_being_evicted_gets_a_different_record() {
         crate::at_exit(|| unreachable!("forgotten")).expect("it can be armed");
         let record = crate::life::lookup::lookup().expect("it is armed");
         crate::unload();
-        // As a thread does that is held up then, or that a child of `fork` does not have.
+        // As a thread does that is then held up, or that does not exist in a child of `fork`.
         assert!(record.cached_flag().take(), "it has waited");
         handler();
         on_another_page(handler);
@@ -88,7 +89,7 @@ fn addresses_outside_the_map_are_not_found() {
     });
 }
 
-/// How often a race is tried. An emulator has a hundredth of the time.
+/// The number of times that a race is tried. An emulator is about a hundred times slower.
 fn rounds() -> usize {
     if std::env::vars_os().any(|(name, _)| name.to_string_lossy().ends_with("_RUNNER")) { 20_000 } else { 2_000_000 }
 }

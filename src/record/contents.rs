@@ -9,8 +9,8 @@ use std::cell::Cell;
 /// first three cache lines: mostly another processor had them last.
 #[repr(C)]
 pub(super) struct Contents {
-    /// The number of reads under way, or what change is (`access.rs`). The values must not change
-    /// during a read.
+    /// The number of reads under way, or `CHANGING` or `COMPARING` (`access.rs`). The values must
+    /// not change during a read.
     pub(super) access: Cell<u32>,
     /// The number of outer frames that use the record while user code runs.
     pub(super) reentrancy: Cell<u32>,

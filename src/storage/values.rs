@@ -251,7 +251,7 @@ impl Values {
         Self { in_order: Vec::new(), gaps: 0, locals: Vec::new(), by_key: HashTable::new(), pending: Vec::new() }
     }
 
-    /// Whether there was ever a value since the last compaction. This reads the first field only.
+    /// Whether there is a value, or a gap that one has left. This reads the first field only.
     pub(crate) fn has_had_values(&self) -> bool {
         !self.in_order.is_empty()
     }

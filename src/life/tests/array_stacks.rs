@@ -1,4 +1,4 @@
-//! Stacks that exist for the registry only: words of an array of two pages.
+//! Stacks that exist for the stack map only: words of an array of two pages.
 
 use super::{Ordering, alone};
 use crate::exit::redirect::plan::Plan;
@@ -7,7 +7,7 @@ use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-/// The end of a page that is ours.
+/// The end of a page in a new array.
 pub(super) fn end_of_page() -> usize {
     let words = Box::leak(vec![0_u64; 2 * 512].into_boxed_slice());
     words.as_ptr().addr().next_multiple_of(4096) + 4096
@@ -31,7 +31,8 @@ pub(super) fn end(record: &'static Record) {
     unsafe { (foot as *mut usize).write_volatile(0) };
 }
 
-/// The records of a stack and of another one on its memory that was abandoned, which the first has just found.
+/// Arms a stack on the memory of an abandoned one. Returns the records of both, of which the first
+/// has just found the second.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(super) fn arm_over_an_abandoned_one() -> (&'static Record, &'static Record) {
     let base = end_of_page();
@@ -61,7 +62,7 @@ fn the_record_of_a_stack_whose_memory_is_discarded_serves_others() {
         for _ in 0..5 {
             let base = end_of_page();
             arm(base);
-            // SAFETY: nobody runs there.
+            // SAFETY: no code runs there.
             assert_eq!(unsafe { crate::discard(base - 4096..base) }, 1);
         }
         assert_eq!(STACKS.records.all().count(), 1);
@@ -75,7 +76,7 @@ fn stacks_whose_bases_share_a_page_leave_nothing_in_the_extras() {
         for _ in 0..20 {
             let (first, second) = (arm(upper), arm(upper - 512));
             end(first);
-            // It takes over the page.
+            // It takes over the page's entry.
             STACKS.add_block(upper - 768, second);
             end(second);
             assert_eq!(STACKS.extras.all().count(), 0);
@@ -150,7 +151,8 @@ fn a_record_that_serves_another_base_is_not_found_at_the_old_one() {
             unsafe { place.redirect(record) };
             record.set_armed();
             std::hint::spin_loop();
-            // The scheduler may leave the other thread out for long: now and then it is waited for.
+            // The scheduler may not run the other thread for long. So this waits for it now and
+            // then.
             if round % 10_000 == 0 {
                 let before = LOOK_UPS.load(Ordering::Relaxed);
                 while LOOK_UPS.load(Ordering::Relaxed) == before && !look_ups.is_finished() {

@@ -1,5 +1,5 @@
-//! What a signal handler finds and does in the middle of something, wherever that is. For the processor that can be told to stop
-//! at each instruction; what is tested is the same for all.
+//! Signal handlers that interrupt an operation at each of its instructions, and use storage there.
+//! For the processor that can stop at each instruction; the code under test is the same for all.
 
 use super::{alone, array_stacks, black_box, on_another_page};
 use crate::machine::arch::stack_pointer;
@@ -11,11 +11,12 @@ use std::arch::asm;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-/// After how many instructions the handler interrupts, how many it has seen, and what it does then.
+/// The number of instructions after which the handler interrupts, the number that it has seen, and
+/// what it does then.
 static AT: AtomicUsize = AtomicUsize::new(0);
 static SEEN: AtomicUsize = AtomicUsize::new(0);
 static INTERRUPTION: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-/// Whether the code is through that is to be interrupted.
+/// Whether the code that is to be interrupted is over.
 static OVER: AtomicBool = AtomicBool::new(false);
 /// The processor's trap flag.
 const TRAP: i64 = 0x100;
@@ -37,15 +38,16 @@ extern "C" fn handler(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
 /// Runs `code`, which the handler interrupts.
 fn stepping(code: impl FnOnce()) {
     OVER.store(false, Ordering::Relaxed);
-    // SAFETY: sets the trap flag, whose signal has a handler; it is in force behind these, when the stack pointer is where
-    // unwinders expect it.
+    // SAFETY: sets the trap flag, whose signal has a handler. It takes effect after these
+    // instructions, when the stack pointer is where unwinders expect it.
     unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
     code();
     // The handler clears it.
     OVER.store(true, Ordering::Relaxed);
 }
 
-/// Calls `life` again and again, and has what it does in [`stepping`] interrupted a little later each time.
+/// Calls `run` again and again, and interrupts the code that it runs in [`stepping`] a little later
+/// each time.
 fn at_each_instruction(interruption: fn(), run: impl Fn()) {
     // SAFETY: the handler fits what the flags say.
     let outcome = unsafe {
@@ -62,7 +64,7 @@ fn at_each_instruction(interruption: fn(), run: impl Fn()) {
         run();
         SEEN.load(Ordering::Relaxed) > at
     };
-    // What is one instruction in optimised code is many in other code.
+    // One instruction in optimised code is many in other code.
     let step = if cfg!(debug_assertions) { 8 } else { 1 };
     let times = (0..100_000).step_by(step).take_while(was_interrupted).count();
     assert!(times > 20, "{times}");
@@ -92,7 +94,7 @@ fn blocks_that_a_signal_handler_adds_during_add_block_are_removed_when_the_stack
     });
 }
 
-/// Runs `code` on a page further down.
+/// Runs `code` on a page with lower addresses.
 #[inline(never)]
 fn on_page_below(page: usize, code: &dyn Fn()) {
     let room = black_box([0_u8; 256]);
@@ -112,7 +114,7 @@ fn a_look_up_that_a_signal_handler_interrupts_never_finds_another_stacks_record(
         ELSEWHERE.store(pointer(array_stacks::arm(array_stacks::end_of_page())), Ordering::Relaxed);
     };
     let run = || {
-        // Its record waits below, on a page that is the next stack's.
+        // Its record is cached on a page that the next stack will use.
         let earlier = on_another_page(|| crate::enter(arm)).expect("it can be entered");
         let page = page_of_base(earlier.base());
         let entered = crate::enter(|| {
@@ -138,7 +140,8 @@ fn a_look_up_that_a_signal_handler_interrupts_never_finds_another_stacks_record(
 #[test]
 fn the_predecessor_is_unset_before_its_record_serves_another_stack() {
     static FINDER: AtomicPtr<Record> = AtomicPtr::new(std::ptr::null_mut());
-    // Takes a record, as another thread may, while the one that has found it may be abandoned.
+    // Takes a record, as another thread may, at a moment when the stack that has found the
+    // abandoned one may itself be abandoned.
     let takes_another = || {
         // SAFETY: the record of the run that is interrupted.
         let finder = unsafe { &*FINDER.load(Ordering::Relaxed) };
@@ -160,7 +163,7 @@ fn the_predecessor_is_unset_before_its_record_serves_another_stack() {
 #[test]
 fn a_stack_whose_canary_moves_during_the_staleness_check_is_not_stale() {
     static RECORD: AtomicPtr<Record> = AtomicPtr::new(std::ptr::null_mut());
-    // As a drain does whose frames above are gone.
+    // As a drain does whose outer frames are gone.
     let moves_the_canary = || {
         // SAFETY: the record of the run that is interrupted, whose foot is a word of an array.
         let record = unsafe { &*RECORD.load(Ordering::Relaxed) };
