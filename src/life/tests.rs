@@ -39,7 +39,7 @@ fn arm_at_distinct_bases(left: usize) {
 fn cached_records_serve_stacks_with_other_bases() {
     alone("cached_records_serve_stacks_with_other_bases", || {
         arm_at_distinct_bases(100);
-        assert_eq!(STACKS.records.all().count(), cached::MAX_NUMBER as usize, "two wait, and serve in turns");
+        assert_eq!(STACKS.records.all().count(), cached::MAX_NUMBER as usize, "two are cached, and serve in turns");
     });
 }
 
@@ -52,7 +52,7 @@ fn a_stack_whose_cached_record_is_being_evicted_gets_a_different_record() {
         let record = crate::life::lookup::lookup().expect("it is armed");
         crate::unload();
         // As a thread does that is then held up, or that does not exist in a child of `fork`.
-        assert!(record.cached_flag().take(), "it has waited");
+        assert!(record.cached_flag().take(), "it was cached");
         handler();
         on_another_page(handler);
         on_another_page(|| crate::set("key", 1)).expect("it is armed");

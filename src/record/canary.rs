@@ -1,4 +1,4 @@
-//! The canary: the stack word by which a record knows that its stack still lives.
+//! The canary: the stack word that shows whether a record's stack still lives.
 //!
 //! `set_canary` sets it, `is_live`, `is_stale` and `is_armed_at` check it, `move_foot` follows a
 //! foot that moves, `invalidate` and `set_free` end it.

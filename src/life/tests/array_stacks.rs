@@ -100,7 +100,7 @@ fn a_pinned_record_serves_no_stack_with_another_base() {
         assert!(!first_is_among(2));
         drop(pinned);
         assert!(first_is_among(3));
-        assert_eq!(STACKS.records.all().count(), 3, "one more, while the first was judged");
+        assert_eq!(STACKS.records.all().count(), 3, "one more, while the first was pinned");
     });
 }
 
@@ -115,7 +115,7 @@ fn a_scope_takes_no_pinned_record() {
         assert!(!std::ptr::eq(first, second));
         drop(pinned);
         end(second);
-        assert!(std::ptr::eq(second, arm(here)), "it has waited");
+        assert!(std::ptr::eq(second, arm(here)), "it was cached");
     });
 }
 
@@ -141,7 +141,7 @@ fn a_record_that_serves_another_base_is_not_found_at_the_old_one() {
             let record = arm(here);
             end(record);
             IS_UNARMED.fetch_add(1, Ordering::SeqCst);
-            assert!(STACKS.evict(record), "it has waited");
+            assert!(STACKS.evict(record), "it was cached");
             let place = plan(elsewhere);
             record.prepare(&place.stack());
             assert!(STACKS.insert(record).is_ok());
