@@ -214,7 +214,7 @@ fn draining(base: usize, slot: Option<usize>) -> Option<&'static Record> {
 /// trampoline's frame, seen from the mark, `asm/` says. On aarch64 the mark of a stack that was abandoned in a handler can outlive
 /// it (`Record::canary_may_be_stale`); on x86_64 the next stack's foot overwrites it.
 fn may_return_by(record: &Record, slot: usize) -> bool {
-    !cfg!(target_arch = "aarch64") || !record.is_reached_by_walk() || record.canary_at().wrapping_sub(slot) == 144
+    !cfg!(target_arch = "aarch64") || !record.is_found_by_walk() || record.canary_at().wrapping_sub(slot) == 144
 }
 
 /// The walk from `from`: the quick one, or where that cannot go on the thorough one.

@@ -70,7 +70,7 @@ pub(crate) struct Inheritance {
 
 /// Makes the installs of the running stack's inheritable values.
 pub(crate) fn collect() -> Inheritance {
-    let heirs = lookup::lookup().and_then(|record| record.look(|values| values.inheritable()));
+    let heirs = lookup::lookup().and_then(|record| record.read_values(|values| values.inheritable()));
     // The owners' functions run when the values are no longer borrowed: they may use storage.
     let installs = heirs.unwrap_or_default().into_iter().filter_map(|(value, child)| child(&*value)).collect();
     Inheritance { installs }

@@ -8,7 +8,7 @@ use crate::life::arm;
 use crate::life::lookup;
 use crate::life::unload;
 use crate::record::header::Record;
-use crate::storage::values::{For, Keyed, MakeChild, Removed, Values, hash_of};
+use crate::storage::values::{Addition, Keyed, MakeChild, Removed, Values, hash_of};
 use std::hash::Hash;
 
 /// Stores `value` under `key` on this stack, which is armed if it was not.
@@ -86,9 +86,9 @@ fn ready(
     prepare: impl FnOnce() -> Result<(), Error>,
     find: impl FnOnce(&Values) -> Option<usize>,
 ) -> Result<Option<usize>, Error> {
-    let _in_use = record.in_use();
+    let _kept_armed = record.keep_armed();
     prepare()?;
-    record.room_for(For::Key)?;
+    record.room_for(Addition::Key)?;
     record.compare(find)
 }
 
@@ -137,7 +137,7 @@ pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
 pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(Option<&V>) -> R) -> R {
     // Before the record is looked up: a key's `Hash` is code of the user's, and may unload.
     let hash = hash_of(key);
-    let value = lookup::lookup().and_then(|record| record.look(|values| values.get(hash, key))?);
+    let value = lookup::lookup().and_then(|record| record.read_values(|values| values.get(hash, key))?);
     look(value.as_ref().and_then(|value| value.downcast_ref()))
 }
 

@@ -10,7 +10,7 @@ use crate::record::stacks::STACKS;
 use crate::storage::borrow::lend;
 use crate::storage::inline_cache::{Block, InlineCache};
 use crate::storage::values::Initialize;
-use crate::storage::values::{For, LocalValue};
+use crate::storage::values::{Addition, LocalValue};
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -103,7 +103,7 @@ impl<T: 'static> LocalKey<T> {
 
     /// The value of the running stack, if it has one; found by the page map and the record, and remembered for next time.
     fn in_record(&'static self, block: Block, record: &'static Record) -> Option<*mut T> {
-        let value = record.look(|values| values.local(self.number()))?;
+        let value = record.read_values(|values| values.local(self.number()))?;
         if value.is_null() {
             return None;
         }
@@ -131,15 +131,15 @@ impl<T: 'static> LocalKey<T> {
     /// Makes the value of the running stack.
     fn make(&'static self, block: Block, record: &'static Record, given: &mut Option<T>) -> Result<*mut T, Error> {
         let number = self.number();
-        match record.look(|_| record.is_initializing(number)) {
+        match record.read_values(|_| record.is_initializing(number)) {
             None => return Err(Error::Busy),
             Some(true) => return Err(Error::RecursiveInit),
             Some(false) => {}
         }
         // Before `init` runs, and what it has made would have to be dropped.
         let room = {
-            let _in_use = record.in_use();
-            record.room_for(For::Local(number))?;
+            let _kept_armed = record.keep_armed();
+            record.room_for(Addition::Local(number))?;
             Room::new()?
         };
         // The allocator may use this very stack local.
@@ -152,8 +152,8 @@ impl<T: 'static> LocalKey<T> {
         };
         // `init` may have done anything, even unloaded this stack, and used up the room.
         let ready = arm::record_from(block.stack_pointer()).and_then(|record| {
-            let _in_use = record.in_use();
-            record.room_for(For::Local(number))?;
+            let _kept_armed = record.keep_armed();
+            record.room_for(Addition::Local(number))?;
             Ok(record)
         });
         let record = match ready {

@@ -117,7 +117,7 @@ fn cell_of(record: &Record, index: usize) -> Result<&'static Cell, Error> {
         return Ok(cell);
     }
     // The allocator may unload.
-    let _in_use = record.in_use();
+    let _kept_armed = record.keep_armed();
     record.slots_or_new()?.ensure_cell(index)
 }
 

@@ -79,11 +79,11 @@ impl Stack {
     pub fn current() -> Self {
         // SAFETY: these are registers of the running stack.
         let bottom = unsafe { walk::walk_to_foot(Registers::here()) };
-        let contradiction = match bottom {
-            Ok(Found::Armed(record, _)) => lookup::contradiction(record, arch::stack_pointer()),
+        let other_stack = match bottom {
+            Ok(Found::Armed(record, _)) => lookup::find_other_stack(record, arch::stack_pointer()),
             _ => None,
         };
-        match contradiction.map_or(bottom, Ok) {
+        match other_stack.map_or(bottom, Ok) {
             Ok(Found::Armed(record, _)) => Self::armed(record),
             Ok(Found::Unarmed(foot, _)) => {
                 let kind = trampoline::kind(foot.trampoline);

@@ -22,7 +22,7 @@ use crate::face::keyed::{self, Then};
 use crate::face::slots;
 use crate::record::header::Record;
 use crate::storage::values::Handler;
-use crate::storage::values::{For, hash_of};
+use crate::storage::values::{Addition, hash_of};
 use code::{EXEUNT_OK, Failure, report, shielded};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -60,7 +60,7 @@ struct Storing(exeunt_fn);
 impl Then<Value> for Storing {
     fn prepare(&self, record: &Record) -> Result<(), Error> {
         // First, so that nothing can fail any more when there is a cache.
-        record.room_for(For::Key)?;
+        record.room_for(Addition::Key)?;
         cache::ensure()
     }
 

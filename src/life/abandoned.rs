@@ -1,10 +1,10 @@
-//! Stacks that will never run again, although their functions have not returned.
+//! Abandoned stacks: they never run again, although their functions have not returned.
 
 use crate::record::stacks::STACKS;
 use crate::storage::inline_cache;
 use std::ops::Range;
 
-/// Drains the armed stacks in `range` on the running one. Returns how many there were.
+/// Drains the armed stacks in `range` on the running stack. Returns their number.
 pub(crate) fn discard(range: Range<usize>) -> usize {
     let mut count = 0;
     for record in STACKS.all_in(range.clone()) {

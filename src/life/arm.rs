@@ -1,8 +1,11 @@
-//! Arming: from the running stack to its record, which is made if there is none.
+//! Arming: from the running stack to its record, which is created if there is none.
+//!
+//! `record` and its variants are the entry points. The first use on a stack goes on to
+//! `find_or_arm`, `plan` and `arm_at`.
 
 #[cfg(code_redirect)]
 use super::fork;
-use super::lookup::{contradiction, is_verified, remember};
+use super::lookup::{add_block_if_contiguous, find_other_stack, is_verified};
 #[cfg(target_os = "linux")]
 use super::main_key;
 use super::safety_net;
@@ -13,32 +16,33 @@ use crate::exit::redirect::plan::Plan;
 use crate::exit::redirect::{self, code};
 use crate::exit::walk::{self, Found};
 use crate::machine::arch::{self, Registers};
-use crate::map::claims::Failed;
+use crate::map::claims::InsertError;
 use crate::map::supply::AtBase;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use crate::unwind::{memo, memory};
 use std::hint::cold_path;
 
-/// The record of the running stack, which is armed if it was not.
+/// The record of the running stack, which this arms if it was not armed.
 #[inline(always)]
 pub(crate) fn record() -> Result<&'static Record, Error> {
     record_from(arch::stack_pointer())
 }
 
-/// As [`record`], for a function further out with the stack pointer `sp`, which will look there again.
+/// As [`record`], for an outer function with the stack pointer `sp`, where the next look-up will
+/// be.
 #[inline(always)]
 pub(crate) fn record_from(sp: usize) -> Result<&'static Record, Error> {
     record_or_new_from(sp).map(|(record, _)| record)
 }
 
-/// As [`record`]; and whether it was armed by this.
+/// As [`record`], and whether this call has armed the stack.
 #[inline(always)]
 pub(crate) fn record_or_new() -> Result<(&'static Record, bool), Error> {
     record_or_new_from(arch::stack_pointer())
 }
 
-/// As [`record_from`]; and whether it was armed by this.
+/// As [`record_from`], and whether this call has armed the stack.
 #[inline(always)]
 pub(crate) fn record_or_new_from(sp: usize) -> Result<(&'static Record, bool), Error> {
     match STACKS.find(sp) {
@@ -51,51 +55,52 @@ pub(crate) fn record_or_new_from(sp: usize) -> Result<(&'static Record, bool), E
 #[inline(never)]
 fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
     let here = Registers::here();
-    // SAFETY: these are registers of the running stack, and this is the one place that remembers walks.
+    // SAFETY: these are registers of the running stack, and only this place uses remembered walks.
     let (foot, contiguous) = if let Some((foot, contiguous)) = unsafe { memo::recall(here) } {
         if let Some(record) = code::owner(foot) {
             cold_path();
-            remember(sp, record, contiguous);
+            add_block_if_contiguous(sp, record, contiguous);
             return Ok((record, false));
         }
         (foot, contiguous)
     } else {
         // SAFETY: these are registers of the running stack.
-        let mut bottom = unsafe { walk::walk_to_foot(here) }?;
-        // The walk may have come by a place that was an abandoned stack's.
-        if let Found::Armed(record, _) = bottom
+        let mut found = unsafe { walk::walk_to_foot(here) }?;
+        // The walk may have passed a block that an abandoned stack owns.
+        if let Found::Armed(record, _) = found
             && record.canary_may_be_stale()
         {
-            bottom = contradiction(record, sp).unwrap_or(bottom);
+            found = find_other_stack(record, sp).unwrap_or(found);
         }
-        match bottom {
+        match found {
             Found::Armed(record, contiguous) => {
-                remember(sp, record, contiguous);
+                add_block_if_contiguous(sp, record, contiguous);
                 return Ok((record, false));
             }
             Found::Unarmed(foot, way) => {
                 if way.memorable {
-                    // SAFETY: the walk has just led to this foot, in the way that can be remembered.
+                    // SAFETY: the walk has just led to this foot, and says that it may be
+                    // remembered.
                     unsafe { memo::learn(here, foot) };
                 }
                 (foot, way.in_one_piece)
             }
         }
     };
-    // SAFETY: the way from here leads to this foot.
+    // SAFETY: the walk from here leads to this foot.
     let armed = unsafe { arm(foot) }?;
-    remember(sp, armed.0, contiguous);
+    add_block_if_contiguous(sp, armed.0, contiguous);
     Ok(armed)
 }
 
-/// Arms the running stack. After an error nothing has changed. Whether it was armed by this comes
-/// along: the allocator may be code of the user's, and have armed it meanwhile.
+/// Arms the running stack. After an error nothing has changed. Returns also whether this call has
+/// armed it: the allocator may be user code, and have armed it meanwhile.
 ///
 /// # Safety
 /// Unwinding the running stack must have led to `foot`.
 #[inline]
 unsafe fn arm(foot: Foot) -> Result<(&'static Record, bool), Error> {
-    // SAFETY: planned for this stack.
+    // SAFETY: the plan is for this stack.
     let arming = unsafe { arm_at(plan(foot)?) }?;
     if let Some(abandoned) = arming.abandoned {
         cold_path();
@@ -118,17 +123,17 @@ fn plan(foot: Foot) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-/// What [`arm_at`] has done.
+/// The result of [`arm_at`].
 pub(crate) struct Arming {
     pub record: &'static Record,
-    /// Another stack on this one's memory that was abandoned: taken away from there, and still to
-    /// be drained.
+    /// The record of an abandoned stack on this one's memory: it is detached, and must still be
+    /// drained.
     pub abandoned: Option<&'static Record>,
-    /// Whether it was armed by this, and not meanwhile by the allocator.
+    /// Whether this call has armed the stack, and not the allocator meanwhile.
     pub is_new: bool,
 }
 
-/// Arms the stack that `plan` is of; after an error nothing has changed.
+/// Arms the stack for which `plan` was made. After an error nothing has changed.
 ///
 /// # Safety
 /// As for [`Plan::redirect`].
@@ -136,17 +141,17 @@ pub(crate) struct Arming {
 pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
     if plan.needs_net() {
         cold_path();
-        safety_net::prepare(plan.kind)?;
+        safety_net::register(plan.kind)?;
         #[cfg(target_os = "linux")]
         if plan.needs_key() {
-            main_key::make()?;
+            main_key::create()?;
         }
     }
     let (record, abandoned) = match STACKS.take_at_base(plan.base, plan.is_known_by_map_alone()) {
         AtBase::Cached(record) => (record, None),
         AtBase::Abandoned(found) => match armed_meanwhile(found, plan.foot) {
             Some(found) => return Ok(Arming { record: found, abandoned: None, is_new: false }),
-            // It is of a stack that was abandoned half-way: this one starts empty.
+            // The record belongs to an abandoned stack. The new stack starts empty.
             None => (STACKS.take().ok_or_else(refused)?, Some(found)),
         },
         AtBase::Nothing => {
@@ -163,40 +168,41 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
         cold_path();
         abandoned.detach();
     }
-    // The memory of live stacks needs no system call when a walk meets it.
+    // The memory of live stacks needs no system call when a walk passes it.
     memory::set_known(|address| STACKS.is_of_live_stack(address));
     record.prepare(&plan.stack());
-    if let Err(failed) = STACKS.insert(record) {
+    if let Err(error) = STACKS.insert(record) {
         cold_path();
         record.release();
         if let Some(abandoned) = abandoned {
             // Its end is due anyway.
             abandoned.drain_and_release_abandoned();
         }
-        return match failed {
-            Failed::Taken(found) => Ok(Arming { record: found, abandoned: None, is_new: false }),
-            Failed::NoMemory => Err(refused()),
+        return match error {
+            InsertError::ArmedMeanwhile(found) => Ok(Arming { record: found, abandoned: None, is_new: false }),
+            InsertError::NoMemory => Err(refused()),
         };
     }
     let (canary, word) = plan.canary(record);
     record.set_canary(canary, word);
-    // SAFETY: the caller's promise, and the record is ready. A signal that comes before this store finds an unarmed stack,
-    // one that comes after it an armed one. (Where nothing is stored there, `watch` has made it live.)
+    // SAFETY: the caller's promise, and the record is ready. A signal that comes before this store
+    // finds an unarmed stack, and one that comes after it an armed one. (Where nothing is stored on
+    // the stack, `set_canary` has made the record live.)
     unsafe { plan.redirect(record) };
     record.set_armed();
     if plan.needs_net() {
         cold_path();
-        safety_net::spread(record);
+        safety_net::attach(record);
         #[cfg(target_os = "linux")]
         if plan.needs_key() {
-            main_key::spread(record);
+            main_key::attach(record);
         }
     }
     Ok(Arming { record, abandoned, is_new: true })
 }
 
-/// The record, if it is the running stack's, whose foot is at `foot`: then the allocator has used
-/// storage since this stack was found unarmed.
+/// The record, if it belongs to the running stack, whose foot is at `foot`: then the allocator has
+/// used storage since this stack was found unarmed.
 #[cold]
 fn armed_meanwhile(found: &'static Record, foot: usize) -> Option<&'static Record> {
     found.is_armed_at(foot).then_some(found)

@@ -1,4 +1,5 @@
-//! The end of a stack: what the trampolines call.
+//! The end of a stack, as the trampolines and the safety net call it: `exeunt_drain`,
+//! `without_return`, `with_live_frames`, `finish`.
 
 use super::lent::lent_by_frames;
 use crate::machine::arch;
@@ -7,38 +8,43 @@ use crate::record::stacks::STACKS;
 use crate::storage::borrow::Lent;
 use std::cell::Cell;
 
-/// Called by a trampoline when an entry function has returned: runs this stack's handlers, drops its values, and gives
-/// its record back. `mark` is a word of the trampoline's frame for the drain to use, right below `base`, the stack pointer
-/// at which the entry function returned.
+/// Drains the running stack: runs its handlers, drops its values, and releases its record. A
+/// trampoline calls this when an entry function has returned. `mark` is a word of the trampoline's
+/// frame for the drain to use, right below `base`, the stack pointer at which the entry function
+/// has returned.
 ///
 /// # Safety
-/// Only for the trampolines in `asm/`, whose frame `mark` is in.
+/// Only for the trampolines in `asm/`. `mark` must be in the caller's frame.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn exeunt_drain(mark: *mut usize, base: usize) {
-    // A stack without a record (its `unload` ran in the very moment of its return) just goes on to its exit.
+    // A stack without a record (its `unload` ran at the very moment of its return) just goes on to
+    // its exit.
     let Some(record) = STACKS.draining_at(base) else { return };
     record.set_draining();
-    // The foot as such is gone. For the time of the drain the mark stands for it: no word that anybody else would write,
-    // so that a stack which is abandoned in a handler is not mistaken for the next one on its memory.
-    // SAFETY: the trampoline's frame holds this word until the drain is over, and nobody else uses it.
+    // The foot is no longer one. During the drain the mark stands for it. No other code stores this
+    // word, so a stack that is abandoned in a handler is not mistaken for the next one on its
+    // memory.
+    // SAFETY: the trampoline's frame holds this word until the drain is over, and no other code
+    // uses it.
     unsafe { mark.write_volatile(record.mark()) };
     record.set_canary(mark as usize, record.mark());
-    // Frame records, which are followed elsewhere, do not lead through the trampoline's frame.
+    // The frame records that are followed elsewhere do not lead through the trampoline's frame.
     if cfg!(target_os = "linux") { finish_here(record, Lent::Nothing) } else { finish(record, Lent::Nothing) }
 }
 
-/// Drains a record on its own stack, whose entry function will not return: it was unwound.
+/// Drains a record on its own stack, whose entry function was unwound and does not return.
 pub(crate) fn without_return(record: &'static Record) {
     without_foot(record, Lent::Nothing);
 }
 
-/// Drains a record on its own thread, which ends without that stack being unwound: its frames are
-/// all there, and other threads may use what they have lent.
-pub(crate) fn under_frames(record: &'static Record) {
+/// Drains a record on its own thread, which ends without unwinding that stack. All frames are still
+/// there, and other threads may use what these have lent.
+pub(crate) fn with_live_frames(record: &'static Record) {
     without_foot(record, lent_by_frames(record));
 }
 
-/// The frames above may be gone, and the foot with them. A word of this frame stands for it meanwhile.
+/// The outer frames may be gone, and the foot with them. A word of this frame stands for it
+/// meanwhile.
 #[inline(never)]
 fn without_foot(record: &'static Record, lent: Lent) {
     record.set_draining();
@@ -48,27 +54,29 @@ fn without_foot(record: &'static Record, lent: Lent) {
     std::hint::black_box(&stands_for_foot);
 }
 
-/// Drains a record on its own stack and gives it back.
+/// Drains a record on its own stack and releases it.
 #[inline(never)]
 pub(crate) fn finish(record: &'static Record, lent: Lent) {
-    // Handlers find this block when they unwind: everything above it on the stack may be gone.
+    // Handlers find this block when they unwind: all outer frames may be gone.
     STACKS.add_block(arch::stack_pointer(), record);
     finish_here(record, lent);
 }
 
-/// The same where unwinding leads to the record anyway. Inlined, or the frame whose block was proven could be gone.
+/// As [`finish`], where unwinding leads to the record anyway. Inlined: otherwise the frame whose
+/// block was added could be gone.
 #[inline(always)]
 fn finish_here(record: &'static Record, lent: Lent) {
-    if !record.reset_access() {
+    if !record.try_reset_access() {
         return half_changed();
     }
     record.drain(lent);
     record.release();
 }
 
-/// A change of the handlers and values is under way on this very stack. No foreign code runs in
-/// one, so a signal handler has interrupted it, and ends the process or the thread, which no signal
-/// handler may. What is half changed is neither run nor used for another stack; but that is said.
+/// Reports that a change of the handlers and values is under way on this very stack. No user code
+/// runs in a change, so a signal handler has interrupted it, and ends the process or the thread,
+/// which no signal handler may do. Half-changed contents are neither run nor used for another
+/// stack.
 #[cold]
 fn half_changed() {
     const TEXT: &[u8] = b"exeunt: a signal handler has ended this stack in the middle of a change of its storage: its \

@@ -1,12 +1,15 @@
-//! What `fork` has to be told where exit trampolines are patched.
+//! `fork` under code redirect: the handlers that `pthread_atfork` runs. `prepare_forks` registers
+//! them.
 //!
-//! The child gets a copy of all there is, also of what another thread was just changing. So a fork waits while an exit
-//! trampoline is being patched, for some 15 milliseconds once in a process (most of it is the kernel's, for `membarrier`),
-//! and the child finds it patched or not.
+//! The child gets a copy of everything, also of what another thread was just changing. So a fork
+//! waits while an exit trampoline is being patched, for some 15 milliseconds once in a process
+//! (most of them the kernel's, for `membarrier`). The child finds the trampoline patched or not.
 //!
-//! And threads of the parent are not the child's own. Under slot redirect the word in a thread's foot tells one life of a
-//! stack from the next. Under code redirect no word of a thread's stack does, which is well for as long as no thread ends
-//! without our hook. In a child of `fork` all but one have done so, and its next threads may get their stacks.
+//! Threads of the parent do not exist in the child. Under slot redirect the word in a thread's foot
+//! tells one generation of a stack from the next. Under code redirect no word of a thread's stack
+//! does. That suffices for as long as each thread's end passes exeunt's hook. In a child of `fork`
+//! all threads but one have ended without that, and the child's next threads may get their stacks.
+//! So the child invalidates their records.
 
 use crate::base::cancellation::Uncancelled;
 use crate::base::error::Error;
@@ -19,14 +22,14 @@ use crate::record::stacks::STACKS;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// From now on, a fork waits for the recognition lock, and children know which threads they do not have. A child that is
-/// made by a bare system call gets neither.
+/// Makes forks wait for the process lock, and lets children invalidate the records of threads that
+/// they do not have. A child that is made by a bare system call gets neither.
 ///
 /// # Errors
 /// [`Error::CallFailed`] where the system has no memory for it. The next call tries again.
 pub(crate) fn prepare_forks() -> Result<(), Error> {
-    // Not `Once`, in which a child could find another thread at work for ever. Two threads may both register: the handlers do
-    // nothing when they run a second time.
+    // Not `Once`: a child could find another thread at work in it for ever. Two threads may both
+    // register the handlers, which do nothing when they run a second time.
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.load(Ordering::Acquire) {
@@ -47,8 +50,9 @@ pub(crate) fn prepare_forks() -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits for a fork that began before the handlers were known: it copies this process with the list of streams locked
-/// (glibc's `posix/fork.c`, musl's `src/process/fork.c`), and a new stream goes on that list.
+/// Waits for a fork that began before the handlers were registered. It copies this process with the
+/// list of streams locked (glibc's `posix/fork.c`, musl's `src/process/fork.c`), and a new stream
+/// goes on that list.
 fn await_forks() -> Result<(), Error> {
     let mut room = [0_u8; 8];
     // SAFETY: the stream is closed before its memory goes.
@@ -62,12 +66,13 @@ fn await_forks() -> Result<(), Error> {
     Ok(())
 }
 
-/// A fork waits so long at the most. It may come from where locks are held that the patching thread needs, such as the
-/// dynamic linker's: then the child is as if made by the bare system call.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A fork waits no longer than this. It may come from code that holds locks which the patching
+/// thread needs, such as the dynamic linker's. Then the child is as if made by the bare system
+/// call.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 extern "C" fn before() {
-    process_lock::hold(PATIENCE);
+    process_lock::hold(MAX_WAIT);
 }
 
 extern "C" fn in_parent() {
@@ -76,10 +81,10 @@ extern "C" fn in_parent() {
 
 extern "C" fn in_child() {
     process_lock::unlock_after_fork();
-    invalidate();
+    invalidate_absent_threads();
 }
 
-fn invalidate() {
+fn invalidate_absent_threads() {
     let Some(own) = clib::thread_bounds() else { return };
     for record in STACKS.all() {
         let of_thread = matches!(record.kind(), Kind::Thread | Kind::Main) && record.method() == Method::Code;

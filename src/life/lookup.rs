@@ -1,4 +1,5 @@
-//! From the running stack to its record, without arming it.
+//! From the running stack to its record, without arming it: `lookup`, `lookup_verified`,
+//! `is_verified`, `find_other_stack`, `locate_foot`.
 
 use crate::exit::walk::{self, Found};
 use crate::machine::arch::{self, Registers};
@@ -15,7 +16,7 @@ pub(crate) fn lookup() -> Option<&'static Record> {
     }
 }
 
-/// As [`lookup`], for what changes or drops something: never an abandoned stack's.
+/// As [`lookup`], for code that changes or drops something: never the record of an abandoned stack.
 #[inline(always)]
 pub(crate) fn lookup_verified() -> Option<&'static Record> {
     let record = lookup()?;
@@ -32,45 +33,48 @@ fn lookup_by_frames() -> Option<&'static Record> {
     }
 }
 
-/// Whether `record`, which the page map has for `sp`, is the running stack's, and not that of one which was abandoned on the same
-/// memory and whose canary is still there.
+/// Whether `record`, which the stack map has for `sp`, belongs to the running stack, and not to one
+/// that was abandoned on the same memory and whose canary is still there.
 #[inline(always)]
 pub(crate) fn is_verified(record: &'static Record, sp: usize) -> bool {
-    !record.canary_may_be_stale() || contradiction(record, sp).is_none()
+    !record.canary_may_be_stale() || find_other_stack(record, sp).is_none()
 }
 
-/// Walks to the running stack's foot. If that is not the record's, what the page map has for the places from `sp` on is taken back,
-/// and this is what the walk has led to.
+/// Walks to the running stack's foot. If that is not the record's, removes the blocks from `sp`
+/// outwards from the stack map, and returns what the walk has found.
 #[cold]
 #[inline(never)]
-pub(crate) fn contradiction(record: &'static Record, sp: usize) -> Option<Found> {
-    if !record.canary_may_be_stale() || !record.is_reached_by_walk() {
+pub(crate) fn find_other_stack(record: &'static Record, sp: usize) -> Option<Found> {
+    if !record.canary_may_be_stale() || !record.is_found_by_walk() {
         return None;
     }
-    // SAFETY: these are registers of the running stack. Where no walk leads to a foot, nobody can tell.
-    let bottom = unsafe { walk::walk_frames(Registers::here()) }?;
-    let base = match bottom {
+    // SAFETY: these are registers of the running stack. Where no walk leads to a foot, the question
+    // stays open.
+    let found = unsafe { walk::walk_frames(Registers::here()) }?;
+    let base = match found {
         Found::Armed(found, _) if std::ptr::eq(found, record) => return None,
         Found::Armed(found, _) => found.base(),
         Found::Unarmed(foot, _) => foot.base,
     };
-    // From here up to its base all is the running stack's.
+    // All memory from here to its base is the running stack's.
     let own = arch::untagged(sp)..arch::untagged(base);
     STACKS.remove_blocks(&own);
     inline_cache::invalidate_range(&own);
-    Some(bottom)
+    Some(found)
 }
 
-/// Whether a walk leads to the running stack's foot, and it is the record's. Then the record knows where the foot is now.
+/// Whether a walk leads to the running stack's foot, and the foot is the record's. Then the record
+/// has the foot's present address.
 ///
-/// Only on aarch64 can a foot be elsewhere than it was when the stack was armed ([`Record::follow`]).
+/// Only on aarch64 can a foot be elsewhere than it was when the stack was armed
+/// ([`Record::move_foot`]).
 pub(crate) fn locate_foot(record: &'static Record) -> bool {
-    if !FOOT_MOVES || !record.is_reached_by_walk() {
+    if !FOOT_MOVES || !record.is_found_by_walk() {
         return true;
     }
     // SAFETY: these are registers of the running stack.
-    let bottom = unsafe { walk::walk_frames(Registers::here()) };
-    matches!(bottom, Some(Found::Armed(found, _)) if std::ptr::eq(found, record))
+    let found = unsafe { walk::walk_frames(Registers::here()) };
+    matches!(found, Some(Found::Armed(found, _)) if std::ptr::eq(found, record))
 }
 
 #[cold]
@@ -83,17 +87,18 @@ fn search(sp: usize) -> Option<&'static Record> {
     // SAFETY: these are registers of the running stack.
     match unsafe { walk::walk_known(here) } {
         Some(Found::Armed(record, contiguous)) => {
-            remember(sp, record, contiguous);
+            add_block_if_contiguous(sp, record, contiguous);
             Some(record)
         }
         _ => None,
     }
 }
 
-/// Lets the next look-up with the stack pointer `sp` be quick, if that is on the very memory that ends in the record's
-/// foot. It is not on a segment that was switched to (which will serve other stacks), nor on a signal stack.
+/// Makes the next look-up with the stack pointer `sp` quick, if `sp` is on the very memory that
+/// ends at the record's foot. It is not on a segment that was switched to (which will serve other
+/// stacks), nor on a signal stack.
 #[inline]
-pub(super) fn remember(sp: usize, record: &'static Record, contiguous: bool) {
+pub(super) fn add_block_if_contiguous(sp: usize, record: &'static Record, contiguous: bool) {
     if contiguous && arch::untagged(sp) < record.base() {
         STACKS.add_block(sp, record);
     }

@@ -1,4 +1,4 @@
-//! The life of an armed stack: arming, draining, and what may happen in between.
+//! The life of an armed stack: arming, look-ups, draining, and what may happen in between.
 
 pub(crate) mod abandoned;
 pub(crate) mod arm;

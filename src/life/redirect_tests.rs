@@ -1,4 +1,4 @@
-//! Both redirects, in processes of their own.
+//! Both redirects, each test in a process of its own.
 
 use crate::Builder;
 use crate::Error;
@@ -7,7 +7,8 @@ use crate::Stack;
 use crate::base::testing::alone;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Runs `code` in a process of its own, with a shadow stack that is only pretended: no machine of ours has one.
+/// Runs `code` in a process of its own, which behaves as if it had a shadow stack: no machine of
+/// the project has one.
 fn with_shadow_stack(test: &str, code: impl FnOnce()) {
     alone(&format!("life::redirect_tests::{test}"), "EXEUNT_TEST_SHADOW_STACK", code);
 }
@@ -17,8 +18,8 @@ fn on_a_thread(code: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn slot_redirect_refuses_a_shadow_stack_and_says_what_to_do() {
-    with_shadow_stack("slot_redirect_refuses_a_shadow_stack_and_says_what_to_do", || {
+fn slot_redirect_refuses_a_shadow_stack_and_names_code_redirect() {
+    with_shadow_stack("slot_redirect_refuses_a_shadow_stack_and_names_code_redirect", || {
         assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
         on_a_thread(|| {
             assert_eq!(crate::at_exit(|| unreachable!()), Err(Error::ShadowStack));
@@ -40,15 +41,15 @@ fn code_redirect_works_with_a_shadow_stack() {
 }
 
 #[test]
-fn auto_is_code_with_a_shadow_stack() {
-    with_shadow_stack("auto_is_code_with_a_shadow_stack", || {
+fn auto_chooses_code_redirect_with_a_shadow_stack() {
+    with_shadow_stack("auto_chooses_code_redirect_with_a_shadow_stack", || {
         assert_eq!(Builder::new().redirect(Redirect::Auto).install(), Ok(()));
         assert_eq!(crate::survey().map(|survey| (survey.redirect, survey.shadow_stack)), Ok((Redirect::Code, true)));
         on_a_thread(|| _ = crate::id().expect("it is armed"));
     });
 }
 
-extern "C-unwind" fn exits_armed(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
+extern "C-unwind" fn arms_and_exits(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
     let times = times.expose_provenance();
     // SAFETY: the counter is leaked.
     let count = move || _ = unsafe { &*(times as *const AtomicUsize) }.fetch_add(1, Ordering::Relaxed);
@@ -57,7 +58,7 @@ extern "C-unwind" fn exits_armed(times: *mut std::ffi::c_void) -> *mut std::ffi:
     unsafe { pthread_exit(times as *mut _) }
 }
 
-extern "C-unwind" fn exits_unloaded(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
+extern "C-unwind" fn unloads_and_exits(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
     crate::at_exit(|| unreachable!("it is forgotten")).expect("it is armed");
     crate::unload();
     // SAFETY: as above.
@@ -66,7 +67,7 @@ extern "C-unwind" fn exits_unloaded(times: *mut std::ffi::c_void) -> *mut std::f
 
 type Start = extern "C-unwind" fn(*mut std::ffi::c_void) -> *mut std::ffi::c_void;
 
-// As in libc, but that unwinding may pass.
+// As in libc, but unwinding may pass.
 unsafe extern "C-unwind" {
     fn pthread_create(
         thread: *mut libc::pthread_t,
@@ -77,16 +78,17 @@ unsafe extern "C-unwind" {
     fn pthread_exit(result: *mut std::ffi::c_void) -> !;
 }
 
-/// What `main` needs before glibc 2.34, tried on threads: no place of the code is patched, and the landing alone is redirected.
+/// The path that `main` needs before glibc 2.34, tried on threads: no code is patched, and only the
+/// landing is redirected.
 #[test]
-fn code_redirect_sees_an_end_that_comes_by_no_hook_where_it_lands() {
+fn code_redirect_drains_a_pthread_exit_that_passes_no_hook_at_its_landing() {
     alone(
-        "life::redirect_tests::code_redirect_sees_an_end_that_comes_by_no_hook_where_it_lands",
+        "life::redirect_tests::code_redirect_drains_a_pthread_exit_that_passes_no_hook_at_its_landing",
         "EXEUNT_TEST_LANDS",
         || {
             assert_eq!(Builder::new().redirect(Redirect::Code).install(), Ok(()));
             let times: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
-            for (start, expected) in [(exits_armed as Start, 1), (exits_unloaded, 1), (exits_armed, 2)] {
+            for (start, expected) in [(arms_and_exits as Start, 1), (unloads_and_exits, 1), (arms_and_exits, 2)] {
                 let argument = std::ptr::from_ref(times).cast_mut().cast();
                 let (mut thread, mut result) = (0, std::ptr::null_mut());
                 // SAFETY: the start routines take the counter, and the thread is joined once.

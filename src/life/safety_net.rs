@@ -1,20 +1,24 @@
-//! The safety net: drains the main thread's stack when `exit` ends it, and a thread's that ends by `pthread_exit` or by
-//! cancellation where its landing could not be redirected (`os/landing.rs`).
+//! The safety net drains stacks whose entry function does not return: the main thread's when `exit`
+//! ends it, and a thread's that ends by `pthread_exit` or by cancellation where its landing could
+//! not be redirected (`exit/landing/`).
 //!
-//! It does not see the end of `main` by `pthread_exit`, where glibc runs no destructors of thread-locals: there main's landing is
-//! redirected, or a hook is in the way, or a key stands in (`main_key.rs`).
+//! `register` registers it before a stack is armed, `attach` and `update_id` set the record.
+//! `thread_ends`, `nested_exit` and `main_exits` drain.
 //!
-//! Under code redirect it catches `exit` on the main thread as well, and on macOS those of threads: `pthread_exit` and cancellation call
-//! there what a return calls, but not from where a return does.
+//! It does not see the end of `main` by `pthread_exit`, where glibc runs no destructors of
+//! thread-locals. There main's landing is redirected, or a hook catches the end, or a key stands in
+//! (`main_key.rs`).
+//!
+//! Under code redirect it catches `exit` on the main thread as well, and on macOS the ends of
+//! threads: `pthread_exit` and cancellation call there what a return calls, but from another place.
 //!
 //! It is a destructor of thread-locals, which all these ends run on the thread itself. Destructors
-//! of thread-locals that were
-//! made later have run before it. On the main thread there is one more net below, an `atexit` function, for what arms the
-//! stack after that.
+//! of thread-locals that were created later have run before it. On the main thread there is one
+//! more net, an `atexit` function that runs later still, for stacks that are armed after that.
 //!
-//! A handler on the main thread may call `exit` once more, which runs the destructors that are
-//! left, and not the one again that runs the handler. So there are some of them (`go_on`), each for
-//! one more `exit`; behind them comes the `atexit` function. All are registered before the stack is
+//! A handler on the main thread may call `exit` once more. That runs the remaining destructors, but
+//! not again the one that runs the handler. So there are several of them (`nested_exit`), each for
+//! one more `exit`; after them comes the `atexit` function. All are registered before the stack is
 //! armed: glibc ends the process where it has no memory to register one, and a process that runs
 //! out of memory must still be able to end.
 
@@ -43,9 +47,9 @@ enum State {
     /// Its destructor has not been registered.
     Absent,
     /// Its destructor will run.
-    Ready,
-    /// Its destructor has run, or runs.
-    Behind,
+    Registered,
+    /// Its destructor has run, or is running.
+    Done,
 }
 
 thread_local! {
@@ -53,79 +57,80 @@ thread_local! {
     static NET: Net = const { Net { state: Cell::new(State::Absent), armed: Cell::new(None) } };
 }
 
-/// How many calls of `exit` in handlers find a destructor that goes on before other thread-locals
-/// are destroyed. Those after them are caught by the `atexit` function.
-const EXITS: usize = 8;
+/// The number of nested calls of `exit`, in handlers, for which a destructor goes on before other
+/// thread-locals are destroyed. The `atexit` function catches those after them.
+const NESTED_EXITS: usize = 8;
 
-/// Whether [`spread`] would have an effect. The net of a thread that ends right now is behind it.
+/// Whether [`attach`] would have an effect. It has none where the net of the running thread has run
+/// already.
 pub(crate) fn can_attach() -> bool {
-    NET.with(|net| net.state.get() != State::Behind)
+    NET.with(|net| net.state.get() != State::Done)
 }
 
-/// Whether `exit` will run [`main_is_over`].
-static MAIN_WATCHED: AtomicBool = AtomicBool::new(false);
+/// Whether `exit` will run [`main_exits`].
+static ATEXIT_REGISTERED: AtomicBool = AtomicBool::new(false);
 
-/// The stack that [`main_is_over`] drains: its record and identity, and the thread that it is of.
-/// It is kept, for `exit` may call that function from code without unwind tables
-/// (`__do_global_dtors_aux` of gcc's `crtbegin.o`), where no walk leads on.
+/// The stack that [`main_exits`] drains: its record and identity, and its thread. It is kept here
+/// because `exit` may call that function from code without unwind tables (`__do_global_dtors_aux`
+/// of gcc's `crtbegin.o`), where no walk leads on.
 static MAIN: (AtomicPtr<Record>, AtomicU64, AtomicUsize) =
     (AtomicPtr::new(ptr::null_mut()), AtomicU64::new(0), AtomicUsize::new(0));
 
 /// Registers the last net, for a main thread that is armed so late in `exit` that its thread-local
 /// destructors have run: `exit` also runs functions that are registered while it runs others.
-/// Whether it is registered; not without memory.
-fn watch_main() -> bool {
-    if MAIN_WATCHED.swap(true, Ordering::Relaxed) {
+/// Returns whether it is registered; not without memory.
+fn register_atexit() -> bool {
+    if ATEXIT_REGISTERED.swap(true, Ordering::Relaxed) {
         return true;
     }
     // SAFETY: a function of this library, which is pinned by now.
-    let watched = unsafe { libc::atexit(main_is_over) } == 0;
-    MAIN_WATCHED.store(watched, Ordering::Relaxed);
-    watched
+    let registered = unsafe { libc::atexit(main_exits) } == 0;
+    ATEXIT_REGISTERED.store(registered, Ordering::Relaxed);
+    registered
 }
 
-extern "C" fn main_is_over() {
-    MAIN_WATCHED.store(false, Ordering::Relaxed);
+extern "C" fn main_exits() {
+    ATEXIT_REGISTERED.store(false, Ordering::Relaxed);
     let (record, id, thread) = &MAIN;
     // SAFETY: null, or a record, which are never freed.
     let Some(record) = (unsafe { record.load(Ordering::Relaxed).as_ref() }) else { return };
     let is_armed = record.id().is_some_and(|now| now.get() == id.load(Ordering::Relaxed));
     // Another thread that calls `exit` does not end main's stack.
     if is_armed && thread.load(Ordering::Relaxed) == this_thread() {
-        // For a handler that calls `exit`. It takes the place of the one that runs now, and so
+        // For a handler that calls `exit`. It takes the place of the one that is running, and so
         // needs no memory (glibc's `__new_exitfn`).
-        watch_main();
-        drain::under_frames(record);
+        register_atexit();
+        drain::with_live_frames(record);
     }
 }
 
-/// Makes sure that the net can be spread under the running thread's stack, which is about to be
-/// armed. That of a thread which ends right now is behind it; then only a return drains.
-pub(crate) fn prepare(kind: Kind) -> Result<(), Error> {
+/// Makes sure that the net can be attached to the running thread's stack, which is about to be
+/// armed. Where the net of this thread has run already, only a return drains.
+pub(crate) fn register(kind: Kind) -> Result<(), Error> {
     let is_main = kind == Kind::Main;
-    if is_main && !watch_main() {
+    if is_main && !register_atexit() {
         return Err(Error::OutOfMemory);
     }
     if NET.with(|net| net.state.get()) != State::Absent {
         return Ok(());
     }
-    // libc ends the process where it has no memory to register a function: 40 bytes for each of
-    // them. A block of this size is too large for a cache of the thread's own, in which `calloc`
-    // does not look before glibc 2.41.
+    // libc ends the process where it has no memory to register a function: 40 bytes for each. A
+    // block of 4096 bytes is too large for a cache of the thread's own, which `calloc` does not use
+    // before glibc 2.41.
     if !os::has_memory(4096) {
         return Err(Error::OutOfMemory);
     }
     if is_main {
-        // Last registered, first run.
-        (0..EXITS).for_each(|_| clib::at_thread_end(go_on));
+        // The last one registered runs first.
+        (0..NESTED_EXITS).for_each(|_| clib::at_thread_end(nested_exit));
     }
     clib::at_thread_end(thread_ends);
-    NET.with(|net| net.state.set(State::Ready));
+    NET.with(|net| net.state.set(State::Registered));
     Ok(())
 }
 
-/// Spreads the net under the running thread's stack, whose record this is.
-pub(crate) fn spread(record: &'static Record) {
+/// Attaches the net to the running thread's stack, whose record this is.
+pub(crate) fn attach(record: &'static Record) {
     if record.kind() == Kind::Main {
         MAIN.0.store(ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
         MAIN.1.store(record.id().map_or(0, StackId::get), Ordering::Relaxed);
@@ -134,31 +139,33 @@ pub(crate) fn spread(record: &'static Record) {
     NET.with(|net| net.armed.set(record.id().map(|id| (record, id))));
 }
 
-/// The record has another identity now: `before` is the one that the net knows, if it is under that stack.
-pub(crate) fn renew(record: &'static Record, before: Option<StackId>) {
-    let knows = |net: &Net| net.armed.get().is_some_and(|(known, id)| ptr::eq(known, record) && Some(id) == before);
-    if NET.with(knows) {
-        spread(record);
+/// Takes over the record's new identity, if the net is attached to this record with the identity
+/// `before`.
+pub(crate) fn update_id(record: &'static Record, before: Option<StackId>) {
+    let is_attached =
+        |net: &Net| net.armed.get().is_some_and(|(attached, id)| ptr::eq(attached, record) && Some(id) == before);
+    if NET.with(is_attached) {
+        attach(record);
     }
 }
 
-/// Drains the record that is in the net.
+/// Drains the record to which the net is attached.
 unsafe extern "C" fn thread_ends(_: *mut c_void) {
     let armed = NET.with(|net| {
-        net.state.set(State::Behind);
+        net.state.set(State::Done);
         net.armed.take()
     });
-    // Or its entry function has returned, or it was unloaded.
+    // Otherwise its entry function has returned, or it was unloaded.
     if let Some((record, id)) = armed
         && record.id() == Some(id)
     {
-        drain::under_frames(record);
+        drain::with_live_frames(record);
     }
 }
 
-/// Goes on where a handler called `exit`; else all is done by now.
-unsafe extern "C" fn go_on(_: *mut c_void) {
+/// Goes on where a handler has called `exit`. Otherwise the drain is over by now.
+unsafe extern "C" fn nested_exit(_: *mut c_void) {
     if let Some(record) = lookup::lookup().filter(|record| record.kind() == Kind::Main && record.is_draining()) {
-        drain::under_frames(record);
+        drain::with_live_frames(record);
     }
 }

@@ -1,72 +1,73 @@
-//! The registry in processes of their own: all tests of one use the same records.
+//! The stack map and records, each test in a process of its own: all tests of one process use the
+//! same records.
 
+mod array_stacks;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod interrupted;
-mod of_words;
 
 use crate::map::cached;
 use crate::record::stacks::STACKS;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Runs `code` in a process in which the test is the only one: all tests of a process use the same records.
+/// Runs `code` in a process in which the test is the only one.
 fn alone(test: &str, code: impl FnOnce()) {
     crate::base::testing::alone(&format!("life::tests::{test}"), "EXEUNT_TEST_ALONE", code);
 }
 
 /// Runs `code` on another page of the stack.
 #[inline(never)]
-fn further_down<R>(code: impl FnOnce() -> R) -> R {
+fn on_another_page<R>(code: impl FnOnce() -> R) -> R {
     let room = black_box([0_u8; 8192]);
     let result = code();
     black_box(&room);
     result
 }
 
-/// Stacks with other tops each, one after the other.
+/// Arms stacks one after another, each with another base.
 #[inline(never)]
-fn arm_here_and_there(left: usize) {
+fn arm_at_distinct_bases(left: usize) {
     let room = black_box([0_u8; 1000]);
     crate::enter(|| crate::at_exit(|| ()).expect("it can be armed")).expect("it can be entered");
     if left > 1 {
-        arm_here_and_there(left - 1);
+        arm_at_distinct_bases(left - 1);
     }
     black_box(&room);
 }
 
 #[test]
-fn records_that_wait_where_nobody_comes_serve_others() {
-    alone("records_that_wait_where_nobody_comes_serve_others", || {
-        arm_here_and_there(100);
-        assert_eq!(STACKS.records.all().count(), cached::MOST as usize, "two wait, and serve in turns");
+fn cached_records_serve_stacks_with_other_bases() {
+    alone("cached_records_serve_stacks_with_other_bases", || {
+        arm_at_distinct_bases(100);
+        assert_eq!(STACKS.records.all().count(), cached::MAX_NUMBER as usize, "two are cached, and serve in turns");
     });
 }
 
 #[test]
-fn while_a_record_is_being_taken_away_the_next_stack_there_has_another_one() {
+fn a_stack_whose_cached_record_is_being_evicted_gets_a_different_record() {
     static RAN: AtomicUsize = AtomicUsize::new(0);
     let handler = || crate::at_exit(|| _ = RAN.fetch_add(1, Ordering::Relaxed)).expect("it can be armed");
     let life = move || {
         crate::at_exit(|| unreachable!("forgotten")).expect("it can be armed");
         let record = crate::life::lookup::lookup().expect("it is armed");
         crate::unload();
-        // As a thread does that is held up then, or that a child of `fork` does not have.
-        assert!(record.cached_flag().take(), "it has waited");
+        // As a thread does that is then held up, or that does not exist in a child of `fork`.
+        assert!(record.cached_flag().take(), "it was cached");
         handler();
-        further_down(handler);
-        further_down(|| crate::set("key", 1)).expect("it is armed");
-        assert_eq!(further_down(|| crate::get::<i32>(&"key")), Some(1));
+        on_another_page(handler);
+        on_another_page(|| crate::set("key", 1)).expect("it is armed");
+        assert_eq!(on_another_page(|| crate::get::<i32>(&"key")), Some(1));
         assert_eq!(crate::survey().map(|survey| survey.armed), Ok(1));
     };
-    alone("while_a_record_is_being_taken_away_the_next_stack_there_has_another_one", || {
+    alone("a_stack_whose_cached_record_is_being_evicted_gets_a_different_record", || {
         std::thread::spawn(life).join().expect("no panic in the thread");
         assert_eq!(RAN.load(Ordering::Relaxed), 2);
     });
 }
 
 #[test]
-fn no_address_beyond_the_map_is_mistaken_for_one_in_it() {
-    alone("no_address_beyond_the_map_is_mistaken_for_one_in_it", || {
+fn addresses_outside_the_map_are_not_found() {
+    alone("addresses_outside_the_map_are_not_found", || {
         std::thread::spawn(|| {
             crate::at_exit(|| ()).expect("it can be armed");
             crate::life::lookup::lookup().expect("it is armed");
@@ -88,7 +89,7 @@ fn no_address_beyond_the_map_is_mistaken_for_one_in_it() {
     });
 }
 
-/// How often a race is tried. An emulator has a hundredth of the time.
+/// The number of times that a race is tried. An emulator is about a hundred times slower.
 fn rounds() -> usize {
     if std::env::vars_os().any(|(name, _)| name.to_string_lossy().ends_with("_RUNNER")) { 20_000 } else { 2_000_000 }
 }

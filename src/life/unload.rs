@@ -1,4 +1,5 @@
-//! Emptying a stack that goes on, and putting its exit back.
+//! Empties a stack that goes on, and restores its exit: `unload`, `clear`, and `undo` after an
+//! error.
 
 use super::lent::lent_by_frames;
 #[cfg(target_os = "linux")]
@@ -9,59 +10,60 @@ use crate::exit::redirect;
 use crate::record::header::Record;
 use crate::storage::slot_table;
 
-/// After an error, puts the exit of the running stack back if it was armed for nothing.
+/// After an error, restores the exit of the running stack if it was armed for nothing.
 #[cold]
 pub(crate) fn undo(record: &'static Record, is_new: bool, error: Error) -> Error {
-    // Not where the allocator, or a handler of a stack that was found abandoned, has stored
-    // something meanwhile.
+    // Not where the allocator, or a handler of an abandoned stack, has stored something meanwhile.
     if is_new && !record.is_draining() && record.is_empty() {
         disarm(record);
     }
     error
 }
 
-/// Drops the values and the handlers of the running stack, whose record this is, and puts its exit
-/// back if nothing is left and it does not drain.
+/// Drops the values and the handlers of the running stack, whose record this is. Restores its exit
+/// if nothing is left and the stack does not drain.
 pub(crate) fn unload(record: &'static Record) {
     {
-        // What is dropped here may unload as well.
-        let _in_use = record.in_use();
+        // A destructor that runs here may unload as well.
+        let _kept_armed = record.keep_armed();
         record.forget_handlers();
         clear(record);
     }
     if record.is_draining() || !record.is_empty() {
         let before = record.id();
         record.renew_id();
-        safety_net::renew(record, before);
+        safety_net::update_id(record, before);
         #[cfg(target_os = "linux")]
-        main_key::renew(record, before);
+        main_key::update_id(record, before);
         return;
     }
     disarm(record);
 }
 
-/// Puts the exit of the running stack back, whose record this is: it is empty, and does not drain.
+/// Restores the exit of the running stack, whose record this is. The record is empty, and does not
+/// drain.
 fn disarm(record: &'static Record) {
     if let Some(table) = record.slots() {
-        // Destructors may have looked at cells after these were cleared.
+        // Destructors may have read cells after these were cleared.
         slot_table::invalidate_caches(table);
     }
     // SAFETY: this is the running stack's record, and it is not draining.
     if lookup::locate_foot(record) && unsafe { redirect::plan::restore(record) } {
         record.release();
     } else {
-        // Nobody knows where the word is that has to be put back. So the stack stays armed, with nothing stored.
+        // The place of the word that must be restored is unknown. So the stack stays armed, with
+        // nothing stored.
         let before = record.id();
         record.renew_id();
-        safety_net::renew(record, before);
+        safety_net::update_id(record, before);
     }
 }
 
 /// Drops all values of the running stack, whose record this is.
 pub(crate) fn clear(record: &'static Record) {
     let lent = lent_by_frames(record);
-    let _in_use = record.in_use();
-    record.forget_values(|local| lent.has(local, record.base()));
+    let _kept_armed = record.keep_armed();
+    record.forget_values(|local| lent.may_include(local, record.base()));
     if let Some(table) = record.slots() {
         slot_table::clear(table);
     }

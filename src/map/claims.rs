@@ -1,4 +1,4 @@
-//! Making a record the owner of entries and blocks.
+//! Makes a record the owner of entries and blocks: `add_block`, `insert`.
 
 use super::entry::{Entry, pointer};
 use super::owner::Owner;
@@ -8,17 +8,17 @@ use crate::machine::arch::untagged;
 use std::hint::cold_path;
 
 /// Why a record was not inserted.
-pub(crate) enum Failed<R: 'static> {
+pub(crate) enum InsertError<R: 'static> {
     NoMemory,
-    /// While memory was allocated the stack was armed, with this record: the allocator uses
+    /// The stack was armed, with this record, while memory was allocated: the allocator uses
     /// storage.
-    Taken(&'static R),
+    ArmedMeanwhile(&'static R),
 }
 
 impl<R: Owner> StackMap<R> {
     /// Notes that `sp` is on the stack of `record`, so that the next [`StackMap::find`] there is
-    /// quick. A page that another live stack owns is left alone: stack pointers there go on being
-    /// looked up by unwinding.
+    /// quick. Where another live stack owns the page's entry, this does nothing: stack pointers on
+    /// that page are still looked up by unwinding.
     #[inline]
     pub(crate) fn add_block(&'static self, sp: usize, record: &'static R) {
         let sp = untagged(sp);
@@ -29,8 +29,9 @@ impl<R: Owner> StackMap<R> {
             cold_path();
             return;
         }
-        // In this order: the entries of all noted pages are cleared when the record's stack ends,
-        // also where a signal handler leaves this function in the middle by a jump.
+        // Before the claim: when the record's stack ends, the entries of all noted pages are
+        // cleared. That holds even where a signal handler leaves this function in the middle by a
+        // jump.
         record.note_page(sp >> PAGE);
         if self.claim(entry, sp >> PAGE, record) {
             entry.add_block(pointer(record), block_bit(sp));
@@ -39,21 +40,21 @@ impl<R: Owner> StackMap<R> {
 
     /// Makes `record` the one that [`StackMap::by_base`] finds for its base.
     #[inline]
-    pub(crate) fn insert(&'static self, record: &'static R) -> Result<(), Failed<R>> {
+    pub(crate) fn insert(&'static self, record: &'static R) -> Result<(), InsertError<R>> {
         let page = page_of_base(record.base());
-        let Some(entry) = self.pages.ensure_entry(page << PAGE) else { return Err(Failed::NoMemory) };
+        let Some(entry) = self.pages.ensure_entry(page << PAGE) else { return Err(InsertError::NoMemory) };
         if self.claim(entry, page, record) { Ok(()) } else { self.insert_extra(record) }
     }
 
     #[cold]
-    fn insert_extra(&'static self, record: &'static R) -> Result<(), Failed<R>> {
+    fn insert_extra(&'static self, record: &'static R) -> Result<(), InsertError<R>> {
         if !self.extras.insert(record) {
-            return Err(Failed::NoMemory);
+            return Err(InsertError::NoMemory);
         }
         let base = record.base();
         let other = |other: &&'static R| !std::ptr::eq(*other, record) && other.base() == base;
         match self.extras.all().find(|found| other(found) && found.is_armed_at(record.foot())) {
-            Some(found) => Err(Failed::Taken(found)),
+            Some(found) => Err(InsertError::ArmedMeanwhile(found)),
             None => Ok(()),
         }
     }
@@ -70,7 +71,7 @@ impl<R: Owner> StackMap<R> {
         let Some(owner) = (unsafe { entry.owner().as_ref() }) else { return entry.claim(pointer(record), |_| false) };
         self.evict_to_slab(owner);
         let _pinned = owner.pins().pin();
-        entry.claim(pointer(record), |now| now == pointer(owner) && is_stale(owner, page))
+        entry.claim(pointer(record), |now| now == pointer(owner) && may_take_entry(owner, page))
     }
 
     /// Gives the record to the slab, if it is cached.
@@ -82,9 +83,9 @@ impl<R: Owner> StackMap<R> {
     }
 }
 
-/// Whether an entry for `page` may be taken from the record that owns it. The entry of the base's
-/// page never may: it leads the next stack on the same memory to the abandoned record, which would
-/// else be taken for the next stack's.
-fn is_stale(record: &impl Owner, page: usize) -> bool {
+/// Whether another record may take the entry for `page` from `record`, which owns it. No record may
+/// take the entry of the base's page: that entry leads the next stack on the same memory to the
+/// abandoned record. Without it the abandoned record would be taken for the next stack's.
+fn may_take_entry(record: &impl Owner, page: usize) -> bool {
     page_of_base(record.base()) != page && record.is_stale()
 }

@@ -1,6 +1,11 @@
-//! The records whose base's page another stack owns: another stack has its base or its lower end
-//! there, or has ended, and another thread is just taking its record away. The list only grows, and
-//! its nodes are used again. Stacks that share a page are rare, so it is short.
+//! The extras: the records that the entry of their base's page does not lead to, because another
+//! record owns it. Then another stack has its base or its innermost frames on that page, or it has
+//! ended, and another thread is just taking its record away.
+//!
+//! The operations are `insert`, `all` and `remove`. The list only grows, and its nodes are used
+//! again. It is short, since stacks rarely share a page. Every publication is a Release, and every
+//! load of a pointer an Acquire: without them a reader might see a node, or a record, before its
+//! fields.
 
 use super::entry::pointer;
 use crate::base::alloc::try_box;

@@ -1,13 +1,13 @@
-//! What the stack map needs of its owners: the records of armed stacks.
+//! The trait that the stack map requires of its owners: the records of armed stacks.
 
 use super::cached::CachedFlag;
 use super::pins::PinCount;
 use super::slab::SlabItem;
 use std::ops::Range;
 
-/// A record, as the stack map sees it. It lies in the map's slab and is never freed.
+/// A record, for the stack map. It lies in the map's slab and is never freed.
 pub(crate) trait Owner: SlabItem + Sync + 'static {
-    /// Whether the record's stack is there: its canary holds the word that it must hold.
+    /// Whether the record's stack is live: its canary holds the word that it must hold.
     fn is_live(&self) -> bool;
 
     /// Whether the record's stack went away without an end. Its memory may be unmapped.
@@ -28,7 +28,7 @@ pub(crate) trait Owner: SlabItem + Sync + 'static {
     /// The base of the record's stack, without a tag; zero for none.
     fn base(&self) -> usize;
 
-    /// Makes the record one of no base.
+    /// Unsets the base.
     fn forget_base(&self);
 
     /// The pages whose entries may lead to the record.
@@ -37,7 +37,7 @@ pub(crate) trait Owner: SlabItem + Sync + 'static {
     /// Notes that a page's entry may lead to the record.
     fn note_page(&self, page: usize);
 
-    /// The threads that are deciding whether to take an entry from the record.
+    /// The pin count of the record.
     fn pins(&self) -> &PinCount;
 
     /// Whether the record is cached for the next stack with its base.

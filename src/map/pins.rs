@@ -1,17 +1,23 @@
-//! Who is about to take a page's entry from a record, because that is of no stack any more.
+//! Pins: a pin keeps a record from another base while a thread decides whether to take an entry
+//! from it.
 //!
-//! Pinned and taking are two steps. If the record began another life in between, with its base in that very page, the
-//! new stack would lose the entry that leads to it. So a record that somebody pins begins no life at another base; there
-//! are others. At the same base it may: the page of that is never taken, and what is lost of other pages is found again by
-//! unwinding. (A C scope is not; so it takes no record that is judged.)
+//! A stack takes a page's entry from a record in two steps: it finds the record stale, and then
+//! exchanges the entry. In between, the record could begin to serve a new stack whose base is on
+//! that very page. Then the new stack would lose the entry that leads to it. So a pinned record
+//! serves no stack with another base; there are other records.
 //!
-//! Whoever pins says so first, and then looks whose the entry is; whoever is about to use a record elsewhere has had its
-//! entries emptied first, and then asks whether somebody pins. Both are read-modify-writes of one word: the first of the
-//! two is known to the second.
+//! At the same base it may serve the next stack: no stack takes the entry of the base's page, and
+//! unwinding finds again what the record loses on other pages. A C scope is not found by unwinding,
+//! so it takes no pinned record.
+//!
+//! The pinning thread pins first, and then reads the entry's owner. The other thread clears the
+//! record's entries first, and then reads the pin count. Both change the count by
+//! read-modify-writes, so the second one sees the first. Without Acquire in `pin` or Release in
+//! `is_pinned`, a thread might pin after the check and still read the old owner.
 
 use crate::base::atomics::{AtomicU32, Ordering};
 
-/// How many judge a record now.
+/// The number of threads that have pinned a record now.
 pub(crate) struct PinCount(AtomicU32);
 
 impl PinCount {
@@ -19,21 +25,21 @@ impl PinCount {
         Self(AtomicU32::new(0))
     }
 
-    /// Begins to judge, until what this returns is dropped.
+    /// Pins the record, until the result is dropped.
     pub(crate) fn pin(&self) -> Pinned<'_> {
         self.0.fetch_add(1, Ordering::AcqRel);
         Pinned(self)
     }
 
-    /// Whether anybody does. One whose thread a child of `fork` does not have stays for ever, and so does one that a signal
-    /// handler has jumped out of.
+    /// Whether any thread has pinned the record. A pin stays for ever if its thread is missing in a
+    /// child of `fork`, or if a signal handler has left its code by a jump.
     #[inline]
     pub(crate) fn is_pinned(&self) -> bool {
         self.0.fetch_add(0, Ordering::AcqRel) != 0
     }
 }
 
-/// One that pins.
+/// A pin.
 pub(crate) struct Pinned<'a>(&'a PinCount);
 
 impl Drop for Pinned<'_> {

@@ -1,17 +1,27 @@
-//! Where records live: memory that is only ever used for records, handed out and taken back without locks.
+//! The slab: the memory of records. It hands out and takes back slots without locks.
 //!
-//! A reader may follow a stale entry of the page map to a record that has been given back. That is why a slot is never
-//! unmapped or used for anything else: what is read there is always a record, and it fails the reader's checks.
-//! No locks: a `fork` copies no held lock into the child, and a signal handler cannot wait for the code it interrupted.
+//! The operations are `take`, `give`, `get`, `all` and `at`.
+//!
+//! A reader may follow a stale entry of the stack map to a record that was given back. So a slot is
+//! never unmapped or used for anything else: the reader always reads a record, which fails its
+//! checks. There are no locks, because `fork` would copy a held lock into the child, and because a
+//! signal handler cannot wait for the code that it interrupted.
+//!
+//! | word | ordering | without it |
+//! |---|---|---|
+//! | a chunk's pointer | published with Release, loaded with Acquire | a slot is read before it is initialised |
+//! | `free` | loaded with Acquire, exchanged with Release by `give` | `take` reads an old `next`: one slot for two users |
+//! | `fresh` | exchanged with AcqRel, loaded with Acquire by `all` | `all` skips a slot whose chunk it does not see |
 
 use crate::base::alloc::try_many;
 use crate::base::atomics::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-/// What the slab needs of what it stores.
+/// The trait that the slab requires of its items.
 pub(crate) trait SlabItem {
-    /// The slot's number, given once by the slab, and the number of the next free slot while it is free.
+    /// The slot's number, which the slab gives it once, and, while the slot is free, the number of
+    /// the next free slot.
     fn links(&self) -> &Links;
-    /// A new one, not in use.
+    /// A new item, which is not in use.
     fn vacant() -> Self;
 }
 
@@ -41,8 +51,8 @@ pub(crate) struct Slab<T> {
     chunks: [AtomicPtr<T>; CHUNKS],
     /// Numbers given out for the first time so far.
     fresh: AtomicU32,
-    /// The free list: the first one's number, and a count of changes above it, so that a list that changed and changed
-    /// back meanwhile is noticed.
+    /// The free list: the number of the first slot, and above it a count of changes. The count
+    /// reveals a list that has changed and changed back meanwhile.
     free: AtomicU64,
 }
 
@@ -51,7 +61,7 @@ impl<T: SlabItem> Slab<T> {
         Self { chunks, fresh, free }
     }
 
-    /// A slot that nobody else has, or `None` when the numbers or the memory are used up.
+    /// A slot that no other code has, or `None` when the numbers or the memory are used up.
     pub(crate) fn take(&self) -> Option<&T> {
         let mut head = self.free.load(Ordering::Acquire);
         while head as u32 != 0 {
@@ -65,7 +75,7 @@ impl<T: SlabItem> Slab<T> {
         let mut fresh = self.fresh.load(Ordering::Relaxed);
         let number = loop {
             let (chunk, _) = place(fresh + 1);
-            // First, so that where there is no memory no number is lost.
+            // First the chunk, so that no number is lost where there is no memory.
             if chunk >= CHUNKS || !self.ensure_chunk(chunk) {
                 return None;
             }
@@ -85,11 +95,12 @@ impl<T: SlabItem> Slab<T> {
         self.free.load(Ordering::Relaxed) as u32 == 0 && self.fresh.load(Ordering::Relaxed) >= number
     }
 
-    /// The slot with a number, free or not; `None` where there is no memory for it yet.
+    /// The slot with a number, free or not; `None` where its chunk does not exist yet.
     pub(crate) fn get(&self, number: u32) -> Option<&T> {
         let (chunk, index) = place(number);
         let first = self.chunks.get(chunk)?.load(Ordering::Acquire);
-        // SAFETY: chunks are complete when published and live for ever; `index` is within the chunk.
+        // SAFETY: chunks are complete when they are published, and live for ever. `place` keeps
+        // `index` within the chunk.
         (!first.is_null()).then(|| unsafe { &*first.add(index) })
     }
 
@@ -125,7 +136,8 @@ impl<T: SlabItem> Slab<T> {
             let offset = address.checked_sub(first.addr())?;
             let index = offset / size_of::<T>();
             let inside = !first.is_null() && offset.is_multiple_of(size_of::<T>()) && index < (FIRST as usize) << chunk;
-            // SAFETY: chunks are complete when published and live for ever; `index` is within the chunk.
+            // SAFETY: chunks are complete when they are published, and live for ever. `index` is
+            // within the chunk, as just checked.
             inside.then(|| unsafe { &*first.add(index) })
         })
     }
@@ -133,7 +145,8 @@ impl<T: SlabItem> Slab<T> {
     fn slot(&self, number: u32) -> &T {
         let (chunk, index) = place(number);
         let first = self.chunks[chunk].load(Ordering::Acquire);
-        // SAFETY: a number is only in use after `ensure_chunk` published its chunk, which lives for ever.
+        // SAFETY: a number is in use only after `ensure_chunk` has published its chunk, which lives
+        // for ever.
         unsafe { &*first.add(index) }
     }
 
@@ -151,7 +164,7 @@ impl<T: SlabItem> Slab<T> {
             Ordering::Acquire,
         );
         if published.is_err() {
-            // SAFETY: another thread was first; this box was never shared.
+            // SAFETY: another thread was first, so this box was never shared.
             drop(unsafe { Box::from_raw(fresh) });
         }
         true
@@ -165,7 +178,7 @@ fn place(number: u32) -> (usize, usize) {
     (chunk, (number - 1) as usize - (FIRST as usize) * ((1 << chunk) - 1))
 }
 
-/// The free list's word with another first slot, and the count of changes one up.
+/// The free list's word with another first slot, and with a count of changes that is one higher.
 fn retag(head: u64, number: u32) -> u64 {
     ((head >> 32).wrapping_add(1) << 32) | u64::from(number)
 }

@@ -1,9 +1,9 @@
 //! The map from stack pointers to records: its parts, and the look-ups.
 //!
-//! The map is a cache of what unwinding has shown, but for one page of each armed stack. The entry
-//! of the page that holds the stack's base always leads to its record. Where another stack owns
-//! that page already, the list of extras leads to it (`extras.rs`). When the stack has ended, its
-//! record mostly stays cached there for the next stack (`cached.rs`).
+//! The map is a cache of what unwinding has shown, except for one page of each armed stack. The
+//! entry of the page that holds the stack's base always leads to its record. Where another stack
+//! owns that page already, the list of extras leads to the record (`extras.rs`). When the stack has
+//! ended, its record mostly stays cached there for the next stack (`cached.rs`).
 //!
 //! The map strips the tag of every address that it is given (`arch::untagged`).
 //!
@@ -28,8 +28,8 @@ pub(crate) struct StackMap<R: 'static> {
     pub(super) pages: Pages<R>,
     pub(crate) extras: Extras<R>,
     pub(crate) records: Slab<R>,
-    /// Which cached record to take next where the slab has none left (`supply.rs`).
-    pub(super) turn: AtomicU32,
+    /// The number of the cached record to take next where the slab has none left (`supply.rs`).
+    pub(super) next_to_steal: AtomicU32,
 }
 
 impl<R: Owner> StackMap<R> {
@@ -42,12 +42,11 @@ impl<R: Owner> StackMap<R> {
                 AtomicU32::new(0),
                 AtomicU64::new(0),
             ),
-            turn: AtomicU32::new(0),
+            next_to_steal: AtomicU32::new(0),
         }
     }
 
-    /// The live record that is known to own the stack that `sp` is on; `None` where that is not
-    /// known yet.
+    /// The live record that owns the block of `sp`; `None` where no record owns it.
     ///
     /// This is the read path: no lock, no thread-local register, safe in a signal handler.
     #[inline(always)]
@@ -58,11 +57,12 @@ impl<R: Owner> StackMap<R> {
         record.is_live().then_some(record)
     }
 
-    /// The record of the stack whose base is `base`, if that is armed, or was abandoned.
+    /// The record of the stack whose base is `base`, if that stack is armed, or was abandoned.
     ///
-    /// Another thread may be taking away a record that was cached there, and use it elsewhere. So a
-    /// record counts only if it belongs to a stack, and to one with this base. The two are checked
-    /// in this order: a record gets its base before it belongs to a stack.
+    /// Another thread may be taking away a record that was cached there, to use it elsewhere. So a
+    /// record counts only if it belongs to a stack, and that stack has this base. The two are
+    /// checked in this order, because `Record::prepare` stores them in the other one: base, then
+    /// phase. In the wrong order a record that serves another base could be found at its old one.
     #[inline]
     pub(crate) fn by_base(&'static self, base: usize) -> Option<&'static R> {
         let base = untagged(base);
@@ -70,18 +70,18 @@ impl<R: Owner> StackMap<R> {
         self.owner(base - 1).filter(is_of).or_else(|| self.extras.all().find(is_of))
     }
 
-    /// As [`Self::by_base`], for a stack that ends in one of exeunt's trampolines and so has a
-    /// record (but for a stack that was unloaded at the very moment of its return). Searches every
-    /// record before it gives up: what is not found is not drained.
+    /// As [`Self::by_base`], for a stack that ends in one of exeunt's trampolines. Such a stack has
+    /// a record, unless it was unloaded at the very moment of its return. This searches every
+    /// record before it gives up: a stack that is not found is not drained.
     #[inline]
     pub(crate) fn draining_at(&'static self, base: usize) -> Option<&'static R> {
         let base = untagged(base);
         self.by_base(base).or_else(|| self.all().find(|record| !record.is_free() && record.base() == base))
     }
 
-    /// The armed and the abandoned records whose stacks' bases are in `range`, and so all of those
-    /// stacks. Each page is visited once, so the time is in proportion to the range. What the
-    /// caller does with one record does not make this visit those before it again.
+    /// The armed and the abandoned records of stacks whose bases are in `range`, and so all of
+    /// those stacks. Each page is visited once, so the time is in proportion to the range. The
+    /// caller may drain a record without making this visit earlier ones again.
     pub(crate) fn all_in(&'static self, range: Range<usize>) -> impl Iterator<Item = &'static R> {
         let range = untagged(range.start)..untagged(range.end);
         // In this order: see `by_base`.
@@ -105,13 +105,13 @@ impl<R: Owner> StackMap<R> {
             }
             None
         });
-        // A stack of several pages comes up on each of them; once it is drained it is no longer
-        // placed.
+        // A stack of several pages comes up on each of them. Once it is drained, its record is no
+        // longer placed.
         of_pages.chain(self.extras.all()).filter(inside)
     }
 
-    /// Removes the blocks of `range` from their owners, whichever these are. No stack may be
-    /// running there but the caller's own.
+    /// Removes the blocks of `range` from their owners, whichever these are. Only the caller's own
+    /// stack may be running there.
     pub(crate) fn remove_blocks(&'static self, range: &Range<usize>) {
         let end = untagged(range.end).min(1 << ADDRESS);
         let mut sp = untagged(range.start) & !63;
@@ -135,8 +135,8 @@ impl<R: Owner> StackMap<R> {
         self.records.is_used()
     }
 
-    /// Whether a live stack is known to have code of its own on the page of this address. Then its
-    /// memory is there.
+    /// Whether a live stack owns the entry of this address's page. Then the page's memory is
+    /// mapped.
     pub(crate) fn is_of_live_stack(&'static self, address: usize) -> bool {
         address >> ADDRESS == 0 && self.owner(address).is_some_and(Owner::is_live)
     }
@@ -154,7 +154,7 @@ impl<R: Owner> StackMap<R> {
         self.records.at(address)
     }
 
-    /// Every record there ever was.
+    /// Every record that was ever used.
     pub(crate) fn all(&'static self) -> impl Iterator<Item = &'static R> {
         self.records.all()
     }
@@ -164,7 +164,7 @@ impl<R: Owner> StackMap<R> {
         self.pages.reserved()
     }
 
-    /// Takes `record`'s entry of a page away from it, if the entry is `record`'s.
+    /// Takes the entry of a page away from `record`, if `record` owns it.
     #[inline]
     pub(super) fn clear(&'static self, page: usize, record: &'static R) {
         if let Some(entry) = self.entry(page << PAGE) {
@@ -172,7 +172,7 @@ impl<R: Owner> StackMap<R> {
         }
     }
 
-    /// The record that owns the entry of the page that `sp` is on, or is about to.
+    /// The record that owns, or is about to own, the entry of the page that `sp` is on.
     #[inline(always)]
     pub(super) fn owner(&'static self, sp: usize) -> Option<&'static R> {
         // SAFETY: entries lead to the slab's items only, which live for ever.

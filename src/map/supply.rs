@@ -1,5 +1,8 @@
-//! Where a stack's record comes from and goes to: a cached one, one that is cached elsewhere, or
-//! one from the slab.
+//! Where a stack's record comes from and goes to: a record that is cached at the stack's base, one
+//! that is cached elsewhere, or one from the slab.
+//!
+//! The operations are `take_at_base` and `take` before a stack is armed, `cache` and `give` after
+//! its end, and `evict` for a cached record.
 
 use super::cached;
 use super::entry::pointer;
@@ -10,7 +13,7 @@ use crate::base::atomics::Ordering;
 use crate::machine::arch::untagged;
 use std::hint::cold_path;
 
-/// What there is at the base of a stack that is about to be armed.
+/// What the map has for the base of a stack that is about to be armed.
 pub(crate) enum AtBase<R: 'static> {
     /// A record that was cached there. The caller has it to itself.
     Cached(&'static R),
@@ -20,8 +23,8 @@ pub(crate) enum AtBase<R: 'static> {
 }
 
 impl<R: Owner> StackMap<R> {
-    /// What there is at the base of the running stack, which is not armed. A stack that is known by
-    /// the map alone takes no pinned record, as it must not lose an entry.
+    /// What the map has for the base of the running stack, which is not armed. A stack that only
+    /// the map leads to (a C scope) takes no pinned record, because it must not lose an entry.
     #[inline]
     pub(crate) fn take_at_base(&'static self, base: usize, known_by_map_alone: bool) -> AtBase<R> {
         let base = untagged(base);
@@ -33,8 +36,8 @@ impl<R: Owner> StackMap<R> {
             taken => {
                 cold_path();
                 if let Some(record) = taken {
-                    // Mostly the record has served another stack meanwhile, and was cached at that
-                    // one's base.
+                    // In most such cases the record has served another stack meanwhile, and was
+                    // cached at that stack's base.
                     self.leave_base(record);
                     self.give(record);
                 }
@@ -46,12 +49,12 @@ impl<R: Owner> StackMap<R> {
     /// A record for a stack with any base. The caller has it to itself. `None` without memory.
     #[inline]
     pub(crate) fn take(&'static self) -> Option<&'static R> {
-        let stolen = if self.records.has_none_up_to(cached::MOST) { self.steal() } else { None };
+        let stolen = if self.records.has_none_up_to(cached::MAX_NUMBER) { self.steal() } else { None };
         let record = stolen.or_else(|| self.records.take())?;
         if record.pins().is_pinned() { self.take_unpinned(record) } else { Some(record) }
     }
 
-    /// Another record than this one, which is pinned.
+    /// A record other than this one, which is pinned.
     #[cold]
     fn take_unpinned(&'static self, pinned: &'static R) -> Option<&'static R> {
         let other = self.take();
@@ -62,15 +65,15 @@ impl<R: Owner> StackMap<R> {
     /// One of the cached records, in turn.
     #[cold]
     fn steal(&'static self) -> Option<&'static R> {
-        let turn = self.turn.load(Ordering::Relaxed);
+        let number = self.next_to_steal.load(Ordering::Relaxed);
         // Where two threads read the same number, one of them gets the record, and the other one a
         // fresh record.
-        self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
-        self.records.get(turn % cached::MOST + 1).filter(|record| self.evict(record))
+        self.next_to_steal.store(number.wrapping_add(1), Ordering::Relaxed);
+        self.records.get(number % cached::MAX_NUMBER + 1).filter(|record| self.evict(record))
     }
 
-    /// Takes a cached record from where it is cached. Whether it was cached: then the caller has it
-    /// to itself.
+    /// Takes a cached record from where it is cached. Returns whether it was cached: then the
+    /// caller has it to itself.
     pub(crate) fn evict(&'static self, record: &'static R) -> bool {
         let was_cached = record.cached_flag().take();
         if was_cached {
@@ -79,19 +82,20 @@ impl<R: Owner> StackMap<R> {
         was_cached
     }
 
-    /// Takes a record, which the caller has to itself, from the base at which it was cached.
+    /// Takes a record, which the caller has to itself, away from the base at which it was cached.
     fn leave_base(&'static self, record: &'static R) {
         self.clear(page_of_base(record.base()), record);
         record.forget_base();
     }
 
-    /// Caches a record at the base of its stack, which has ended, if there is room. From then on
-    /// the caller has it no more.
+    /// Caches a record at the base of its stack, which has ended. Returns `false`, and does
+    /// nothing, for a record with a high number, or one that does not own its base page's entry.
+    /// After `true` the caller no longer has the record.
     #[inline]
     pub(crate) fn cache(&'static self, record: &'static R) -> bool {
         let page = page_of_base(record.base());
         let entry = self.entry(page << PAGE).filter(|entry| entry.is_owned_by(pointer(record)));
-        let Some(entry) = entry.filter(|_| record.links().number() <= cached::MOST) else {
+        let Some(entry) = entry.filter(|_| record.links().number() <= cached::MAX_NUMBER) else {
             cold_path();
             return false;
         };
@@ -101,14 +105,14 @@ impl<R: Owner> StackMap<R> {
             pages.filter(|&other| other != page).for_each(|other| self.clear(other, record));
         }
         self.extras.remove(record);
-        // Now, and not when the record serves its next stack: then another stack's code may be
-        // about to look up a place on what was this stack's memory.
+        // Now, and not when the record serves its next stack: by then another stack's code may be
+        // about to look up a place in memory that was this stack's.
         entry.clear_blocks();
         record.cached_flag().set();
         true
     }
 
-    /// Gives back a record that is in no entry any more.
+    /// Gives back a record that no entry leads to.
     #[inline]
     pub(crate) fn give(&'static self, record: &'static R) {
         self.records.give(record);

@@ -1,4 +1,8 @@
-//! Who may use a record's contents: like a `RefCell`, but for signal handlers as well.
+//! Access to a record's contents: like a `RefCell`, but for signal handlers as well.
+//!
+//! `read_values` reads; `change` and `change_values` change; `compare` finds what is to be changed
+//! next; `keep_armed` keeps an inner frame's `unload` from releasing the record. Only compiler
+//! fences are needed: all of these run on the record's own stack.
 
 use super::contents::Contents;
 use super::header::Record;
@@ -10,24 +14,26 @@ use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 impl Record {
-    /// Looks at the values; `None` while a change of them is under way, which only a signal handler can see.
-    pub(crate) fn look<R>(&self, look: impl FnOnce(&Values) -> R) -> Option<R> {
+    /// Reads the values; `None` while a change of them is under way, which only a signal handler
+    /// can see.
+    pub(crate) fn read_values<R>(&self, read: impl FnOnce(&Values) -> R) -> Option<R> {
         let contents = self.contents.get();
-        // SAFETY: this is the record's own stack, and `access` tells whether a change is under way further up on it.
+        // SAFETY: this is the record's own stack. `access` says whether a change is under way in an
+        // outer frame.
         let access = unsafe { &(*contents).access };
         if access.get() >= COMPARING {
             return None;
         }
         access.set(access.get() + 1);
         let _done = OnDrop(|| access.set(access.get() - 1));
-        // SAFETY: as above; changes are refused while `access` is not zero.
-        Some(look(unsafe { &(*contents).values }))
+        // SAFETY: as above. `change` refuses while `access` is not zero.
+        Some(read(unsafe { &(*contents).values }))
     }
 
-    /// Changes handlers and values; an error from inside a key's `Eq`.
+    /// Begins a change of handlers and values; an error from inside a key's `Eq`.
     pub(super) fn change(&self) -> Result<Change<'_>, Error> {
         let contents = self.contents.get();
-        // SAFETY: as in `look`.
+        // SAFETY: as in `read_values`.
         let access = unsafe { &(*contents).access };
         if access.get() != 0 {
             cold_path();
@@ -38,17 +44,18 @@ impl Record {
         Ok(Change { record: self })
     }
 
-    /// Looks for what is to be changed next; an error from inside a key's `Eq`, which this may run, and a change may not.
+    /// Finds what is to be changed next; an error from inside a key's `Eq`. This may run a key's
+    /// `Eq`, which a change may not.
     pub(crate) fn compare<R>(&self, find: impl FnOnce(&Values) -> R) -> Result<R, Error> {
         let contents = self.contents.get();
-        // SAFETY: as in `look`.
+        // SAFETY: as in `read_values`.
         let access = unsafe { &(*contents).access };
         if access.get() != 0 {
             return Err(Error::Busy);
         }
         access.set(COMPARING);
         let _done = OnDrop(|| access.set(0));
-        // SAFETY: as in `look`.
+        // SAFETY: as in `read_values`.
         Ok(find(unsafe { &(*contents).values }))
     }
 
@@ -58,13 +65,14 @@ impl Record {
         Ok(change(&mut own.values))
     }
 
-    /// The code of its stack that was looking at the values does not come back: the stack was abandoned, or ends by `exit`, in
-    /// a key's `Eq`, where nothing is half done.
+    /// Ends an access whose frames do not go on: the stack was abandoned, or ends by `exit`, in a
+    /// key's `Eq`, where no change is half done. Returns whether that is so.
     ///
-    /// In a change it can only have been left by the parent of this process, on a thread that is not here; that stays, and
-    /// nobody may use the record again. Then this is false.
-    pub(crate) fn reset_access(&self) -> bool {
-        // SAFETY: its stack does not go on there, so this is the only code that uses the record's own part.
+    /// Only the parent of this process can have left a change half done, on a thread that does not
+    /// exist here; or a signal handler that ends the stack. Then this returns `false` and changes
+    /// nothing: the record must not be used again.
+    pub(crate) fn try_reset_access(&self) -> bool {
+        // SAFETY: the record's stack does not go on there, so only this code uses the contents.
         let access = unsafe { &(*self.contents.get()).access };
         let whole = access.get() != CHANGING;
         if whole {
@@ -74,33 +82,34 @@ impl Record {
     }
 
     pub(super) fn reentrancy(&self) -> &Cell<u32> {
-        // SAFETY: this is the record's own stack, and nobody changes the record while this is looked at.
+        // SAFETY: this is the record's own stack, and no code changes the record while the
+        // reference lives.
         unsafe { &(*self.contents.get()).reentrancy }
     }
 
-    /// While what this gives lives, an `unload` leaves the record to its stack: for those who go on to use it when code of
-    /// the user's has run.
-    pub(crate) fn in_use(&self) -> InUse<'_> {
+    /// Until the result is dropped, an `unload` does not release the record. For code that goes on
+    /// to use the record after user code has run.
+    pub(crate) fn keep_armed(&self) -> KeptArmed<'_> {
         self.reentrancy().set(self.reentrancy().get() + 1);
-        InUse(self)
+        KeptArmed(self)
     }
 }
 
-/// Says that somebody uses a record; see [`Record::in_use`].
-pub(crate) struct InUse<'r>(&'r Record);
+/// Keeps a record from being released; see [`Record::keep_armed`].
+pub(crate) struct KeptArmed<'r>(&'r Record);
 
-impl Drop for InUse<'_> {
+impl Drop for KeptArmed<'_> {
     fn drop(&mut self) {
         let reentrancy = self.0.reentrancy();
         reentrancy.set(reentrancy.get() - 1);
     }
 }
 
-/// Something is being changed; or compared, to be changed next.
+/// A change is under way; or a comparison, with a change to follow.
 const CHANGING: u32 = u32::MAX;
 const COMPARING: u32 = CHANGING - 1;
 
-/// A change under way; it ends when this is dropped, also by a panic.
+/// A change under way. It ends when this is dropped, also by a panic.
 pub(super) struct Change<'r> {
     record: &'r Record,
 }
@@ -108,7 +117,7 @@ pub(super) struct Change<'r> {
 impl std::ops::Deref for Change<'_> {
     type Target = Contents;
     fn deref(&self) -> &Contents {
-        // SAFETY: `access` makes this the only one that uses the record's own part.
+        // SAFETY: while `access` is `CHANGING`, only this value reaches the contents.
         unsafe { &*self.record.contents.get() }
     }
 }

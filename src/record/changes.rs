@@ -1,4 +1,5 @@
-//! Adding to a record's contents, and dropping them while the stack goes on.
+//! Adds to a record's contents (`push`, `room_for`, `slots_or_new`), and drops them while the stack
+//! goes on (`forget_handlers`, `forget_values`, `drop_pending`).
 
 use super::contents::Contents;
 use super::header::Record;
@@ -6,36 +7,35 @@ use crate::base::alloc::{larger, move_to, refused, try_vec};
 use crate::base::error::Error;
 use crate::base::guard::isolated;
 use crate::storage::slot_table::{self, Table};
-use crate::storage::values::{For, Handler, LocalValue, Values};
+use crate::storage::values::{Addition, Handler, LocalValue, Values};
 use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 impl Record {
-    /// Its dynamic slots.
+    /// Its dynamic slots, allocated on first use.
     pub(crate) fn slots_or_new(&self) -> Result<&Table, Error> {
         if let Some(table) = self.slots() {
             return Ok(table);
         }
         let table = slot_table::new_table().ok_or_else(refused)?;
-        // Only the stack itself comes here. The allocator may have done so meanwhile: then that
-        // table is the one.
+        // Only the stack itself gets here. The allocator may have done so meanwhile: then that
+        // table stays.
         if self.slots().is_none() {
             self.slots.store(Box::leak(table), Ordering::Release);
         }
         self.slots().ok_or_else(refused)
     }
 
-    /// Registers a handler, or gives it back with the error. Not inlined: each call that comes from
-    /// a user's crate goes by a table of addresses, which takes long where indirect branches are
-    /// not predicted (against Spectre); this makes two of them one.
+    /// Registers a handler, or returns it with the error. Not inlined: each call that comes from a
+    /// user's crate goes through a table of addresses, which is slow where indirect branches are
+    /// not predicted (against Spectre). This makes one such call of two.
     #[inline(never)]
     pub(crate) fn push(&self, handler: Handler) -> Result<(), (Error, Handler)> {
         if let Err(error) = self.room_for_handler() {
             return Err((error, handler));
         }
         match self.change() {
-            // Within the capacity: the allocator, which may be anybody's code, does not run in a
-            // change.
+            // Within the capacity: the allocator, which may be user code, does not run in a change.
             Ok(mut own) => own.handlers.push(handler),
             Err(error) => return Err((error, handler)),
         }
@@ -45,56 +45,54 @@ impl Record {
     /// Makes room for one more handler.
     #[inline]
     fn room_for_handler(&self) -> Result<(), Error> {
-        // SAFETY: this is the record's own stack; whoever is just changing the record is seen by
-        // `change`.
-        while let Some(wanted) =
-            unsafe { larger(&(*self.contents.get()).handlers, (*self.contents.get()).handlers.len() + 1) }
-        {
+        // SAFETY: this is the record's own stack. A change that a signal handler has interrupted is
+        // refused by `change` below.
+        let handlers = || unsafe { &(*self.contents.get()).handlers };
+        while let Some(capacity) = larger(handlers(), handlers().len() + 1) {
             cold_path();
-            let _in_use = self.in_use();
-            let room = try_vec(wanted)?;
-            // What is freed is freed behind the change.
-            let _free = move_to(&mut self.change()?.handlers, room);
+            let _kept_armed = self.keep_armed();
+            let larger_vec = try_vec(capacity)?;
+            // The old memory is freed after the change.
+            let _free = move_to(&mut self.change()?.handlers, larger_vec);
         }
         Ok(())
     }
 
-    /// Makes room for one more value of that kind, so that the change which adds it does not
-    /// allocate.
-    pub(crate) fn room_for(&self, whose: For) -> Result<(), Error> {
+    /// Makes room for this addition, so that the change which adds it does not allocate.
+    pub(crate) fn room_for(&self, addition: Addition) -> Result<(), Error> {
         loop {
-            let wanted = self.look(|values| values.wanted(whose)).ok_or(Error::Busy)?;
-            if wanted.is_there() {
+            let capacities = self.read_values(|values| values.new_capacities(addition)).ok_or(Error::Busy)?;
+            if capacities.is_empty() {
                 return Ok(());
             }
             cold_path();
-            // The allocator may be code of the user's, and unload.
-            let _in_use = self.in_use();
-            let room = wanted.allocate()?;
-            let _free = self.change_values(|values| values.move_to(room))?;
+            // The allocator may be user code, and unload.
+            let _kept_armed = self.keep_armed();
+            let tables = capacities.allocate()?;
+            let _free = self.change_values(|values| values.move_to(tables))?;
         }
     }
 
     /// Forgets the handlers without running them. They are dropped here, the first one first.
     pub(crate) fn forget_handlers(&self) {
-        let _in_use = self.in_use();
-        // SAFETY: this is the record's own stack, and nobody changes the record while this is
-        // looked at.
+        let _kept_armed = self.keep_armed();
+        // SAFETY: this is the record's own stack, and no code changes the record while the
+        // reference lives.
         let count = || unsafe { (*self.contents.get()).handlers.len() };
         let pending = self.defer(count, |own| own.values.defer_handlers(&mut own.handlers));
         for _ in 0..if pending { 0 } else { count() } {
-            // Without memory to defer them all they go one by one.
+            // Without memory for pending drops they go one by one.
             let first = self.change().ok().filter(|own| !own.handlers.is_empty()).map(|mut own| own.handlers.remove(0));
             isolated(|| drop(first));
         }
         self.drop_pending();
     }
 
-    /// Drops all values that `keep` does not want, last set first.
+    /// Drops all values, last set first, except those for which `keep` is true.
     pub(crate) fn forget_values(&self, keep: impl Fn(&LocalValue) -> bool) {
-        let _in_use = self.in_use();
+        let _kept_armed = self.keep_armed();
         if !self.defer(|| 0, |own| own.values.defer_all(&keep)) {
-            let mut index = self.look(Values::places).unwrap_or(0);
+            let mut index = self.read_values(Values::len_with_gaps).unwrap_or(0);
             while let Ok(Some(taken)) = self.change_values(|values| values.take_before(&mut index, &keep)) {
                 isolated(|| taken.drop_now(self));
             }
@@ -102,11 +100,11 @@ impl Record {
         self.drop_pending();
     }
 
-    /// Makes room for what is to be pending, and dooms it. Whether that was done; not without
-    /// memory.
+    /// Makes room for pending drops, and moves to them what `defer` moves. Returns whether that was
+    /// done: not without memory.
     fn defer(&self, handlers: impl Fn() -> usize, defer: impl Fn(&mut Contents) -> bool) -> bool {
         loop {
-            if self.room_for(For::PendingDrops(handlers())).is_err() {
+            if self.room_for(Addition::PendingDrops(handlers())).is_err() {
                 return false;
             }
             match self.change() {
@@ -123,16 +121,16 @@ impl Record {
 
     /// Drops what is pending.
     pub(crate) fn drop_pending(&self) {
-        let _in_use = self.in_use();
+        let _kept_armed = self.keep_armed();
         while let Ok(Some(pending)) = self.change_values(Values::pop_pending) {
             isolated(|| pending.drop_now(self));
         }
     }
 
-    /// Whether nothing is stored here, and nobody further up on the stack comes back to it.
+    /// Whether nothing is stored here, and no outer frame goes on to use the record.
     pub(crate) fn is_empty(&self) -> bool {
-        self.look(Values::is_empty).unwrap_or(false)
-            // SAFETY: this is the record's own stack, and nobody changes it now.
+        self.read_values(Values::is_empty).unwrap_or(false)
+            // SAFETY: this is the record's own stack, and no code changes it now.
             && unsafe { &(*self.contents.get()).handlers }.is_empty()
             && self.reentrancy().get() == 0
             && self.slots().is_none_or(slot_table::is_empty)

@@ -1,25 +1,26 @@
-//! What only the code of a record's own stack touches.
+//! The contents of a record: the part that only the code of its own stack touches.
 
 use crate::storage::values::{Handler, Values};
 use std::cell::Cell;
 
-/// The part of a record that only its stack touches.
+/// The contents of a record.
 ///
-/// In this order, what a life with nothing but handlers needs is in the record's first three cache lines: mostly
-/// another processor had them last.
+/// In this order, the fields that a generation with nothing but handlers needs are in the record's
+/// first three cache lines: mostly another processor had them last.
 #[repr(C)]
 pub(super) struct Contents {
-    /// How many calls are using the values right now: such a call must not be changed under its feet.
+    /// The number of reads under way, or `CHANGING` or `COMPARING` (`access.rs`). The values must
+    /// not change during a read.
     pub(super) access: Cell<u32>,
-    /// How many are using the record further up on the stack while code of the user's runs.
+    /// The number of outer frames that use the record while user code runs.
     pub(super) reentrancy: Cell<u32>,
     pub(super) handlers: Vec<Handler>,
     pub(super) values: Values,
-    /// The stack locals whose values are being made or dropped, the innermost first.
+    /// The stack locals whose values are being created or dropped, the innermost first.
     pub(super) initializing: Cell<*const Initializing>,
 }
 
-/// A stack local whose value is being made or dropped; it lies in the frame of whoever does that.
+/// A stack local whose value is being created or dropped. It lies in the frame of `initializing`.
 pub(super) struct Initializing {
     pub(super) number: usize,
     pub(super) outer: *const Initializing,

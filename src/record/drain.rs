@@ -1,4 +1,7 @@
 //! The end of a record's contents: handlers run, values are dropped.
+//!
+//! `drain` is for the running stack. `drain_predecessor` and `drain_and_release_abandoned` are for
+//! the record of an abandoned one.
 
 use super::header::Record;
 use super::stacks::STACKS;
@@ -11,17 +14,20 @@ use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 impl Record {
-    /// Runs the handlers, last in first out, then drops the values, last set first, then clears the slots, until nothing
-    /// is left, nor of what was found when the stack was armed.
+    /// Runs the handlers, last in first out, then drops the values, last set first, then clears the
+    /// slots, until nothing is left, nor of the abandoned stack that was found when this one was
+    /// armed.
     ///
-    /// Called again from inside (a handler that calls `exit`), it goes on where the outer call was.
+    /// Called again from inside (by a handler that calls `exit`), it goes on where the outer call
+    /// was.
     ///
-    /// What is still `lent` is taken away, so that nobody else finds it, and never dropped.
+    /// A value that is still `lent` is removed, so that no look-up finds it, and is never dropped.
     #[inline]
     pub(crate) fn drain(&self, lent: Lent) {
         self.set_draining();
-        // SAFETY: this is the record's own stack, and nobody changes the record while this is looked at.
-        if self.reentrancy().get() > 0 || unsafe { (*self.contents.get()).values.has_had_some() } {
+        // SAFETY: this is the record's own stack, and no code changes the record while the
+        // reference lives.
+        if self.reentrancy().get() > 0 || unsafe { (*self.contents.get()).values.has_had_values() } {
             cold_path();
             self.abandon_frames(lent);
         }
@@ -35,21 +41,23 @@ impl Record {
         }
     }
 
-    /// Drops the value that was set last; where there is none, what else is left. Whether there was something.
+    /// Drops the value that was set last. Where there is none, drops what else is left. Returns
+    /// whether there was something.
     #[inline]
     fn drop_last(&self, lent: Lent) -> bool {
         // SAFETY: as in `drain`.
-        let may_have_some = unsafe { (*self.contents.get()).values.has_had_some() };
+        let may_have_some = unsafe { (*self.contents.get()).values.has_had_values() };
         may_have_some && self.drop_last_value(lent)
             || self.slots().is_some_and(slot_table::clear)
             || self.finish_predecessor()
     }
 
-    /// Drops the value that was set last. Whether there was one. Not inlined: many stacks have handlers and nothing else.
+    /// Drops the value that was set last. Returns whether there was one. Not inlined: many stacks
+    /// have handlers and nothing else.
     #[inline(never)]
     fn drop_last_value(&self, lent: Lent) -> bool {
         let Ok(Some(value)) = self.change_values(Values::pop) else { return false };
-        if matches!(&value, Removed::Local(local) if lent.has(local, self.base())) {
+        if matches!(&value, Removed::Local(local) if lent.may_include(local, self.base())) {
             cold_path();
         } else if value.is_plain() {
             drop(value);
@@ -59,31 +67,34 @@ impl Record {
         true
     }
 
-    /// The code of its stack that was using the record does not come back: the stack was abandoned,
-    /// or ends by `exit`, in an initialiser, a destructor, a handler, or a `with`. What it had
-    /// still to drop is dropped.
+    /// Ends all uses of the record by outer frames, which do not go on: the stack was abandoned, or
+    /// ends by `exit`, in an initialiser, a destructor, a handler, or a `with`. Their pending drops
+    /// are done here.
     #[inline(never)]
     fn abandon_frames(&self, lent: Lent) {
         self.reentrancy().set(0);
-        // SAFETY: as in `initializing`; the frames that are listed there do not go on.
+        // SAFETY: this is the record's own stack, or the one that drains it. The frames that are
+        // listed there do not go on.
         unsafe { (*self.contents.get()).initializing.set(std::ptr::null()) };
         if let Lent::Nothing = lent {
-            // SAFETY: the frames are gone, or were abandoned together with what they had lent:
-            // `Lent` says who promises that.
+            // SAFETY: the frames are gone, or were abandoned together with what they had lent: see
+            // [`Lent::Nothing`].
             let _ = self.change_values(|values| unsafe { values.abandon_frames() });
         }
-        // Else a `with` that `exit` has left behind keeps its reference to a keyed value, which is
-        // never dropped so.
+        // Otherwise a `with` that `exit` has left behind keeps its reference to a keyed value,
+        // which is therefore never dropped.
         self.drop_pending();
     }
 
-    /// Drains the record of an abandoned stack on the stack that found it so. Whether it can be given back.
+    /// Drains the record of an abandoned stack, on the stack that has found it. Returns whether the
+    /// record can be given back.
     ///
-    /// A thread does not abandon its stack, all its ends are seen. Where one is found gone, this is a child of `fork`, and
-    /// the thread lives on in the parent: there it drains. Here what it stored is forgotten, neither run nor dropped.
+    /// A thread never abandons its stack: each of its ends is caught. Where a thread's stack is
+    /// found gone, this is a child of `fork`, and the thread lives on in the parent, where its
+    /// stack drains. Here its contents are forgotten, neither run nor dropped.
     #[must_use]
     pub(crate) fn drain_abandoned(&'static self) -> bool {
-        let whole = self.reset_access();
+        let whole = self.try_reset_access();
         if matches!(self.kind(), Kind::Thread | Kind::Main) {
             self.leak_contents();
         } else {
@@ -94,37 +105,39 @@ impl Record {
         whole
     }
 
-    /// The same, and gives it back.
+    /// Drains the record of an abandoned stack, and gives it back.
     pub(crate) fn drain_and_release_abandoned(&'static self) {
         if self.drain_abandoned() {
             STACKS.give(self);
         }
     }
 
-    /// Drains the record of an abandoned stack that was found when this one was armed. Where that is abandoned in turn, or
-    /// ends, in the middle of it, the rest is drained with this record.
+    /// Drains the record of an abandoned stack that was found when this one was armed. If this
+    /// stack is abandoned in turn, or ends, in the middle of that, the rest is drained with this
+    /// record.
     pub(crate) fn drain_predecessor(&'static self, abandoned: &'static Record) {
-        // Handlers may unload; but whoever arms is about to use this record.
-        let _in_use = self.in_use();
+        // Handlers may unload, but the code that arms is about to use this record.
+        let _kept_armed = self.keep_armed();
         self.predecessor.store(std::ptr::from_ref(abandoned).cast_mut(), Ordering::Relaxed);
         self.finish_predecessor();
     }
 
-    /// The record of an abandoned stack that this one's has found and is draining.
+    /// The record of an abandoned stack that this stack has found and is draining.
     #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
     pub(crate) fn has_predecessor(&self) -> Option<&Record> {
         // SAFETY: null, or a record, which live for ever.
         unsafe { self.predecessor.load(Ordering::Acquire).as_ref() }
     }
 
-    /// Goes on with the record of the stack that was found abandoned, if there is one. Whether there was.
+    /// Goes on with the record of the abandoned stack, if there is one. Returns whether there was.
     #[inline]
     fn finish_predecessor(&self) -> bool {
         // SAFETY: null, or a record, which live for ever.
         let Some(found) = (unsafe { self.predecessor.load(Ordering::Relaxed).as_ref() }) else { return false };
         cold_path();
         let whole = found.drain_abandoned();
-        // It is forgotten here before another stack can have it: this one may be abandoned at any moment.
+        // `predecessor` is unset before another stack can have that record: this stack may be
+        // abandoned at any moment.
         self.predecessor.store(std::ptr::null_mut(), Ordering::Release);
         if whole {
             STACKS.give(found);

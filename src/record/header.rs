@@ -1,10 +1,9 @@
-//! What is kept for one armed stack: the fields, and what a single one of them says.
+//! The record of one armed stack: its fields, and the operations that concern single fields.
 //!
-//! Only the code of a record's own stack changes the record; a drain of an abandoned stack is done
-//! by the code that found it abandoned. While a record is cached for the next stack, whoever takes
-//! it may change it. Code of other stacks may read the atomics in the first cache line at any time,
-//! as a stale entry of the stack map may lead there. It pins the record meanwhile
-//! (`map/pins.rs`).
+//! Only the code of a record's own stack changes the record. The code that has found a stack
+//! abandoned drains its record. While a record is cached, the code that takes it may change it.
+//! Code of other stacks may read the atomics in the first cache line at any time, as a stale entry
+//! of the stack map may lead there. It pins the record meanwhile (`map/pins.rs`).
 
 use super::contents::Contents;
 use crate::base::kind::Kind;
@@ -22,54 +21,58 @@ use std::hint::cold_path;
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// What is kept for one armed stack.
+/// The record of one armed stack.
 #[repr(C, align(64))]
 pub(crate) struct Record {
-    /// A word of the stack, and what it is while the stack is armed: the canary. Under slot redirect it is the foot.
+    /// The canary: a word of the stack, and its content while the stack is live. Under slot
+    /// redirect it is the foot.
     pub(super) canary_at: AtomicUsize,
     pub(super) canary_word: AtomicUsize,
-    /// Its dynamic slots, once it has used some; never given back.
+    /// Its dynamic slots, once it has used some. They are never freed.
     pub(super) slots: AtomicPtr<Table>,
-    /// The stack pointer at which the entry function returns, without a tag: the end of the stack's memory, as far as it is known.
+    /// The base, without a tag: the stack pointer at which the entry function returns. It is the
+    /// end of the stack's memory, as far as that is known.
     pub(super) base: AtomicUsize,
     pub(super) id: AtomicU64,
-    /// Lowest and highest page of the page map that may lead here.
+    /// The lowest and highest page whose entries may lead here.
     pub(super) lowest: AtomicUsize,
     pub(super) highest: AtomicUsize,
     pub(super) kind: AtomicU8,
     pub(super) phase: AtomicU8,
     /// How the exit is redirected.
     pub(super) method: AtomicU8,
-    /// Whether it waits for the next stack with its base.
+    /// Whether the record is cached for the next stack with its base.
     pub(super) cached_flag: CachedFlag,
     /// The number of the trampoline that stands for the exit trampoline.
     pub(super) trampoline: AtomicU32,
     /// Where the foot is.
     pub(super) foot: AtomicUsize,
-    /// What the word of the canary was before, under code redirect.
-    pub(super) word_under_mark: AtomicUsize,
-    /// This life of the record, or zero: what it is watched by where no word of the stack can tell.
+    /// The content of the canary's word before it was marked, under code redirect.
+    pub(super) unmarked_word: AtomicUsize,
+    /// The generation, or zero. It is the canary where no word of the stack can be one.
     pub(super) generation: AtomicUsize,
-    /// A frame record that ends a chain of frame pointers: its address is a mark on aarch64 (`redirect/mark.rs`).
+    /// A frame record that ends a chain of frame pointers. Its address is the mark on aarch64
+    /// (`exit/redirect/mark.rs`).
     pub(super) last_frame: [AtomicUsize; 2],
     pub(super) links: Links,
-    /// The next identity of its own; a multiple of [`StackId::BATCH`] where it has none left.
+    /// The next identity of its own; a multiple of [`StackId::BATCH`] where none is left.
     pub(super) next_id: AtomicU64,
-    /// The record of an abandoned stack that this one's has found on its memory, and is draining.
+    /// The record of an abandoned stack that this stack has found on its memory, and is draining.
     pub(super) predecessor: AtomicPtr<Record>,
     pub(super) contents: UnsafeCell<Contents>,
-    /// Who is about to take a page's entry from it.
+    /// The threads that decide whether to take an entry from it.
     pub(super) pins: PinCount,
 }
 
-// SAFETY: `contents` is only reached through `Record::contents`, whose callers are on the record's stack; everything else is
-// atomic. What reentrancy store follows the stack; that it may do so is their promise where stacks move between threads
-// (crate docs, "Threads and fibers").
+// SAFETY: `contents` is only reached by the methods of `Record` that run on the record's stack, or
+// on the stack that drains it; everything else is atomic. The contents move between threads with
+// their stack. Users promise that they may, where stacks move between threads (crate docs, "Threads
+// and fibers").
 unsafe impl Sync for Record {}
 // SAFETY: as above.
 unsafe impl Send for Record {}
 
-/// What a record is being used for.
+/// What a record is used for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
@@ -79,7 +82,7 @@ pub(super) enum Phase {
     Draining,
 }
 
-/// The stack that a record is prepared for.
+/// The description of the stack that a record is prepared for.
 #[derive(Clone, Copy)]
 pub(crate) struct NewStack {
     pub(crate) foot: usize,
@@ -89,14 +92,15 @@ pub(crate) struct NewStack {
     pub(crate) trampoline: usize,
     /// How the exit will be redirected.
     pub(crate) method: Method,
-    /// What the canary's word is before it is marked; zero where there is no mark.
-    pub(crate) word_under_mark: usize,
+    /// The canary's word before it is marked; zero where there is no mark.
+    pub(crate) unmarked_word: usize,
 }
 
-/// Whether a stack's foot is where its entry function pleases, and may be elsewhere later ([`Record::follow`]).
+/// Whether entry functions choose the place of the foot, and may move it later
+/// ([`Record::move_foot`]).
 pub(crate) const FOOT_MOVES: bool = cfg!(all(target_arch = "aarch64", target_os = "linux"));
 
-/// A word that no live foot points to: `DEAD` is zero and a vacant record expects one.
+/// A word that is no live canary: `DEAD` is zero, and a vacant record expects one.
 pub(super) static DEAD: usize = 0;
 
 impl SlabItem for Record {
@@ -118,7 +122,7 @@ impl SlabItem for Record {
             cached_flag: CachedFlag::new(),
             trampoline: AtomicU32::new(0),
             foot: AtomicUsize::new(0),
-            word_under_mark: AtomicUsize::new(0),
+            unmarked_word: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
             last_frame: [const { AtomicUsize::new(0) }; 2],
             links: Links::new(),
@@ -137,7 +141,8 @@ impl SlabItem for Record {
     }
 }
 
-// What other stacks' code may look at often, and the read path, is in the first cache line; and a record is small.
+// The first cache line holds the fields of the read path, and those that other stacks' code reads
+// often. And a record is small.
 const _: () = assert!(memoffset::offset_of!(Record, trampoline) < 64 && size_of::<Record>() <= 512);
 const _: () = assert!(
     memoffset::offset_of!(Record, contents) + memoffset::offset_of!(Contents, values) + size_of::<Vec<()>>() <= 192
@@ -148,7 +153,7 @@ impl Record {
         self.base.load(Ordering::Relaxed)
     }
 
-    /// Its stack is gone, and no other one is expected there.
+    /// Unsets the base: the stack is gone, and no other one is expected there.
     pub(crate) fn forget_base(&self) {
         self.base.store(0, Ordering::Relaxed);
     }
@@ -166,14 +171,14 @@ impl Record {
         Method::from_raw(self.method.load(Ordering::Relaxed))
     }
 
-    /// Where the foot is, while the entry function has not returned.
+    /// The address of the foot, while the entry function has not returned.
     pub(crate) fn foot(&self) -> usize {
         self.foot.load(Ordering::Relaxed)
     }
 
-    /// What the canary's word was before it was marked.
-    pub(crate) fn word_under_mark(&self) -> usize {
-        self.word_under_mark.load(Ordering::Relaxed)
+    /// The canary's word before it was marked.
+    pub(crate) fn unmarked_word(&self) -> usize {
+        self.unmarked_word.load(Ordering::Relaxed)
     }
 
     pub(crate) fn last_frame(&self) -> usize {
@@ -196,14 +201,15 @@ impl Record {
         self.phase.load(Ordering::Relaxed) == Phase::Draining as u8
     }
 
-    /// The pages of the page map that may lead here.
+    /// The pages whose entries may lead here.
     pub(crate) fn pages(&self) -> Range<usize> {
         self.lowest.load(Ordering::Relaxed)..self.highest.load(Ordering::Relaxed) + 1
     }
 
     #[inline]
     pub(crate) fn note_page(&self, page: usize) {
-        // Only this stack's code comes here; but a signal handler that reads may, in the middle of this.
+        // Only this stack's code gets here; but a signal handler that reads may do so in the middle
+        // of this.
         if page < self.lowest.load(Ordering::Relaxed) {
             self.lowest.fetch_min(page, Ordering::Relaxed);
         }
@@ -213,16 +219,21 @@ impl Record {
         }
     }
 
-    /// Fills in a record that nobody else has, all but the canary: nobody finds it live yet.
+    /// Fills in a record that the caller has to itself, except for the canary: the record is not
+    /// live yet.
+    ///
+    /// The phase is stored last, with Release: `StackMap::by_base` loads it before the base.
+    /// Without that it could find a record that serves another base at its old one.
     #[inline]
     pub(crate) fn prepare(&self, stack: &NewStack) {
         self.method.store(stack.method as u8, Ordering::Relaxed);
         self.foot.store(stack.foot, Ordering::Relaxed);
-        self.word_under_mark.store(stack.word_under_mark, Ordering::Relaxed);
+        self.unmarked_word.store(stack.unmarked_word, Ordering::Relaxed);
         self.base.store(arch::untagged(stack.base), Ordering::Relaxed);
         self.kind.store(stack.kind as u8, Ordering::Relaxed);
         self.trampoline.store(stack.trampoline as u32, Ordering::Relaxed);
-        // Its base's page from the beginning: wherever this is left for good, what leads here is found.
+        // The base's page from the beginning: wherever this code is left for good, every entry that
+        // leads here is found.
         let page = page_of_base(stack.base);
         self.lowest.store(page, Ordering::Relaxed);
         self.highest.store(page, Ordering::Relaxed);
@@ -232,12 +243,13 @@ impl Record {
         self.phase.store(Phase::Arming as u8, Ordering::Release);
     }
 
-    /// The exit has been redirected.
+    /// Notes that the exit has been redirected.
     pub(crate) fn set_armed(&self) {
         self.phase.store(Phase::Armed as u8, Ordering::Release);
     }
 
-    /// The entry function has returned, or never will: nobody may take this record for abandoned any more.
+    /// Notes that the entry function has returned, or never will. From now on no code may take this
+    /// record for an abandoned one.
     pub(crate) fn set_draining(&self) {
         self.phase.store(Phase::Draining as u8, Ordering::Release);
     }
@@ -247,13 +259,14 @@ impl Record {
         self.phase.load(Ordering::Acquire) == Phase::Armed as u8
     }
 
-    /// Whether it is of no stack.
+    /// Whether it belongs to no stack.
     #[inline]
     pub(crate) fn is_free(&self) -> bool {
         self.phase.load(Ordering::Acquire) == Phase::Free as u8
     }
 
-    /// Whether it is of a stack that is armed or draining, or was abandoned while it was.
+    /// Whether it belongs to a stack that is armed or draining, or was abandoned in one of these
+    /// states.
     pub(crate) fn is_placed(&self) -> bool {
         let phase = self.phase.load(Ordering::Acquire);
         phase == Phase::Armed as u8 || phase == Phase::Draining as u8

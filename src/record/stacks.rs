@@ -1,4 +1,4 @@
-//! The map of all stacks, and how a record leaves it.
+//! The map of all stacks (`STACKS`), and how a record leaves it: `detach`, `release`.
 
 use super::header::DEAD;
 use super::header::Record;
@@ -73,8 +73,8 @@ impl Owner for Record {
 impl Record {
     /// Takes the record of an abandoned stack away from its place.
     ///
-    /// From now on the next stack there may have the same word in the same foot, so nothing that is remembered of this one
-    /// may be found any more.
+    /// The next stack there may have the same word in the same foot. So from now on no inline cache
+    /// may hold an entry of this stack.
     pub(crate) fn detach(&'static self) {
         self.set_draining();
         inline_cache::invalidate_stack([self.foot(), self.canary_at()]);
@@ -82,7 +82,8 @@ impl Record {
         STACKS.remove(self);
     }
 
-    /// Takes the record away from its stack. It waits there for the next one with that base, or goes back to the slab.
+    /// Takes the record away from its stack. The record is cached there for the next stack with
+    /// that base, or goes back to the slab.
     #[inline]
     pub(crate) fn release(&'static self) {
         self.set_free();

@@ -1,16 +1,24 @@
-//! What each stack local remembers of the entries it was lately used from: block of the stack → value.
+//! Inline caches: each stack local (and dynamic slot) keeps the values that it was lately used for,
+//! by block of the stack.
 //!
-//! The page map and the record lead from any stack pointer to any value; this leads from the very block of 64 bytes that a
-//! function's stack pointer is in to the very value, with half of the loads. A hit is as sure as one in the page map: it
-//! needs the same block, once proven to belong to the record, and the same canary in the same foot.
+//! The operations are `find`, `remember`, `forget`, and for all caches `invalidate_range` and
+//! `invalidate_stack`.
 //!
-//! A stack only gives up entries of its own: an entry is filled when it is empty, or by the stack that it belongs to. So
-//! an entry for a block is changed by nobody but the stack which that block is of, and a reader that finds its own block
-//! there has nobody to fear but signal handlers on its own stack, before or between its loads. These may fill the entry
-//! anew, so the value is loaded last: once the canary's word is the one of this life of the stack, so is the value.
+//! The stack map and the record lead from any stack pointer to any value. An inline cache leads
+//! from the very block of 64 bytes that holds a function's stack pointer to the very value, with
+//! half of the loads. A hit is as sure as one in the stack map: it needs the same block, which
+//! unwinding has once shown to be the stack's, and the same word in the same canary.
 //!
-//! The canary's word is often the same in the next life of a stack's memory. So a value is forgotten before it is dropped,
-//! and all of a stack that never came to its end before the next one there is armed.
+//! A stack replaces only entries of its own: it fills an entry that is empty, or that belongs to it
+//! already. So only the stack of a block changes an entry for that block. A reader that finds its
+//! own block races with nothing but signal handlers on its own stack, before or between its loads.
+//! They may fill the entry anew. Therefore the value is loaded last: once the canary's word is that
+//! of the stack's present generation, so is the value. The loads need no ordering but the
+//! program's, since the writer is on the same stack.
+//!
+//! The next stack on the same memory often has the same canary word. So a value is removed before
+//! it is dropped, and all entries of an abandoned stack are removed before the next one there is
+//! armed.
 
 use crate::machine::arch::{self, cache_entry};
 use std::mem::offset_of;
@@ -19,10 +27,11 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 const ENTRIES: usize = 16;
-/// What a block is multiplied by; the upper bits of the product are its entry. Found by trial for the distances at which
-/// stacks lie (the test below); the golden ratio's serves some of them badly.
+/// A block is multiplied by this, and the upper bits of the product are its entry. Found by trial
+/// for the distances at which stacks lie (see the test below). The golden ratio's multiplier serves
+/// some of them badly.
 const SPREAD: u32 = 0x8abb_badb;
-/// In entry of a block while an entry is being filled. No block has this number.
+/// The block of an entry that is being filled. No block has this number.
 const FILLING: usize = usize::MAX;
 
 /// 64 bytes of a stack, by number.
@@ -35,7 +44,7 @@ impl Block {
         Self(arch::untagged(sp) >> 6)
     }
 
-    /// The one that the stack pointer of the function that this is inlined into is in.
+    /// The block that holds the stack pointer of the function into which this is inlined.
     #[inline(always)]
     pub(crate) fn here() -> Self {
         Self(arch::stack_block())
@@ -71,9 +80,10 @@ impl CacheEntry {
 /// A stack local's entries.
 pub(crate) struct InlineCache {
     entries: [CacheEntry; ENTRIES],
-    /// Whether it is in the list of all that were ever used: `ABSENT`, `ON_THE_WAY` or `LISTED`.
+    /// Whether the cache is in the list of all that were ever used: `ABSENT`, `ON_THE_WAY` or
+    /// `LISTED`.
     listed: AtomicU8,
-    /// The next one in that list.
+    /// The next cache in that list.
     next: AtomicPtr<InlineCache>,
 }
 
@@ -81,7 +91,7 @@ const ABSENT: u8 = 0;
 const ON_THE_WAY: u8 = 1;
 const LISTED: u8 = 2;
 
-/// The first one in the list of all that were ever used, which only grows.
+/// The first cache in the list of all that were ever used. The list only grows.
 static ALL: AtomicPtr<InlineCache> = AtomicPtr::new(std::ptr::null_mut());
 
 // `arch::hits` reads these.
@@ -100,7 +110,10 @@ impl InlineCache {
         }
     }
 
-    /// Adds it to the list of all, once. Before it is there it remembers nothing, as nobody could make it forget.
+    /// Adds the cache to the list of all, once. Until then it holds no entry, since
+    /// `invalidate_stack` would not find it. The head is published with Release, and `listed` after
+    /// it, likewise: without that, `remember` could fill a cache that another thread does not find
+    /// in the list.
     pub(crate) fn register(&'static self) {
         if self.listed.compare_exchange(ABSENT, ON_THE_WAY, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
@@ -116,8 +129,8 @@ impl InlineCache {
         }
     }
 
-    /// Where in `entries` the block's is, in bytes. The blocks of one stack, and the same ones of its neighbours, are to have entries of
-    /// their own: one multiplication sees to both.
+    /// The offset of the block's entry in `entries`, in bytes. Nearby blocks of one stack, and the
+    /// same blocks of its neighbours, must have distinct entries: one multiplication does both.
     #[inline(always)]
     fn offset(block: Block) -> usize {
         let mixed = (block.0 as u32).wrapping_mul(SPREAD);
@@ -132,8 +145,9 @@ impl InlineCache {
     /// The value that was used from this block, if it is still there.
     #[inline(always)]
     pub(crate) fn find(&self, block: Block) -> Option<NonNull<u8>> {
-        // SAFETY: an entry of this block is of the stack that runs, so its foot is that stack's, or the one of an earlier stack
-        // on this memory, whose owner discards it before the memory is unmapped.
+        // SAFETY: only the running stack fills an entry of this block. So the entry's canary is
+        // that stack's, or that of an earlier stack on this memory, whose owner discards it before
+        // the memory is unmapped.
         if unsafe { arch::hits(self.entries.as_ptr().cast(), Self::offset(block), block.0) } {
             // SAFETY: a filled entry has a value, and is never filled with none.
             Some(unsafe { NonNull::new_unchecked(self.entry(block).value.load(Ordering::Relaxed)) })
@@ -143,7 +157,11 @@ impl InlineCache {
         }
     }
 
-    /// Remembers the value for this block, which is proven to be of the record's stack.
+    /// Notes the value for this block, which the stack map has for the record's stack.
+    ///
+    /// `block` is `FILLING` meanwhile, and all stores are Releases in this order: without that, a
+    /// signal handler on this stack could find the block with another stack's value. A cache that
+    /// is not listed yet is not filled (Acquire, see `register`).
     pub(crate) fn remember(&self, block: Block, canary: (usize, usize), value: *mut u8) {
         let (canary_at, canary_word) = canary;
         if self.listed.load(Ordering::Acquire) != LISTED {
@@ -164,11 +182,12 @@ impl InlineCache {
         entry.block.store(block.0, Ordering::Release);
     }
 
-    /// Forgets the value, which is about to be dropped.
+    /// Removes the value, which is about to be dropped.
     pub(crate) fn forget(&self, value: *mut u8) {
         for entry in &self.entries {
             let now = entry.block.load(Ordering::Relaxed);
-            // The value's own stack is the only one to change a entry that holds it, or whoever drains it instead.
+            // Only the value's own stack changes an entry that holds it, or the stack that drains
+            // it instead.
             if now != 0 && now != FILLING && entry.value.load(Ordering::Relaxed) == value {
                 entry.block.store(0, Ordering::Release);
             }
@@ -176,7 +195,7 @@ impl InlineCache {
     }
 }
 
-/// All that were ever used.
+/// All caches that were ever used.
 fn all() -> impl Iterator<Item = &'static InlineCache> {
     let mut next = ALL.load(Ordering::Acquire);
     std::iter::from_fn(move || {
@@ -187,23 +206,25 @@ fn all() -> impl Iterator<Item = &'static InlineCache> {
     })
 }
 
-/// Forgets all entries that `which` says it of. They must not be in use as a stack, or be of the one that calls.
+/// Removes all entries for which `which` is true. They must belong to stacks that do not run, or to
+/// the calling one.
 fn forget_where(which: impl Fn(&CacheEntry, usize) -> bool) {
     for entry in all().flat_map(|cache| &cache.entries) {
         let now = entry.block.load(Ordering::Acquire);
         if now != 0 && now != FILLING && which(entry, now) {
-            // A entry that its stack is just taking for another block is none of these any more.
+            // An entry that its stack is just filling for another block no longer matches.
             let _ = entry.block.compare_exchange(now, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 }
 
-/// Forgets what is remembered of entries in `range`, which is not in use as a stack.
+/// Removes the entries of blocks in `range`, where no stack runs.
 pub(crate) fn invalidate_range(range: &Range<usize>) {
     forget_where(|_, now| (Block::of(range.start).0..=Block::of(range.end).0).contains(&now));
 }
 
-/// Forgets what is remembered of the stack whose foot is one of these, and which will not run any more.
+/// Removes the entries of the stack whose foot or canary is at one of these addresses, and which
+/// will not run any more.
 pub(crate) fn invalidate_stack(feet: [usize; 2]) {
     forget_where(|entry, _| feet.contains(&entry.canary_at.load(Ordering::Relaxed)));
 }
@@ -212,7 +233,7 @@ pub(crate) fn invalidate_stack(feet: [usize; 2]) {
 mod tests {
     use super::*;
 
-    /// How many of the entries `count` stack pointers get that lie `distance` apart.
+    /// The number of distinct entries of `count` stack pointers that lie `distance` apart.
     fn places_of(distance: usize, highest: usize, count: usize) -> usize {
         let cache = InlineCache::new();
         let mut entries: Vec<_> =
@@ -226,7 +247,7 @@ mod tests {
     fn neighbours_have_places_of_their_own() {
         const KI: usize = 1 << 10;
         const MI: usize = 1 << 20;
-        // Blocks of one stack, stacks of usual sizes, and the same with a page to guard them.
+        // Blocks of one stack; stacks of usual sizes; and the same with a guard page.
         let sizes =
             [64, 128, 4 * KI, 8 * KI, 16 * KI, 32 * KI, 64 * KI, 128 * KI, 256 * KI, 512 * KI, MI, 2 * MI, 8 * MI];
         for size in sizes {

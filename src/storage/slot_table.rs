@@ -1,7 +1,8 @@
-//! Dynamic slots: which are allocated, and one stack's values of them.
+//! Dynamic slots: which slots are allocated (`check`, `ALLOCATIONS`), and the values of one stack
+//! (`Table`, `take`, `clear`).
 //!
 //! A slot is an index from a bitmap. Each allocation has a generation of its own. It is part of the
-//! handle and is stored beside every value, so an old handle is an error, and a value of an earlier
+//! handle and is stored beside every value. So an old handle is an error, and a value of an earlier
 //! allocation is never seen.
 
 use super::inline_cache::InlineCache;
@@ -19,12 +20,13 @@ pub const CAPACITY: usize = limits::SLOTS;
 pub(crate) const INDEX_BITS: u32 = CAPACITY.ilog2();
 const BLOCK: usize = 64;
 
-/// What is called with a slot's value when its stack ends, or when the slot is freed, unless the value is null.
+/// The function that is called with a slot's value, unless that is null, when its stack ends, or
+/// when the slot is freed.
 pub type Destructor = unsafe extern "C-unwind" fn(*mut c_void);
 
 /// One slot's state for all stacks.
 pub(crate) struct Allocation {
-    /// Odd while it is allocated.
+    /// Odd while the slot is allocated.
     pub(crate) generation: AtomicU32,
     /// A [`Destructor`], or null.
     pub(crate) destructor: AtomicPtr<c_void>,
@@ -32,12 +34,13 @@ pub(crate) struct Allocation {
 
 pub(crate) static ALLOCATIONS: [Allocation; CAPACITY] =
     [const { Allocation { generation: AtomicU32::new(0), destructor: AtomicPtr::new(ptr::null_mut()) } }; CAPACITY];
-/// Where each slot was lately used from: block of the stack → the cell there. Cells live for ever, and are looked into
-/// anyway, so it is only when a stack ends that places must be forgotten (`clear`). A mebibyte, untouched where unused.
+/// The cells that each slot was lately used from, by block of the stack. Cells live for ever, and a
+/// reader checks the cell's generation anyway. So entries are removed only when a stack ends
+/// (`clear`). A mebibyte, untouched where unused.
 pub(crate) static CACHES: [InlineCache; CAPACITY] = [const { InlineCache::new() }; CAPACITY];
 pub(crate) static USED: [AtomicU64; CAPACITY / 64] = [const { AtomicU64::new(0) }; CAPACITY / 64];
 
-/// One slot's value on one stack; it counts only if the generation is the slot's.
+/// One slot's value on one stack. It counts only if the generation is the slot's.
 pub(crate) struct Cell {
     pub(crate) generation: AtomicU32,
     pub(crate) value: AtomicPtr<c_void>,
@@ -45,8 +48,8 @@ pub(crate) struct Cell {
 
 type Block = [Cell; BLOCK];
 
-/// A stack's slots, in blocks that are made when they are first used. It stays with its record, which other stacks may
-/// look into at any time, to free a slot; all of it is atomic.
+/// A stack's slots, in blocks that are allocated when they are first used. The table stays with its
+/// record. Other stacks may read it at any time, to free a slot, so all of it is atomic.
 pub(crate) struct Table {
     blocks: [AtomicPtr<Block>; CAPACITY / BLOCK],
 }
@@ -76,7 +79,7 @@ impl Table {
         let block = unsafe { try_zeroed::<Block>() }.ok_or_else(refused)?;
         let place = &self.blocks[index / BLOCK];
         // Only the stack itself adds blocks. The allocator may have done so meanwhile: then that
-        // block is the one.
+        // block stays.
         if place.load(Ordering::Acquire).is_null() {
             place.store(Box::leak(block), Ordering::Release);
         }
@@ -93,7 +96,7 @@ impl Cell {
     }
 }
 
-/// The index and the generation in a handle, if it is one of an allocated slot.
+/// The index and the generation in a handle, if it is the handle of an allocated slot.
 #[inline(always)]
 pub(crate) fn check(handle: u32) -> Result<(usize, u32), Error> {
     let index = handle as usize % CAPACITY;
@@ -107,26 +110,30 @@ pub(crate) fn check(handle: u32) -> Result<(usize, u32), Error> {
 
 pub(crate) fn destructor(allocation: &Allocation) -> Option<Destructor> {
     let pointer = allocation.destructor.load(Ordering::Relaxed);
-    // SAFETY: `alloc` stored a destructor or null, and an optional function pointer has just that form.
+    // SAFETY: `alloc` has stored a destructor or null, and an optional function pointer has just
+    // that form.
     unsafe { std::mem::transmute::<*mut c_void, Option<Destructor>>(pointer) }
 }
 
-/// Takes the value of this generation out of a table, and calls the destructor with it. Whether there was one.
+/// Takes the value of this generation out of a table, and calls the destructor with it. Returns
+/// whether there was a value.
 pub(crate) fn take(table: &Table, index: usize, generation: u32, destructor: Option<Destructor>) -> bool {
     let Some(cell) = table.cell(index) else { return false };
     if cell.generation.load(Ordering::Acquire) != generation {
         return false;
     }
-    // The swap decides between the stack's own end and a concurrent `free`.
+    // The swap decides between the end of the stack and a concurrent `free`: only one of them gets
+    // the value.
     let value = cell.value.swap(ptr::null_mut(), Ordering::AcqRel);
     if let (false, Some(destructor)) = (value.is_null(), destructor) {
-        // SAFETY: the promise of who allocated the slot.
+        // SAFETY: the caller of `alloc` has promised that the destructor may be called with the
+        // value.
         isolated(|| unsafe { destructor(value) });
     }
     !value.is_null()
 }
 
-/// Takes all values of a stack that ends or is cleared. Whether there was one.
+/// Takes all values of a stack that ends or is cleared. Returns whether there was one.
 pub(crate) fn clear(table: &Table) -> bool {
     let mut any = false;
     // This may be the last time, before the stack ends.
@@ -141,8 +148,8 @@ pub(crate) fn clear(table: &Table) -> bool {
     any
 }
 
-/// Forgets where the cells of a stack were looked at from: the next stack in its place has other cells. No code of the
-/// user's may run between this and the end.
+/// Removes a stack's cells from the inline caches: the next stack on its memory has other cells. No
+/// user code may run between this and the end of the stack.
 pub(crate) fn invalidate_caches(table: &Table) {
     for (index, cell) in table.used() {
         CACHES[index].forget(ptr::from_ref(cell).cast_mut().cast());
@@ -165,7 +172,7 @@ pub(crate) fn leak(table: &Table) {
     }
 }
 
-/// The table of a record that has none; `None` without memory.
+/// A table for a record that has none; `None` without memory.
 pub(crate) fn new_table() -> Option<Box<Table>> {
     // SAFETY: zeroes are a table without a block.
     unsafe { try_zeroed() }

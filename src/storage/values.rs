@@ -1,4 +1,8 @@
 //! The values of one stack, keyed ones and stack locals alike, in the order in which they were set.
+//!
+//! [`Values`] finds (`find`, `get`, `local`), adds (`set`, `add_local`) and removes values
+//! (`remove`, `pop`, `take_before`), and keeps pending drops (`defer_all`, `defer_handlers`,
+//! `pop_pending`). It allocates in none of these: `new_capacities` and `move_to` make room before.
 
 use super::inline_cache::InlineCache;
 use crate::base::alloc::{larger, move_to, try_reserve, try_vec};
@@ -19,43 +23,45 @@ pub(crate) type InstallChild = Box<dyn FnOnce() -> Result<(), Error> + Send>;
 /// Makes the value of a child, a stack that this one starts, from this stack's value.
 pub(crate) type MakeChild = OnStack<dyn Fn(&dyn Any) -> Option<InstallChild>>;
 
-/// What keeps account of the stack locals whose values are being created or dropped.
+/// The list of the stack locals whose values are being created or dropped.
 pub(crate) trait Initialize {
     /// Runs `code`, which creates or drops the value of the stack local with this number. No other
     /// code gets that value meanwhile.
     fn initializing<R>(&self, number: usize, code: impl FnOnce() -> R) -> R;
 }
 
-/// What was taken out, to be dropped when nothing of ours is in use any more.
+/// A value or handler that was removed, to be dropped when no access to the values is under way.
 pub(crate) enum Removed {
     /// A handler that will not run.
     Handler(Handler),
-    /// A keyed value. A `with` further up may still be using it: then that drops it.
+    /// A keyed value. A `with` in an outer frame may still use it: then the end of that `with`
+    /// drops it.
     Keyed(Keyed),
     /// A stack local's value.
     Local(LocalValue),
 }
 
 impl Removed {
-    /// Whether dropping it runs no code of the user's.
+    /// Whether the drop runs no user code.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self, Self::Keyed(Keyed { plain: true, .. }))
     }
 
-    /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was taken from. The caller sees to
-    /// it that no cancellation strikes meanwhile.
+    /// Drops the value, and runs its destructor unless it is still in use. `record` is where it was
+    /// removed. The caller keeps cancellation from striking meanwhile.
     pub(crate) fn drop_now(self, record: &impl Initialize) {
         match self {
             Self::Handler(handler) => drop(handler),
             Self::Keyed(Keyed { value, key, child, .. }) => {
                 let mut rest = Some((key, child));
-                // Also where the value's destructor panics; a second panic would abort the process then.
-                let _then = OnDrop(|| catch_panic(|| drop(rest.take())));
+                // This runs also where the value's destructor panics. A second panic would then
+                // abort the process.
+                let _rest = OnDrop(|| catch_panic(|| drop(rest.take())));
                 drop(value);
             }
-            // SAFETY: it is out of the table, so nobody finds it; whether somebody still borrows it
-            // was asked before (`stack::clear`, `Record::drain`). `destroy` fits the value by
-            // construction (`local.rs`).
+            // SAFETY: the value is out of the table, so no look-up finds it. The callers have
+            // checked before that it is not borrowed (`life/unload.rs`, `clear`; `Record::drain`).
+            // `destroy` fits the value by construction (`face/local.rs`).
             Self::Local(local) => record.initializing(local.number, || unsafe { (local.destroy)(local.value) }),
         }
     }
@@ -69,7 +75,7 @@ pub(crate) struct LocalValue {
     pub value: *mut u8,
     /// Drops and frees the value.
     pub destroy: unsafe fn(*mut u8),
-    /// Where the stack local remembers it.
+    /// The inline cache of the stack local.
     pub cache: &'static InlineCache,
 }
 
@@ -78,9 +84,9 @@ pub(crate) struct Keyed {
     hash: u64,
     key: Box<dyn Any>,
     value: OnStack<dyn Any>,
-    /// What makes its heirs, if it is inheritable.
+    /// The function that makes the value of a child, if the value is inheritable.
     child: Option<MakeChild>,
-    /// Whether dropping all this runs no code of the user's.
+    /// Whether the drop of all this runs no user code.
     plain: bool,
 }
 
@@ -90,7 +96,7 @@ impl Keyed {
         K: Hash + Eq + 'static,
         V: 'static,
     {
-        // What makes heirs holds no more than a key.
+        // `child` holds no more than a key.
         let plain = !needs_drop::<K>() && !needs_drop::<V>();
         // SAFETY: the same pointer.
         let value = unsafe { value.unsize::<dyn Any>(|value| value) };
@@ -103,62 +109,64 @@ enum Value {
     Local(LocalValue),
 }
 
-/// The values of one stack. Those who have none look at no more than the first field, which is in a cache line with
-/// what else the drain needs (`record.rs`).
+/// The values of one stack. A stack without values only touches the first field, which shares a
+/// cache line with other fields that the drain needs (`record/header.rs`).
 #[repr(C)]
 pub(crate) struct Values {
-    /// In the order in which they were set; removed ones leave a gap.
+    /// In the order in which they were set. A removed value leaves a gap.
     in_order: Vec<Option<Value>>,
     gaps: usize,
-    /// The values of stack locals by their number, null where there is none. Number 0 belongs to none.
+    /// The values of stack locals by their number, null where there is none. No stack local has
+    /// number 0.
     locals: Vec<*mut u8>,
     /// Hash of a key → index in `in_order`.
     by_key: HashTable<usize>,
-    /// What a `reset` or an `unload` further up on this stack has taken out and not dropped yet. It is kept here, so that it
-    /// is not lost where the stack ends, or is abandoned, in a destructor.
+    /// Pending drops: what a `reset` or an `unload` in an outer frame has removed and not dropped
+    /// yet. It is kept here so that it is not lost where the stack ends, or is abandoned, in a
+    /// destructor.
     pending: Vec<Removed>,
 }
 
-/// Who is about to store something.
+/// What is about to be added to [`Values`].
 #[derive(Clone, Copy)]
-pub(crate) enum For {
+pub(crate) enum Addition {
     /// A keyed value.
     Key,
     /// The value of the stack local with this number.
     Local(usize),
-    /// A `reset` or an `unload`, which dooms all values and that many handlers.
+    /// The pending drops of a `reset` or an `unload`: all values, and that many handlers.
     PendingDrops(usize),
 }
 
-/// What the tables of [`Values`] must hold for one of these to find room; `None` where there is
-/// room.
-pub(crate) struct Wanted {
+/// The capacities that the tables of [`Values`] must get before an addition; `None` for a table
+/// that has room.
+pub(crate) struct NewCapacities {
     in_order: Option<usize>,
     locals: Option<usize>,
     by_key: Option<usize>,
     pending: Option<usize>,
 }
 
-/// Larger tables, allocated outside of a change; and when they are in place, the smaller ones, to
-/// be freed outside as well.
-pub(crate) struct Room {
+/// Larger tables, allocated outside of a change. When they are in place: the smaller ones, to be
+/// freed outside as well.
+pub(crate) struct Tables {
     in_order: Vec<Option<Value>>,
     locals: Vec<*mut u8>,
     by_key: HashTable<usize>,
     pending: Vec<Removed>,
 }
 
-impl Wanted {
+impl NewCapacities {
     #[inline]
-    pub(crate) fn is_there(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self { in_order: None, locals: None, by_key: None, pending: None })
     }
 
     #[cold]
-    pub(crate) fn allocate(&self) -> Result<Room, Error> {
+    pub(crate) fn allocate(&self) -> Result<Tables, Error> {
         let mut by_key = HashTable::new();
         try_reserve(|| by_key.try_reserve(self.by_key.unwrap_or(0), |_| 0))?;
-        Ok(Room {
+        Ok(Tables {
             in_order: try_vec(self.in_order.unwrap_or(0))?,
             locals: try_vec(self.locals.unwrap_or(0))?,
             by_key,
@@ -168,42 +176,42 @@ impl Wanted {
 }
 
 impl Values {
-    /// What has to grow for one of these.
+    /// The capacities of the tables that must grow for this addition.
     #[inline]
-    pub(crate) fn wanted(&self, whose: For) -> Wanted {
-        let mut wanted = Wanted { in_order: None, locals: None, by_key: None, pending: None };
-        match whose {
-            For::Key => {
-                wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
-                // What was removed may leave marks that take room: so it is the capacity that
-                // counts.
+    pub(crate) fn new_capacities(&self, addition: Addition) -> NewCapacities {
+        let mut capacities = NewCapacities { in_order: None, locals: None, by_key: None, pending: None };
+        match addition {
+            Addition::Key => {
+                capacities.in_order = larger(&self.in_order, self.in_order.len() + 1);
+                // Removed keys may leave tombstones that take room. So the capacity counts, not the
+                // length.
                 if self.by_key.capacity() == self.by_key.len() {
-                    wanted.by_key = Some((2 * self.by_key.len()).max(3));
+                    capacities.by_key = Some((2 * self.by_key.len()).max(3));
                 }
             }
-            For::Local(number) => {
-                wanted.in_order = larger(&self.in_order, self.in_order.len() + 1);
-                wanted.locals = larger(&self.locals, number + 1);
+            Addition::Local(number) => {
+                capacities.in_order = larger(&self.in_order, self.in_order.len() + 1);
+                capacities.locals = larger(&self.locals, number + 1);
             }
-            For::PendingDrops(handlers) => {
-                wanted.pending = larger(&self.pending, self.pending.len() + self.in_order.len() + handlers);
+            Addition::PendingDrops(handlers) => {
+                capacities.pending = larger(&self.pending, self.pending.len() + self.in_order.len() + handlers);
             }
         }
-        wanted
+        capacities
     }
 
-    /// Moves into the larger tables. It neither allocates nor frees.
-    pub(crate) fn move_to(&mut self, room: Room) -> Room {
-        let mut by_key = room.by_key;
+    /// Moves into the larger tables. This neither allocates nor frees.
+    pub(crate) fn move_to(&mut self, tables: Tables) -> Tables {
+        let mut by_key = tables.by_key;
         if by_key.capacity() > self.by_key.len() {
             std::mem::swap(&mut self.by_key, &mut by_key);
             self.index_keys();
         }
-        Room {
-            in_order: move_to(&mut self.in_order, room.in_order),
-            locals: move_to(&mut self.locals, room.locals),
+        Tables {
+            in_order: move_to(&mut self.in_order, tables.in_order),
+            locals: move_to(&mut self.locals, tables.locals),
             by_key,
-            pending: move_to(&mut self.pending, room.pending),
+            pending: move_to(&mut self.pending, tables.pending),
         }
     }
 
@@ -217,11 +225,12 @@ impl Values {
         }
     }
 
-    /// Nobody who looks at a keyed value keeps it from being dropped any more.
+    /// Drops the references to keyed values that frames of this stack hold, so that those no longer
+    /// delay a drop.
     ///
     /// # Safety
-    /// The calls of `with` on this stack that have been lent values neither go on nor are unwound,
-    /// and nobody to whom they have lent them in turn uses them any more.
+    /// The calls of `with` on this stack that were lent values neither go on nor are unwound, and
+    /// no code to which they have lent them in turn uses them any more.
     pub(crate) unsafe fn abandon_frames(&mut self) {
         let keyed = self.in_order.iter().filter_map(|value| match value {
             Some(Value::Keyed(keyed)) => Some(&keyed.value),
@@ -242,17 +251,17 @@ impl Values {
         Self { in_order: Vec::new(), gaps: 0, locals: Vec::new(), by_key: HashTable::new(), pending: Vec::new() }
     }
 
-    /// Whether there may be something here. This looks at no more than the first field.
-    pub(crate) fn has_had_some(&self) -> bool {
+    /// Whether there is a value, or a gap that one has left. This reads the first field only.
+    pub(crate) fn has_had_values(&self) -> bool {
         !self.in_order.is_empty()
     }
 
-    /// Whether there is nothing here. What is pending has somebody who drops it.
+    /// Whether there is no value. Pending drops do not count: another frame drops them.
     pub(crate) fn is_empty(&self) -> bool {
         self.in_order.len() == self.gaps
     }
 
-    /// Where the value of a key is. This alone runs code of the user's, the key's `Eq`.
+    /// The index of the value of a key. This alone runs user code, the key's `Eq`.
     pub(crate) fn find<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<usize> {
         self.by_key.find(hash, |&index| key_at(&self.in_order, index) == Some(key)).copied()
     }
@@ -265,8 +274,8 @@ impl Values {
         }
     }
 
-    /// Sets the value of a key, for which there is room, and gives back the one that it had, which
-    /// was found at `before`.
+    /// Sets the value of a key, for which there is room, and returns the value that the key had,
+    /// which was found at `before`.
     pub(crate) fn set(&mut self, before: Option<usize>, keyed: Keyed) -> Option<Removed> {
         let old = before.map(|index| self.remove(keyed.hash, index));
         self.compact();
@@ -277,7 +286,8 @@ impl Values {
         old
     }
 
-    /// The inheritable values, in the order in which they were set, and what makes their heirs.
+    /// The inheritable values, in the order in which they were set, with the functions that make
+    /// the children's values.
     pub(crate) fn inheritable(&self) -> Vec<(OnStack<dyn Any>, MakeChild)> {
         let child = |value: &Option<Value>| match value {
             Some(Value::Keyed(Keyed { value, child: Some(child), .. })) => Some((value.clone(), child.clone())),
@@ -286,7 +296,7 @@ impl Values {
         self.in_order.iter().filter_map(child).collect()
     }
 
-    /// Takes out the value that was found at `index`.
+    /// Removes the value that was found at `index`.
     pub(crate) fn remove(&mut self, hash: u64, index: usize) -> Removed {
         self.forget_key(hash, index);
         self.gaps += 1;
@@ -302,7 +312,8 @@ impl Values {
         }
     }
 
-    /// Takes out the value that was set last. The caller drops it when the values are no longer borrowed.
+    /// Removes the value that was set last. The caller drops it when no access to the values is
+    /// under way.
     pub(crate) fn pop(&mut self) -> Option<Removed> {
         loop {
             let index = self.in_order.len().checked_sub(1)?;
@@ -321,8 +332,8 @@ impl Values {
         }
     }
 
-    /// Takes out the value at `index`, unless `keep` wants it: then it is out of reach, but dropped
-    /// when the stack ends.
+    /// Removes the value at `index`. For a stack local's value for which `keep` is true it returns
+    /// nothing: that value is out of reach, but is dropped when the stack ends.
     fn take_unless(&mut self, index: usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Removed> {
         let local = match self.in_order.get_mut(index)?.as_mut()? {
             Value::Keyed(keyed) => {
@@ -330,9 +341,9 @@ impl Values {
                 return Some(self.remove(hash, index));
             }
             Value::Local(local) => {
-                let known = *local;
+                let taken = *local;
                 local.number = 0;
-                known
+                taken
             }
         };
         local.cache.forget(local.value);
@@ -345,7 +356,8 @@ impl Values {
         Some(Removed::Local(local))
     }
 
-    /// Dooms every value that `keep` does not want, if there is room for them. Whether there was.
+    /// Moves every value, except those for which `keep` is true, to the pending drops, if there is
+    /// room. Returns whether there was.
     #[must_use]
     pub(crate) fn defer_all(&mut self, keep: impl Fn(&LocalValue) -> bool) -> bool {
         if self.pending.capacity() - self.pending.len() < self.in_order.len() {
@@ -356,14 +368,14 @@ impl Values {
                 self.pending.push(taken);
             }
         }
-        // No key is left, so nothing has to be found where it was.
+        // No key is left, so no index is in use.
         self.in_order.retain(Option::is_some);
         self.gaps = 0;
         true
     }
 
-    /// Takes out the last value before `index`, and moves `index` there. For a `reset` where there
-    /// is no memory for more.
+    /// Removes the last value before `index`, and moves `index` there. For a `reset` without memory
+    /// for pending drops.
     pub(crate) fn take_before(&mut self, index: &mut usize, keep: impl Fn(&LocalValue) -> bool) -> Option<Removed> {
         *index = self.in_order.len().min(*index);
         while *index > 0 {
@@ -375,13 +387,13 @@ impl Values {
         None
     }
 
-    /// How many places there are, gaps among them.
-    pub(crate) fn places(&self) -> usize {
+    /// The number of values and gaps.
+    pub(crate) fn len_with_gaps(&self) -> usize {
         self.in_order.len()
     }
 
-    /// Dooms these handlers, the first of them to be dropped first, if there is room. Whether there
-    /// was.
+    /// Moves these handlers to the pending drops, if there is room, so that the first one is
+    /// dropped first. Returns whether there was room.
     #[must_use]
     pub(crate) fn defer_handlers(&mut self, handlers: &mut Vec<Handler>) -> bool {
         if self.pending.capacity() - self.pending.len() < handlers.len() {
@@ -393,7 +405,7 @@ impl Values {
         true
     }
 
-    /// Takes out what is pending and is to be dropped next.
+    /// Removes the pending drop that is next.
     pub(crate) fn pop_pending(&mut self) -> Option<Removed> {
         self.pending.pop()
     }
@@ -403,7 +415,7 @@ impl Values {
         self.locals.get(number).copied().unwrap_or(std::ptr::null_mut())
     }
 
-    /// Adds the value of a stack local that has none; there is room for it.
+    /// Adds the value of a stack local that has none. There is room for it.
     pub(crate) fn add_local(&mut self, local: LocalValue) {
         self.compact();
         self.in_order.push(Some(Value::Local(local)));
@@ -411,18 +423,19 @@ impl Values {
     }
 
     fn store_local(&mut self, number: usize, value: *mut u8) {
-        // Number 0 is of a value that `take_unless` put out of reach.
+        // Number 0 marks a value that `take_unless` has put out of reach.
         if number == 0 {
             return;
         }
         if self.locals.len() <= number {
-            // Within its capacity: only `add_local` comes here before the value has a place.
+            // Within its capacity: only `add_local` gets here, and room was made before.
             self.locals.resize(number + 1, std::ptr::null_mut());
         }
         self.locals[number] = value;
     }
 
-    /// Closes the gaps once they are most of it, so that setting one key for ever needs no more and more memory.
+    /// Closes the gaps once they are most of the list, so that repeatedly setting one key does not
+    /// need more and more memory.
     fn compact(&mut self) {
         if self.gaps < 32 || self.gaps < self.in_order.len() / 2 {
             return;

@@ -70,7 +70,7 @@ pub(super) fn remove(record: &Record) {
     // SAFETY: a live record's canary is a word of its stack.
     let place = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
     if mark == word(record) && place.load(Ordering::Relaxed) == mark {
-        place.store(record.word_under_mark(), Ordering::Release);
+        place.store(record.unmarked_word(), Ordering::Release);
     }
 }
 

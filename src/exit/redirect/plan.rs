@@ -42,7 +42,7 @@ impl Plan {
     /// The stack, as its record is to describe it.
     #[inline]
     pub(crate) fn stack(&self) -> NewStack {
-        let (method, word_under_mark) = match self.how {
+        let (method, unmarked_word) = match self.how {
             How::Slot(_) => (Method::Slot, 0),
             How::Code(code::Writes::Mark(mark)) => (Method::Code, mark.map_or(0, |mark| mark.before)),
             How::Code(code::Writes::Landing(_)) => (Method::Code, 0),
@@ -50,7 +50,7 @@ impl Plan {
             How::Scope => (Method::Slot, 0),
         };
         let Self { foot, base, trampoline, kind, .. } = *self;
-        NewStack { foot, base, kind, trampoline, method, word_under_mark }
+        NewStack { foot, base, kind, trampoline, method, unmarked_word }
     }
 
     /// The word that will tell whether `record` is live, and what it will be.

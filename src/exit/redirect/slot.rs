@@ -197,7 +197,7 @@ pub(super) unsafe fn restore(record: &Record) -> bool {
     let foot = unsafe { AtomicUsize::from_ptr(record.canary_at() as *mut usize) };
     let found = foot.load(Ordering::Relaxed);
     let label = arch::strip(found);
-    if !record.is_reached_by_walk() {
+    if !record.is_found_by_walk() {
         // A C scope's foot is no return address: nothing leads to us from there.
         foot.store(0, Ordering::Release);
     } else {

@@ -7,15 +7,15 @@
 //!
 //! The files under test are the library's own, compiled a second time with loom's atomics in the
 //! place of `std`'s.
-/// The module that `src/base/atomics.rs` is in the library.
 
+/// The modules that the files under test import from `src/base/`.
 mod base {
-    /// What `src/base/atomics.rs` is in the library.
+    /// The module that `src/base/atomics.rs` is in the library.
     pub(crate) mod atomics {
         pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
     }
 
-    /// What `src/base/alloc.rs` needs.
+    /// The types that `src/base/alloc.rs` needs.
     pub(crate) mod error {
         pub(crate) enum Error {
             OutOfMemory,
@@ -337,7 +337,7 @@ fn clearing_an_entry_removes_nothing_of_its_next_owner() {
 /// A record of a stack whose base is on this page, or elsewhere.
 struct Placed {
     pins: PinCount,
-    top_is_here: AtomicBool,
+    base_is_here: AtomicBool,
     stale: AtomicBool,
 }
 
@@ -345,29 +345,29 @@ struct Placed {
 fn a_pinned_decision_about_an_earlier_generation_does_not_remove_the_entry_of_a_stack_s_base() {
     check(|| {
         let placed = |stale| {
-            let (top_is_here, stale) = (AtomicBool::new(false), AtomicBool::new(stale));
-            Arc::new(Placed { pins: PinCount::new(), top_is_here, stale })
+            let (base_is_here, stale) = (AtomicBool::new(false), AtomicBool::new(stale));
+            Arc::new(Placed { pins: PinCount::new(), base_is_here, stale })
         };
         let (again, neighbour) = (placed(true), placed(false));
         let entry = Arc::new(Entry::new());
         let owner = Arc::as_ptr(&again).cast_mut();
         assert!(entry.claim(owner, |_| false));
-        // As `StackMap::claim` does.
+        // As `StackMap::claim` does (`src/map/claims.rs`).
         let (theirs, entry_too) = (Arc::clone(&again), Arc::clone(&entry));
         let thread = loom::thread::spawn(move || {
             let owner = Arc::as_ptr(&theirs).cast_mut();
             if entry_too.owner() != owner {
                 return;
             }
-            let _judging = theirs.pins.pin();
-            let is_stale = || !theirs.top_is_here.load(Ordering::Relaxed) && theirs.stale.load(Ordering::Acquire);
+            let _pinned = theirs.pins.pin();
+            let is_stale = || !theirs.base_is_here.load(Ordering::Relaxed) && theirs.stale.load(Ordering::Acquire);
             entry_too.claim(Arc::as_ptr(&neighbour).cast_mut(), |now| now == owner && is_stale());
         });
         // The stack ends, and another one begins on this page: as `StackMap::remove`, `take` and
         // `insert` do.
         entry.clear(owner);
         if !again.pins.is_pinned() {
-            again.top_is_here.store(true, Ordering::Relaxed);
+            again.base_is_here.store(true, Ordering::Relaxed);
             again.stale.store(false, Ordering::Release);
             let is_found = entry.claim(owner, |_| false);
             thread.join().unwrap();
@@ -379,24 +379,20 @@ fn a_pinned_decision_about_an_earlier_generation_does_not_remove_the_entry_of_a_
 }
 
 /// A cached record: a cell by which loom checks its users, and whether look-ups find it live.
-struct Waiting {
-    cached_flag: CachedFlag,
+struct CachedRecord {
+    flag: CachedFlag,
     live: AtomicBool,
     used: loom::cell::UnsafeCell<u32>,
 }
 
 // SAFETY: a thread that takes a cached record has it alone. loom checks that.
-unsafe impl Sync for Waiting {}
+unsafe impl Sync for CachedRecord {}
 // SAFETY: as above.
-unsafe impl Send for Waiting {}
+unsafe impl Send for CachedRecord {}
 
-impl Waiting {
+impl CachedRecord {
     fn new() -> Arc<Self> {
-        Arc::new(Self {
-            cached_flag: CachedFlag::new(),
-            live: AtomicBool::new(false),
-            used: loom::cell::UnsafeCell::new(0),
-        })
+        Arc::new(Self { flag: CachedFlag::new(), live: AtomicBool::new(false), used: loom::cell::UnsafeCell::new(0) })
     }
 
     fn use_it(&self) {
@@ -406,26 +402,27 @@ impl Waiting {
 }
 
 /// The page's entry with a cached record, which has added both blocks in its last generation.
-fn waiting() -> (Arc<Entry<Waiting>>, Arc<Waiting>) {
-    let (entry, record) = (Arc::new(Entry::new()), Waiting::new());
+fn cached_record() -> (Arc<Entry<CachedRecord>>, Arc<CachedRecord>) {
+    let (entry, record) = (Arc::new(Entry::new()), CachedRecord::new());
     assert!(entry.claim(Arc::as_ptr(&record).cast_mut(), |_| false));
     entry.add_block(Arc::as_ptr(&record).cast_mut(), LOW | HIGH);
     (entry, record)
 }
 
-/// The end of a stack, as in `StackMap::cache`.
-fn set(entry: &Entry<Waiting>, record: &Waiting) {
+/// The end of a stack, as in `StackMap::cache` (`src/map/supply.rs`).
+fn cache(entry: &Entry<CachedRecord>, record: &CachedRecord) {
     record.use_it();
     record.live.store(false, Ordering::Release);
     entry.clear_blocks();
-    record.cached_flag.set();
+    record.flag.set();
 }
 
-/// The next stack with that base, as in `StackMap::take_at_base`. Returns whether it got the record.
-fn next(entry: &Entry<Waiting>, bit: u64) -> bool {
+/// The next stack with that base, as in `StackMap::take_at_base` (`src/map/supply.rs`). Returns
+/// whether it got the record.
+fn next(entry: &Entry<CachedRecord>, bit: u64) -> bool {
     let owner = entry.owner();
     // SAFETY: every model keeps its records until all of its threads are joined.
-    let Some(record) = (unsafe { owner.as_ref() }).filter(|record| record.cached_flag.take()) else { return false };
+    let Some(record) = (unsafe { owner.as_ref() }).filter(|record| record.flag.take()) else { return false };
     record.use_it();
     record.live.store(true, Ordering::Release);
     if entry.claim(owner, |_| false) {
@@ -435,17 +432,17 @@ fn next(entry: &Entry<Waiting>, bit: u64) -> bool {
 }
 
 /// Whether the stack that runs in this block finds a live record.
-fn finds_one(entry: &Entry<Waiting>, bit: u64) -> bool {
+fn finds_one(entry: &Entry<CachedRecord>, bit: u64) -> bool {
     // SAFETY: as above.
     unsafe { find(entry, bit).as_ref() }.is_some_and(|record| record.live.load(Ordering::Acquire))
 }
 
-/// A neighbour takes over the entry, as in `evict_to_slab`. Returns whether it got the cached
-/// record.
-fn make_way(entry: &Entry<Waiting>) -> bool {
+/// A neighbour takes over the entry, as in `StackMap::evict_to_slab` (`src/map/claims.rs`). Returns
+/// whether it got the cached record.
+fn evict(entry: &Entry<CachedRecord>) -> bool {
     let owner = entry.owner();
     // SAFETY: as above.
-    let taken = unsafe { owner.as_ref() }.filter(|record| record.cached_flag.take());
+    let taken = unsafe { owner.as_ref() }.filter(|record| record.flag.take());
     if let Some(record) = taken {
         record.use_it();
         entry.clear(owner);
@@ -456,15 +453,15 @@ fn make_way(entry: &Entry<Waiting>) -> bool {
 #[test]
 fn one_stack_alone_gets_a_cached_record() {
     check(|| {
-        let (entry, record) = waiting();
-        set(&entry, &record);
+        let (entry, record) = cached_record();
+        cache(&entry, &record);
         let (entry_too, thieves) = (Arc::clone(&entry), Arc::clone(&record));
         let neighbour = loom::thread::spawn({
             let entry = Arc::clone(&entry);
-            move || make_way(&entry)
+            move || evict(&entry)
         });
         let thief = loom::thread::spawn(move || {
-            let taken = thieves.cached_flag.take();
+            let taken = thieves.flag.take();
             if taken {
                 thieves.use_it();
                 entry_too.clear(Arc::as_ptr(&thieves).cast_mut());
@@ -482,8 +479,8 @@ fn one_stack_alone_gets_a_cached_record() {
 #[test]
 fn on_memory_that_is_divided_anew_only_the_stack_with_the_old_base_finds_the_cached_record() {
     check(|| {
-        let (entry, record) = waiting();
-        set(&entry, &record);
+        let (entry, record) = cached_record();
+        cache(&entry, &record);
         // Two stacks now share the memory of one: the upper one has its base.
         let entry_too = Arc::clone(&entry);
         let upper = loom::thread::spawn(move || assert!(next(&entry_too, HIGH)));
@@ -497,13 +494,13 @@ fn on_memory_that_is_divided_anew_only_the_stack_with_the_old_base_finds_the_cac
 #[test]
 fn the_next_stack_or_a_neighbour_gets_the_entry_of_a_cached_record() {
     check(|| {
-        let (entry, record) = waiting();
-        set(&entry, &record);
-        let theirs = Waiting::new();
+        let (entry, record) = cached_record();
+        cache(&entry, &record);
+        let theirs = CachedRecord::new();
         let entry_too = Arc::clone(&entry);
         let neighbour = loom::thread::spawn(move || {
             let record = Arc::as_ptr(&theirs).cast_mut();
-            make_way(&entry_too);
+            evict(&entry_too);
             let has_it = entry_too.claim(record, |_| false);
             if has_it {
                 entry_too.add_block(record, LOW);
@@ -523,10 +520,10 @@ fn the_next_stack_or_a_neighbour_gets_the_entry_of_a_cached_record() {
 #[test]
 fn the_next_generation_sees_the_writes_of_the_previous_one() {
     check(|| {
-        let (entry, record) = waiting();
+        let (entry, record) = cached_record();
         let entry_too = Arc::clone(&entry);
         let theirs = Arc::clone(&record);
-        let ending = loom::thread::spawn(move || set(&entry_too, &theirs));
+        let ending = loom::thread::spawn(move || cache(&entry_too, &theirs));
         // Before that the next stack finds nothing. After it, it sees everything that was written.
         if next(&entry, LOW) {
             assert!(finds_one(&entry, LOW) && !finds_one(&entry, HIGH));

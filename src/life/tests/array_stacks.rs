@@ -1,4 +1,4 @@
-//! Stacks that exist for the registry only: words of an array of two pages.
+//! Stacks that exist for the stack map only: words of an array of two pages.
 
 use super::{Ordering, alone};
 use crate::exit::redirect::plan::Plan;
@@ -7,7 +7,7 @@ use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-/// The end of a page that is ours.
+/// The end of a page in a new array.
 pub(super) fn end_of_page() -> usize {
     let words = Box::leak(vec![0_u64; 2 * 512].into_boxed_slice());
     words.as_ptr().addr().next_multiple_of(4096) + 4096
@@ -31,9 +31,10 @@ pub(super) fn end(record: &'static Record) {
     unsafe { (foot as *mut usize).write_volatile(0) };
 }
 
-/// The records of a stack and of another one on its memory that was abandoned, which the first has just found.
+/// Arms a stack on the memory of an abandoned one. Returns the records of both, of which the first
+/// has just found the second.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(super) fn find_an_abandoned_one() -> (&'static Record, &'static Record) {
+pub(super) fn arm_over_an_abandoned_one() -> (&'static Record, &'static Record) {
     let base = end_of_page();
     let abandoned = arm(base);
     // SAFETY: as in `arm`.
@@ -45,8 +46,8 @@ pub(super) fn find_an_abandoned_one() -> (&'static Record, &'static Record) {
 }
 
 #[test]
-fn many_stacks_at_once_and_again_elsewhere_need_no_more_records_than_they_are() {
-    alone("of_words::many_stacks_at_once_and_again_elsewhere_need_no_more_records_than_they_are", || {
+fn stacks_with_other_bases_use_the_records_of_stacks_that_ended() {
+    alone("array_stacks::stacks_with_other_bases_use_the_records_of_stacks_that_ended", || {
         for _ in 0..10 {
             let records: Vec<_> = (0..5).map(|_| arm(end_of_page())).collect();
             records.into_iter().for_each(end);
@@ -57,11 +58,11 @@ fn many_stacks_at_once_and_again_elsewhere_need_no_more_records_than_they_are() 
 
 #[test]
 fn the_record_of_a_stack_whose_memory_is_discarded_serves_others() {
-    alone("of_words::the_record_of_a_stack_whose_memory_is_discarded_serves_others", || {
+    alone("array_stacks::the_record_of_a_stack_whose_memory_is_discarded_serves_others", || {
         for _ in 0..5 {
             let base = end_of_page();
             arm(base);
-            // SAFETY: nobody runs there.
+            // SAFETY: no code runs there.
             assert_eq!(unsafe { crate::discard(base - 4096..base) }, 1);
         }
         assert_eq!(STACKS.records.all().count(), 1);
@@ -69,13 +70,13 @@ fn the_record_of_a_stack_whose_memory_is_discarded_serves_others() {
 }
 
 #[test]
-fn where_tops_share_a_page_nothing_is_left_of_those_that_ended() {
-    alone("of_words::where_tops_share_a_page_nothing_is_left_of_those_that_ended", || {
+fn stacks_whose_bases_share_a_page_leave_nothing_in_the_extras() {
+    alone("array_stacks::stacks_whose_bases_share_a_page_leave_nothing_in_the_extras", || {
         let upper = end_of_page();
         for _ in 0..20 {
             let (first, second) = (arm(upper), arm(upper - 512));
             end(first);
-            // It takes over the page.
+            // It takes over the page's entry.
             STACKS.add_block(upper - 768, second);
             end(second);
             assert_eq!(STACKS.extras.all().count(), 0);
@@ -84,8 +85,8 @@ fn where_tops_share_a_page_nothing_is_left_of_those_that_ended() {
 }
 
 #[test]
-fn a_record_that_is_judged_begins_no_life_elsewhere() {
-    alone("of_words::a_record_that_is_judged_begins_no_life_elsewhere", || {
+fn a_pinned_record_serves_no_stack_with_another_base() {
+    alone("array_stacks::a_pinned_record_serves_no_stack_with_another_base", || {
         let (first, second) = (arm(end_of_page()), arm(end_of_page()));
         end(first);
         end(second);
@@ -95,52 +96,52 @@ fn a_record_that_is_judged_begins_no_life_elsewhere() {
             records.into_iter().for_each(end);
             among
         };
-        let judging = first.pins().pin();
+        let pinned = first.pins().pin();
         assert!(!first_is_among(2));
-        drop(judging);
+        drop(pinned);
         assert!(first_is_among(3));
-        assert_eq!(STACKS.records.all().count(), 3, "one more, while the first was judged");
+        assert_eq!(STACKS.records.all().count(), 3, "one more, while the first was pinned");
     });
 }
 
 #[test]
-fn a_scope_takes_no_record_that_is_judged() {
-    alone("of_words::a_scope_takes_no_record_that_is_judged", || {
+fn a_scope_takes_no_pinned_record() {
+    alone("array_stacks::a_scope_takes_no_pinned_record", || {
         let here = end_of_page();
         let first = arm(here);
         end(first);
-        let judging = first.pins().pin();
+        let pinned = first.pins().pin();
         let second = arm(here);
         assert!(!std::ptr::eq(first, second));
-        drop(judging);
+        drop(pinned);
         end(second);
-        assert!(std::ptr::eq(second, arm(here)), "it has waited");
+        assert!(std::ptr::eq(second, arm(here)), "it was cached");
     });
 }
 
 #[test]
-fn a_record_that_serves_elsewhere_by_now_is_not_found_where_it_has_waited() {
-    static NOBODY_THERE: AtomicUsize = AtomicUsize::new(0);
-    static LOOKS: AtomicUsize = AtomicUsize::new(0);
+fn a_record_that_serves_another_base_is_not_found_at_the_old_one() {
+    static IS_UNARMED: AtomicUsize = AtomicUsize::new(0);
+    static LOOK_UPS: AtomicUsize = AtomicUsize::new(0);
     static DONE: AtomicBool = AtomicBool::new(false);
-    alone("of_words::a_record_that_serves_elsewhere_by_now_is_not_found_where_it_has_waited", || {
+    alone("array_stacks::a_record_that_serves_another_base_is_not_found_at_the_old_one", || {
         let (here, elsewhere) = (end_of_page(), end_of_page());
-        let looks = std::thread::spawn(move || {
+        let look_ups = std::thread::spawn(move || {
             while !DONE.load(Ordering::Relaxed) {
-                let before = NOBODY_THERE.load(Ordering::SeqCst);
+                let before = IS_UNARMED.load(Ordering::SeqCst);
                 let found = STACKS.by_base(here);
                 // Odd, and the same all the time: no stack with this base was armed.
-                if before % 2 == 1 && NOBODY_THERE.load(Ordering::SeqCst) == before {
+                if before % 2 == 1 && IS_UNARMED.load(Ordering::SeqCst) == before {
                     assert!(found.is_none(), "another stack's");
-                    LOOKS.fetch_add(1, Ordering::Relaxed);
+                    LOOK_UPS.fetch_add(1, Ordering::Relaxed);
                 }
             }
         });
         for round in 0..super::rounds() {
             let record = arm(here);
             end(record);
-            NOBODY_THERE.fetch_add(1, Ordering::SeqCst);
-            assert!(STACKS.evict(record), "it has waited");
+            IS_UNARMED.fetch_add(1, Ordering::SeqCst);
+            assert!(STACKS.evict(record), "it was cached");
             let place = plan(elsewhere);
             record.prepare(&place.stack());
             assert!(STACKS.insert(record).is_ok());
@@ -150,17 +151,18 @@ fn a_record_that_serves_elsewhere_by_now_is_not_found_where_it_has_waited() {
             unsafe { place.redirect(record) };
             record.set_armed();
             std::hint::spin_loop();
-            // The scheduler may leave the other thread out for long: now and then it is waited for.
+            // The scheduler may not run the other thread for long. So this waits for it now and
+            // then.
             if round % 10_000 == 0 {
-                let before = LOOKS.load(Ordering::Relaxed);
-                while LOOKS.load(Ordering::Relaxed) == before && !looks.is_finished() {
+                let before = LOOK_UPS.load(Ordering::Relaxed);
+                while LOOK_UPS.load(Ordering::Relaxed) == before && !look_ups.is_finished() {
                     std::thread::yield_now();
                 }
             }
-            NOBODY_THERE.fetch_add(1, Ordering::SeqCst);
+            IS_UNARMED.fetch_add(1, Ordering::SeqCst);
             end(record);
         }
         DONE.store(true, Ordering::Relaxed);
-        looks.join().expect("it finds none");
+        look_ups.join().expect("it finds none");
     });
 }
