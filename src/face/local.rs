@@ -11,7 +11,6 @@ use crate::storage::borrow::lend;
 use crate::storage::inline_cache::{Block, InlineCache};
 use crate::storage::values::Initialize;
 use crate::storage::values::{For, LocalValue};
-use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Declares statics that have one value for each stack: thread, main thread or fiber.
@@ -79,7 +78,7 @@ impl<T: 'static> LocalKey<T> {
     /// The value of the running stack, if it can be found quickly. `block` is that of the function that this is used in:
     /// the quick path and the slow one have to look for the same.
     #[inline(always)]
-    fn quick(&'static self, block: Block) -> Option<*mut T> {
+    pub(super) fn quick(&'static self, block: Block) -> Option<*mut T> {
         self.cache.find(block).map(|value| value.as_ptr().cast())
     }
 
@@ -94,7 +93,7 @@ impl<T: 'static> LocalKey<T> {
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn slow_or_panic(&'static self, block: Block) -> *mut T {
+    pub(super) fn slow_or_panic(&'static self, block: Block) -> *mut T {
         match self.slow(block) {
             Ok(value) => value,
             Err(error) => refuse(&error),
@@ -241,7 +240,7 @@ impl<T: 'static> LocalKey<T> {
     /// The value of the running stack. No code of the user's may run while it is in use.
     #[inline(always)]
     #[track_caller]
-    fn value(&'static self) -> *mut T {
+    pub(super) fn value(&'static self) -> *mut T {
         let block = Block::here();
         match self.quick(block) {
             Some(value) => value,
@@ -251,7 +250,7 @@ impl<T: 'static> LocalKey<T> {
 
     /// Makes the running stack's value from `value`, or gives it back if there is one already.
     #[track_caller]
-    fn start_with(&'static self, value: T) -> Option<T> {
+    pub(super) fn start_with(&'static self, value: T) -> Option<T> {
         let block = Block::here();
         if self.quick(block).is_some() {
             return Some(value);
@@ -261,139 +260,6 @@ impl<T: 'static> LocalKey<T> {
             refuse(&error);
         }
         given
-    }
-}
-
-impl<T: 'static> LocalKey<Cell<T>> {
-    /// Sets the running stack's value, without initializing the initial one first.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`].
-    #[inline]
-    #[track_caller]
-    pub fn set(&'static self, value: T) {
-        if let Some(value) = self.start_with(Cell::new(value)) {
-            drop(self.replace(value.into_inner()));
-        }
-    }
-
-    /// A copy of the running stack's value.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`].
-    #[inline]
-    #[track_caller]
-    pub fn get(&'static self) -> T
-    where
-        T: Copy,
-    {
-        let block = Block::here();
-        match self.quick(block) {
-            // SAFETY: a live value of this stack; copying runs no code of the user's.
-            Some(value) => unsafe { (*value).get() },
-            None => self.get_slowly(block),
-        }
-    }
-
-    /// A whole call to end with, where one for the value's address alone would have to come back: a function that does no more than
-    /// read needs no frame so.
-    #[cold]
-    #[inline(never)]
-    #[track_caller]
-    fn get_slowly(&'static self, block: Block) -> T
-    where
-        T: Copy,
-    {
-        // SAFETY: as in `get`.
-        unsafe { (*self.slow_or_panic(block)).get() }
-    }
-
-    /// Takes the running stack's value, and leaves the default.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`].
-    #[inline]
-    #[track_caller]
-    pub fn take(&'static self) -> T
-    where
-        T: Default,
-    {
-        self.replace(T::default())
-    }
-
-    /// Replaces the running stack's value, and returns the one that was there.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`].
-    #[inline]
-    #[track_caller]
-    pub fn replace(&'static self, value: T) -> T {
-        // SAFETY: as in `get`: the old value is moved out before anybody can drop it.
-        unsafe { (*self.value()).replace(value) }
-    }
-}
-
-impl<T: 'static> LocalKey<RefCell<T>> {
-    /// Calls `look` with the running stack's value borrowed.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is mutably borrowed.
-    #[inline]
-    #[track_caller]
-    pub fn with_borrow<R>(&'static self, look: impl FnOnce(&T) -> R) -> R {
-        // The panic is not the closure's, whose place is here.
-        match self.with(|cell| cell.try_borrow().map(|value| look(&value))) {
-            Ok(result) => result,
-            Err(_) => borrowed("mutably borrowed"),
-        }
-    }
-
-    /// Calls `change` with the running stack's value mutably borrowed.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is borrowed.
-    #[inline]
-    #[track_caller]
-    pub fn with_borrow_mut<R>(&'static self, change: impl FnOnce(&mut T) -> R) -> R {
-        match self.with(|cell| cell.try_borrow_mut().map(|mut value| change(&mut value))) {
-            Ok(result) => result,
-            Err(_) => borrowed("borrowed"),
-        }
-    }
-
-    /// Sets the running stack's value, without initializing the initial one first.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is borrowed.
-    #[track_caller]
-    pub fn set(&'static self, value: T) {
-        if let Some(value) = self.start_with(RefCell::new(value)) {
-            drop(self.replace(value.into_inner()));
-        }
-    }
-
-    /// Takes the running stack's value, and leaves the default.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is borrowed.
-    #[track_caller]
-    pub fn take(&'static self) -> T
-    where
-        T: Default,
-    {
-        self.replace(T::default())
-    }
-
-    /// Replaces the running stack's value, and returns the one that was there.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is borrowed.
-    #[track_caller]
-    pub fn replace(&'static self, value: T) -> T {
-        match self.with(|cell| cell.try_borrow_mut().map(|mut old| std::mem::replace(&mut *old, value))) {
-            Ok(old) => old,
-            Err(_) => borrowed("borrowed"),
-        }
     }
 }
 
@@ -408,13 +274,6 @@ impl<T: 'static> std::fmt::Debug for LocalKey<T> {
 #[track_caller]
 fn refuse(error: &Error) -> ! {
     panic!("a stack local cannot be used here: {error}")
-}
-
-#[cold]
-#[inline(never)]
-#[track_caller]
-fn borrowed(how: &str) -> ! {
-    panic!("this stack local's value is {how} further up on this stack")
 }
 
 /// # Safety

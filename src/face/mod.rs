@@ -9,6 +9,7 @@ pub(crate) mod enter;
 pub(crate) mod inherit;
 pub(crate) mod keyed;
 pub(crate) mod local;
+mod local_cells;
 pub mod slots;
 pub(crate) mod stack;
 pub(crate) mod survey;

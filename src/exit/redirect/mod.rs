@@ -14,6 +14,10 @@ pub(crate) mod mark;
 pub(crate) mod plan;
 pub(crate) mod return_points;
 #[cfg(code_redirect)]
+mod site_refusal;
+#[cfg(code_redirect)]
+mod site_search;
+#[cfg(code_redirect)]
 pub(crate) mod sites;
 #[cfg(not(code_redirect))]
 #[path = "no_sites.rs"]
