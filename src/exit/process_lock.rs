@@ -23,11 +23,11 @@ thread_local! {
     /// Whether this thread holds the lock. No fiber moves while it does, since signals are blocked and nothing switches.
     static LOCKED: Cell<bool> = const { Cell::new(false) };
     /// Whether this thread is learning.
-    static LEARNING: Cell<bool> = const { Cell::new(false) };
+    static EXPERIMENTING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The lock, held. Signals are blocked as long: a handler must not find its own thread holding it.
-pub(crate) struct Lock {
+pub(crate) struct ProcessLock {
     signals: libc::sigset_t,
 }
 
@@ -40,7 +40,7 @@ enum NotTaken {
     TimedOut,
 }
 
-impl Lock {
+impl ProcessLock {
     /// Takes the lock; sleeps while another thread has it.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for ProcessLock {
     fn drop(&mut self) {
         LOCKED.set(false);
         if HOLDER.swap(0, Ordering::Release) & WAITED != 0 {
@@ -117,53 +117,53 @@ fn restore_signals(signals: &libc::sigset_t) {
 ///
 /// Signals are blocked as long. A handler must not run on the stacks and threads of the experiments,
 /// which are small, and which nobody but this library knows; the threads inherit the mask.
-pub(crate) struct Learning {
+pub(crate) struct Experiment {
     signals: libc::sigset_t,
 }
 
-impl Learning {
+impl Experiment {
     /// # Errors
     /// [`Error::Reentered`] if this thread is learning already.
     pub(crate) fn begin() -> Result<Self, Error> {
-        if LEARNING.replace(true) {
+        if EXPERIMENTING.replace(true) {
             return Err(Error::Reentered);
         }
         Ok(Self { signals: block_signals() })
     }
 }
 
-impl Drop for Learning {
+impl Drop for Experiment {
     fn drop(&mut self) {
         restore_signals(&self.signals);
-        LEARNING.set(false);
+        EXPERIMENTING.set(false);
     }
 }
 
 #[cfg(code_redirect)]
-pub(crate) use over_fork::{hold, unlock_after_fork};
+pub(crate) use over_fork::{lock_for_fork, unlock_after_fork};
 
 /// The lock, while a thread holds it over a fork.
 #[cfg(code_redirect)]
 mod over_fork {
-    use super::{Cell, Duration, Instant, Lock};
+    use super::{Cell, Duration, Instant, ProcessLock};
 
     thread_local! {
-        /// What [`hold`] has taken on this thread. The child's only thread has a copy.
+        /// What [`lock_for_fork`] has taken on this thread. The child's only thread has a copy.
         static HELD: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
     }
 
     /// Takes the lock for this thread until [`unlock_after_fork`]; or not, if it is not free within `patience`, or this thread has it.
-    pub(crate) fn hold(patience: Duration) {
-        if let Ok(lock) = Lock::take_until(Some(Instant::now() + patience)) {
+    pub(crate) fn lock_for_fork(patience: Duration) {
+        if let Ok(lock) = ProcessLock::take_until(Some(Instant::now() + patience)) {
             HELD.set(Some(lock.signals));
             std::mem::forget(lock);
         }
     }
 
-    /// Gives back what [`hold`] has taken, if it has: on the same thread, or as its copy in a child of `fork`.
+    /// Gives back what [`lock_for_fork`] has taken, if it has: on the same thread, or as its copy in a child of `fork`.
     pub(crate) fn unlock_after_fork() {
         if let Some(signals) = HELD.take() {
-            drop(Lock { signals });
+            drop(ProcessLock { signals });
         }
     }
 
@@ -184,19 +184,19 @@ mod tests {
     /// Tests of one process share the lock: each of these holds it for a moment, and none presumes that it is free.
     #[test]
     fn a_thread_that_comes_back_into_the_lock_gets_an_error_and_still_holds_it() {
-        let lock = Lock::take().expect("this thread does not have it");
-        assert_eq!(Lock::take().err(), Some(Error::Reentered));
+        let lock = ProcessLock::take().expect("this thread does not have it");
+        assert_eq!(ProcessLock::take().err(), Some(Error::Reentered));
         assert!(LOCKED.get());
         drop(lock);
         assert!(!LOCKED.get());
-        drop(Lock::take().expect("it was given back"));
+        drop(ProcessLock::take().expect("it was given back"));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn threads_that_wait_for_the_lock_sleep_and_each_gets_it_alone() {
         static INSIDE: AtomicBool = AtomicBool::new(false);
-        let lock = Lock::take().expect("this thread does not have it");
+        let lock = ProcessLock::take().expect("this thread does not have it");
         std::thread::scope(|scope| {
             let (sender, receiver) = std::sync::mpsc::channel();
             let wait = || {
@@ -205,7 +205,7 @@ mod tests {
                     // SAFETY: only asks.
                     sender.send(unsafe { libc::gettid() }).expect("the test waits for it");
                     for _ in 0..100 {
-                        let _lock = Lock::take().expect("this thread does not have it");
+                        let _lock = ProcessLock::take().expect("this thread does not have it");
                         assert!(!INSIDE.swap(true, Ordering::Relaxed));
                         INSIDE.store(false, Ordering::Relaxed);
                     }
@@ -240,30 +240,30 @@ mod tests {
     #[cfg(code_redirect)]
     #[test]
     fn a_fork_that_cannot_have_the_lock_in_time_goes_on_without_it_and_gives_nothing_back() {
-        hold(Duration::from_secs(60));
+        lock_for_fork(Duration::from_secs(60));
         assert!(over_fork::is_held());
         let impatient = || {
-            hold(Duration::from_millis(20));
+            lock_for_fork(Duration::from_millis(20));
             assert!(!over_fork::is_held());
             unlock_after_fork();
         };
         std::thread::scope(|scope| scope.spawn(impatient).join()).expect("no panic");
         assert!(LOCKED.get());
         // A second handler of the same fork finds it held, and takes nothing.
-        hold(Duration::from_secs(60));
+        lock_for_fork(Duration::from_secs(60));
         unlock_after_fork();
         unlock_after_fork();
         assert!(!LOCKED.get() && !over_fork::is_held());
-        hold(Duration::from_secs(60));
+        lock_for_fork(Duration::from_secs(60));
         assert!(over_fork::is_held());
         unlock_after_fork();
     }
 
     #[test]
     fn who_is_learning_cannot_begin_again() {
-        let learning = Learning::begin().expect("this thread is not learning");
-        assert_eq!(Learning::begin().err(), Some(Error::Reentered));
-        drop(learning);
-        assert!(Learning::begin().is_ok());
+        let experiment = Experiment::begin().expect("this thread is not experiment");
+        assert_eq!(Experiment::begin().err(), Some(Error::Reentered));
+        drop(experiment);
+        assert!(Experiment::begin().is_ok());
     }
 }

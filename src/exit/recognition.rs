@@ -4,8 +4,8 @@ use crate::base::cancellation::Uncancelled;
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::base::limits;
-use crate::exit::process_lock::{Learning, Lock};
-use crate::exit::trampoline;
+use crate::exit::process_lock::{Experiment, ProcessLock};
+use crate::exit::trampoline::{self, Reached};
 use crate::machine::clib;
 use crate::machine::os;
 #[cfg(target_os = "linux")]
@@ -17,19 +17,19 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 /// Runs `code` with the recognition lock: nobody else adds trampolines or changes exit trampolines meanwhile. `code` may call
 /// foreign code that allocates; a thread that comes back from there gets [`Error::Reentered`].
 #[cfg(code_redirect)]
-pub(crate) fn locked<R>(code: impl FnOnce(&Lock) -> Result<R, Error>) -> Result<R, Error> {
+pub(crate) fn locked<R>(code: impl FnOnce(&ProcessLock) -> Result<R, Error>) -> Result<R, Error> {
     let _uncancelled = Uncancelled::new();
     os::pin();
-    let lock = Lock::take()?;
+    let lock = ProcessLock::take()?;
     code(&lock)
 }
 
 /// Adds a trampoline that stands for the return address `address`, or finds the one that does.
-fn add(address: usize, kind: Kind, name: &'static CStr, used: trampoline::Use) -> Result<usize, Error> {
+fn add(address: usize, kind: Kind, name: &'static CStr, reached: Reached) -> Result<usize, Error> {
     os::pin();
     let added = {
-        let lock = Lock::take()?;
-        trampoline::add(&lock, address, kind, name, used)
+        let lock = ProcessLock::take()?;
+        trampoline::add(&lock, address, kind, name, reached)
     };
     // The error's text allocates, so the lock is given back first.
     added.map_err(Error::from)
@@ -53,13 +53,13 @@ pub(crate) fn probe() -> Result<(), Error> {
         return Ok(());
     }
     let _uncancelled = Uncancelled::new();
-    let _learning = Learning::begin()?;
+    let _experiment = Experiment::begin()?;
     let mut result = Ok(());
     for (probe, done) in clib::PROBES.iter().zip(&DONE) {
         if done.load(Ordering::Acquire) {
             continue;
         }
-        match (probe.run)().and_then(|address| add(address, probe.kind, probe.name, trampoline::Use::Return)) {
+        match (probe.run)().and_then(|address| add(address, probe.kind, probe.name, Reached::ByReturn)) {
             Ok(_) => done.store(true, Ordering::Release),
             // Where pages may not be protected no thread can be made either, and this says why.
             Err(error @ Error::Protection { .. }) => result = Err(error),
@@ -78,7 +78,7 @@ pub(crate) fn recognise(addresses: &[usize]) -> Result<bool, Error> {
     let _uncancelled = Uncancelled::new();
     for (index, &address) in addresses.iter().enumerate().rev() {
         if let Some(name) = clib::main_exit(address, &addresses[index + 1..]) {
-            add(address, Kind::Main, name, trampoline::Use::Return)?;
+            add(address, Kind::Main, name, Reached::ByReturn)?;
             return Ok(true);
         }
     }
@@ -88,7 +88,7 @@ pub(crate) fn recognise(addresses: &[usize]) -> Result<bool, Error> {
     }
     // Another thread may have added it since the walk, or this one, further in, from an allocator that uses storage. Under code
     // redirect it may be patched as well, and then has another shape.
-    Ok(addresses.iter().any(|&address| trampoline::standing_for(address).is_some()))
+    Ok(addresses.iter().any(|&address| trampoline::number_of_original(address).is_some()))
 }
 
 /// C11's threads return to another place of the function that starts threads. A process that has none needs no probe for them,
@@ -111,35 +111,35 @@ fn recognise_c11(addresses: &[usize]) -> Result<bool, Error> {
         return Ok(false);
     }
     let found = {
-        let _learning = Learning::begin()?;
+        let _experiment = Experiment::begin()?;
         clib::probe_c11()?
     };
     // Another place would be somebody's wrapper, which is a frame as any other.
     let found = found.filter(|&address| is_inside(address));
     if let Some(address) = found {
-        add(address, Kind::Thread, c"start_thread (C11)", trampoline::Use::Return)?;
+        add(address, Kind::Thread, c"start_thread (C11)", Reached::ByReturn)?;
     }
     DONE.store(true, Ordering::Release);
     Ok(found.is_some_and(|address| addresses.contains(&address)))
 }
 
 /// What a runtime has registered: where its wrapper's code is, and its name.
-struct Registered {
+struct Wrapper {
     start: AtomicUsize,
     end: AtomicUsize,
     /// A C string that was leaked.
     name: AtomicPtr<c_char>,
 }
 
-const REGISTERED: usize = limits::WRAPPERS;
-static REGISTRY: [Registered; REGISTERED] = [const {
-    Registered { start: AtomicUsize::new(0), end: AtomicUsize::new(0), name: AtomicPtr::new(std::ptr::null_mut()) }
-}; REGISTERED];
-static REGISTERED_COUNT: AtomicUsize = AtomicUsize::new(0);
+const MOST_WRAPPERS: usize = limits::WRAPPERS;
+static WRAPPERS: [Wrapper; MOST_WRAPPERS] = [const {
+    Wrapper { start: AtomicUsize::new(0), end: AtomicUsize::new(0), name: AtomicPtr::new(std::ptr::null_mut()) }
+}; MOST_WRAPPERS];
+static WRAPPER_COUNT: AtomicUsize = AtomicUsize::new(0);
 
-fn registered(address: usize) -> Option<&'static Registered> {
-    let count = REGISTERED_COUNT.load(Ordering::Acquire);
-    REGISTRY[..count].iter().find(|registered| {
+fn wrapper_at(address: usize) -> Option<&'static Wrapper> {
+    let count = WRAPPER_COUNT.load(Ordering::Acquire);
+    WRAPPERS[..count].iter().find(|registered| {
         // A return address may be the first one behind the code that called.
         registered.start.load(Ordering::Relaxed) < address && address <= registered.end.load(Ordering::Relaxed)
     })
@@ -147,16 +147,16 @@ fn registered(address: usize) -> Option<&'static Registered> {
 
 /// Whether the return address lies in a wrapper that a runtime has registered.
 pub(crate) fn is_registered(address: usize) -> bool {
-    registered(address).is_some()
+    wrapper_at(address).is_some()
 }
 
 /// Adds the return address, which lies in a registered wrapper, to the pool.
 pub(crate) fn add_registered(address: usize) -> Result<(), Error> {
     let _uncancelled = Uncancelled::new();
-    let name = registered(address).map(|found| found.name.load(Ordering::Acquire)).filter(|name| !name.is_null());
+    let name = wrapper_at(address).map(|found| found.name.load(Ordering::Acquire)).filter(|name| !name.is_null());
     // SAFETY: leaked by `register`, and never changed.
     let name = name.map_or(c"?", |name| unsafe { CStr::from_ptr(name) });
-    add(address, Kind::Registered, name, trampoline::Use::Return).map(drop)
+    add(address, Kind::Registered, name, Reached::ByReturn).map(drop)
 }
 
 /// Registers a wrapper's code, once.
@@ -165,8 +165,8 @@ pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
     let mut bytes: Vec<u8> = Vec::new();
     bytes.try_reserve_exact(name.len() + 1).map_err(|_| Error::OutOfMemory)?;
     bytes.extend(name.bytes().filter(|&byte| byte != 0).chain([0]));
-    let lock = Lock::take()?;
-    let registered = note_wrapper(&lock, &mut bytes, &code);
+    let lock = ProcessLock::take()?;
+    let registered = add_wrapper(&lock, &mut bytes, &code);
     drop(lock);
     // Its bytes are freed here where they were not taken.
     drop(bytes);
@@ -174,33 +174,33 @@ pub(crate) fn register(name: &str, code: Range<usize>) -> Result<(), Error> {
 }
 
 /// Notes a wrapper's code, if it is not yet; takes the name, which ends in a zero, if it does.
-fn note_wrapper(_: &Lock, name: &mut Vec<u8>, code: &Range<usize>) -> Result<(), Error> {
-    let count = REGISTERED_COUNT.load(Ordering::Relaxed);
-    let is_this = |known: &Registered| {
+fn add_wrapper(_: &ProcessLock, name: &mut Vec<u8>, code: &Range<usize>) -> Result<(), Error> {
+    let count = WRAPPER_COUNT.load(Ordering::Relaxed);
+    let is_this = |known: &Wrapper| {
         (known.start.load(Ordering::Relaxed), known.end.load(Ordering::Relaxed)) == (code.start, code.end)
     };
-    if REGISTRY[..count].iter().any(is_this) {
+    if WRAPPERS[..count].iter().any(is_this) {
         return Ok(());
     }
-    let place = REGISTRY.get(count).ok_or(Error::TooManyWrappers)?;
+    let place = WRAPPERS.get(count).ok_or(Error::TooManyWrappers)?;
     place.start.store(code.start, Ordering::Relaxed);
     place.end.store(code.end, Ordering::Relaxed);
     place.name.store(std::mem::take(name).leak().as_mut_ptr().cast(), Ordering::Release);
-    REGISTERED_COUNT.store(count + 1, Ordering::Release);
+    WRAPPER_COUNT.store(count + 1, Ordering::Release);
     Ok(())
 }
 
 /// Makes the exit trampoline of [`enter`](crate::enter()) known.
 pub(crate) fn add_enter(address: usize) -> Result<(), Error> {
     let _uncancelled = Uncancelled::new();
-    add(address, Kind::Entered, c"exeunt::enter", trampoline::Use::Return).map(drop)
+    add(address, Kind::Entered, c"exeunt::enter", Reached::ByReturn).map(drop)
 }
 
 /// The trampoline that stands for `target`, where threads of the exit trampoline `number` land without a return.
 pub(crate) fn add_landing(target: usize, number: usize) -> Result<usize, Error> {
-    if let Some(known) = trampoline::standing_for(target) {
+    if let Some(known) = trampoline::number_of_original(target) {
         return Ok(known);
     }
     let _uncancelled = Uncancelled::new();
-    add(target, trampoline::kind(number), trampoline::name(number), trampoline::Use::Landing)
+    add(target, trampoline::kind(number), trampoline::name(number), Reached::AtLanding)
 }

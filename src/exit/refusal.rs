@@ -6,7 +6,7 @@ use std::alloc::{Layout, alloc};
 use std::ptr;
 
 /// Where a walk ended that found nothing, and what whoever reads that can do.
-pub(crate) struct End {
+pub(crate) struct WalkEnd {
     reason: &'static str,
     advice: &'static str,
 }
@@ -15,15 +15,15 @@ const FIBER: &str = "if this is a fiber whose function never returns (corosensei
                      own, run its function inside exeunt::enter (C: exeunt_enter); if a wrapper of your runtime calls the \
                      function and then switches away, register it with exeunt::register_trampoline";
 
-pub(crate) static SWITCH: End =
-    End { reason: "it ends in a coroutine's switch to the stack that resumed it", advice: FIBER };
-pub(crate) static HANDLER: End = End {
+pub(crate) static SWITCH: WalkEnd =
+    WalkEnd { reason: "it ends in a coroutine's switch to the stack that resumed it", advice: FIBER };
+pub(crate) static HANDLER: WalkEnd = WalkEnd {
     reason: "it begins with a signal handler on a former alternate signal stack",
     advice: "if this is a coroutine that was made by a signal handler on an alternate signal stack (QEMU, GNU Pth), run its \
              function inside exeunt::enter (C: exeunt_enter)",
 };
-pub(crate) static NOT_WALKABLE: End = End { reason: "it could not be unwound", advice: FIBER };
-pub(crate) static UNKNOWN: End = End {
+pub(crate) static NOT_WALKABLE: WalkEnd = WalkEnd { reason: "it could not be unwound", advice: FIBER };
+pub(crate) static UNKNOWN: WalkEnd = WalkEnd {
     reason: "its outermost frame is none that exeunt knows",
     advice: "if this runs before main has begun, or after the stack's function has returned (initialisers and destructors \
              of statics, destructors of thread-locals, atexit), use storage and handlers in between, and let a handler do \
@@ -32,36 +32,36 @@ pub(crate) static UNKNOWN: End = End {
              register it with exeunt::register_trampoline",
 };
 /// The foot holds a trampoline of ours, but no record belongs to it: the stack was drained or discarded.
-pub(crate) static OVER: End = End { reason: "", advice: "" };
-pub(crate) static NO_TABLE: End = End {
+pub(crate) static STACK_ENDED: WalkEnd = WalkEnd { reason: "", advice: "" };
+pub(crate) static NO_TABLE: WalkEnd = WalkEnd {
     reason: "it runs code without unwind tables",
     advice: "compile the code of the outermost frame with unwind tables (-fasynchronous-unwind-tables; CFI directives in \
              assembly); or, if that is where a fiber begins, run the fiber's function inside exeunt::enter (C: \
              exeunt_enter), or register the wrapper that calls it with exeunt::register_trampoline",
 };
 #[cfg(target_os = "linux")]
-static NO_INDEX: End = End {
+static NO_INDEX: WalkEnd = WalkEnd {
     reason: "it runs code of a program or library that has no index of its unwind tables (.eh_frame_hdr)",
     advice: "link that program or library with the index (-Wl,--eh-frame-hdr, the compilers' default; take \
              -Wl,--no-eh-frame-hdr away); or run the stack's function inside exeunt::enter (C: exeunt_enter)",
 };
 #[cfg(target_os = "linux")]
-static NOWHERE: End = End {
+static NO_OBJECT: WalkEnd = WalkEnd {
     reason: "its outermost return address lies in no program or library that is loaded",
     advice: "if a tool rewrites return addresses in this process (as uftrace does), run without the tool; if this is code \
              that was made at run time, register unwind tables for it (__register_frame), or run the stack's function \
              inside exeunt::enter (C: exeunt_enter)",
 };
 #[cfg(target_os = "linux")]
-static OTHER_LIBC: End = End {
+static OTHER_LIBC: WalkEnd = WalkEnd {
     reason: "it was started by a second copy of libc (dlmopen loads one), and exeunt knows only the one that it calls",
     advice: "run the stack's function inside exeunt::enter (C: exeunt_enter), or load exeunt into the namespace of that \
              libc and use it there",
 };
 
 /// The error for a stack on which a walk from `pc` went by these return addresses, and then came to this end.
-pub(crate) fn of(end: &'static End, pc: usize, addresses: Addresses) -> Error {
-    if ptr::eq(end, &raw const OVER) {
+pub(crate) fn of(end: &'static WalkEnd, pc: usize, addresses: Addresses) -> Error {
+    if ptr::eq(end, &raw const STACK_ENDED) {
         return Error::StackHasEnded;
     }
     #[cfg(target_os = "linux")]
@@ -70,7 +70,7 @@ pub(crate) fn of(end: &'static End, pc: usize, addresses: Addresses) -> Error {
         if is_outermost && let Some(error) = stage::of(&addresses) {
             return error;
         }
-        closer(end, pc, &addresses)
+        refine(end, pc, &addresses)
     };
     #[cfg(not(target_os = "linux"))]
     let _ = pc;
@@ -78,7 +78,7 @@ pub(crate) fn of(end: &'static End, pc: usize, addresses: Addresses) -> Error {
 }
 
 /// The error for a stack with these return addresses.
-fn unrecognised(addresses: Addresses, end: &End) -> Error {
+fn unrecognised(addresses: Addresses, end: &WalkEnd) -> Error {
     let layout = Layout::new::<Unrecognised>();
     // SAFETY: the layout is not empty. `Box::new` would end the process where there is no memory.
     let place = unsafe { alloc(layout) }.cast::<Unrecognised>();
@@ -94,14 +94,14 @@ fn unrecognised(addresses: Addresses, end: &End) -> Error {
 
 /// The end in closer words, if the objects that the addresses lie in give them.
 #[cfg(target_os = "linux")]
-fn closer(end: &'static End, pc: usize, addresses: &[usize]) -> &'static End {
+fn refine(end: &'static WalkEnd, pc: usize, addresses: &[usize]) -> &'static WalkEnd {
     use crate::base::symbols::object_file;
     use crate::machine::os;
 
     let outermost = addresses.last().map_or(pc, |address| address - 1);
     if ptr::eq(end, &raw const NO_TABLE) {
         return match os::object_at(outermost) {
-            None => &NOWHERE,
+            None => &NO_OBJECT,
             Some(object) if !object.has_index => &NO_INDEX,
             Some(_) => end,
         };

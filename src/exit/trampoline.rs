@@ -9,7 +9,7 @@
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::base::limits;
-use crate::exit::process_lock::Lock;
+use crate::exit::process_lock::ProcessLock;
 use std::ffi::{CStr, c_char};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 pub(crate) const COUNT: usize = limits::TRAMPOLINES;
 const SIZE: usize = 32;
 /// Trampolines behind them in the pool, for stacks that keep the original return address themselves.
-const KEPT: usize = 64;
+const SPARE_WORD_COUNT: usize = 64;
 /// Hooks of code redirect, whose cells are behind those of the trampolines. Behind them are two more for the hook in
 /// `__start_context`.
 pub(crate) const HOOKS: usize = 32;
@@ -34,7 +34,7 @@ unsafe extern "C" {
 }
 
 /// What is known of an exit trampoline.
-struct About {
+struct Metadata {
     kind: AtomicU8,
     /// A C string that stays for ever.
     name: AtomicPtr<c_char>,
@@ -43,11 +43,11 @@ struct About {
 
 /// What a trampoline is led to by.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum Reached {
     /// By the return of an entry function.
-    Return,
+    ByReturn,
     /// Where a thread lands without a return.
-    Landing,
+    AtLanding,
 }
 
 /// Why a cell was not filled.
@@ -71,8 +71,8 @@ impl From<NotAdded> for Error {
     }
 }
 
-static ABOUT: [About; COUNT] = [const {
-    About { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()), landing: AtomicBool::new(false) }
+static METADATA: [Metadata; COUNT] = [const {
+    Metadata { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()), landing: AtomicBool::new(false) }
 }; COUNT];
 static KNOWN: AtomicUsize = AtomicUsize::new(0);
 
@@ -87,7 +87,7 @@ fn pool() -> usize {
 
 /// The trampoline that stands for the return address `original`, if there is one.
 #[inline]
-pub(crate) fn standing_for(original: usize) -> Option<usize> {
+pub(crate) fn number_of_original(original: usize) -> Option<usize> {
     let known = KNOWN.load(Ordering::Acquire);
     cells()[..known].iter().position(|cell| cell.load(Ordering::Relaxed) == original)
 }
@@ -98,13 +98,13 @@ pub(crate) fn label(number: usize) -> usize {
 }
 
 /// The address that a foot holds when the original return address is kept `distance` bytes above the stack's base.
-pub(crate) fn label_keeping(distance: usize) -> Option<usize> {
+pub(crate) fn label_for_spare_word(distance: usize) -> Option<usize> {
     let number = distance / 8;
-    (distance.is_multiple_of(8) && number < KEPT).then(|| label(COUNT + number))
+    (distance.is_multiple_of(8) && number < SPARE_WORD_COUNT).then(|| label(COUNT + number))
 }
 
 /// The trampoline with a cell whose label is `address`.
-pub(crate) fn number_of(address: usize) -> Option<usize> {
+pub(crate) fn number_of_label(address: usize) -> Option<usize> {
     let offset = address.wrapping_sub(pool() + LABEL);
     (offset < SIZE * COUNT && offset.is_multiple_of(SIZE)).then_some(offset / SIZE)
 }
@@ -112,7 +112,7 @@ pub(crate) fn number_of(address: usize) -> Option<usize> {
 /// Whether `address` is one that we write into feet.
 pub(crate) fn is_label(address: usize) -> bool {
     let offset = address.wrapping_sub(pool() + LABEL);
-    offset < SIZE * (COUNT + KEPT) && offset.is_multiple_of(SIZE)
+    offset < SIZE * (COUNT + SPARE_WORD_COUNT) && offset.is_multiple_of(SIZE)
 }
 
 /// The return address that trampoline `number` stands for.
@@ -122,19 +122,19 @@ pub(crate) fn original(number: usize) -> usize {
 
 /// The kind of stack that ends in trampoline `number`.
 pub(crate) fn kind(number: usize) -> Kind {
-    Kind::from_raw(ABOUT[number].kind.load(Ordering::Relaxed))
+    Kind::from_raw(METADATA[number].kind.load(Ordering::Relaxed))
 }
 
 /// The name of the exit trampoline that trampoline `number` stands for.
 pub(crate) fn name(number: usize) -> &'static CStr {
-    let name = ABOUT[number].name.load(Ordering::Acquire);
+    let name = METADATA[number].name.load(Ordering::Acquire);
     // SAFETY: null, or a C string that stays for ever: `add` asks for one.
     if name.is_null() { c"?" } else { unsafe { CStr::from_ptr(name) } }
 }
 
 /// Whether the address is not one that entry functions return to, but where threads land without a return.
 pub(crate) fn is_landing(number: usize) -> bool {
-    ABOUT[number].landing.load(Ordering::Relaxed)
+    METADATA[number].landing.load(Ordering::Relaxed)
 }
 
 /// How many exit trampolines are known, the first ones of the pool.
@@ -144,8 +144,14 @@ pub(crate) fn known() -> usize {
 
 /// Makes `original` the return address that a new trampoline stands for, and returns its number. Calls nothing but the system,
 /// since the lock is held.
-pub(crate) fn add(lock: &Lock, original: usize, kind: Kind, name: &'static CStr, used: Use) -> Result<usize, NotAdded> {
-    if let Some(number) = standing_for(original) {
+pub(crate) fn add(
+    lock: &ProcessLock,
+    original: usize,
+    kind: Kind,
+    name: &'static CStr,
+    reached: Reached,
+) -> Result<usize, NotAdded> {
+    if let Some(number) = number_of_original(original) {
         return Ok(number);
     }
     let number = KNOWN.load(Ordering::Relaxed);
@@ -153,15 +159,15 @@ pub(crate) fn add(lock: &Lock, original: usize, kind: Kind, name: &'static CStr,
         return Err(NotAdded::PoolFull);
     }
     fill(lock, number, original)?;
-    ABOUT[number].kind.store(kind as u8, Ordering::Relaxed);
-    ABOUT[number].name.store(name.as_ptr().cast_mut(), Ordering::Release);
-    ABOUT[number].landing.store(used == Use::Landing, Ordering::Relaxed);
+    METADATA[number].kind.store(kind as u8, Ordering::Relaxed);
+    METADATA[number].name.store(name.as_ptr().cast_mut(), Ordering::Release);
+    METADATA[number].landing.store(reached == Reached::AtLanding, Ordering::Relaxed);
     KNOWN.store(number + 1, Ordering::Release);
     Ok(number)
 }
 
 /// Stores `value` in a cell. Nobody else changes cells or protections meanwhile, since the lock is held.
-fn fill(_: &Lock, cell: usize, value: usize) -> Result<(), NotAdded> {
+fn fill(_: &ProcessLock, cell: usize, value: usize) -> Result<(), NotAdded> {
     let protect = |protection| {
         let start = (&raw const exeunt_cells).cast_mut().cast();
         // SAFETY: these pages hold nothing but the cells, which stay readable. `asm/` aligns them to the largest page.
@@ -200,7 +206,7 @@ pub(crate) use hooks::*;
 /// The hooks of code redirect, in the same file of assembly.
 #[cfg(code_redirect)]
 mod hooks {
-    use super::{COUNT, Error, HOOKS, Lock, Ordering, SIZE, cells, fill};
+    use super::{COUNT, Error, HOOKS, Ordering, ProcessLock, SIZE, cells, fill};
 
     unsafe extern "C" {
         safe fn exeunt_exit_hook();
@@ -214,7 +220,7 @@ mod hooks {
 
     /// A hook that goes on to `target`. One that ever went on to another target may still be running in some thread, so it is
     /// not used again for this one.
-    pub(crate) fn hook_to(lock: &Lock, target: usize) -> Result<usize, Error> {
+    pub(crate) fn hook_to(lock: &ProcessLock, target: usize) -> Result<usize, Error> {
         let known = |number: &usize| [0, target].contains(&cells()[COUNT + number].load(Ordering::Relaxed));
         let number = (0..HOOKS).find(known).ok_or(Error::PoolFull)?;
         if cells()[COUNT + number].load(Ordering::Relaxed) == 0 {
@@ -229,7 +235,7 @@ mod hooks {
     }
 
     /// Makes the hook for `__start_context` go on to `target`, and look like a call that returns to `behind`.
-    pub(crate) fn set_context_hook(lock: &Lock, target: usize, behind: usize) -> Result<(), Error> {
+    pub(crate) fn set_context_hook(lock: &ProcessLock, target: usize, behind: usize) -> Result<(), Error> {
         fill(lock, COUNT + HOOKS, target)?;
         Ok(fill(lock, COUNT + HOOKS + 1, behind)?)
     }
@@ -262,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_is_jumped_to_or_called_indirectly_begins_with_a_landing_pad() {
-        for number in 0..COUNT + KEPT {
+        for number in 0..COUNT + SPARE_WORD_COUNT {
             assert!(is_landing_pad(label(number)), "trampoline {number}");
         }
         let entries: [extern "C" fn(); 6] = [

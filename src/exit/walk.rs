@@ -6,7 +6,7 @@ use crate::base::redirect::Method;
 use crate::base::unrecognised::Addresses;
 use crate::exit::recognition;
 use crate::exit::redirect::code;
-use crate::exit::refusal::{self, End, HANDLER, NO_TABLE, NOT_WALKABLE, OVER, SWITCH, UNKNOWN};
+use crate::exit::refusal::{self, HANDLER, NO_TABLE, NOT_WALKABLE, STACK_ENDED, SWITCH, UNKNOWN, WalkEnd};
 use crate::exit::trampoline;
 use crate::machine::arch;
 use crate::machine::arch::{Registers, untagged};
@@ -28,136 +28,136 @@ pub(crate) enum Found {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route {
     /// Whether the stack is in one piece from where it began.
-    pub in_one_piece: bool,
+    pub contiguous: bool,
     /// Whether it may be remembered as a whole.
-    pub memorable: bool,
+    pub cacheable: bool,
 }
 
 /// The return addresses on the way, for an error and for what needs to see several at once.
-struct Trail {
-    innermost: [usize; Self::KEPT],
+struct Trace {
+    innermost: [usize; Self::ENDS],
     /// The stack pointers of the frames that those addresses are in.
-    places: [usize; Self::KEPT],
-    outermost: [usize; Self::KEPT],
+    places: [usize; Self::ENDS],
+    outermost: [usize; Self::ENDS],
     count: usize,
     /// How many of the places may be proven: those before the first frame that a signal has interrupted. It may be looking up just
     /// this, and have loaded already whose the page was: then it must not find its block proven for somebody else next.
-    provable: usize,
+    ownable: usize,
     /// Whether the page map is asked on the way. Without it the way goes on to the foot itself.
-    by_map: bool,
+    uses_map: bool,
 }
 
-impl Trail {
-    const KEPT: usize = 16;
+impl Trace {
+    const ENDS: usize = 16;
 
     const fn new() -> Self {
         Self {
-            innermost: [0; Self::KEPT],
-            places: [0; Self::KEPT],
-            outermost: [0; Self::KEPT],
+            innermost: [0; Self::ENDS],
+            places: [0; Self::ENDS],
+            outermost: [0; Self::ENDS],
             count: 0,
-            provable: Self::KEPT,
-            by_map: true,
+            ownable: Self::ENDS,
+            uses_map: true,
         }
     }
 
     /// The record that the page map has for a place on the way.
     fn look_up(&self, place: usize) -> Option<&'static Record> {
-        if self.by_map { STACKS.find(place) } else { None }
+        if self.uses_map { STACKS.find(place) } else { None }
     }
 
     fn push(&mut self, address: usize, place: usize) {
-        if self.count < Self::KEPT {
+        if self.count < Self::ENDS {
             self.innermost[self.count] = address;
             self.places[self.count] = place;
         } else {
-            self.outermost[self.count % Self::KEPT] = address;
+            self.outermost[self.count % Self::ENDS] = address;
         }
         self.count += 1;
     }
 
     /// What comes next was interrupted by a signal.
     fn interrupted(&mut self) {
-        self.provable = self.provable.min(self.count);
+        self.ownable = self.ownable.min(self.count);
     }
 
     /// The record that this way has led to: the innermost frames on it are known to be on its stack from now on, if that
     /// is in one piece. Or else code that goes deeper and deeper would unwind from each new place to the oldest one.
-    fn armed(&self, record: &'static Record, in_one_piece: bool) -> Found {
+    fn armed(&self, record: &'static Record, contiguous: bool) -> Found {
         // A walk by the frames alone only verifies. It begins deeper than what will look again.
-        if in_one_piece && self.by_map {
+        if contiguous && self.uses_map {
             for &place in
-                self.places[..self.count.min(self.provable)].iter().filter(|&&place| untagged(place) < record.base())
+                self.places[..self.count.min(self.ownable)].iter().filter(|&&place| untagged(place) < record.base())
             {
                 STACKS.add_block(place, record);
             }
         }
-        Found::Armed(record, in_one_piece)
+        Found::Armed(record, contiguous)
     }
 
     fn addresses(&self) -> Addresses {
-        let innermost = self.innermost[..self.count.min(Self::KEPT)].iter().copied();
-        let rest = self.count.saturating_sub(Self::KEPT);
-        let first = self.count - rest.min(Self::KEPT);
-        let outermost = (first..self.count).filter(|_| rest > 0).map(|at| self.outermost[at % Self::KEPT]);
+        let innermost = self.innermost[..self.count.min(Self::ENDS)].iter().copied();
+        let rest = self.count.saturating_sub(Self::ENDS);
+        let first = self.count - rest.min(Self::ENDS);
+        let outermost = (first..self.count).filter(|_| rest > 0).map(|at| self.outermost[at % Self::ENDS]);
         Addresses::new(innermost.chain(outermost))
     }
 }
 
-const _: () = assert!(Addresses::MOST == 2 * Trail::KEPT);
+const _: () = assert!(Addresses::MOST == 2 * Trace::ENDS);
 
 /// Why a walk ended without an answer.
-enum Lost {
+enum NotFound {
     /// It leads to an exit trampoline that a runtime has registered, of which this is the first stack.
     Registered(usize),
-    /// The whole way is in the trail; this is why it ended.
-    End(&'static End),
+    /// The whole way is in the trace; this is why it ended.
+    End(&'static WalkEnd),
     /// A rule that the quick unwinder does not know.
     Unsupported,
     SignalStack,
 }
 
 /// Unwinds to the first frame that a live record owns, or to the foot.
-fn walk(unwinder: &mut impl Steps, trail: &mut Trail) -> Result<Found, Lost> {
-    let mut in_one_piece = true;
+fn walk(unwinder: &mut impl Steps, trace: &mut Trace) -> Result<Found, NotFound> {
+    let mut contiguous = true;
     loop {
-        let (caller, slot, word, contiguous, fp_slot) = match unwinder.step() {
+        let (caller, slot, word, step_contiguous, fp_slot) = match unwinder.step() {
             Step::Caller { frame, slot, word, contiguous, fp_slot, .. } => (frame, slot, word, contiguous, fp_slot),
-            other => match no_caller(other, trail, in_one_piece) {
+            other => match no_caller(other, trace, contiguous) {
                 None => continue,
                 Some(answer) => return answer,
             },
         };
-        in_one_piece &= contiguous;
+        contiguous &= step_contiguous;
         let (address, base) = (caller.registers.pc, caller.registers.sp);
-        trail.push(address, base);
+        trace.push(address, base);
         if let Some(slot) = slot {
             if trampoline::is_label(address) {
                 let record = STACKS.by_base(base).filter(|record| follow(record, slot, word));
-                return record.map(|record| trail.armed(record, in_one_piece)).ok_or(Lost::End(&OVER));
+                return record.map(|record| trace.armed(record, contiguous)).ok_or(NotFound::End(&STACK_ENDED));
             }
-            let trampoline = trampoline::standing_for(address);
+            let trampoline = trampoline::number_of_original(address);
             if trampoline.is_some()
                 && let Some(record) = draining(base, Some(slot))
             {
-                return Ok(trail.armed(record, in_one_piece));
+                return Ok(trace.armed(record, contiguous));
             }
             if let Some(record) = code::draining(address, slot, base) {
-                return Ok(trail.armed(record, in_one_piece));
+                return Ok(trace.armed(record, contiguous));
             }
             if let Some(trampoline) = trampoline {
                 let foot = Foot { address: slot, word, base, trampoline, frame_pointer_at: fp_slot };
                 if let Some(record) = code::owner(foot) {
-                    return Ok(trail.armed(record, in_one_piece));
+                    return Ok(trace.armed(record, contiguous));
                 }
-                return Ok(Found::Unarmed(foot, Route { in_one_piece, memorable: false }));
+                return Ok(Found::Unarmed(foot, Route { contiguous, cacheable: false }));
             }
             if recognition::is_registered(address) {
-                return Err(Lost::Registered(address));
+                return Err(NotFound::Registered(address));
             }
         }
-        if let Some(record) = trail.look_up(base) {
-            return Ok(trail.armed(record, in_one_piece));
+        if let Some(record) = trace.look_up(base) {
+            return Ok(trace.armed(record, contiguous));
         }
     }
 }
@@ -183,22 +183,22 @@ fn follow(record: &Record, slot: usize, word: usize) -> bool {
 /// What a walk ends with, if a step does not lead to a caller; nothing where it goes on. Apart for the reason that `step` gives.
 #[cold]
 #[inline(never)]
-fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Option<Result<Found, Lost>> {
+fn no_caller(step: Step, trace: &mut Trace, contiguous: bool) -> Option<Result<Found, NotFound>> {
     Some(Err(match step {
         Step::Caller { .. } => unreachable!("the walk goes there itself"),
         Step::Interrupted(frame) => {
-            trail.interrupted();
-            trail.push(frame.registers.pc, frame.registers.sp);
-            return trail.look_up(frame.registers.sp).map(|record| Ok(trail.armed(record, in_one_piece)));
+            trace.interrupted();
+            trace.push(frame.registers.pc, frame.registers.sp);
+            return trace.look_up(frame.registers.sp).map(|record| Ok(trace.armed(record, contiguous)));
         }
-        Step::Elsewhere(_) if os::on_signal_stack() => Lost::SignalStack,
-        Step::Elsewhere(_) => Lost::End(&HANDLER),
-        Step::Switch => Lost::End(&SWITCH),
-        Step::Outermost => Lost::End(&UNKNOWN),
-        Step::NoTable => Lost::End(&NO_TABLE),
+        Step::Elsewhere(_) if os::on_signal_stack() => NotFound::SignalStack,
+        Step::Elsewhere(_) => NotFound::End(&HANDLER),
+        Step::Switch => NotFound::End(&SWITCH),
+        Step::Outermost => NotFound::End(&UNKNOWN),
+        Step::NoTable => NotFound::End(&NO_TABLE),
         // A rule that is not known may be one that cannot be learnt there.
-        Step::Unsupported if os::on_signal_stack() => Lost::SignalStack,
-        Step::Unsupported => Lost::Unsupported,
+        Step::Unsupported if os::on_signal_stack() => NotFound::SignalStack,
+        Step::Unsupported => NotFound::Unsupported,
     }))
 }
 
@@ -221,15 +221,15 @@ fn may_return_by(record: &Record, slot: usize) -> bool {
 ///
 /// # Safety
 /// `from` must be registers of the running stack, of a function that has not returned yet.
-unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Found, Lost> {
+unsafe fn search(from: Registers, trace: &mut Trace) -> Result<Found, NotFound> {
     // SAFETY: the caller's promise.
     let mut unwinder = unsafe { Unwinder::new(from) };
-    match walk(&mut unwinder, trail) {
-        Ok(Found::Unarmed(foot, way)) => {
-            let memorable = way.in_one_piece && unwinder.is_usual();
-            Ok(Found::Unarmed(foot, Route { memorable, ..way }))
+    match walk(&mut unwinder, trace) {
+        Ok(Found::Unarmed(foot, route)) => {
+            let cacheable = route.contiguous && unwinder.is_usual();
+            Ok(Found::Unarmed(foot, Route { cacheable, ..route }))
         }
-        Err(Lost::Unsupported) => walk_thoroughly(from, trail),
+        Err(NotFound::Unsupported) => walk_thoroughly(from, trace),
         other => other,
     }
 }
@@ -237,19 +237,19 @@ unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Found, Lost> {
 /// The thorough walk, from the frame that `from` is of.
 #[cfg(target_os = "linux")]
 #[cold]
-fn walk_thoroughly(from: Registers, trail: &mut Trail) -> Result<Found, Lost> {
-    let mut anew = Trail { by_map: trail.by_map, ..Trail::new() };
-    let found = crate::unwind::thorough::thoroughly(from.sp, |unwinder| Some(walk(unwinder, &mut anew)));
-    found.map_or(Err(Lost::Unsupported), |result| {
-        *trail = anew;
+fn walk_thoroughly(from: Registers, trace: &mut Trace) -> Result<Found, NotFound> {
+    let mut second = Trace { uses_map: trace.uses_map, ..Trace::new() };
+    let found = crate::unwind::thorough::thoroughly(from.sp, |unwinder| Some(walk(unwinder, &mut second)));
+    found.map_or(Err(NotFound::Unsupported), |result| {
+        *trace = second;
         result
     })
 }
 
 /// There is no other one.
 #[cfg(not(target_os = "linux"))]
-fn walk_thoroughly(_from: Registers, _trail: &mut Trail) -> Result<Found, Lost> {
-    Err(Lost::Unsupported)
+fn walk_thoroughly(_from: Registers, _trail: &mut Trace) -> Result<Found, NotFound> {
+    Err(NotFound::Unsupported)
 }
 
 /// The bottom of the running stack, without recognising anything new: for reading, so it has to be quick and safe in a
@@ -259,7 +259,7 @@ fn walk_thoroughly(_from: Registers, _trail: &mut Trail) -> Result<Found, Lost> 
 /// `from` must be registers of the running stack, of a function that has not returned yet.
 pub(crate) unsafe fn walk_known(from: Registers) -> Option<Found> {
     // SAFETY: the caller's promise.
-    unsafe { search(from, &mut Trail::new()) }.ok()
+    unsafe { search(from, &mut Trace::new()) }.ok()
 }
 
 /// The bottom of the running stack by its frames alone, without what the page map has from earlier walks. As in every walk, the
@@ -268,9 +268,9 @@ pub(crate) unsafe fn walk_known(from: Registers) -> Option<Found> {
 /// # Safety
 /// `from` must be registers of the running stack.
 pub(crate) unsafe fn walk_frames(from: Registers) -> Option<Found> {
-    let mut trail = Trail { by_map: false, ..Trail::new() };
+    let mut trace = Trace { uses_map: false, ..Trace::new() };
     // SAFETY: the caller's promise.
-    unsafe { search(from, &mut trail) }.ok()
+    unsafe { search(from, &mut trace) }.ok()
 }
 
 /// The bottom of the running stack; recognises what this process has not met yet.
@@ -284,26 +284,26 @@ pub(crate) unsafe fn walk_to_foot(from: Registers) -> Result<Found, Error> {
     loop {
         // Before the walk: another thread may be probing while it is made.
         let probed = recognition::is_probed();
-        let mut trail = Trail::new();
+        let mut trace = Trace::new();
         // SAFETY: the caller's promise.
-        let end = match unsafe { search(from, &mut trail) } {
-            Ok(bottom) => return Ok(bottom),
-            Err(Lost::SignalStack) => return Err(Error::SignalStack),
-            Err(Lost::Registered(address)) => {
+        let end = match unsafe { search(from, &mut trace) } {
+            Ok(found) => return Ok(found),
+            Err(NotFound::SignalStack) => return Err(Error::SignalStack),
+            Err(NotFound::Registered(address)) => {
                 recognition::add_registered(address)?;
                 continue;
             }
-            Err(Lost::End(end)) => end,
-            Err(Lost::Unsupported) => &NOT_WALKABLE,
+            Err(NotFound::End(end)) => end,
+            Err(NotFound::Unsupported) => &NOT_WALKABLE,
         };
         if !probed && probe.is_none() {
-            if refusal::is_too_early(&trail.addresses()) {
+            if refusal::is_too_early(&trace.addresses()) {
                 return Err(Error::TooEarly);
             }
             probe = Some(recognition::probe());
             continue;
         }
-        let addresses = trail.addresses();
+        let addresses = trace.addresses();
         if !recognised && recognition::recognise(&addresses)? {
             recognised = true;
             continue;

@@ -60,7 +60,7 @@ where
     // SAFETY: the same pointer.
     let child: MakeChild =
         unsafe { child.map_err(|_| refused())?.unsize::<dyn Fn(&dyn Any) -> Option<InstallChild>>(|child| child) };
-    keyed::set_with_child(hash_of(&key), key, value, Some(child), keyed::Nothing)
+    keyed::set_with_child(hash_of(&key), key, value, Some(child), keyed::NoHooks)
 }
 
 /// What a stack hands on to one that it starts.

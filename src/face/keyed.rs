@@ -31,26 +31,26 @@ use std::hash::Hash;
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn set<K: Hash + Eq + 'static, V: 'static>(key: K, value: V) -> Result<(), Error> {
-    set_with_child(hash_of(&key), key, value, None, Nothing)
+    set_with_child(hash_of(&key), key, value, None, NoHooks)
 }
 
 /// What is to be done on the way.
-pub(crate) trait Then<V> {
+pub(crate) trait StoreHooks<V> {
     /// Runs when the stack is armed and nothing has been stored yet.
     fn prepare(&self, record: &Record) -> Result<(), Error>;
     /// Runs when nothing can fail any more, right before the value is stored.
-    fn commit(&self, value: &V);
+    fn before_store(&self, value: &V);
 }
 
 /// Nothing.
-pub(crate) struct Nothing;
+pub(crate) struct NoHooks;
 
-impl<V> Then<V> for Nothing {
+impl<V> StoreHooks<V> for NoHooks {
     fn prepare(&self, _: &Record) -> Result<(), Error> {
         Ok(())
     }
 
-    fn commit(&self, _: &V) {}
+    fn before_store(&self, _: &V) {}
 }
 
 /// [`set`], of a value that may be inheritable.
@@ -59,7 +59,7 @@ pub(crate) fn set_with_child<K, V>(
     key: K,
     value: V,
     child: Option<MakeChild>,
-    then: impl Then<V>,
+    hooks: impl StoreHooks<V>,
 ) -> Result<(), Error>
 where
     K: Hash + Eq + 'static,
@@ -69,10 +69,10 @@ where
     let key = try_box(key).map_err(|_| refused())?;
     let value = OnStack::try_new(value).map_err(|_| refused())?;
     let (record, is_new) = arm::record_or_new()?;
-    let before = ready(record, || then.prepare(record), |values| values.find(hash, &*key));
+    let before = ready(record, || hooks.prepare(record), |values| values.find(hash, &*key));
     match before {
         Ok(before) => {
-            then.commit(&value);
+            hooks.before_store(&value);
             store(record, before, Keyed::new(hash, key, value, child))
         }
         Err(error) => Err(unload::undo(record, is_new, error)),

@@ -78,12 +78,12 @@ impl Stack {
     /// Looks at the running stack.
     pub fn current() -> Self {
         // SAFETY: these are registers of the running stack.
-        let bottom = unsafe { walk::walk_to_foot(Registers::here()) };
-        let contradiction = match bottom {
+        let found = unsafe { walk::walk_to_foot(Registers::here()) };
+        let contradiction = match found {
             Ok(Found::Armed(record, _)) => lookup::contradiction(record, arch::stack_pointer()),
             _ => None,
         };
-        match contradiction.map_or(bottom, Ok) {
+        match contradiction.map_or(found, Ok) {
             Ok(Found::Armed(record, _)) => Self::armed(record),
             Ok(Found::Unarmed(foot, _)) => {
                 let kind = trampoline::kind(foot.trampoline);

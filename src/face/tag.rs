@@ -112,7 +112,7 @@ pub fn current() -> Option<u64> {
     let mut unwinder = unsafe { Unwinder::new(here) };
     match read(&mut unwinder) {
         Ok(tag) => tag,
-        Err(NotWalkable) => again(here),
+        Err(NotWalkable) => walk_thoroughly(here),
     }
 }
 
@@ -161,13 +161,13 @@ impl Reader {
 /// With the thorough walk, for stacks with a frame that the quick one cannot leave.
 #[cfg(target_os = "linux")]
 #[cold]
-fn again(from: Registers) -> Option<u64> {
+fn walk_thoroughly(from: Registers) -> Option<u64> {
     crate::unwind::thorough::thoroughly(from.sp, |unwinder| read(unwinder).ok().flatten())
 }
 
 /// There is no other one.
 #[cfg(not(target_os = "linux"))]
-fn again(_from: Registers) -> Option<u64> {
+fn walk_thoroughly(_from: Registers) -> Option<u64> {
     None
 }
 

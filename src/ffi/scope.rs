@@ -100,7 +100,7 @@ fn frame_around(walk: &mut impl Steps, sp: usize, (low, high): (usize, usize)) -
 fn number() -> Result<usize, Error> {
     let address = exeunt_enter_return as *const () as usize;
     loop {
-        if let Some(number) = trampoline::standing_for(address) {
+        if let Some(number) = trampoline::number_of_original(address) {
             return Ok(number);
         }
         recognition::add_enter(address)?;

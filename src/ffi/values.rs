@@ -4,7 +4,7 @@ use super::cache;
 use super::code::{Failure, shielded};
 use super::types::exeunt_fn;
 use crate::base::error::Error;
-use crate::face::keyed::{self, Then};
+use crate::face::keyed::{self, StoreHooks};
 use crate::record::header::Record;
 use crate::storage::values::{For, hash_of};
 use std::cell::Cell;
@@ -31,14 +31,14 @@ struct Value {
 /// What it takes to store a value of C.
 struct Storing(exeunt_fn);
 
-impl Then<Value> for Storing {
+impl StoreHooks<Value> for Storing {
     fn prepare(&self, record: &Record) -> Result<(), Error> {
         // First, so that nothing can fail any more when there is a cache.
         record.room_for(For::Key)?;
         cache::ensure()
     }
 
-    fn commit(&self, value: &Value) {
+    fn before_store(&self, value: &Value) {
         value.destructor.set(self.0);
     }
 }

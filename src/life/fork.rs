@@ -67,7 +67,7 @@ fn await_forks() -> Result<(), Error> {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 extern "C" fn before() {
-    process_lock::hold(PATIENCE);
+    process_lock::lock_for_fork(PATIENCE);
 }
 
 extern "C" fn in_parent() {

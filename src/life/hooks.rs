@@ -16,7 +16,7 @@ use crate::storage::borrow::Lent;
 unsafe extern "C" fn exeunt_hook(slot: *mut usize, base: usize, frame_pointer: usize) {
     // A record that is still here may be of a stack that was abandoned, whose memory this one has.
     let own = |record: &&Record| {
-        record.ends_at_hook() && (record.kind() != Kind::Fiber || mark::comes_back(record, frame_pointer))
+        record.ends_at_hook() && (record.kind() != Kind::Fiber || mark::matches_frame_pointer(record, frame_pointer))
     };
     let Some(record) = STACKS.by_base(base).filter(own) else { return };
     // SAFETY: the caller's promise.

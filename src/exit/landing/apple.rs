@@ -11,7 +11,7 @@ impl Landing {
 
     /// # Safety
     /// None is needed.
-    pub(crate) unsafe fn again(_base: usize, _distance: usize, _target: usize) -> Option<Self> {
+    pub(crate) unsafe fn at_distance(_base: usize, _distance: usize, _target: usize) -> Option<Self> {
         None
     }
 

@@ -89,7 +89,7 @@ impl Landing {
     /// # Safety
     /// The running stack's entry function must return to the address at which `distance` was found, with the stack pointer
     /// `base`.
-    pub(crate) unsafe fn again(base: usize, distance: usize, target: usize) -> Option<Self> {
+    pub(crate) unsafe fn at_distance(base: usize, distance: usize, target: usize) -> Option<Self> {
         let landing = Self { buffer: ptr::with_exposed_provenance_mut(base + distance), base };
         (landing.leads_to() == target).then_some(landing)
     }
@@ -128,7 +128,7 @@ impl Landing {
     pub(crate) fn target(self, original: usize) -> Option<usize> {
         let target = self.leads_to();
         let known =
-            crate::exit::trampoline::is_label(target) || crate::exit::trampoline::standing_for(target).is_some();
+            crate::exit::trampoline::is_label(target) || crate::exit::trampoline::number_of_original(target).is_some();
         (known || function_at(original - 1).is_some_and(|function| function_at(target) == Some(function)))
             .then_some(target)
     }

@@ -2,7 +2,7 @@
 
 use crate::base::error::Error;
 use crate::base::redirect::{Method, Redirect};
-use crate::exit::process_lock::Learning;
+use crate::exit::process_lock::Experiment;
 use crate::exit::shadow_stack;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,7 +13,7 @@ static CHOICE: AtomicU8 = AtomicU8::new(0);
 /// The variable that chooses where the program does not.
 const VARIABLE: &CStr = c"EXEUNT_REDIRECT";
 
-fn wish(redirect: Redirect) -> Method {
+fn method_of(redirect: Redirect) -> Method {
     match redirect {
         Redirect::Slot => Method::Slot,
         Redirect::Code => Method::Code,
@@ -27,7 +27,7 @@ fn wish(redirect: Redirect) -> Method {
 /// # Errors
 /// [`Error::RedirectChosen`] if another choice was made before.
 pub(crate) fn make(redirect: Redirect) -> Result<(), Error> {
-    let wanted = wish(redirect);
+    let wanted = method_of(redirect);
     match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(()),
         Err(made) if made == wanted as u8 => Ok(()),
@@ -48,9 +48,9 @@ fn from_environment() -> Result<Method, Error> {
     // SAFETY: not null, so a string, and as above.
     let value = unsafe { CStr::from_ptr(value) };
     match value.to_bytes() {
-        b"slot" | b"" => Ok(wish(Redirect::Slot)),
-        b"code" => Ok(wish(Redirect::Code)),
-        b"auto" => Ok(wish(Redirect::Auto)),
+        b"slot" | b"" => Ok(method_of(Redirect::Slot)),
+        b"code" => Ok(method_of(Redirect::Code)),
+        b"auto" => Ok(method_of(Redirect::Auto)),
         _ => Err(Error::UnknownRedirect(value.to_string_lossy().into_owned())),
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn made() -> Result<Method, Error> {
 fn settle() -> Result<Method, Error> {
     let wanted = {
         // Reading the environment allocates.
-        let _learning = Learning::begin()?;
+        let _experiment = Experiment::begin()?;
         from_environment()?
     };
     match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {

@@ -19,7 +19,8 @@
 //! What arming writes on a stack is one word at the most, a mark (`mark.rs`).
 
 use super::mark;
-use super::{choice, return_points, sites, slot};
+use super::slot::{self, LandingPlan};
+use super::{choice, return_points, sites};
 use crate::base::error::Error;
 use crate::base::foot::Foot;
 use crate::base::kind::Kind;
@@ -33,21 +34,21 @@ use std::hint::cold_path;
 /// What to write on the stack with this foot. Its exit trampoline is patched by this, if it was not yet.
 ///
 /// `before_patching` runs before.
-pub(super) fn plan(foot: Foot, before_patching: fn() -> Result<(), Error>) -> Result<Writes, Error> {
+pub(super) fn plan(foot: Foot, before_patching: fn() -> Result<(), Error>) -> Result<CodePlan, Error> {
     sites::ensure(foot.trampoline, before_patching)?;
-    writes(foot)
+    plan_writes(foot)
 }
 
 /// What code redirect writes on a stack.
 #[derive(Clone, Copy)]
-pub(super) enum Writes {
+pub(super) enum CodePlan {
     /// The mark, where there is a word for it.
     Mark(Option<mark::Mark>),
     /// The landing of `main`, where its other end does not come by a hook.
-    Landing(slot::Lands),
+    Landing(LandingPlan),
 }
 
-impl Writes {
+impl CodePlan {
     /// Writes it.
     ///
     /// # Safety
@@ -66,12 +67,12 @@ impl Writes {
     }
 }
 
-fn writes(foot: Foot) -> Result<Writes, Error> {
-    if !sites::lands_elsewhere(foot.trampoline) {
-        return Ok(Writes::Mark(mark::find(foot)?));
+fn plan_writes(foot: Foot) -> Result<CodePlan, Error> {
+    if !sites::landing_bypasses_hook(foot.trampoline) {
+        return Ok(CodePlan::Mark(mark::find(foot)?));
     }
     // No return address is written by that, so it is right with a shadow stack as well.
-    slot::plan_landing(foot)?.map(Writes::Landing).ok_or_else(|| {
+    slot::plan_landing(foot)?.map(CodePlan::Landing).ok_or_else(|| {
         Error::NoCodeSite(
             format!(
                 "{} ends in two ways, and pthread_exit's neither comes by the hook nor can be redirected",
@@ -84,7 +85,7 @@ fn writes(foot: Foot) -> Result<Writes, Error> {
 
 /// Why the stack with this foot cannot be armed, if it cannot; nothing is changed.
 pub(super) fn problem(foot: Foot) -> Option<Error> {
-    sites::problem(foot.trampoline).or_else(|| writes(foot).err())
+    sites::problem(foot.trampoline).or_else(|| plan_writes(foot).err())
 }
 
 /// The record of the running stack, whose foot is this, if it is armed by code redirect: then its return address does not say.

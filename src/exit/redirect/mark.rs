@@ -75,7 +75,7 @@ pub(super) fn remove(record: &Record) {
 }
 
 /// Whether the stack that ends with this frame pointer is the one that the record is of.
-pub(crate) fn comes_back(record: &Record, frame_pointer: usize) -> bool {
+pub(crate) fn matches_frame_pointer(record: &Record, frame_pointer: usize) -> bool {
     let (_, canary) = record.canary();
     let mark = word(record);
     canary != mark || frame_pointer == mark

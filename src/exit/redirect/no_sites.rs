@@ -19,7 +19,7 @@ pub(super) fn ensure(_number: usize, _before_patching: fn() -> Result<(), Error>
 }
 
 /// No exit trampoline is patched.
-pub(super) fn lands_elsewhere(_number: usize) -> bool {
+pub(super) fn landing_bypasses_hook(_number: usize) -> bool {
     false
 }
 

@@ -10,20 +10,20 @@ use std::sync::{Mutex, PoisonError};
 /// The places for the hook in one exit trampoline.
 pub(super) struct Sites {
     pub(super) found: Vec<Found>,
-    /// As in [`LANDS`].
-    pub(super) lands: bool,
+    /// As in [`LANDING_BYPASSES_HOOK`].
+    pub(super) landing_bypasses_hook: bool,
 }
 
 /// A place that is found.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     pub(super) site: Site,
-    pub(super) entered: Entered,
+    pub(super) entered: HookEntry,
 }
 
 /// How the hook is entered, and what it goes on to.
 #[derive(Clone, Copy)]
-pub(super) enum Entered {
+pub(super) enum HookEntry {
     /// By a direct call, in place of its target.
     ByCall,
     /// By the call of `setcontext` in x86_64's `__start_context`.
@@ -52,9 +52,9 @@ pub(super) fn find(number: usize) -> Result<Sites, Error> {
     // Only glibc before 2.34 needs it, and only for `main`: this library's own tests, and they alone, can pretend.
     #[cfg(test)]
     if std::env::var_os("EXEUNT_TEST_LANDS").is_some() {
-        return Ok(Sites { found: Vec::new(), lands: true });
+        return Ok(Sites { found: Vec::new(), landing_bypasses_hook: true });
     }
-    let mut lands = false;
+    let mut landing_bypasses_hook = false;
     let found = match trampoline::kind(number) {
         // In code of our own, which has the hook in it.
         Kind::Entered => Vec::new(),
@@ -63,13 +63,13 @@ pub(super) fn find(number: usize) -> Result<Sites, Error> {
             let mut sites = start.first_calls().map_err(refused(number))?;
             if kind == Kind::Main && cfg!(target_os = "linux") {
                 let unwound = sites.last().copied().and_then(unwound_main);
-                lands = unwound.is_none();
+                landing_bypasses_hook = unwound.is_none();
                 sites.extend(unwound);
             }
-            sites.into_iter().map(|site| Found { site, entered: Entered::ByCall }).collect()
+            sites.into_iter().map(|site| Found { site, entered: HookEntry::ByCall }).collect()
         }
     };
-    Ok(Sites { found, lands })
+    Ok(Sites { found, landing_bypasses_hook })
 }
 
 /// The other end of `main` in glibc: `pthread_exit` does not make it return, and lands behind the call of `exit`, where a call is
@@ -114,7 +114,7 @@ fn context(start: Site) -> Result<Vec<Found>, exeunt_patch::Error> {
     }
     site.expect(&[0x48, 0x89, 0xc7])?;
     site.next()?.expect(&[0xe8])?;
-    Ok(vec![Found { site: call, entered: Entered::ByContextCall }])
+    Ok(vec![Found { site: call, entered: HookEntry::ByContextCall }])
 }
 
 /// The `nop` in
@@ -129,7 +129,7 @@ fn context(start: Site) -> Result<Vec<Found>, exeunt_patch::Error> {
         start.expect(&0xd503_201f_u32.to_le_bytes())?;
     }
     start.next()?.expect(&0xaa13_03e0_u32.to_le_bytes())?;
-    Ok(vec![Found { site: start, entered: Entered::ByContextBranch }])
+    Ok(vec![Found { site: start, entered: HookEntry::ByContextBranch }])
 }
 
 #[cfg(target_arch = "aarch64")]

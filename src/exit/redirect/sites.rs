@@ -3,10 +3,10 @@
 use super::code_site::CodeSite;
 use super::return_points;
 use super::site_refusal::{refused, refused_before};
-use super::site_search::{APPLIED, Applied, Entered, Found, Sites, find};
+use super::site_search::{APPLIED, Applied, Found, HookEntry, Sites, find};
 use crate::base::error::Error;
 use crate::base::kind::Kind;
-use crate::exit::process_lock::{Learning, Lock};
+use crate::exit::process_lock::{Experiment, ProcessLock};
 use crate::exit::recognition;
 use crate::exit::trampoline;
 use exeunt_patch::Patch;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static DONE: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
 
 /// Whether stacks of trampoline N have an end that comes by none of the sites, so that their landings are to be redirected.
-static LANDS: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
+static LANDING_BYPASSES_HOOK: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
 
 /// More bytes than patching one exit trampoline allocates.
 const PATCHING: usize = 256 * 1024;
@@ -35,7 +35,7 @@ pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) 
         return Err(Error::OutOfMemory);
     }
     {
-        let _learning = Learning::begin()?;
+        let _experiment = Experiment::begin()?;
         // First, as it must be known to a fork that begins while code is written.
         before_patching()?;
     }
@@ -43,7 +43,7 @@ pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) 
     recognition::locked(|lock| {
         // Others may have been at it, and what is half patched looks like no shape that is known.
         let sites = match find(number) {
-            Err(_) if is_left_to_net(number) => Sites { found: Vec::new(), lands: false },
+            Err(_) if is_left_to_net(number) => Sites { found: Vec::new(), landing_bypasses_hook: false },
             sites => sites?,
         };
         let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +57,7 @@ pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) 
                 return Err(error);
             }
         }
-        LANDS[number].store(sites.lands, Ordering::Relaxed);
+        LANDING_BYPASSES_HOOK[number].store(sites.landing_bypasses_hook, Ordering::Relaxed);
         DONE[number].store(true, Ordering::Release);
         Ok(())
     })
@@ -70,8 +70,8 @@ fn get_ready(number: usize) -> Result<(), Error> {
 }
 
 /// Whether the landing of stacks of the exit trampoline `number`, which is patched, is to be redirected as well.
-pub(super) fn lands_elsewhere(number: usize) -> bool {
-    LANDS[number].load(Ordering::Relaxed)
+pub(super) fn landing_bypasses_hook(number: usize) -> bool {
+    LANDING_BYPASSES_HOOK[number].load(Ordering::Relaxed)
 }
 
 /// Why the exit trampoline `number` cannot be patched, if it cannot.
@@ -79,7 +79,7 @@ pub(super) fn problem(number: usize) -> Option<Error> {
     if DONE[number].load(Ordering::Acquire) {
         return None;
     }
-    let search = |_: &Lock| match find(number) {
+    let search = |_: &ProcessLock| match find(number) {
         Ok(sites) => Ok(sites.found.into_iter().find_map(|found| plan(found, number, &|_| Ok(0)).err())),
         Err(_) if is_left_to_net(number) => Ok(None),
         Err(error) => Err(error),
@@ -132,19 +132,19 @@ fn plan(found: Found, number: usize, hook: &dyn Fn(usize) -> Result<usize, Error
     let address = |address: usize| std::ptr::with_exposed_provenance::<u8>(address);
     let refused = refused(number);
     match found.entered {
-        Entered::ByCall => {
+        HookEntry::ByCall => {
             let target = found.site.target().map_err(&refused)?;
             let hook = trampoline::hook(hook(target.addr())?);
             Ok((found.site.retarget(target, address(hook)).map_err(&refused)?, target.addr()))
         }
         #[cfg(target_arch = "x86_64")]
-        Entered::ByContextCall => {
+        HookEntry::ByContextCall => {
             let target = found.site.target().map_err(&refused)?;
             let hook = address(trampoline::context_hook());
             Ok((found.site.retarget(target, hook).map_err(&refused)?, target.addr()))
         }
         #[cfg(target_arch = "aarch64")]
-        Entered::ByContextBranch => {
+        HookEntry::ByContextBranch => {
             // SAFETY: x16 is free where a function returns to (AAPCS64, 6.1.1), and __start_context does not set it.
             let site = unsafe { found.site.x16_is_free() };
             let patch = site.divert(address(trampoline::context_hook())).map_err(&refused)?;
@@ -158,7 +158,7 @@ fn plan(found: Found, number: usize, hook: &dyn Fn(usize) -> Result<usize, Error
 const MOST_TRIES: usize = 1000;
 
 /// Patches one place, if it is not patched yet: two exit trampolines can share one.
-fn patch(lock: &Lock, found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), Error> {
+fn patch(lock: &ProcessLock, found: Found, applied: &mut Vec<Applied>, number: usize) -> Result<(), Error> {
     let address = found.site.address().addr();
     if applied.iter().any(|known| known.address == address) {
         return Ok(());
@@ -174,11 +174,11 @@ fn patch(lock: &Lock, found: Found, applied: &mut Vec<Applied>, number: usize) -
         // The hook is complete before anybody can get there.
         let (mut patch, target) = plan(found, number, &|target| trampoline::hook_to(lock, target))?;
         match found.entered {
-            Entered::ByCall => {}
+            HookEntry::ByCall => {}
             #[cfg(target_arch = "x86_64")]
-            Entered::ByContextCall => trampoline::set_context_hook(lock, target, 0)?,
+            HookEntry::ByContextCall => trampoline::set_context_hook(lock, target, 0)?,
             #[cfg(target_arch = "aarch64")]
-            Entered::ByContextBranch => trampoline::set_context_hook(lock, target, address + 4)?,
+            HookEntry::ByContextBranch => trampoline::set_context_hook(lock, target, address + 4)?,
         }
         // SAFETY: the hooks keep what a call keeps and go on to the target, so they may be entered wherever that may; this
         // library is pinned, libc stays, and who else changes protections of libc's code is not known to this process.

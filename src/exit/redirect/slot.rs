@@ -15,23 +15,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What is to be written.
 #[derive(Clone, Copy)]
-pub(super) struct Writes {
+pub(super) struct SlotPlan {
     /// The word for the foot.
     pub(super) word: usize,
     /// The word at or above the base that keeps the original address, and that address.
     keep: Option<(usize, usize)>,
     /// Where the thread is to land.
-    landing: Option<Lands>,
+    landing: Option<LandingPlan>,
 }
 
 /// A thread's landing, and where it is to lead.
 #[derive(Clone, Copy)]
-pub(super) struct Lands {
+pub(super) struct LandingPlan {
     landing: Landing,
     target: usize,
 }
 
-impl Lands {
+impl LandingPlan {
     /// Redirects the landing.
     ///
     /// # Safety
@@ -42,74 +42,78 @@ impl Lands {
     }
 }
 
-impl Writes {
+impl SlotPlan {
     /// Whether the thread drains as well where it lands without a return.
-    pub(super) fn lands(&self) -> bool {
+    pub(super) fn redirects_landing(&self) -> bool {
         self.landing.is_some()
     }
 }
 
 /// What to write for the stack with this foot; nothing of it has been written yet.
 #[inline]
-pub(super) fn plan(foot: Foot) -> Result<Writes, Error> {
+pub(super) fn plan(foot: Foot) -> Result<SlotPlan, Error> {
     if shadow_stack::is_active() {
         cold_path();
         return Err(Error::ShadowStack);
     }
-    match SHOWN[foot.trampoline].plan(foot) {
+    match KNOWN_LAYOUTS[foot.trampoline].plan(foot) {
         Some(writes) => Ok(writes),
-        None => plan_anew(foot),
+        None => plan_unknown(foot),
     }
 }
 
 /// What the first thread with an exit trampoline has shown for all of them: a function's frame has one shape, and so have its
 /// threads' feet and landings.
 #[repr(align(64))]
-struct Shown {
+struct KnownLayout {
     /// How far above the base the landing is. Zero before the first has shown it.
     distance: AtomicUsize,
     /// Where the landing leads, and where it is to lead.
     lands: AtomicUsize,
-    land_at: AtomicUsize,
+    landing_label: AtomicUsize,
     /// What the foot holds, and what it is to hold where the spare word keeps the original.
     original: AtomicUsize,
     label: AtomicUsize,
 }
 
-static SHOWN: [Shown; trampoline::COUNT] = [const {
-    Shown {
+static KNOWN_LAYOUTS: [KnownLayout; trampoline::COUNT] = [const {
+    KnownLayout {
         distance: AtomicUsize::new(0),
         lands: AtomicUsize::new(0),
-        land_at: AtomicUsize::new(0),
+        landing_label: AtomicUsize::new(0),
         original: AtomicUsize::new(0),
         label: AtomicUsize::new(0),
     }
 }; trampoline::COUNT];
 
-impl Shown {
+impl KnownLayout {
     /// The plan for a stack like those before; `None` where it is not like them.
     #[inline]
-    fn plan(&self, foot: Foot) -> Option<Writes> {
+    fn plan(&self, foot: Foot) -> Option<SlotPlan> {
         let distance = self.distance.load(Ordering::Acquire);
         if distance == 0 {
             return None;
         }
-        let [lands, land_at, original, label] =
-            [&self.lands, &self.land_at, &self.original, &self.label].map(|word| word.load(Ordering::Relaxed));
+        let [lands, landing_label, original, label] =
+            [&self.lands, &self.landing_label, &self.original, &self.label].map(|word| word.load(Ordering::Relaxed));
         // SAFETY: `foot.rs` found a return to this trampoline's original at the base, and the distance was found there.
-        let landing = unsafe { Landing::again(foot.base, distance, lands) }?;
+        let landing = unsafe { Landing::at_distance(foot.base, distance, lands) }?;
         let spare = landing.spare();
         if spare == foot.address {
             return None;
         }
         let word = arch::replace_address(foot.word, original, label, foot.base, signing(foot.address))?;
-        Some(Writes { word, keep: Some((spare, original)), landing: Some(Lands { landing, target: land_at }) })
+        Some(SlotPlan {
+            word,
+            keep: Some((spare, original)),
+            landing: Some(LandingPlan { landing, target: landing_label }),
+        })
     }
 
     /// Notes what a stack has shown. All that end in this trampoline show the same, whoever is first.
-    fn note(&self, landing: Landing, lands: usize, land_at: usize, original: usize, label: usize) {
+    fn note(&self, landing: Landing, lands: usize, landing_label: usize, original: usize, label: usize) {
         self.lands.store(lands, Ordering::Relaxed);
-        self.land_at.store(land_at, Ordering::Relaxed);
+        self.landing_label.store(landing_label, Ordering::Relaxed);
         self.original.store(original, Ordering::Relaxed);
         self.label.store(label, Ordering::Relaxed);
         self.distance.store(landing.distance(), Ordering::Release);
@@ -118,7 +122,7 @@ impl Shown {
 
 /// [`plan`] for a stack that is not known to be like others.
 #[inline(never)]
-fn plan_anew(foot: Foot) -> Result<Writes, Error> {
+fn plan_unknown(foot: Foot) -> Result<SlotPlan, Error> {
     let number = foot.trampoline;
     let original = trampoline::original(number);
     let landing = find_landing(trampoline::kind(number), foot.base);
@@ -126,7 +130,7 @@ fn plan_anew(foot: Foot) -> Result<Writes, Error> {
     let entered = (original == trampoline::enter_return()).then_some(foot.base);
     // Another copy of the library keeps the original in the spare word: then that word is the foot of this one.
     let spare = landing.map(Landing::spare).or(entered).filter(|&spare| spare != foot.address);
-    let keeping = spare.and_then(|spare| Some((spare, trampoline::label_keeping(spare - foot.base)?)));
+    let keeping = spare.and_then(|spare| Some((spare, trampoline::label_for_spare_word(spare - foot.base)?)));
     let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
     let Some(word) = arch::replace_address(foot.word, original, label, foot.base, signing(foot.address)) else {
         return Err(Error::ForeignFoot { address: foot.address, found: foot.word, expected: original });
@@ -136,22 +140,22 @@ fn plan_anew(foot: Foot) -> Result<Writes, Error> {
     if let Some(landing) = landing
         && let Some(target) = landing.target(original).filter(|&target| !trampoline::is_label(target))
     {
-        let land_at = trampoline::label(recognition::add_landing(target, number)?);
+        let landing_label = trampoline::label(recognition::add_landing(target, number)?);
         if keeping.is_some() {
-            SHOWN[number].note(landing, target, land_at, original, label);
+            KNOWN_LAYOUTS[number].note(landing, target, landing_label, original, label);
         }
-        lands = Some(Lands { landing, target: land_at });
+        lands = Some(LandingPlan { landing, target: landing_label });
     }
-    Ok(Writes { word, keep: keeping.map(|(spare, _)| (spare, original)), landing: lands })
+    Ok(SlotPlan { word, keep: keeping.map(|(spare, _)| (spare, original)), landing: lands })
 }
 
 /// Where to let the stack with this foot land, if it has a landing that nobody has redirected.
-pub(super) fn plan_landing(foot: Foot) -> Result<Option<Lands>, Error> {
+pub(super) fn plan_landing(foot: Foot) -> Result<Option<LandingPlan>, Error> {
     let number = foot.trampoline;
     let Some(landing) = find_landing(trampoline::kind(number), foot.base) else { return Ok(None) };
     let target = landing.target(trampoline::original(number)).filter(|&target| !trampoline::is_label(target));
     target
-        .map(|target| Ok(Lands { landing, target: trampoline::label(recognition::add_landing(target, number)?) }))
+        .map(|target| Ok(LandingPlan { landing, target: trampoline::label(recognition::add_landing(target, number)?) }))
         .transpose()
 }
 
@@ -165,7 +169,7 @@ fn find_landing(kind: Kind, base: usize) -> Option<Landing> {
 /// `writes` must come from [`plan`] for the running stack, and its record be ready to be drained: from here on the entry
 /// function returns into the trampoline.
 #[inline]
-pub(super) unsafe fn redirect(foot: usize, writes: Writes) {
+pub(super) unsafe fn redirect(foot: usize, writes: SlotPlan) {
     if let Some((spare, original)) = writes.keep {
         // SAFETY: a word of the exit trampoline's frame that glibc does not use, or of `exeunt_call_entry`'s that is for this.
         // It has to be there before the foot leads unwinders to it.
@@ -217,7 +221,7 @@ pub(super) unsafe fn restore(record: &Record) -> bool {
 pub(super) unsafe fn restore_landing(record: &Record) {
     let landing = find_landing(record.kind(), arch::tagged_as(record.base(), record.canary_at()));
     let target = landing.and_then(|landing| landing.target(trampoline::original(record.trampoline())));
-    if let (Some(landing), Some(number)) = (landing, target.and_then(trampoline::number_of)) {
+    if let (Some(landing), Some(number)) = (landing, target.and_then(trampoline::number_of_label)) {
         // SAFETY: where it landed before.
         unsafe { landing.set_target(trampoline::original(number)) };
     }
@@ -244,8 +248,8 @@ mod tests {
                         crate::at_exit(|| ()).expect("it can be armed");
                         let foot = Stack::current().foot().cloned().expect("it is armed");
                         let base = lookup::lookup().expect("it is armed").base();
-                        let number =
-                            (0..8).position(|word| trampoline::label_keeping(8 * word) == Some(strip(foot.word)));
+                        let number = (0..8)
+                            .position(|word| trampoline::label_for_spare_word(8 * word) == Some(strip(foot.word)));
                         let number = number.expect("its label is of those whose stacks keep the address");
                         // SAFETY: a word of the frame above the foot.
                         let kept = unsafe { ((base + 8 * number) as *const usize).read() };
