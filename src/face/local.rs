@@ -1,4 +1,9 @@
-//! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each thread.
+//! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each
+//! thread.
+//!
+//! The macro, [`LocalKey`], and its operations on values of any type: [`LocalKey::with`],
+//! [`LocalKey::try_with`], the crate's own `peek`. `local_cells.rs` adds those for `Cell` and
+//! `RefCell`.
 
 use crate::base::alloc::Room;
 use crate::base::error::Error;
@@ -15,9 +20,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Declares statics that have one value for each stack: thread, main thread or fiber.
 ///
-/// The shape is that of `thread_local!`, and so is the use: [`LocalKey`] has `with`, `try_with`, and for `Cell` and
-/// `RefCell` values `get`, `set`, `take`, `replace` and their like. The first use on a stack arms it and makes the value.
-/// The values are dropped when the stack ends, after its handlers, last made first.
+/// You write it as `thread_local!`, and use it alike: [`LocalKey`] has `with`, `try_with`, and for
+/// `Cell` and `RefCell` values `get`, `set`, `take`, `replace` and their like. The first use on a
+/// stack arms the stack and makes the value. The values are dropped when the stack ends, after its
+/// handlers, last made first.
 ///
 /// # Examples
 /// ```
@@ -41,7 +47,7 @@ macro_rules! stack_local {
     ($(#[$attribute:meta])* $visibility:vis static $name:ident: $type:ty = const $init:block $(; $($rest:tt)*)?) => {
         $(#[$attribute])*
         $visibility static $name: $crate::LocalKey<$type> = {
-            // Named so that the initialiser can call a function of any other name.
+            // A long name, so that the initialiser can call a function of any usual name.
             fn __exeunt_initial_value() -> $type {
                 const { $init }
             }
@@ -64,7 +70,7 @@ macro_rules! stack_local {
 /// A static with one value for each stack, made by [`stack_local!`](crate::stack_local).
 pub struct LocalKey<T: 'static> {
     cache: InlineCache,
-    /// Its number; zero before its first use.
+    /// Its number. Zero before its first use.
     number: AtomicUsize,
     init: fn() -> T,
 }
@@ -75,21 +81,21 @@ impl<T: 'static> LocalKey<T> {
         Self { cache: InlineCache::new(), number: AtomicUsize::new(0), init }
     }
 
-    /// The value of the running stack, if it can be found quickly. `block` is that of the function that this is used in:
-    /// the quick path and the slow one have to look for the same.
+    /// The value of the running stack, if the inline cache has it. `block` is the block of the
+    /// function that this is inlined into: the quick path and the slow one must use the same block.
     #[inline(always)]
     pub(super) fn quick(&'static self, block: Block) -> Option<*mut T> {
         self.cache.find(block).map(|value| value.as_ptr().cast())
     }
 
-    /// The value of the running stack, made if need be.
+    /// The value of the running stack, made if it is missing.
     #[cold]
     #[inline(never)]
     fn slow(&'static self, block: Block) -> Result<*mut T, Error> {
         self.slow_or_given(block, &mut None)
     }
 
-    /// The same for callers that cannot hand an error on.
+    /// The same for callers that cannot return an error.
     #[cold]
     #[inline(never)]
     #[track_caller]
@@ -100,23 +106,27 @@ impl<T: 'static> LocalKey<T> {
         }
     }
 
-    /// The value of the running stack, if it has one; found by the page map and the record, and remembered for next time.
+    /// The value of the running stack, if the record has it. The inline cache remembers it for the
+    /// next use.
     fn in_record(&'static self, block: Block, record: &'static Record) -> Option<*mut T> {
         let value = record.look(|values| values.local(self.number()))?;
         if value.is_null() {
             return None;
         }
-        // Only a place that the page map vouches for: others may serve another stack next.
+        // Only a block that the stack map gives to this record: another block may serve another
+        // stack next.
         if STACKS.find(block.stack_pointer()).is_some_and(|found| std::ptr::eq(found, record)) {
             self.cache.remember(block, record.canary(), value);
         }
         Some(value.cast())
     }
 
-    /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
+    /// The value of the running stack. If it is missing, `init` or `given` makes it. After a use of
+    /// `given` that is empty.
     fn slow_or_given(&'static self, block: Block, given: &mut Option<T>) -> Result<*mut T, Error> {
-        // A read of what is there verifies nothing, as any read (`lookup::is_verified`): on aarch64 that
-        // takes a walk to the foot, and a recursion that reads at each depth would make one at each.
+        // A read of an existing value does not verify the record, as no read does
+        // (`lookup::is_verified`): on aarch64 that takes a walk to the foot, and a recursion that
+        // reads at each depth would make a walk at each.
         if let Some(value) = self.peek_slow(block) {
             return Ok(value);
         }
@@ -135,7 +145,7 @@ impl<T: 'static> LocalKey<T> {
             Some(true) => return Err(Error::RecursiveInit),
             Some(false) => {}
         }
-        // Before `init` runs, and what it has made would have to be dropped.
+        // Allocated before `init` runs: otherwise a failure would have to drop the new value.
         let room = {
             let _in_use = record.in_use();
             record.room_for(For::Local(number))?;
@@ -149,7 +159,7 @@ impl<T: 'static> LocalKey<T> {
             Some(given) => given,
             None => record.initializing(number, self.init),
         };
-        // `init` may have done anything, even unloaded this stack, and used up the room.
+        // `init` is your code. It may have unloaded this stack, and used up the room.
         let ready = arm::record_from(block.stack_pointer()).and_then(|record| {
             let _in_use = record.in_use();
             record.room_for(For::Local(number))?;
@@ -170,7 +180,7 @@ impl<T: 'static> LocalKey<T> {
         let local = LocalValue { number, value: value.cast(), destroy: destroy::<T>, cache: &self.cache };
         let added = record.change_values(|values| values.add_local(local));
         if let Err(error) = added {
-            // SAFETY: nobody else has seen this value.
+            // SAFETY: the value was not stored, so no other code has a pointer to it.
             unsafe { Room::destroy(value) };
             return Err(error);
         }
@@ -196,7 +206,7 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
     ///
     /// # Panics
-    /// Where the stack cannot be armed, and in the value's own initialiser or destructor.
+    /// If the stack cannot be armed, and in the value's own initialiser or destructor.
     #[inline]
     #[track_caller]
     pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
@@ -207,8 +217,9 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
     ///
     /// # Errors
-    /// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::RecursiveInit`] in
-    /// the value's own initialiser or destructor. Then nothing has changed.
+    /// An error of arming if the stack cannot be armed, [`Error::OutOfMemory`], and
+    /// [`Error::RecursiveInit`] in the value's own initialiser or destructor. Then nothing has
+    /// changed.
     #[inline]
     pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Result<R, Error> {
         let block = Block::here();
@@ -231,13 +242,13 @@ impl<T: 'static> LocalKey<T> {
         }
     }
 
-    /// The value of the running stack, if it has one, by the page map.
+    /// The value of the running stack, if it has one, by the stack map or a walk.
     #[inline(never)]
     fn peek_slow(&'static self, block: Block) -> Option<*mut T> {
         self.in_record(block, STACKS.find(block.stack_pointer()).or_else(lookup::lookup)?)
     }
 
-    /// The value of the running stack. No code of the user's may run while it is in use.
+    /// The value of the running stack. No code of yours may run while the pointer is in use.
     #[inline(always)]
     #[track_caller]
     pub(super) fn value(&'static self) -> *mut T {
@@ -248,7 +259,7 @@ impl<T: 'static> LocalKey<T> {
         }
     }
 
-    /// Makes the running stack's value from `value`, or gives it back if there is one already.
+    /// Makes the running stack's value from `value`. Returns `value` if the stack has one already.
     #[track_caller]
     pub(super) fn start_with(&'static self, value: T) -> Option<T> {
         let block = Block::here();
@@ -277,7 +288,7 @@ fn refuse(error: &Error) -> ! {
 }
 
 /// # Safety
-/// `value` must be what [`Room::fill`] gave for a `T`, and nobody else have it.
+/// `value` must be what [`Room::fill`] gave for a `T`, and no other code may use it.
 unsafe fn destroy<T>(value: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe { Room::destroy(value.cast::<T>()) };

@@ -5,7 +5,7 @@ use crate::storage::inline_cache::Block;
 use std::cell::{Cell, RefCell};
 
 impl<T: 'static> LocalKey<Cell<T>> {
-    /// Sets the running stack's value, without initializing the initial one first.
+    /// Sets the running stack's value. The initialiser does not run.
     ///
     /// # Panics
     /// As [`LocalKey::with`].
@@ -29,14 +29,14 @@ impl<T: 'static> LocalKey<Cell<T>> {
     {
         let block = Block::here();
         match self.quick(block) {
-            // SAFETY: a live value of this stack; copying runs no code of the user's.
+            // SAFETY: a live value of this stack. Copying runs no code of yours.
             Some(value) => unsafe { (*value).get() },
             None => self.get_slowly(block),
         }
     }
 
-    /// A whole call to end with, where one for the value's address alone would have to come back: a function that does no more than
-    /// read needs no frame so.
+    /// A tail call of the reader: a call for the value's address alone would have to return to it. So a
+    /// function that only reads needs no frame.
     #[cold]
     #[inline(never)]
     #[track_caller]
@@ -68,7 +68,7 @@ impl<T: 'static> LocalKey<Cell<T>> {
     #[inline]
     #[track_caller]
     pub fn replace(&'static self, value: T) -> T {
-        // SAFETY: as in `get`: the old value is moved out before anybody can drop it.
+        // SAFETY: as in `get`. The old value is moved out before other code can drop it.
         unsafe { (*self.value()).replace(value) }
     }
 }
@@ -81,7 +81,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
     #[inline]
     #[track_caller]
     pub fn with_borrow<R>(&'static self, look: impl FnOnce(&T) -> R) -> R {
-        // The panic is not the closure's, whose place is here.
+        // Outside of the closure, so that the panic names the caller's place.
         match self.with(|cell| cell.try_borrow().map(|value| look(&value))) {
             Ok(result) => result,
             Err(_) => borrowed("mutably borrowed"),
@@ -101,7 +101,7 @@ impl<T: 'static> LocalKey<RefCell<T>> {
         }
     }
 
-    /// Sets the running stack's value, without initializing the initial one first.
+    /// Sets the running stack's value. The initialiser does not run.
     ///
     /// # Panics
     /// As [`LocalKey::with`], and if the value is borrowed.
@@ -141,5 +141,5 @@ impl<T: 'static> LocalKey<RefCell<T>> {
 #[inline(never)]
 #[track_caller]
 fn borrowed(how: &str) -> ! {
-    panic!("this stack local's value is {how} further up on this stack")
+    panic!("an outer frame of this stack has {how} this stack local's value")
 }

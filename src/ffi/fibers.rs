@@ -1,4 +1,5 @@
-//! Fibers whose function never returns to the system: `enter`, `discard`, registered wrappers.
+//! Fibers whose function never returns to the system: `exeunt_enter`, `exeunt_enter_on`,
+//! `exeunt_discard`, `exeunt_register_trampoline`.
 
 use super::code::{EXEUNT_OK, Failure, report, shielded};
 use super::types::exeunt_entry;
@@ -6,7 +7,7 @@ use crate::base::error::Error;
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// Ends the process if it is dropped by a panic of ours, which must not unwind into C.
+/// Ends the process if a panic of exeunt's drops it: that must not unwind into C.
 struct Before<'e> {
     entry: &'e Cell<bool>,
 }
@@ -20,7 +21,7 @@ impl Drop for Before<'_> {
     }
 }
 
-/// Runs `call`, one of the faces of `enter`, with a closure that calls the entry function.
+/// Runs `call`, which is `enter` or `enter_on`, with a closure that calls the entry function.
 #[inline(always)]
 unsafe fn entered(
     entry: exeunt_entry,
@@ -35,14 +36,14 @@ unsafe fn entered(
     let before = Before { entry: &called };
     let outcome = call(&mut || {
         called.set(true);
-        // SAFETY: the duty of who called `exeunt_enter`.
+        // SAFETY: the promise of the caller of `exeunt_enter`.
         unsafe { entry(arg) }
     });
     std::mem::forget(before);
     match outcome {
         Ok(value) => {
             if !result.is_null() {
-                // SAFETY: the duty of who called: null, or a place for a pointer.
+                // SAFETY: the caller's promise: null, or a place for a pointer.
                 unsafe { result.write(value) };
             }
             EXEUNT_OK
@@ -51,21 +52,22 @@ unsafe fn entered(
     }
 }
 
-/// Calls `entry(arg)` as the running stack's entry function, on any stack at all, and stores what it returns in
-/// `*result`, unless `result` is null.
+/// Calls `entry(arg)` as the running stack's entry function, on any stack at all. Stores what it
+/// returns in `*result`, unless `result` is null.
 ///
-/// For the function of a fiber that never returns to code of the system: Boost.Context, Boost.Fiber, or your own switch.
-/// What `entry` stores and registers is destroyed and run when it returns, before `exeunt_enter` does. If `entry` is left
-/// by a C++ exception or by forced unwinding, that passes through, and the stack is drained on the way.
+/// For the function of a fiber that never returns to code of the system: Boost.Context,
+/// Boost.Fiber, or a switch of your own. When `entry` returns, its handlers run and its values are
+/// destroyed before `exeunt_enter` returns. A C++ exception or forced unwinding that leaves `entry`
+/// passes through, and drains the stack on the way.
 ///
-/// Nothing is paid for what is not used: the stack is armed by the first use of storage in `entry`.
+/// You pay nothing for what you do not use: the first use of storage in `entry` arms the stack.
 ///
-/// It must be left in these ways: a `longjmp` out of it leaves what is stored undrained. Nor is it drained where the
-/// process ends in it, by `exit` for example, on whichever thread.
+/// Leave `entry` only in these ways. A `longjmp` out of it leaves what is stored undrained. Nor is
+/// anything drained if the process ends in it, by `exit` for example, on any thread.
 ///
-/// Returns 0; `EXEUNT_EALREADY_ARMED` if the stack has its end already; `EXEUNT_EINVALID` for a null `entry`; or why the
-/// trampoline cannot be set up. Then `entry` has not been called.
-/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// Returns 0; `EXEUNT_EALREADY_ARMED` if the stack is armed already; `EXEUNT_EINVALID` for a null
+/// `entry`; or the code for why the trampoline cannot be set up. After an error `entry` has not
+/// been called. Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
 /// `entry` must be good to call with `arg`, and `result` be null or good to write to.
@@ -75,14 +77,15 @@ pub unsafe extern "C-unwind" fn exeunt_enter(entry: exeunt_entry, arg: *mut c_vo
     unsafe { entered(entry, arg, result, |entry| crate::enter(entry)) }
 }
 
-/// As `exeunt_enter`, on a stack whose memory is known to be from `low` to `high`: it need not look who else is on this
-/// stack, so it costs little more than the call.
+/// As `exeunt_enter`, on a stack whose memory is from `low` to `high`. It does not search for an
+/// armed stack here, so it costs little more than the call.
 ///
-/// Returns as `exeunt_enter`, or `EXEUNT_ENOT_ON_THAT_STACK`; then `entry` has not been called.
-/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// Returns as `exeunt_enter`, or `EXEUNT_ENOT_ON_THAT_STACK`. After an error `entry` has not been
+/// called. Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
-/// As `exeunt_enter`; and the memory must be that of the running stack, on which no function further out is armed.
+/// As `exeunt_enter`. The memory must be that of the running stack, and no outer function on it may
+/// have armed it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn exeunt_enter_on(
     low: *const c_void,
@@ -96,16 +99,19 @@ pub unsafe extern "C-unwind" fn exeunt_enter_on(
     unsafe { entered(entry, arg, result, |entry| crate::enter_on(range, entry)) }
 }
 
-/// Says that the stacks whose memory is from `low` to `high` will never run again, although their functions have not
-/// returned. Call it before you free the memory of a suspended fiber, or give it to another one.
+/// Declares that the stacks whose memory is from `low` to `high` will never run again, although
+/// their functions have not returned. Call it before you free the memory of a suspended fiber, or
+/// give it to another one.
 ///
-/// Each armed one is drained here and now, on the stack that calls: storage that its handlers use is the caller's.
+/// Each armed one is drained here and now, on the calling stack: storage that its handlers use is
+/// the caller's.
 ///
-/// Returns 0, also where no armed stack was found; `EXEUNT_EINVALID` if `low` is above `high`.
-/// Thread-safe, if nobody resumes those stacks meanwhile. Not for signal handlers.
+/// Returns 0, also if no armed stack was found; `EXEUNT_EINVALID` if `low` is above `high`.
+/// Thread-safe, if no code resumes those stacks meanwhile. Not for signal handlers.
 ///
 /// # Safety
-/// The stacks must be suspended for ever, neither resumed nor unwound, and the running one not be among them.
+/// The stacks must be suspended for ever: you must neither resume nor unwind them. The running
+/// stack must not be among them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void) -> c_int {
     shielded(|| {
@@ -118,22 +124,22 @@ pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void)
     })
 }
 
-/// Makes a runtime's wrapper known as an exit trampoline: the code from `start` to `end`, which calls a fiber's function
-/// and, when that has returned, ends the fiber by switching away. Fibers of that runtime can then use everything without
-/// `exeunt_enter`, and the runtime need not be changed. minicoro's `_mco_main` is such a wrapper.
+/// Registers a runtime's wrapper as an exit trampoline: the code from `start` to `end`, which calls
+/// a fiber's function and, when that has returned, ends the fiber by switching away. Then fibers of
+/// that runtime can use everything without `exeunt_enter`, and the runtime stays as it is.
+/// minicoro's `_mco_main` is such a wrapper.
 ///
-/// `name` is what diagnosis shows for it; it is copied.
+/// Diagnosis shows `name` for it. The name is copied.
 ///
-/// Of the function's result the wrapper gets all but the parts of vectors beyond 128 bits (AVX, SVE, and SVE's predicates), which
-/// handlers may change.
+/// The wrapper gets all of the function's result, except the parts of vectors beyond 128 bits (AVX,
+/// SVE, and SVE's predicates), which handlers may change.
 ///
-/// Returns 0, also where this code is registered already; `EXEUNT_EINVALID` for a null name or an empty range;
-/// `EXEUNT_EPOOL_FULL` when 32 are registered.
-/// Thread-safe. Not for signal handlers.
+/// Returns 0, also if this code is registered already; `EXEUNT_EINVALID` for a null name or an
+/// empty range; `EXEUNT_EPOOL_FULL` if 32 are registered. Thread-safe. Not for signal handlers.
 ///
 /// # Safety
-/// `name` must be a string. What returns into the code must be entry functions only; the code must stay loaded, and the
-/// compiler must not have turned the call into a jump.
+/// `name` must be a string. Only entry functions may return into the code. The code must stay
+/// loaded, and the compiler must not have turned the call into a jump.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_register_trampoline(
     name: *const c_char,

@@ -1,13 +1,25 @@
-//! The C face: `exeunt.h` is generated from this file, doc comments and all (`cbindgen.toml`).
+//! The C face. cbindgen generates `exeunt.h` from this folder, doc comments and all
+//! (`cbindgen.toml`).
 //!
-//! It is compiled with the feature `capi`, which cargo-c sets. It is a module of this package and not one apart, because
-//! cargo-c, called at the root, takes what has such a feature and gives the library that package's name and version. What
-//! is public here is for C; Rust has better names for it.
+//! - `types`: the function types.
+//! - `handlers`: `exeunt_at_exit`, `exeunt_at_exit_owned`, `exeunt_unload`, `exeunt_id`.
+//! - `values`, `cache`: keyed values.
+//! - `slots`: dynamic slots.
+//! - `fibers`: `exeunt_enter`, `exeunt_enter_on`, `exeunt_discard`, `exeunt_register_trampoline`.
+//! - `scope`: `exeunt_scope_begin`, `exeunt_scope_end`.
+//! - `patch`: `exeunt_redirect_call`, `exeunt_undo_redirect_call`.
+//! - `code`: the codes, `exeunt_strerror`, `exeunt_last_code`, `exeunt_last_error`.
 //!
-//! No panic of ours crosses into C. A function that returns a code catches it and returns `EXEUNT_EPANIC`; one that cannot
-//! (`exeunt_get`, `exeunt_id`) is `extern "C"`, where the language ends the process with the panic's message. The two
-//! that call a function of the user's as an entry function are `extern "C-unwind"`: exceptions and forced unwinding pass
-//! through them, and a panic of ours before that call ends the process.
+//! The feature `capi`, which cargo-c sets, compiles it. It is a module of this package, not a
+//! package of its own: cargo-c, called at the root, takes the package with such a feature and gives
+//! the library that package's name and version. The public items here are for C. Rust has better
+//! names for them.
+//!
+//! No panic of exeunt's crosses into C. A function that returns a code catches the panic and
+//! returns `EXEUNT_EPANIC`. A function that cannot (`exeunt_get`, `exeunt_id`) is `extern "C"`,
+//! where the language ends the process with the panic's message. The two functions that call an
+//! entry function of yours are `extern "C-unwind"`: exceptions and forced unwinding pass through
+//! them. A panic of exeunt's before that call ends the process.
 #![allow(non_camel_case_types)]
 
 mod cache;

@@ -1,16 +1,16 @@
-//! Dynamic slots.
+//! Dynamic slots: `exeunt_slot_alloc`, `exeunt_slot_set`, `exeunt_slot_get`, `exeunt_slot_free`.
 
 use super::code::{EXEUNT_OK, Failure, report, shielded};
 use super::types::exeunt_fn;
 use crate::face::slots;
 use std::ffi::{c_int, c_void};
 
-/// Allocates a dynamic slot, as `TlsAlloc` does: an index that is never 0, under which every stack has a pointer of its
-/// own, null at first. `destructor`, which may be null, is called with each pointer that is not null when its stack ends,
-/// and when the slot is freed.
+/// Allocates a dynamic slot, as `TlsAlloc` does: an index that is never 0, under which every stack
+/// has a pointer of its own, null at first. `destructor`, which may be null, is called with each
+/// pointer that is not null: when its stack ends, and when the slot is freed.
 ///
-/// Returns 0; `EXEUNT_ESLOTS_EXHAUSTED` when 2,048 are allocated; `EXEUNT_EINVALID` for a null `slot`.
-/// Thread-safe. Not for signal handlers.
+/// Returns 0; `EXEUNT_ESLOTS_EXHAUSTED` if 2,048 are allocated; `EXEUNT_EINVALID` for a null
+/// `slot`. Thread-safe. Not for signal handlers.
 ///
 /// # Safety
 /// `slot` must be good to write to, and `destructor` good to call with all values that will be set, on any thread.
@@ -28,25 +28,27 @@ pub unsafe extern "C" fn exeunt_slot_alloc(slot: *mut u32, destructor: exeunt_fn
     })
 }
 
-/// Sets the slot's pointer on the running stack, which is armed if it was not. The pointer that was there is overwritten,
-/// and no destructor is called for it, as with `TlsSetValue`.
+/// Sets the slot's pointer on the running stack, and arms the stack if it is not armed. The old
+/// pointer is overwritten, and its destructor is not called, as with `TlsSetValue`.
 ///
-/// Returns 0, `EXEUNT_ENO_SUCH_SLOT`, or why the stack cannot be armed.
-/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// Returns 0, `EXEUNT_ENO_SUCH_SLOT`, or the code for why the stack cannot be armed. Thread-safe:
+/// it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
-/// `value` must be what the slot's destructor, and whoever reads it on this stack, take it for.
+/// `value` must be what the slot's destructor, and the code that reads it on this stack, take it
+/// for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_slot_set(slot: u32, value: *mut c_void) -> c_int {
     // SAFETY: the caller's promise.
     shielded(|| Ok(unsafe { slots::set(slot, value) }?))
 }
 
-/// Stores the slot's pointer on the running stack in `*value`; null where none was set, and on an alternate signal stack.
-/// It never arms the stack.
+/// Stores the slot's pointer on the running stack in `*value`: null if none was set, and on an
+/// alternate signal stack. Never arms the stack.
 ///
-/// Returns 0; `EXEUNT_ENO_SUCH_SLOT`, then `*value` is null; or `EXEUNT_EINVALID` for a null `value`.
-/// Thread-safe: it concerns the running stack alone. Async-signal-safe as long as it returns 0.
+/// Returns 0; `EXEUNT_ENO_SUCH_SLOT`, then `*value` is null; or `EXEUNT_EINVALID` for a null
+/// `value`. Thread-safe: it concerns the running stack alone. Async-signal-safe as long as it
+/// returns 0.
 ///
 /// # Safety
 /// `value` must be null or good to write to.
@@ -64,14 +66,15 @@ pub unsafe extern "C" fn exeunt_slot_get(slot: u32, value: *mut *mut c_void) -> 
     code
 }
 
-/// Frees the slot: its index is no more, and what was set on any stack is gone. The destructor is called with each pointer
-/// that is not null, here and now. An index that is used again later is another slot.
+/// Frees the slot. Its index is invalid from then on, and the pointers that stacks have set are
+/// gone. The destructor is called with each pointer that is not null, here and now. An index that
+/// is used again later is another slot.
 ///
-/// Returns 0, or `EXEUNT_ENO_SUCH_SLOT`, also when it was freed before.
-/// Thread-safe, if no stack uses this slot meanwhile. Not for signal handlers.
+/// Returns 0, or `EXEUNT_ENO_SUCH_SLOT`, also if it was freed before. Thread-safe, if no stack uses
+/// this slot meanwhile. Not for signal handlers.
 ///
 /// # Safety
-/// No stack may be using the slot or what it points to.
+/// No stack may use the slot or what it points to meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_slot_free(slot: u32) -> c_int {
     // SAFETY: the caller's promise.

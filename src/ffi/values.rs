@@ -1,4 +1,4 @@
-//! Keyed values.
+//! Keyed values: `exeunt_set`, `exeunt_get`, `exeunt_del`, `exeunt_reset`.
 
 use super::cache;
 use super::code::{Failure, shielded};
@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::hash::{Hash, Hasher};
 
-/// Keys of C are apart from all keys of Rust, by their type.
+/// A key of C. Its type keeps it apart from all keys of Rust.
 #[derive(PartialEq, Eq)]
 struct Key(*const c_void);
 
@@ -24,16 +24,16 @@ impl Hash for Key {
 struct Value {
     key: *const c_void,
     value: *mut c_void,
-    /// None until the value is stored: it is the caller's before.
+    /// `None` until the value is stored: before, the value is the caller's.
     destructor: Cell<exeunt_fn>,
 }
 
-/// What it takes to store a value of C.
+/// Makes the stack's cache before a value of C is stored, and gives the value its destructor.
 struct Storing(exeunt_fn);
 
 impl StoreHooks<Value> for Storing {
     fn prepare(&self, record: &Record) -> Result<(), Error> {
-        // First, so that nothing can fail any more when there is a cache.
+        // First, so that nothing can fail after the cache was made.
         record.room_for(For::Key)?;
         cache::ensure()
     }
@@ -47,25 +47,30 @@ impl Drop for Value {
     fn drop(&mut self) {
         cache::forget(self.key);
         if let (false, Some(destructor)) = (self.value.is_null(), self.destructor.get()) {
-            // SAFETY: the duty of who called `exeunt_set`: the destructor fits the value. It is called once, here.
+            // SAFETY: the promise of the caller of `exeunt_set`: the destructor fits the value. It
+            // is called once, here.
             unsafe { destructor(self.value) }
         }
     }
 }
 
-/// Stores `value` under `key` on the running stack, which is armed if it was not.
+/// Stores `value` under `key` on the running stack, and arms the stack if it is not armed.
 ///
-/// The key is the address alone: take that of a static variable that is not `const` (such ones may be merged). Keys are compared as
-/// `==` compares pointers, so a tag in the upper byte (aarch64: MTE, HWASan) is a part of them. When the stack ends, after its handlers, or when the
-/// value is replaced, deleted or reset, `destructor` is called with the value, unless one of them is null. At the end
-/// values are destroyed last set first. A destructor may use storage, also under the same key.
+/// The key is the address alone. Use the address of a static variable that is not `const` (the
+/// compiler may merge such ones). Keys are compared as `==` compares pointers, so a tag in the
+/// upper byte (aarch64: MTE, HWASan) is a part of them.
 ///
-/// Returns 0, or why the stack cannot be armed. Then nothing has changed: the old value is still there, and the new one
-/// is still yours; its destructor is not called.
-/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// `destructor` is called with the value when the stack ends, after its handlers, or when the value
+/// is replaced, deleted or reset, unless one of them is null. At the end of a stack, values are
+/// destroyed last set first. A destructor may use storage, also under the same key.
+///
+/// Returns 0, or the code for why the stack cannot be armed. Then nothing has changed: the old
+/// value is still there. The new one is still yours, and its destructor is not called. Thread-safe:
+/// it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
-/// `destructor` must be good to call with `value`, on whichever thread runs the stack then; its code must stay loaded.
+/// `destructor` must be good to call with `value`, on the thread that runs the stack then. Its code
+/// must stay loaded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, destructor: exeunt_fn) -> c_int {
     shielded(|| {
@@ -75,10 +80,10 @@ pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, dest
     })
 }
 
-/// The value under `key` on the running stack; null where there is none. It never arms the stack.
+/// The value under `key` on the running stack; null if there is none. Never arms the stack.
 ///
-/// Thread-safe: it concerns the running stack alone. Async-signal-safe: where the signal came in the middle of a change
-/// of this stack's values, and on an alternate signal stack, it gives null.
+/// Thread-safe: it concerns the running stack alone. Async-signal-safe: it returns null if the
+/// signal came in the middle of a change of this stack's values, and on an alternate signal stack.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_get(key: *const c_void) -> *mut c_void {
     cache::get(key, || search(key))
@@ -92,18 +97,18 @@ fn search(key: *const c_void) -> Option<*mut c_void> {
 
 /// Deletes the value under `key` on the running stack, and calls its destructor.
 ///
-/// Returns 0, or `EXEUNT_EABSENT` where there is none.
-/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// Returns 0, or `EXEUNT_EABSENT` if there is none. Thread-safe: it concerns the running stack
+/// alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_del(key: *const c_void) -> c_int {
     shielded(|| if crate::del(&Key(key)) { Ok(()) } else { Err(Failure::Absent) })
 }
 
-/// Destroys all values of the running stack, last set first, and keeps its handlers. Slots are cleared as well. This
-/// concerns values of every language that shares this library.
+/// Destroys all values of the running stack, last set first, clears its slots, and keeps its
+/// handlers. This concerns the values of every language that shares this library.
 ///
-/// Returns 0, also where the stack is not armed.
-/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// Returns 0, also if the stack is not armed. Thread-safe: it concerns the running stack alone. Not
+/// for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_reset() -> c_int {
     shielded(|| {
