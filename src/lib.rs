@@ -38,11 +38,11 @@
 //!
 //! A stack's *entry function* returns into its *exit trampoline*, code of the system: glibc's
 //! `start_thread`, `__libc_start_call_main`, `__start_context`. The stack word that holds this
-//! return address is the stack's *foot*. To *arm* a stack means to write the address of a trampoline
-//! of exeunt's into the foot. When the entry function returns, the trampoline saves the result and
-//! *drains* the stack: handlers run last in first out, then values are dropped, last set first. Then
-//! it goes on to the exit trampoline. While the stack drains, the foot holds a mark. By the mark
-//! exeunt recognises a stack that was abandoned in a handler.
+//! return address is the stack's *foot*. To *arm* a stack means to write the address of a
+//! trampoline of exeunt's into the foot. When the entry function returns, the trampoline saves the
+//! result and *drains* the stack: handlers run last in first out, then values are dropped, last set
+//! first. Then it goes on to the exit trampoline. While the stack drains, the foot holds a mark. By
+//! the mark exeunt recognises a stack that was abandoned in a handler.
 //!
 //! ```text
 //!     an unarmed stack                an armed one                     while it drains
@@ -63,17 +63,17 @@
 //! named `exeunt_trampoline`.
 //!
 //! The stack pointer alone says which stack this is. A table of pages (16 bytes each) leads from it
-//! to the stack's record. Unwinding fills the table when code reads on a page for the first time. No
-//! thread-local register is involved. So the answer is right on a fiber that has moved to another
-//! thread, where `thread_local!` gives another thread's value.
+//! to the stack's record. Unwinding fills the table when code reads on a page for the first time.
+//! No thread-local register is involved. So the answer is right on a fiber that has moved to
+//! another thread, where `thread_local!` gives another thread's value.
 //!
 //! # What you must do, and what exeunt does
 //!
 //! - **Threads, `main`, and `makecontext` fibers that stay on their thread.** You do nothing, and
-//!   need no `unsafe`. Exeunt recognises the exit trampoline before it writes one word. Otherwise it
-//!   changes nothing and returns an [`Error`] that says what it found.
-//! - **Fibers that move between threads.** Store on them only what may move as well. Exeunt does not
-//!   ask for `T: Send`, as most stacks stay where they are. If you move a stack, you make this
+//!   need no `unsafe`. Exeunt recognises the exit trampoline before it writes one word. Otherwise
+//!   it changes nothing and returns an [`Error`] that says what it found.
+//! - **Fibers that move between threads.** Store on them only what may move as well. Exeunt does
+//!   not ask for `T: Send`, as most stacks stay where they are. If you move a stack, you make this
 //!   promise for everything on it, as you do for its local variables. The storage moves with the
 //!   stack.
 //! - **Fibers that never return to a known exit trampoline.** Run their function in [`enter()`], or
@@ -88,10 +88,10 @@
 //! - **Cancellation.** Handlers and destructors must not end their thread by `pthread_exit`. Exeunt
 //!   defers cancellation while a handler or a destructor runs. A handler that suspends its fiber
 //!   leaves its thread uncancellable.
-//! - **Room on the stack.** The first use from a place in the code needs about 10 KiB of free stack,
-//!   without optimisation 25 KiB. The first use in a process learns the exit trampolines, which
-//!   needs up to 55 KiB without optimisation. Later uses need at most 2 KiB, without optimisation
-//!   8 KiB.
+//! - **Room on the stack.** The first use from a place in the code needs about 10 KiB of free
+//!   stack, without optimisation 25 KiB. The first use in a process learns the exit trampolines,
+//!   which needs up to 55 KiB without optimisation. Later uses need at most 2 KiB, without
+//!   optimisation 8 KiB.
 //! - **Signal handlers.** Only read what is stored already: a handler must not make, change or drop
 //!   anything. Reading is safe wherever a signal arrives. Before glibc 2.35 the unwinder takes a
 //!   lock to find its tables, and reading is not safe in the middle of that.
@@ -115,18 +115,18 @@
 //! # Code redirect
 //!
 //! Where return addresses must stay as they are, use [`Redirect::Code`]: on threads with a shadow
-//! stack (CET, GCS) a rewritten one would fault. It patches each exit trampoline once per process. A
-//! call that the exit trampoline makes when entry functions have returned then leads to a hook. The
-//! hook drains the stack if it is armed, and goes on to the function that was called before. Choose
-//! with [`Builder`], or with `EXEUNT_REDIRECT=code` in the environment.
+//! stack (CET, GCS) a rewritten one would fault. It patches each exit trampoline once per process.
+//! A call that the exit trampoline makes when entry functions have returned then leads to a hook.
+//! The hook drains the stack if it is armed, and goes on to the function that was called before.
+//! Choose with [`Builder`], or with `EXEUNT_REDIRECT=code` in the environment.
 //!
 //! # Where things are
 //!
-//! `ARCHITECTURE.md` has the layers, the life of a stack through files and functions, and what keeps
-//! each invariant. Each folder of `src/` is a layer. From the ground up: `base`, `machine`, `unwind`,
-//! `map`, `storage`, `record`, `exit`, `life`, `face`, `ffi`. A file uses its own layer and those
-//! below. A use goes from `face` through `life` (`arm`, `lookup`) to `record`, an end of a stack from
-//! `asm/` through `life` (`drain`, `hooks`) to `record`.
+//! `ARCHITECTURE.md` has the layers, the life of a stack through files and functions, and what
+//! keeps each invariant. Each folder of `src/` is a layer. From the ground up: `base`, `machine`,
+//! `unwind`, `map`, `storage`, `record`, `exit`, `life`, `face`, `ffi`. A file uses its own layer
+//! and those below. A use goes from `face` through `life` (`arm`, `lookup`) to `record`, an end of
+//! a stack from `asm/` through `life` (`drain`, `hooks`) to `record`.
 #![warn(missing_docs)]
 
 mod base;

@@ -72,7 +72,8 @@ pub(crate) fn register(handler: Handler) -> Result<(), (Error, Handler)> {
     }
 }
 
-/// Drops all values of this stack, last set first, and keeps its handlers. Does nothing on a stack that is not armed.
+/// Drops all values of this stack, last set first, and keeps its handlers. Does nothing on a stack
+/// that is not armed.
 ///
 /// A keyed value that an outer [`with`](crate::with) is lending is dropped when that `with`
 /// returns. A stack local that an outer `with` has borrowed is out of reach at once, and is dropped

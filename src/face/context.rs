@@ -82,8 +82,8 @@ fn enter<R>(node: Newest, scope: impl FnOnce() -> R) -> Result<R, Error> {
     Ok(scope())
 }
 
-/// Makes `value` visible to everything that `scope` calls on this stack, in place of an outer value of the same type.
-/// On return and on unwinding the outer one is back.
+/// Makes `value` visible to everything that `scope` calls on this stack, in place of an outer value
+/// of the same type. On return and on unwinding the outer one is back.
 ///
 /// # Panics
 /// If the stack cannot be armed. [`try_with`] returns an error instead.
@@ -229,8 +229,8 @@ impl std::fmt::Debug for Captured {
     }
 }
 
-/// Starts a thread that `run`s with the context of this place, and with this stack's inheritable values
-/// ([`set_inheritable`](crate::set_inheritable)).
+/// Starts a thread that `run`s with the context of this place, and with this stack's inheritable
+/// values ([`set_inheritable`](crate::set_inheritable)).
 ///
 /// # Panics
 /// If the system cannot start a thread, as [`std::thread::spawn`]. The new thread panics if it
@@ -278,7 +278,8 @@ mod tests {
             assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
             let thread = with(7_u8, || {
                 crate::id().expect("this stack is armed");
-                // SAFETY: the only other thread of this process, the harness's, waits. Each new one is said to have a shadow stack.
+                // SAFETY: the only other thread of this process, the harness's, waits. Each new one
+                // is said to have a shadow stack.
                 unsafe { std::env::set_var("EXEUNT_TEST_SHADOW_STACK", "yes") };
                 let (line, start) = (line!(), || go(|| unreachable!("it cannot keep its context")).join());
                 (line, std::panic::catch_unwind(start))

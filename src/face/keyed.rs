@@ -124,7 +124,8 @@ pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
     with(key, |value: Option<&V>| value.cloned())
 }
 
-/// Calls `look` with a reference to the value under `key` on this stack, or with `None` as [`get`] does.
+/// Calls `look` with a reference to the value under `key` on this stack, or with `None` as [`get`]
+/// does.
 ///
 /// `look` may do anything. It may set or delete the same key, or remove the value by
 /// [`reset`](crate::reset). Then the value is out of the stack's storage at once, and is dropped

@@ -231,7 +231,8 @@ impl<T: 'static> LocalKey<T> {
         Ok(unsafe { lend(value, use_it) })
     }
 
-    /// Calls `look` with the running stack's value if there is one. Never arms the stack, and makes no value.
+    /// Calls `look` with the running stack's value if there is one. Never arms the stack, and makes
+    /// no value.
     #[inline(always)]
     pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
         let block = Block::here();

@@ -35,8 +35,8 @@ impl<T: 'static> LocalKey<Cell<T>> {
         }
     }
 
-    /// A tail call of the reader: a call for the value's address alone would have to return to it. So a
-    /// function that only reads needs no frame.
+    /// A tail call of the reader: a call for the value's address alone would have to return to it.
+    /// So a function that only reads needs no frame.
     #[cold]
     #[inline(never)]
     #[track_caller]

@@ -26,7 +26,8 @@ const RETURN: usize = 16;
 const BEGIN: usize = 16;
 
 unsafe extern "C-unwind" {
-    /// `asm/`: 17 functions of `SIZE` bytes, each of which calls `call(data)` from a frame of its own.
+    /// `asm/`: 17 functions of `SIZE` bytes, each of which calls `call(data)` from a frame of its
+    /// own.
     fn exeunt_tag_frames(data: *mut c_void, call: unsafe extern "C-unwind" fn(*mut c_void));
 }
 
@@ -78,7 +79,8 @@ pub fn run<R>(tag: u64, f: impl FnOnce() -> R) -> R {
 /// The closure in `work` must not have been taken.
 unsafe fn call<F: FnOnce() -> R, R>(kind: usize, work: &mut Work<F, R>) {
     type Call = unsafe extern "C-unwind" fn(*mut c_void);
-    // SAFETY: the functions stand one after the other, `SIZE` bytes apart, and all have the same signature.
+    // SAFETY: the functions stand one after the other, `SIZE` bytes apart, and all have the same
+    // signature.
     let frame =
         unsafe { std::mem::transmute::<usize, unsafe extern "C-unwind" fn(*mut c_void, Call)>(frames() + SIZE * kind) };
     // SAFETY: `next` takes a `Work<F, R>`, and the frame calls it once.
@@ -143,7 +145,8 @@ fn read(unwinder: &mut impl Steps) -> Result<Option<u64>, NotWalkable> {
     }
 }
 
-/// Reads digits on the way out, the least significant first, up to the frame that begins the number.
+/// Reads digits on the way out, the least significant first, up to the frame that begins the
+/// number.
 struct Reader {
     tag: u64,
     digits: u32,

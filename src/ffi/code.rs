@@ -255,7 +255,8 @@ impl Write for Copy {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = self.size.saturating_sub(self.length.saturating_add(1));
         if room > 0 && !self.buffer.is_null() {
-            // SAFETY: behind what was written before, and within the `size` bytes that `exeunt_last_error` was given.
+            // SAFETY: behind what was written before, and within the `size` bytes that
+            // `exeunt_last_error` was given.
             unsafe {
                 self.buffer.add(self.length).copy_from_nonoverlapping(text.as_ptr().cast(), text.len().min(room))
             };

@@ -13,7 +13,8 @@ use std::ffi::{c_int, c_void};
 /// `slot`. Thread-safe. Not for signal handlers.
 ///
 /// # Safety
-/// `slot` must be good to write to, and `destructor` good to call with all values that will be set, on any thread.
+/// `slot` must be good to write to, and `destructor` good to call with all values that will be set,
+/// on any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_slot_alloc(slot: *mut u32, destructor: exeunt_fn) -> c_int {
     shielded(|| {

@@ -1,4 +1,4 @@
-//! Which way this process uses: chosen once, by the program or by its user.
+//! Which redirect this process uses. The program or the environment chooses it, once.
 
 use crate::base::error::Error;
 use crate::base::redirect::{Method, Redirect};
@@ -7,10 +7,10 @@ use crate::exit::shadow_stack;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The way of this process; 0 while nothing is chosen.
+/// The redirect of this process; 0 while nothing is chosen.
 static CHOICE: AtomicU8 = AtomicU8::new(0);
 
-/// The variable that chooses where the program does not.
+/// The environment variable that chooses if the program does not.
 const VARIABLE: &CStr = c"EXEUNT_REDIRECT";
 
 fn method_of(redirect: Redirect) -> Method {
@@ -38,9 +38,9 @@ pub(crate) fn make(redirect: Redirect) -> Result<(), Error> {
 }
 
 fn from_environment() -> Result<Method, Error> {
-    // Not by std's function, which copies the value: there may be no memory.
-    // SAFETY: the name ends in a zero. Nobody changes the environment meanwhile: the promise of who
-    // calls `set_var`.
+    // Not by std's function, which copies the value, as there may be no memory.
+    // SAFETY: the name ends in a zero. No code changes the environment meanwhile: the promise of a
+    // caller of `set_var`.
     let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
     if value.is_null() {
         return Ok(Method::Slot);
@@ -55,7 +55,7 @@ fn from_environment() -> Result<Method, Error> {
     }
 }
 
-/// The way of this process, which is settled by this.
+/// The redirect of this process. After this call it is final.
 #[inline]
 pub(crate) fn made() -> Result<Method, Error> {
     let made = CHOICE.load(Ordering::Acquire);
@@ -65,7 +65,7 @@ pub(crate) fn made() -> Result<Method, Error> {
 #[cold]
 fn settle() -> Result<Method, Error> {
     let wanted = {
-        // Reading the environment allocates.
+        // The text of the error allocates.
         let _experiment = Experiment::begin()?;
         from_environment()?
     };
@@ -75,7 +75,7 @@ fn settle() -> Result<Method, Error> {
     }
 }
 
-/// The way that this process would use if a stack were armed now; settles nothing.
+/// The redirect that this process would use if a stack were armed now. The choice stays open.
 pub(crate) fn likely() -> Result<Method, Error> {
     match CHOICE.load(Ordering::Acquire) {
         0 => from_environment(),
@@ -83,7 +83,7 @@ pub(crate) fn likely() -> Result<Method, Error> {
     }
 }
 
-/// Whether stacks are armed by code redirect here.
+/// Whether this process uses code redirect.
 #[inline(always)]
 pub(crate) fn is_code() -> bool {
     CHOICE.load(Ordering::Acquire) == Method::Code as u8

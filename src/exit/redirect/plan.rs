@@ -1,4 +1,5 @@
-//! What arming a stack will write, and where.
+//! The plan of arming a stack: what to write, and where. `plan` makes it, `Plan::redirect` carries
+//! it out, `restore` undoes it.
 
 use super::code::{self, CodePlan};
 use super::slot::{self, SlotPlan};
@@ -14,7 +15,7 @@ use std::hint::cold_path;
 #[cfg(any(test, feature = "capi"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is to be done to arm a stack, and what that makes of it. Nothing of it has been done yet.
+/// What arming a stack writes, and the stack that the record will describe. Nothing is written yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub foot: usize,
@@ -29,19 +30,19 @@ pub(crate) struct Plan {
 enum MethodPlan {
     Slot(SlotPlan),
     Code(CodePlan),
-    /// The foot is no return address, but a word that somebody else keeps: a C scope.
+    /// A C scope: the foot is no return address, but a word of the scope object.
     #[cfg(any(test, feature = "capi"))]
     Scope,
 }
 
 impl Plan {
-    /// The place of a C scope.
+    /// The plan for a C scope.
     #[cfg(any(test, feature = "capi"))]
     pub(crate) fn scope(foot: usize, base: usize, trampoline: usize) -> Self {
         Self { foot, base, trampoline, kind: trampoline::kind(trampoline), method_plan: MethodPlan::Scope }
     }
 
-    /// The stack, as its record is to describe it.
+    /// The stack, as its record will describe it.
     #[inline]
     pub(crate) fn stack(&self) -> NewStack {
         let (method, word_under_mark) = match self.method_plan {
@@ -55,7 +56,7 @@ impl Plan {
         NewStack { foot, base, kind, trampoline, method, word_under_mark }
     }
 
-    /// The word that will tell whether `record` is live, and what it will be.
+    /// The place of the canary of `record`, and its word.
     pub(crate) fn canary(&self, record: &'static Record) -> (usize, usize) {
         match self.method_plan {
             MethodPlan::Slot(writes) => (self.foot, writes.word),
@@ -66,7 +67,7 @@ impl Plan {
         }
     }
 
-    /// Whether a walk comes by no foot of it, so that only the page map knows it.
+    /// Whether no walk meets the stack's foot, so that only the stack map leads to its record.
     #[inline]
     pub(crate) fn is_known_by_map_alone(&self) -> bool {
         match self.method_plan {
@@ -76,8 +77,8 @@ impl Plan {
         }
     }
 
-    /// Whether it has ends that only the safety net sees. `exit` on the main thread unwinds nothing, so it needs the net
-    /// in any case.
+    /// Whether the stack has ends that only the safety net catches. `exit` on the main thread
+    /// unwinds nothing, so main's stack needs the net in any case.
     pub(crate) fn needs_net(&self) -> bool {
         match self.method_plan {
             MethodPlan::Slot(writes) => {
@@ -89,23 +90,24 @@ impl Plan {
         }
     }
 
-    /// Whether it is `main`, and `pthread_exit` there would go by the redirect, and the safety net too.
+    /// Whether it is main's stack, and `pthread_exit` would bypass both the redirect and the safety
+    /// net.
     #[cfg(target_os = "linux")]
     pub(crate) fn needs_key(&self) -> bool {
         matches!(self.method_plan, MethodPlan::Slot(writes) if self.kind == Kind::Main && !writes.redirects_landing())
     }
 
-    /// Whether the other ends of this stack would go by unseen without the safety net, and leave a
-    /// record that the next stack on its memory takes for its own.
+    /// Whether the stack's other ends would be missed without the safety net, and leave a record
+    /// that the next stack on its memory takes for its own.
     pub(crate) fn is_lost_without_net(&self) -> bool {
         matches!(self.method_plan, MethodPlan::Code(CodePlan::Mark(_))) && self.kind == Kind::Thread && self.needs_net()
     }
 
-    /// Makes the exit of the running stack ours.
+    /// Redirects the exit of the running stack.
     ///
     /// # Safety
-    /// It must come from [`plan`] for the running stack, or be of a scope whose foot is good to write to; and `record` must
-    /// be ready to be drained: from here on the stack's end drains it.
+    /// It must come from [`plan`] for the running stack, or be that of a scope whose foot is good
+    /// to write to. `record` must be ready to be drained: from here on the stack's end drains it.
     pub(crate) unsafe fn redirect(self, record: &'static Record) {
         match self.method_plan {
             // SAFETY: the caller's promise.
@@ -123,7 +125,7 @@ impl Plan {
 }
 
 /// Plans the arming of the stack with this foot, by this process's redirect. Under code redirect
-/// this patches the exit trampoline, if that was not done yet; `before_patching` runs before.
+/// this patches the exit trampoline, if that was not done yet. `before_patching` runs first.
 #[inline]
 pub(crate) fn plan(foot: Foot, before_patching: fn() -> Result<(), Error>) -> Result<Plan, Error> {
     let method_plan = match choice::made()? {
@@ -136,7 +138,7 @@ pub(crate) fn plan(foot: Foot, before_patching: fn() -> Result<(), Error>) -> Re
     Ok(planned(foot, method_plan))
 }
 
-/// Why this stack cannot be armed, if it cannot; nothing is changed.
+/// Why this stack cannot be armed, if it cannot. Changes nothing.
 pub(crate) fn problem(foot: Foot) -> Option<Error> {
     match choice::likely() {
         Ok(Method::Slot) => slot::plan(foot).err(),
@@ -151,10 +153,12 @@ fn planned(foot: Foot, method_plan: MethodPlan) -> Plan {
     Plan { foot: foot.address, base: foot.base, trampoline: foot.trampoline, kind, method_plan }
 }
 
-/// Puts the exit of the running stack back. Whether it could: if not, nothing has changed.
+/// Puts the exit of the running stack back. Returns whether that was possible. If not, nothing has
+/// changed.
 ///
 /// # Safety
-/// `record` must be the live record of the running stack, not be draining, and know where the foot is (`lookup::locate_foot`).
+/// `record` must be the live record of the running stack, must not be draining, and must have the
+/// foot's present place (`lookup::locate_foot`).
 #[must_use]
 pub(crate) unsafe fn restore(record: &Record) -> bool {
     match record.method() {

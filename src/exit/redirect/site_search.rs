@@ -1,4 +1,5 @@
-//! Where in an exit trampoline's code the hook goes, and which of these places are patched.
+//! Finds the instructions of an exit trampoline that have to lead to the hook (`find`), and holds
+//! the list of those that are patched.
 
 use super::site_refusal::refused;
 use crate::base::error::Error;
@@ -7,14 +8,14 @@ use crate::exit::trampoline;
 use exeunt_patch::{Patch, Site};
 use std::sync::{Mutex, PoisonError};
 
-/// The places for the hook in one exit trampoline.
+/// The sites of one exit trampoline.
 pub(super) struct Sites {
     pub(super) found: Vec<Found>,
-    /// As in [`LANDING_BYPASSES_HOOK`].
+    /// Whether an end of its stacks meets none of the sites.
     pub(super) landing_bypasses_hook: bool,
 }
 
-/// A place that is found.
+/// One site.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     pub(super) site: Site,
@@ -24,7 +25,7 @@ pub(super) struct Found {
 /// How the hook is entered, and what it goes on to.
 #[derive(Clone, Copy)]
 pub(super) enum HookEntry {
-    /// By a direct call, in place of its target.
+    /// By a direct call, instead of the call's target.
     ByCall,
     /// By the call of `setcontext` in x86_64's `__start_context`.
     #[cfg(target_arch = "x86_64")]
@@ -34,29 +35,32 @@ pub(super) enum HookEntry {
     ByContextBranch,
 }
 
-/// A patch that is applied, for ever.
+/// A patch that is applied, and stays.
 pub(super) struct Applied {
     pub(super) patch: Patch,
     pub(super) address: usize,
     pub(super) target: usize,
 }
 
-/// Only used under the recognition lock.
+/// Only used under the process lock.
 pub(super) static APPLIED: Mutex<Vec<Applied>> = Mutex::new(Vec::new());
 
-/// The places at which the hook has to be, so that every end of a stack of the exit trampoline `number` comes by.
+/// The sites at which the hook has to be, so that every end of a stack of the exit trampoline
+/// `number` meets it.
 pub(super) fn find(number: usize) -> Result<Sites, Error> {
     let original = trampoline::original(number);
-    // SAFETY: a return address that unwinding gave is the first byte of an instruction, in code that stays mapped.
+    // SAFETY: a return address that unwinding gave is the first byte of an instruction, in code
+    // that stays mapped.
     let start = unsafe { Site::new(std::ptr::with_exposed_provenance(original)) };
-    // Only glibc before 2.34 needs it, and only for `main`: this library's own tests, and they alone, can pretend.
+    // Only glibc before 2.34 needs it, and only for `main`. So the library's own unit tests, and
+    // they alone, can pretend.
     #[cfg(test)]
     if std::env::var_os("EXEUNT_TEST_LANDS").is_some() {
         return Ok(Sites { found: Vec::new(), landing_bypasses_hook: true });
     }
     let mut landing_bypasses_hook = false;
     let found = match trampoline::kind(number) {
-        // In code of our own, which has the hook in it.
+        // Exeunt's own code, which contains the hook.
         Kind::Entered => Vec::new(),
         Kind::Fiber => context(start).map_err(refused(number))?,
         kind => {
@@ -72,11 +76,13 @@ pub(super) fn find(number: usize) -> Result<Sites, Error> {
     Ok(Sites { found, landing_bypasses_hook })
 }
 
-/// The other end of `main` in glibc: `pthread_exit` does not make it return, and lands behind the call of `exit`, where a call is
-/// that `start_thread` makes as well, behind its first one (`__nptl_deallocate_tsd`, behind `__call_tls_dtors`).
+/// The other end of `main` in glibc. `pthread_exit` does not make `main` return: it lands behind
+/// the call of `exit`. There is a call that `start_thread` makes as well, behind its first one
+/// (`__nptl_deallocate_tsd`, behind `__call_tls_dtors`).
 ///
-/// Before glibc 2.34 that call is made by a pointer, and in another build it may be elsewhere. Then main's landing is redirected
-/// (`os/landing.rs`). The safety net would not do: on this way glibc runs no destructors of thread-locals.
+/// Before glibc 2.34 that call goes through a pointer, and in another build it may be elsewhere.
+/// Then main's landing is redirected (`exit/landing/glibc.rs`). The safety net would not do: on
+/// this way glibc runs no destructors of thread-locals.
 fn unwound_main(exit: Site) -> Option<Site> {
     let thread = (0..trampoline::known()).find(|&number| trampoline::kind(number) == Kind::Thread)?;
     // SAFETY: as in `find`.
@@ -87,7 +93,7 @@ fn unwound_main(exit: Site) -> Option<Site> {
     (target(site)? == target(second)?).then_some(site)
 }
 
-/// Where the call at a site leads, or led before it was patched.
+/// The target of the call at a site: the original one, if it is patched.
 fn target(site: Site) -> Option<usize> {
     let applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
     match applied.iter().find(|applied| applied.address == site.address().addr()) {
@@ -124,7 +130,7 @@ fn context(start: Site) -> Result<Vec<Found>, exeunt_patch::Error> {
 /// ```
 #[cfg(target_arch = "aarch64")]
 fn context(start: Site) -> Result<Vec<Found>, exeunt_patch::Error> {
-    // It is a branch once it has been patched, which the registry of patches says.
+    // Once patched it is a branch. The list of patches says so.
     if !is_patched(start) {
         start.expect(&0xd503_201f_u32.to_le_bytes())?;
     }

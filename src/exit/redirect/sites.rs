@@ -1,4 +1,5 @@
-//! Where in an exit trampoline's code the hook goes, and the patch that puts it there: once per process each.
+//! Patches exit trampolines, each once per process. `ensure` patches, `problem` and `survey` say
+//! what it would do.
 
 use super::code_site::CodeSite;
 use super::return_points;
@@ -16,13 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Whether all sites of trampoline N are patched.
 static DONE: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
 
-/// Whether stacks of trampoline N have an end that comes by none of the sites, so that their landings are to be redirected.
+/// Whether stacks of trampoline N have an end that meets no hook, so that their landings have to be
+/// redirected.
 static LANDING_BYPASSES_HOOK: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
 
 /// More bytes than patching one exit trampoline allocates.
 const PATCHING: usize = 256 * 1024;
 
-/// Makes sure that the exit trampoline `number` is patched. After an error none of it is.
+/// Patches the exit trampoline `number`, if that was not done yet. After an error none of it is
+/// patched. `before_patching` runs first.
 pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) -> Result<(), Error> {
     if DONE[number].load(Ordering::Acquire) {
         return Ok(());
@@ -30,18 +33,19 @@ pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) 
     if let Some(error) = refused_before(number).filter(|_| !is_left_to_net(number)) {
         return Err(error);
     }
-    // To find and to patch them takes memory that std's collections allocate.
+    // The search and the patch use std's collections, which end the process without memory.
     if !crate::machine::os::has_memory(PATCHING) {
         return Err(Error::OutOfMemory);
     }
     {
         let _experiment = Experiment::begin()?;
-        // First, as it must be known to a fork that begins while code is written.
+        // First: a `fork` that begins while code is written must run the handlers that this
+        // registers.
         before_patching()?;
     }
     get_ready(number)?;
     recognition::locked(|lock| {
-        // Others may have been at it, and what is half patched looks like no shape that is known.
+        // Under the lock: what another thread has half patched has no known shape.
         let sites = match find(number) {
             Err(_) if is_left_to_net(number) => Sites { found: Vec::new(), landing_bypasses_hook: false },
             sites => sites?,
@@ -52,7 +56,8 @@ pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) 
             let done = patch(lock, found, &mut applied, number);
             if let Err(error) = done {
                 let undone = applied.split_off(before);
-                // Writing it has worked a moment ago. If not, the hook stays, and does nothing on stacks without a record.
+                // Writing has worked a moment ago. If it fails now, the hook stays, and does
+                // nothing on stacks without a record.
                 applied.extend(undone.into_iter().filter_map(|mut kept| kept.patch.undo().is_err().then_some(kept)));
                 return Err(error);
             }
@@ -63,13 +68,14 @@ pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) 
     })
 }
 
-/// What the search for sites of the exit trampoline `number` stands on: where `main` ends otherwise than by a return, a call is
-/// made that threads make as well.
+/// Prepares the search for sites of the exit trampoline `number`. At the other end of `main` there
+/// is a call that threads make as well, so the threads' exit trampoline has to be known.
 fn get_ready(number: usize) -> Result<(), Error> {
     if trampoline::kind(number) == Kind::Main { recognition::probe() } else { Ok(()) }
 }
 
-/// Whether the landing of stacks of the exit trampoline `number`, which is patched, is to be redirected as well.
+/// Whether stacks of the patched exit trampoline `number` have an end that meets no hook, so that
+/// their landing has to be redirected as well.
 pub(super) fn landing_bypasses_hook(number: usize) -> bool {
     LANDING_BYPASSES_HOOK[number].load(Ordering::Relaxed)
 }
@@ -87,7 +93,7 @@ pub(super) fn problem(number: usize) -> Option<Error> {
     get_ready(number).and_then(|()| recognition::locked(search)).unwrap_or_else(Some)
 }
 
-/// What is known of the sites of the exit trampoline `number`.
+/// Describes the sites of the exit trampoline `number`.
 pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
     let looked = get_ready(number).and_then(|()| recognition::locked(|_| Ok(look(number))));
     looked.unwrap_or_else(|error| vec![CodeSite { problem: Some(error), ..CodeSite::blank(number) }])
@@ -127,7 +133,8 @@ fn look(number: usize) -> Vec<CodeSite> {
     found.into_iter().map(of).collect()
 }
 
-/// Plans the patch: with it comes what the hook goes on to. `hook` gives the number of one that goes on to a target.
+/// Plans the patch. Returns it with the target that the hook goes on to. `hook` gives the number of
+/// a hook that goes on to a target.
 fn plan(found: Found, number: usize, hook: &dyn Fn(usize) -> Result<usize, Error>) -> Result<(Patch, usize), Error> {
     let address = |address: usize| std::ptr::with_exposed_provenance::<u8>(address);
     let refused = refused(number);
@@ -145,7 +152,8 @@ fn plan(found: Found, number: usize, hook: &dyn Fn(usize) -> Result<usize, Error
         }
         #[cfg(target_arch = "aarch64")]
         HookEntry::ByContextBranch => {
-            // SAFETY: x16 is free where a function returns to (AAPCS64, 6.1.1), and __start_context does not set it.
+            // SAFETY: x16 is free where a function returns to (AAPCS64, 6.1.1), and __start_context
+            // does not set it.
             let site = unsafe { found.site.x16_is_free() };
             let patch = site.divert(address(trampoline::context_hook())).map_err(&refused)?;
             let resume = patch.resume().map_or(0, <*const u8>::addr);
@@ -154,7 +162,7 @@ fn plan(found: Found, number: usize, hook: &dyn Fn(usize) -> Result<usize, Error
     }
 }
 
-/// How often a patch is planned anew when somebody takes the page for its stub.
+/// How often a patch is planned anew if another thread takes the page for its stub.
 const MOST_TRIES: usize = 1000;
 
 /// Patches one place, if it is not patched yet: two exit trampolines can share one.
@@ -166,12 +174,12 @@ fn patch(lock: &ProcessLock, found: Found, applied: &mut Vec<Applied>, number: u
     if applied.len() == trampoline::HOOKS {
         return Err(Error::PoolFull);
     }
-    // What is pushed below must find room: an applied patch that is not noted could not be taken back.
+    // Room for the push below: an applied patch that is not stored could not be undone.
     applied.try_reserve(1).map_err(|_| Error::OutOfMemory)?;
     return_points::add(found.site.next().map_err(refused(number))?.address().addr());
     let mut tries = 0;
     let (patch, target) = loop {
-        // The hook is complete before anybody can get there.
+        // The hook is complete before any thread can reach it.
         let (mut patch, target) = plan(found, number, &|target| trampoline::hook_to(lock, target))?;
         match found.entered {
             HookEntry::ByCall => {}
@@ -180,8 +188,9 @@ fn patch(lock: &ProcessLock, found: Found, applied: &mut Vec<Applied>, number: u
             #[cfg(target_arch = "aarch64")]
             HookEntry::ByContextBranch => trampoline::set_context_hook(lock, target, address + 4)?,
         }
-        // SAFETY: the hooks keep what a call keeps and go on to the target, so they may be entered wherever that may; this
-        // library is pinned, libc stays, and who else changes protections of libc's code is not known to this process.
+        // SAFETY: the hooks keep the registers that a call keeps and go on to the target, so they
+        // may be entered wherever that may. This library is pinned, and libc stays loaded. That
+        // other code changes protections of libc's code at this moment cannot be excluded.
         match unsafe { patch.apply() } {
             Ok(()) => break (patch, target),
             // Another thread has mapped the page that was free for the stub.
@@ -193,9 +202,9 @@ fn patch(lock: &ProcessLock, found: Found, applied: &mut Vec<Applied>, number: u
     Ok(())
 }
 
-/// Whether a stack of the exit trampoline `number` is armed where no place for the hook is found. dyld's `start` calls `exit`
-/// through a table since macOS 12. `main` has no end but `exit` and `pthread_exit` there, and both run the safety net, which
-/// main's stack has in any case.
+/// Whether a stack of the exit trampoline `number` is armed even if no site is found. dyld's
+/// `start` calls `exit` through a table since macOS 12. `main` has no end but `exit` and
+/// `pthread_exit` there, and both run the safety net, which main's stack has in any case.
 fn is_left_to_net(number: usize) -> bool {
     cfg!(target_os = "macos") && trampoline::kind(number) == Kind::Main
 }

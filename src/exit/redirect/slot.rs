@@ -1,4 +1,5 @@
-//! Slot redirect: one word of the stack, its foot, is rewritten; on a thread also where it lands without a return.
+//! Slot redirect: writes one word of the stack, its foot, and on a thread also its landing. `plan`
+//! says what to write, `redirect` writes it, `restore` puts it back.
 
 use crate::base::error::Error;
 use crate::base::foot::Foot;
@@ -13,18 +14,18 @@ use crate::unwind;
 use std::hint::cold_path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is to be written.
+/// What to write on one stack.
 #[derive(Clone, Copy)]
 pub(super) struct SlotPlan {
     /// The word for the foot.
     pub(super) word: usize,
     /// The word at or above the base that keeps the original address, and that address.
     keep: Option<(usize, usize)>,
-    /// Where the thread is to land.
+    /// The landing to redirect, if there is one.
     landing: Option<LandingPlan>,
 }
 
-/// A thread's landing, and where it is to lead.
+/// A thread's landing, and its new target.
 #[derive(Clone, Copy)]
 pub(super) struct LandingPlan {
     landing: Landing,
@@ -35,21 +36,22 @@ impl LandingPlan {
     /// Redirects the landing.
     ///
     /// # Safety
-    /// It must be the running stack's, and that stack's record be ready to be drained.
+    /// It must be the running stack's, and that stack's record must be ready to be drained.
     pub(super) unsafe fn redirect(self) {
-        // SAFETY: a trampoline runs on the exit trampoline's stack pointer, and keeps its registers.
+        // SAFETY: the target is a trampoline, which runs with the exit trampoline's stack pointer,
+        // and keeps its registers.
         unsafe { self.landing.set_target(self.target) };
     }
 }
 
 impl SlotPlan {
-    /// Whether the thread drains as well where it lands without a return.
+    /// Whether the thread's landing is redirected as well.
     pub(super) fn redirects_landing(&self) -> bool {
         self.landing.is_some()
     }
 }
 
-/// What to write for the stack with this foot; nothing of it has been written yet.
+/// What to write for the stack with this foot. This writes nothing yet.
 #[inline]
 pub(super) fn plan(foot: Foot) -> Result<SlotPlan, Error> {
     if shadow_stack::is_active() {
@@ -62,16 +64,17 @@ pub(super) fn plan(foot: Foot) -> Result<SlotPlan, Error> {
     }
 }
 
-/// What the first thread with an exit trampoline has shown for all of them: a function's frame has one shape, and so have its
-/// threads' feet and landings.
+/// The layout that the first thread of an exit trampoline has shown. A function's frame has one
+/// shape, so the feet and landings of all its threads have one, too.
 #[repr(align(64))]
 struct KnownLayout {
-    /// How far above the base the landing is. Zero before the first has shown it.
+    /// The landing's distance above the base. Zero before the first thread was armed.
     distance: AtomicUsize,
-    /// Where the landing leads, and where it is to lead.
+    /// The landing's original target, and the label that replaces it.
     lands: AtomicUsize,
     landing_label: AtomicUsize,
-    /// What the foot holds, and what it is to hold where the spare word keeps the original.
+    /// The original in the foot, and the label that replaces it if the spare word keeps the
+    /// original.
     original: AtomicUsize,
     label: AtomicUsize,
 }
@@ -87,7 +90,7 @@ static KNOWN_LAYOUTS: [KnownLayout; trampoline::COUNT] = [const {
 }; trampoline::COUNT];
 
 impl KnownLayout {
-    /// The plan for a stack like those before; `None` where it is not like them.
+    /// The plan for a stack with this layout. `None` if its layout differs.
     #[inline]
     fn plan(&self, foot: Foot) -> Option<SlotPlan> {
         let distance = self.distance.load(Ordering::Acquire);
@@ -96,7 +99,8 @@ impl KnownLayout {
         }
         let [lands, landing_label, original, label] =
             [&self.lands, &self.landing_label, &self.original, &self.label].map(|word| word.load(Ordering::Relaxed));
-        // SAFETY: `foot.rs` found a return to this trampoline's original at the base, and the distance was found there.
+        // SAFETY: `exit/walk.rs` found a return to this trampoline's original at the base, and the
+        // distance was found there.
         let landing = unsafe { Landing::at_distance(foot.base, distance, lands) }?;
         let spare = landing.spare();
         if spare == foot.address {
@@ -110,7 +114,8 @@ impl KnownLayout {
         })
     }
 
-    /// Notes what a stack has shown. All that end in this trampoline show the same, whoever is first.
+    /// Stores a stack's layout. All stacks of this trampoline have the same, so the order of stores
+    /// does not matter.
     fn note(&self, landing: Landing, lands: usize, landing_label: usize, original: usize, label: usize) {
         self.lands.store(lands, Ordering::Relaxed);
         self.landing_label.store(landing_label, Ordering::Relaxed);
@@ -120,15 +125,16 @@ impl KnownLayout {
     }
 }
 
-/// [`plan`] for a stack that is not known to be like others.
+/// [`plan`] for a stack without a known layout.
 #[inline(never)]
 fn plan_unknown(foot: Foot) -> Result<SlotPlan, Error> {
     let number = foot.trampoline;
     let original = trampoline::original(number);
     let landing = find_landing(trampoline::kind(number), foot.base);
-    // The frame of `enter` has such a word as well, and in it the original already.
+    // The frame of `enter` has such a word as well, which holds the original already.
     let entered = (original == trampoline::enter_return()).then_some(foot.base);
-    // Another copy of the library keeps the original in the spare word: then that word is the foot of this one.
+    // If another copy of the library keeps the original in the spare word, that word is the foot of
+    // this copy.
     let spare = landing.map(Landing::spare).or(entered).filter(|&spare| spare != foot.address);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_for_spare_word(spare - foot.base)?)));
     let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
@@ -136,7 +142,7 @@ fn plan_unknown(foot: Foot) -> Result<SlotPlan, Error> {
         return Err(Error::ForeignFoot { address: foot.address, found: foot.word, expected: original });
     };
     let mut lands = None;
-    // If nobody has redirected it.
+    // Only a landing that no code has redirected.
     if let Some(landing) = landing
         && let Some(target) = landing.target(original).filter(|&target| !trampoline::is_label(target))
     {
@@ -149,7 +155,8 @@ fn plan_unknown(foot: Foot) -> Result<SlotPlan, Error> {
     Ok(SlotPlan { word, keep: keeping.map(|(spare, _)| (spare, original)), landing: lands })
 }
 
-/// Where to let the stack with this foot land, if it has a landing that nobody has redirected.
+/// The redirect of the landing of the stack with this foot, if it has a landing that no code has
+/// redirected.
 pub(super) fn plan_landing(foot: Foot) -> Result<Option<LandingPlan>, Error> {
     let number = foot.trampoline;
     let Some(landing) = find_landing(trampoline::kind(number), foot.base) else { return Ok(None) };
@@ -166,31 +173,34 @@ fn find_landing(kind: Kind, base: usize) -> Option<Landing> {
 /// Redirects the exit of the running stack, whose foot is at `foot`.
 ///
 /// # Safety
-/// `writes` must come from [`plan`] for the running stack, and its record be ready to be drained: from here on the entry
-/// function returns into the trampoline.
+/// `writes` must come from [`plan`] for the running stack, and its record must be ready to be
+/// drained: from here on the entry function returns into the trampoline.
 #[inline]
 pub(super) unsafe fn redirect(foot: usize, writes: SlotPlan) {
     if let Some((spare, original)) = writes.keep {
-        // SAFETY: a word of the exit trampoline's frame that glibc does not use, or of `exeunt_call_entry`'s that is for this.
-        // It has to be there before the foot leads unwinders to it.
+        // SAFETY: a word of the exit trampoline's frame that glibc does not use, or of
+        // `exeunt_call_entry`'s that exists for this. It has to be there before the foot leads
+        // unwinders to it.
         unsafe { AtomicUsize::from_ptr(spare as *mut usize) }.store(original, Ordering::Release);
     }
     if let Some(lands) = writes.landing {
         // SAFETY: the caller's promise.
         unsafe { lands.redirect() };
     }
-    // SAFETY: the foot is an aligned word of the running stack, and nobody but this stack's code uses it. The unwinder
-    // found the return address there, and `plan` that it is one which can be replaced.
+    // SAFETY: the foot is an aligned word of the running stack, and only this stack's code uses it.
+    // The walk found the return address there, and `plan` that it can be replaced.
     unsafe { AtomicUsize::from_ptr(foot as *mut usize) }.store(writes.word, Ordering::Release);
 }
 
-/// How the running stack's entry function, whose return address is at `foot`, signs it, if its unwind table says.
+/// How the running stack's entry function, whose return address is at `foot`, signs it, if its
+/// unwind table says.
 fn signing(foot: usize) -> impl FnOnce() -> Option<arch::Signing> {
     // SAFETY: these are registers of the running stack.
     move || unsafe { unwind::quick::signing(arch::Registers::here(), foot) }
 }
 
-/// Puts the exit of the running stack back. Whether it could: if not, nothing has changed.
+/// Puts the exit of the running stack back. Returns whether that was possible. If not, nothing has
+/// changed.
 ///
 /// # Safety
 /// As for [`super::restore`].
@@ -202,7 +212,7 @@ pub(super) unsafe fn restore(record: &Record) -> bool {
     let found = foot.load(Ordering::Relaxed);
     let label = arch::strip(found);
     if !record.is_reached_by_walk() {
-        // A C scope's foot is no return address: nothing leads to us from there.
+        // A C scope's foot is no return address, so there is nothing to put back.
         foot.store(0, Ordering::Release);
     } else {
         let word = arch::replace_address(found, label, original, base, signing(record.canary_at()));
@@ -214,7 +224,7 @@ pub(super) unsafe fn restore(record: &Record) -> bool {
     true
 }
 
-/// Lets the running stack land where it did before it was armed, if that was redirected.
+/// Puts the running stack's landing back, if it was redirected.
 ///
 /// # Safety
 /// As for [`restore`].
@@ -222,7 +232,7 @@ pub(super) unsafe fn restore_landing(record: &Record) {
     let landing = find_landing(record.kind(), arch::tagged_as(record.base(), record.canary_at()));
     let target = landing.and_then(|landing| landing.target(trampoline::original(record.trampoline())));
     if let (Some(landing), Some(number)) = (landing, target.and_then(trampoline::number_of_label)) {
-        // SAFETY: where it landed before.
+        // SAFETY: the target before it was redirected.
         unsafe { landing.set_target(trampoline::original(number)) };
     }
 }
