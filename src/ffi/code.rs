@@ -50,7 +50,7 @@ pub const EXEUNT_ENO_CODE_SITE: c_int = -18;
 /// The process uses another redirect than the one that was chosen, or the environment names an
 /// unknown one.
 pub const EXEUNT_EREDIRECT: c_int = -19;
-/// A system call failed that exeunt needs to learn where stacks end, or to patch code. The next use
+/// A call of a system function failed that exeunt needs to learn where stacks end, or to patch code. The next use
 /// tries again. `exeunt_last_error` names the call and its error number.
 pub const EXEUNT_ECALL_FAILED: c_int = -20;
 
@@ -198,7 +198,7 @@ fn words(code: c_int) -> &'static CStr {
             c"an outer frame of this very stack is changing its storage, or this thread is learning where stacks end"
         }
         EXEUNT_ECALL_FAILED => {
-            c"a system call failed that exeunt needs to learn where stacks end; the next use tries again, and \
+            c"a call failed that exeunt needs to learn where stacks end; the next use tries again, and \
               exeunt_last_error names the call"
         }
         EXEUNT_ERECURSIVE_INIT => c"an outer frame of this very stack is creating or dropping this stack local's value",
