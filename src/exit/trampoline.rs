@@ -269,7 +269,7 @@ mod tests {
 
     /// Whether the instruction at an address is one that an indirect jump or call may lead to.
     fn is_landing_pad(address: usize) -> bool {
-        // SAFETY: all that is asked for is code of the assembly, and longer than this.
+        // SAFETY: every caller passes code of the assembly, which is longer than this.
         let code = unsafe { (address as *const [u8; 4]).read() };
         if cfg!(target_arch = "x86_64") {
             return code == [0xf3, 0x0f, 0x1e, 0xfa]; // endbr64
@@ -307,7 +307,7 @@ mod tests {
         for number in 0..COUNT {
             let begin = label(number) & !(SIZE - 1);
             assert_eq!(begin, label(number) - LABEL);
-            // SAFETY: the distance to the cell is there.
+            // SAFETY: each trampoline begins with the distance to its cell.
             let distance = unsafe { (begin as *const usize).read() };
             assert_eq!(begin.wrapping_add(distance), &raw const cells()[number] as usize);
         }

@@ -10,7 +10,13 @@ use crate::exit::redirect::choice;
 /// `auto`). If that is not set, it is [`Redirect::Slot`].
 ///
 /// # Examples
-/// From now on the choice is final.
+/// ```standalone_crate
+/// use exeunt::{Builder, Error, Redirect};
+/// Builder::new().redirect(Redirect::Slot).install()?;
+/// exeunt::at_exit(|| println!("this thread is over"))?;
+/// // From now on the choice is final.
+/// let late = Builder::new().redirect(Redirect::Code).install();
+/// assert!(matches!(late, Err(Error::RedirectChosen { .. })));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]

@@ -31,7 +31,13 @@ use std::ops::Range;
 /// values that a [`with`](crate::with) there has lent to a scoped thread. These are dropped here.
 ///
 /// # Examples
-/// SAFETY: no code runs on this memory.
+/// ```
+/// let memory = vec![0_u8; 64 * 1024];
+/// // ... a fiber ran there, was suspended, and will not be resumed ...
+/// let range = memory.as_ptr_range();
+/// // SAFETY: no code runs on this memory.
+/// let armed = unsafe { exeunt::discard(range.start as usize..range.end as usize) };
+/// assert_eq!(armed, 0);
 /// ```
 pub unsafe fn discard(range: Range<usize>) -> usize {
     abandoned::discard(range)

@@ -125,7 +125,7 @@ pub fn current() -> Option<u64> {
 /// The walk could not go on.
 struct NotWalkable;
 
-/// Looks for a tag from the present frame outwards.
+/// Searches for a tag from the present frame outwards.
 fn read(unwinder: &mut impl Steps) -> Result<Option<u64>, NotWalkable> {
     let mut reader = Reader { tag: 0, digits: 0 };
     loop {

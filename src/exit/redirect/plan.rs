@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) struct Plan {
     pub foot: usize,
     pub base: usize,
-    /// The number of the trampoline that stands for the exit trampoline.
+    /// The number of the trampoline for the exit trampoline.
     pub trampoline: usize,
     pub kind: Kind,
     method_plan: MethodPlan,

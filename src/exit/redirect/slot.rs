@@ -203,7 +203,7 @@ fn signing(foot: usize) -> impl FnOnce() -> Option<arch::Signing> {
 /// changed.
 ///
 /// # Safety
-/// As for [`super::restore`].
+/// As for [`super::plan::restore`].
 pub(super) unsafe fn restore(record: &Record) -> bool {
     let original = trampoline::original(record.trampoline());
     let base = arch::tagged_as(record.base(), record.canary_at());
