@@ -50,8 +50,8 @@ pub const EXEUNT_ENO_CODE_SITE: c_int = -18;
 /// The process uses another redirect than the one that was chosen, or the environment names an
 /// unknown one.
 pub const EXEUNT_EREDIRECT: c_int = -19;
-/// A call of a system function failed that exeunt needs to learn where stacks end, or to patch code. The next use
-/// tries again. `exeunt_last_error` names the call and its error number.
+/// A call of a system function failed that exeunt needs to learn where stacks end, or to patch
+/// code. The next use tries again. `exeunt_last_error` names the call and its error number.
 pub const EXEUNT_ECALL_FAILED: c_int = -20;
 
 /// This stack's function has ended and its handlers have run. The caller is a destructor of a
