@@ -1,12 +1,13 @@
-//! Storage and exit handlers for any stack - thread, main thread or fiber - without having started it.
+//! Storage and exit handlers for any stack - thread, main thread or fiber - that some other code
+//! started.
 //!
-//! The code that runs at this moment runs on some stack. Whoever made that stack, `exeunt` finds the place at its bottom
-//! that decides where it goes when its entry function returns, and puts itself there: from then on the stack has values
-//! of its own, and handlers that run when it ends.
+//! Your code runs on some stack. `exeunt` finds the word on that stack that decides where the stack
+//! goes when its entry function returns, and redirects it. From then on the stack has values of its
+//! own, and handlers that run when it ends. The code that made the stack takes no part in this.
 //!
 //! ```
 //! # fn main() -> Result<(), exeunt::Error> {
-//! // Nobody knows this thread: no hook, no wrapper, no cooperation.
+//! // An ordinary thread: no hook, no wrapper, no cooperation.
 //! std::thread::spawn(|| -> Result<(), exeunt::Error> {
 //!     exeunt::set("connection", String::from("db-1"))?;
 //!     exeunt::at_exit(|| {
@@ -21,25 +22,27 @@
 //!
 //! # What there is
 //!
-//! | you want | use |
-//! |---|---|
-//! | something done when this stack ends | [`at_exit`] |
-//! | a static with a value for each stack | [`stack_local!`], [`LocalKey`] |
-//! | values under keys of any type | [`set`], [`get`], [`with`], [`del`], [`reset`], [`unload`], [`id`] |
-//! | values that are visible to everything below a call | [`context`] |
-//! | storage made and freed at run time | [`Slot`], [`slots`] |
-//! | values that new stacks inherit | [`set_inheritable`], [`set_inheritable_by`] |
-//! | an identity without any storage | [`tag`] |
-//! | all this on fibers whose function never returns | [`enter()`], [`enter_on`], [`register_trampoline`], [`discard`] |
-//! | to see what is found | [`Stack::current`], [`survey`], [`code_sites`] |
+//! - [`at_exit`]: code that runs when this stack ends.
+//! - [`stack_local!`], [`LocalKey`]: a static with a value for each stack.
+//! - [`set`], [`get`], [`with`], [`del`], [`reset`], [`unload`], [`id`]: values under keys of any
+//!   type, and the stack's identity.
+//! - [`context`]: values that are visible to everything below a call.
+//! - [`Slot`], [`slots`]: storage that you create and free at run time.
+//! - [`set_inheritable`], [`set_inheritable_by`]: values that new stacks inherit.
+//! - [`tag`]: an identity without any storage.
+//! - [`enter()`], [`enter_on`], [`register_trampoline`], [`discard`]: all this on fibers whose
+//!   function never returns.
+//! - [`Stack::current`], [`survey`], [`code_sites`]: diagnosis.
 //!
 //! # How it works
 //!
-//! A stack's *entry function* returns into its *exit trampoline*, code of the system: glibc's `start_thread`,
-//! `__libc_start_call_main`, `__start_context`. The stack word that holds the return address is its *foot*. Arming a stack
-//! means to write the address of a trampoline of ours into the foot. When the entry function returns, the trampoline saves
-//! the result, *drains* the stack - handlers last in first out, then values, last set first - and goes on to the real exit.
-//! (While it drains a mark is in the foot, by which a stack that is abandoned in a handler is known.)
+//! A stack's *entry function* returns into its *exit trampoline*, code of the system: glibc's
+//! `start_thread`, `__libc_start_call_main`, `__start_context`. The stack word that holds this
+//! return address is the stack's *foot*. To *arm* a stack means to write the address of a
+//! trampoline of exeunt's into the foot. When the entry function returns, the trampoline saves the
+//! result and *drains* the stack: handlers run last in first out, then values are dropped, last set
+//! first. Then it goes on to the exit trampoline. While the stack drains, the foot holds a mark. By
+//! the mark exeunt recognises a stack that was abandoned in a handler.
 //!
 //! ```text
 //!     an unarmed stack                an armed one                     while it drains
@@ -55,45 +58,75 @@
 //!                                                                  |  your handler       |
 //! ```
 //!
-//! Unwinders are told: the trampoline's unwind table leads them from it to the exit trampoline at every instruction, so
-//! backtraces, debuggers, panics and exceptions work as before, with one more frame named `exeunt_trampoline`.
+//! The trampoline has an unwind table that leads from each of its instructions to the exit
+//! trampoline. So backtraces, debuggers, panics and exceptions work as before, with one more frame
+//! named `exeunt_trampoline`.
 //!
-//! Which stack this is, is asked of the stack pointer alone, by a table of pages (16 bytes each) that is filled by
-//! unwinding when code reads on a page for the first time. No thread-local register is involved: that is why it is right
-//! on a fiber that has moved to another thread, where `thread_local!` is not.
+//! The stack pointer alone says which stack this is. A table of pages (16 bytes each) leads from it
+//! to the stack's record. Unwinding fills the table when code reads on a page for the first time.
+//! No thread-local register is involved. So the answer is right on a fiber that has moved to
+//! another thread, where `thread_local!` gives another thread's value.
 //!
-//! # What you must do, and what is done for you
+//! # What you must do, and what exeunt does
 //!
-//! | you | exeunt |
-//! |---|---|
-//! | Threads, `main`, and `makecontext` fibers that stay on their thread: nothing, and no `unsafe`. | Recognises the exit trampoline before it writes one word, or refuses with an [`Error`] that says what it found, having changed nothing. |
-//! | Fibers that move between threads: what you store on them must be fit to move as well. `T: Send` is not asked for, as most stacks stay where they are; who moves a stack makes this promise for everything on it, as for its local variables. | The storage moves with the stack. |
-//! | Fibers that never return to a known exit trampoline: run their function in [`enter()`], or register the wrapper that calls it. | Drains on return and on unwinding. |
-//! | Before you unmap the memory of a suspended fiber, or cut it up anew, or make a fiber's stack of a local array, and on aarch64 before another fiber begins there that reads before it has stored something: [`discard`] it. | Memory that is used for another stack of the same base is noticed without: the new stack starts empty, and the old one's handlers run when it is first armed. (On aarch64 a read before that may still find the old one's value: each function stores its return address where it pleases, and a read makes no walk to see whose it is.) |
-//! | Handlers and destructors do not end their thread by `pthread_exit`. A handler that suspends its fiber knows that it leaves the thread uncancellable. | Defers cancellation while a handler or a destructor runs. |
-//! | The first use from a place in the code needs about 10 KiB of free stack, without optimisation 25 KiB; the first of a process, to learn its exit trampolines, up to 55 KiB without optimisation. | Later uses need at most 2 KiB, without optimisation 8 KiB. |
-//! | A signal handler only reads what is there already: it makes, changes and drops nothing. | Reading is safe wherever a signal arrives; before glibc 2.35, where the unwinder takes a lock to look for its tables, not in the middle of that. |
-//! | An allocator that uses storage, or a handler of `fork`, gets [`Error::Reentered`] while exeunt itself calls it, and does without. | Learns where stacks end without a lock. Where a call fails that it needs for that, says which, and tries again at the next use. |
-//! | A handler that always registers another one, and values whose destructors always make each other anew, keep their stack from ending. | What is added while a stack ends is drained as well. |
-//! | Who waits for a thread's handlers joins it. `std::thread::scope` and a pool that is dropped do not wait for them, nor for destructors of thread-locals; a global pool never ends. | |
+//! - **Threads, `main`, and `makecontext` fibers that stay on their thread.** You do nothing, and
+//!   need no `unsafe`. Exeunt recognises the exit trampoline before it writes one word. Otherwise
+//!   it changes nothing and returns an [`Error`] that says what it found.
+//! - **Fibers that move between threads.** Store on them only what may move as well. Exeunt does
+//!   not ask for `T: Send`, as most stacks stay where they are. If you move a stack, you make this
+//!   promise for everything on it, as you do for its local variables. The storage moves with the
+//!   stack.
+//! - **Fibers that never return to a known exit trampoline.** Run their function in [`enter()`], or
+//!   register the wrapper that calls it. Exeunt drains on return and on unwinding.
+//! - **Memory of suspended fibers.** [`discard`] it before you unmap it, cut it up anew, or make a
+//!   fiber's stack of a local array. On aarch64 also discard it before another fiber begins there
+//!   that reads before it has stored something. Without `discard`, exeunt notices memory that is
+//!   used for another stack with the same base when it arms that stack: the new stack starts empty,
+//!   and the old one's handlers run then. On aarch64 a read before that may still find a value of
+//!   the old stack. There each function stores its return address at a place of its own choice, and
+//!   a read makes no walk to check whose stack it is.
+//! - **Cancellation.** Handlers and destructors must not end their thread by `pthread_exit`. Exeunt
+//!   defers cancellation while a handler or a destructor runs. A handler that suspends its fiber
+//!   leaves its thread uncancellable.
+//! - **Room on the stack.** The first use from a place in the code needs about 10 KiB of free
+//!   stack, without optimisation 25 KiB. The first use in a process learns the exit trampolines,
+//!   which needs up to 55 KiB without optimisation. Later uses need at most 2 KiB, without
+//!   optimisation 8 KiB.
+//! - **Signal handlers.** Only read what is stored already: a handler must not make, change or drop
+//!   anything. Reading is safe wherever a signal arrives. Before glibc 2.35 the unwinder takes a
+//!   lock to find its tables, and reading is not safe in the middle of that.
+//! - **Allocators and handlers of `fork` that use storage.** They get [`Error::Reentered`] while
+//!   exeunt itself calls them, and must do without. Exeunt learns where stacks end without a lock.
+//!   Where a call fails that it needs for that, the error names the call, and the next use tries
+//!   again.
+//! - **Ends without end.** What is added while a stack ends is drained as well. So a handler that
+//!   always registers another one keeps its stack from ending, and so do values whose destructors
+//!   always make each other anew.
+//! - **Waiting for a thread's handlers.** Join the thread. `std::thread::scope` and a pool that is
+//!   dropped do not wait for handlers, nor for destructors of thread-locals. A global pool never
+//!   ends.
 //!
 //! # What it does not do
 //!
-//! Handlers do not run when the process ends under a stack: by `_exit`, by a fatal signal, by `abort`, or when some stack
-//! calls `exit`; then those of the main thread run, if it was the main thread itself, outside of [`enter()`], that called it.
+//! Handlers do not run when the process ends under a stack: by `_exit`, by a fatal signal, by
+//! `abort`, or by a call of `exit` on some stack. Only a main thread that calls `exit` itself,
+//! outside of [`enter()`], runs its own handlers then.
 //!
-//! # The other way
+//! # Code redirect
 //!
-//! Where return addresses must stay as they are - on threads with a shadow stack (CET, GCS) a rewritten one would fault -
-//! [`Redirect::Code`] patches the exit trampoline instead, once per process: a call that it makes when entry functions have
-//! returned leads to a hook, which drains the stack if it is armed, and goes on to what was called before. [`Builder`]
-//! chooses, or `EXEUNT_REDIRECT=code` in the environment.
+//! Where return addresses must stay as they are, use [`Redirect::Code`]: on threads with a shadow
+//! stack (CET, GCS) a rewritten one would fault. It patches each exit trampoline once per process.
+//! A call that the exit trampoline makes when entry functions have returned then leads to a hook.
+//! The hook drains the stack if it is armed, and goes on to the function that was called before.
+//! Choose with [`Builder`], or with `EXEUNT_REDIRECT=code` in the environment.
 //!
 //! # Where things are
 //!
-//! Data goes one way: a face (`keyed`, `local`, `context`, `slots`) asks `arm` for the running stack's record; that looks
-//! in the `registry`, or unwinds to the `foot`, and redirects it (`redirect`). An exit goes from `asm/` to `drain`, and
-//! from there to the `record`.
+//! `ARCHITECTURE.md` has the layers, the life of a stack through files and functions, and what
+//! keeps each invariant. Each folder of `src/` is a layer. From the ground up: `base`, `machine`,
+//! `unwind`, `map`, `storage`, `record`, `exit`, `life`, `face`, `ffi`. A file uses its own layer
+//! and those below. A use goes from `face` through `life` (`arm`, `lookup`) to `record`, an end of
+//! a stack from `asm/` through `life` (`drain`, `hooks`) to `record`.
 #![warn(missing_docs)]
 
 mod base;

@@ -1,4 +1,13 @@
-//! Exits: where stacks end, and the two ways to redirect that.
+//! Exits: where stacks end, and the two redirects.
+//!
+//! - `walk`: finds the running stack's foot.
+//! - `recognition`: recognises exit trampolines, by experiment and by structure.
+//! - `refusal`: the error for a stack on which no foot was found.
+//! - `trampoline`: the pool of trampolines.
+//! - `landing`: where a thread goes that ends without a return.
+//! - `redirect`: slot redirect and code redirect.
+//! - `process_lock`: the lock of recognition and patching.
+//! - `shadow_stack`: whether the running thread has one.
 
 #[cfg(target_os = "macos")]
 #[path = "landing/apple.rs"]

@@ -1,12 +1,15 @@
-//! The recognition lock: whoever adds trampolines or patches exit trampolines holds it.
+//! The process lock: code that adds trampolines or patches exit trampolines holds it.
+//! [`Experiment`] marks a thread that learns something about the process.
 //!
-//! Trampolines are added in a few stores and two calls of `mprotect`, and no foreign code runs meanwhile: what allocates or
-//! may be replaced (`malloc`, `dlopen`, `pthread_create`) is called before the lock is taken or after it is given back.
-//! Patching is the exception, since the patch engine allocates. So a thread that comes back into the lock, from an
-//! allocator that uses storage for example, gets an error.
+//! Adding a trampoline takes a few stores and two calls of `mprotect`, and no foreign code runs
+//! meanwhile. Code that allocates or that may be replaced (`malloc`, `dlopen`, `pthread_create`) is
+//! called before the lock is taken or after it is released. Patching is the exception, since the
+//! patch engine allocates. So a thread that takes the lock a second time, from an allocator that
+//! uses storage for example, gets an error.
 //!
-//! The lock is a futex of its own because `std::sync::Mutex` cannot be taken over: a child of `fork` may find it held by a
-//! thread that it does not have. The word holds the holder's process id, so the child sees that, and takes it.
+//! The lock is a futex, as nothing can take over a `std::sync::Mutex`: a child of `fork` may find
+//! the lock held by a thread that the child does not have. The word holds the holder's process id.
+//! By it the child recognises this case and takes the lock.
 
 use crate::base::error::Error;
 use crate::machine::os;
@@ -14,37 +17,39 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Zero, or the process id of the holder, with [`WAITED`] if somebody may be asleep.
+/// Zero, or the process id of the holder, with [`WAITED`] if a thread may be asleep.
 static HOLDER: AtomicU32 = AtomicU32::new(0);
 /// Process ids are below 2^22.
 const WAITED: u32 = 1 << 31;
 
 thread_local! {
-    /// Whether this thread holds the lock. No fiber moves while it does, since signals are blocked and nothing switches.
+    /// Whether this thread holds the lock. Signals are blocked and nothing switches meanwhile, so
+    /// no fiber moves to another thread.
     static LOCKED: Cell<bool> = const { Cell::new(false) };
-    /// Whether this thread is learning.
-    static LEARNING: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread runs an experiment.
+    static EXPERIMENTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The lock, held. Signals are blocked as long: a handler must not find its own thread holding it.
-pub(crate) struct Lock {
+/// The lock, held. Signals are blocked as long: a handler must not find that its own thread holds
+/// the lock.
+pub(crate) struct ProcessLock {
     signals: libc::sigset_t,
 }
 
 /// Why the lock was not taken.
 #[derive(Debug, PartialEq, Eq)]
 enum NotTaken {
-    /// This thread has it.
+    /// This thread holds it.
     Reentered,
-    /// Another thread kept it for too long.
+    /// Another thread held it for too long.
     TimedOut,
 }
 
-impl Lock {
-    /// Takes the lock; sleeps while another thread has it.
+impl ProcessLock {
+    /// Takes the lock. Sleeps while another thread holds it.
     ///
     /// # Errors
-    /// [`Error::Reentered`] if this thread has it.
+    /// [`Error::Reentered`] if this thread holds it.
     pub(crate) fn take() -> Result<Self, Error> {
         Self::take_until(None).map_err(|_| Error::Reentered)
     }
@@ -54,18 +59,20 @@ impl Lock {
             return Err(NotTaken::Reentered);
         }
         let me = std::process::id();
-        // Who has slept cannot know whether others still do, so it passes the flag on.
+        // A thread that has slept has no count of the others that still do, so it passes the flag
+        // on.
         let mut waited = 0;
         loop {
             let signals = block_signals();
             let holder = HOLDER.load(Ordering::Relaxed);
-            // The id of another process is that of a parent, whose thread this process does not have.
+            // Another process's id is that of a parent, whose thread does not exist in this
+            // process.
             let is_free = holder & !WAITED != me;
             if is_free && HOLDER.compare_exchange(holder, me | waited, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 LOCKED.set(true);
                 return Ok(Self { signals });
             }
-            // Signals come in while this thread sleeps.
+            // Signals may arrive while this thread sleeps.
             restore_signals(&signals);
             if is_free {
                 continue;
@@ -86,7 +93,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for ProcessLock {
     fn drop(&mut self) {
         LOCKED.set(false);
         if HOLDER.swap(0, Ordering::Release) & WAITED != 0 {
@@ -112,58 +119,63 @@ fn restore_signals(signals: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, signals, std::ptr::null_mut()) };
 }
 
-/// While it lives, this thread learns something about the process with calls of foreign code, such as `pthread_create` and
-/// `malloc`. That code may use storage of its own and so come back here, without end if nobody stopped it.
+/// Marks the thread as one that learns something about the process with calls of foreign code, such
+/// as `pthread_create` and `malloc`. That code may use storage and so call this again, without end
+/// if nothing stopped it.
 ///
-/// Signals are blocked as long. A handler must not run on the stacks and threads of the experiments,
-/// which are small, and which nobody but this library knows; the threads inherit the mask.
-pub(crate) struct Learning {
+/// Signals are blocked as long, also on the threads that the experiment starts, which inherit the
+/// mask. A handler must not run on the stacks and threads of the experiment: they are small, and
+/// other code does not expect them.
+pub(crate) struct Experiment {
     signals: libc::sigset_t,
 }
 
-impl Learning {
+impl Experiment {
     /// # Errors
-    /// [`Error::Reentered`] if this thread is learning already.
+    /// [`Error::Reentered`] if this thread runs an experiment already.
     pub(crate) fn begin() -> Result<Self, Error> {
-        if LEARNING.replace(true) {
+        if EXPERIMENTING.replace(true) {
             return Err(Error::Reentered);
         }
         Ok(Self { signals: block_signals() })
     }
 }
 
-impl Drop for Learning {
+impl Drop for Experiment {
     fn drop(&mut self) {
         restore_signals(&self.signals);
-        LEARNING.set(false);
+        EXPERIMENTING.set(false);
     }
 }
 
 #[cfg(code_redirect)]
-pub(crate) use over_fork::{hold, unlock_after_fork};
+pub(crate) use over_fork::{lock_for_fork, unlock_after_fork};
 
-/// The lock, while a thread holds it over a fork.
+/// The lock, held by a thread across a `fork`.
 #[cfg(code_redirect)]
 mod over_fork {
-    use super::{Cell, Duration, Instant, Lock};
+    use super::{Cell, Duration, Instant, ProcessLock};
 
     thread_local! {
-        /// What [`hold`] has taken on this thread. The child's only thread has a copy.
+        /// The lock that [`lock_for_fork`] has taken on this thread. The child's only thread has a
+        /// copy.
         static HELD: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
     }
 
-    /// Takes the lock for this thread until [`unlock_after_fork`]; or not, if it is not free within `patience`, or this thread has it.
-    pub(crate) fn hold(patience: Duration) {
-        if let Ok(lock) = Lock::take_until(Some(Instant::now() + patience)) {
+    /// Takes the lock for this thread until [`unlock_after_fork`]. Does not take it if it is not
+    /// free within `patience`, or if this thread holds it already.
+    pub(crate) fn lock_for_fork(patience: Duration) {
+        if let Ok(lock) = ProcessLock::take_until(Some(Instant::now() + patience)) {
             HELD.set(Some(lock.signals));
             std::mem::forget(lock);
         }
     }
 
-    /// Gives back what [`hold`] has taken, if it has: on the same thread, or as its copy in a child of `fork`.
+    /// Releases the lock that [`lock_for_fork`] has taken, if it has: on the same thread, or on its
+    /// copy in a child of `fork`.
     pub(crate) fn unlock_after_fork() {
         if let Some(signals) = HELD.take() {
-            drop(Lock { signals });
+            drop(ProcessLock { signals });
         }
     }
 
@@ -181,22 +193,23 @@ mod tests {
     #[cfg(target_os = "linux")]
     use std::sync::atomic::AtomicBool;
 
-    /// Tests of one process share the lock: each of these holds it for a moment, and none presumes that it is free.
+    /// The tests of one process share the lock. Each of them holds it for a moment, and none
+    /// requires that it is free.
     #[test]
     fn a_thread_that_comes_back_into_the_lock_gets_an_error_and_still_holds_it() {
-        let lock = Lock::take().expect("this thread does not have it");
-        assert_eq!(Lock::take().err(), Some(Error::Reentered));
+        let lock = ProcessLock::take().expect("this thread does not have it");
+        assert_eq!(ProcessLock::take().err(), Some(Error::Reentered));
         assert!(LOCKED.get());
         drop(lock);
         assert!(!LOCKED.get());
-        drop(Lock::take().expect("it was given back"));
+        drop(ProcessLock::take().expect("it was given back"));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn threads_that_wait_for_the_lock_sleep_and_each_gets_it_alone() {
         static INSIDE: AtomicBool = AtomicBool::new(false);
-        let lock = Lock::take().expect("this thread does not have it");
+        let lock = ProcessLock::take().expect("this thread does not have it");
         std::thread::scope(|scope| {
             let (sender, receiver) = std::sync::mpsc::channel();
             let wait = || {
@@ -205,7 +218,7 @@ mod tests {
                     // SAFETY: only asks.
                     sender.send(unsafe { libc::gettid() }).expect("the test waits for it");
                     for _ in 0..100 {
-                        let _lock = Lock::take().expect("this thread does not have it");
+                        let _lock = ProcessLock::take().expect("this thread does not have it");
                         assert!(!INSIDE.swap(true, Ordering::Relaxed));
                         INSIDE.store(false, Ordering::Relaxed);
                     }
@@ -222,13 +235,13 @@ mod tests {
         });
     }
 
-    /// Waits until a thread of this process sleeps. One that spins, or yields, never does.
+    /// Waits until a thread of this process sleeps. A thread that spins or yields never does.
     #[cfg(target_os = "linux")]
     fn await_sleep(thread: libc::pid_t) {
         let file = format!("/proc/self/task/{thread}/stat");
         for _ in 0..60_000 {
             let told = std::fs::read_to_string(&file).expect("the thread lives");
-            // Behind the name, which is in brackets: proc(5).
+            // The state is behind the name, which is in brackets: proc(5).
             if told.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S")) {
                 return;
             }
@@ -240,30 +253,30 @@ mod tests {
     #[cfg(code_redirect)]
     #[test]
     fn a_fork_that_cannot_have_the_lock_in_time_goes_on_without_it_and_gives_nothing_back() {
-        hold(Duration::from_secs(60));
+        lock_for_fork(Duration::from_secs(60));
         assert!(over_fork::is_held());
         let impatient = || {
-            hold(Duration::from_millis(20));
+            lock_for_fork(Duration::from_millis(20));
             assert!(!over_fork::is_held());
             unlock_after_fork();
         };
         std::thread::scope(|scope| scope.spawn(impatient).join()).expect("no panic");
         assert!(LOCKED.get());
-        // A second handler of the same fork finds it held, and takes nothing.
-        hold(Duration::from_secs(60));
+        // A second handler of the same fork finds the lock held, and takes nothing.
+        lock_for_fork(Duration::from_secs(60));
         unlock_after_fork();
         unlock_after_fork();
         assert!(!LOCKED.get() && !over_fork::is_held());
-        hold(Duration::from_secs(60));
+        lock_for_fork(Duration::from_secs(60));
         assert!(over_fork::is_held());
         unlock_after_fork();
     }
 
     #[test]
     fn who_is_learning_cannot_begin_again() {
-        let learning = Learning::begin().expect("this thread is not learning");
-        assert_eq!(Learning::begin().err(), Some(Error::Reentered));
-        drop(learning);
-        assert!(Learning::begin().is_ok());
+        let experiment = Experiment::begin().expect("this thread is not experiment");
+        assert_eq!(Experiment::begin().err(), Some(Error::Reentered));
+        drop(experiment);
+        assert!(Experiment::begin().is_ok());
     }
 }

@@ -1,8 +1,9 @@
-//! Shadow stacks, as the redirects see them.
+//! Whether the running thread has a shadow stack. Slot redirect refuses such threads.
 
-/// Whether returns on this thread are checked against a shadow stack.
+/// Whether the processor checks this thread's returns against a shadow stack.
 pub(crate) fn is_active() -> bool {
-    // No machine of ours has one: this library's own tests, and they alone, can pretend.
+    // The machines that run the tests have none. So the library's own unit tests, and they alone,
+    // can pretend.
     #[cfg(test)]
     if std::env::var_os("EXEUNT_TEST_SHADOW_STACK").is_some() {
         return true;

@@ -1,31 +1,38 @@
-//! The pool of trampolines: one for each distinct exit trampoline that this process has met.
+//! The pool of trampolines: one for each exit trampoline that this process has met. `add` adds one.
+//! The other functions convert between its number, its label and the original address.
 //!
-//! `asm/` holds the code, and two ways to know the original address. Trampoline N of the first ones ends in the jump to what cell N holds: the return address into the N-th exit
-//! trampoline. A cell is filled once and never changes, so an armed stack can rely on its own for ever. The cells' pages
-//! are read-only but for that moment: whoever can write them decides where threads end up. The others, one for each
-//! distance, take the original from a word of the stack above its base, where glibc's exit trampolines have one to spare
-//! (`os/landing.rs`): then unwinders need nothing but the stack.
+//! `asm/` holds the code. There are two kinds of trampolines, which differ in where they find the
+//! original address.
+//!
+//! - Trampoline N of the first kind ends in a jump to the address in cell N: the return address
+//!   into the N-th exit trampoline. A cell is filled once and never changes, so an armed stack can
+//!   rely on its cell for ever. The cells' pages are read-only except while a cell is filled, as
+//!   code that can write them decides where threads continue.
+//! - The second kind has one trampoline for each distance. It takes the original from a word of the
+//!   stack at that distance above the base, where glibc's exit trampolines have one to spare
+//!   (`landing/glibc.rs`). Then unwinders need nothing but the stack.
 
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::base::limits;
-use crate::exit::process_lock::Lock;
+use crate::exit::process_lock::ProcessLock;
 use std::ffi::{CStr, c_char};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
-/// Trampolines in the pool, and bytes from one to the next: `asm/offsets.h`, as all such numbers here.
+/// Trampolines of the first kind, and bytes from one to the next. These numbers are those of
+/// `asm/offsets.h`.
 pub(crate) const COUNT: usize = limits::TRAMPOLINES;
 const SIZE: usize = 32;
-/// Trampolines behind them in the pool, for stacks that keep the original return address themselves.
-const KEPT: usize = 64;
-/// Hooks of code redirect, whose cells are behind those of the trampolines. Behind them are two more for the hook in
-/// `__start_context`.
+/// Trampolines of the second kind, behind those of the first (`KEPT` in `asm/offsets.h`).
+const SPARE_WORD_COUNT: usize = 64;
+/// Hooks of code redirect. Their cells are behind those of the trampolines, and two more for the
+/// hook in `__start_context` are behind them.
 pub(crate) const HOOKS: usize = 32;
 const CELLS: usize = COUNT + HOOKS + 2;
-/// Where in a trampoline its label is: behind the distance to the cell and a `nop`.
+/// The offset of a trampoline's label: behind the distance to the cell and a `nop`.
 const LABEL: usize = 8;
-/// Bytes of the pages that hold nothing but the cells.
+/// Bytes of the pages that hold only the cells.
 const CELLS_SIZE: usize = 65536;
 
 unsafe extern "C" {
@@ -34,28 +41,28 @@ unsafe extern "C" {
 }
 
 /// What is known of an exit trampoline.
-struct About {
+struct Metadata {
     kind: AtomicU8,
     /// A C string that stays for ever.
     name: AtomicPtr<c_char>,
     landing: AtomicBool,
 }
 
-/// What a trampoline is led to by.
+/// How a thread reaches the original address.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// By the return of an entry function.
-    Return,
-    /// Where a thread lands without a return.
-    Landing,
+pub(crate) enum Reached {
+    /// An entry function returns to it.
+    ByReturn,
+    /// A thread lands there without a return.
+    AtLanding,
 }
 
-/// Why a cell was not filled.
+/// Why no trampoline was added.
 #[derive(Clone, Copy)]
 pub(crate) enum NotAdded {
-    /// There are [`COUNT`] already.
+    /// All [`COUNT`] are in use.
     PoolFull,
-    /// The protection of the cells' pages was not changed, for this `errno`.
+    /// The system did not change the protection of the cells' pages: `errno`.
     Protection(i32),
 }
 
@@ -71,13 +78,14 @@ impl From<NotAdded> for Error {
     }
 }
 
-static ABOUT: [About; COUNT] = [const {
-    About { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()), landing: AtomicBool::new(false) }
+static METADATA: [Metadata; COUNT] = [const {
+    Metadata { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()), landing: AtomicBool::new(false) }
 }; COUNT];
 static KNOWN: AtomicUsize = AtomicUsize::new(0);
 
 fn cells() -> &'static [AtomicUsize; CELLS] {
-    // SAFETY: the assembly reserves them, zeroed, for as long as this code is loaded. They are written in `fill` only.
+    // SAFETY: the assembly reserves them, zeroed, for as long as this code is loaded. Only `fill`
+    // writes them.
     unsafe { &exeunt_cells }
 }
 
@@ -85,67 +93,74 @@ fn pool() -> usize {
     exeunt_trampoline as *const () as usize
 }
 
-/// The trampoline that stands for the return address `original`, if there is one.
+/// The number of the trampoline for the return address `original`, if there is one.
 #[inline]
-pub(crate) fn standing_for(original: usize) -> Option<usize> {
+pub(crate) fn number_of_original(original: usize) -> Option<usize> {
     let known = KNOWN.load(Ordering::Acquire);
     cells()[..known].iter().position(|cell| cell.load(Ordering::Relaxed) == original)
 }
 
-/// The address that a foot holds when it is redirected to trampoline `number`, which takes the original from its cell.
+/// The address that a foot holds when it is redirected to trampoline `number` of the first kind.
 pub(crate) fn label(number: usize) -> usize {
     pool() + SIZE * number + LABEL
 }
 
-/// The address that a foot holds when the original return address is kept `distance` bytes above the stack's base.
-pub(crate) fn label_keeping(distance: usize) -> Option<usize> {
+/// The address that a foot holds when the original is in the word `distance` bytes above the
+/// stack's base. `None` if there is no trampoline for this distance.
+pub(crate) fn label_for_spare_word(distance: usize) -> Option<usize> {
     let number = distance / 8;
-    (distance.is_multiple_of(8) && number < KEPT).then(|| label(COUNT + number))
+    (distance.is_multiple_of(8) && number < SPARE_WORD_COUNT).then(|| label(COUNT + number))
 }
 
-/// The trampoline with a cell whose label is `address`.
-pub(crate) fn number_of(address: usize) -> Option<usize> {
+/// The number of the trampoline of the first kind whose label is `address`.
+pub(crate) fn number_of_label(address: usize) -> Option<usize> {
     let offset = address.wrapping_sub(pool() + LABEL);
     (offset < SIZE * COUNT && offset.is_multiple_of(SIZE)).then_some(offset / SIZE)
 }
 
-/// Whether `address` is one that we write into feet.
+/// Whether `address` is the label of a trampoline.
 pub(crate) fn is_label(address: usize) -> bool {
     let offset = address.wrapping_sub(pool() + LABEL);
-    offset < SIZE * (COUNT + KEPT) && offset.is_multiple_of(SIZE)
+    offset < SIZE * (COUNT + SPARE_WORD_COUNT) && offset.is_multiple_of(SIZE)
 }
 
-/// The return address that trampoline `number` stands for.
+/// The original return address of trampoline `number`.
 pub(crate) fn original(number: usize) -> usize {
     cells()[number].load(Ordering::Relaxed)
 }
 
 /// The kind of stack that ends in trampoline `number`.
 pub(crate) fn kind(number: usize) -> Kind {
-    Kind::from_raw(ABOUT[number].kind.load(Ordering::Relaxed))
+    Kind::from_raw(METADATA[number].kind.load(Ordering::Relaxed))
 }
 
-/// The name of the exit trampoline that trampoline `number` stands for.
+/// The name of the exit trampoline that trampoline `number` leads to.
 pub(crate) fn name(number: usize) -> &'static CStr {
-    let name = ABOUT[number].name.load(Ordering::Acquire);
-    // SAFETY: null, or a C string that stays for ever: `add` asks for one.
+    let name = METADATA[number].name.load(Ordering::Acquire);
+    // SAFETY: null, or the `'static` string that `add` was given.
     if name.is_null() { c"?" } else { unsafe { CStr::from_ptr(name) } }
 }
 
-/// Whether the address is not one that entry functions return to, but where threads land without a return.
+/// Whether threads land at the original address without a return.
 pub(crate) fn is_landing(number: usize) -> bool {
-    ABOUT[number].landing.load(Ordering::Relaxed)
+    METADATA[number].landing.load(Ordering::Relaxed)
 }
 
-/// How many exit trampolines are known, the first ones of the pool.
+/// How many trampolines of the first kind are in use. They are the first ones of the pool.
 pub(crate) fn known() -> usize {
     KNOWN.load(Ordering::Acquire)
 }
 
-/// Makes `original` the return address that a new trampoline stands for, and returns its number. Calls nothing but the system,
-/// since the lock is held.
-pub(crate) fn add(lock: &Lock, original: usize, kind: Kind, name: &'static CStr, used: Use) -> Result<usize, NotAdded> {
-    if let Some(number) = standing_for(original) {
+/// The number of the trampoline for `original`, which is added if there is none. Calls only the
+/// system while the lock is held.
+pub(crate) fn add(
+    lock: &ProcessLock,
+    original: usize,
+    kind: Kind,
+    name: &'static CStr,
+    reached: Reached,
+) -> Result<usize, NotAdded> {
+    if let Some(number) = number_of_original(original) {
         return Ok(number);
     }
     let number = KNOWN.load(Ordering::Relaxed);
@@ -153,18 +168,19 @@ pub(crate) fn add(lock: &Lock, original: usize, kind: Kind, name: &'static CStr,
         return Err(NotAdded::PoolFull);
     }
     fill(lock, number, original)?;
-    ABOUT[number].kind.store(kind as u8, Ordering::Relaxed);
-    ABOUT[number].name.store(name.as_ptr().cast_mut(), Ordering::Release);
-    ABOUT[number].landing.store(used == Use::Landing, Ordering::Relaxed);
+    METADATA[number].kind.store(kind as u8, Ordering::Relaxed);
+    METADATA[number].name.store(name.as_ptr().cast_mut(), Ordering::Release);
+    METADATA[number].landing.store(reached == Reached::AtLanding, Ordering::Relaxed);
     KNOWN.store(number + 1, Ordering::Release);
     Ok(number)
 }
 
-/// Stores `value` in a cell. Nobody else changes cells or protections meanwhile, since the lock is held.
-fn fill(_: &Lock, cell: usize, value: usize) -> Result<(), NotAdded> {
+/// Stores `value` in a cell. The lock keeps other threads from changing cells or protections.
+fn fill(_: &ProcessLock, cell: usize, value: usize) -> Result<(), NotAdded> {
     let protect = |protection| {
         let start = (&raw const exeunt_cells).cast_mut().cast();
-        // SAFETY: these pages hold nothing but the cells, which stay readable. `asm/` aligns them to the largest page.
+        // SAFETY: these pages hold nothing but the cells, which stay readable. `asm/` aligns them
+        // to the largest page.
         let done = unsafe { libc::mprotect(start, CELLS_SIZE, protection) } == 0;
         done.then_some(()).ok_or_else(|| NotAdded::Protection(io::Error::last_os_error().raw_os_error().unwrap_or(0)))
     };
@@ -173,7 +189,7 @@ fn fill(_: &Lock, cell: usize, value: usize) -> Result<(), NotAdded> {
     cells()[cell].store(value, Ordering::Relaxed);
     let closed = protect(libc::PROT_READ);
     if closed.is_err() {
-        // A failed protection leaves no trace: the page is still writable.
+        // The page is still writable, so the failure can be undone.
         cells()[cell].store(before, Ordering::Relaxed);
     }
     closed
@@ -184,12 +200,13 @@ unsafe extern "C" {
     safe fn exeunt_hooked_return();
 }
 
-/// Where functions return to that `exeunt_call_entry` has called. The word at their stack's base holds this address.
+/// The address that functions return to if `exeunt_call_entry` has called them. The word at their
+/// stack's base holds this address.
 pub(crate) fn enter_return() -> usize {
     exeunt_enter_return as *const () as usize
 }
 
-/// Where functions return to that `exeunt_call_entry_hooked` has called.
+/// The address that functions return to if `exeunt_call_entry_hooked` has called them.
 pub(crate) fn hooked_return() -> usize {
     exeunt_hooked_return as *const () as usize
 }
@@ -200,7 +217,7 @@ pub(crate) use hooks::*;
 /// The hooks of code redirect, in the same file of assembly.
 #[cfg(code_redirect)]
 mod hooks {
-    use super::{COUNT, Error, HOOKS, Lock, Ordering, SIZE, cells, fill};
+    use super::{COUNT, Error, HOOKS, Ordering, ProcessLock, SIZE, cells, fill};
 
     unsafe extern "C" {
         safe fn exeunt_exit_hook();
@@ -212,9 +229,9 @@ mod hooks {
         exeunt_exit_hook as *const () as usize + SIZE * number
     }
 
-    /// A hook that goes on to `target`. One that ever went on to another target may still be running in some thread, so it is
-    /// not used again for this one.
-    pub(crate) fn hook_to(lock: &Lock, target: usize) -> Result<usize, Error> {
+    /// The number of a hook that goes on to `target`. A hook that ever went on to another target
+    /// may still be running in some thread, so it is never reused for this one.
+    pub(crate) fn hook_to(lock: &ProcessLock, target: usize) -> Result<usize, Error> {
         let known = |number: &usize| [0, target].contains(&cells()[COUNT + number].load(Ordering::Relaxed));
         let number = (0..HOOKS).find(known).ok_or(Error::PoolFull)?;
         if cells()[COUNT + number].load(Ordering::Relaxed) == 0 {
@@ -228,8 +245,9 @@ mod hooks {
         exeunt_context_hook as *const () as usize
     }
 
-    /// Makes the hook for `__start_context` go on to `target`, and look like a call that returns to `behind`.
-    pub(crate) fn set_context_hook(lock: &Lock, target: usize, behind: usize) -> Result<(), Error> {
+    /// Makes the hook for `__start_context` go on to `target`. To unwinders it looks like a call
+    /// that returns to `behind`.
+    pub(crate) fn set_context_hook(lock: &ProcessLock, target: usize, behind: usize) -> Result<(), Error> {
         fill(lock, COUNT + HOOKS, target)?;
         Ok(fill(lock, COUNT + HOOKS + 1, behind)?)
     }
@@ -251,7 +269,7 @@ mod tests {
 
     /// Whether the instruction at an address is one that an indirect jump or call may lead to.
     fn is_landing_pad(address: usize) -> bool {
-        // SAFETY: all that is asked for is code of the assembly, and longer than this.
+        // SAFETY: every caller passes code of the assembly, which is longer than this.
         let code = unsafe { (address as *const [u8; 4]).read() };
         if cfg!(target_arch = "x86_64") {
             return code == [0xf3, 0x0f, 0x1e, 0xfa]; // endbr64
@@ -262,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_is_jumped_to_or_called_indirectly_begins_with_a_landing_pad() {
-        for number in 0..COUNT + KEPT {
+        for number in 0..COUNT + SPARE_WORD_COUNT {
             assert!(is_landing_pad(label(number)), "trampoline {number}");
         }
         let entries: [extern "C" fn(); 6] = [
@@ -289,7 +307,7 @@ mod tests {
         for number in 0..COUNT {
             let begin = label(number) & !(SIZE - 1);
             assert_eq!(begin, label(number) - LABEL);
-            // SAFETY: the distance to the cell is there.
+            // SAFETY: each trampoline begins with the distance to its cell.
             let distance = unsafe { (begin as *const usize).read() };
             assert_eq!(begin.wrapping_add(distance), &raw const cells()[number] as usize);
         }

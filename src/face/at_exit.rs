@@ -1,4 +1,5 @@
-//! Handlers, identity, and the end of all that a stack has: `at_exit`, `id`, `reset`, `unload`.
+//! Handlers, the stack's identity, and emptying a stack: [`at_exit`], [`id`], [`reset`],
+//! [`unload`].
 
 use crate::base::alloc::{refused, try_box};
 use crate::base::error::Error;
@@ -6,12 +7,12 @@ use crate::base::stack_id::StackId;
 use crate::life::{arm, lookup, unload};
 use crate::storage::values::Handler;
 
-/// The identity of the running stack, which is armed if it was not.
+/// The identity of the running stack. This arms the stack if it is not armed.
 ///
-/// It stays the same until the stack ends or is unloaded, wherever a fiber runs.
+/// It stays the same until the stack ends or is unloaded, whichever thread runs a fiber.
 ///
 /// # Errors
-/// Where the stack cannot be armed.
+/// If the stack cannot be armed.
 ///
 /// # Examples
 /// ```
@@ -24,24 +25,28 @@ pub fn id() -> Result<StackId, Error> {
     arm::record()?.id().ok_or(Error::Busy)
 }
 
-/// Registers a handler that runs when this stack's entry function has returned. The stack is armed if it was not.
+/// Registers a handler that runs when this stack's entry function has returned. This arms the stack
+/// if it is not armed.
 ///
-/// Handlers run last in, first out, on this very stack, before its `thread_local!` destructors and pthread keys, with
-/// all stack-local values still there. A handler may use storage and register more handlers; those run too. One that
-/// panics is reported by the panic hook, and the others still run. A handler must not end its thread by `pthread_exit`.
+/// Handlers run last in, first out, on this very stack. They run before the `thread_local!`
+/// destructors and pthread keys of the thread, while all stack-local values are still there. A
+/// handler may use storage and register more handlers, and those run too. If a handler panics, the
+/// panic hook reports it, and the other handlers still run. A handler must not end its thread by
+/// `pthread_exit`.
 ///
-/// The stack's other ends run them as well: `pthread_exit` and cancellation, and on the main thread `exit`, also when
-/// called somewhere deep. What a [`with`](crate::with) that calls `exit` has lent is never dropped:
-/// another thread may be using it. They do not run when the process ends in another way: by
-/// `_exit`, by a fatal signal, or by an
-/// `exit` that another thread calls, or a fiber, or what runs in [`enter`](crate::enter()).
+/// The stack's other ends run them as well: `pthread_exit` and cancellation, and on the main thread
+/// `exit`, from any depth. A value that is lent by the [`with`](crate::with) that calls `exit` is
+/// never dropped, as another thread may be using it. Handlers do not run when the process ends in
+/// another way: by `_exit`, by a fatal signal, or by an `exit` that another thread calls, or a
+/// fiber, or code in [`enter`](crate::enter()).
 ///
-/// A handler on the main thread may call C's `exit`, and the rest is drained first. Rust's `std::process::exit` aborts there
-/// when `main` has returned: std counts that as the first call, and allows no second one.
+/// A handler on the main thread may call C's `exit`, and the rest is drained first. Rust's
+/// `std::process::exit` aborts there after `main` has returned: std counts that as the first call,
+/// and allows no second one.
 ///
 /// # Errors
-/// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `handler` is dropped, and
-/// nothing has changed.
+/// An error of arming, or [`Error::OutOfMemory`]. Then `handler` is dropped, and nothing has
+/// changed.
 ///
 /// # Examples
 /// ```
@@ -56,7 +61,7 @@ pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
     register(try_box(handler).map_err(|_| refused())?).map_err(|(error, _)| error)
 }
 
-/// [`at_exit`], which gives the handler back with the error.
+/// As [`at_exit`], but an error returns the handler.
 #[inline]
 pub(crate) fn register(handler: Handler) -> Result<(), (Error, Handler)> {
     match arm::record_or_new() {
@@ -67,11 +72,12 @@ pub(crate) fn register(handler: Handler) -> Result<(), (Error, Handler)> {
     }
 }
 
-/// Drops all values of this stack, last set first, and keeps its handlers. Does nothing on a stack that is not armed.
+/// Drops all values of this stack, last set first, and keeps its handlers. Does nothing on a stack
+/// that is not armed.
 ///
-/// A keyed value that a [`with`](crate::with) further up is looking at is dropped when that is done. A stack local that
-/// is borrowed by a `with` further up is out of reach at once, and is dropped when the stack ends.
-/// (Where it ends by `exit` in that `with`, neither is ever dropped.)
+/// A keyed value that an outer [`with`](crate::with) is lending is dropped when that `with`
+/// returns. A stack local that an outer `with` has borrowed is out of reach at once, and is dropped
+/// when the stack ends. If the stack ends by `exit` in that `with`, neither is ever dropped.
 ///
 /// # Examples
 /// ```
@@ -88,12 +94,13 @@ pub fn reset() {
     }
 }
 
-/// Drops all values of this stack, forgets its handlers without running them, and puts its exit back: it is as it was
-/// before it was armed. Does nothing on a stack that is not armed.
+/// Drops all values of this stack, drops its handlers without running them, and puts its exit back.
+/// Then the stack is as it was before it was armed. Does nothing on a stack that is not armed.
 ///
-/// In a handler or a destructor, while the stack is ending, the exit is behind it: then the values and the handlers that
-/// have not run yet are gone, and what is added later counts as any other. A stack that holds a stack local which is
-/// borrowed by a `with` further up, or being made, stays armed for that value alone. In any case [`id`] gives another number afterwards.
+/// In a handler or a destructor, while the stack drains, the exit stays redirected: then the values
+/// and the handlers that have not run yet are gone, and what is added later is drained as usual. A
+/// stack local that an outer `with` has borrowed, or that is being initialized, keeps the stack
+/// armed for that value alone. In any case [`id`] returns another number afterwards.
 ///
 /// # Examples
 /// ```

@@ -6,15 +6,15 @@ use crate::exit::redirect::choice;
 
 /// What a program chooses for its whole process, before it arms the first stack.
 ///
-/// Where nothing is chosen, the environment variable `EXEUNT_REDIRECT` says it (`slot`, `code`, `auto`), and where that is
-/// not set, it is [`Redirect::Slot`].
+/// If the program chooses nothing, the environment variable `EXEUNT_REDIRECT` does (`slot`, `code`,
+/// `auto`). If that is not set, it is [`Redirect::Slot`].
 ///
 /// # Examples
 /// ```standalone_crate
 /// use exeunt::{Builder, Error, Redirect};
 /// Builder::new().redirect(Redirect::Slot).install()?;
 /// exeunt::at_exit(|| println!("this thread is over"))?;
-/// // From now on it is settled.
+/// // From now on the choice is final.
 /// let late = Builder::new().redirect(Redirect::Code).install();
 /// assert!(matches!(late, Err(Error::RedirectChosen { .. })));
 /// # Ok::<(), Error>(())
@@ -37,15 +37,16 @@ impl Builder {
         Self { redirect: Redirect::Slot }
     }
 
-    /// How exits are made to go through exeunt.
+    /// How exeunt redirects exits.
     pub const fn redirect(self, redirect: Redirect) -> Self {
         Self { redirect }
     }
 
-    /// Makes this the choice of the process, whatever the environment says.
+    /// Makes this the choice of the process. The environment variable has no effect then.
     ///
     /// # Errors
-    /// [`Error::RedirectChosen`] if another choice was made before, by a builder or by the first stack that was armed.
+    /// [`Error::RedirectChosen`] if a builder, or the first stack that was armed, has made another
+    /// choice.
     pub fn install(self) -> Result<(), Error> {
         choice::make(self.redirect)
     }

@@ -1,4 +1,4 @@
-//! The places that code redirect patches, for diagnosis.
+//! The instructions that code redirect patches, for diagnosis.
 
 use crate::base::error::Error;
 use crate::exit::recognition;
@@ -6,10 +6,11 @@ use crate::exit::redirect;
 use crate::exit::redirect::code_site::CodeSite;
 use crate::exit::trampoline;
 
-/// The places at which code redirect enters this process's exit trampolines, or would. Nothing is patched by this.
+/// The instructions at which code redirect enters this process's exit trampolines, or would. This
+/// patches nothing.
 ///
 /// # Errors
-/// Where the trampolines of this system cannot be set up.
+/// If the trampolines of this system cannot be set up.
 ///
 /// # Examples
 /// ```

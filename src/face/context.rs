@@ -1,7 +1,9 @@
-//! Scoped context: values that are visible to everything below a call, on this stack and where it is handed on to.
+//! Scoped context: values that are visible to everything that a call runs, on this stack and on
+//! stacks that get the context. [`with`], [`get`], [`look`], [`capture`], [`go`], and `try_` forms.
 //!
-//! This is what `context.With`, `Get`, `GetSafe` and `Go` of goroutine-context packages do, without a limit on depth.
-//! A context is a list of values, newest first, shared and never changed; a stack has a place for the newest one.
+//! These are `context.With`, `Get`, `GetSafe` and `Go` of goroutine-context packages, without a
+//! limit on depth. A context is a list of values, newest first. Lists are shared and never changed.
+//! A stack has a place for the newest value.
 
 use crate::base::alloc::refused;
 use crate::base::counted::AcrossThreads;
@@ -12,12 +14,12 @@ use std::cell::RefCell;
 use std::panic::Location;
 use std::thread::{Builder, JoinHandle};
 
-/// One value, and the list that it was put before.
+/// One value, and the rest of the list.
 ///
-/// The next line is for the tool that makes the C header, which does not know such a default.
+/// The next line is for cbindgen, which does not parse such a default.
 /// cbindgen:ignore
 struct Node<T: ?Sized = dyn Any + Send + Sync> {
-    /// Of `value`. Beside it, so that a look at the list asks no vtable.
+    /// The type of `value`. It stands here so that a search of the list calls no vtable.
     of_type: TypeId,
     outer: Outer,
     value: T,
@@ -29,12 +31,13 @@ type Newest = Option<AcrossThreads<Node>>;
 struct Outer(Newest);
 
 impl Drop for Outer {
-    /// Takes a long list apart in a loop; one node dropping the next would need stack for each.
+    /// Drops a long list in a loop. If each node dropped the next one, each would need stack.
     fn drop(&mut self) {
         let mut outer = self.0.take();
         while let Some(mut node) = outer {
-            // Somebody else who holds it goes on from there. If two let go at once, neither may find itself the last,
-            // and the later one drops this node with its own `Outer`, which is one call deeper and no more.
+            // If other code holds the node, that code drops the rest. If two drop their references
+            // at once, neither may be the last at this point. Then the later one drops this node
+            // with its own `Outer`, which is one call deeper and no more.
             outer = node.get_mut().and_then(|node| node.outer.0.take());
         }
     }
@@ -43,7 +46,7 @@ impl Drop for Outer {
 impl Node {
     #[inline(always)]
     fn value<T: 'static>(&self) -> Option<&T> {
-        // SAFETY: the type was noted when the value was stored.
+        // SAFETY: `try_with` stored the type together with the value.
         (self.of_type == TypeId::of::<T>()).then(|| unsafe { &*(&raw const self.value).cast::<T>() })
     }
 }
@@ -62,7 +65,7 @@ impl Drop for Restore {
         let outer = self.outer.take();
         // Dropped outside of the borrow: the value's destructor may use the context.
         let inner = match outer {
-            // Not to arm the stack again, if it was unloaded below.
+            // `peek` does not arm the stack again if an inner function has unloaded it.
             None => NEWEST.peek(|newest| newest.map(RefCell::take)).flatten(),
             outer => NEWEST.try_with(|newest| newest.replace(outer)).ok().flatten(),
         };
@@ -80,11 +83,11 @@ fn enter<R>(node: Newest, scope: impl FnOnce() -> R) -> Result<R, Error> {
     Ok(scope())
 }
 
-/// Makes `value` visible to everything that `scope` calls on this stack, in place of an outer value of the same type.
-/// On return and on unwinding the outer one is back.
+/// Makes `value` visible to everything that `scope` calls on this stack, in place of an outer value
+/// of the same type. On return and on unwinding the outer one is back.
 ///
 /// # Panics
-/// Where the stack cannot be armed; [`try_with`] gives an error instead.
+/// If the stack cannot be armed. [`try_with`] returns an error instead.
 ///
 /// # Examples
 /// ```
@@ -116,15 +119,14 @@ fn refuse(error: &Error) -> ! {
     panic!("no context can be kept here: {error}")
 }
 
-/// As [`with`], with an error where the stack cannot be armed.
+/// As [`with`], with an error if the stack cannot be armed.
 ///
 /// # Errors
-/// Where the stack cannot be armed, and [`Error::OutOfMemory`]; then `scope` has not run, and
-/// `value` is dropped.
+/// An error of arming, or [`Error::OutOfMemory`]. Then `scope` has not run, and `value` is dropped.
 pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R) -> Result<R, Error> {
     let node = Node { of_type: TypeId::of::<T>(), outer: Outer(None), value };
     let mut node = AcrossThreads::try_new(node).map_err(|_| refused())?;
-    // Nobody else has it yet.
+    // No other code has the node yet.
     if let (Some(node), outer) = (node.get_mut(), newest()?) {
         node.outer = Outer(outer);
     }
@@ -132,10 +134,10 @@ pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R
     enter(Some(unsafe { node.unsize::<Node>(|node| node) }), scope)
 }
 
-/// A copy of the value of type `T` that this code runs below.
+/// A copy of the innermost value of type `T` around the running code.
 ///
 /// # Panics
-/// Where there is none; [`try_get`] gives `None` instead.
+/// If there is none. [`try_get`] returns `None` instead.
 #[inline]
 #[track_caller]
 pub fn get<T: Clone + Send + Sync + 'static>() -> T {
@@ -155,22 +157,24 @@ fn missing(name: &str) -> ! {
     )
 }
 
-/// A copy of the value of type `T` that this code runs below, or `None`. It never arms the stack.
+/// A copy of the innermost value of type `T` around the running code, or `None`. Never arms the
+/// stack.
 #[inline]
 pub fn try_get<T: Clone + Send + Sync + 'static>() -> Option<T> {
     look(|value: Option<&T>| value.cloned())
 }
 
-/// Calls `look` with the value of type `T` that this code runs below, or with `None`. It never arms the stack.
+/// Calls `look` with the innermost value of type `T` around the running code, or with `None`. Never
+/// arms the stack.
 ///
-/// `look` may do anything, also use the context.
+/// `look` may do anything, and may use the context.
 #[inline]
 pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> R {
     NEWEST.peek(|newest| {
-        // SAFETY: nobody changes the cell while this reference lives, which is gone before `look` is called. The nodes
-        // never change, and they outlive `look`: what replaces the newest one further down on this stack keeps it (a
-        // node that points to it, or a `Restore`), and what drops the cell's value (`reset`,
-        // `unload`, `exit`) leaves one that is lent alone.
+        // SAFETY: no code changes the cell while this reference lives: it is gone before `look` is
+        // called. The nodes never change, and they outlive `look`. An inner function that replaces
+        // the newest node keeps it, in a node that points to it or in a `Restore`. Code that drops
+        // the cell's value (`reset`, `unload`, `exit`) leaves a lent one alone.
         let newest = newest.and_then(|newest| unsafe { newest.try_borrow_unguarded() }.ok()?.as_deref());
         let mut node = newest;
         while let Some(found) = node {
@@ -183,13 +187,13 @@ pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> 
     })
 }
 
-/// The context of the place where it was captured, to be entered on any other stack.
+/// The context of the place that captured it, for use on any other stack.
 #[derive(Clone)]
 pub struct Captured {
     newest: Newest,
 }
 
-/// Captures the context of this place. It costs no more than a reference count, however deep the context is.
+/// Captures the context of this place. This costs one reference count, however deep the context is.
 ///
 /// # Examples
 /// ```
@@ -206,10 +210,10 @@ pub fn capture() -> Captured {
 }
 
 impl Captured {
-    /// Runs `scope` with the captured context in place of the one that is here.
+    /// Runs `scope` with the captured context instead of the present one.
     ///
     /// # Panics
-    /// Where the stack cannot be armed.
+    /// If the stack cannot be armed.
     #[track_caller]
     pub fn enter<R>(&self, scope: impl FnOnce() -> R) -> R {
         match enter(self.newest.clone(), scope) {
@@ -226,11 +230,12 @@ impl std::fmt::Debug for Captured {
     }
 }
 
-/// Starts a thread that `run`s with the context of this place, and with this stack's inheritable values
-/// ([`set_inheritable`](crate::set_inheritable)).
+/// Starts a thread that `run`s with the context of this place, and with this stack's inheritable
+/// values ([`set_inheritable`](crate::set_inheritable)).
 ///
 /// # Panics
-/// Where the system cannot start a thread, as [`std::thread::spawn`]. The new thread panics where it cannot be armed.
+/// If the system cannot start a thread, as [`std::thread::spawn`]. The new thread panics if it
+/// cannot be armed.
 ///
 /// # Examples
 /// ```
@@ -274,7 +279,8 @@ mod tests {
             assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
             let thread = with(7_u8, || {
                 crate::id().expect("this stack is armed");
-                // SAFETY: the only other thread of this process, the harness's, waits. Each new one is said to have a shadow stack.
+                // SAFETY: the only other thread of this process, the harness's, waits. Each new one
+                // is said to have a shadow stack.
                 unsafe { std::env::set_var("EXEUNT_TEST_SHADOW_STACK", "yes") };
                 let (line, start) = (line!(), || go(|| unreachable!("it cannot keep its context")).join());
                 (line, std::panic::catch_unwind(start))

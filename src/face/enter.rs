@@ -1,8 +1,10 @@
-//! Stacks whose function never returns to an exit trampoline that is known: `enter`, `discard`, `register_trampoline`.
+//! Stacks whose function never returns to a known exit trampoline: [`enter`], [`enter_on`],
+//! [`register_trampoline`].
 //!
-//! Many fiber libraries end a fiber with a last switch. There the fiber's function is run inside [`enter`], which calls
-//! it through a frame of ours: its return address lies in an exit trampoline that is always known. From there on all is
-//! as on any other stack: armed at the first use, by slot redirect; nothing is paid by a fiber that uses nothing.
+//! Many fiber libraries end a fiber with a last switch. [`enter`] runs the fiber's function and
+//! calls it through a frame of exeunt's: the function's return address lies in an exit trampoline
+//! that is always known. From there on the stack is as any other: it is armed at the first use. A
+//! fiber that uses nothing pays nothing.
 
 use crate::base::error::Error;
 use crate::base::redirect::Method;
@@ -19,24 +21,28 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 unsafe extern "C-unwind" {
-    /// `asm/`: calls `call(data)`, having stored in `base` the stack pointer at which that will return.
+    /// `asm/`: stores in `base` the stack pointer at which `call` will return, and calls
+    /// `call(data)`.
     fn exeunt_call_entry(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, base: *mut usize);
-    /// The same for code redirect: it drains by itself when `call` has returned.
+    /// The same for code redirect: the assembly drains when `call` has returned.
     fn exeunt_call_entry_hooked(call: unsafe extern "C-unwind" fn(*mut c_void), data: *mut c_void, base: *mut usize);
 }
 
 /// Runs `entry` as this stack's entry function, on any stack at all.
 ///
-/// Use it as the first thing on a fiber whose library never returns from it (corosensei, generator and may,
-/// Boost.Context). What `entry` stores and registers is drained when it returns, and also when it is left by unwinding:
-/// by a panic, by an exception, or by the forced unwinding with which such libraries drop a suspended fiber.
+/// Call it first on a fiber whose library never returns from the fiber's function (corosensei,
+/// generator and may, Boost.Context). What `entry` stores and registers is drained when it returns,
+/// and also when unwinding leaves it: by a panic, by an exception, or by the forced unwinding with
+/// which such libraries drop a suspended fiber.
 ///
-/// It is not for code in the middle of an armed stack, which has its end already. On a stack that is not armed it makes
-/// a scope: an `enter` within an `enter` that has stored nothing yet is a scope of its own. Where the process ends in
-/// `entry`, by `exit` for example, nothing is drained, also on the main thread.
+/// It is not for code in the middle of an armed stack, which has its end already. On a stack that
+/// is not armed it makes a scope: an `enter` within an `enter` that has stored nothing yet is a
+/// scope of its own. If the process ends in `entry`, by `exit` for example, nothing is drained,
+/// also on the main thread.
 ///
 /// # Errors
-/// [`Error::AlreadyArmed`]; then `entry` has not run. And where the trampoline cannot be set up.
+/// [`Error::AlreadyArmed`], or an error if the trampoline cannot be set up. Then `entry` has not
+/// run.
 ///
 /// # Examples
 /// ```
@@ -59,15 +65,15 @@ pub fn enter<R>(entry: impl FnOnce() -> R) -> Result<R, Error> {
     Ok(call(entry))
 }
 
-/// As [`enter`], on a stack whose memory is known to be `range`: it need not look who else is here, so it costs little
-/// more than the call.
+/// As [`enter`], on a stack whose memory is `range`. It does not search for an armed stack here, so
+/// it costs little more than the call.
 ///
 /// # Errors
-/// [`Error::NotOnThatStack`] if the stack pointer is outside `range`, and [`Error::AlreadyArmed`] if this place is known
-/// to belong to an armed stack. Then `entry` has not run.
+/// [`Error::NotOnThatStack`] if the stack pointer is outside `range`. [`Error::AlreadyArmed`] if
+/// the stack map gives this place to an armed stack. Then `entry` has not run.
 ///
 /// # Safety
-/// `range` must be the memory of the running stack, and no function further out on it may have armed it.
+/// `range` must be the memory of the running stack, and no outer function on it may have armed it.
 ///
 /// # Examples
 /// ```
@@ -108,13 +114,13 @@ fn ready() -> Result<(), Error> {
     if READY.load(Ordering::Acquire) { Ok(()) } else { get_ready() }
 }
 
-/// A closure before the call, and its result after it.
+/// Holds the closure before the call, and its result afterwards.
 union Work<F, R> {
     entry: ManuallyDrop<F>,
     result: ManuallyDrop<R>,
 }
 
-/// Drains the scope when `entry` is left by unwinding; a return has gone through the trampoline.
+/// Drains the scope when unwinding leaves `entry`. After a return the trampoline has drained it.
 struct Scope {
     base: usize,
     returned: bool,
@@ -140,16 +146,17 @@ fn drain_unwound(base: usize) {
 fn call<F: FnOnce() -> R, R>(entry: F) -> R {
     unsafe extern "C-unwind" fn run<F: FnOnce() -> R, R>(work: *mut c_void) {
         let work = work.cast::<Work<F, R>>();
-        // SAFETY: `call` filled in `entry`, and this is the only one who takes it.
+        // SAFETY: `call` filled in `entry`, and only this function takes it, once.
         let entry = unsafe { ManuallyDrop::take(&mut (*work).entry) };
         let result = entry();
-        // SAFETY: the closure is gone, so its place is free for the result.
+        // SAFETY: the closure was taken, so its place is free for the result.
         unsafe { (*work).result = ManuallyDrop::new(result) };
     }
 
     let mut work: Work<F, R> = Work { entry: ManuallyDrop::new(entry) };
     let mut scope = Scope { base: 0, returned: false };
-    // SAFETY: `run` fits `work`, and the assembly calls it once. It may unwind: the assembly's frame has unwind tables.
+    // SAFETY: `run` takes a `Work<F, R>`, and the assembly calls it once. It may unwind: the
+    // assembly's frame has unwind tables.
     unsafe {
         if redirect::choice::is_code() {
             exeunt_call_entry_hooked(run::<F, R>, (&raw mut work).cast(), &raw mut scope.base);
@@ -162,24 +169,26 @@ fn call<F: FnOnce() -> R, R>(entry: F) -> R {
     unsafe { ManuallyDrop::into_inner(work.result) }
 }
 
-/// Makes a runtime's wrapper known as an exit trampoline: the code in `code`, which calls a fiber's function and, when
-/// that returns, goes on to end the fiber (minicoro's `_mco_main`, libtask's `taskstart`). The stacks of such fibers can
-/// then be armed from inside, and nobody has to change the runtime.
+/// Registers a runtime's wrapper as an exit trampoline: the code in `code`, which calls a fiber's
+/// function and ends the fiber when that returns (minicoro's `_mco_main`, libtask's `taskstart`).
+/// Then the stacks of such fibers can be armed from inside, and the runtime stays as it is.
 ///
-/// `name` is what [`Stack`](crate::Stack) shows.
+/// [`Stack`](crate::Stack) shows `name`.
 ///
-/// The wrapper gets its function's result if that is an integer, a pointer, `float`, `double`, `long double`, a vector of up to 128
-/// bits, or a structure of these that the ABI returns in registers or in memory. Of wider vectors (AVX on x86_64, SVE on aarch64) it
-/// gets the lower 128 bits, where a handler changes the rest; SVE's predicates are lost likewise. Nor is anything kept that functions
-/// of a vector calling convention keep for their callers beyond what the ABI says of others. Let such functions store their result in
-/// memory.
+/// The wrapper gets its function's result if that is an integer, a pointer, `float`, `double`,
+/// `long double`, a vector of up to 128 bits, or a structure of these that the ABI returns in
+/// registers or in memory. Of wider vectors (AVX on x86_64, SVE on aarch64) it gets the lower 128
+/// bits, if a handler changes the rest. SVE's predicates are lost likewise. Functions of a vector
+/// calling convention keep more registers for their callers than the ABI asks of others. These are
+/// lost as well. Let such functions store their result in memory.
 ///
 /// # Errors
-/// [`Error::TooManyWrappers`] when 32 are registered. To register the same code again changes nothing.
+/// [`Error::TooManyWrappers`] if 32 are registered. Registering the same code again changes
+/// nothing.
 ///
 /// # Safety
-/// Every function that returns into `code` must be a stack's entry function, `code` must stay loaded, and it must make
-/// the calls with ordinary frames that the unwind tables describe.
+/// Every function that returns into `code` must be a stack's entry function. `code` must stay
+/// loaded. It must make the calls with ordinary frames that the unwind tables describe.
 ///
 /// # Examples
 /// ```

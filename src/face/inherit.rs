@@ -1,4 +1,5 @@
-//! Values that stacks started by [`context::go`](crate::context::go) get from the stack that starts them.
+//! Inheritable values: stacks that [`context::go`](crate::context::go) starts get them from the
+//! stack that starts them.
 
 use crate::base::alloc::refused;
 use crate::base::counted::OnStack;
@@ -9,8 +10,9 @@ use crate::storage::values::{InstallChild, MakeChild, hash_of};
 use std::any::Any;
 use std::hash::Hash;
 
-/// Stores `value` under `key` as [`set`](crate::set) does, and marks it to be carried, as a clone, into stacks that
-/// [`context::go`](crate::context::go) starts from here. There it is inheritable again.
+/// Stores `value` under `key` as [`set`](crate::set) does, and marks it as inheritable. Each stack
+/// that [`context::go`](crate::context::go) starts from here gets a clone, which is inheritable
+/// there again.
 ///
 /// # Errors
 /// As [`set`](crate::set).
@@ -32,8 +34,9 @@ where
     set_inheritable_by(key, value, |value: &V| Some(value.clone()))
 }
 
-/// As [`set_inheritable`], with a function of the owner's that makes the child's value from this one, or decides that
-/// there is none. It runs on the stack that calls [`context::go`](crate::context::go).
+/// As [`set_inheritable`], with a function of yours that makes the child's value from this one, or
+/// returns `None` if the child gets none. It runs on the stack that calls
+/// [`context::go`](crate::context::go).
 ///
 /// # Errors
 /// As [`set`](crate::set).
@@ -60,24 +63,24 @@ where
     // SAFETY: the same pointer.
     let child: MakeChild =
         unsafe { child.map_err(|_| refused())?.unsize::<dyn Fn(&dyn Any) -> Option<InstallChild>>(|child| child) };
-    keyed::set_with_child(hash_of(&key), key, value, Some(child), keyed::Nothing)
+    keyed::set_with_child(hash_of(&key), key, value, Some(child), keyed::NoHooks)
 }
 
-/// What a stack hands on to one that it starts.
+/// What a new stack gets from the stack that starts it.
 pub(crate) struct Inheritance {
     installs: Vec<InstallChild>,
 }
 
-/// Makes the installs of the running stack's inheritable values.
+/// Collects the running stack's inheritable values.
 pub(crate) fn collect() -> Inheritance {
     let heirs = lookup::lookup().and_then(|record| record.read_values(|values| values.inheritable()));
-    // The owners' functions run when the values are no longer borrowed: they may use storage.
+    // The functions run after the borrow of the values has ended: they may use storage.
     let installs = heirs.unwrap_or_default().into_iter().filter_map(|(value, child)| child(&*value)).collect();
     Inheritance { installs }
 }
 
 impl Inheritance {
-    /// Puts the values in place on the running stack.
+    /// Stores the values on the running stack.
     pub(crate) fn install(self) -> Result<(), Error> {
         self.installs.into_iter().try_for_each(|install| install())
     }

@@ -1,4 +1,5 @@
-//! Keyed values, as go-tls has them: any key, any value, on the stack that is running.
+//! Keyed values, as go-tls has them: any key, any value, on the running stack. [`set`], [`get`],
+//! [`with`], [`del`].
 
 use crate::base::alloc::{refused, try_box};
 use crate::base::cancellation::Uncancelled;
@@ -11,16 +12,15 @@ use crate::record::header::Record;
 use crate::storage::values::{Addition, Keyed, MakeChild, Removed, Values, hash_of};
 use std::hash::Hash;
 
-/// Stores `value` under `key` on this stack, which is armed if it was not.
+/// Stores `value` under `key` on this stack, and arms the stack if it is not armed.
 ///
-/// A value that the key had is dropped, after the new one is in place. Keys of distinct types never clash: `1_u32` and
-/// `1_u64` are two keys. When the stack ends, values are dropped after the handlers have run, last set first; setting a
-/// key again makes it the last one.
+/// An old value of the key is dropped after the new one is in place. Keys of distinct types never
+/// clash: `1_u32` and `1_u64` are two keys. When the stack ends, values are dropped after the
+/// handlers have run, last set first. Setting a key again makes it the last one.
 ///
 /// # Errors
-/// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::Busy`] from inside the
-/// `Eq` of a key. Then nothing has changed: the key's old value is still there, and `key` and
-/// `value` are dropped.
+/// An error of arming, [`Error::OutOfMemory`], or [`Error::Busy`] from inside a key's `Eq`. Then
+/// nothing has changed: the key's old value is still there, and `key` and `value` are dropped.
 ///
 /// # Examples
 /// ```
@@ -31,26 +31,26 @@ use std::hash::Hash;
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn set<K: Hash + Eq + 'static, V: 'static>(key: K, value: V) -> Result<(), Error> {
-    set_with_child(hash_of(&key), key, value, None, Nothing)
+    set_with_child(hash_of(&key), key, value, None, NoHooks)
 }
 
-/// What is to be done on the way.
-pub(crate) trait Then<V> {
+/// What a caller of [`set_with_child`] does before the value is stored.
+pub(crate) trait StoreHooks<V> {
     /// Runs when the stack is armed and nothing has been stored yet.
     fn prepare(&self, record: &Record) -> Result<(), Error>;
     /// Runs when nothing can fail any more, right before the value is stored.
-    fn commit(&self, value: &V);
+    fn before_store(&self, value: &V);
 }
 
-/// Nothing.
-pub(crate) struct Nothing;
+/// Does nothing.
+pub(crate) struct NoHooks;
 
-impl<V> Then<V> for Nothing {
+impl<V> StoreHooks<V> for NoHooks {
     fn prepare(&self, _: &Record) -> Result<(), Error> {
         Ok(())
     }
 
-    fn commit(&self, _: &V) {}
+    fn before_store(&self, _: &V) {}
 }
 
 /// [`set`], of a value that may be inheritable.
@@ -59,28 +59,28 @@ pub(crate) fn set_with_child<K, V>(
     key: K,
     value: V,
     child: Option<MakeChild>,
-    then: impl Then<V>,
+    hooks: impl StoreHooks<V>,
 ) -> Result<(), Error>
 where
     K: Hash + Eq + 'static,
     V: 'static,
 {
-    // First: an allocator of the user's may use storage as well, or have no memory.
+    // First: the allocator may be code of yours that uses storage as well, or have no memory.
     let key = try_box(key).map_err(|_| refused())?;
     let value = OnStack::try_new(value).map_err(|_| refused())?;
     let (record, is_new) = arm::record_or_new()?;
-    let before = ready(record, || then.prepare(record), |values| values.find(hash, &*key));
+    let before = ready(record, || hooks.prepare(record), |values| values.find(hash, &*key));
     match before {
         Ok(before) => {
-            then.commit(&value);
+            hooks.before_store(&value);
             store(record, before, Keyed::new(hash, key, value, child))
         }
         Err(error) => Err(unload::undo(record, is_new, error)),
     }
 }
 
-/// Makes room for one more value, and finds the one before. Whoever has that may store it: until
-/// then no code runs that could change the values.
+/// Makes room for one more value, and finds the old one. Until the caller stores the value, no code
+/// runs that could change the values.
 fn ready(
     record: &Record,
     prepare: impl FnOnce() -> Result<(), Error>,
@@ -92,7 +92,8 @@ fn ready(
     record.compare(find)
 }
 
-/// What is the same for all types of keys and values. Not inlined, for the reason that [`Record::push`] gives.
+/// The part that is the same for all types of keys and values. Not inlined, for the reason that
+/// [`Record::push`] gives.
 #[inline(never)]
 fn store(record: &Record, before: Option<usize>, keyed: Keyed) -> Result<(), Error> {
     if let Some(old) = record.change_values(|values| values.set(before, keyed))? {
@@ -101,15 +102,19 @@ fn store(record: &Record, before: Option<usize>, keyed: Keyed) -> Result<(), Err
     Ok(())
 }
 
-/// A copy of the value under `key` on this stack; `None` if there is none, or one of another type than `V`.
+/// A copy of the value under `key` on this stack. `None` if there is none, or one of another type
+/// than `V`.
 ///
-/// It never arms the stack. It is safe in a signal handler, provided that `V`'s `Clone` and the key's `Hash` and `Eq`
-/// are: where the signal came in the middle of a change it gives `None`, and so it does on an alternate signal stack. It also
-/// gives `None` where the signal came while a panic or an exception was being landed, in the few instructions in which
-/// the unwinder has replaced the registers that it would need to find its own callers: in libgcc's `uw_install_context`, and on
-/// aarch64 also between that and the landing.
+/// It never arms the stack. It is safe in a signal handler, provided that `V`'s `Clone` and the
+/// key's `Hash` and `Eq` are. In a signal handler it gives `None` in these cases:
 ///
-/// A key that is a string literal is a reference: `get(&"name")` looks for what `set("name", value)` stored.
+/// - The signal came in the middle of a change.
+/// - The handler runs on an alternate signal stack.
+/// - The signal came while a panic or an exception was landing, in the few instructions in which
+///   the unwinder has replaced the registers that lead to its own callers: in libgcc's
+///   `uw_install_context`, and on aarch64 also between that and the landing.
+///
+/// A string literal is a reference: `get(&"name")` finds what `set("name", value)` stored.
 ///
 /// # Examples
 /// ```
@@ -119,11 +124,12 @@ pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
     with(key, |value: Option<&V>| value.cloned())
 }
 
-/// Calls `look` with a reference to the value under `key` on this stack, or with `None` as [`get`] does.
+/// Calls `look` with a reference to the value under `key` on this stack, or with `None` as [`get`]
+/// does.
 ///
-/// `look` may do anything, also set or delete the same key, or end the value's life by [`reset`](crate::reset): then
-/// the value is out of the stack's storage at once, and dropped when `look` is done with it. So no reference outlives
-/// its value.
+/// `look` may do anything. It may set or delete the same key, or remove the value by
+/// [`reset`](crate::reset). Then the value is out of the stack's storage at once, and is dropped
+/// when `look` has returned. So no reference outlives its value.
 ///
 /// # Examples
 /// ```
@@ -135,7 +141,7 @@ pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
 /// # }).join().unwrap().unwrap();
 /// ```
 pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(Option<&V>) -> R) -> R {
-    // Before the record is looked up: a key's `Hash` is code of the user's, and may unload.
+    // Before the lookup of the record: a key's `Hash` is code of yours, and may unload.
     let hash = hash_of(key);
     let value = lookup::lookup().and_then(|record| record.read_values(|values| values.get(hash, key))?);
     look(value.as_ref().and_then(|value| value.downcast_ref()))
@@ -166,7 +172,8 @@ fn remove(record: &Record, hash: u64, index: usize) -> bool {
     removed.map(|value| drop_now(value, record)).is_ok()
 }
 
-/// Drops a value that was taken out; no cancellation may strike in its destructor, and unwind through frames of ours.
+/// Drops a value that was removed. Cancellation is deferred meanwhile, as it would unwind from the
+/// destructor through frames of exeunt.
 fn drop_now(taken: Removed, record: &Record) {
     if taken.is_plain() {
         return;

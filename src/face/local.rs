@@ -1,4 +1,9 @@
-//! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each thread.
+//! `stack_local!`: statics with one value for each stack, as `thread_local!` has one for each
+//! thread.
+//!
+//! The macro, [`LocalKey`], and its operations on values of any type: [`LocalKey::with`],
+//! [`LocalKey::try_with`], the crate's own `peek`. `local_cells.rs` adds those for `Cell` and
+//! `RefCell`.
 
 use crate::base::alloc::Room;
 use crate::base::error::Error;
@@ -11,14 +16,14 @@ use crate::storage::borrow::lend;
 use crate::storage::inline_cache::{Block, InlineCache};
 use crate::storage::values::Initialize;
 use crate::storage::values::{Addition, LocalValue};
-use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Declares statics that have one value for each stack: thread, main thread or fiber.
 ///
-/// The shape is that of `thread_local!`, and so is the use: [`LocalKey`] has `with`, `try_with`, and for `Cell` and
-/// `RefCell` values `get`, `set`, `take`, `replace` and their like. The first use on a stack arms it and makes the value.
-/// The values are dropped when the stack ends, after its handlers, last made first.
+/// You write it as `thread_local!`, and use it alike: [`LocalKey`] has `with`, `try_with`, and for
+/// `Cell` and `RefCell` values `get`, `set`, `take`, `replace` and their like. The first use on a
+/// stack arms the stack and makes the value. The values are dropped when the stack ends, after its
+/// handlers, last made first.
 ///
 /// # Examples
 /// ```
@@ -42,7 +47,7 @@ macro_rules! stack_local {
     ($(#[$attribute:meta])* $visibility:vis static $name:ident: $type:ty = const $init:block $(; $($rest:tt)*)?) => {
         $(#[$attribute])*
         $visibility static $name: $crate::LocalKey<$type> = {
-            // Named so that the initialiser can call a function of any other name.
+            // A long name, so that the initialiser can call a function of any usual name.
             fn __exeunt_initial_value() -> $type {
                 const { $init }
             }
@@ -65,7 +70,7 @@ macro_rules! stack_local {
 /// A static with one value for each stack, made by [`stack_local!`](crate::stack_local).
 pub struct LocalKey<T: 'static> {
     cache: InlineCache,
-    /// Its number; zero before its first use.
+    /// Its number. Zero before its first use.
     number: AtomicUsize,
     init: fn() -> T,
 }
@@ -76,48 +81,52 @@ impl<T: 'static> LocalKey<T> {
         Self { cache: InlineCache::new(), number: AtomicUsize::new(0), init }
     }
 
-    /// The value of the running stack, if it can be found quickly. `block` is that of the function that this is used in:
-    /// the quick path and the slow one have to look for the same.
+    /// The value of the running stack, if the inline cache has it. `block` is the block of the
+    /// function that this is inlined into: the quick path and the slow one must use the same block.
     #[inline(always)]
-    fn quick(&'static self, block: Block) -> Option<*mut T> {
+    pub(super) fn quick(&'static self, block: Block) -> Option<*mut T> {
         self.cache.find(block).map(|value| value.as_ptr().cast())
     }
 
-    /// The value of the running stack, made if need be.
+    /// The value of the running stack, made if it is missing.
     #[cold]
     #[inline(never)]
     fn slow(&'static self, block: Block) -> Result<*mut T, Error> {
         self.slow_or_given(block, &mut None)
     }
 
-    /// The same for callers that cannot hand an error on.
+    /// The same for callers that cannot return an error.
     #[cold]
     #[inline(never)]
     #[track_caller]
-    fn slow_or_panic(&'static self, block: Block) -> *mut T {
+    pub(super) fn slow_or_panic(&'static self, block: Block) -> *mut T {
         match self.slow(block) {
             Ok(value) => value,
             Err(error) => refuse(&error),
         }
     }
 
-    /// The value of the running stack, if it has one; found by the page map and the record, and remembered for next time.
+    /// The value of the running stack, if the record has it. The inline cache remembers it for the
+    /// next use.
     fn in_record(&'static self, block: Block, record: &'static Record) -> Option<*mut T> {
         let value = record.read_values(|values| values.local(self.number()))?;
         if value.is_null() {
             return None;
         }
-        // Only a place that the page map vouches for: others may serve another stack next.
+        // Only a block that the stack map gives to this record: another block may serve another
+        // stack next.
         if STACKS.find(block.stack_pointer()).is_some_and(|found| std::ptr::eq(found, record)) {
             self.cache.remember(block, record.canary(), value);
         }
         Some(value.cast())
     }
 
-    /// The value of the running stack, made if need be, by `init` or from `given`; then `given` is empty.
+    /// The value of the running stack. If it is missing, `init` or `given` makes it. After a use of
+    /// `given` that is empty.
     fn slow_or_given(&'static self, block: Block, given: &mut Option<T>) -> Result<*mut T, Error> {
-        // A read of what is there verifies nothing, as any read (`lookup::is_verified`): on aarch64 that
-        // takes a walk to the foot, and a recursion that reads at each depth would make one at each.
+        // A read of an existing value does not verify the record, as no read does
+        // (`lookup::is_verified`): on aarch64 that takes a walk to the foot, and a recursion that
+        // reads at each depth would make a walk at each.
         if let Some(value) = self.peek_slow(block) {
             return Ok(value);
         }
@@ -136,7 +145,7 @@ impl<T: 'static> LocalKey<T> {
             Some(true) => return Err(Error::RecursiveInit),
             Some(false) => {}
         }
-        // Before `init` runs, and what it has made would have to be dropped.
+        // Allocated before `init` runs: otherwise a failure would have to drop the new value.
         let room = {
             let _kept_armed = record.keep_armed();
             record.room_for(Addition::Local(number))?;
@@ -150,7 +159,7 @@ impl<T: 'static> LocalKey<T> {
             Some(given) => given,
             None => record.initializing(number, self.init),
         };
-        // `init` may have done anything, even unloaded this stack, and used up the room.
+        // `init` is your code. It may have unloaded this stack, and used up the room.
         let ready = arm::record_from(block.stack_pointer()).and_then(|record| {
             let _kept_armed = record.keep_armed();
             record.room_for(Addition::Local(number))?;
@@ -171,7 +180,7 @@ impl<T: 'static> LocalKey<T> {
         let local = LocalValue { number, value: value.cast(), destroy: destroy::<T>, cache: &self.cache };
         let added = record.change_values(|values| values.add_local(local));
         if let Err(error) = added {
-            // SAFETY: nobody else has seen this value.
+            // SAFETY: the value was not stored, so no other code has a pointer to it.
             unsafe { Room::destroy(value) };
             return Err(error);
         }
@@ -197,7 +206,7 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
     ///
     /// # Panics
-    /// Where the stack cannot be armed, and in the value's own initialiser or destructor.
+    /// If the stack cannot be armed, and in the value's own initialiser or destructor.
     #[inline]
     #[track_caller]
     pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
@@ -208,8 +217,9 @@ impl<T: 'static> LocalKey<T> {
     /// Calls `use_it` with the running stack's value, which is made first if it is not there.
     ///
     /// # Errors
-    /// Where the stack cannot be armed, [`Error::OutOfMemory`], and [`Error::RecursiveInit`] in
-    /// the value's own initialiser or destructor. Then nothing has changed.
+    /// An error of arming if the stack cannot be armed, [`Error::OutOfMemory`], and
+    /// [`Error::RecursiveInit`] in the value's own initialiser or destructor. Then nothing has
+    /// changed.
     #[inline]
     pub fn try_with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> Result<R, Error> {
         let block = Block::here();
@@ -221,7 +231,8 @@ impl<T: 'static> LocalKey<T> {
         Ok(unsafe { lend(value, use_it) })
     }
 
-    /// Calls `look` with the running stack's value if there is one. Never arms the stack, and makes no value.
+    /// Calls `look` with the running stack's value if there is one. Never arms the stack, and makes
+    /// no value.
     #[inline(always)]
     pub(crate) fn peek<R>(&'static self, look: impl FnOnce(Option<&T>) -> R) -> R {
         let block = Block::here();
@@ -232,16 +243,16 @@ impl<T: 'static> LocalKey<T> {
         }
     }
 
-    /// The value of the running stack, if it has one, by the page map.
+    /// The value of the running stack, if it has one, by the stack map or a walk.
     #[inline(never)]
     fn peek_slow(&'static self, block: Block) -> Option<*mut T> {
         self.in_record(block, STACKS.find(block.stack_pointer()).or_else(lookup::lookup)?)
     }
 
-    /// The value of the running stack. No code of the user's may run while it is in use.
+    /// The value of the running stack. No code of yours may run while the pointer is in use.
     #[inline(always)]
     #[track_caller]
-    fn value(&'static self) -> *mut T {
+    pub(super) fn value(&'static self) -> *mut T {
         let block = Block::here();
         match self.quick(block) {
             Some(value) => value,
@@ -249,9 +260,9 @@ impl<T: 'static> LocalKey<T> {
         }
     }
 
-    /// Makes the running stack's value from `value`, or gives it back if there is one already.
+    /// Makes the running stack's value from `value`. Returns `value` if the stack has one already.
     #[track_caller]
-    fn start_with(&'static self, value: T) -> Option<T> {
+    pub(super) fn start_with(&'static self, value: T) -> Option<T> {
         let block = Block::here();
         if self.quick(block).is_some() {
             return Some(value);
@@ -261,139 +272,6 @@ impl<T: 'static> LocalKey<T> {
             refuse(&error);
         }
         given
-    }
-}
-
-impl<T: 'static> LocalKey<Cell<T>> {
-    /// Sets the running stack's value, without initializing the initial one first.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`].
-    #[inline]
-    #[track_caller]
-    pub fn set(&'static self, value: T) {
-        if let Some(value) = self.start_with(Cell::new(value)) {
-            drop(self.replace(value.into_inner()));
-        }
-    }
-
-    /// A copy of the running stack's value.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`].
-    #[inline]
-    #[track_caller]
-    pub fn get(&'static self) -> T
-    where
-        T: Copy,
-    {
-        let block = Block::here();
-        match self.quick(block) {
-            // SAFETY: a live value of this stack; copying runs no code of the user's.
-            Some(value) => unsafe { (*value).get() },
-            None => self.get_slowly(block),
-        }
-    }
-
-    /// A whole call to end with, where one for the value's address alone would have to come back: a function that does no more than
-    /// read needs no frame so.
-    #[cold]
-    #[inline(never)]
-    #[track_caller]
-    fn get_slowly(&'static self, block: Block) -> T
-    where
-        T: Copy,
-    {
-        // SAFETY: as in `get`.
-        unsafe { (*self.slow_or_panic(block)).get() }
-    }
-
-    /// Takes the running stack's value, and leaves the default.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`].
-    #[inline]
-    #[track_caller]
-    pub fn take(&'static self) -> T
-    where
-        T: Default,
-    {
-        self.replace(T::default())
-    }
-
-    /// Replaces the running stack's value, and returns the one that was there.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`].
-    #[inline]
-    #[track_caller]
-    pub fn replace(&'static self, value: T) -> T {
-        // SAFETY: as in `get`: the old value is moved out before anybody can drop it.
-        unsafe { (*self.value()).replace(value) }
-    }
-}
-
-impl<T: 'static> LocalKey<RefCell<T>> {
-    /// Calls `look` with the running stack's value borrowed.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is mutably borrowed.
-    #[inline]
-    #[track_caller]
-    pub fn with_borrow<R>(&'static self, look: impl FnOnce(&T) -> R) -> R {
-        // The panic is not the closure's, whose place is here.
-        match self.with(|cell| cell.try_borrow().map(|value| look(&value))) {
-            Ok(result) => result,
-            Err(_) => borrowed("mutably borrowed"),
-        }
-    }
-
-    /// Calls `change` with the running stack's value mutably borrowed.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is borrowed.
-    #[inline]
-    #[track_caller]
-    pub fn with_borrow_mut<R>(&'static self, change: impl FnOnce(&mut T) -> R) -> R {
-        match self.with(|cell| cell.try_borrow_mut().map(|mut value| change(&mut value))) {
-            Ok(result) => result,
-            Err(_) => borrowed("borrowed"),
-        }
-    }
-
-    /// Sets the running stack's value, without initializing the initial one first.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is borrowed.
-    #[track_caller]
-    pub fn set(&'static self, value: T) {
-        if let Some(value) = self.start_with(RefCell::new(value)) {
-            drop(self.replace(value.into_inner()));
-        }
-    }
-
-    /// Takes the running stack's value, and leaves the default.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is borrowed.
-    #[track_caller]
-    pub fn take(&'static self) -> T
-    where
-        T: Default,
-    {
-        self.replace(T::default())
-    }
-
-    /// Replaces the running stack's value, and returns the one that was there.
-    ///
-    /// # Panics
-    /// As [`LocalKey::with`], and if the value is borrowed.
-    #[track_caller]
-    pub fn replace(&'static self, value: T) -> T {
-        match self.with(|cell| cell.try_borrow_mut().map(|mut old| std::mem::replace(&mut *old, value))) {
-            Ok(old) => old,
-            Err(_) => borrowed("borrowed"),
-        }
     }
 }
 
@@ -410,15 +288,8 @@ fn refuse(error: &Error) -> ! {
     panic!("a stack local cannot be used here: {error}")
 }
 
-#[cold]
-#[inline(never)]
-#[track_caller]
-fn borrowed(how: &str) -> ! {
-    panic!("this stack local's value is {how} further up on this stack")
-}
-
 /// # Safety
-/// `value` must be what [`Room::fill`] gave for a `T`, and nobody else have it.
+/// `value` must be what [`Room::fill`] gave for a `T`, and no other code may use it.
 unsafe fn destroy<T>(value: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe { Room::destroy(value.cast::<T>()) };

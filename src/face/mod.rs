@@ -1,4 +1,13 @@
-//! The faces: what users call.
+//! The public face: what users call. `lib.rs` re-exports all of it.
+//!
+//! - `at_exit`: handlers, identity, `reset`, `unload`.
+//! - `keyed`, `inherit`: values under keys.
+//! - `local`, `local_cells`: `stack_local!`.
+//! - `context`: scoped values.
+//! - `slots`: dynamic slots.
+//! - `enter`, `discard`: fibers.
+//! - `tag`: stack tags.
+//! - `stack`, `survey`, `code_sites`, `builder`: diagnosis and the choice of a redirect.
 
 pub(crate) mod at_exit;
 pub(crate) mod builder;
@@ -9,6 +18,7 @@ pub(crate) mod enter;
 pub(crate) mod inherit;
 pub(crate) mod keyed;
 pub(crate) mod local;
+mod local_cells;
 pub mod slots;
 pub(crate) mod stack;
 pub(crate) mod survey;

@@ -1,11 +1,13 @@
-//! Dynamic slots, with the semantics of `TlsAlloc`, `TlsSetValue`, `TlsGetValue` and `TlsFree`, for stacks.
+//! Dynamic slots, with the semantics of `TlsAlloc`, `TlsSetValue`, `TlsGetValue` and `TlsFree`, for
+//! stacks: [`alloc`], [`set`], [`get`], [`free`].
 //!
-//! A slot is an index from a bitmap. It is zero on every stack when it is allocated, and freeing it clears it on all live
-//! stacks. Each allocation has a generation of its own, which is part of the handle and is stored beside every value, so
-//! an old handle is an error, and a value from before is never seen again.
+//! A slot is an index from a bitmap. It is null on every stack when it is allocated. Freeing it
+//! clears it on all live stacks. Each allocation has a generation of its own, which is part of the
+//! handle and is stored beside every value. So an old handle gives an error, and a value of an
+//! earlier allocation is never seen.
 //!
-//! [`Slot`] is the face for Rust: a double free or a slot that was never allocated do not compile there. The functions
-//! are what the C face and other runtimes need.
+//! Use [`Slot`] in Rust: there a double free, or a slot that was never allocated, does not compile.
+//! The functions are for the C face and for other runtimes.
 
 use crate::base::alloc::refused;
 use crate::base::counted::AcrossThreads;
@@ -29,34 +31,34 @@ use std::sync::atomic::Ordering;
 fn cell_here(index: usize) -> Option<&'static Cell> {
     let block = inline_cache::Block::here();
     match CACHES[index].find(block) {
-        // SAFETY: a cell that `find_cell` remembered: those live for ever.
+        // SAFETY: `find_cell` stored a cell, and cells are never freed (`storage/slot_table.rs`).
         Some(cell) => Some(unsafe { cell.cast().as_ref() }),
         None => find_cell(block, index),
     }
 }
 
-/// The same by the page map and the record, for a function in `block`, which will look there again.
+/// The same by the stack map and the record. The inline cache remembers the cell for `block`.
 #[inline(never)]
 fn find_cell(block: inline_cache::Block, index: usize) -> Option<&'static Cell> {
     let found = STACKS.find(block.stack_pointer());
     let record = found.or_else(lookup::lookup)?;
     let cell = record.slots()?.cell(index)?;
-    // Only a place that the page map vouches for: others may serve another stack next. And only a cell that has had a
-    // value, as no others are looked for when places are forgotten.
+    // Only a block that the stack map gives to a record: another block may serve another stack
+    // next. And only a cell that has had a value: `slot_table::invalidate_caches` visits no others.
     if found.is_some() && cell.generation.load(Ordering::Relaxed) != 0 {
         CACHES[index].remember(block, record.canary(), ptr::from_ref(cell).cast_mut().cast());
     }
     Some(cell)
 }
 
-/// Allocates a slot, which is null on every stack, and gives its handle, which is never zero.
+/// Allocates a slot, which is null on every stack. Returns its handle, which is never zero.
 ///
 /// # Errors
 /// [`Error::SlotsExhausted`].
 ///
 /// # Safety
-/// `destructor` must be sound to call with any value that will be set, on the stack that set it when that ends, and on
-/// whichever stack frees the slot.
+/// `destructor` must be sound to call with any value that will be set: on the stack that set it,
+/// when that ends, and on the stack that frees the slot.
 pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
     for (word, used) in USED.iter().enumerate() {
         let mut bits = used.load(Ordering::Relaxed);
@@ -79,49 +81,50 @@ pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
     Err(Error::SlotsExhausted)
 }
 
-/// Sets the slot's value on the running stack, which is armed if it was not. The value that was there is overwritten, and
-/// no destructor is called for it.
+/// Sets the slot's value on the running stack, and arms the stack if it is not armed. The old value
+/// is overwritten, and its destructor is not called.
 ///
 /// # Errors
-/// [`Error::NoSuchSlot`], and where the stack cannot be armed, or there is no memory. Then nothing
-/// has changed.
+/// [`Error::NoSuchSlot`], an error of arming, or [`Error::OutOfMemory`]. Then nothing has changed.
 ///
 /// # Safety
-/// The value must be what the slot's destructor, and whoever reads it on this stack, take it for. A [`Slot`] keeps its own in
-/// the slot.
+/// The value must be what the slot's destructor, and the code that reads it on this stack, take it
+/// for. A [`Slot`] keeps its own values in the slot.
 pub unsafe fn set(handle: u32, value: *mut c_void) -> Result<(), Error> {
     exchange(handle, value).map(drop)
 }
 
-/// Sets the slot's value, and gives the one that was there, or null. All memory is allocated before
-/// the one is read and the other is written: the allocator may be code of the user's, and use this
-/// very slot.
+/// Sets the slot's value, and returns the old one, or null. It allocates all memory before it reads
+/// the old value and writes the new one: the allocator may be code of yours that uses this very
+/// slot.
 fn exchange(handle: u32, value: *mut c_void) -> Result<*mut c_void, Error> {
     let (index, generation) = check(handle)?;
     let (record, is_new) = arm::record_or_new()?;
     let cell = cell_of(record, index).map_err(|error| unload::undo(record, is_new, error))?;
-    // Never the new value under the old generation, which somebody may be freeing, nor the old one under the new.
+    // Readers must never see the new value under the old generation, which another thread may be
+    // freeing, nor the old value under the new generation.
     if cell.generation.load(Ordering::Relaxed) != generation {
         cell.value.store(ptr::null_mut(), Ordering::Relaxed);
         cell.generation.store(generation, Ordering::Release);
     }
-    // Only this stack's code sets the value, and whoever frees the slot has it to itself.
+    // Only this stack's code sets the value. The thread that frees the slot promises that no other
+    // code uses it.
     let old = cell.value.load(Ordering::Relaxed);
     cell.value.store(value, Ordering::Release);
     Ok(old)
 }
 
-/// The record's cell of a slot, made if need be.
+/// The record's cell of a slot, made if it is missing.
 fn cell_of(record: &Record, index: usize) -> Result<&'static Cell, Error> {
     if let Some(cell) = record.slots().and_then(|table| table.cell(index)) {
         return Ok(cell);
     }
-    // The allocator may unload.
+    // The allocator may be code of yours, and unload.
     let _kept_armed = record.keep_armed();
     record.slots_or_new()?.ensure_cell(index)
 }
 
-/// The slot's value on the running stack; null where none was set. It never arms the stack.
+/// The slot's value on the running stack; null if none was set. Never arms the stack.
 ///
 /// # Errors
 /// [`Error::NoSuchSlot`].
@@ -131,14 +134,14 @@ pub fn get(handle: u32) -> Result<*mut c_void, Error> {
     Ok(cell_here(index).map_or(ptr::null_mut(), |cell| cell.value(generation)))
 }
 
-/// Frees the slot: its handle is no more, and it is null again on all stacks. Where a value was set, the destructor is
-/// called with it, here and now, for the values of all stacks.
+/// Frees the slot. Its handle is invalid from then on, and the slot is null again on all stacks.
+/// The destructor is called here and now, with each value that any stack has set.
 ///
 /// # Errors
-/// [`Error::NoSuchSlot`], also when it was freed before.
+/// [`Error::NoSuchSlot`], also if the slot was freed before.
 ///
 /// # Safety
-/// No stack may be using the slot or one of its values meanwhile.
+/// No stack may use the slot or one of its values meanwhile.
 pub unsafe fn free(handle: u32) -> Result<(), Error> {
     let (index, generation) = check(handle)?;
     let allocation = &ALLOCATIONS[index];
@@ -154,15 +157,15 @@ pub unsafe fn free(handle: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// A [`Slot`]'s value, shared: it lives until the slot has another one, and all of these are
+/// A [`Slot`]'s value, shared. It lives until the slot has another value and all of these are
 /// dropped.
 ///
-/// As an [`Arc`](std::sync::Arc), but for how it is made: [`Slot::set`] gives an error where there
-/// is no memory.
+/// It is like an [`Arc`](std::sync::Arc), but [`Slot::set`], which makes it, returns an error if
+/// there is no memory.
 pub struct Shared<T: Send + Sync>(AcrossThreads<T>);
 
 impl<T: Send + Sync> Shared<T> {
-    /// Whether both are the same value.
+    /// Whether both refer to the same value.
     pub fn ptr_eq(&self, other: &Self) -> bool {
         self.0.is(&other.0)
     }
@@ -197,7 +200,8 @@ impl<T: Send + Sync + std::fmt::Debug> std::fmt::Debug for Shared<T> {
     }
 }
 
-/// A slot for values of type `T`: made at run time, with a value of its own on every stack, freed when it is dropped.
+/// A slot for values of type `T`. You create it at run time, every stack has a value of its own in
+/// it, and it is freed when you drop it.
 ///
 /// # Examples
 /// ```
@@ -210,7 +214,8 @@ impl<T: Send + Sync + std::fmt::Debug> std::fmt::Debug for Shared<T> {
 /// # Ok::<(), exeunt::Error>(())
 /// ```
 ///
-/// What would be a double free or a use after it does not compile, and neither does a slot that was never allocated:
+/// A double free or a use after it does not compile, and neither does a slot that was never
+/// allocated:
 /// ```compile_fail,E0382
 /// let slot = exeunt::Slot::<u32>::new()?;
 /// drop(slot);
@@ -228,50 +233,51 @@ impl<T: Send + Sync + std::fmt::Debug> std::fmt::Debug for Shared<T> {
 /// ```
 pub struct Slot<T: Send + Sync + 'static> {
     handle: u32,
-    /// All of the generation, of which the handle has a part.
+    /// The whole generation. The handle has a part of it.
     generation: u32,
     values: PhantomData<fn(T) -> T>,
 }
 
 impl<T: Send + Sync + 'static> Slot<T> {
-    /// Allocates a slot that no stack has a value in.
+    /// Allocates a slot. No stack has a value in it.
     ///
     /// # Errors
     /// [`Error::SlotsExhausted`].
     pub fn new() -> Result<Self, Error> {
         unsafe extern "C-unwind" fn release<T>(value: *mut c_void) {
-            // SAFETY: values are references that `set` let go of.
+            // SAFETY: `set` stores references that it gave up by `into_raw`.
             drop(unsafe { AcrossThreads::from_raw(value.cast::<T>()) });
         }
-        // SAFETY: only `set` stores values in it, and they may be dropped on any thread.
+        // SAFETY: only `Slot::set` stores values in it, and `T: Send` lets any thread drop them.
         let handle = unsafe { alloc(Some(release::<T>)) }?;
         let (_, generation) = check(handle)?;
         Ok(Self { handle, generation, values: PhantomData })
     }
 
-    /// What is stored on the running stack, or null. This slot is allocated, so its handle needs no check.
+    /// The stored pointer on the running stack, or null. The slot is allocated, so the handle needs
+    /// no check.
     #[inline(always)]
     fn value(&self) -> *mut c_void {
         cell_here(self.handle as usize % CAPACITY).map_or(ptr::null_mut(), |cell| cell.value(self.generation))
     }
 
-    /// Sets the running stack's value; the one that was there is dropped.
+    /// Sets the running stack's value. The old value is dropped.
     ///
     /// # Errors
-    /// Where the stack cannot be armed, and [`Error::OutOfMemory`]. Then `value` is dropped, and
-    /// nothing has changed.
+    /// An error of arming, or [`Error::OutOfMemory`]. Then `value` is dropped, and nothing has
+    /// changed.
     pub fn set(&self, value: T) -> Result<(), Error> {
         let value = AcrossThreads::try_new(value).map_err(|_| refused())?.into_raw().cast_mut();
-        // What was there is read by this, after all else: handlers of an abandoned stack, which run
-        // while this one is armed, and the allocator may set the value as well.
+        // `exchange` reads the old value last: handlers of an abandoned stack, which run while this
+        // one is armed, and the allocator may set the value as well.
         match exchange(self.handle, value.cast()) {
             Ok(old) => {
-                // SAFETY: it was stored by an earlier call, and has just been overwritten.
+                // SAFETY: an earlier call stored it, and this call has just overwritten it.
                 drop((!old.is_null()).then(|| unsafe { AcrossThreads::from_raw(old.cast::<T>()) }));
                 Ok(())
             }
             Err(error) => {
-                // SAFETY: just let go of, and not stored.
+                // SAFETY: `into_raw` gave it, and it is not stored.
                 drop(unsafe { AcrossThreads::from_raw(value) });
                 Err(error)
             }
@@ -284,7 +290,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
         if value.is_null() {
             return None;
         }
-        // SAFETY: a reference that `set` let go of, and which stays in the slot.
+        // SAFETY: `set` gave it by `into_raw`. `ManuallyDrop` leaves that reference in the slot.
         let stored = std::mem::ManuallyDrop::new(unsafe { AcrossThreads::from_raw(value) });
         Some(Shared(AcrossThreads::clone(&stored)))
     }
@@ -296,7 +302,8 @@ impl<T: Send + Sync + 'static> Slot<T> {
         T: Copy,
     {
         let value = self.value().cast::<T>();
-        // SAFETY: null, or what `set` let go of. Copying runs no code of the user's that could drop it meanwhile.
+        // SAFETY: null, or a value that `set` stored. Copying runs no code of yours that could drop
+        // it meanwhile.
         unsafe { value.as_ref() }.copied()
     }
 
@@ -308,7 +315,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
             return None;
         }
         cell.value.store(ptr::null_mut(), Ordering::Release);
-        // SAFETY: what `set` let go of, and no longer stored.
+        // SAFETY: `set` gave it by `into_raw`, and it is no longer stored.
         Some(Shared(unsafe { AcrossThreads::from_raw(value.cast()) }))
     }
 }
@@ -316,7 +323,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
 impl<T: Send + Sync + 'static> Drop for Slot<T> {
     /// Frees the slot, and drops its values on all stacks.
     fn drop(&mut self) {
-        // SAFETY: nobody else has this slot any more, so nobody uses it.
+        // SAFETY: this was the only owner of the slot, so no code uses it any more.
         let _ = unsafe { free(self.handle) };
     }
 }

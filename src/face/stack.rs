@@ -1,4 +1,4 @@
-//! The running stack as one sees it from outside: what it is, where its foot is, whether it is armed.
+//! The running stack, for diagnosis: what it is, where its foot is, whether it is armed.
 
 use crate::base::error::Error;
 use crate::base::kind::Kind;
@@ -20,10 +20,11 @@ use std::ops::Range;
 pub struct FootInfo {
     /// Where the word is.
     pub address: usize,
-    /// What was found there: on a stack that is armed by slot redirect the address of a trampoline of ours, while it drains
-    /// a mark, else the return address. On aarch64 it may be signed.
+    /// The word that is there. On a stack that is armed by slot redirect it is the address of a
+    /// trampoline of exeunt's, while the stack drains a mark, otherwise the return address. On
+    /// aarch64 it may be signed.
     pub word: usize,
-    /// The return address into the exit trampoline, which is what an unarmed stack's word says.
+    /// The return address into the exit trampoline: the word of an unarmed stack.
     pub original: usize,
     /// The name of the exit trampoline.
     pub trampoline: String,
@@ -40,7 +41,7 @@ impl fmt::Debug for FootInfo {
     }
 }
 
-/// The running stack, as it was when [`Stack::current`] looked. To look at a stack does not arm it.
+/// The running stack, as it was when [`Stack::current`] was called. This does not arm the stack.
 ///
 /// # Examples
 /// ```
@@ -75,15 +76,15 @@ impl fmt::Debug for Bounds {
 }
 
 impl Stack {
-    /// Looks at the running stack.
+    /// Describes the running stack.
     pub fn current() -> Self {
         // SAFETY: these are registers of the running stack.
-        let bottom = unsafe { walk::walk_to_foot(Registers::here()) };
-        let other_stack = match bottom {
+        let found = unsafe { walk::walk_to_foot(Registers::here()) };
+        let find_other_stack = match found {
             Ok(Found::Armed(record, _)) => lookup::find_other_stack(record, arch::stack_pointer()),
             _ => None,
         };
-        match other_stack.map_or(bottom, Ok) {
+        match find_other_stack.map_or(found, Ok) {
             Ok(Found::Armed(record, _)) => Self::armed(record),
             Ok(Found::Unarmed(foot, _)) => {
                 let kind = trampoline::kind(foot.trampoline);
@@ -108,9 +109,10 @@ impl Stack {
     }
 
     fn armed(record: &'static Record) -> Self {
-        // Its foot may have moved. Where no walk leads to it, this is where it was.
+        // The foot may have moved. If no walk leads to it, the record has its former place.
         lookup::locate_foot(record);
-        // What stands for the foot while it drains, else the foot itself, which is not always the canary.
+        // While the stack drains, the mark's place. Otherwise the foot itself, which is not always
+        // the canary.
         let foot =
             if record.method() == Method::Code && !record.is_draining() { record.foot() } else { record.canary_at() };
         // SAFETY: a live record's foot is a word of this stack.
@@ -125,38 +127,39 @@ impl Stack {
         }
     }
 
-    /// Its identity, if it is armed.
+    /// The stack's identity, if it is armed.
     pub fn id(&self) -> Option<StackId> {
         self.id
     }
 
-    /// What it is.
+    /// The kind of stack.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The addresses of its memory. For a thread and for the main thread they are the system's word. For a fiber the
-    /// upper one is where its entry function returns, and the lower one that of the mapping that its memory is part of.
+    /// The addresses of the stack's memory. For a thread and for the main thread the system gives
+    /// them. For a fiber the upper one is where its entry function returns, and the lower one is
+    /// the start of the mapping that its memory is part of.
     pub fn bounds(&self) -> Option<Range<usize>> {
         self.bounds.as_ref().map(|bounds| bounds.0.clone())
     }
 
-    /// Its foot, if it was found.
+    /// The stack's foot, if it was found.
     pub fn foot(&self) -> Option<&FootInfo> {
         self.foot.as_ref()
     }
 
-    /// Whether its exit is ours, or it is draining already.
+    /// Whether the stack is armed, or is draining already.
     pub fn is_armed(&self) -> bool {
         self.id.is_some()
     }
 
-    /// Whether its entry function has returned and its handlers are running.
+    /// Whether the stack's entry function has returned and its handlers are running.
     pub fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// Why it cannot be armed, if it cannot.
+    /// Why the stack cannot be armed, if it cannot.
     pub fn problem(&self) -> Option<&Error> {
         self.problem.as_ref()
     }

@@ -1,4 +1,4 @@
-//! What this process has met and keeps, for diagnosis.
+//! What exeunt has found and keeps in this process, for diagnosis.
 
 use crate::base::error::Error;
 use crate::base::kind::Kind;
@@ -7,29 +7,31 @@ use crate::exit::{recognition, redirect, shadow_stack, trampoline};
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 
-/// What this process has met and keeps, for diagnosis.
+/// What exeunt has found and keeps in this process, for diagnosis: see [`survey`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Survey {
-    /// The exit trampolines that are recognised: name, return address, kind of stack.
+    /// The recognised exit trampolines: name, return address, kind of stack.
     pub trampolines: Vec<(String, usize, Kind)>,
     /// Stacks that are armed now.
     pub armed: usize,
     /// Bytes of one record, without its values.
     pub record_size: usize,
-    /// Bytes of address space that the page map has reserved. Only touched pages of it cost memory.
+    /// Bytes of address space that the stack map has reserved. Only the pages of it that were
+    /// touched cost memory.
     pub map_reserved: u64,
-    /// Whether returns of this thread are checked against a shadow stack.
+    /// Whether the processor checks this thread's returns against a shadow stack.
     pub shadow_stack: bool,
-    /// How exits are redirected in this process, or will be from the first stack on that is armed.
+    /// How this process redirects exits, or will from the first stack on that is armed.
     pub redirect: Redirect,
 }
 
-/// Says what this process has met and keeps. Recognises the exit trampolines of this system if that was not done yet. In a
-/// child of `fork` the stacks of the parent's other threads are counted until what they had is found abandoned.
+/// Reports what exeunt has found and keeps in this process. It recognises the exit trampolines of
+/// this system if that was not done yet. In a child of `fork` the stacks of the parent's other
+/// threads count as armed until a new stack uses their memory.
 ///
 /// # Errors
-/// Where the trampolines of this system cannot be set up, or `EXEUNT_REDIRECT` says nothing.
+/// If the trampolines of this system cannot be set up, or `EXEUNT_REDIRECT` has an unknown value.
 ///
 /// # Examples
 /// ```

@@ -1,9 +1,12 @@
-//! Stack tags: a number that is nowhere but in the call stack itself.
+//! Stack tags: a number that is stored only in the call stack itself. [`run`], [`ensure`],
+//! [`current`].
 //!
-//! [`run`] calls a function through a few frames that do nothing, one for each hexadecimal digit of the number, of 16
-//! kinds that differ in their return address. [`current`] unwinds and reads the digits back. That needs no redirect and
-//! no storage, so it works on any stack that can be unwound, also where nothing can be armed; but each look costs an
-//! unwinding. This is the technique of jtolds/gls, in assembly, so that no optimiser can inline or merge the frames.
+//! [`run`] calls a function through a few frames that do nothing, one for each hexadecimal digit of
+//! the number. There are 16 kinds of frames, which differ in their return address. [`current`]
+//! unwinds and reads the digits back. That needs no redirect and no storage, so it works on any
+//! stack that can be unwound, also where nothing can be armed. Each read costs an unwinding. This
+//! is the technique of jtolds/gls, in assembly, so that no optimiser can inline or merge the
+//! frames.
 
 use crate::machine::arch::Registers;
 use crate::machine::os;
@@ -23,7 +26,8 @@ const RETURN: usize = 16;
 const BEGIN: usize = 16;
 
 unsafe extern "C-unwind" {
-    /// `asm/`: 17 functions of `SIZE` bytes, each of which calls `call(data)` from a frame of its own.
+    /// `asm/`: 17 functions of `SIZE` bytes, each of which calls `call(data)` from a frame of its
+    /// own.
     fn exeunt_tag_frames(data: *mut c_void, call: unsafe extern "C-unwind" fn(*mut c_void));
 }
 
@@ -31,7 +35,7 @@ fn frames() -> usize {
     exeunt_tag_frames as *const () as usize
 }
 
-/// The kind of frame that calls from before `address`, if it is one of a tag.
+/// The kind of frame whose call returns to `address`, if that is a tag's frame.
 fn kind_at(address: usize) -> Option<usize> {
     let offset = address.wrapping_sub(frames() + RETURN);
     (offset.is_multiple_of(SIZE) && offset / SIZE <= BEGIN).then_some(offset / SIZE)
@@ -39,7 +43,7 @@ fn kind_at(address: usize) -> Option<usize> {
 
 struct Work<F, R> {
     digits: [u8; 16],
-    /// Digits that are still to be put on the stack, the last ones first.
+    /// How many digits are not on the stack yet. The last ones go first.
     left: usize,
     entry: ManuallyDrop<F>,
     result: Option<R>,
@@ -66,7 +70,7 @@ pub fn run<R>(tag: u64, f: impl FnOnce() -> R) -> R {
             break;
         }
     }
-    // SAFETY: `next` fits `work`, whose closure is still there.
+    // SAFETY: no code has taken the closure yet.
     unsafe { call(BEGIN, &mut work) };
     work.result.expect("the innermost frame stores it")
 }
@@ -75,15 +79,16 @@ pub fn run<R>(tag: u64, f: impl FnOnce() -> R) -> R {
 /// The closure in `work` must not have been taken.
 unsafe fn call<F: FnOnce() -> R, R>(kind: usize, work: &mut Work<F, R>) {
     type Call = unsafe extern "C-unwind" fn(*mut c_void);
-    // SAFETY: the functions stand one after the other, `SIZE` bytes apart, and all have the same signature.
+    // SAFETY: the functions stand one after the other, `SIZE` bytes apart, and all have the same
+    // signature.
     let frame =
         unsafe { std::mem::transmute::<usize, unsafe extern "C-unwind" fn(*mut c_void, Call)>(frames() + SIZE * kind) };
-    // SAFETY: `next` fits `work`, and the frame calls it once.
+    // SAFETY: `next` takes a `Work<F, R>`, and the frame calls it once.
     unsafe { frame(std::ptr::from_mut(work).cast(), next::<F, R>) };
 }
 
 unsafe extern "C-unwind" fn next<F: FnOnce() -> R, R>(work: *mut c_void) {
-    // SAFETY: `call` passed its own `work` on, and does not touch it meanwhile.
+    // SAFETY: `call` passes its own `work`, and does not touch it meanwhile.
     let work = unsafe { &mut *work.cast::<Work<F, R>>() };
     if work.left > 0 {
         // The most significant digit is the outermost.
@@ -92,13 +97,14 @@ unsafe extern "C-unwind" fn next<F: FnOnce() -> R, R>(work: *mut c_void) {
         // SAFETY: the closure is taken below, after the last digit.
         unsafe { call(digit, work) };
     } else {
-        // SAFETY: the one place that takes it, reached once.
+        // SAFETY: only this line takes the closure, and it runs once: `left` is zero only after the
+        // last digit.
         let entry = unsafe { ManuallyDrop::take(&mut work.entry) };
         work.result = Some(entry());
     }
 }
 
-/// The innermost tag that this code runs below, or `None`.
+/// The innermost tag around the running code, or `None`.
 ///
 /// # Examples
 /// ```
@@ -112,14 +118,14 @@ pub fn current() -> Option<u64> {
     let mut unwinder = unsafe { Unwinder::new(here) };
     match read(&mut unwinder) {
         Ok(tag) => tag,
-        Err(NotWalkable) => again(here),
+        Err(NotWalkable) => walk_thoroughly(here),
     }
 }
 
 /// The walk could not go on.
 struct NotWalkable;
 
-/// Looks for a tag from the present frame outwards.
+/// Searches for a tag from the present frame outwards.
 fn read(unwinder: &mut impl Steps) -> Result<Option<u64>, NotWalkable> {
     let mut reader = Reader { tag: 0, digits: 0 };
     loop {
@@ -130,7 +136,8 @@ fn read(unwinder: &mut impl Steps) -> Result<Option<u64>, NotWalkable> {
                 }
             }
             Step::Interrupted(_) => {}
-            // A handler that runs on its thread's alternate signal stack runs below what it has interrupted.
+            // A handler on its thread's alternate signal stack is an inner frame of what it has
+            // interrupted.
             Step::Elsewhere(_) if os::on_signal_stack() => {}
             Step::Elsewhere(_) | Step::Switch | Step::Outermost | Step::NoTable => return Ok(None),
             Step::Unsupported => return Err(NotWalkable),
@@ -138,7 +145,8 @@ fn read(unwinder: &mut impl Steps) -> Result<Option<u64>, NotWalkable> {
     }
 }
 
-/// Reads digits on the way out, the least significant first, up to the frame that begins the number.
+/// Reads digits on the way out, the least significant first, up to the frame that begins the
+/// number.
 struct Reader {
     tag: u64,
     digits: u32,
@@ -158,21 +166,21 @@ impl Reader {
     }
 }
 
-/// With the thorough walk, for stacks with a frame that the quick one cannot leave.
+/// The thorough walk, for stacks with a frame that the quick one cannot leave.
 #[cfg(target_os = "linux")]
 #[cold]
-fn again(from: Registers) -> Option<u64> {
+fn walk_thoroughly(from: Registers) -> Option<u64> {
     crate::unwind::thorough::thoroughly(from.sp, |unwinder| read(unwinder).ok().flatten())
 }
 
-/// There is no other one.
+/// There is no thorough walk.
 #[cfg(not(target_os = "linux"))]
-fn again(_from: Registers) -> Option<u64> {
+fn walk_thoroughly(_from: Registers) -> Option<u64> {
     None
 }
 
-/// Calls `f` with the tag that this code runs below. If there is none, one is made, different from all others that this
-/// function has made in the process.
+/// Calls `f` with the innermost tag around the running code. If there is none, this makes one,
+/// different from all others that it has made in the process.
 ///
 /// # Examples
 /// ```

@@ -1,9 +1,11 @@
-//! What `exeunt_get` found last: a small table on each stack from keys to values, so that a read costs no more than one
-//! of a slot does. The truth is in the stack's values; this only remembers.
+//! A cache of what `exeunt_get` found last: a small table on each stack from keys to values, so
+//! that a read costs no more than one of a slot. The stack's values are the truth, and the table is
+//! only a cache.
 //!
-//! The table is a stack local, made before the first value that C sets. So it is dropped after them, and a stack without
-//! it has no such values. Whatever takes a value away - a new one, `exeunt_del`, a reset, the stack's end - drops it, and
-//! its `drop` forgets it here first. A reset takes the table away together with the values.
+//! The table is a stack local, made before the first value that C sets. So it is dropped after
+//! these values, and a stack without it has none. Every removal of a value (a new one,
+//! `exeunt_del`, a reset, the stack's end) drops the value, and its `drop` removes it from the
+//! table first. A reset removes the table together with the values.
 
 use crate::Error;
 use std::ffi::c_void;
@@ -12,14 +14,14 @@ use std::sync::atomic::{AtomicPtr, Ordering, compiler_fence};
 
 const ENTRIES: usize = 32;
 
-/// Atomic, as a signal handler may read in the middle of a change; never shared between stacks.
+/// Atomic, as a signal handler may read in the middle of a change. Never shared between stacks.
 struct Entry {
-    /// Null where there is none; so a null key is never remembered.
+    /// Null if the entry is empty. So a null key is never cached.
     key: AtomicPtr<c_void>,
     value: AtomicPtr<c_void>,
 }
 
-/// The last keys that were asked for, one for each place that they hash to.
+/// The last keys that were read, one for each hash.
 pub(super) struct Cache([Entry; ENTRIES]);
 
 crate::stack_local! {
@@ -32,7 +34,7 @@ impl Cache {
         Self(std::array::from_fn(|_| Entry { key: none(), value: none() }))
     }
 
-    /// Keys are often neighbours, one byte each: multiplying spreads them (Fibonacci hashing).
+    /// Keys are often neighbours, one byte each. Multiplication spreads them (Fibonacci hashing).
     #[inline(always)]
     fn entry(&self, key: *const c_void) -> &Entry {
         let hash = (key.addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -48,7 +50,7 @@ impl Cache {
 
     fn remember(&self, key: *const c_void, value: *mut c_void) {
         let entry = self.entry(key);
-        // A signal handler never sees a key beside another one's value.
+        // In this order, so that a signal handler never finds a key beside another key's value.
         entry.key.store(ptr::null_mut(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         entry.value.store(value, Ordering::Relaxed);
@@ -57,14 +59,15 @@ impl Cache {
     }
 }
 
-/// Makes the running stack's table, and arms the stack for that. To be called before a value is set.
+/// Makes the running stack's table, and arms the stack for that. Called before a value is set.
 pub(super) fn ensure() -> Result<(), Error> {
-    // First: this finds out where what is remembered is an abandoned stack's.
+    // First: this verifies the record, and so drops what was cached for an abandoned stack.
     crate::life::arm::record()?;
     CACHE.try_with(|_| ())
 }
 
-/// The running stack's value under `key`, found by `search` if it is not remembered. Null where there is none.
+/// The running stack's value under `key`, found by `search` if it is not cached. Null if there is
+/// none.
 #[inline(always)]
 pub(super) fn get(key: *const c_void, search: impl FnOnce() -> Option<*mut c_void>) -> *mut c_void {
     CACHE.peek(|cache| {
@@ -78,8 +81,9 @@ pub(super) fn get(key: *const c_void, search: impl FnOnce() -> Option<*mut c_voi
     })
 }
 
-/// Forgets the value under `key`, which is being dropped. Where that happens on another stack (`exeunt_discard`), that
-/// stack may forget one of its own, and will find it again.
+/// Removes `key` from the table, as its value is being dropped. If that happens on another stack
+/// (`exeunt_discard`), that stack may lose an entry of its own, and finds the value again by
+/// `search`.
 pub(super) fn forget(key: *const c_void) {
     CACHE.peek(|cache| {
         if let Some(cache) = cache.filter(|cache| cache.find(key).is_some()) {

@@ -6,13 +6,13 @@ use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// It was done.
+/// Success.
 pub const EXEUNT_OK: c_int = 0;
-/// Unwinding this stack led to no exit trampoline that is known. `exeunt_last_error` tells what was found.
+/// Unwinding this stack led to no known exit trampoline. `exeunt_last_error` says what was found.
 pub const EXEUNT_EUNKNOWN_TRAMPOLINE: c_int = -1;
 /// The code runs on a signal stack, which belongs to no thread or fiber.
 pub const EXEUNT_ESIGNAL_STACK: c_int = -2;
-/// Returns on this thread are checked against a shadow stack.
+/// The processor checks this thread's returns against a shadow stack.
 pub const EXEUNT_ESHADOW_STACK: c_int = -3;
 /// All trampolines, or all places for registered wrappers, are taken.
 pub const EXEUNT_EPOOL_FULL: c_int = -4;
@@ -20,7 +20,7 @@ pub const EXEUNT_EPOOL_FULL: c_int = -4;
 pub const EXEUNT_EPROTECTION: c_int = -5;
 /// Something else rewrites return addresses on this stack.
 pub const EXEUNT_EFOREIGN_FOOT: c_int = -6;
-/// The stack is armed already, so its end is settled.
+/// The stack is armed already, so its end is fixed.
 pub const EXEUNT_EALREADY_ARMED: c_int = -7;
 /// The running code is not on the stack that was named.
 pub const EXEUNT_ENOT_ON_THAT_STACK: c_int = -8;
@@ -30,33 +30,34 @@ pub const EXEUNT_ESLOTS_EXHAUSTED: c_int = -9;
 pub const EXEUNT_ENO_SUCH_SLOT: c_int = -10;
 /// There is no memory.
 pub const EXEUNT_ENO_MEMORY: c_int = -11;
-/// The stack's storage is being changed further up on this very stack, or this thread is learning where stacks end there.
+/// An outer frame of this very stack is changing the stack's storage, or this thread is learning
+/// where stacks end.
 pub const EXEUNT_EBUSY: c_int = -12;
-/// A stack local was asked for while its own value was being made or dropped (Rust only).
+/// A stack local was used while its own value was being created or dropped (Rust only).
 pub const EXEUNT_ERECURSIVE_INIT: c_int = -13;
-/// There is no value under this key on this stack.
+/// This stack has no value under this key.
 pub const EXEUNT_EABSENT: c_int = -14;
-/// An argument is null that must not be, or a range is empty.
+/// A required argument is null, or a range is empty.
 pub const EXEUNT_EINVALID: c_int = -15;
-/// A defect of the library: a panic was caught at the border.
+/// A defect of the library: it caught a panic of its own.
 pub const EXEUNT_EPANIC: c_int = -16;
-/// The page that the scope is on belongs to another live stack as well: use `exeunt_enter`.
+/// The scope's page belongs to another live stack as well. Use `exeunt_enter`.
 pub const EXEUNT_ESHARED_PAGE: c_int = -17;
 
-/// The code cannot be patched: an exit trampoline's under code redirect, or what `exeunt_redirect_call` was given.
-/// `exeunt_last_error` tells what was found.
+/// The code cannot be patched: that of an exit trampoline under code redirect, or what
+/// `exeunt_redirect_call` was given. `exeunt_last_error` says what was found.
 pub const EXEUNT_ENO_CODE_SITE: c_int = -18;
-/// Another redirect than the one that was asked for is in use, or the environment asks for none that there is.
+/// The process uses another redirect than the one that was chosen, or the environment names an
+/// unknown one.
 pub const EXEUNT_EREDIRECT: c_int = -19;
-/// A call failed by which exeunt learns where stacks end, or gets ready to patch code. The next use tries again.
-/// `exeunt_last_error` names the call and its error number.
+/// A call of a system function failed that exeunt needs to learn where stacks end, or to patch
+/// code. The next use tries again. `exeunt_last_error` names the call and its error number.
 pub const EXEUNT_ECALL_FAILED: c_int = -20;
 
-// -20 is of the system's own stacks, which could not be made to be looked at.
-/// This stack's function has ended and its handlers have run: a destructor of a thread-local, of a pthread key or of a
-/// static, or an `atexit` function.
+/// This stack's function has ended and its handlers have run. The caller is a destructor of a
+/// thread-local, of a pthread key or of a static, or an `atexit` function.
 pub const EXEUNT_EENDED: c_int = -21;
-/// `main` has not begun: a constructor, or the initialiser of a static.
+/// `main` has not begun. The caller is a constructor, or the initialiser of a static.
 pub const EXEUNT_ETOO_EARLY: c_int = -22;
 
 /// Why a call from C failed.
@@ -65,7 +66,7 @@ pub(super) enum Failure {
     Absent,
     Invalid(&'static str),
     SharedPage,
-    /// The patch engine's own words.
+    /// The text of the patch engine's error.
     NoPatch(String),
     Panic(String),
 }
@@ -107,7 +108,7 @@ impl Failure {
         }
     }
 
-    /// Writes what is known of it.
+    /// Writes its text.
     fn tell(&self, to: &mut impl Write) -> fmt::Result {
         match self {
             Self::Error(error) => write!(to, "{error}"),
@@ -120,36 +121,37 @@ impl Failure {
 }
 
 thread_local! {
-    /// The thread's last failure, whose text is made when somebody asks for it: to name the frames of a stack takes
-    /// milliseconds. A thread-local is right here: where no storage of the stack can be had, this has to work, and it is
-    /// read right after the call that failed.
+    /// The thread's last failure. `exeunt_last_error` makes its text, as naming the frames of a
+    /// stack takes milliseconds. A thread-local is right here: it has to work where the stack can
+    /// have no storage, and it is read right after the call that failed.
     static LAST: RefCell<Option<Failure>> = const { RefCell::new(None) };
-    /// Its code. Without a destructor, it is there to the end of the thread.
+    /// The failure's code. It has no destructor, so it exists to the end of the thread.
     static LAST_CODE: Cell<c_int> = const { Cell::new(EXEUNT_OK) };
-    /// Whether this thread is keeping or reading a failure, which allocates and frees: an allocator that uses storage fails
-    /// meanwhile, again and again. Of these failures only the codes are kept.
+    /// Whether this thread is storing or reading a failure. That allocates and frees, and an
+    /// allocator that uses storage fails again and again meanwhile. Of these failures only the
+    /// codes are kept.
     static REPORTS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keeps the failure for `exeunt_last_error`, and gives its code.
+/// Stores the failure for `exeunt_last_error`, and returns its code.
 #[cold]
 #[inline(never)]
 pub(super) fn report(failure: Failure) -> c_int {
     let code = failure.code();
     LAST_CODE.set(code);
-    // Where there is no memory, none is used: not for the failure's place either, which a thread
-    // gets at the first use of a thread-local that has a destructor.
+    // Without memory this uses none: not for the failure's place either, which a thread gets at the
+    // first use of a thread-local that has a destructor.
     if code == EXEUNT_ENO_MEMORY || REPORTS.replace(true) {
         return code;
     }
-    // No place any more on a thread that is ending: then the code has to do.
+    // A thread that is ending has no place any more. Then the code has to do.
     let before = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| last.replace(failure)));
     drop(before);
     REPORTS.set(false);
     code
 }
 
-/// Runs the body of a C function, and makes a code of its result or of its panic.
+/// Runs the body of a C function, and turns its result or its panic into a code.
 #[inline(always)]
 pub(super) fn shielded(body: impl FnOnce() -> Result<(), Failure>) -> c_int {
     match catch_unwind(AssertUnwindSafe(body)) {
@@ -158,7 +160,7 @@ pub(super) fn shielded(body: impl FnOnce() -> Result<(), Failure>) -> c_int {
         Err(payload) => {
             let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref().copied());
             let text = text.unwrap_or("a panic without a text").to_owned();
-            // Whatever it is, dropping it might panic again.
+            // Never dropped: dropping it might panic again.
             std::mem::forget(payload);
             report(Failure::Panic(text))
         }
@@ -167,10 +169,10 @@ pub(super) fn shielded(body: impl FnOnce() -> Result<(), Failure>) -> c_int {
 
 fn words(code: c_int) -> &'static CStr {
     match code {
-        EXEUNT_OK => c"it was done",
+        EXEUNT_OK => c"success",
         EXEUNT_EUNKNOWN_TRAMPOLINE => {
-            c"no exit trampoline was recognised at the bottom of this stack: run a fiber's function in exeunt_enter, or \
-              register its runtime's wrapper with exeunt_register_trampoline"
+            c"unwinding this stack led to no known exit trampoline: run a fiber's function in exeunt_enter, or register its \
+              runtime's wrapper with exeunt_register_trampoline"
         }
         EXEUNT_EENDED => {
             c"this stack's function has ended and its handlers have run: let a handler do what is to be done at the end"
@@ -178,38 +180,37 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_ETOO_EARLY => c"main has not begun: use storage and handlers in main, or later",
         EXEUNT_ESIGNAL_STACK => c"this code runs on a signal stack: arm the stack before the signal comes",
         EXEUNT_ESHADOW_STACK => {
-            c"this thread's returns are checked against a shadow stack: set EXEUNT_REDIRECT=code, or run without it"
+            c"the processor checks this thread's returns against a shadow stack: set EXEUNT_REDIRECT=code, or run without it"
         }
-        EXEUNT_ENO_CODE_SITE => c"this code cannot be patched; exeunt_last_error tells what was found there",
+        EXEUNT_ENO_CODE_SITE => c"this code cannot be patched; exeunt_last_error says what was found there",
         EXEUNT_EREDIRECT => {
-            c"another redirect is in use already, or EXEUNT_REDIRECT is none of slot, code and auto"
+            c"the process uses another redirect already, or EXEUNT_REDIRECT is none of slot, code and auto"
         }
         EXEUNT_EPOOL_FULL => c"all trampolines or all places for registered wrappers are taken",
         EXEUNT_EPROTECTION => c"the system refused to change the protection of a page of exeunt's own",
         EXEUNT_EFOREIGN_FOOT => c"something else rewrites return addresses on this stack (as uftrace does), so it is left alone: run without it",
-        EXEUNT_EALREADY_ARMED => c"this stack is armed already: here, just use storage and handlers",
+        EXEUNT_EALREADY_ARMED => c"this stack is armed already: use storage and handlers directly",
         EXEUNT_ENOT_ON_THAT_STACK => c"the running code is not on the stack that was named",
         EXEUNT_ESLOTS_EXHAUSTED => c"all dynamic slots are allocated: free some",
         EXEUNT_ENO_SUCH_SLOT => c"no dynamic slot is allocated under this index: it never was, or it was freed",
-        EXEUNT_ENO_MEMORY => c"no memory for this stack's record or its place in the page map",
+        EXEUNT_ENO_MEMORY => c"no memory for this stack's record or its place in the stack map",
         EXEUNT_EBUSY => {
-            c"this stack's storage is being changed further up on this very stack, or this thread is learning where stacks \
-              end there"
+            c"an outer frame of this very stack is changing its storage, or this thread is learning where stacks end"
         }
         EXEUNT_ECALL_FAILED => {
-            c"a call failed by which exeunt learns where stacks end; the next use tries again, and exeunt_last_error names \
-              the call"
+            c"a call failed that exeunt needs to learn where stacks end; the next use tries again, and \
+              exeunt_last_error names the call"
         }
-        EXEUNT_ERECURSIVE_INIT => c"this stack local's value is being made or dropped further up on this very stack",
-        EXEUNT_EABSENT => c"there is no value under this key on this stack",
-        EXEUNT_EINVALID => c"an argument is null that must not be, or a range is empty",
-        EXEUNT_EPANIC => c"a defect of exeunt: a panic was caught at the border to C",
+        EXEUNT_ERECURSIVE_INIT => c"an outer frame of this very stack is creating or dropping this stack local's value",
+        EXEUNT_EABSENT => c"this stack has no value under this key",
+        EXEUNT_EINVALID => c"a required argument is null, or a range is empty",
+        EXEUNT_EPANIC => c"a defect of exeunt: it caught a panic of its own",
         EXEUNT_ESHARED_PAGE => c"the scope's page belongs to another live stack as well: use exeunt_enter",
-        _ => c"this is no code of exeunt",
+        _ => c"not a code of exeunt",
     }
 }
 
-/// What a code says, in one sentence. The string is static: never null, never to be freed.
+/// The meaning of a code, in one sentence. The string is static: never null, and never to be freed.
 ///
 /// Thread-safe and async-signal-safe.
 #[unsafe(no_mangle)]
@@ -217,8 +218,8 @@ pub extern "C" fn exeunt_strerror(code: c_int) -> *const c_char {
     words(code).as_ptr()
 }
 
-/// The code of the last failure of a call on this thread, for those functions that do not return one, such as
-/// `exeunt_id`; `EXEUNT_OK` if nothing has failed yet.
+/// The code of the last failure of a call on this thread, for functions that do not return one,
+/// such as `exeunt_id`. `EXEUNT_OK` if nothing has failed yet.
 ///
 /// Thread-safe: it concerns the running thread alone. Not for signal handlers.
 #[unsafe(no_mangle)]
@@ -226,7 +227,7 @@ pub extern "C" fn exeunt_last_code() -> c_int {
     LAST_CODE.get()
 }
 
-/// A text that is copied as far as there is room.
+/// Copies a text as far as there is room.
 struct Copy {
     buffer: *mut c_char,
     size: usize,
@@ -254,7 +255,8 @@ impl Write for Copy {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = self.size.saturating_sub(self.length.saturating_add(1));
         if room > 0 && !self.buffer.is_null() {
-            // SAFETY: behind what was written before, and within the `size` bytes that `exeunt_last_error` was given.
+            // SAFETY: behind what was written before, and within the `size` bytes that
+            // `exeunt_last_error` was given.
             unsafe {
                 self.buffer.add(self.length).copy_from_nonoverlapping(text.as_ptr().cast(), text.len().min(room))
             };
@@ -264,14 +266,15 @@ impl Write for Copy {
     }
 }
 
-/// Copies what is known about the last failure of a call on this thread into `buffer`: more than `exeunt_strerror` can
-/// tell, such as the frames that were found on a stack that cannot be armed. Call it before the fiber may be switched.
-/// The text is made by this call; to name a stack's frames takes some milliseconds.
-/// Where a thread is so near its end that no thread-local can be used, it is what `exeunt_strerror` says.
+/// Copies the text of the last failure of a call on this thread into `buffer`. It says more than
+/// `exeunt_strerror`, such as the frames that were found on a stack that cannot be armed. Call it
+/// before the fiber may be switched. This call makes the text, and naming a stack's frames takes
+/// some milliseconds. On a thread so near its end that no thread-local can be used, the text is
+/// that of `exeunt_strerror`.
 ///
-/// At most `size` bytes are written, the last one being zero. Returns the length of the whole text, without the zero, as
-/// `snprintf` does; 0 if nothing has failed yet. `buffer` may be null if `size` is 0.
-/// Thread-safe: it concerns the running thread alone. Not for signal handlers.
+/// It writes at most `size` bytes, the last one being zero. Returns the length of the whole text,
+/// without the zero, as `snprintf` does; 0 if nothing has failed yet. `buffer` may be null if
+/// `size` is 0. Thread-safe: it concerns the running thread alone. Not for signal handlers.
 ///
 /// # Safety
 /// `buffer` must be good to write `size` bytes to.
@@ -280,10 +283,10 @@ pub unsafe extern "C" fn exeunt_last_error(buffer: *mut c_char, size: usize) -> 
     let mut copy = Copy { buffer, size, length: 0 };
     let code = exeunt_last_code();
     let tell = |copy: &mut Copy, failure: &Failure| {
-        // Whoever reads debug information may panic.
+        // The reader of debug information may panic.
         failure.code() == code && catch_unwind(AssertUnwindSafe(|| failure.tell(copy).is_ok())).unwrap_or(false)
     };
-    // Not all failures are kept: see `report`.
+    // `report` does not store all failures.
     let told = code != EXEUNT_OK
         && code != EXEUNT_ENO_MEMORY
         && LAST

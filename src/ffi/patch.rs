@@ -1,21 +1,23 @@
-//! The patch engine for C: one direct call or branch in running code is led elsewhere, and that is taken back.
+//! The patch engine for C: `exeunt_redirect_call` retargets one direct call or branch in running
+//! code, and `exeunt_undo_redirect_call` undoes that.
 
 use super::code::{Failure, shielded};
 use std::ffi::{c_int, c_void};
 
-/// Makes the direct call or branch at `site` lead to `new_target` instead of `expected_target`, while other threads may be
-/// running there: each of them executes the old instruction or the new one. Where that is not possible, it is refused.
-/// Return addresses stay as they are. It is what code redirect does to exit trampolines, for code of your own choice.
+/// Makes the direct call or branch at `site` lead to `new_target` instead of `expected_target`,
+/// while other threads may be running there: each of them executes the old instruction or the new
+/// one. If that is not possible, it is refused. Return addresses stay as they are. Code redirect
+/// does the same to exit trampolines. This does it to code of your own choice.
 ///
-/// Returns 0, `EXEUNT_EINVALID`, `EXEUNT_ENO_CODE_SITE`, `EXEUNT_ECALL_FAILED`, or `EXEUNT_EBUSY` inside of another call that
-/// patches code (from an allocator). After an error nothing has changed, and `exeunt_last_error` tells why: what is at `site`,
-/// with bytes and disassembly, or what the system refused.
-/// Thread-safe. Not for signal handlers.
+/// Returns 0, `EXEUNT_EINVALID`, `EXEUNT_ENO_CODE_SITE`, `EXEUNT_ECALL_FAILED`, or `EXEUNT_EBUSY`
+/// inside of another call that patches code (from an allocator). After an error nothing has
+/// changed, and `exeunt_last_error` says why: what is at `site`, with bytes and disassembly, or
+/// what the system refused. Thread-safe. Not for signal handlers.
 ///
 /// # Safety
-/// `site` must be the first byte of an instruction in code that stays loaded, or no code at all. Until it is undone,
-/// `new_target` must be good to enter wherever `expected_target` is. Nobody else may change the protection of the page
-/// of `site` at the same time.
+/// `site` must be the first byte of an instruction in code that stays loaded, or no code at all.
+/// Until you undo it, `new_target` must be good to enter wherever `expected_target` is. No other
+/// code may change the protection of the page of `site` at the same time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_redirect_call(
     site: *mut c_void,
@@ -31,10 +33,10 @@ pub unsafe extern "C" fn exeunt_redirect_call(
     })
 }
 
-/// Takes back what `exeunt_redirect_call` did at `site`: every byte is as before.
+/// Undoes `exeunt_redirect_call` at `site`: every byte is as before.
 ///
-/// Returns 0, `EXEUNT_EINVALID`, or `EXEUNT_ENO_CODE_SITE` if nothing was redirected at `site`, or if the system refuses now.
-/// Thread-safe. Not for signal handlers.
+/// Returns 0, `EXEUNT_EINVALID`, or `EXEUNT_ENO_CODE_SITE` if nothing is redirected at `site`, or
+/// if the system refuses now. Thread-safe. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_undo_redirect_call(site: *mut c_void) -> c_int {
     shielded(|| {
@@ -53,7 +55,7 @@ mod engine {
     use std::ffi::c_void;
     use std::sync::{Mutex, PoisonError};
 
-    /// What has been redirected through here, by site.
+    /// The applied patches, by site.
     static REDIRECTED: Mutex<BTreeMap<usize, Patch>> = Mutex::new(BTreeMap::new());
 
     /// # Safety
@@ -65,7 +67,7 @@ mod engine {
     ) -> Result<(), Failure> {
         // SAFETY: the caller's promise.
         let place = unsafe { Site::new(site.cast_const().cast()) };
-        while_nobody_forks(|redirected| {
+        under_process_lock(|redirected| {
             let mut patch = place.retarget(expected.cast(), new.cast())?;
             // SAFETY: the caller's promise.
             unsafe { patch.apply() }?;
@@ -75,7 +77,7 @@ mod engine {
     }
 
     pub(super) fn undo(site: *mut c_void) -> Result<(), Failure> {
-        let found = while_nobody_forks(|redirected| {
+        let found = under_process_lock(|redirected| {
             let Some(patch) = redirected.get_mut(&site.addr()) else { return Ok(false) };
             patch.undo()?;
             redirected.remove(&site.addr());
@@ -84,9 +86,11 @@ mod engine {
         found.then_some(()).ok_or_else(|| Failure::NoPatch(format!("nothing was redirected at {site:p}")))
     }
 
-    /// A child of `fork` that found any of the locks held could never patch again. The recognition lock is the outer one: a
-    /// thread that comes back from an allocator gets its error, and never waits for itself.
-    fn while_nobody_forks<R>(
+    /// Changes the list under the process lock, for which a `fork` waits: a child that found the
+    /// list's lock or the patch engine's held could never patch again. The process lock is the
+    /// outer one. A thread that takes it a second time, from an allocator, gets an error and never
+    /// waits for itself.
+    fn under_process_lock<R>(
         change: impl FnOnce(&mut BTreeMap<usize, Patch>) -> Result<R, exeunt_patch::Error>,
     ) -> Result<R, Failure> {
         crate::life::fork::prepare_forks()?;

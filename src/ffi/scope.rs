@@ -1,23 +1,26 @@
-//! `exeunt_scope`: an object in a frame, from whose initializing to whose end the stack has storage.
+//! `exeunt_scope`: an object in a frame. From `exeunt_scope_begin` to `exeunt_scope_end` the stack
+//! has storage.
 //!
-//! `exeunt_enter` puts a frame of ours below the fiber's function. An object cannot: the function that holds it is
-//! running already. But it can be the foot itself. Its last word is the canary that says the scope is live, the address
-//! behind it is the stack's base, and its end is announced by a call, from a destructor on return and on unwinding alike.
-//! No return address is rewritten.
+//! `exeunt_enter` puts a frame of exeunt's outside of the fiber's function. An object cannot do
+//! that, as the function that holds it is running already. But it can be the foot itself. Its last
+//! word is the canary that shows that the scope is live. The address behind it is the stack's base.
+//! A destructor announces its end by a call, on return and on unwinding alike. No return address is
+//! rewritten.
 //!
 //! ```text
 //!   | frame that called `holder`         |
-//!   +------------------------------------+ <- base, as far as exeunt is concerned, is at the end of the object
+//!   +------------------------------------+ <- exeunt takes the end of the object for the base
 //!   | frame of `holder`                  |
 //!   |   exeunt_scope: ... , canary: foot |
 //!   |   other locals                     | <- stack pointer of `holder` in its calls
 //!   +------------------------------------+
-//!   | whoever uses storage               |
+//!   | code that uses storage             |
 //! ```
 //!
-//! Unwinding from further down the stack has to meet a place that is known to be the scope's. Where the foot is a return
-//! address, it is found as such. Here it is the stack pointer of `holder` in its calls that is noted at the start, and the
-//! 1 KiB below it, as calls with many arguments lower it. That is why `holder` must not use `alloca` after the start.
+//! Unwinding from an inner frame has to meet a block that the stack map gives to the scope. A foot
+//! that is a return address is found as such. Here `exeunt_scope_begin` adds the blocks of the
+//! stack pointer that `holder` has in its calls, and of the 1 KiB below it, as calls with many
+//! arguments lower the stack pointer. That is why `holder` must not use `alloca` after the start.
 
 use super::code::{Failure, report, shielded};
 use crate::Error;
@@ -37,9 +40,11 @@ use std::ffi::c_int;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A scope. It is an automatic variable of the function whose stack it serves, and nothing in it is for you.
+/// A scope. Make it an automatic variable of the function whose stack it serves. Its contents are
+/// private.
 ///
-/// Its size keeps the base of the stack in another cache line than the stack pointer of the function that holds it.
+/// Its size keeps the base of the stack in another cache line than the stack pointer of the
+/// function that holds it.
 #[repr(C)]
 pub struct exeunt_scope {
     opaque: [u64; 16],
@@ -47,11 +52,11 @@ pub struct exeunt_scope {
 
 const _: () = assert!(size_of::<exeunt_scope>() == 128);
 
-/// How far below its present place the holder's stack pointer may be in later calls.
+/// How far the holder's stack pointer may be below its present place in later calls.
 const ROOM: usize = 1024;
 
 unsafe extern "C" {
-    /// `asm/`: the exit trampoline of `enter`, whose entry in the pool also stands for scopes.
+    /// `asm/`: the exit trampoline of `enter`. Scopes use its trampoline.
     safe fn exeunt_enter_return();
 }
 
@@ -66,7 +71,8 @@ impl exeunt_scope {
     }
 }
 
-/// The stack pointer of the frame of the running stack that holds the scope, or none if no frame does.
+/// The stack pointer of the frame of the running stack that holds the scope. `None` if no frame
+/// does.
 ///
 /// # Safety
 /// `here` must be registers of a function of the running stack that has not returned yet.
@@ -74,15 +80,16 @@ unsafe fn holder(here: Registers, scope: (usize, usize)) -> Option<usize> {
     // SAFETY: the caller's promise.
     let mut unwinder = unsafe { Unwinder::new(here) };
     let found = frame_around(&mut unwinder, here.sp, scope);
-    // Where a frame on the way has a rule that the quick walk cannot follow, the thorough one may.
+    // If a frame has a rule that the quick walk does not support, the thorough walk may.
     #[cfg(target_os = "linux")]
     let found =
         found.or_else(|| crate::unwind::thorough::thoroughly(here.sp, |walk| frame_around(walk, here.sp, scope)));
     found
 }
 
-/// The stack pointer of the frame that holds what is between `low` and `high`, if the walk, which is at the one with `sp`, comes
-/// there on one piece of memory. All without tags.
+/// The stack pointer of the frame that holds the memory from `low` to `high`. `None` if the walk,
+/// which is at the frame with `sp`, does not reach it on one piece of memory. All addresses are
+/// without tags.
 fn frame_around(walk: &mut impl Steps, sp: usize, (low, high): (usize, usize)) -> Option<usize> {
     let mut sp = arch::untagged(sp);
     while sp <= low {
@@ -96,32 +103,34 @@ fn frame_around(walk: &mut impl Steps, sp: usize, (low, high): (usize, usize)) -
     None
 }
 
-/// The trampoline whose pool entry scopes are shown under; made known on first use.
+/// The number of the trampoline that scopes use, added at the first use.
 fn number() -> Result<usize, Error> {
     let address = exeunt_enter_return as *const () as usize;
     loop {
-        if let Some(number) = trampoline::standing_for(address) {
+        if let Some(number) = trampoline::number_of_original(address) {
             return Ok(number);
         }
         recognition::add_enter(address)?;
     }
 }
 
-/// Starts a scope: until its end, the running stack has storage and handlers, whatever made it. For the function of a
-/// fiber whose library never returns from it, if that function cannot be run by `exeunt_enter`, which is cheaper and has
-/// no rules about frames.
+/// Starts a scope: until its end, the running stack has storage and handlers, whatever made the
+/// stack. Use it for the function of a fiber whose library never returns from it, if `exeunt_enter`
+/// cannot run that function. `exeunt_enter` is cheaper and has no rules about frames.
 ///
-/// The scope must be an automatic variable of the fiber's function, which must not use `alloca` or arrays of variable
-/// length after this call, nor pass more than 1 KiB of arguments by value.
+/// The scope must be an automatic variable of the fiber's function. After this call that function
+/// must not use `alloca` or arrays of variable length, nor pass more than 1 KiB of arguments by
+/// value.
 ///
-/// Returns 0; `EXEUNT_EALREADY_ARMED` if the stack has its end already; `EXEUNT_EINVALID` if `scope` is not in a frame of
-/// the running stack (but in a C++20 coroutine's, say); `EXEUNT_ESHARED_PAGE` on a stack so small that it shares a page
-/// with another live one. Then there is no scope, and nothing to end.
-/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// Returns 0; `EXEUNT_EALREADY_ARMED` if the stack is armed already; `EXEUNT_EINVALID` if `scope`
+/// is not in a frame of the running stack (but in a C++20 coroutine's, say); `EXEUNT_ESHARED_PAGE`
+/// on a stack so small that it shares a page with another live one. After an error there is no
+/// scope, and nothing to end. Thread-safe: it concerns the running stack alone. Not for signal
+/// handlers.
 ///
 /// # Safety
-/// `scope` must be good to write to, and stay where it is until it is ended, by `exeunt_scope_end` on the same stack, or
-/// until the stack is discarded.
+/// `scope` must be good to write to. It must stay where it is until `exeunt_scope_end` ends it on
+/// the same stack, or until the stack is discarded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
     shielded(|| {
@@ -144,21 +153,21 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         if !is_new {
             return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
         }
-        let proven = claim_frames(record, holder);
-        if !proven {
+        let claimed = claim_frames(record, holder);
+        if !claimed {
             record.release();
         }
         match abandoned {
-            Some(abandoned) if proven => record.drain_predecessor(abandoned),
+            Some(abandoned) if claimed => record.drain_predecessor(abandoned),
             Some(abandoned) => abandoned.drain_and_release_abandoned(),
             None => {}
         }
-        if proven { Ok(()) } else { Err(Failure::SharedPage) }
+        if claimed { Ok(()) } else { Err(Failure::SharedPage) }
     })
 }
 
-/// Notes that the stack pointers around `holder` belong to the record's stack: those from `ROOM` below it, which this
-/// function makes sure is stack by having a frame of that size. Returns whether they could be noted.
+/// Adds the blocks around `holder` to the record: those from `ROOM` below it. A frame of that size
+/// makes sure that this is stack memory. Returns whether the blocks could be added.
 #[inline(never)]
 fn claim_frames(record: &'static Record, holder: usize) -> bool {
     let room = [0_u8; ROOM];
@@ -173,13 +182,15 @@ fn claim_frames(record: &'static Record, holder: usize) -> bool {
     is_mine(lowest) && is_mine(holder)
 }
 
-/// Ends a scope: calls the stack's handlers, last in first out, and destroys its values, last set first, here and now.
+/// Ends a scope: calls the stack's handlers, last in first out, and destroys its values, last set
+/// first, here and now.
 ///
-/// Returns 0, also where `exeunt_unload` has ended it already; `EXEUNT_ENOT_ON_THAT_STACK` on another stack than its own;
-/// `EXEUNT_EINVALID` for null. Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// Returns 0, also if `exeunt_unload` has ended it already; `EXEUNT_ENOT_ON_THAT_STACK` on another
+/// stack than its own; `EXEUNT_EINVALID` for null. Thread-safe: it concerns the running stack
+/// alone. Not for signal handlers.
 ///
 /// # Safety
-/// `scope` must be one that `exeunt_scope_begin` has started, and not have been ended by this function before.
+/// `exeunt_scope_begin` must have started `scope`, and this function must not have ended it before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn exeunt_scope_end(scope: *mut exeunt_scope) -> c_int {
     if scope.is_null() {
@@ -193,7 +204,8 @@ pub unsafe extern "C" fn exeunt_scope_end(scope: *mut exeunt_scope) -> c_int {
             return Err(Error::NotOnThatStack { stack_pointer: arch::stack_pointer(), range: (0, base) }.into());
         }
         drain::without_return(record);
-        // SAFETY: the caller's promise: the scope is still there. The canary goes, so that its memory is no live foot.
+        // SAFETY: the caller's promise: the scope is still there. Clearing the canary makes its
+        // memory no live foot.
         unsafe { AtomicU64::from_ptr((foot as *mut u64).cast()) }.store(0, Ordering::Release);
         Ok(())
     })

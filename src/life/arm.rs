@@ -78,12 +78,12 @@ fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
                 return Ok((record, false));
             }
             Found::Unarmed(foot, way) => {
-                if way.memorable {
+                if way.cacheable {
                     // SAFETY: the walk has just led to this foot, and says that it may be
                     // remembered.
                     unsafe { memo::learn(here, foot) };
                 }
-                (foot, way.in_one_piece)
+                (foot, way.contiguous)
             }
         }
     };

@@ -72,7 +72,7 @@ fn await_forks() -> Result<(), Error> {
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 extern "C" fn before() {
-    process_lock::hold(MAX_WAIT);
+    process_lock::lock_for_fork(MAX_WAIT);
 }
 
 extern "C" fn in_parent() {

@@ -18,7 +18,7 @@ use crate::storage::borrow::Lent;
 unsafe extern "C" fn exeunt_hook(slot: *mut usize, base: usize, frame_pointer: usize) {
     // A record that is found here may belong to an abandoned stack, on whose memory this one runs.
     let own = |record: &&Record| {
-        record.drains_at_hook() && (record.kind() != Kind::Fiber || mark::comes_back(record, frame_pointer))
+        record.drains_at_hook() && (record.kind() != Kind::Fiber || mark::matches_frame_pointer(record, frame_pointer))
     };
     let Some(record) = STACKS.by_base(base).filter(own) else { return };
     // SAFETY: the caller's promise.

@@ -1,6 +1,7 @@
-//! Landings, which macOS has none of.
+//! Landings: the same names as in `glibc.rs`, for a system without them.
 
-/// macOS has no such thing that could be reached: the safety net alone catches a thread that ends without a return.
+/// macOS keeps no landing that can be reached. The safety net alone catches a thread that ends
+/// without a return.
 #[derive(Clone, Copy)]
 pub(crate) struct Landing(std::convert::Infallible);
 
@@ -11,7 +12,7 @@ impl Landing {
 
     /// # Safety
     /// None is needed.
-    pub(crate) unsafe fn again(_base: usize, _distance: usize, _target: usize) -> Option<Self> {
+    pub(crate) unsafe fn at_distance(_base: usize, _distance: usize, _target: usize) -> Option<Self> {
         None
     }
 

@@ -1,19 +1,19 @@
-//! Which way this process uses: chosen once, by the program or by its user.
+//! Which redirect this process uses. The program or the environment chooses it, once.
 
 use crate::base::error::Error;
 use crate::base::redirect::{Method, Redirect};
-use crate::exit::process_lock::Learning;
+use crate::exit::process_lock::Experiment;
 use crate::exit::shadow_stack;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The way of this process; 0 while nothing is chosen.
+/// The redirect of this process; 0 while nothing is chosen.
 static CHOICE: AtomicU8 = AtomicU8::new(0);
 
-/// The variable that chooses where the program does not.
+/// The environment variable that chooses if the program does not.
 const VARIABLE: &CStr = c"EXEUNT_REDIRECT";
 
-fn wish(redirect: Redirect) -> Method {
+fn method_of(redirect: Redirect) -> Method {
     match redirect {
         Redirect::Slot => Method::Slot,
         Redirect::Code => Method::Code,
@@ -27,7 +27,7 @@ fn wish(redirect: Redirect) -> Method {
 /// # Errors
 /// [`Error::RedirectChosen`] if another choice was made before.
 pub(crate) fn make(redirect: Redirect) -> Result<(), Error> {
-    let wanted = wish(redirect);
+    let wanted = method_of(redirect);
     match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(()),
         Err(made) if made == wanted as u8 => Ok(()),
@@ -38,9 +38,9 @@ pub(crate) fn make(redirect: Redirect) -> Result<(), Error> {
 }
 
 fn from_environment() -> Result<Method, Error> {
-    // Not by std's function, which copies the value: there may be no memory.
-    // SAFETY: the name ends in a zero. Nobody changes the environment meanwhile: the promise of who
-    // calls `set_var`.
+    // Not by std's function, which copies the value, as there may be no memory.
+    // SAFETY: the name ends in a zero. No code changes the environment meanwhile: the promise of a
+    // caller of `set_var`.
     let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
     if value.is_null() {
         return Ok(Method::Slot);
@@ -48,14 +48,14 @@ fn from_environment() -> Result<Method, Error> {
     // SAFETY: not null, so a string, and as above.
     let value = unsafe { CStr::from_ptr(value) };
     match value.to_bytes() {
-        b"slot" | b"" => Ok(wish(Redirect::Slot)),
-        b"code" => Ok(wish(Redirect::Code)),
-        b"auto" => Ok(wish(Redirect::Auto)),
+        b"slot" | b"" => Ok(method_of(Redirect::Slot)),
+        b"code" => Ok(method_of(Redirect::Code)),
+        b"auto" => Ok(method_of(Redirect::Auto)),
         _ => Err(Error::UnknownRedirect(value.to_string_lossy().into_owned())),
     }
 }
 
-/// The way of this process, which is settled by this.
+/// The redirect of this process. After this call it is final.
 #[inline]
 pub(crate) fn made() -> Result<Method, Error> {
     let made = CHOICE.load(Ordering::Acquire);
@@ -65,8 +65,8 @@ pub(crate) fn made() -> Result<Method, Error> {
 #[cold]
 fn settle() -> Result<Method, Error> {
     let wanted = {
-        // Reading the environment allocates.
-        let _learning = Learning::begin()?;
+        // The text of the error allocates.
+        let _experiment = Experiment::begin()?;
         from_environment()?
     };
     match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
@@ -75,7 +75,7 @@ fn settle() -> Result<Method, Error> {
     }
 }
 
-/// The way that this process would use if a stack were armed now; settles nothing.
+/// The redirect that this process would use if a stack were armed now. The choice stays open.
 pub(crate) fn likely() -> Result<Method, Error> {
     match CHOICE.load(Ordering::Acquire) {
         0 => from_environment(),
@@ -83,7 +83,7 @@ pub(crate) fn likely() -> Result<Method, Error> {
     }
 }
 
-/// Whether stacks are armed by code redirect here.
+/// Whether this process uses code redirect.
 #[inline(always)]
 pub(crate) fn is_code() -> bool {
     CHOICE.load(Ordering::Acquire) == Method::Code as u8

@@ -1,15 +1,18 @@
-//! The mark: a word of an armed stack that tells its life from the next one on the same memory.
+//! The mark: a word of an armed stack by which code redirect distinguishes the stack from the next
+//! one on the same memory. `find` finds the word, `Mark::set` and `remove` write it.
 //!
-//! Under slot redirect the foot is that word: a new stack's foot holds a return address again. Under code redirect the
-//! foot never changes. What serves instead, where something does:
+//! Under slot redirect the foot is that word: a new stack's foot holds a return address again.
+//! Under code redirect the foot never changes. The mark is instead:
 //!
-//! | stack | mark | why nobody misses the word |
-//! |---|---|---|
-//! | thread, `main` | none: a word of the record | their ends never get past the hook, or the safety net; a child of `fork` is told (`os/fork.rs`) |
-//! | `makecontext`, x86_64 | `uc_link`, which lies behind the arguments | `__start_context` is the only one to read it, just before the hook, which gives it back |
-//! | `makecontext`, aarch64 | the frame pointer that the entry function saved | `__start_context` has no frame; who follows frame pointers meets the end, two zeros in the record |
-//! | `enter` | a word of our own frame | it is for that |
-//! | a registered wrapper | none: a word of the record | memory of suspended fibers is to be `discard`ed before it is used again |
+//! - **Thread, `main`:** none. The canary is a word of the record. Every end of these stacks meets
+//!   the hook or the safety net, and `life/fork.rs` handles a child of `fork`.
+//! - **`makecontext`, x86_64:** `uc_link`, which lies behind the arguments. Only `__start_context`
+//!   reads it, right behind the hook, and the hook puts it back.
+//! - **`makecontext`, aarch64:** the frame pointer that the entry function saved. `__start_context`
+//!   has no frame. A walk of frame pointers meets the end, two zeros in the record.
+//! - **`enter`:** a word of exeunt's own frame, which exists for this.
+//! - **A registered wrapper:** none. The canary is a word of the record. The user has to `discard`
+//!   a suspended fiber's memory before it is used again.
 //!
 //! ```text
 //!   makecontext, x86_64                       makecontext, aarch64
@@ -22,9 +25,10 @@
 //!   +----------------------------+
 //! ```
 //!
-//! The mark is the address of the record, which is used for this very stack until its end, or until the next stack on its
-//! memory finds it. `makecontext` and `enter` write the word anew for each stack. An entry function does so on aarch64;
-//! if it saves no frame pointer, there is no mark, and it is as with a registered wrapper.
+//! The mark is the address of the record. The record serves this very stack until the stack ends,
+//! or until the next stack on its memory finds it. `makecontext` and `enter` write the word anew
+//! for each stack. On aarch64 an entry function does so. If it saves no frame pointer, there is no
+//! mark, and the stack is as one behind a registered wrapper.
 
 use crate::base::error::Error;
 use crate::base::foot::Foot;
@@ -35,16 +39,16 @@ use crate::record::header::Record;
 use crate::unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A word that can be marked.
+/// A word that can hold the mark.
 #[derive(Clone, Copy)]
 pub(crate) struct Mark {
     pub(super) address: usize,
-    /// What is there without the mark.
+    /// The word without the mark.
     pub(super) before: usize,
 }
 
-/// The mark of a record. On x86_64 an odd number, as it stands where a context's address is expected; on aarch64 the
-/// address of a frame record that ends a chain of frame pointers.
+/// The mark of a record. On x86_64 it is an odd number, as it stands where a context's address is
+/// expected. On aarch64 it is the address of a frame record that ends a chain of frame pointers.
 pub(super) fn word(record: &Record) -> usize {
     if cfg!(target_arch = "x86_64") { record.mark() } else { record.last_frame() }
 }
@@ -57,14 +61,15 @@ impl Mark {
         Self { address, before: unsafe { AtomicUsize::from_ptr(address as *mut usize) }.load(Ordering::Relaxed) }
     }
 
-    /// Writes it.
+    /// Writes the mark.
     pub(super) fn set(self, record: &Record) {
-        // SAFETY: a word of the running stack, by the promise of `at`, which nobody else uses before the stack's end.
+        // SAFETY: a word of the running stack, by the promise of `at`. No other code uses it before
+        // the stack's end.
         unsafe { AtomicUsize::from_ptr(self.address as *mut usize) }.store(word(record), Ordering::Release);
     }
 }
 
-/// Takes the mark off the running stack, whose record this is, if there is one.
+/// Removes the mark from the running stack, whose record this is, if it has one.
 pub(super) fn remove(record: &Record) {
     let (address, mark) = record.canary();
     // SAFETY: a live record's canary is a word of its stack.
@@ -74,14 +79,15 @@ pub(super) fn remove(record: &Record) {
     }
 }
 
-/// Whether the stack that ends with this frame pointer is the one that the record is of.
-pub(crate) fn comes_back(record: &Record, frame_pointer: usize) -> bool {
+/// Whether the record is that of the stack that ends with this frame pointer.
+pub(crate) fn matches_frame_pointer(record: &Record, frame_pointer: usize) -> bool {
     let (_, canary) = record.canary();
     let mark = word(record);
     canary != mark || frame_pointer == mark
 }
 
-/// Where the running stack, whose foot this is, can be marked; `None` where it cannot and where it need not be.
+/// The word for the mark of the running stack, whose foot this is. `None` if it needs none or has
+/// none.
 pub(super) fn find(foot: Foot) -> Result<Option<Mark>, Error> {
     let address = match trampoline::kind(foot.trampoline) {
         Kind::Entered if trampoline::original(foot.trampoline) == trampoline::hooked_return() => {
@@ -90,24 +96,26 @@ pub(super) fn find(foot: Foot) -> Result<Option<Mark>, Error> {
         Kind::Fiber => context(foot)?,
         _ => None,
     };
-    // SAFETY: a word of the running stack, as `context` and the frame of `exeunt_call_entry_hooked` say.
+    // SAFETY: a word of the running stack, as `context` and the frame of `exeunt_call_entry_hooked`
+    // say.
     Ok(address.map(|address| unsafe { Mark::at(address) }))
 }
 
-/// Where in the frame of `exeunt_call_entry_hooked` the mark is, from the base: `asm/`.
+/// The mark's distance from the base, in the frame of `exeunt_call_entry_hooked`: `asm/`.
 const OWN_MARK: usize = if cfg!(target_arch = "x86_64") { 0 } else { 8 };
 
-/// The frame pointer that the entry function has saved.
+/// The word in which the entry function has saved the frame pointer.
 #[cfg(target_arch = "aarch64")]
 fn context(foot: Foot) -> Result<Option<usize>, Error> {
     Ok(foot.frame_pointer_at)
 }
 
-/// The word of `uc_link`. It is behind the arguments that lie on the stack, however many there are; `makecontext` has left
-/// its address in `rbx`, which every function saves that uses it. The unwinder knows where.
+/// The word of `uc_link`. It is behind the arguments that lie on the stack, however many there are.
+/// `makecontext` has left its address in `rbx`, which every function saves that uses it. The
+/// unwinder finds where.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn context(foot: Foot) -> Result<Option<usize>, Error> {
-    /// `makecontext` takes any number of arguments; nobody passes more than that.
+    /// `makecontext` takes any number of arguments. No program passes more than that.
     const MOST_ARGUMENTS: usize = 256;
 
     let found = unwind::rbx::saved_rbx(trampoline::original(foot.trampoline));

@@ -1,11 +1,19 @@
-//! The ways to make a stack's exit ours.
+//! The two redirects of a stack's exit.
 //!
-//! | way | what is written | what an entry function returns to |
-//! |---|---|---|
-//! | [`slot`] | the stack's foot | a trampoline of ours, which goes on to the exit trampoline |
-//! | [`code`] | once per process, a call in the exit trampoline | the exit trampoline, which calls a hook of ours |
+//! - Slot redirect ([`slot`]) writes the stack's foot. The entry function returns to a trampoline
+//!   of exeunt's, which goes on to the exit trampoline.
+//! - Code redirect ([`code`]) patches a call in the exit trampoline, once per process. The entry
+//!   function returns to the exit trampoline, which calls a hook of exeunt's.
 //!
-//! [`choice`] says which of them this process uses.
+//! The other files:
+//!
+//! - `choice`: which of the two this process uses.
+//! - `plan`: what arming a stack writes, for both.
+//! - `mark`: the word by which code redirect recognises a fiber's stack.
+//! - `sites`, `site_search`, `site_refusal`: patching exit trampolines; finding the instructions;
+//!   errors. `no_sites` has the names of `sites` where code redirect does not exist.
+//! - `code_site`: the public description of one such instruction.
+//! - `return_points`: where hooks return to.
 
 pub(crate) mod choice;
 pub(crate) mod code;
@@ -13,6 +21,10 @@ pub(crate) mod code_site;
 pub(crate) mod mark;
 pub(crate) mod plan;
 pub(crate) mod return_points;
+#[cfg(code_redirect)]
+mod site_refusal;
+#[cfg(code_redirect)]
+mod site_search;
 #[cfg(code_redirect)]
 pub(crate) mod sites;
 #[cfg(not(code_redirect))]

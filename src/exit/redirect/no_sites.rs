@@ -1,4 +1,4 @@
-//! Code redirect where there is none: this says why.
+//! The names of `sites.rs` where code redirect does not exist: each says why.
 
 use super::code_site::CodeSite;
 use crate::base::error::Error;
@@ -13,22 +13,22 @@ fn error() -> Error {
     Error::NoCodeSite(REASON.into())
 }
 
-/// There is nothing that could be patched.
+/// No exit trampoline can be patched.
 pub(super) fn ensure(_number: usize, _before_patching: fn() -> Result<(), Error>) -> Result<(), Error> {
     Err(error())
 }
 
 /// No exit trampoline is patched.
-pub(super) fn lands_elsewhere(_number: usize) -> bool {
+pub(super) fn landing_bypasses_hook(_number: usize) -> bool {
     false
 }
 
-/// Why.
+/// Why it cannot be patched.
 pub(super) fn problem(_number: usize) -> Option<Error> {
     Some(error())
 }
 
-/// The same, for each exit trampoline.
+/// One description of the exit trampoline, with the reason.
 pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
     vec![CodeSite { problem: Some(error()), ..CodeSite::blank(number) }]
 }

@@ -1,6 +1,9 @@
-//! What arming a stack will write, and where.
+//! The plan of arming a stack: what to write, and where. `plan` makes it, `Plan::redirect` carries
+//! it out, `restore` undoes it.
 
-use super::{choice, code, mark, slot};
+use super::code::{self, CodePlan};
+use super::slot::{self, SlotPlan};
+use super::{choice, mark};
 use crate::base::error::Error;
 use crate::base::foot::Foot;
 use crate::base::kind::Kind;
@@ -12,104 +15,107 @@ use std::hint::cold_path;
 #[cfg(any(test, feature = "capi"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is to be done to arm a stack, and what that makes of it. Nothing of it has been done yet.
+/// What arming a stack writes, and the stack that the record will describe. Nothing is written yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub foot: usize,
     pub base: usize,
-    /// The number of the trampoline that stands for the exit trampoline.
+    /// The number of the trampoline for the exit trampoline.
     pub trampoline: usize,
     pub kind: Kind,
-    how: How,
+    method_plan: MethodPlan,
 }
 
 #[derive(Clone, Copy)]
-enum How {
-    Slot(slot::Writes),
-    Code(code::Writes),
-    /// The foot is no return address, but a word that somebody else keeps: a C scope.
+enum MethodPlan {
+    Slot(SlotPlan),
+    Code(CodePlan),
+    /// A C scope: the foot is no return address, but a word of the scope object.
     #[cfg(any(test, feature = "capi"))]
     Scope,
 }
 
 impl Plan {
-    /// The place of a C scope.
+    /// The plan for a C scope.
     #[cfg(any(test, feature = "capi"))]
     pub(crate) fn scope(foot: usize, base: usize, trampoline: usize) -> Self {
-        Self { foot, base, trampoline, kind: trampoline::kind(trampoline), how: How::Scope }
+        Self { foot, base, trampoline, kind: trampoline::kind(trampoline), method_plan: MethodPlan::Scope }
     }
 
-    /// The stack, as its record is to describe it.
+    /// The stack, as its record will describe it.
     #[inline]
     pub(crate) fn stack(&self) -> NewStack {
-        let (method, unmarked_word) = match self.how {
-            How::Slot(_) => (Method::Slot, 0),
-            How::Code(code::Writes::Mark(mark)) => (Method::Code, mark.map_or(0, |mark| mark.before)),
-            How::Code(code::Writes::Landing(_)) => (Method::Code, 0),
+        let (method, unmarked_word) = match self.method_plan {
+            MethodPlan::Slot(_) => (Method::Slot, 0),
+            MethodPlan::Code(CodePlan::Mark(mark)) => (Method::Code, mark.map_or(0, |mark| mark.before)),
+            MethodPlan::Code(CodePlan::Landing(_)) => (Method::Code, 0),
             #[cfg(any(test, feature = "capi"))]
-            How::Scope => (Method::Slot, 0),
+            MethodPlan::Scope => (Method::Slot, 0),
         };
         let Self { foot, base, trampoline, kind, .. } = *self;
         NewStack { foot, base, kind, trampoline, method, unmarked_word }
     }
 
-    /// The word that will tell whether `record` is live, and what it will be.
+    /// The place of the canary of `record`, and its word.
     pub(crate) fn canary(&self, record: &'static Record) -> (usize, usize) {
-        match self.how {
-            How::Slot(writes) => (self.foot, writes.word),
-            How::Code(code::Writes::Mark(Some(mark))) => (mark.address, mark::word(record)),
-            How::Code(_) => record.own_canary(),
+        match self.method_plan {
+            MethodPlan::Slot(writes) => (self.foot, writes.word),
+            MethodPlan::Code(CodePlan::Mark(Some(mark))) => (mark.address, mark::word(record)),
+            MethodPlan::Code(_) => record.own_canary(),
             #[cfg(any(test, feature = "capi"))]
-            How::Scope => (self.foot, std::ptr::from_ref(record).addr()),
+            MethodPlan::Scope => (self.foot, std::ptr::from_ref(record).addr()),
         }
     }
 
-    /// Whether a walk comes by no foot of it, so that only the page map knows it.
+    /// Whether no walk meets the stack's foot, so that only the stack map leads to its record.
     #[inline]
     pub(crate) fn is_known_by_map_alone(&self) -> bool {
-        match self.how {
-            How::Slot(_) | How::Code(_) => false,
+        match self.method_plan {
+            MethodPlan::Slot(_) | MethodPlan::Code(_) => false,
             #[cfg(any(test, feature = "capi"))]
-            How::Scope => true,
+            MethodPlan::Scope => true,
         }
     }
 
-    /// Whether it has ends that only the safety net sees. `exit` on the main thread unwinds nothing, so it needs the net
-    /// in any case.
+    /// Whether the stack has ends that only the safety net catches. `exit` on the main thread
+    /// unwinds nothing, so main's stack needs the net in any case.
     pub(crate) fn needs_net(&self) -> bool {
-        match self.how {
-            How::Slot(writes) => self.kind == Kind::Main || self.kind == Kind::Thread && !writes.lands(),
-            How::Code(_) => self.kind == Kind::Main || self.kind == Kind::Thread && !clib::ALL_ENDS_AT_HOOK,
+        match self.method_plan {
+            MethodPlan::Slot(writes) => {
+                self.kind == Kind::Main || self.kind == Kind::Thread && !writes.redirects_landing()
+            }
+            MethodPlan::Code(_) => self.kind == Kind::Main || self.kind == Kind::Thread && !clib::ALL_ENDS_AT_HOOK,
             #[cfg(any(test, feature = "capi"))]
-            How::Scope => false,
+            MethodPlan::Scope => false,
         }
     }
 
-    /// Whether it is `main`, and `pthread_exit` there would go by the redirect, and the safety net too.
+    /// Whether it is main's stack, and `pthread_exit` would bypass both the redirect and the safety
+    /// net.
     #[cfg(target_os = "linux")]
     pub(crate) fn needs_key(&self) -> bool {
-        matches!(self.how, How::Slot(writes) if self.kind == Kind::Main && !writes.lands())
+        matches!(self.method_plan, MethodPlan::Slot(writes) if self.kind == Kind::Main && !writes.redirects_landing())
     }
 
-    /// Whether the other ends of this stack would go by unseen without the safety net, and leave a
-    /// record that the next stack on its memory takes for its own.
+    /// Whether the stack's other ends would be missed without the safety net, and leave a record
+    /// that the next stack on its memory takes for its own.
     pub(crate) fn is_lost_without_net(&self) -> bool {
-        matches!(self.how, How::Code(code::Writes::Mark(_))) && self.kind == Kind::Thread && self.needs_net()
+        matches!(self.method_plan, MethodPlan::Code(CodePlan::Mark(_))) && self.kind == Kind::Thread && self.needs_net()
     }
 
-    /// Makes the exit of the running stack ours.
+    /// Redirects the exit of the running stack.
     ///
     /// # Safety
-    /// It must come from [`plan`] for the running stack, or be of a scope whose foot is good to write to; and `record` must
-    /// be ready to be drained: from here on the stack's end drains it.
+    /// It must come from [`plan`] for the running stack, or be that of a scope whose foot is good
+    /// to write to. `record` must be ready to be drained: from here on the stack's end drains it.
     pub(crate) unsafe fn redirect(self, record: &'static Record) {
-        match self.how {
+        match self.method_plan {
             // SAFETY: the caller's promise.
-            How::Slot(writes) => unsafe { slot::redirect(self.foot, writes) },
+            MethodPlan::Slot(writes) => unsafe { slot::redirect(self.foot, writes) },
             // SAFETY: the caller's promise.
-            How::Code(writes) => unsafe { writes.write(record) },
+            MethodPlan::Code(writes) => unsafe { writes.write(record) },
             #[cfg(any(test, feature = "capi"))]
-            How::Scope => {
+            MethodPlan::Scope => {
                 let (foot, word) = self.canary(record);
                 // SAFETY: the caller's promise.
                 unsafe { AtomicUsize::from_ptr(foot as *mut usize) }.store(word, Ordering::Release);
@@ -119,20 +125,20 @@ impl Plan {
 }
 
 /// Plans the arming of the stack with this foot, by this process's redirect. Under code redirect
-/// this patches the exit trampoline, if that was not done yet; `before_patching` runs before.
+/// this patches the exit trampoline, if that was not done yet. `before_patching` runs first.
 #[inline]
 pub(crate) fn plan(foot: Foot, before_patching: fn() -> Result<(), Error>) -> Result<Plan, Error> {
-    let how = match choice::made()? {
-        Method::Slot => How::Slot(slot::plan(foot)?),
+    let method_plan = match choice::made()? {
+        Method::Slot => MethodPlan::Slot(slot::plan(foot)?),
         Method::Code => {
             cold_path();
-            How::Code(code::plan(foot, before_patching)?)
+            MethodPlan::Code(code::plan(foot, before_patching)?)
         }
     };
-    Ok(planned(foot, how))
+    Ok(planned(foot, method_plan))
 }
 
-/// Why this stack cannot be armed, if it cannot; nothing is changed.
+/// Why this stack cannot be armed, if it cannot. Changes nothing.
 pub(crate) fn problem(foot: Foot) -> Option<Error> {
     match choice::likely() {
         Ok(Method::Slot) => slot::plan(foot).err(),
@@ -142,15 +148,17 @@ pub(crate) fn problem(foot: Foot) -> Option<Error> {
 }
 
 #[inline]
-fn planned(foot: Foot, how: How) -> Plan {
+fn planned(foot: Foot, method_plan: MethodPlan) -> Plan {
     let kind = trampoline::kind(foot.trampoline);
-    Plan { foot: foot.address, base: foot.base, trampoline: foot.trampoline, kind, how }
+    Plan { foot: foot.address, base: foot.base, trampoline: foot.trampoline, kind, method_plan }
 }
 
-/// Puts the exit of the running stack back. Whether it could: if not, nothing has changed.
+/// Puts the exit of the running stack back. Returns whether that was possible. If not, nothing has
+/// changed.
 ///
 /// # Safety
-/// `record` must be the live record of the running stack, not be draining, and know where the foot is (`lookup::locate_foot`).
+/// `record` must be the live record of the running stack, must not be draining, and must have the
+/// foot's present place (`lookup::locate_foot`).
 #[must_use]
 pub(crate) unsafe fn restore(record: &Record) -> bool {
     match record.method() {

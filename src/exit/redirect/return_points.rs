@@ -1,21 +1,22 @@
-//! Where hooks return to in exit trampolines.
+//! The addresses in exit trampolines that hooks return to. `code::draining` recognises a draining
+//! stack by them.
 
 use crate::exit::trampoline;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 unsafe extern "C" {
-    /// `asm/`: where the hook in our own frame returns to.
+    /// `asm/`: where the hook in exeunt's own frame returns to.
     safe fn exeunt_hooked_behind();
 }
 
-/// Where the calls are behind which exit trampolines go on when a hook has drained a stack.
+/// The return addresses of the patched calls.
 static BEHIND: [AtomicUsize; trampoline::HOOKS + 1] = [const { AtomicUsize::new(0) }; trampoline::HOOKS + 1];
 
-/// Makes `address` known as one that a hook returns to. The caller holds the recognition lock.
+/// Adds `address`. The caller holds the process lock.
 #[cfg(code_redirect)]
 pub(super) fn add(address: usize) {
     let free = BEHIND.iter().find(|behind| [0, address].contains(&behind.load(Ordering::Relaxed)));
-    // There are as many as hooks.
+    // There are as many places as hooks.
     if let Some(free) = free {
         free.store(address, Ordering::Release);
     }

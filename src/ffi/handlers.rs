@@ -1,0 +1,122 @@
+//! Handlers, the identity of a stack, and `unload`: `exeunt_at_exit`, `exeunt_at_exit_owned`,
+//! `exeunt_unload`, `exeunt_id`.
+
+use super::code::{Failure, report, shielded};
+use super::types::exeunt_fn;
+use crate::base::alloc::{refused, try_box};
+use crate::face::at_exit;
+use crate::storage::values::Handler;
+use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
+
+/// Registers a handler, which is called with `arg` when the running stack ends. Arms the stack if
+/// it is not armed.
+///
+/// Handlers run last in, first out, on that very stack, before its thread's pthread keys and C++
+/// `thread_local` destructors, with all values still there. A handler may use storage and register
+/// more handlers.
+///
+/// Returns 0; `EXEUNT_EINVALID` for a null `handler`; or the code for why the stack cannot be
+/// armed. After an error nothing has changed. Thread-safe: it concerns the running stack alone. Not
+/// for signal handlers.
+///
+/// # Safety
+/// `handler` must be good to call with `arg` when the stack ends, on the thread that runs the stack
+/// then. Its code must stay loaded until then (link a plugin that may be unloaded with
+/// `-Wl,-z,nodelete`).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn exeunt_at_exit(handler: exeunt_fn, arg: *mut c_void) -> c_int {
+    shielded(|| {
+        let handler = handler.ok_or(Failure::Invalid("exeunt_at_exit: the handler is null"))?;
+        // SAFETY: the caller's promise.
+        crate::at_exit(move || unsafe { handler(arg) })?;
+        Ok(())
+    })
+}
+
+/// A handler, and the function that is called instead if the handler is dropped without a run.
+struct Owned {
+    handler: Option<unsafe extern "C-unwind" fn(*mut c_void)>,
+    forget: exeunt_fn,
+    arg: *mut c_void,
+}
+
+impl Owned {
+    fn run(mut self) {
+        if let Some(handler) = self.handler.take() {
+            // SAFETY: the promise of the caller of `exeunt_at_exit_owned`.
+            unsafe { handler(self.arg) }
+        }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let (Some(_), Some(forget)) = (self.handler, self.forget) {
+            // SAFETY: as above.
+            unsafe { forget(self.arg) }
+        }
+    }
+}
+
+/// As `exeunt_at_exit`, for a handler that owns its `arg`. If `exeunt_unload` drops the handler,
+/// `forget` is called with `arg` instead, to free it. After an error neither is called, and `arg`
+/// is still yours.
+///
+/// Returns and thread safety: as `exeunt_at_exit`.
+///
+/// # Safety
+/// As `exeunt_at_exit`, for both functions.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt_fn, arg: *mut c_void) -> c_int {
+    shielded(|| {
+        if handler.is_none() {
+            return Err(Failure::Invalid("exeunt_at_exit_owned: the handler is null"));
+        }
+        let owned = Owned { handler, forget, arg };
+        // After an error the handler is not dropped, as that would call `forget`: `arg` is still
+        // the caller's.
+        let handler = match try_box(move || owned.run()) {
+            Ok(handler) => handler as Handler,
+            Err(handler) => {
+                std::mem::forget(handler);
+                return Err(refused().into());
+            }
+        };
+        at_exit::register(handler).map_err(|(error, handler)| {
+            let handler = Box::into_raw(handler) as *mut ManuallyDrop<dyn FnOnce()>;
+            // SAFETY: the same box, whose memory is freed here.
+            drop(unsafe { Box::from_raw(handler) });
+            error.into()
+        })
+    })
+}
+
+/// Destroys all values of the running stack, drops its handlers without calling them, and puts its
+/// exit back. Then the stack is as it was before it was armed.
+///
+/// Returns 0, also if the stack is not armed. Thread-safe: it concerns the running stack alone. Not
+/// for signal handlers.
+#[unsafe(no_mangle)]
+pub extern "C" fn exeunt_unload() -> c_int {
+    shielded(|| {
+        crate::unload();
+        Ok(())
+    })
+}
+
+/// The identity of the running stack, unique in the life of the process. Arms the stack if it is
+/// not armed. The identity stays the same until the stack ends or is unloaded, whichever thread
+/// runs it. 0 if the stack cannot be armed: `exeunt_last_code` and `exeunt_last_error` say why.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+#[unsafe(no_mangle)]
+pub extern "C" fn exeunt_id() -> u64 {
+    match crate::id() {
+        Ok(id) => id.get(),
+        Err(error) => {
+            report(Failure::Error(error));
+            0
+        }
+    }
+}
