@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_learning_cannot_begin_again() {
+    fn a_thread_that_runs_an_experiment_cannot_begin_another() {
         let experiment = Experiment::begin().expect("this thread is not experiment");
         assert_eq!(Experiment::begin().err(), Some(Error::Reentered));
         drop(experiment);

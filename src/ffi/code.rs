@@ -274,7 +274,9 @@ impl Write for Copy {
 ///
 /// It writes at most `size` bytes, the last one being zero. Returns the length of the whole text,
 /// without the zero, as `snprintf` does; 0 if nothing has failed yet. `buffer` may be null if
-/// `size` is 0. Thread-safe: it concerns the running thread alone. Not for signal handlers.
+/// `size` is 0.
+///
+/// Thread-safe: it concerns the running thread alone. Not for signal handlers.
 ///
 /// # Safety
 /// `buffer` must be good to write `size` bytes to.

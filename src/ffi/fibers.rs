@@ -67,7 +67,9 @@ unsafe fn entered(
 ///
 /// Returns 0; `EXEUNT_EALREADY_ARMED` if the stack is armed already; `EXEUNT_EINVALID` for a null
 /// `entry`; or the code for why the trampoline cannot be set up. After an error `entry` has not
-/// been called. Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// been called.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
 /// `entry` must be good to call with `arg`, and `result` be null or good to write to.
@@ -81,7 +83,9 @@ pub unsafe extern "C-unwind" fn exeunt_enter(entry: exeunt_entry, arg: *mut c_vo
 /// armed stack here, so it costs little more than the call.
 ///
 /// Returns as `exeunt_enter`, or `EXEUNT_ENOT_ON_THAT_STACK`. After an error `entry` has not been
-/// called. Thread-safe: it concerns the running stack alone. Not for signal handlers.
+/// called.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
 /// As `exeunt_enter`. The memory must be that of the running stack, and no outer function on it may
@@ -107,6 +111,7 @@ pub unsafe extern "C-unwind" fn exeunt_enter_on(
 /// the caller's.
 ///
 /// Returns 0, also if no armed stack was found; `EXEUNT_EINVALID` if `low` is above `high`.
+///
 /// Thread-safe, if no code resumes those stacks meanwhile. Not for signal handlers.
 ///
 /// # Safety
@@ -135,7 +140,9 @@ pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void)
 /// SVE, and SVE's predicates), which handlers may change.
 ///
 /// Returns 0, also if this code is registered already; `EXEUNT_EINVALID` for a null name or an
-/// empty range; `EXEUNT_EPOOL_FULL` if 32 are registered. Thread-safe. Not for signal handlers.
+/// empty range; `EXEUNT_EPOOL_FULL` if 32 are registered.
+///
+/// Thread-safe. Not for signal handlers.
 ///
 /// # Safety
 /// `name` must be a string. Only entry functions may return into the code. The code must stay

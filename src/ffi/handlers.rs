@@ -17,8 +17,9 @@ use std::mem::ManuallyDrop;
 /// more handlers.
 ///
 /// Returns 0; `EXEUNT_EINVALID` for a null `handler`; or the code for why the stack cannot be
-/// armed. After an error nothing has changed. Thread-safe: it concerns the running stack alone. Not
-/// for signal handlers.
+/// armed. After an error nothing has changed.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
 /// `handler` must be good to call with `arg` when the stack ends, on the thread that runs the stack
@@ -95,8 +96,9 @@ pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt
 /// Destroys all values of the running stack, drops its handlers without calling them, and puts its
 /// exit back. Then the stack is as it was before it was armed.
 ///
-/// Returns 0, also if the stack is not armed. Thread-safe: it concerns the running stack alone. Not
-/// for signal handlers.
+/// Returns 0, also if the stack is not armed.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_unload() -> c_int {
     shielded(|| {

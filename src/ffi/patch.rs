@@ -12,7 +12,9 @@ use std::ffi::{c_int, c_void};
 /// Returns 0, `EXEUNT_EINVALID`, `EXEUNT_ENO_CODE_SITE`, `EXEUNT_ECALL_FAILED`, or `EXEUNT_EBUSY`
 /// inside of another call that patches code (from an allocator). After an error nothing has
 /// changed, and `exeunt_last_error` says why: what is at `site`, with bytes and disassembly, or
-/// what the system refused. Thread-safe. Not for signal handlers.
+/// what the system refused.
+///
+/// Thread-safe. Not for signal handlers.
 ///
 /// # Safety
 /// `site` must be the first byte of an instruction in code that stays loaded, or no code at all.
@@ -36,7 +38,9 @@ pub unsafe extern "C" fn exeunt_redirect_call(
 /// Undoes `exeunt_redirect_call` at `site`: every byte is as before.
 ///
 /// Returns 0, `EXEUNT_EINVALID`, or `EXEUNT_ENO_CODE_SITE` if nothing is redirected at `site`, or
-/// if the system refuses now. Thread-safe. Not for signal handlers.
+/// if the system refuses now.
+///
+/// Thread-safe. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_undo_redirect_call(site: *mut c_void) -> c_int {
     shielded(|| {

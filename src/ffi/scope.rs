@@ -125,8 +125,9 @@ fn number() -> Result<usize, Error> {
 /// Returns 0; `EXEUNT_EALREADY_ARMED` if the stack is armed already; `EXEUNT_EINVALID` if `scope`
 /// is not in a frame of the running stack (but in a C++20 coroutine's, say); `EXEUNT_ESHARED_PAGE`
 /// on a stack so small that it shares a page with another live one. After an error there is no
-/// scope, and nothing to end. Thread-safe: it concerns the running stack alone. Not for signal
-/// handlers.
+/// scope, and nothing to end.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
 /// `scope` must be good to write to. It must stay where it is until `exeunt_scope_end` ends it on
@@ -186,8 +187,9 @@ fn claim_frames(record: &'static Record, holder: usize) -> bool {
 /// first, here and now.
 ///
 /// Returns 0, also if `exeunt_unload` has ended it already; `EXEUNT_ENOT_ON_THAT_STACK` on another
-/// stack than its own; `EXEUNT_EINVALID` for null. Thread-safe: it concerns the running stack
-/// alone. Not for signal handlers.
+/// stack than its own; `EXEUNT_EINVALID` for null.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
 /// `exeunt_scope_begin` must have started `scope`, and this function must not have ended it before.

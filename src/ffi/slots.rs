@@ -10,7 +10,9 @@ use std::ffi::{c_int, c_void};
 /// pointer that is not null: when its stack ends, and when the slot is freed.
 ///
 /// Returns 0; `EXEUNT_ESLOTS_EXHAUSTED` if 2,048 are allocated; `EXEUNT_EINVALID` for a null
-/// `slot`. Thread-safe. Not for signal handlers.
+/// `slot`.
+///
+/// Thread-safe. Not for signal handlers.
 ///
 /// # Safety
 /// `slot` must be good to write to, and `destructor` good to call with all values that will be set,
@@ -32,8 +34,9 @@ pub unsafe extern "C" fn exeunt_slot_alloc(slot: *mut u32, destructor: exeunt_fn
 /// Sets the slot's pointer on the running stack, and arms the stack if it is not armed. The old
 /// pointer is overwritten, and its destructor is not called, as with `TlsSetValue`.
 ///
-/// Returns 0, `EXEUNT_ENO_SUCH_SLOT`, or the code for why the stack cannot be armed. Thread-safe:
-/// it concerns the running stack alone. Not for signal handlers.
+/// Returns 0, `EXEUNT_ENO_SUCH_SLOT`, or the code for why the stack cannot be armed.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
 /// `value` must be what the slot's destructor, and the code that reads it on this stack, take it
@@ -48,8 +51,9 @@ pub unsafe extern "C" fn exeunt_slot_set(slot: u32, value: *mut c_void) -> c_int
 /// alternate signal stack. Never arms the stack.
 ///
 /// Returns 0; `EXEUNT_ENO_SUCH_SLOT`, then `*value` is null; or `EXEUNT_EINVALID` for a null
-/// `value`. Thread-safe: it concerns the running stack alone. Async-signal-safe as long as it
-/// returns 0.
+/// `value`.
+///
+/// Thread-safe: it concerns the running stack alone. Async-signal-safe as long as it returns 0.
 ///
 /// # Safety
 /// `value` must be null or good to write to.
@@ -71,8 +75,9 @@ pub unsafe extern "C" fn exeunt_slot_get(slot: u32, value: *mut *mut c_void) -> 
 /// gone. The destructor is called with each pointer that is not null, here and now. An index that
 /// is used again later is another slot.
 ///
-/// Returns 0, or `EXEUNT_ENO_SUCH_SLOT`, also if it was freed before. Thread-safe, if no stack uses
-/// this slot meanwhile. Not for signal handlers.
+/// Returns 0, or `EXEUNT_ENO_SUCH_SLOT`, also if it was freed before.
+///
+/// Thread-safe, if no stack uses this slot meanwhile. Not for signal handlers.
 ///
 /// # Safety
 /// No stack may use the slot or what it points to meanwhile.

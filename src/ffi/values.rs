@@ -61,12 +61,13 @@ impl Drop for Value {
 /// upper byte (aarch64: MTE, HWASan) is a part of them.
 ///
 /// `destructor` is called with the value when the stack ends, after its handlers, or when the value
-/// is replaced, deleted or reset, unless one of them is null. At the end of a stack, values are
+/// is replaced, deleted or reset, unless `value` or `destructor` is null. At the end, values are
 /// destroyed last set first. A destructor may use storage, also under the same key.
 ///
 /// Returns 0, or the code for why the stack cannot be armed. Then nothing has changed: the old
-/// value is still there. The new one is still yours, and its destructor is not called. Thread-safe:
-/// it concerns the running stack alone. Not for signal handlers.
+/// value is still there. The new one is still yours, and its destructor is not called.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///
 /// # Safety
 /// `destructor` must be good to call with `value`, on the thread that runs the stack then. Its code
@@ -97,8 +98,9 @@ fn search(key: *const c_void) -> Option<*mut c_void> {
 
 /// Deletes the value under `key` on the running stack, and calls its destructor.
 ///
-/// Returns 0, or `EXEUNT_EABSENT` if there is none. Thread-safe: it concerns the running stack
-/// alone. Not for signal handlers.
+/// Returns 0, or `EXEUNT_EABSENT` if there is none.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_del(key: *const c_void) -> c_int {
     shielded(|| if crate::del(&Key(key)) { Ok(()) } else { Err(Failure::Absent) })
@@ -107,8 +109,9 @@ pub extern "C" fn exeunt_del(key: *const c_void) -> c_int {
 /// Destroys all values of the running stack, last set first, clears its slots, and keeps its
 /// handlers. This concerns the values of every language that shares this library.
 ///
-/// Returns 0, also if the stack is not armed. Thread-safe: it concerns the running stack alone. Not
-/// for signal handlers.
+/// Returns 0, also if the stack is not armed.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_reset() -> c_int {
     shielded(|| {
