@@ -128,6 +128,7 @@
 //! and those below. A use goes from `face` through `life` (`arm`, `lookup`) to `record`, an end of
 //! a stack from `asm/` through `life` (`drain`, `hooks`) to `record`.
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clashing_extern_declarations, reason = "a test of exit/trampoline.rs asks for addresses only"))]
 
 mod base;
 mod exit;

@@ -5,6 +5,9 @@ use crate::Error;
 use crate::Redirect;
 use crate::Stack;
 use crate::base::testing::alone;
+use crate::exit::trampoline;
+use crate::life::lookup;
+use crate::machine::arch::strip;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs `code` in a process of its own, which behaves as if it had a shadow stack: no machine of
@@ -99,6 +102,33 @@ fn code_redirect_drains_a_pthread_exit_that_passes_no_hook_at_its_landing() {
                 assert_eq!((times.load(Ordering::Relaxed), result), (expected, argument));
                 assert_eq!(crate::survey().map(|survey| survey.armed), Ok(0));
             }
+        },
+    );
+}
+
+#[test]
+fn a_stack_under_enter_keeps_the_original_address_where_its_trampoline_says() {
+    crate::base::testing::alone(
+        "life::redirect_tests::a_stack_under_enter_keeps_the_original_address_where_its_trampoline_says",
+        "EXEUNT_TEST_KEEPS",
+        || {
+            assert_eq!(Builder::new().redirect(Redirect::Slot).install(), Ok(()));
+            std::thread::spawn(|| {
+                crate::enter(|| {
+                    crate::at_exit(|| ()).expect("it can be armed");
+                    let foot = Stack::current().foot().cloned().expect("it is armed");
+                    let base = lookup::lookup().expect("it is armed").base();
+                    let number =
+                        (0..8).position(|word| trampoline::label_for_spare_word(8 * word) == Some(strip(foot.word)));
+                    let number = number.expect("its label is of those whose stacks keep the address");
+                    // SAFETY: a word of the frame above the foot.
+                    let kept = unsafe { ((base + 8 * number) as *const usize).read() };
+                    assert_eq!((kept, kept), (foot.original, trampoline::enter_return()));
+                })
+                .expect("a fresh thread");
+            })
+            .join()
+            .expect("no panic in the thread");
         },
     );
 }
