@@ -257,14 +257,14 @@ mod hooks {
 mod tests {
     use super::*;
 
-    #[allow(clashing_extern_declarations, reason = "only their addresses are asked for")]
+    // Only their addresses are used. As functions they would clash with the declarations elsewhere.
     unsafe extern "C" {
-        safe fn exeunt_exit_hook();
-        safe fn exeunt_context_hook();
-        safe fn exeunt_probe();
-        safe fn exeunt_call_entry();
-        safe fn exeunt_call_entry_hooked();
-        safe fn exeunt_tag_frames();
+        static exeunt_exit_hook: u8;
+        static exeunt_context_hook: u8;
+        static exeunt_probe: u8;
+        static exeunt_call_entry: u8;
+        static exeunt_call_entry_hooked: u8;
+        static exeunt_tag_frames: u8;
     }
 
     /// Whether the instruction at an address is one that an indirect jump or call may lead to.
@@ -283,22 +283,22 @@ mod tests {
         for number in 0..COUNT + SPARE_WORD_COUNT {
             assert!(is_landing_pad(label(number)), "trampoline {number}");
         }
-        let entries: [extern "C" fn(); 6] = [
-            exeunt_exit_hook,
-            exeunt_context_hook,
-            exeunt_probe,
-            exeunt_call_entry,
-            exeunt_call_entry_hooked,
-            exeunt_tag_frames,
+        let entries = [
+            &raw const exeunt_exit_hook,
+            &raw const exeunt_context_hook,
+            &raw const exeunt_probe,
+            &raw const exeunt_call_entry,
+            &raw const exeunt_call_entry_hooked,
+            &raw const exeunt_tag_frames,
         ];
         for (number, entry) in entries.into_iter().enumerate() {
-            assert!(is_landing_pad(entry as *const () as usize), "entry {number}");
+            assert!(is_landing_pad(entry.addr()), "entry {number}");
         }
         for number in 0..HOOKS {
-            assert!(is_landing_pad(exeunt_exit_hook as *const () as usize + SIZE * number), "hook {number}");
+            assert!(is_landing_pad((&raw const exeunt_exit_hook).addr() + SIZE * number), "hook {number}");
         }
         for number in 0..17 {
-            assert!(is_landing_pad(exeunt_tag_frames as *const () as usize + SIZE * number), "tag frame {number}");
+            assert!(is_landing_pad((&raw const exeunt_tag_frames).addr() + SIZE * number), "tag frame {number}");
         }
     }
 
