@@ -158,7 +158,7 @@ fn missing(name: &str) -> ! {
 }
 
 /// A copy of the innermost value of type `T` around the running code, or `None`. Never arms the
-/// stack.
+/// stack. Not for signal handlers: one that interrupts a change of the context may read half of it.
 #[inline]
 pub fn try_get<T: Clone + Send + Sync + 'static>() -> Option<T> {
     look(|value: Option<&T>| value.cloned())
@@ -167,7 +167,7 @@ pub fn try_get<T: Clone + Send + Sync + 'static>() -> Option<T> {
 /// Calls `look` with the innermost value of type `T` around the running code, or with `None`. Never
 /// arms the stack.
 ///
-/// `look` may do anything, and may use the context.
+/// `look` may do anything, and may use the context. Not for signal handlers, as [`try_get`].
 #[inline]
 pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> R {
     NEWEST.peek(|newest| {
