@@ -10,7 +10,7 @@ use std::fmt;
 /// |---|---|---|
 /// | exeunt writes | one word of each armed stack: its foot | a call's target in libc's code, once |
 /// | return addresses | the outermost one of an armed stack is a trampoline's | all as they were |
-/// | stacks that are not armed | untouched | run a few instructions of a hook at their end |
+/// | other stacks | untouched | run a few instructions of a hook at their end |
 /// | shadow stacks (CET, GCS) | refused: the return would fault | work |
 /// | needs of the system | nothing | see below |
 ///
