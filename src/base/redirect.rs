@@ -8,22 +8,22 @@ use std::fmt;
 ///
 /// | | [`Slot`](Redirect::Slot) | [`Code`](Redirect::Code) |
 /// |---|---|---|
-/// | exeunt writes | one word of each armed stack: its foot | a call's target in libc's code, once |
+/// | exeunt writes | one word of each armed stack: its foot | once a call's target in libc |
 /// | return addresses | the outermost one of an armed stack is a trampoline's | all as they were |
 /// | other stacks | untouched | run a few instructions of a hook at their end |
 /// | shadow stacks (CET, GCS) | refused: the return would fault | work |
 /// | needs of the system | nothing | see below |
 ///
-/// - **Code redirect needs** `mprotect` or `/proc/self/mem` on libc's code, and `membarrier`. On macOS
-///   it needs an Intel processor, no Rosetta, and no hardened runtime.
+/// - **Code redirect needs** `mprotect` or `/proc/self/mem` on libc's code, and `membarrier`. On
+///   macOS it needs an Intel processor, no Rosetta, and no hardened runtime.
 /// - **The memory of an abandoned fiber, used again.** Slot redirect notices it when the next fiber
 ///   there is armed. On aarch64, reads before that may find a value of the old fiber. Code redirect
-///   does the same for `makecontext` and [`enter`](crate::enter()), but on aarch64 only if the entry
-///   function saves its frame pointer. Otherwise, and behind a registered wrapper,
+///   does the same for `makecontext` and [`enter`](crate::enter()), but on aarch64 only if the
+///   entry function saves its frame pointer. Otherwise, and behind a registered wrapper,
 ///   [`discard`](crate::discard) the memory first.
-/// - **A function of a registered wrapper.** With slot redirect it returns to a trampoline. With code
-///   redirect the first direct call behind it leads to a hook. The hook keeps the arguments, but for
-///   the upper halves of vectors wider than 128 bits. A wrapper without such a call is refused.
+/// - **A function of a registered wrapper.** With slot redirect it returns to a trampoline. With
+///   code redirect the first direct call behind it leads to a hook. The hook keeps the arguments,
+///   but for the upper halves of vectors wider than 128 bits. A wrapper without such a call is refused.
 ///
 /// [`Builder`]: crate::Builder
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

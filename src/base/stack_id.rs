@@ -13,8 +13,8 @@ impl StackId {
     /// rarely write to the shared counter.
     pub(crate) const BATCH: u64 = 1024;
 
-    /// The first identity of a fresh batch. The caller owns it and all that follow, up to and including
-    /// the next multiple of [`Self::BATCH`]. No process uses up 2^64 of them.
+    /// The first identity of a fresh batch. The caller owns it and all that follow, up to and
+    /// including the next multiple of [`Self::BATCH`]. No process uses up 2^64 of them.
     pub(crate) fn batch() -> u64 {
         static TAKEN: AtomicU64 = AtomicU64::new(0);
         TAKEN.fetch_add(Self::BATCH, Ordering::Relaxed) + 1

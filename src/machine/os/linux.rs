@@ -42,7 +42,7 @@ pub(crate) fn read_word(address: usize) -> Option<usize> {
     if error == Some(libc::EFAULT) {
         return None;
     }
-    // A seccomp filter forbids the call. Then only a load is left, which relies on the caller's
-    // promise that the memory of armed stacks is discarded before it is unmapped.
+    // A seccomp filter forbids the call. Then only a load is left.
+    // SAFETY: the caller promises that the memory of armed stacks is discarded before it is unmapped.
     Some(unsafe { (address as *const usize).read_volatile() })
 }
