@@ -191,8 +191,8 @@ fn no_caller(step: Step, trail: &mut Trail, in_one_piece: bool) -> Option<Result
             trail.push(frame.registers.pc, frame.registers.sp);
             return trail.look_up(frame.registers.sp).map(|record| Ok(trail.armed(record, in_one_piece)));
         }
-        Step::Elsewhere(_) if os::on_signal_stack() => Lost::SignalStack,
-        Step::Elsewhere(_) => Lost::End(&HANDLER),
+        Step::InterruptedElsewhere(_) if os::on_signal_stack() => Lost::SignalStack,
+        Step::InterruptedElsewhere(_) => Lost::End(&HANDLER),
         Step::Switch => Lost::End(&SWITCH),
         Step::Outermost => Lost::End(&UNKNOWN),
         Step::NoTable => Lost::End(&NO_TABLE),
@@ -226,7 +226,7 @@ unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Found, Lost> {
     let mut unwinder = unsafe { Unwinder::new(from) };
     match walk(&mut unwinder, trail) {
         Ok(Found::Unarmed(foot, way)) => {
-            let memorable = way.in_one_piece && unwinder.is_usual();
+            let memorable = way.in_one_piece && unwinder.is_repeatable();
             Ok(Found::Unarmed(foot, Route { memorable, ..way }))
         }
         Err(Lost::Unsupported) => walk_thoroughly(from, trail),
@@ -239,7 +239,7 @@ unsafe fn search(from: Registers, trail: &mut Trail) -> Result<Found, Lost> {
 #[cold]
 fn walk_thoroughly(from: Registers, trail: &mut Trail) -> Result<Found, Lost> {
     let mut anew = Trail { by_map: trail.by_map, ..Trail::new() };
-    let found = crate::unwind::thorough::thoroughly(from.sp, |unwinder| Some(walk(unwinder, &mut anew)));
+    let found = crate::unwind::full_walk::from_frame_at(from.sp, |unwinder| Some(walk(unwinder, &mut anew)));
     found.map_or(Err(Lost::Unsupported), |result| {
         *trail = anew;
         result

@@ -77,7 +77,7 @@ unsafe fn holder(here: Registers, scope: (usize, usize)) -> Option<usize> {
     // Where a frame on the way has a rule that the quick walk cannot follow, the thorough one may.
     #[cfg(target_os = "linux")]
     let found =
-        found.or_else(|| crate::unwind::thorough::thoroughly(here.sp, |walk| frame_around(walk, here.sp, scope)));
+        found.or_else(|| crate::unwind::full_walk::from_frame_at(here.sp, |walk| frame_around(walk, here.sp, scope)));
     found
 }
 

@@ -76,7 +76,7 @@ fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
             Found::Unarmed(foot, way) => {
                 if way.memorable {
                     // SAFETY: the walk has just led to this foot, in the way that can be remembered.
-                    unsafe { memo::learn(here, foot) };
+                    unsafe { memo::remember(here, foot) };
                 }
                 (foot, way.in_one_piece)
             }
@@ -164,7 +164,7 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
         abandoned.detach();
     }
     // The memory of live stacks needs no system call when a walk meets it.
-    memory::set_known(|address| STACKS.is_of_live_stack(address));
+    memory::set_known_readable(|address| STACKS.is_of_live_stack(address));
     record.prepare(&plan.stack());
     if let Err(failed) = STACKS.insert(record) {
         cold_path();
