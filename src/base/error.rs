@@ -158,7 +158,7 @@ impl fmt::Display for Error {
                 f,
                 "the foot at {address:#x} holds {found:#x}, but by its unwind tables the entry function returns to \
                  {expected:#x}: another tool rewrites return addresses here (as uftrace and other tracers do), so \
-                 exeunt has changed nothing: run without it, or arm the stack before it begins"
+                 exeunt has changed nothing: run without that tool, or arm the stack before it starts"
             ),
             Self::AlreadyArmed(id) => write!(
                 f,

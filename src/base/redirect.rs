@@ -23,7 +23,8 @@ use std::fmt;
 ///   [`discard`](crate::discard) the memory first.
 /// - **A function of a registered wrapper.** With slot redirect it returns to a trampoline. With
 ///   code redirect the first direct call behind it leads to a hook. The hook keeps the arguments,
-///   but for the upper halves of vectors wider than 128 bits. A wrapper without such a call is refused.
+///   but for the upper halves of vectors wider than 128 bits. A wrapper without such a call is
+///   refused.
 ///
 /// [`Builder`]: crate::Builder
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

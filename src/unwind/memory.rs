@@ -4,7 +4,7 @@
 //! An unwind table may mislead a walk: it may be of code that was replaced, or describe a frame
 //! that a signal has interrupted half-way. So a walk keeps a range of pages that are known to be
 //! readable. It begins with the page of the running code's stack pointer. A load in that range
-//! takes two comparisons. Outside of it the kernel is asked, page by page.
+//! takes two comparisons. Outside of it a walk asks the kernel, page by page.
 //!
 //! The range also shows the *segment* of memory that a frame lies in: a whole stack, or one of
 //! several segments of a stack. Most segments are separated by pages that cannot be read. So two

@@ -43,6 +43,7 @@ pub(crate) fn read_word(address: usize) -> Option<usize> {
         return None;
     }
     // A seccomp filter forbids the call. Then only a load is left.
-    // SAFETY: the caller promises that the memory of armed stacks is discarded before it is unmapped.
+    // SAFETY: the callers promise that the memory of armed stacks is discarded before it is
+    // unmapped.
     Some(unsafe { (address as *const usize).read_volatile() })
 }
