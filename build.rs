@@ -1,12 +1,12 @@
-//! Assembles the trampolines of the target's architecture, and sets `cfg(code_redirect)` where the
-//! code of exit trampolines can be patched.
+//! Assembles `asm/` for the target's processor, and sets `cfg(code_redirect)` where exeunt can
+//! patch the code of exit trampolines.
 
 fn main() {
     let arch = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the target's architecture");
     let source = format!("asm/{arch}.S");
     println!("cargo::rerun-if-changed=asm");
     assert!(std::path::Path::new(&source).exists(), "exeunt has no assembly for {arch}: it runs on x86_64 and aarch64");
-    // Apple Silicon runs no page of signed code that was changed, so it has no code redirect.
+    // `cfg(code_redirect)`. Apple Silicon executes no page of signed code that was changed.
     let system = std::env::var("CARGO_CFG_TARGET_OS").expect("cargo sets the target's system");
     println!("cargo::rustc-check-cfg=cfg(code_redirect)");
     if std::env::var_os("CARGO_FEATURE_CODE").is_some() && (system == "linux" || system == "macos" && arch == "x86_64")
@@ -14,9 +14,9 @@ fn main() {
         println!("cargo::rustc-cfg=code_redirect");
     }
     if system == "linux" && std::env::var_os("CARGO_FEATURE_CAPI").is_some() {
-        // This makes the shared library's code begin on a page of the file. Otherwise LLD, with
-        // which rustc links on x86_64, lets segments share pages of the file. libunwind up to 1.6
-        // (`strace -k`, programs that link it) then finds no unwind tables for the library: it
+        // The shared library's code begins on a page boundary of the file. Otherwise LLD, with
+        // which rustc links on x86_64, lets segments share pages of the file. Then libunwind up to
+        // 1.6 (`strace -k`, programs that link it) finds no unwind tables for the library: it
         // searches for a segment whose offset is exactly that of the mapping. (Not
         // `rustc-cdylib-link-arg`: cargo warns of it, as the manifest names no such target.)
         println!("cargo::rustc-link-arg=-Wl,-z,separate-code");

@@ -1,6 +1,12 @@
-// What the assembly and src/exit/trampoline.rs must agree on; the latter's tests compare.
-#define TRAMPOLINES 64          // entries of the pool
-#define TRAMPOLINE_SIZE 32      // bytes from one entry to the next
-#define KEPT 64                 // further entries, for an original address that the stack itself keeps
-#define CELLS_ALIGN 65536       // the largest page size of the systems we run on: the cells share no page with anything
-#define HOOKS 32                // calls in exit trampolines that code redirect can lead to us
+// Constants that asm/*.S and src/exit/trampoline.rs must agree on.
+
+// Entries of the pool: one for each distinct exit trampoline of the process.
+#define TRAMPOLINES 64
+// Bytes from one entry to the next.
+#define TRAMPOLINE_SIZE 32
+// Further entries, for stacks where a word above the base keeps the original address.
+#define KEPT 64
+// The largest page size of the supported systems. The cells share no page with anything else.
+#define CELLS_ALIGN 65536
+// Calls in exit trampolines that code redirect can lead to a hook.
+#define HOOKS 32

@@ -1,31 +1,38 @@
-//! Memory that may not be there. What std allocates ends the process where there is none; what is
-//! here says so.
+//! Allocation that can fail. Where there is no memory, std's collections end the process; the
+//! functions in this file return an error, and the caller reports it.
 //!
-//! The allocator may be the program's own code, and use storage itself. So nothing of a record is
-//! half done while one of these functions runs: whoever calls them looks again afterwards at what
-//! may have changed. An allocator that uses storage in every call would come back here without end,
-//! so calls nest to a certain depth only ([`DEEPEST`]).
+//! | function | allocates |
+//! |---|---|
+//! | [`try_box`], [`try_zeroed`] | one value in a box |
+//! | [`try_many`] | many values side by side, for ever |
+//! | [`try_vec`], [`larger`], [`move_to`] | a vector, and a larger one in its place |
+//! | [`try_reserve`] | what a collection reserves itself |
+//! | [`Room`] | a value with an address of its own, also where its size is zero |
+//!
+//! The allocator may be the program's own code, and that code may use storage itself. So every
+//! record is in a consistent state while one of these functions runs, and the caller then checks
+//! again whatever may have changed. An allocator that uses storage in every call would recurse
+//! without end, so calls nest to a limited depth ([`MOST_NESTED`]).
 
 use crate::base::error::Error;
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::ptr::NonNull;
 
-/// How many calls of the allocator that are made here may be within each other on one thread. An
-/// allocator that keeps itself from coming back when it uses storage takes two. Each takes some KiB
-/// of stack.
-const DEEPEST: u32 = 3;
+/// How many of these calls may be nested on one thread. An allocator that guards against its own
+/// recursion and uses storage takes two. Each takes some KiB of stack.
+const MOST_NESTED: u32 = 3;
 
 thread_local! {
-    /// In how many of them this thread is.
+    /// How many of these calls are running on this thread.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Calls the allocator, or gives what `refuse` gives where this thread is in too many such calls.
+/// Calls the allocator. Returns the result of `refuse` instead where too many calls are nested.
 #[inline]
 fn nested<R>(allocate: impl FnOnce() -> R, refuse: impl FnOnce() -> R) -> R {
     DEPTH.with(|depth| {
-        if depth.get() == DEEPEST {
+        if depth.get() == MOST_NESTED {
             return refuse();
         }
         depth.set(depth.get() + 1);
@@ -35,57 +42,58 @@ fn nested<R>(allocate: impl FnOnce() -> R, refuse: impl FnOnce() -> R) -> R {
     })
 }
 
-/// The error of an allocation that has just failed on this thread.
+/// The error for an allocation that has just failed on this thread.
 #[cold]
 pub(crate) fn refused() -> Error {
-    if DEPTH.get() == DEEPEST { Error::Reentered } else { Error::OutOfMemory }
+    if DEPTH.get() == MOST_NESTED { Error::Reentered } else { Error::OutOfMemory }
 }
 
-/// Lets a collection of std's or of hashbrown's reserve memory by `reserve`.
+/// Reserves memory for a collection of std's or of hashbrown's by calling `reserve`.
 pub(crate) fn try_reserve<E>(reserve: impl FnOnce() -> Result<(), E>) -> Result<(), Error> {
     nested(|| reserve().ok(), || None).ok_or_else(refused)
 }
 
-/// A value in a box, or the value back.
+/// A box with the value; the value itself where there is no memory.
 #[inline]
 pub(crate) fn try_box<T>(value: T) -> Result<Box<T>, T> {
     if size_of::<T>() == 0 {
         return Ok(Box::new(value));
     }
-    // SAFETY: not of size zero.
+    // SAFETY: the size is not zero (checked above).
     let memory = nested(|| unsafe { alloc(Layout::new::<T>()) }, std::ptr::null_mut).cast::<T>();
     if memory.is_null() {
         return Err(value);
     }
-    // SAFETY: fresh memory of this layout, which is that of a box.
+    // SAFETY: fresh memory with the layout of a `T`, which is what a box of a `T` has.
     unsafe {
         memory.write(value);
         Ok(Box::from_raw(memory))
     }
 }
 
-/// A box of zeroes.
+/// A box whose bytes are all zero.
 ///
 /// # Safety
-/// All zeroes must be a valid `T`, which must not be of size zero.
+/// All zeros must be a valid `T`, and the size of `T` must not be zero.
 pub(crate) unsafe fn try_zeroed<T>() -> Option<Box<T>> {
-    // SAFETY: the caller's promises.
+    // SAFETY: the caller promises that the size is not zero.
     let memory = nested(|| unsafe { alloc_zeroed(Layout::new::<T>()) }, std::ptr::null_mut);
     let memory = NonNull::new(memory)?;
-    // SAFETY: as above.
+    // SAFETY: fresh memory with the layout of a `T`; the caller promises that zeros are a valid
+    // one.
     Some(unsafe { Box::from_raw(memory.cast().as_ptr()) })
 }
 
-/// Many values side by side, which are never freed.
+/// Many values side by side. The callers never free them.
 pub(crate) fn try_many<T>(count: usize, make: impl Fn() -> T) -> Option<Box<[T]>> {
     let mut many = Vec::new();
     try_reserve(|| many.try_reserve_exact(count)).ok()?;
-    // There is room for all of them, and for no more: a box needs no other memory.
+    // The capacity is exactly `count`, so that the conversion to a box does not reallocate.
     many.extend((0..count).map(|_| make()));
     Some(many.into_boxed_slice())
 }
 
-/// Room for a value that has an address of its own, also where it is of size zero.
+/// Memory for a value that has an address of its own, also where the size of the value is zero.
 pub(crate) struct Room<T>(NonNull<T>);
 
 impl<T> Room<T> {
@@ -95,39 +103,40 @@ impl<T> Room<T> {
     }
 
     pub(crate) fn new() -> Result<Self, Error> {
-        // SAFETY: never of size zero.
+        // SAFETY: `layout` never has a size of zero.
         let memory = nested(|| unsafe { alloc(Self::layout()) }, std::ptr::null_mut);
         NonNull::new(memory.cast()).map(Self).ok_or_else(refused)
     }
 
-    /// Moves the value in. The room is the value's from now on, until [`Room::destroy`].
+    /// Moves the value in. The memory belongs to the value until [`Room::destroy`].
     pub(crate) fn fill(self, value: T) -> *mut T {
         let place = std::mem::ManuallyDrop::new(self).0.as_ptr();
-        // SAFETY: memory of this value's layout, which nobody else has.
+        // SAFETY: memory with the layout of a `T`, which only this `Room` refers to.
         unsafe { place.write(value) };
         place
     }
 
-    /// Drops the value and frees its room, also where the value's destructor panics.
+    /// Drops the value and frees its memory, also where the value's destructor panics.
     ///
     /// # Safety
-    /// `place` must come from [`Room::fill`] of the same type, and nobody may use it any more.
+    /// `place` must come from [`Room::fill`] of the same type, and nothing may refer to it any
+    /// more.
     pub(crate) unsafe fn destroy(place: *mut T) {
-        // SAFETY: what `fill` gives is not null.
+        // SAFETY: `fill` never returns null.
         let _freed_at_the_end = Self(unsafe { NonNull::new_unchecked(place) });
-        // SAFETY: a value that `fill` has moved in, and the caller's promise.
+        // SAFETY: `fill` has moved a value in; the caller promises that nothing else refers to it.
         unsafe { place.drop_in_place() };
     }
 }
 
 impl<T> Drop for Room<T> {
     fn drop(&mut self) {
-        // SAFETY: allocated by `new` with this layout, and no value is in it.
+        // SAFETY: `new` has allocated this memory with this layout; it holds no value.
         unsafe { dealloc(self.0.as_ptr().cast(), Self::layout()) };
     }
 }
 
-/// The capacity that `now` has to grow to for `wanted` elements; `None` if there is room.
+/// The capacity that `now` has to grow to for `wanted` elements; `None` if it has room for them.
 #[inline]
 pub(crate) fn larger<T>(now: &Vec<T>, wanted: usize) -> Option<usize> {
     (now.capacity() < wanted).then(|| wanted.max(2 * now.capacity()).max(4))
@@ -140,10 +149,10 @@ pub(crate) fn try_vec<T>(capacity: usize) -> Result<Vec<T>, Error> {
     Ok(vec)
 }
 
-/// Moves what is in `vec` to the larger `other`, and gives back what is to be freed. It neither
-/// allocates nor frees.
+/// Moves the elements of `vec` to the larger `other`, and returns the vector that is to be freed.
+/// It neither allocates nor frees.
 pub(crate) fn move_to<T>(vec: &mut Vec<T>, mut other: Vec<T>) -> Vec<T> {
-    // Somebody may have been here meanwhile, with a larger one still.
+    // The allocator may have run code that has installed a still larger vector meanwhile.
     if other.capacity() > vec.capacity() {
         other.append(vec);
         std::mem::swap(vec, &mut other);

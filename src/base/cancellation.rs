@@ -1,12 +1,14 @@
-//! Cancellation of threads.
+//! Thread cancellation: switched off in a scope ([`Uncancelled`]), and the identity of the running
+//! thread ([`this_thread`]).
 
 unsafe extern "C" {
     safe fn pthread_setcancelstate(state: libc::c_int, old: &mut libc::c_int) -> libc::c_int;
 }
 
-/// While it lives, this thread is not cancelled: unwinding by cancellation must never run through frames of ours.
+/// Disables cancellation of this thread in its scope. The unwinding of a cancellation must never
+/// run through frames of exeunt.
 ///
-/// A fiber may move on to another thread meanwhile, which is then left as it is.
+/// A fiber may move to another thread in that scope. That thread is then left as it is.
 pub(crate) struct Uncancelled {
     thread: usize,
     old: libc::c_int,
@@ -27,16 +29,17 @@ impl Uncancelled {
 
 impl Drop for Uncancelled {
     fn drop(&mut self) {
-        // `setcancelstate` is no cancellation point; a request that came meanwhile is acted on at the next one.
+        // `pthread_setcancelstate` is no cancellation point. The next cancellation point acts on a
+        // request that has arrived meanwhile.
         if self.thread == this_thread() {
             pthread_setcancelstate(self.old, &mut 0);
         }
     }
 }
 
-/// A number of the running thread's own. The compiler knows nothing of the function that gives it, so
-/// it calls that each time: a fiber may have moved to another thread in between.
+/// A number that identifies the running thread. `pthread_self` is opaque to the compiler, so every
+/// call is really made: a fiber may have moved to another thread in between.
 pub(crate) fn this_thread() -> usize {
-    // SAFETY: only asks.
+    // SAFETY: `pthread_self` has no preconditions.
     unsafe { libc::pthread_self() as usize }
 }

@@ -1,5 +1,10 @@
-//! Counted references whose initializing can fail: std's `Rc` and `Arc` end the process where there is no
-//! memory.
+//! Reference counting whose allocation can fail: std's `Rc` and `Arc` end the process where there
+//! is no memory.
+//!
+//! | type | count |
+//! |---|---|
+//! | [`OnStack`] | not atomic: all references stay on one stack |
+//! | [`AcrossThreads`] | atomic: threads share the value |
 
 use crate::base::alloc::try_box;
 use std::cell::Cell;
@@ -9,16 +14,16 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
-/// A count of references: on one stack, or among threads.
+/// A reference count: for one stack, or for many threads.
 pub(crate) trait Count {
     fn one() -> Self;
     fn get(&self) -> usize;
     fn add(&self);
-    /// Whether that was the last one.
+    /// Returns whether that was the last reference.
     fn subtract(&self) -> bool;
 }
 
-// No count overflows: at one a nanosecond that takes 292 years.
+// No count overflows: with one more reference every nanosecond that takes 292 years.
 
 impl Count for Cell<usize> {
     fn one() -> Self {
@@ -61,7 +66,7 @@ impl Count for AtomicUsize {
     fn subtract(&self) -> bool {
         let last = self.fetch_sub(1, Ordering::Release) == 1;
         if last {
-            // What the others did with the value comes before its end.
+            // The other threads' accesses to the value happen before it is dropped.
             fence(Ordering::Acquire);
         }
         last
@@ -80,22 +85,22 @@ pub(crate) struct Counted<C: Count, T: ?Sized> {
     owns: PhantomData<Inner<C, T>>,
 }
 
-/// One that stays on its stack, and goes where that goes.
+/// A reference that stays on its stack, and moves with that from thread to thread.
 pub(crate) type OnStack<T> = Counted<Cell<usize>, T>;
-/// One that threads share.
+/// A reference that threads share.
 pub(crate) type AcrossThreads<T> = Counted<AtomicUsize, T>;
 
-// SAFETY: the count is atomic; as for `Arc`, whoever has the last reference drops the value, and
-// all may look at it.
+// SAFETY: the count is atomic. As with `Arc`, all threads may read the value (`Sync`), and the
+// thread with the last reference drops it (`Send`).
 unsafe impl<T: ?Sized + Send + Sync> Send for AcrossThreads<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Send + Sync> Sync for AcrossThreads<T> {}
 
-// The value stays where it is when the reference moves.
+// The value does not move when the reference does.
 impl<C: Count, T: ?Sized> Unpin for Counted<C, T> {}
 
 impl<C: Count, T> Counted<C, T> {
-    /// The first reference to a value, or the value back where there is no memory.
+    /// The first reference to a value; the value itself where there is no memory.
     #[inline]
     pub(crate) fn try_new(value: T) -> Result<Self, T> {
         match try_box(Inner { count: C::one(), value }) {
@@ -104,27 +109,29 @@ impl<C: Count, T> Counted<C, T> {
         }
     }
 
-    /// The address of the value, in place of this reference.
+    /// Turns this reference into the address of the value.
     pub(crate) fn into_raw(self) -> *const T {
         &raw const **std::mem::ManuallyDrop::new(self)
     }
 
-    /// The reference that [`Counted::into_raw`] has let go of.
+    /// Turns an address that [`Counted::into_raw`] has returned into the reference again.
     ///
     /// # Safety
-    /// `value` must come from there, and this be called once for it.
+    /// `value` must come from [`Counted::into_raw`], and this function must be called once for it.
     pub(crate) unsafe fn from_raw(value: *const T) -> Self {
-        // SAFETY: the value lies there in what `try_new` has made, which is not null.
+        // SAFETY: the value is the field of an `Inner` that `try_new` has allocated, which is not
+        // null.
         unsafe {
             let inner = value.byte_sub(offset_of!(Inner<C, T>, value)).cast::<Inner<C, T>>();
             Self::from_inner(NonNull::new_unchecked(inner.cast_mut()))
         }
     }
 
-    /// The same reference, the value's type forgotten.
+    /// The same reference with the value's type erased.
     ///
     /// # Safety
-    /// `forget` must give the pointer that it takes, with another type that the value may be seen as.
+    /// `forget` must return the pointer that it takes, as one to another type that the value is
+    /// valid as.
     #[inline]
     pub(crate) unsafe fn unsize<U: ?Sized>(
         self,
@@ -142,19 +149,19 @@ impl<C: Count, T: ?Sized> Counted<C, T> {
 
     #[inline]
     fn count(&self) -> &C {
-        // SAFETY: this is a reference to it, so it is there.
+        // SAFETY: this reference keeps the `Inner` alive.
         unsafe { &(*self.inner.as_ptr()).count }
     }
 
-    /// Whether this is the same value as the other's.
+    /// Whether both references are to the same value.
     pub(crate) fn is(&self, other: &Self) -> bool {
         std::ptr::addr_eq(self.inner.as_ptr(), other.inner.as_ptr())
     }
 
-    /// The value to change, if this is the only reference.
+    /// The value, mutable, if this is the only reference.
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
-        // SAFETY: as there is no other reference, and this one is borrowed, nobody else looks at
-        // it.
+        // SAFETY: there is no other reference, and this one is mutably borrowed, so nothing else
+        // reads the value.
         (self.count().get() == 1).then(|| unsafe { &mut (*self.inner.as_ptr()).value })
     }
 }
@@ -163,7 +170,7 @@ impl<T: ?Sized> OnStack<T> {
     /// Makes this the only reference.
     ///
     /// # Safety
-    /// All others must be in frames that do not go on, nor are unwound.
+    /// All other references must be in frames that neither continue nor are unwound.
     pub(crate) unsafe fn forget_others(&self) {
         self.count().set(1);
     }
@@ -182,7 +189,8 @@ impl<C: Count, T: ?Sized> Deref for Counted<C, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: this is a reference to it, so it is there; who changes it has the only one.
+        // SAFETY: this reference keeps the value alive. `get_mut` changes it only where there is no
+        // other reference.
         unsafe { &(*self.inner.as_ptr()).value }
     }
 }
@@ -191,18 +199,18 @@ impl<C: Count, T: ?Sized> Drop for Counted<C, T> {
     #[inline]
     fn drop(&mut self) {
         if self.count().subtract() {
-            // SAFETY: made by `try_new`, and that was the last reference to it.
+            // SAFETY: `try_new` has made it, and this was the last reference.
             unsafe { destroy(self.inner) };
         }
     }
 }
 
-/// Not inlined: most references that are dropped are not the last.
+/// Frees the value. Not inlined: most references that are dropped are not the last.
 ///
 /// # Safety
-/// It must have been made by `try_new`, and there be no reference to it.
+/// `try_new` must have made it, and there must be no reference to it.
 #[inline(never)]
 unsafe fn destroy<C, T: ?Sized>(inner: NonNull<Inner<C, T>>) {
-    // SAFETY: `try_new` makes boxes; and the caller's promise.
+    // SAFETY: `try_new` has made a box of it; the caller promises that there is no reference.
     drop(unsafe { Box::from_raw(inner.as_ptr()) });
 }

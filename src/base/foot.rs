@@ -1,16 +1,16 @@
-//! A foot, as a walk finds it.
+//! [`Foot`]: what a walk finds out about a foot.
 
-/// The foot of a stack that is not armed.
+/// The foot of a stack that is not armed, and what arming has to know of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Foot {
-    /// Its address.
+    /// The foot's address.
     pub address: usize,
-    /// The word found there: a return address, maybe signed.
+    /// The word in the foot: a return address, possibly signed.
     pub word: usize,
-    /// The stack pointer at which the entry function returns.
+    /// The base of the stack: the stack pointer once the entry function has returned.
     pub base: usize,
-    /// The trampoline that stands for the exit trampoline found.
+    /// The number of the trampoline for the exit trampoline that the word leads to.
     pub trampoline: usize,
-    /// Where the entry function has saved the frame pointer, if it has.
+    /// Where the entry function has saved the frame pointer; `None` if it has not.
     pub frame_pointer_at: Option<usize>,
 }

@@ -1,4 +1,10 @@
-//! Code that runs whatever happens, and code whose panic goes no further.
+//! Guards around user code.
+//!
+//! | name | what it does |
+//! |---|---|
+//! | [`OnDrop`] | calls a function at the end of a scope, also during a panic |
+//! | [`isolated`] | runs code without cancellation, and catches its panic |
+//! | [`catch_panic`] | runs code and catches its panic |
 
 use super::cancellation::Uncancelled;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,18 +18,21 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Runs user code whose panic must not get away: the panic hook has reported it, and there is nobody to hand it to.
+/// Runs user code and catches its panic. The panic hook has reported the panic, and no caller could
+/// handle it.
 ///
-/// No cancellation may strike meanwhile: the process would abort where its unwinding met what catches the panic.
+/// Cancellation is disabled meanwhile: the C library would abort the process where the unwinding of
+/// a cancellation meets the frame that catches the panic.
 pub(crate) fn isolated(code: impl FnOnce()) {
     let _uncancelled = Uncancelled::new();
     catch_panic(code);
 }
 
-/// [`isolated`] where cancellation cannot strike anyway.
+/// [`isolated`] for places where cancellation cannot happen.
 pub(crate) fn catch_panic(code: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
-        // Dropping a payload can panic as well. Then that payload is let go of: this has to end.
+        // The payload's destructor can panic as well. That second payload is leaked, so that this
+        // ends.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(again);
         }

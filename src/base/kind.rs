@@ -1,13 +1,13 @@
-//! The kinds of stacks.
+//! [`Kind`]: the kinds of stacks.
 
 /// What a stack is to the system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Kind {
-    /// It ends in none of the ways that are known here.
+    /// The stack has none of the known ends.
     Unknown,
-    /// The stack of a thread that somebody started.
+    /// The stack of a thread.
     Thread,
     /// The stack that `main` runs on.
     Main,
@@ -17,7 +17,7 @@ pub enum Kind {
     Entered,
     /// A fiber whose exit trampoline its runtime has registered.
     Registered,
-    /// An alternate signal stack, which serves whatever runs on its thread and cannot be armed.
+    /// An alternate signal stack. It serves every stack that its thread runs, and cannot be armed.
     Signal,
 }
 

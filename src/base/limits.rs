@@ -1,6 +1,6 @@
-//! How much there is room for in a process.
+//! The fixed capacities of a process.
 
-/// Exit trampolines, for each of which a trampoline of the pool stands: `asm/offsets.h`.
+/// Exit trampolines. Each has a trampoline of the pool: `asm/offsets.h`.
 pub(crate) const TRAMPOLINES: usize = 64;
 /// Wrappers of runtimes that can be registered.
 pub(crate) const WRAPPERS: usize = 32;

@@ -1,4 +1,16 @@
-//! The vocabulary: what every other layer may use, and which itself uses nothing of the crate.
+//! The vocabulary. Every other layer may use this one; this one uses no other layer.
+//!
+//! | file | what it defines |
+//! |---|---|
+//! | `error`, `unrecognised` | the public error and its report of an unknown stack |
+//! | `kind`, `stack_id`, `redirect` | the kinds of stacks, their identity, the two redirects |
+//! | `foot` | what a walk finds out about a foot |
+//! | `limits` | fixed capacities |
+//! | `alloc`, `counted` | allocation and reference counting that can fail |
+//! | `guard`, `cancellation` | guards: run at the end, catch panics, disable cancellation |
+//! | `symbols` | names for addresses |
+//! | `atomics` | the atomics that the model checker replaces |
+//! | `testing` | a unit test in a process of its own |
 
 pub(crate) mod alloc;
 pub(crate) mod atomics;

@@ -1,25 +1,41 @@
-//! The two ways to redirect a stack's exit.
+//! The two ways to redirect a stack's exit: [`Redirect`] as users choose it, [`Method`] as it is
+//! used.
 
 use std::fmt;
 
-/// How stacks' exits are made to go through exeunt. One of the two for the whole process, see [`Builder`].
+/// How the exits of stacks are redirected through exeunt. A process uses one of the two for all of
+/// its stacks, see [`Builder`](crate::Builder).
 ///
 /// | | [`Slot`](Redirect::Slot) | [`Code`](Redirect::Code) |
 /// |---|---|---|
-/// | is written | one word of each armed stack: its foot | once per process and exit trampoline: the target of a call in libc's code |
-/// | return addresses | the armed stack's outermost one is a trampoline's | all as they were |
-/// | stacks that are not armed | untouched | go through a few instructions of a hook when they end |
-/// | memory of an abandoned fiber, used again | noticed when the next one there is armed; on aarch64 its reads before that may find a value of the old one | the same for `makecontext` and [`enter`](crate::enter()); on aarch64 only if the entry function saves its frame pointer. Else, and behind a registered wrapper, [`discard`](crate::discard) it first |
-/// | a function of a registered wrapper | returns to a trampoline | the first direct call behind it leads to a hook, which keeps arguments but for the upper halves of vectors wider than 128 bits; without such a call it is refused |
+/// | exeunt writes | one word of each armed stack: its foot | once a call's target in libc |
+/// | return addresses | the outermost one of an armed stack is a trampoline's | all as they were |
+/// | other stacks | untouched | run a few instructions of a hook at their end |
 /// | shadow stacks (CET, GCS) | refused: the return would fault | work |
-/// | needs | nothing | `mprotect` or `/proc/self/mem` on libc's code, and `membarrier`; on macOS an Intel processor, no Rosetta, and no hardened runtime |
+/// | needs of the system | nothing | see below |
+///
+/// - **Code redirect needs** `mprotect` or `/proc/self/mem` on libc's code, and `membarrier`. On
+///   macOS it needs an Intel processor, no Rosetta, and no hardened runtime.
+/// - **The memory of an abandoned fiber, used again.** Slot redirect notices it when the next fiber
+///   there is armed. On aarch64, reads before that may find a value of the old fiber. Code redirect
+///   does the same for `makecontext` and [`enter`](crate::enter()), but on aarch64 only if the
+///   entry function saves its frame pointer. Otherwise, and behind a registered wrapper,
+///   [`discard`](crate::discard) the memory first.
+/// - **A function of a registered wrapper.** With slot redirect it returns to a trampoline. With
+///   code redirect the first direct call behind it leads to a hook. The hook keeps the arguments,
+///   but for the upper halves of vectors wider than 128 bits. A wrapper without such a call is
+///   refused.
+///
+/// [`Builder`]: crate::Builder
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Redirect {
-    /// The word at the stack's bottom that holds the entry function's return address is rewritten. The default.
+    /// exeunt rewrites the foot: the stack word that holds the entry function's return address. The
+    /// default.
     Slot,
-    /// The exit trampoline's code is patched.
+    /// exeunt patches the exit trampoline's code.
     Code,
-    /// [`Slot`](Redirect::Slot), or [`Code`](Redirect::Code) where the thread that arms the first stack has a shadow stack.
+    /// [`Slot`](Redirect::Slot); [`Code`](Redirect::Code) where the thread that arms the first
+    /// stack has a shadow stack.
     Auto,
 }
 
@@ -33,7 +49,7 @@ impl fmt::Display for Redirect {
     }
 }
 
-/// A way, as it is used.
+/// The redirect in use: [`Redirect`] without `Auto`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Method {

@@ -1,19 +1,20 @@
-//! The identity of an armed stack.
+//! [`StackId`]: the identity of an armed stack.
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The identity of an armed stack: unique in the life of the process, and never zero.
+/// The identity of an armed stack. It is never zero, and no other stack of the process ever has it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct StackId(NonZeroU64);
 
 impl StackId {
-    /// How many a record takes at once, so that stacks which are armed at the same time need not wait for each other.
+    /// How many identities a record takes at once, so that stacks which are armed at the same time
+    /// rarely write to the shared counter.
     pub(crate) const BATCH: u64 = 1024;
 
-    /// The first of those that no stack has had and nobody else has taken: it, and all up to the next multiple of
-    /// [`Self::BATCH`]. No process needs 2^64.
+    /// The first identity of a fresh batch. The caller owns it and all that follow, up to and
+    /// including the next multiple of [`Self::BATCH`]. No process uses up 2^64 of them.
     pub(crate) fn batch() -> u64 {
         static TAKEN: AtomicU64 = AtomicU64::new(0);
         TAKEN.fetch_add(Self::BATCH, Ordering::Relaxed) + 1

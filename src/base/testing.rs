@@ -1,10 +1,11 @@
-//! For tests that need a process of their own.
+//! Unit tests that need a process of their own.
 
 use std::ffi::OsStr;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// Runs `code` in a process in which the test `name` is the only one, with `variable` set there, which nobody else sets.
+/// Runs `code` in a process in which the test `name` is the only one. `variable` is set in that
+/// process and nowhere else.
 pub(crate) fn alone(name: &str, variable: &str, code: impl FnOnce()) {
     if std::env::var_os(variable).is_some() {
         return code();
@@ -12,7 +13,7 @@ pub(crate) fn alone(name: &str, variable: &str, code: impl FnOnce()) {
     let program = std::env::current_exe().expect("a test knows its own file");
     let target = std::env::consts::ARCH.to_uppercase();
     let runner = std::env::var(format!("CARGO_TARGET_{target}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
-    // One child at a time, under an emulator, for the reason that `tests/c/harness.rs` gives.
+    // Under an emulator, only one child at a time: `tests/c/harness.rs` gives the reason.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = (!runner.is_empty()).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
     let mut words = runner.split_whitespace().map(OsStr::new).chain([program.as_os_str()]);

@@ -1,10 +1,11 @@
-//! A stack that no exit trampoline was found under.
+//! [`Unrecognised`]: the report of a stack under which no exit trampoline was found.
 
 use super::symbols::{function_name, object_file};
 use std::fmt;
 use std::ops::Deref;
 
-/// Return addresses of a stack, innermost first. They are kept in place: an error must not need memory for a list.
+/// Return addresses of a stack, innermost first. They are stored in place: an error must not
+/// allocate.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Addresses {
     words: [usize; Self::MOST],
@@ -12,7 +13,7 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
-    /// As many as a walk keeps (`foot.rs`): the innermost ones and the outermost ones.
+    /// How many addresses a walk keeps (`exit/walk.rs`): the innermost ones and the outermost ones.
     pub(crate) const MOST: usize = 32;
 
     pub(crate) fn new(addresses: impl Iterator<Item = usize>) -> Self {
@@ -33,10 +34,11 @@ impl Deref for Addresses {
     }
 }
 
-/// What was found at the bottom of a stack that was not recognised.
+/// What was found at the outer end of a stack that exeunt could not recognise.
 ///
-/// It holds addresses. Their names are looked up each time that somebody asks for them, which takes milliseconds: the
-/// refusal itself is quick. Code that was unloaded in the meantime has no name any more.
+/// It holds addresses. Their names are looked up each time that a method needs them, which takes
+/// milliseconds, so that the refusal itself is fast. Code that was unloaded in the meantime has no
+/// name any more.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Unrecognised {
     addresses: Addresses,
@@ -49,12 +51,14 @@ impl Unrecognised {
         Self { addresses, reason, advice }
     }
 
-    /// The return address into the outermost function, the likeliest exit trampoline; zero if there was none.
+    /// The return address in the outermost frame, which is the likeliest exit trampoline; zero if
+    /// there was none.
     pub fn address(&self) -> usize {
         self.addresses.last().copied().unwrap_or(0)
     }
 
-    /// The symbol that [`address`](Self::address) lies in, if the dynamic linker or the debug information knows one.
+    /// The symbol that [`address`](Self::address) lies in, if the dynamic linker or the debug
+    /// information has one.
     pub fn symbol(&self) -> Option<String> {
         function_name(self.address())
     }
@@ -64,17 +68,18 @@ impl Unrecognised {
         if self.address() == 0 { None } else { object_file(self.address()) }
     }
 
-    /// The return addresses seen, innermost first. Of a deep stack the 16 innermost and the 16 outermost.
+    /// The return addresses of the frames, innermost first. Of a deep stack, the 16 innermost and
+    /// the 16 outermost ones.
     pub fn addresses(&self) -> &[usize] {
         &self.addresses
     }
 
-    /// The same with their names, where one is known.
+    /// The same addresses with the names that are known.
     pub fn frames(&self) -> Vec<(usize, Option<String>)> {
         self.addresses.iter().map(|&address| (address, function_name(address))).collect()
     }
 
-    /// Why nothing was recognised.
+    /// Why exeunt has recognised nothing.
     pub fn reason(&self) -> &'static str {
         self.reason
     }
@@ -87,7 +92,7 @@ impl Unrecognised {
 
 impl fmt::Display for Unrecognised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "no exit trampoline was recognised at the bottom of this stack: {}", self.reason)?;
+        writeln!(f, "no exit trampoline was recognised at the foot of this stack: {}", self.reason)?;
         let address = self.address();
         if address != 0 {
             write!(f, "  outermost return address: {address:#x}")?;

@@ -203,8 +203,8 @@ fn no_caller(step: Step, trace: &mut Trace, contiguous: bool) -> Option<Result<F
             trace.push(frame.registers.pc, frame.registers.sp);
             return trace.look_up(frame.registers.sp).map(|record| Ok(trace.armed(record, contiguous)));
         }
-        Step::Elsewhere(_) if os::on_signal_stack() => NotFound::SignalStack,
-        Step::Elsewhere(_) => NotFound::End(&HANDLER),
+        Step::InterruptedElsewhere(_) if os::on_signal_stack() => NotFound::SignalStack,
+        Step::InterruptedElsewhere(_) => NotFound::End(&HANDLER),
         Step::Switch => NotFound::End(&SWITCH),
         Step::Outermost => NotFound::End(&UNKNOWN),
         Step::NoTable => NotFound::End(&NO_TABLE),
@@ -240,7 +240,7 @@ unsafe fn search(from: Registers, trace: &mut Trace) -> Result<Found, NotFound> 
     let mut unwinder = unsafe { Unwinder::new(from) };
     match walk(&mut unwinder, trace) {
         Ok(Found::Unarmed(foot, route)) => {
-            let cacheable = route.contiguous && unwinder.is_usual();
+            let cacheable = route.contiguous && unwinder.is_repeatable();
             Ok(Found::Unarmed(foot, Route { cacheable, ..route }))
         }
         Err(NotFound::Unsupported) => walk_thoroughly(from, trace),
@@ -253,7 +253,7 @@ unsafe fn search(from: Registers, trace: &mut Trace) -> Result<Found, NotFound> 
 #[cold]
 fn walk_thoroughly(from: Registers, trace: &mut Trace) -> Result<Found, NotFound> {
     let mut second = Trace { uses_map: trace.uses_map, ..Trace::new() };
-    let found = crate::unwind::thorough::thoroughly(from.sp, |unwinder| Some(walk(unwinder, &mut second)));
+    let found = crate::unwind::full_walk::from_frame_at(from.sp, |unwinder| Some(walk(unwinder, &mut second)));
     found.map_or(Err(NotFound::Unsupported), |result| {
         *trace = second;
         result

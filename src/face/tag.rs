@@ -138,8 +138,8 @@ fn read(unwinder: &mut impl Steps) -> Result<Option<u64>, NotWalkable> {
             Step::Interrupted(_) => {}
             // A handler on its thread's alternate signal stack is an inner frame of what it has
             // interrupted.
-            Step::Elsewhere(_) if os::on_signal_stack() => {}
-            Step::Elsewhere(_) | Step::Switch | Step::Outermost | Step::NoTable => return Ok(None),
+            Step::InterruptedElsewhere(_) if os::on_signal_stack() => {}
+            Step::InterruptedElsewhere(_) | Step::Switch | Step::Outermost | Step::NoTable => return Ok(None),
             Step::Unsupported => return Err(NotWalkable),
         }
     }
@@ -170,7 +170,7 @@ impl Reader {
 #[cfg(target_os = "linux")]
 #[cold]
 fn walk_thoroughly(from: Registers) -> Option<u64> {
-    crate::unwind::thorough::thoroughly(from.sp, |unwinder| read(unwinder).ok().flatten())
+    crate::unwind::full_walk::from_frame_at(from.sp, |unwinder| read(unwinder).ok().flatten())
 }
 
 /// There is no thorough walk.

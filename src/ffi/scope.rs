@@ -83,7 +83,7 @@ unsafe fn holder(here: Registers, scope: (usize, usize)) -> Option<usize> {
     // If a frame has a rule that the quick walk does not support, the thorough walk may.
     #[cfg(target_os = "linux")]
     let found =
-        found.or_else(|| crate::unwind::thorough::thoroughly(here.sp, |walk| frame_around(walk, here.sp, scope)));
+        found.or_else(|| crate::unwind::full_walk::from_frame_at(here.sp, |walk| frame_around(walk, here.sp, scope)));
     found
 }
 

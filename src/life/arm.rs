@@ -81,7 +81,7 @@ fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
                 if way.cacheable {
                     // SAFETY: the walk has just led to this foot, and says that it may be
                     // remembered.
-                    unsafe { memo::learn(here, foot) };
+                    unsafe { memo::remember(here, foot) };
                 }
                 (foot, way.contiguous)
             }
@@ -169,7 +169,7 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
         abandoned.detach();
     }
     // The memory of live stacks needs no system call when a walk passes it.
-    memory::set_known(|address| STACKS.is_of_live_stack(address));
+    memory::set_known_readable(|address| STACKS.is_of_live_stack(address));
     record.prepare(&plan.stack());
     if let Err(error) = STACKS.insert(record) {
         cold_path();

@@ -1,25 +1,26 @@
-//! Rules by program counter: a table of fixed size without locks, in which a later rule replaces an earlier one where all
-//! places that it could take are taken.
+//! The cache of rules by program counter: a table of fixed size without locks. If all places that a
+//! rule could take are taken, it replaces another rule.
 //!
-//! A slot is two words, and two threads may write it at once. The first word is the program counter mixed with the second
-//! one, so words of two writers do not fit together and are taken for a miss.
+//! A slot is two words, and two threads may write it at once. The first word is the program counter
+//! mixed with the second word, so that words of two writers do not match and count as a miss.
 //!
-//! A rule must not outlive its code: a library is unloaded, and another one takes its place. So the key of a rule is the
-//! program counter only where the code stays for ever. `objects.rs` makes the others.
+//! A rule must not outlive its code: a library may be unloaded, and another one loaded at its
+//! addresses. So the key of a rule is the program counter only where the code is never unloaded.
+//! `tables.rs` makes the other keys.
 
 use super::rule::{Base, Rule};
 use foldhash::fast::FixedState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// A number for a place in the code, by which to keep what is known of it. Functions lie at regular distances, which must
-/// not show in it: Fibonacci hashing gave 64 functions 304 bytes apart 18 of 64 places.
+/// A hash of a program counter. Functions lie at regular distances, which must not show in the
+/// hash: Fibonacci hashing mapped 64 functions 304 bytes apart to 18 of 64 places.
 #[inline]
-pub(super) fn spread(pc: usize) -> usize {
+pub(super) fn hash_pc(pc: usize) -> usize {
     FixedState::default().hash_one(pc) as usize
 }
 
-/// Rules that share a cache line, and so the places that one program counter can be kept at.
+/// Rules that share a cache line: the places at which the rule of one program counter can be.
 const WAYS: usize = 4;
 const SETS: usize = 512;
 
@@ -51,8 +52,8 @@ struct Set([Slot; WAYS]);
 
 struct Table {
     sets: [Set; SETS],
-    /// Counts the rules that had no empty place: they take the places of their sets in turns, so that rules which are
-    /// used often do not go on driving each other out.
+    /// Counts the rules that found no empty place. They replace the places of their sets in turn,
+    /// so that rules which are in use do not replace each other again and again.
     turn: AtomicUsize,
 }
 
@@ -66,7 +67,7 @@ impl Table {
     /// The places for a program counter.
     #[inline]
     fn set(&self, pc: usize) -> &[Slot; WAYS] {
-        &self.sets[spread(pc) % SETS].0
+        &self.sets[hash_pc(pc) % SETS].0
     }
 
     #[inline]
@@ -91,8 +92,9 @@ pub(super) fn put(pc: usize, rule: Rule) {
     TABLE.put(pc, rule);
 }
 
-// A packed rule, from the lowest bit: 4 bits of tag, 28 of offset, 16 of where the return address is and 16 of where the
-// frame pointer is, all but the tag in words of 8 bytes and signed. The lowest value stands for "in its register".
+// A packed rule, from the lowest bit: 4 bits of tag, 28 of offset, 16 for the return address's
+// place and 16 for the frame pointer's. All but the tag are signed, and count words of 8 bytes. The
+// lowest value of a place means «in its register».
 const FRAME_BY_SP: u64 = 1;
 const FRAME_BY_FP: u64 = 2;
 const SIGNAL: u64 = 3;
@@ -106,7 +108,8 @@ fn pack(rule: Rule) -> Option<u64> {
         Rule::Signal => return Some(SIGNAL),
         Rule::Outermost => return Some(OUTERMOST),
         Rule::Other => return Some(OTHER),
-        // Code without a table may get one: just-in-time compilers register theirs when they please.
+        // Code without a table may get one later: just-in-time compilers register theirs at any
+        // time.
         Rule::NoTable => return None,
     };
     let words = |bytes: i32, bits: u32| {
@@ -210,7 +213,7 @@ mod tests {
             used().filter(|&pc| table.get(pc).is_none()).for_each(|pc| table.put(pc, rule));
         }
         let kept = used().filter(|&pc| table.get(pc).is_some()).count();
-        // More of them than a set has places may have come together in one.
+        // More of them than a set has places may have come together in one set.
         assert!(kept >= 250, "{kept} of 256");
     }
 }

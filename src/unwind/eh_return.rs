@@ -1,9 +1,11 @@
-//! The last instructions of `_Unwind_RaiseException` and its like: where a panic or an exception goes on at its landing.
+//! The last instructions of `_Unwind_RaiseException` and the like: the way to the landing of a
+//! panic or an exception.
 //!
-//! There libgcc has already put the landing frame's registers where its own frame keeps those of its caller, and takes them
-//! from there one by one (`__builtin_eh_return`). Its unwind table still describes the frame as it was. So a signal that arrives
-//! there cannot be walked from by the table. What is left to be run is a few moves without a condition that matters, up to the
-//! jump to the landing. They are followed here, on paper, and the walk goes on from the landing.
+//! When these run, libgcc has already replaced the saved registers of its own frame by those of the
+//! landing's frame. It then loads them one by one (`__builtin_eh_return`). Its unwind table still
+//! describes the frame as it was. So no table leads on from a signal that arrives there. The
+//! instructions that are left are a few moves, without a condition that matters, up to the jump to
+//! the landing. This file simulates them, and the walk continues from the landing.
 
 use super::memory::Memory;
 use super::registers::{RETURN, Registers};
@@ -17,14 +19,15 @@ unsafe extern "C" {
     fn _Unwind_ForcedUnwind(exception: *mut c_void, stop: *mut c_void, argument: *mut c_void) -> i32;
 }
 
-/// None of these functions is longer.
+/// The longest of these functions, in bytes.
 const LONGEST: usize = 4096;
-/// There are about twenty instructions to follow.
+/// The longest simulation. About twenty instructions are to be followed.
 const MOST: usize = 64;
 
 const RSP: u16 = 7;
 
-/// The registers at the landing, if a signal has interrupted an unwinder that is on the way to it, past the last condition.
+/// The registers at the landing, if a signal has interrupted an unwinder on the way to it, behind
+/// the last condition.
 pub(super) fn landing(interrupted: &Registers, memory: &Memory) -> Option<Registers> {
     let unwinders = [
         _Unwind_RaiseException as *const () as usize,
@@ -35,27 +38,28 @@ pub(super) fn landing(interrupted: &Registers, memory: &Memory) -> Option<Regist
     if !unwinders.iter().any(|start| interrupted.pc.wrapping_sub(*start) < LONGEST) {
         return None;
     }
-    let mut paper = Paper { registers: *interrupted, memory, stored: [(0, 0); 8], count: 0, calls: 0 };
-    (0..MOST).find_map(|_| paper.follow().transpose()).and_then(Result::ok)
+    let mut simulation = Simulation { registers: *interrupted, memory, stored: [(0, 0); 8], count: 0, calls: 0 };
+    (0..MOST).find_map(|_| simulation.step().transpose()).and_then(Result::ok)
 }
 
-/// Registers and memory as they will be.
-struct Paper<'a> {
+/// The simulated registers and memory.
+struct Simulation<'a> {
     registers: Registers,
     memory: &'a Memory,
-    /// Words that were stored, the last ones last.
+    /// Stored words with their addresses, the latest one last.
     stored: [(usize, usize); 8],
     count: usize,
-    /// Calls that have not returned.
+    /// How many calls have not returned.
     calls: usize,
 }
 
-/// An instruction that is not among those that are followed, or a value that is not known.
+/// An instruction that the simulation does not cover, or a value that is not known.
 struct Unknown;
 
-impl Paper<'_> {
-    /// Follows one instruction. The registers after it, if it was the jump to the landing.
-    fn follow(&mut self) -> Result<Option<Registers>, Unknown> {
+impl Simulation<'_> {
+    /// Simulates one instruction. Returns the registers after it, if it was the jump to the
+    /// landing.
+    fn step(&mut self) -> Result<Option<Registers>, Unknown> {
         let mut code = Code { at: self.registers.pc };
         if !os::is_readable(code.at) {
             return Err(Unknown);
@@ -73,7 +77,7 @@ impl Paper<'_> {
         let wide = rex & 8 != 0;
         let extended = u16::from(rex & 1) << 3;
         match opcode {
-            // rdsspq and endbr64: of a shadow stack, which is not followed.
+            // rdsspq and endbr64: they concern the shadow stack, which is not simulated.
             0x0f if repeated && code.byte()? == 0x1e => _ = code.byte()?,
             // xor of a register with itself
             0x31 | 0x33 => match self.operand(&mut code, rex)? {
@@ -82,7 +86,7 @@ impl Paper<'_> {
             },
             // test: for the condition below.
             0x85 => _ = self.operand(&mut code, rex)?,
-            // je, over what concerns the shadow stack alone.
+            // je, over instructions that concern the shadow stack alone.
             0x74 => {
                 let distance = code.byte()? as i8;
                 code.at = code.at.wrapping_add_signed(isize::from(distance));
@@ -110,7 +114,7 @@ impl Paper<'_> {
                 let value = self.pop()?;
                 self.registers.set(dwarf(u16::from(opcode & 7) | extended), Some(value));
             }
-            // call: of a function that debuggers can stop at, and that does nothing.
+            // call: of a function without an effect, at which debuggers can stop.
             0xe8 => {
                 let distance = code.word()?;
                 let sp = self.registers.get(RSP).ok_or(Unknown)?.wrapping_sub(8);
@@ -171,7 +175,7 @@ impl Paper<'_> {
         Ok(())
     }
 
-    /// The operands that a ModRM byte names (AMD64 manual, volume 3, 1.4).
+    /// The operands that a ModRM byte encodes (AMD64 manual, volume 3, 1.4).
     fn operand(&self, code: &mut Code, rex: u8) -> Result<(u16, Operand), Unknown> {
         let byte = code.byte()?;
         let extend = |number: u8, bit: u8| u16::from(number & 7) | u16::from(rex >> bit & 1) << 3;
@@ -209,7 +213,7 @@ enum Operand {
     Memory(usize),
 }
 
-/// The number that unwind tables give to a register which instructions give this one.
+/// The number in unwind tables of the register that instructions give this number.
 fn dwarf(number: u16) -> u16 {
     const NUMBERS: [u16; 8] = [0, 2, 1, 3, 7, 6, 4, 5];
     NUMBERS.get(usize::from(number)).copied().unwrap_or(number)
@@ -225,7 +229,8 @@ impl Code {
         if self.at.is_multiple_of(4096) && !os::is_readable(self.at) {
             return Err(Unknown);
         }
-        // SAFETY: the page in which the instruction begins can be read, and so can the next one if it goes on there.
+        // SAFETY: the page in which the instruction begins was checked, and so is the next one if
+        // the instruction continues there.
         let byte = unsafe { (self.at as *const u8).read() };
         self.at += 1;
         Ok(byte)

@@ -1,8 +1,9 @@
-//! The step by any rule that an unwind table can give, with all registers: slower than the usual one, and nothing of it is kept.
+//! The step by a rule of any form, with all registers: slower than the simple rule, and not cached.
 //!
-//! It is for functions that realign their stack, whose canonical frame address is a DWARF expression, for the rules of hand-written
-//! assembly, and for the value of a register further out. libgcc's unwinder knows the same rules, but it ends the process where a
-//! table is none that it knows, and reads wherever one leads. Here such a table is refused, and every address is checked.
+//! It serves functions that realign their stack (a DWARF expression gives their canonical frame
+//! address), hand-written assembly, and look-ups of a register's value in an outer frame. libgcc's
+//! unwinder follows the same rules, but it ends the process where it cannot read a table, and loads
+//! from any address. This step refuses such a table, and checks every address.
 
 use super::memory::{LARGEST_BUFFER, Memory};
 use super::registers::{COUNT, RETURN, Registers};
@@ -13,28 +14,28 @@ use gimli::{
     Reader, Register, RegisterRule, UnwindContext, UnwindExpression, Value,
 };
 
-/// What a step by a table found.
+/// The result of a step by a table.
 pub(super) enum Found {
     Caller {
         /// The caller's registers.
         registers: Registers,
-        /// Where the return address was stored, and the word there; none if it was not stored.
+        /// Where the return address was stored, and the word there; `None` if it was not stored.
         slot: Option<usize>,
         word: usize,
         /// Where the caller's frame pointer was stored.
         fp_slot: Option<usize>,
-        /// Whether both frames are on one piece of memory.
+        /// Whether both frames lie in one segment of memory.
         contiguous: bool,
     },
     Signal,
     Switch,
     Outermost,
     NoTable,
-    /// The table cannot be read, or asks for what is not known or cannot be read.
+    /// The table cannot be read, or refers to a value that is not known or cannot be read.
     Unsupported,
 }
 
-/// Room for the evaluation of an expression, on the stack.
+/// Storage on the stack for the evaluation of an expression.
 struct Fixed;
 
 impl<R: Reader> EvaluationStorage<R> for Fixed {
@@ -43,10 +44,11 @@ impl<R: Reader> EvaluationStorage<R> for Fixed {
     type Result = [Piece<R>; 1];
 }
 
-/// An expression that takes more operations than this is none of an unwind table.
+/// An expression that takes more operations than this is not one of an unwind table.
 const MOST_OPERATIONS: u32 = 1000;
-/// How far above both the stack pointer and the frame pointer a caller's frame can begin where an expression says so. A
-/// function that realigns its stack has its frame pointer in the realigned part; what lies between is padding.
+/// The largest distance from the stack pointer, or from the frame pointer, to a caller's frame
+/// whose address an expression gives. A function that realigns its stack has its frame pointer in
+/// the realigned part; between the two is padding.
 const LARGEST_PADDING: usize = 8192;
 
 /// The step from a frame with these registers, whose unwind table is looked up at `pc`.
@@ -73,7 +75,7 @@ pub(super) fn step(registers: &Registers, pc: usize, memory: &mut Memory) -> Fou
                 return Some(Found::Switch);
             }
         }
-        let readable = memory.go(sp, cfa)?;
+        let readable = memory.advance(sp, cfa)?;
         if by_expression && !readable {
             return Some(Found::Switch);
         }
@@ -101,7 +103,7 @@ pub(super) fn step(registers: &Registers, pc: usize, memory: &mut Memory) -> Fou
         }
         let (slot, word) = match row.register(return_register) {
             Some(RegisterRule::Undefined) => return Some(Found::Outermost),
-            // Only a link register can still have it.
+            // Only a link register can still hold the return address.
             None | Some(RegisterRule::SameValue) if cfg!(target_arch = "x86_64") => return None,
             _ => saved(RETURN, memory),
         };
@@ -137,7 +139,7 @@ pub(super) fn step(registers: &Registers, pc: usize, memory: &mut Memory) -> Fou
     }
 }
 
-/// The value of an expression of a table.
+/// The value of a table's expression.
 fn evaluate(
     section: &Section,
     expression: &UnwindExpression<usize>,
@@ -170,7 +172,7 @@ fn evaluate(
     evaluation.value_result()?.to_u64(u64::MAX).ok().map(|value| value as usize)
 }
 
-/// So many bytes from an address on, at the most eight, the first one lowest.
+/// Up to eight bytes from an address on, the first one lowest.
 fn load(memory: &Memory, address: usize, size: usize) -> Option<usize> {
     if size == 0 || size > 8 {
         return None;

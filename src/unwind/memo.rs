@@ -1,16 +1,18 @@
-//! Walks that were made before: from one place in the code, through the same calls, to the foot.
+//! Remembered walks: from one place in the code, through the same calls, to the foot.
 //!
-//! Threads of a kind are mostly armed from the same place, through the same calls. Unwind rules depend on the program
-//! counter alone, and refer to the stack pointer and the frame pointer. So where the same return addresses are at the same
-//! distances, and the frame pointers that matter point to the same distances, the walk is the same, step by step. It is
-//! enough to compare these words, at a few instructions a frame. One that differs, and the stack has to be walked.
+//! Most threads of a program are armed from the same place, through the same calls. Unwind rules
+//! depend on the program counter alone, and refer to the stack pointer and the frame pointer. So if
+//! the same return addresses are at the same distances, and the frame pointers that rules use point
+//! to the same distances, then the walk is the same, step by step. [`recall`] compares these words,
+//! which takes a few instructions a frame. If one differs, the caller has to walk.
 //!
-//! What is compared is read without asking whether it can be. Each return address that is the same says that the frame is one
-//! of the same function, at the same call; so the frame has the same size, and the next word to compare is in the caller's frame.
-//! That holds as long as the code does. So a walk is remembered only if all of it went through code that is never unloaded
-//! (`objects.rs`), by rules of the usual form, and on one piece of memory.
+//! [`recall`] reads these words without checking that they are mapped. Each return address that
+//! matches shows that the frame belongs to the same function, at the same call. So the frame has
+//! the same size, and the next word to compare lies in the caller's frame. That holds as long as
+//! the code is loaded. So [`remember`] keeps a walk only if all of it went through code that is
+//! never unloaded (`objects.rs`), by simple rules, and in one segment of memory.
 
-use super::cache::spread;
+use super::cache::hash_pc;
 use super::frame::{Step, Steps};
 use super::memory::{self, PAGE};
 use super::quick::Unwinder;
@@ -19,12 +21,13 @@ use crate::base::foot::Foot;
 use crate::machine::arch::{self, Registers};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Walks whose addresses share a cache line: as many are kept of one place, from which several ways may lead to a foot.
+/// Walks whose addresses share a cache line. That many are kept for one place, from which several
+/// ways may lead to a foot.
 const WAYS: usize = 8;
 const SETS: usize = 64;
 const LONGEST: usize = 64;
 
-/// What one word of the stack must be for the walk to be the same so far.
+/// What one word of the stack must hold, so that the walk is the same so far.
 enum Word {
     /// This return address.
     Return(usize),
@@ -32,16 +35,17 @@ enum Word {
     FramePointer(usize),
 }
 
-/// A walk, all in distances from the stack pointer that it began with.
+/// A walk. Distances count from the stack pointer at its start.
 struct Walk {
-    /// The first return address, which tells the place in the code.
+    /// The first return address, which identifies the place in the code.
     place: usize,
-    /// Where the frame pointer points at the beginning, if that matters.
+    /// Where the frame pointer points at the start; `None` if no rule uses it.
     frame_pointer: Option<usize>,
-    /// Distances and what is there, from the inside out; the last one is the foot. Empty for a walk that is too long.
+    /// Distances and the words there, innermost first; the last one is the foot. Empty for a walk
+    /// that is too long.
     words: Vec<(usize, Word)>,
-    /// From where to where steps have gone by the frame pointer over a page or more: whether there is one piece of memory in
-    /// between is to be asked each time.
+    /// The ends of steps by the frame pointer over a page or more. Each recall has to check whether
+    /// the memory in between is one segment.
     wide: Vec<(usize, usize)>,
     base: usize,
     trampoline: usize,
@@ -51,27 +55,28 @@ struct Walk {
 #[repr(align(64))]
 struct Set([AtomicPtr<Walk>; WAYS]);
 
-/// Each published once and never changed or freed.
+/// Each is published once, and never changed or freed.
 static WALKS: [Set; SETS] = [const { Set([const { AtomicPtr::new(std::ptr::null_mut()) }; WAYS]) }; SETS];
-/// The distance to the first return address: the frame of the one function that begins walks. Zero before the first.
+/// The distance to the first return address: the size of the frame of the one function that starts
+/// walks. Zero before the first walk.
 static FIRST: AtomicUsize = AtomicUsize::new(0);
 
 fn set(place: usize) -> &'static [AtomicPtr<Walk>; WAYS] {
-    &WALKS[spread(place) % SETS].0
+    &WALKS[hash_pc(place) % SETS].0
 }
 
-/// The word at a distance from where a walk begins.
+/// The word at a distance from the start of a walk.
 ///
 /// # Safety
 /// It must be a word of the running stack.
 #[inline]
 unsafe fn read(from: Registers, distance: usize) -> usize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a word of the running stack.
     unsafe { ((from.sp + distance) as *const usize).read_volatile() }
 }
 
-/// The foot of the running stack, if the way to it is one that was walked before, and whether the stack is in one piece from here to
-/// there.
+/// The foot of the running stack, if a remembered walk leads to it, and whether the stack is one
+/// segment from here to there.
 ///
 /// # Safety
 /// `from` must be registers of the running stack, always taken at the same instruction.
@@ -81,19 +86,19 @@ pub(crate) unsafe fn recall(from: Registers) -> Option<(Foot, bool)> {
     if first == 0 {
         return None;
     }
-    // SAFETY: the distance is within the frame of the function that `from` is of.
+    // SAFETY: the distance lies within the frame of the function that `from` belongs to.
     let place = arch::strip(unsafe { read(from, first) });
-    // SAFETY: null, or leaked by `learn`.
+    // SAFETY: null, or leaked by `remember`.
     let walks = set(place).iter().map_while(|slot| unsafe { slot.load(Ordering::Acquire).as_ref() });
-    // SAFETY: the place is where this walk begins as well.
+    // SAFETY: the walk starts at the place where `from` is.
     walks.filter(|walk| walk.place == place).find_map(|walk| unsafe { walk.foot(from) })
 }
 
 impl Walk {
-    /// The foot that it leads to from here, if the way is the same.
+    /// The foot that this walk leads to from here, if the words are the same.
     ///
     /// # Safety
-    /// As for [`recall`], and it must be of the place that `from` is at.
+    /// As for [`recall`], and the walk must start at the place where `from` is.
     #[inline]
     unsafe fn foot(&self, from: Registers) -> Option<(Foot, bool)> {
         if self.frame_pointer.is_some_and(|distance| from.fp != from.sp.wrapping_add(distance)) {
@@ -101,8 +106,9 @@ impl Walk {
         }
         let mut last = None;
         for (distance, expected) in &self.words {
-            // SAFETY: the words before this one have shown that the frames so far are of the same functions at the same calls, in
-            // code that cannot have been replaced, and with the same frame pointers. So this word lies in the next frame.
+            // SAFETY: the words before this one have shown that the frames so far belong to the
+            // same functions at the same calls, in code that is never replaced, and with the same
+            // frame pointers. So this word lies in the next frame.
             let word = unsafe { read(from, *distance) };
             let same = match *expected {
                 Word::Return(address) => arch::strip(word) == address,
@@ -121,22 +127,23 @@ impl Walk {
             trampoline: self.trampoline,
             frame_pointer_at: self.frame_pointer_at.map(|distance| from.sp + distance),
         };
-        let in_one_piece = self.wide.is_empty() || self.is_one_piece(from.sp);
-        Some((foot, in_one_piece))
+        let in_one_segment = self.wide.is_empty() || self.is_one_segment(from.sp);
+        Some((foot, in_one_segment))
     }
 }
 
 impl Walk {
     #[cold]
-    fn is_one_piece(&self, sp: usize) -> bool {
-        self.wide.iter().all(|&(low, high)| memory::is_one_piece(sp + low, sp + high))
+    fn is_one_segment(&self, sp: usize) -> bool {
+        self.wide.iter().all(|&(low, high)| memory::is_one_segment(sp + low, sp + high))
     }
 }
 
-/// Where one more walk from this place can be kept. Nowhere if there was one that is too long: others will be, too.
+/// A free place for one more walk from this place in the code. There is none if such a walk was too
+/// long: others will be, too.
 fn room(place: usize) -> Option<&'static AtomicPtr<Walk>> {
     for slot in set(place) {
-        // SAFETY: null, or leaked by `learn`.
+        // SAFETY: null, or leaked by `remember`.
         match unsafe { slot.load(Ordering::Acquire).as_ref() } {
             None => return Some(slot),
             Some(walk) if walk.place == place && walk.words.is_empty() => return None,
@@ -149,9 +156,9 @@ fn room(place: usize) -> Option<&'static AtomicPtr<Walk>> {
 /// Remembers the walk from `from`, which has just led to `foot`, if there is room.
 ///
 /// # Safety
-/// As for [`recall`], and the walk must have led to `foot`, on one piece of memory, by rules of the usual form of code that is never
-/// unloaded.
-pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
+/// As for [`recall`]. The walk must have led to `foot` in one segment of memory, by simple rules of
+/// code that is never unloaded.
+pub(crate) unsafe fn remember(from: Registers, foot: Foot) {
     let mut walk = Walk {
         place: 0,
         frame_pointer: None,
@@ -161,14 +168,16 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
         trampoline: foot.trampoline,
         frame_pointer_at: foot.frame_pointer_at.map(|at| at - from.sp),
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises registers of the running stack.
     let mut unwinder = unsafe { Unwinder::new(from) };
     let mut frame = from;
-    // Where the frame pointer of `frame` was stored; none while it is still the one of the beginning.
+    // Where the frame pointer of `frame` was stored; `None` while it is still the one of the start.
     let mut fp_from = None;
     let mut complete = false;
     let mut room = None;
-    while let Step::Caller { frame: caller, slot: Some(at), fp_slot, by_fp, contiguous: true, .. } = unwinder.step() {
+    while let Step::Caller { frame: caller, slot: Some(at), fp_slot, by_frame_pointer, contiguous: true, .. } =
+        unwinder.step()
+    {
         if walk.place == 0 {
             walk.place = caller.registers.pc;
             FIRST.store(at - from.sp, Ordering::Relaxed);
@@ -177,12 +186,12 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
                 return;
             }
         }
-        // Without memory it is not remembered.
+        // Where there is no memory, the walk is not remembered.
         let reserve = || walk.words.try_reserve(2).and_then(|()| walk.wide.try_reserve(1));
         if try_reserve(reserve).is_err() {
             return;
         }
-        if by_fp {
+        if by_frame_pointer {
             let points_to = frame.fp.wrapping_sub(from.sp);
             match fp_from {
                 Some(stored) => walk.words.push((stored, Word::FramePointer(points_to))),
@@ -200,7 +209,7 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
         fp_from = fp_slot.map(|slot| slot - from.sp).or(fp_from);
         frame = caller.registers;
     }
-    if !unwinder.is_usual() {
+    if !unwinder.is_repeatable() {
         return;
     }
     if !complete {
@@ -210,7 +219,7 @@ pub(crate) unsafe fn learn(from: Registers, foot: Foot) {
     let Ok(walk) = try_box(walk) else { return };
     let walk = Box::into_raw(walk);
     if room.compare_exchange(std::ptr::null_mut(), walk, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-        // SAFETY: another thread was first; nobody has seen this one.
+        // SAFETY: another thread was first, and no thread has a pointer to this walk.
         drop(unsafe { Box::from_raw(walk) });
     }
 }

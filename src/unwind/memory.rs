@@ -1,59 +1,62 @@
-//! The memory that a walk reads: every address is known to be readable before it is read, and a walk goes upwards.
+//! The memory that a walk may read: every address is checked before it is read, and a walk goes
+//! outwards, to higher addresses.
 //!
-//! What a walk is told by an unwind table need not be true: of code that was replaced, or of a frame that a signal has met
-//! half-way. So it keeps a range of pages that are known to be readable, which begins with the page that the running code's
-//! stack pointer is on. An address in it is read at the cost of two comparisons. Beyond it the kernel is asked, page by page.
+//! An unwind table may mislead a walk: it may be of code that was replaced, or describe a frame
+//! that a signal has interrupted half-way. So a walk keeps a range of pages that are known to be
+//! readable. It begins with the page of the running code's stack pointer. A load in that range
+//! takes two comparisons. Outside of it a walk asks the kernel, page by page.
 //!
-//! The range is also what is known of the *piece of memory* that the frame lies on: a stack, or one of several segments of
-//! one. Most are isolated by pages that cannot be read. So two frames are on one piece only if every page between them can be
-//! read. Where a step goes by the frame pointer, whose frame has no fixed size, that is not enough: code that goes on in a
-//! segment of its own does so under its frame pointer, and segments can be cut out of one mapping, without a guard. So
-//! such a frame must not be larger than one that holds a buffer of usual size, either. What is not taken for one piece is only
-//! slower: it is walked again each time.
+//! The range also shows the *segment* of memory that a frame lies in: a whole stack, or one of
+//! several segments of a stack. Most segments are separated by pages that cannot be read. So two
+//! frames count as contiguous only if every page between them can be read. A step by the frame
+//! pointer needs more than that, as its frame has no fixed size: code that continues in a segment
+//! of its own does so under its frame pointer, and segments may be cut out of one mapping, without
+//! a guard page. So such a frame must also be no larger than one with a buffer of usual size. A
+//! wrong answer «not contiguous» costs time only: that part is walked again each time.
 
 use crate::machine::os::is_readable;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// No processor here has smaller pages.
+/// The smallest page size of the supported processors.
 pub(super) const PAGE: usize = 4096;
-/// A frame that is larger than this is taken for none: where a step leads further away, it leads to another piece.
+/// The largest frame. A step over a greater distance leads to another segment.
 const LARGEST_FRAME: usize = 64 << 20;
-/// A frame without a fixed size that is larger than this may be on two pieces.
+/// A frame without a fixed size that is larger than this may span two segments.
 pub(super) const LARGEST_BUFFER: usize = 16 * 1024;
-/// A walk that has gone on in another piece so often goes in a circle. Functions that grow their stack by segments of their own
-/// (`stacker`) go to another piece with each.
-const MOST_PIECES: u32 = 1000;
+/// A walk that has changed to another segment this often goes in a circle. Functions that grow
+/// their stack by segments of their own (`stacker`) change to another segment each time.
+const MOST_SEGMENTS: u32 = 1000;
 
-/// What [`set_known`] has set; null before.
-static KNOWN: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+/// What [`set_known_readable`] has set; null before.
+static KNOWN_READABLE: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Lets walks take a page for readable without asking the kernel where `known` says so of its
-/// address. `known` must be right, and safe to call in a signal handler.
+/// Sets a function with which walks find out that a page is readable without a system call. The
+/// function must be right, and safe to call in a signal handler.
 #[inline]
-pub(crate) fn set_known(known: fn(usize) -> bool) {
-    // Every stack that is armed comes here, so that the usual case only reads.
-    if KNOWN.load(Ordering::Relaxed).is_null() {
-        KNOWN.store(known as *mut (), Ordering::Release);
+pub(crate) fn set_known_readable(known: fn(usize) -> bool) {
+    // Every arming of a stack calls this, so the common case only reads.
+    if KNOWN_READABLE.load(Ordering::Relaxed).is_null() {
+        KNOWN_READABLE.store(known as *mut (), Ordering::Release);
     }
 }
 
-fn is_known(address: usize) -> bool {
-    let known = KNOWN.load(Ordering::Acquire);
+fn is_known_readable(address: usize) -> bool {
+    let known = KNOWN_READABLE.load(Ordering::Acquire);
     if known.is_null() {
         return false;
     }
-    // SAFETY: `set_known` stored a function of this type.
+    // SAFETY: `set_known_readable` has stored a function of this type.
     let known = unsafe { std::mem::transmute::<*mut (), fn(usize) -> bool>(known) };
     known(address)
 }
 
-/// What is known of the memory around a frame.
+/// What is known of the memory around a frame: `low..high` can be read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Memory {
     low: usize,
     high: usize,
-    /// How often a step has led to another piece, or has not led upwards.
-    turns: u32,
+    /// How many steps have led to another segment, or not outwards.
+    changes: u32,
 }
 
 impl Memory {
@@ -61,19 +64,19 @@ impl Memory {
     #[inline]
     pub(super) fn around(sp: usize) -> Self {
         let low = sp & !(PAGE - 1);
-        Self { low, high: low + PAGE, turns: 0 }
+        Self { low, high: low + PAGE, changes: 0 }
     }
 
-    /// An aligned word, if it can be read.
+    /// An aligned word; `None` if it cannot be read.
     #[inline]
     pub(super) fn load(&self, address: usize) -> Option<usize> {
-        // An aligned word whose first byte is in the range is all in it.
+        // An aligned word whose first byte is in the range lies in it as a whole.
         let known = address.wrapping_sub(self.low) < self.high - self.low && address.is_multiple_of(8);
         if !known {
             return self.load_elsewhere(address);
         }
-        // SAFETY: the page was asked about, or is one of the running code's. It is of a stack that this walk has led to, so
-        // nobody unmaps it meanwhile.
+        // SAFETY: the page was checked, or is one of the running code's. It belongs to a stack that
+        // this walk has led to, so no thread unmaps it meanwhile.
         Some(unsafe { (address as *const usize).read_volatile() })
     }
 
@@ -81,35 +84,37 @@ impl Memory {
     #[inline(never)]
     fn load_elsewhere(&self, address: usize) -> Option<usize> {
         let readable = address.is_multiple_of(8) && is_readable(address);
-        // SAFETY: it can be read; and what an unwind table refers to outside of the stack is of the code that it describes.
+        // SAFETY: the word was checked. What an unwind table refers to outside of the stack belongs
+        // to the code that it describes.
         readable.then(|| unsafe { (address as *const usize).read_volatile() })
     }
 
-    /// Goes from the stack pointer of a frame to that of its caller. Whether both are on one piece; `None` if the walk must not go
-    /// there.
+    /// Moves from a frame's stack pointer to its caller's. Returns whether both lie in one segment;
+    /// `None` if the walk must not go there.
     #[inline]
-    pub(super) fn go(&mut self, from: usize, to: usize) -> Option<bool> {
+    pub(super) fn advance(&mut self, from: usize, to: usize) -> Option<bool> {
         if from < to && to - self.low <= self.high - self.low {
             return Some(true);
         }
-        self.go_on(from, to)
+        self.advance_beyond(from, to)
     }
 
     #[cold]
     #[inline(never)]
-    fn go_on(&mut self, from: usize, to: usize) -> Option<bool> {
-        if from < to && self.reaches(to) {
+    fn advance_beyond(&mut self, from: usize, to: usize) -> Option<bool> {
+        if from < to && self.extend_to(to) {
             return Some(true);
         }
-        self.turns += 1;
-        if self.turns > MOST_PIECES {
+        self.changes += 1;
+        if self.changes > MOST_SEGMENTS {
             return None;
         }
         if from == to {
             // A frame without a size: of a function that has stored nothing, or of a trampoline.
             return Some(true);
         }
-        // The stack pointer of a caller has at least a return address below it; above it there may be nothing.
+        // Below the stack pointer of a caller there is at least a return address; above it there
+        // may be no memory.
         let page = to.checked_sub(8)? & !(PAGE - 1);
         if !is_readable(page) {
             return None;
@@ -118,13 +123,13 @@ impl Memory {
         Some(false)
     }
 
-    /// Extends the range upwards to `end`, if every page on the way can be read.
-    fn reaches(&mut self, end: usize) -> bool {
+    /// Extends the range to `end`, if every page on the way can be read.
+    fn extend_to(&mut self, end: usize) -> bool {
         if end < self.low || end - self.low > LARGEST_FRAME {
             return false;
         }
         while self.high < end {
-            if !is_known(self.high) && !is_readable(self.high) {
+            if !is_known_readable(self.high) && !is_readable(self.high) {
                 return false;
             }
             self.high += PAGE;
@@ -133,10 +138,10 @@ impl Memory {
     }
 }
 
-/// Whether every page from the one of `low` to the last one before `high` can be read.
+/// Whether every page from that of `low` to the last one before `high` can be read.
 #[cold]
-pub(super) fn is_one_piece(low: usize, high: usize) -> bool {
-    Memory::around(low).reaches(high)
+pub(super) fn is_one_segment(low: usize, high: usize) -> bool {
+    Memory::around(low).extend_to(high)
 }
 
 #[cfg(test)]
@@ -144,30 +149,30 @@ mod tests {
     use super::*;
     use crate::machine::os;
 
-    /// Eight pages, of which one cannot be read.
+    /// Eight pages, one of which cannot be read.
     fn pages(forbidden: usize) -> usize {
         let memory = os::map_zeroes(8 * PAGE).expect("there is memory");
-        // SAFETY: a part of the mapping that was just made.
+        // SAFETY: part of the mapping that was just made.
         let done = unsafe { libc::mprotect(memory.wrapping_byte_add(forbidden * PAGE), PAGE, libc::PROT_NONE) };
         assert_eq!(done, 0);
         memory.addr()
     }
 
     #[test]
-    fn a_page_that_cannot_be_read_ends_a_piece() {
+    fn a_page_that_cannot_be_read_ends_a_segment() {
         let base = pages(4);
         let mut memory = Memory::around(base + 8);
-        assert_eq!(memory.go(base + 8, base + 2 * PAGE), Some(true));
-        assert_eq!(memory.go(base + 2 * PAGE, base + 4 * PAGE), Some(true), "up to the very end");
+        assert_eq!(memory.advance(base + 8, base + 2 * PAGE), Some(true));
+        assert_eq!(memory.advance(base + 2 * PAGE, base + 4 * PAGE), Some(true), "up to the very end");
         assert_eq!(memory.load(base + 4 * PAGE - 8), Some(0));
-        assert_eq!(memory.go(base + 4 * PAGE - 16, base + 4 * PAGE + 8), None, "into what cannot be read");
-        assert_eq!(memory.go(base + 4 * PAGE - 16, base + 5 * PAGE + 16), Some(false), "over it");
-        assert_eq!(memory.go(base + 5 * PAGE + 16, base + 8 * PAGE), Some(true));
-        assert!(is_one_piece(base, base + 4 * PAGE) && !is_one_piece(base, base + 4 * PAGE + 8));
+        assert_eq!(memory.advance(base + 4 * PAGE - 16, base + 4 * PAGE + 8), None, "into what cannot be read");
+        assert_eq!(memory.advance(base + 4 * PAGE - 16, base + 5 * PAGE + 16), Some(false), "over it");
+        assert_eq!(memory.advance(base + 5 * PAGE + 16, base + 8 * PAGE), Some(true));
+        assert!(is_one_segment(base, base + 4 * PAGE) && !is_one_segment(base, base + 4 * PAGE + 8));
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_read() {
+    fn memory_that_cannot_be_read_is_not_read() {
         let base = pages(4);
         let memory = Memory::around(base);
         assert_eq!(memory.load(base + 3 * PAGE), Some(0), "beyond what is known");
@@ -175,15 +180,17 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_of_pieces_ends() {
+    fn a_circle_of_segments_ends() {
         let base = pages(4);
         let mut memory = Memory::around(base);
         let mut steps = 0;
-        while memory.go(base + 64, base + 6 * PAGE).is_some() && memory.go(base + 6 * PAGE, base + 64).is_some() {
+        while memory.advance(base + 64, base + 6 * PAGE).is_some()
+            && memory.advance(base + 6 * PAGE, base + 64).is_some()
+        {
             steps += 1;
-            assert!(steps < 2 * MOST_PIECES);
+            assert!(steps < 2 * MOST_SEGMENTS);
         }
         let mut memory = Memory::around(base);
-        assert!((0..2 * MOST_PIECES).any(|_| memory.go(base + 64, base + 64).is_none()), "steps without a size");
+        assert!((0..2 * MOST_SEGMENTS).any(|_| memory.advance(base + 64, base + 64).is_none()), "steps without a size");
     }
 }

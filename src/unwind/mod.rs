@@ -1,15 +1,30 @@
-//! Unwinding the running stack quickly, without locks or allocation, so also in a signal handler.
+//! Unwinding the running stack quickly, without locks or allocation, so that a signal handler may
+//! do it.
 //!
-//! Unwinding is the judge of who owns a stack pointer, so it is asked often: whenever code reads on a page for the first
-//! time. The unwind tables give the truth but cost about 100 ns a frame to interpret. Nearly all of their rules are of one
-//! form (`rule.rs`), and are kept as long as the code is there (`cache.rs`, `objects.rs`), so a step up the stack costs a few
-//! loads. Each address is known to be readable before it is read (`memory.rs`). Rules of other forms are followed as the
-//! tables say (`general.rs`). Arming goes the same way again and again, which is kept as a whole (`memo.rs`).
+//! Only a walk shows reliably which stack the running code is on, so exeunt walks often: whenever
+//! code reads on a page for the first time. Interpreting an unwind table takes about 100 ns a
+//! frame. Nearly all rules have one simple form (`rule.rs`). A cache keeps those as long as the
+//! code is loaded (`cache.rs`, `objects.rs`), so that a step outwards takes a few loads. Arming
+//! walks the same way again and again, so whole walks are remembered as well (`memo.rs`). Every
+//! address is checked before it is read (`memory.rs`).
 //!
-//! | walk | knows | follows |
+//! | walk | registers | rules |
 //! |---|---|---|
-//! | [`Unwinder`] | the stack pointer and the frame pointer | kept rules, and others that refer to these two |
-//! | [`Thorough`] | all registers that functions save | the tables, each time |
+//! | [`quick::Unwinder`] | stack and frame pointer | cached ones; others where these two suffice |
+//! | [`full_walk::FullWalk`] | all that functions save | any, by the DWARF tables, each time |
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `frame` | a frame, and what a step from it finds |
+//! | `quick`, `full_walk` | the two walks |
+//! | `rule`, `cache` | the simple rule, and the cache of rules by program counter |
+//! | `tables` | the source of rules on Linux: DWARF tables |
+//! | `frame_records` | the source of rules on macOS: a frame record of every function |
+//! | `general`, `registers` | the step by any rule, with all registers |
+//! | `memo` | remembered walks |
+//! | `memory` | which memory a walk may read |
+//! | `objects`, `find_fde` | the loaded object that code belongs to, and its tables |
+//! | `rbx`, `eh_return` | x86_64: a saved register, and the end of the unwinder's own functions |
 
 mod cache;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -17,7 +32,7 @@ mod eh_return;
 #[cfg(target_os = "linux")]
 mod find_fde;
 pub(crate) mod frame;
-// Rules of any form, where tables give them.
+// The step by a rule of any form.
 #[cfg(target_os = "linux")]
 mod general;
 pub(crate) mod memo;
@@ -30,11 +45,11 @@ pub(crate) mod rbx;
 #[cfg(target_os = "linux")]
 mod registers;
 mod rule;
-// Where rules come from.
+// The source of rules.
+#[cfg(target_os = "linux")]
+pub(crate) mod full_walk;
 #[cfg(target_os = "macos")]
 #[path = "frame_records.rs"]
 mod tables;
 #[cfg(target_os = "linux")]
 pub(crate) mod tables;
-#[cfg(target_os = "linux")]
-pub(crate) mod thorough;

@@ -1,26 +1,27 @@
-//! Which loaded object code belongs to, and whether that can be unloaded: what is remembered of
-//! code lives no longer than the code.
+//! The loaded object that code belongs to, and whether `dlclose` can unload it: what is remembered
+//! of code must not outlive the code.
 //!
 //! | code of | what is remembered of it |
 //! |---|---|
-//! | the program, this library, and every object that these need | rules and whole walks, for ever: none of them is ever unloaded |
-//! | another object, which `dlclose` may unload | rules, under a key that is made of their table entry's bytes (`tables.rs`) |
+//! | the program, this library, every object that these need | rules and whole walks, for ever |
+//! | another object, which `dlclose` may unload | rules, under a key of their own (`tables::key`) |
 //! | no object (a just-in-time compiler's) | nothing |
 //!
-//! Where an object is unloaded and another one is loaded at its addresses, its table entries differ
-//! wherever its frames do. So no rule of the old one is found.
+//! Where one object is unloaded and another one is loaded at its addresses, its table entries
+//! differ wherever its frames do. So no rule of the old object is found.
 //!
-//! All this asks `_dl_find_object`, which takes no lock, and reads what the objects say of themselves.
-//! `dl_iterate_phdr` takes a lock of the loader's, which a child of `fork` may find held for ever,
-//! and which a signal handler must not wait for. So it is called only where glibc is older than 2.35.
+//! All this uses `_dl_find_object`, which takes no lock, and the objects' own headers.
+//! `dl_iterate_phdr` takes a lock of the loader. A child of `fork` may find that lock held for
+//! ever, and a signal handler must not wait for it. So it is called only where glibc is older than
+//! 2.35.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is known of an object.
+/// What unwinding has to know of an object.
 pub(super) struct Object {
-    /// Where its `.eh_frame_hdr` is, which finds unwind tables; zero if it has none.
+    /// The address of its `.eh_frame_hdr`, the index of its unwind tables; zero if it has none.
     pub(super) header: usize,
     /// Whether it is never unloaded.
     pub(super) permanent: bool,
@@ -39,7 +40,8 @@ struct Found {
 
 type FindObject = unsafe extern "C" fn(usize, *mut Found) -> c_int;
 
-// The address of glibc's `_dl_find_object`, or zero where there is none: it takes no lock, and a signal handler may call it.
+// The address of glibc's `_dl_find_object`, which takes no lock, and which a signal handler may
+// call; zero where there is none.
 std::arch::global_asm!(
     ".weak _dl_find_object",
     ".pushsection .data.rel.ro.exeunt_find_object, \"aw\"",
@@ -54,7 +56,7 @@ unsafe extern "C" {
     static exeunt_find_object: Option<FindObject>;
 }
 
-/// `struct link_map` of glibc's `<link.h>`, the part that is public.
+/// The public part of `struct link_map` of glibc's `<link.h>`.
 #[repr(C)]
 struct LinkMap {
     base: usize,
@@ -62,66 +64,67 @@ struct LinkMap {
     dynamic: usize,
 }
 
-/// An object, as the loader sees it.
+/// What the loader has of an object.
 #[derive(Clone, Copy)]
 struct Loaded {
     /// Its lowest address.
     start: usize,
     base: usize,
     path: *const c_char,
-    /// Where its dynamic section is, or zero.
+    /// The address of its dynamic section; zero if it has none.
     dynamic: usize,
     header: usize,
 }
 
-/// The object whose memory `pc` is in.
+/// The object that has `pc` in its memory.
 pub(super) fn object_at(pc: usize) -> Option<Object> {
     let loaded = loaded_at(pc)?;
     Some(Object { header: loaded.header, permanent: is_permanent(&loaded) })
 }
 
 fn loaded_at(pc: usize) -> Option<Loaded> {
-    // SAFETY: filled in by the linker, and never changed.
+    // SAFETY: the linker fills in the word, and nothing changes it.
     let Some(find) = (unsafe { exeunt_find_object }) else { return loaded_by_search(pc) };
     let mut found = Found { flags: 0, start: 0, end: 0, link_map: 0, eh_frame: 0, reserved: [0; 7] };
-    // SAFETY: the function is what its name says, and only asks.
+    // SAFETY: glibc's function has this type, and fills in `found`.
     if unsafe { find(pc, &raw mut found) } != 0 {
         return None;
     }
-    // SAFETY: null, or the loader's own. It stays for as long as the object, whose code is in use.
+    // SAFETY: null, or the loader's own. It stays as long as the object, whose code is in use.
     let map = unsafe { (found.link_map as *const LinkMap).as_ref() };
     let (base, path, dynamic) = map.map_or((0, std::ptr::null(), 0), |map| (map.base, map.path, map.dynamic));
     Some(Loaded { start: found.start, base, path, dynamic, header: found.eh_frame })
 }
 
-/// Shows all loaded objects to `look` until it says false.
-fn objects<F: FnMut(&libc::dl_phdr_info) -> bool>(mut look: F) {
+/// Calls `visit` with all loaded objects until it returns false.
+fn objects<F: FnMut(&libc::dl_phdr_info) -> bool>(mut visit: F) {
     unsafe extern "C" fn each<F: FnMut(&libc::dl_phdr_info) -> bool>(
         info: *mut libc::dl_phdr_info,
         _size: usize,
-        look: *mut c_void,
+        visit: *mut c_void,
     ) -> c_int {
-        // SAFETY: what the system gives, and the closure that was passed below.
-        let (info, look) = unsafe { (&*info, &mut *look.cast::<F>()) };
-        c_int::from(!look(info))
+        // SAFETY: the loader passes a valid description, and the closure is the one that was passed
+        // below.
+        let (info, visit) = unsafe { (&*info, &mut *visit.cast::<F>()) };
+        c_int::from(!visit(info))
     }
-    // SAFETY: the callback fits the closure, which lives longer than the call.
-    unsafe { libc::dl_iterate_phdr(Some(each::<F>), (&raw mut look).cast()) };
+    // SAFETY: the callback fits the closure, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(each::<F>), (&raw mut visit).cast()) };
 }
 
 /// The segments of an object.
 fn segments(object: &libc::dl_phdr_info) -> &[libc::Elf64_Phdr] {
-    // SAFETY: the system's word.
+    // SAFETY: the loader's description has the address and the number of the segments.
     unsafe { std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) }
 }
 
-/// Where a segment of the object is.
+/// The addresses of a segment of the object.
 fn place(object: &libc::dl_phdr_info, segment: &libc::Elf64_Phdr) -> Range<usize> {
     let start = (object.dlpi_addr as usize).wrapping_add(segment.p_vaddr as usize);
     start..start.wrapping_add(segment.p_memsz as usize)
 }
 
-/// [`loaded_at`] where glibc is older than `_dl_find_object`.
+/// [`loaded_at`] for glibc before `_dl_find_object`.
 fn loaded_by_search(pc: usize) -> Option<Loaded> {
     let mut found = None;
     objects(|object| {
@@ -142,13 +145,13 @@ fn loaded_by_search(pc: usize) -> Option<Loaded> {
     found
 }
 
-/// Objects that can be noted as permanent. Others count as ones that may be unloaded, which only
-/// takes time.
+/// How many permanent objects are noted. Further ones count as objects that may be unloaded, which
+/// only takes time.
 const MOST: usize = 96;
 
 /// A permanent object.
 struct Permanent {
-    /// Its lowest address; zero while this is free or being filled in.
+    /// Its lowest address; zero while the place is free or being filled in.
     start: AtomicUsize,
     dynamic: AtomicUsize,
     strings: AtomicUsize,
@@ -157,32 +160,32 @@ struct Permanent {
 static PERMANENT: [Permanent; MOST] =
     [const { Permanent { start: AtomicUsize::new(0), dynamic: AtomicUsize::new(0), strings: AtomicUsize::new(0) } };
         MOST];
-/// How many of them are taken.
+/// How many places of `PERMANENT` are taken.
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Where objects begin that are not known to be permanent, each at the place of its address. An
-/// object that is loaded at such an address later is not permanent either: what a permanent one
-/// needs was loaded before it.
-static OTHERS: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
+/// The start addresses of objects that are not permanent, each at the place of its address. An
+/// object that is loaded at such an address later is not permanent either: the objects that a
+/// permanent one needs were loaded before it.
+static NOT_PERMANENT: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
 
 fn permanent() -> impl Iterator<Item = &'static Permanent> {
     let taken = TAKEN.load(Ordering::Acquire).min(MOST);
     PERMANENT[..taken].iter().filter(|known| known.start.load(Ordering::Acquire) != 0)
 }
 
-/// Whether the object is never unloaded: the program, the object with this code (it is pinned before
-/// anything leads into it), libc, the unwinder, and what an object needs that is known as one.
+/// Whether the object is never unloaded: the program, the object with this code (which is pinned
+/// before anything leads into it), libc, the unwinder, and every object that a permanent one needs.
 fn is_permanent(object: &Loaded) -> bool {
     let is_known = || permanent().any(|known| known.start.load(Ordering::Relaxed) == object.start);
     if is_known() {
         return true;
     }
-    let other = &OTHERS[(object.start >> 12) % OTHERS.len()];
+    let other = &NOT_PERMANENT[(object.start >> 12) % NOT_PERMANENT.len()];
     if other.load(Ordering::Relaxed) == object.start {
         return false;
     }
     if TAKEN.load(Ordering::Acquire) == 0 {
-        note_first();
+        note_initial();
         if is_known() {
             return true;
         }
@@ -196,13 +199,13 @@ fn is_permanent(object: &Loaded) -> bool {
     is_needed
 }
 
-/// Notes the objects that are permanent of themselves. Two threads may do so at once; then they are
-/// there twice.
+/// Notes the objects that are permanent in themselves. If two threads do so at once, the objects
+/// are noted twice.
 #[cold]
-fn note_first() {
-    // SAFETY: only asks.
+fn note_initial() {
+    // SAFETY: `getauxval` has no preconditions.
     let program = unsafe { libc::getauxval(libc::AT_ENTRY) } as usize;
-    let own = note_first as *const () as usize;
+    let own = note_initial as *const () as usize;
     let unwinder = super::find_fde::find_fde_address();
     for code in [program, own, libc::malloc as *const () as usize, unwinder] {
         if let Some(object) = loaded_at(code) {
@@ -222,18 +225,20 @@ fn note(object: &Loaded) {
     free.start.store(object.start, Ordering::Release);
 }
 
-/// Where the object's string table is.
+/// The address of the object's string table.
 fn strings(object: &Loaded) -> usize {
-    // SAFETY: the loader says that its entries are there.
+    // SAFETY: the loader's description has the address of the dynamic section, or zero.
     let table = unsafe { entries(object.dynamic) }.find(|&(tag, _)| tag == DT_STRTAB).map_or(0, |(_, value)| value);
-    // glibc has added the base where it can write there.
+    // glibc has added the base where it can write to the section.
     if table != 0 && table < object.base { table + object.base } else { table }
 }
 
-/// Whether the loader takes this object for one that the other one needs, by its name.
+/// Whether a permanent object needs this one: whether it has its name, as the loader compares
+/// names.
 fn needs(known: &Permanent, object: &Loaded) -> bool {
     let table = known.strings.load(Ordering::Relaxed);
-    // SAFETY: the dynamic section of an object that stays, and the strings that it names.
+    // SAFETY: the dynamic section of an object that is never unloaded, and the strings that it
+    // refers to.
     let mut needed = unsafe { entries(known.dynamic.load(Ordering::Relaxed)) }
         .filter(|&(tag, _)| tag == DT_NEEDED && table != 0)
         .map(|(_, name)| unsafe { CStr::from_ptr((table + name) as *const c_char) });
@@ -261,17 +266,17 @@ const DT_NEEDED: i64 = 1;
 const DT_STRTAB: i64 = 5;
 const DT_SONAME: i64 = 14;
 
-/// The entries of a dynamic section, tag and value.
+/// The entries of a dynamic section: tag and value.
 ///
 /// # Safety
-/// There must be one at this address, or it must be zero.
+/// `dynamic` must be the address of a dynamic section, or zero.
 unsafe fn entries(dynamic: usize) -> impl Iterator<Item = (i64, usize)> {
     let mut next = dynamic as *const [usize; 2];
     std::iter::from_fn(move || {
         if next.is_null() {
             return None;
         }
-        // SAFETY: the caller's promise; the last entry says that it is the last.
+        // SAFETY: the caller promises a section; the tag of its last entry is `DT_NULL`.
         let [tag, value] = unsafe { next.read() };
         next = next.wrapping_add(1);
         (tag as i64 != DT_NULL).then_some((tag as i64, value))

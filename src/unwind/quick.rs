@@ -1,12 +1,12 @@
-//! The quick walk.
+//! The quick walk: by cached rules, with the stack pointer and the frame pointer.
 
 use super::cache;
 use super::frame::{Frame, Step, Steps};
+#[cfg(target_os = "linux")]
+use super::full_walk::{self, FullWalk};
 use super::memory::{LARGEST_BUFFER, Memory};
 use super::rule::{Base, Rule};
 use super::tables;
-#[cfg(target_os = "linux")]
-use super::thorough::{self, Thorough};
 use crate::machine::arch::{self, Registers};
 #[cfg(target_os = "linux")]
 use crate::machine::os;
@@ -15,57 +15,61 @@ use crate::machine::os;
 pub(crate) struct Unwinder {
     pub(super) frame: Frame,
     pub(super) memory: Memory,
-    /// Whether every step went by a rule of the usual form, of code that stays for ever.
-    usual: bool,
+    /// Whether every step used a simple rule of code that is never unloaded.
+    repeatable: bool,
 }
 
 impl Unwinder {
-    /// A walk that begins with these registers.
+    /// A walk that starts with these registers.
     ///
     /// # Safety
-    /// They must be registers of the running stack, of a function that has not returned when the walk ends.
+    /// They must be registers of the running stack, of a function that does not return before the
+    /// walk ends.
     #[inline]
     pub(crate) unsafe fn new(from: Registers) -> Self {
-        Self { frame: Frame { registers: from, exact: true }, memory: Memory::around(from.sp), usual: true }
+        Self { frame: Frame { registers: from, exact: true }, memory: Memory::around(from.sp), repeatable: true }
     }
 
-    /// Whether the walk so far may be remembered: every step went by a rule of the usual form, of code that stays for ever.
-    pub(crate) fn is_usual(&self) -> bool {
-        self.usual
+    /// Whether the walk so far can be repeated by comparing words (`memo.rs`): every step used a
+    /// simple rule of code that is never unloaded.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.repeatable
     }
 
-    /// The rest of [`Steps::step`]: where nothing is kept, or another rule than the usual one.
+    /// The rest of [`Steps::step`]: the rule is not cached, or has another form than the simple
+    /// one.
     #[cold]
     #[inline(never)]
-    fn rarely(&mut self, pc: usize, kept: Option<Rule>) -> Step {
-        let rule = kept.unwrap_or_else(|| self.learn(pc));
+    fn step_uncached(&mut self, pc: usize, kept: Option<Rule>) -> Step {
+        let rule = kept.unwrap_or_else(|| self.look_up(pc));
         self.apply(pc, rule)
     }
 
-    /// The rule for a place, of code that may be unloaded, or from its unwind table.
+    /// The rule for a place: from the cache under the key for code that may be unloaded, or from
+    /// its unwind table.
     #[cfg(target_os = "linux")]
     #[cold]
     #[inline(never)]
-    fn learn(&mut self, pc: usize) -> Rule {
+    fn look_up(&mut self, pc: usize) -> Rule {
         let key = tables::key(pc);
         if let Some(rule) = key.and_then(cache::get) {
-            self.usual &= key == Some(pc);
+            self.repeatable &= key == Some(pc);
             return rule;
         }
         if !has_room() {
             return Rule::Other;
         }
-        let (rule, owner) = tables::from_tables(pc);
-        if let Some(key) = key.filter(|_| owner != tables::Owner::Nobody) {
+        let (rule, lifetime) = tables::from_tables(pc);
+        if let Some(key) = key.filter(|_| lifetime != tables::Lifetime::Unknown) {
             cache::put(key, rule);
         }
-        self.usual &= owner == tables::Owner::Permanent;
+        self.repeatable &= lifetime == tables::Lifetime::Permanent;
         rule
     }
 
-    /// There are no tables.
+    /// The rule for a place: the same for every function, as there are no tables.
     #[cfg(target_os = "macos")]
-    fn learn(&mut self, pc: usize) -> Rule {
+    fn look_up(&mut self, pc: usize) -> Rule {
         let rule = tables::from_tables(pc);
         cache::put(pc, rule);
         rule
@@ -80,17 +84,18 @@ impl Unwinder {
             Rule::Signal => self.step_to_interrupted(),
             #[cfg(not(target_os = "linux"))]
             Rule::Signal => Step::Unsupported,
-            // On aarch64 the kernel's own code for this has had no table since Linux 5.8 («arm64: vdso: Disable dwarf unwinding
-            // through the sigreturn trampoline»): unwinders are to know its two instructions. libgcc does so as well.
+            // On aarch64 the kernel's code for this has no table since Linux 5.8 («arm64: vdso:
+            // Disable dwarf unwinding through the sigreturn trampoline»): unwinders are expected to
+            // recognise its two instructions. libgcc does so as well.
             #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-            Rule::NoTable if !self.frame.exact && thorough::is_kernels(self.frame.registers.pc) => {
+            Rule::NoTable if !self.frame.exact && full_walk::is_kernels(self.frame.registers.pc) => {
                 self.step_to_interrupted()
             }
             Rule::Outermost => Step::Outermost,
             #[cfg(target_os = "linux")]
             Rule::NoTable if self.frame.exact => {
-                let Some(above) = thorough::linkage_stub(pc) else { return Step::NoTable };
-                self.usual = false;
+                let Some(above) = full_walk::linkage_stub(pc) else { return Step::NoTable };
+                self.repeatable = false;
                 let return_at = if cfg!(target_arch = "x86_64") { Some(-8) } else { None };
                 // Such a stub has only its return address on the stack.
                 self.step_to_caller(Base::StackPointer, above as i32, return_at, None)
@@ -103,34 +108,34 @@ impl Unwinder {
         }
     }
 
-    /// The step by what the unwind table says, with the registers that this walk knows.
+    /// The step by the unwind table, with the registers that this walk has.
     #[cfg(target_os = "linux")]
     fn by_table(&mut self, pc: usize) -> Step {
-        self.usual = false;
+        self.repeatable = false;
         if !has_room() {
             return Step::Unsupported;
         }
-        let mut thorough = Thorough::of(self.frame, self.memory);
-        let step = thorough.by_table(pc);
+        let mut full = FullWalk::of(self.frame, self.memory);
+        let step = full.by_table(pc);
         if let Step::Caller { .. } = step {
-            let Some(frame) = thorough.usual() else { return Step::Unsupported };
-            (self.frame, self.memory) = (frame, thorough.memory());
+            let Some(frame) = full.quick() else { return Step::Unsupported };
+            (self.frame, self.memory) = (frame, full.memory());
         }
         step
     }
 
     #[cfg(target_os = "linux")]
     fn step_to_interrupted(&mut self) -> Step {
-        self.usual = false;
-        let mut thorough = Thorough::of(self.frame, self.memory);
-        let step = thorough.step_to_interrupted();
-        if let Step::Interrupted(frame) | Step::Elsewhere(frame) = step {
-            (self.frame, self.memory) = (frame, thorough.memory());
+        self.repeatable = false;
+        let mut full = FullWalk::of(self.frame, self.memory);
+        let step = full.step_to_interrupted();
+        if let Step::Interrupted(frame) | Step::InterruptedElsewhere(frame) = step {
+            (self.frame, self.memory) = (frame, full.memory());
         }
         step
     }
 
-    /// The step by a rule of the usual form.
+    /// The step by a simple rule.
     #[inline]
     fn step_to_caller(&mut self, base: Base, offset: i32, return_at: Option<i32>, fp_at: Option<i32>) -> Step {
         let Registers { sp, fp, link, .. } = self.frame.registers;
@@ -139,13 +144,14 @@ impl Unwinder {
             Base::FramePointer => fp,
         }
         .wrapping_add_signed(offset as isize);
-        let by_fp = base == Base::FramePointer;
-        if cfa == 0 || !cfa.is_multiple_of(8) || (!by_fp && cfa < sp) {
+        let by_frame_pointer = base == Base::FramePointer;
+        if cfa == 0 || !cfa.is_multiple_of(8) || (!by_frame_pointer && cfa < sp) {
             return Step::Unsupported;
         }
-        // A caller's frame is not below, and not on another piece, but for code that switches stacks under a frame pointer.
-        let Some(readable) = self.memory.go(sp, cfa) else { return Step::Unsupported };
-        let contiguous = readable && (!by_fp || cfa - sp <= LARGEST_BUFFER);
+        // A caller's frame lies further out in the same segment, except for code that switches
+        // stacks under a frame pointer.
+        let Some(readable) = self.memory.advance(sp, cfa) else { return Step::Unsupported };
+        let contiguous = readable && (!by_frame_pointer || cfa - sp <= LARGEST_BUFFER);
         let at = |at: i32| cfa.wrapping_add_signed(at as isize);
         let (slot, word) = match return_at {
             Some(place) => match self.memory.load(at(place)) {
@@ -167,39 +173,43 @@ impl Unwinder {
             None => fp,
         };
         self.frame = Frame { registers: Registers { pc, sp: cfa, fp, link: 0 }, exact: false };
-        Step::Caller { frame: self.frame, slot, word, contiguous, fp_slot, by_fp }
+        Step::Caller { frame: self.frame, slot, word, contiguous, fp_slot, by_frame_pointer }
     }
 }
 
 impl Steps for Unwinder {
-    /// A walk is mostly this, so what is rare is apart (here, in `cache.rs`, and in the walk): one `match` of all would be a jump
-    /// by a table, and where indirect branches are not predicted (against Spectre) that takes longer than all else in a step.
+    /// Nearly all of a walk is this function, so rare cases are in functions of their own (here, in
+    /// `cache.rs`, and in `exit/walk.rs`). One `match` of all cases would be an indirect jump.
+    /// Where those are not predicted (against Spectre), such a jump takes longer than the rest of
+    /// the step.
     #[inline]
     fn step(&mut self) -> Step {
         let pc = self.frame.place();
         match cache::get(pc) {
             Some(Rule::Frame { base, offset, return_at, fp_at }) => self.step_to_caller(base, offset, return_at, fp_at),
-            kept => self.rarely(pc, kept),
+            kept => self.step_uncached(pc, kept),
         }
     }
 }
 
-/// Whether there is room on the stack to interpret a table: that takes some KiB, which an alternate signal stack need not have.
+/// Whether the stack has room to interpret a table. That takes some KiB, which an alternate signal
+/// stack need not have.
 #[cfg(target_os = "linux")]
 fn has_room() -> bool {
     os::signal_stack_room().is_none_or(|room| room >= ROOM)
 }
 
-/// Enough room on a signal stack, without optimisation as well.
+/// The room that this needs on a signal stack, also without optimisation.
 #[cfg(target_os = "linux")]
 const ROOM: usize = if cfg!(debug_assertions) { 64 * 1024 } else { 32 * 1024 };
 
-/// How the function whose return address is at `foot` signs it, if its unwind table says.
+/// How the function whose return address is at `foot` signs it; `None` if its unwind table does not
+/// say.
 ///
 /// # Safety
 /// As for [`Unwinder::new`].
 pub(crate) unsafe fn signing(from: Registers, foot: usize) -> Option<arch::Signing> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises registers of the running stack.
     let mut unwinder = unsafe { Unwinder::new(from) };
     loop {
         let place = unwinder.frame.place();

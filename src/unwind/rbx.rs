@@ -1,30 +1,31 @@
-//! What rbx has in a frame further out, by a quick walk: x86_64's `makecontext` leaves the address of
-//! `uc_link` there.
+//! The value of rbx in an outer frame, by a quick walk: x86_64's `makecontext` leaves the address
+//! of `uc_link` in it.
 //!
-//! Every fiber asks for it when it is armed by code redirect. To read the unwind tables of all its
-//! frames would take tens of KiB of stack each time (without optimisation), which a fiber need not
-//! have. So it is kept for each place in the code where its function has saved rbx, as the other
-//! rules are kept.
+//! Code redirect needs it for every fiber that it arms. Without optimisation, interpreting the
+//! unwind tables of all its frames would take tens of KiB of stack each time, which a fiber need
+//! not have. So the cache of rules also keeps, for each place in the code, where the function has
+//! saved rbx.
 
 use super::frame::{Step, Steps};
 use super::quick::Unwinder;
 use super::rule::{Base, Rule};
-use super::{cache, tables, thorough};
+use super::{cache, full_walk, tables};
 use crate::machine::arch::Registers;
 use std::arch::asm;
 
-/// What sets the keys of these rules apart from those of others for the same place.
+/// Distinguishes the keys of these rules from those of other rules for the same place.
 const KEY: usize = 1 << 62;
-/// System V ABI, x86_64, figure 3.36.
+/// The number of rbx: System V ABI, x86_64, figure 3.36.
 const RBX: u16 = 3;
 
-/// What rbx has in the frame that is returned to at `address`, the first such one of the running stack.
+/// The value of rbx in the frame that is returned to at `address`, the innermost such one of the
+/// running stack.
 #[inline(never)]
 pub(crate) fn saved_rbx(address: usize) -> Option<usize> {
     let here = Registers::here();
     let mut rbx: usize;
-    // SAFETY: reads a register. Where this function has changed it, its own table says where the
-    // caller's is.
+    // SAFETY: reads a register. If this function has changed it, the function's own table says
+    // where the caller's value is.
     unsafe { asm!("mov {}, rbx", out(reg) rbx, options(nomem, nostack, preserves_flags)) };
     // SAFETY: registers of this function, which returns after the walk.
     let mut walk = unsafe { Unwinder::new(here) };
@@ -41,18 +42,18 @@ pub(crate) fn saved_rbx(address: usize) -> Option<usize> {
         }
     }
     // A frame on the way has a rule of another form.
-    thorough::saved_register(address, RBX)
+    full_walk::saved_register(address, RBX)
 }
 
-/// Where the function that `pc` is in has saved its caller's rbx, counted from its canonical frame
-/// address; `Some(None)` if it has not.
+/// Where the function at `pc` has saved its caller's rbx, relative to its canonical frame address;
+/// `Some(None)` if it has not.
 fn saved_at(pc: usize) -> Option<Option<i32>> {
     if let Some(Rule::Frame { return_at, .. }) = cache::get(pc ^ KEY) {
         return Some(return_at);
     }
-    let (at, owner) = tables::saved(pc, RBX)?;
-    if owner == tables::Owner::Permanent {
-        // The one place of such a rule says it.
+    let (at, lifetime) = tables::saved(pc, RBX)?;
+    if lifetime == tables::Lifetime::Permanent {
+        // A simple rule has one place for a register: here it is that of rbx.
         cache::put(pc ^ KEY, Rule::Frame { base: Base::StackPointer, offset: 0, return_at: at, fp_at: None });
     }
     Some(at)

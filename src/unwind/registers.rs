@@ -1,7 +1,8 @@
-//! All the registers that unwind tables speak of, by the numbers that they give to them.
+//! All the registers that unwind tables refer to, under the tables' numbers.
 //!
-//! The usual rules of unwind tables (`rule.rs`) refer to the stack pointer and the frame pointer alone. Others refer to any
-//! register that functions save for their callers: those of functions that realign their stack, for example.
+//! The simple rules (`rule.rs`) refer to the stack pointer and the frame pointer alone. Others
+//! refer to any register that functions save for their callers: the rules of functions that realign
+//! their stack, for example.
 
 use super::memory::Memory;
 use crate::machine::arch::{self, dwarf};
@@ -10,7 +11,8 @@ use std::mem::offset_of;
 
 #[cfg(target_arch = "x86_64")]
 mod numbers {
-    /// Registers, with the return address as the last one (System V ABI, x86_64, figure 3.36).
+    /// The number of registers; the last one is the return address (System V ABI, x86_64, figure
+    /// 3.36).
     pub(crate) const COUNT: usize = 17;
     pub(crate) const RETURN: u16 = 16;
     /// `rbx`, `rbp`, `rsp`, `r12` to `r15`.
@@ -19,7 +21,8 @@ mod numbers {
 
 #[cfg(target_arch = "aarch64")]
 mod numbers {
-    /// `x0` to `x30`, of which the last one has the return address, and `sp` (DWARF for the Arm 64-bit Architecture, table 4).
+    /// The number of registers: `x0` to `x30`, of which the last one is the return address, and
+    /// `sp` (DWARF for the Arm 64-bit Architecture, table 4).
     pub(crate) const COUNT: usize = 32;
     pub(crate) const RETURN: u16 = 30;
     /// `x19` to `x29`, and `sp`.
@@ -33,7 +36,7 @@ pub(super) use numbers::{COUNT, RETURN};
 pub(super) struct Registers {
     pub(super) pc: usize,
     values: [usize; COUNT],
-    /// Which are known, a bit for each.
+    /// The known ones, one bit for each.
     known: u64,
 }
 
@@ -43,7 +46,7 @@ impl Registers {
     pub(super) fn here() -> Self {
         let mut values = [0; COUNT];
         let pc: usize;
-        // SAFETY: reads registers, and writes to the array.
+        // SAFETY: reads registers, and writes within the array.
         #[cfg(target_arch = "x86_64")]
         unsafe {
             asm!(
@@ -64,7 +67,7 @@ impl Registers {
         Self { pc, values, known: numbers::KEPT }
     }
 
-    /// What a walk by the usual rules alone knows.
+    /// The registers that a quick walk has.
     pub(super) fn of(registers: arch::Registers, exact: bool) -> Self {
         let mut all = Self { pc: registers.pc, values: [0; COUNT], known: 0 };
         all.set(dwarf::STACK_POINTER, Some(registers.sp));
@@ -75,19 +78,20 @@ impl Registers {
         all
     }
 
-    /// What a walk by the usual rules goes on with, if it can.
-    pub(super) fn usual(&self) -> Option<arch::Registers> {
+    /// The registers that a quick walk continues with; `None` if one of them is not known.
+    pub(super) fn of_quick_walk(&self) -> Option<arch::Registers> {
         let link = if cfg!(target_arch = "aarch64") { self.get(RETURN).unwrap_or(0) } else { 0 };
         Some(arch::Registers { pc: self.pc, sp: self.sp()?, fp: self.get(dwarf::FRAME_POINTER)?, link })
     }
 
-    /// The registers that a signal has interrupted, which the kernel has left in the `ucontext` at `context`.
+    /// The registers of the code that a signal has interrupted, which the kernel has saved in the
+    /// `ucontext` at `context`.
     pub(super) fn interrupted(context: usize, memory: &Memory) -> Option<Self> {
         let mut all = Self { pc: 0, values: [0; COUNT], known: 0 };
         let machine = context + offset_of!(libc::ucontext_t, uc_mcontext);
         #[cfg(target_arch = "x86_64")]
         {
-            /// The places in `gregs` of the registers 0 to 15.
+            /// The places of the registers 0 to 15 in `gregs`.
             const PLACES: [i32; 16] = [
                 libc::REG_RAX,
                 libc::REG_RDX,
@@ -128,9 +132,10 @@ impl Registers {
         self.get(dwarf::STACK_POINTER)
     }
 
-    /// A register's value, if it is known.
+    /// A register's value; `None` if it is not known.
     pub(super) fn get(&self, register: u16) -> Option<usize> {
-        // In expressions the number of the return address stands for where the frame's own code is.
+        // In expressions the number of the return address stands for the frame's own program
+        // counter.
         if register == RETURN && self.known & 1 << RETURN == 0 {
             return Some(self.pc);
         }
@@ -147,7 +152,7 @@ impl Registers {
         }
     }
 
-    /// Those that a call leaves as they are, for the frame that has called.
+    /// The registers of the calling frame, at `pc`: those that a call preserves.
     pub(super) fn kept(&self, pc: usize) -> Self {
         Self { pc, known: self.known & numbers::KEPT, ..*self }
     }

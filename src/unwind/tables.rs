@@ -1,4 +1,16 @@
-//! Rules by the unwind tables in DWARF's form, as Linux has them: found by the object's header or by libgcc, interpreted by gimli.
+//! Rules from unwind tables in the DWARF form of Linux.
+//!
+//! | function | gives |
+//! |---|---|
+//! | [`from_tables`] | the rule for a place in the code |
+//! | [`key`] | the key that the cache keeps such a rule under |
+//! | [`at`] | the table entry for a place, read by a closure |
+//! | [`signing`] | how a function has signed its return address |
+//! | [`function_at`] | the start of a function |
+//! | `saved` | where a function has saved a register; x86_64 only |
+//!
+//! The object's header (`objects.rs`) or libgcc (`find_fde.rs`) finds the entry, and gimli
+//! interprets it.
 
 use super::find_fde::{_Unwind_Find_FDE, Bases};
 use super::objects;
@@ -10,38 +22,41 @@ use gimli::{
 };
 use std::hash::BuildHasher;
 
-/// Room for the interpretation of a table, on the stack: this may run in a signal handler.
+/// Storage on the stack for the interpretation of a table: it may run in a signal handler.
 pub(super) struct OnStack;
 
 impl UnwindContextStorage<usize> for OnStack {
-    // Callee-saved registers, the return address and their like: 18 on x86_64, 22 on aarch64 at the most.
+    // Callee-saved registers, the return address and the like: at most 18 on x86_64 and 22 on
+    // aarch64.
     type Rules = [(Register, RegisterRule<usize>); 32];
     // One row, and two remembered ones.
     type Stack = [UnwindTableRow<usize, Self>; 3];
 }
 
-/// Whose code a table entry describes: how long what it says may be remembered (`objects.rs`).
+/// How long the code that a table entry describes stays loaded, and so how long the rule may be
+/// remembered (`objects.rs`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Owner {
+pub(super) enum Lifetime {
     Permanent,
     Unloadable,
-    Nobody,
+    Unknown,
 }
 
-/// The start of the function that `pc` is in, by the unwind tables.
+/// The start of the function at `pc`, by the unwind tables.
 pub(crate) fn function_at(pc: usize) -> Option<usize> {
     at(pc, |_, _, fde, _| Some(fde.initial_address() as usize)).ok().map(|(function, _)| function)
 }
 
-/// The rule for the instruction at `pc`, by interpreting its unwind table, and whose code that is.
-pub(super) fn from_tables(pc: usize) -> (Rule, Owner) {
-    at(pc, |section, addresses, fde, _| rule(section, addresses, fde, pc)).unwrap_or_else(|none| (none, Owner::Nobody))
+/// The rule for the instruction at `pc`, from its unwind table, and the lifetime of that code.
+pub(super) fn from_tables(pc: usize) -> (Rule, Lifetime) {
+    at(pc, |section, addresses, fde, _| rule(section, addresses, fde, pc))
+        .unwrap_or_else(|none| (none, Lifetime::Unknown))
 }
 
-/// The key under which a rule for `pc` is kept: `pc` itself, where the code stays for ever. For code
-/// that may be unloaded it is `pc` mixed with the table entry that the rule is read from, where that
-/// entry is and what it says, so that code which takes its place has another key. None where nothing
-/// may be kept.
+/// The key under which the cache keeps a rule for `pc`. It is `pc` itself where the code is never
+/// unloaded. For code that may be unloaded it is `pc` mixed with the address and the bytes of the
+/// table entry that the rule is read from, so that code which takes its place has another key.
+/// `None` where no rule may be kept.
 pub(super) fn key(pc: usize) -> Option<usize> {
     let object = objects::object_at(pc)?;
     if object.permanent {
@@ -50,18 +65,18 @@ pub(super) fn key(pc: usize) -> Option<usize> {
     if object.header == 0 {
         return None;
     }
-    // SAFETY: the loader's word.
+    // SAFETY: the loader has given the header's address.
     let fde = unsafe { entry_by_header(object.header, pc) }?;
     // SAFETY: the header leads to entries of its object.
     let (bytes, start) = unsafe { section_around(fde) }?;
     let own = bytes.get(fde.addr() - start..)?;
     let common = bytes.get(..entry_length(bytes, 0))?;
     let mixed = FixedState::default().hash_one((fde.addr(), own, common));
-    // No program counter has the highest bit.
+    // The highest bit keeps these keys apart: no program counter has it.
     Some(pc ^ (mixed | 1 << 63) as usize)
 }
 
-/// How the function that `pc` is in, at that instruction, has signed its return address.
+/// How the function at `pc` has signed its return address when it reaches that instruction.
 #[cfg(target_arch = "aarch64")]
 pub(super) fn signing(pc: usize) -> Option<crate::machine::arch::Signing> {
     use crate::machine::arch::{Signing, dwarf::SIGN_STATE};
@@ -77,7 +92,7 @@ pub(super) fn signing(pc: usize) -> Option<crate::machine::arch::Signing> {
     at(pc, read).ok().map(|(signing, _)| signing)
 }
 
-/// x86_64 has no signatures.
+/// How a function has signed its return address: x86_64 has no signatures.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn signing(_pc: usize) -> Option<crate::machine::arch::Signing> {
     None
@@ -86,22 +101,23 @@ pub(super) fn signing(_pc: usize) -> Option<crate::machine::arch::Signing> {
 pub(super) type Section<'a> = EhFrame<EndianSlice<'a, NativeEndian>>;
 pub(super) type Fde<'a> = FrameDescriptionEntry<EndianSlice<'a, NativeEndian>>;
 
-/// Has the table entry for the instruction at `pc` read, which signs with key B or not, and says whose code it is of.
-/// Where there is nothing to read, the rule that says why.
+/// Calls `read` with the table entry for the instruction at `pc`, and whether that code signs with
+/// key B. Returns its result and the lifetime of the code. Where there is nothing to read, the
+/// error is the rule that says why.
 pub(super) fn at<R>(
     pc: usize,
     read: impl FnOnce(&Section, &BaseAddresses, &Fde, bool) -> Option<R>,
-) -> Result<(R, Owner), Rule> {
+) -> Result<(R, Lifetime), Rule> {
     let object = objects::object_at(pc);
-    let owner = match &object {
-        Some(object) if object.permanent => Owner::Permanent,
-        Some(_) => Owner::Unloadable,
-        None => Owner::Nobody,
+    let lifetime = match &object {
+        Some(object) if object.permanent => Lifetime::Permanent,
+        Some(_) => Lifetime::Unloadable,
+        None => Lifetime::Unknown,
     };
     let header = object.map_or(0, |object| object.header);
-    // The tables of loaded objects are read without libgcc: it may have been given others, and ends the process where it cannot
-    // read one of those.
-    // SAFETY: the loader's word.
+    // The tables of loaded objects are read without libgcc: other tables may be registered with it,
+    // and it ends the process where it cannot read one of those.
+    // SAFETY: the loader has given the header's address.
     let found = if header == 0 { None } else { unsafe { entry_by_header(header, pc) } };
     if let Some(fde) = found {
         let bases = Bases { text: 0, data: 0, function: 0 };
@@ -109,33 +125,33 @@ pub(super) fn at<R>(
         // SAFETY: the header leads to entries of its object.
         return match unsafe { entry(fde, &bases, pc, |a, b, c, d| read.take().and_then(|read| read(a, b, c, d))) } {
             Err(Rule::NoTable) => match read {
-                Some(read) => registered(pc, Owner::Nobody, read),
+                Some(read) => registered(pc, Lifetime::Unknown, read),
                 None => Err(Rule::Other),
             },
             Err(other) => Err(other),
-            Ok(answer) => Ok((answer, owner)),
+            Ok(answer) => Ok((answer, lifetime)),
         };
     }
-    // An object without a header has its start-up code register its tables.
-    registered(pc, if header == 0 { owner } else { Owner::Nobody }, read)
+    // The start-up code of an object without a header registers the object's tables.
+    registered(pc, if header == 0 { lifetime } else { Lifetime::Unknown }, read)
 }
 
-/// [`at`] for code whose tables were registered with libgcc.
+/// [`at`] for code whose tables are registered with libgcc.
 fn registered<R>(
     pc: usize,
-    owner: Owner,
+    lifetime: Lifetime,
     read: impl FnOnce(&Section, &BaseAddresses, &Fde, bool) -> Option<R>,
-) -> Result<(R, Owner), Rule> {
+) -> Result<(R, Lifetime), Rule> {
     let mut bases = Bases { text: 0, data: 0, function: 0 };
     let fde = _Unwind_Find_FDE(pc, &mut bases);
     if fde.is_null() {
         return Err(Rule::NoTable);
     }
-    // SAFETY: libgcc found a table entry here.
-    unsafe { entry(fde, &bases, pc, read) }.map(|answer| (answer, owner))
+    // SAFETY: libgcc has returned a table entry.
+    unsafe { entry(fde, &bases, pc, read) }.map(|answer| (answer, lifetime))
 }
 
-/// Has a table entry read, if it is one for `pc`.
+/// Calls `read` with a table entry, if it is one for `pc`.
 ///
 /// # Safety
 /// `fde` must be a frame description entry in an `.eh_frame` section.
@@ -145,13 +161,13 @@ unsafe fn entry<R>(
     pc: usize,
     read: impl FnOnce(&Section, &BaseAddresses, &Fde, bool) -> Option<R>,
 ) -> Result<R, Rule> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a table entry.
     let (bytes, start) = unsafe { section_around(fde) }.ok_or(Rule::Other)?;
-    let mut room = [0; PLAIN];
-    let (bytes, start, key_b) = match plain(bytes, fde as usize - start, &mut room) {
-        Plain::AsItIs => (bytes, start, false),
-        Plain::Copied { length, offset } => (&room[..length], fde as usize - offset, true),
-        Plain::TooLong => return Err(Rule::Other),
+    let mut room = [0; MOST_COPIED];
+    let (bytes, start, key_b) = match without_key_b(bytes, fde as usize - start, &mut room) {
+        Readable::AsItIs => (bytes, start, false),
+        Readable::Copied { length, offset } => (&room[..length], fde as usize - offset, true),
+        Readable::TooLong => return Err(Rule::Other),
     };
     let mut section = EhFrame::new(bytes, NativeEndian);
     section.set_address_size(8);
@@ -168,16 +184,17 @@ unsafe fn entry<R>(
     read(&section, &addresses, &parsed, key_b).ok_or(Rule::Other)
 }
 
-/// The entry that an object's `.eh_frame_hdr` has for `pc`: the last one that begins at or before it, which may end before it.
-/// None where the header is not of the form that linkers give it.
+/// The entry that an object's `.eh_frame_hdr` has for `pc`: the last one that begins at or before
+/// it, which may end before it. `None` if the header does not have the form that linkers give it.
 ///
 /// # Safety
 /// There must be a header at this address.
 unsafe fn entry_by_header(header: usize, pc: usize) -> Option<*const u8> {
-    // SAFETY: the caller's promise; what is read is in the header as its first bytes say (LSB Core, 10.6.2).
+    // SAFETY: the caller promises a header. The reads lie within it, as its first bytes say (LSB
+    // Core, 10.6.2).
     let read = |at: usize| unsafe { ((header + at) as *const i32).read_unaligned() };
-    // Version 1; where .eh_frame is and how many entries there are, in four bytes each; entries of twice four bytes,
-    // counted from the header.
+    // Version 1; the address of .eh_frame and the number of entries, in four bytes each; entries of
+    // twice four bytes, relative to the header.
     let [version, frames, count, table] = read(0).to_ne_bytes();
     if version != 1 || !matches!(frames & 15, 3 | 11) || count != 3 || table != 0x3b {
         return None;
@@ -193,36 +210,38 @@ unsafe fn entry_by_header(header: usize, pc: usize) -> Option<*const u8> {
     Some(header.wrapping_add_signed(read(16 + 8 * found) as isize) as *const u8)
 }
 
-/// The bytes of a table entry and of the common part that it refers to, and their address.
+/// The bytes of a table entry and of the common entry that it refers to, and their address.
 ///
 /// # Safety
 /// `fde` must be a frame description entry in an `.eh_frame` section.
 unsafe fn section_around(fde: *const u8) -> Option<(&'static [u8], usize)> {
-    // SAFETY: an entry begins with its length and the distance back to its common part (LSB Core, 10.6.1).
+    // SAFETY: an entry begins with its length and the distance back to its common entry (LSB Core,
+    // 10.6.1).
     let (length, back) = unsafe { (fde.cast::<u32>().read_unaligned(), fde.add(4).cast::<u32>().read_unaligned()) };
     if length == u32::MAX || length == 0 {
         return None; // 64-bit entries: no linker makes them
     }
     let start = (fde as usize + 4).checked_sub(back as usize)?;
     let end = fde as usize + 4 + length as usize;
-    // SAFETY: both lie in one section, the common part first, and what is between them is of the section as well.
-    // Loaded tables live as long as the code that they describe, which is on this stack.
+    // SAFETY: both lie in one section, the common entry first, and the bytes in between are of that
+    // section as well. Loaded tables live as long as the code that they describe, which is on this
+    // stack.
     Some((unsafe { std::slice::from_raw_parts(start as *const u8, end.checked_sub(start)?) }, start))
 }
 
-/// How long the entry at `at` is, with the field that says so; zero where there is none.
+/// The length of the entry at `at`, with its length field; zero where there is none.
 fn entry_length(bytes: &[u8], at: usize) -> usize {
     let field = bytes.get(at..at + 4).and_then(|field| field.try_into().ok());
     field.map_or(0, |field| u32::from_ne_bytes(field) as usize + 4)
 }
 
-/// Bytes of the longest entry, with its common part, that is copied.
-const PLAIN: usize = 1024;
+/// The longest entry, with its common entry, that is copied, in bytes.
+const MOST_COPIED: usize = 1024;
 
-/// A table entry as gimli can read it.
-enum Plain {
+/// A table entry in the form that gimli can read.
+enum Readable {
     AsItIs,
-    /// The copy's length, and where in it the entry is, behind its common part.
+    /// The copy's length, and the offset of the entry in it, behind its common entry.
     Copied {
         length: usize,
         offset: usize,
@@ -230,35 +249,37 @@ enum Plain {
     TooLong,
 }
 
-/// Code that signs its return addresses with key B says so by a `B` in the common part's augmentation, which gimli refuses
-/// to read (0.34). It changes nothing else, so it is left out in a copy, and a no-operation added at the end.
-fn plain(bytes: &[u8], fde: usize, room: &mut [u8; PLAIN]) -> Plain {
+/// Code that signs its return addresses with key B has a `B` in the augmentation of its common
+/// entry. gimli (0.34) refuses to read that. The letter changes nothing else, so this makes a copy
+/// without it, and adds a no-operation at the end.
+fn without_key_b(bytes: &[u8], fde: usize, room: &mut [u8; MOST_COPIED]) -> Readable {
     // Length, identifier and version come before the augmentation, a string.
     const AUGMENTATION: usize = 9;
     let common = entry_length(bytes, 0);
     let augmentation = bytes.get(AUGMENTATION..).unwrap_or_default().split(|&byte| byte == 0).next();
     let Some(key_b) = augmentation.and_then(|string| string.iter().position(|&byte| byte == b'B')) else {
-        return Plain::AsItIs;
+        return Readable::AsItIs;
     };
     let own = entry_length(bytes, fde);
     let length = common + own;
-    if length > PLAIN || fde + own > bytes.len() || fde < common {
-        return Plain::TooLong;
+    if length > MOST_COPIED || fde + own > bytes.len() || fde < common {
+        return Readable::TooLong;
     }
     let key_b = AUGMENTATION + key_b;
     room[..key_b].copy_from_slice(&bytes[..key_b]);
     room[key_b..common - 1].copy_from_slice(&bytes[key_b + 1..common]);
     room[common - 1] = 0; // DW_CFA_nop
     room[common..length].copy_from_slice(&bytes[fde..fde + own]);
-    // The entry's second field is the distance from itself back to its common part.
+    // The second field of the entry is the distance from itself back to its common entry.
     room[common + 4..common + 8].copy_from_slice(&(common as u32 + 4).to_ne_bytes());
-    Plain::Copied { length, offset: common }
+    Readable::Copied { length, offset: common }
 }
 
-/// Where the function that `pc` is in has saved what a register had in its caller, counted from its
-/// canonical frame address; `None` inside if it has not. And whose code that is.
+/// Where the function at `pc` has saved its caller's value of a register, relative to its canonical
+/// frame address, and the lifetime of that code. The place is `None` if the function has not saved
+/// it.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn saved(pc: usize, register: u16) -> Option<(Option<i32>, Owner)> {
+pub(super) fn saved(pc: usize, register: u16) -> Option<(Option<i32>, Lifetime)> {
     let read = |section: &Section, addresses: &BaseAddresses, fde: &Fde, _: bool| {
         let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
         let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
@@ -293,7 +314,7 @@ fn rule(section: &Section, addresses: &BaseAddresses, fde: &Fde, pc: usize) -> O
     if matches!(row.register(return_register), Some(RegisterRule::Undefined)) {
         return Some(Rule::Outermost);
     }
-    let usual = || {
+    let simple = || {
         Some(Rule::Frame {
             base,
             offset: i32::try_from(offset).ok()?,
@@ -301,7 +322,7 @@ fn rule(section: &Section, addresses: &BaseAddresses, fde: &Fde, pc: usize) -> O
             fp_at: stored(Register(FRAME_POINTER))?,
         })
     };
-    Some(usual().unwrap_or(Rule::Other))
+    Some(simple().unwrap_or(Rule::Other))
 }
 
 #[cfg(all(test, target_arch = "aarch64"))]
@@ -309,7 +330,8 @@ mod tests {
     use super::*;
     use crate::machine::arch::Signing;
 
-    // Three functions that are never called, each with its return address signed from its second instruction on.
+    // Three functions that are never called. Each signs its return address in its first
+    // instruction, or not at all.
     std::arch::global_asm!(
         ".text",
         "exeunt_test_plain: .cfi_startproc",

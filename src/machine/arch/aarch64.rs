@@ -1,5 +1,6 @@
-//! aarch64: the return address arrives in x30, and the function that is called stores it wherever its own frame has
-//! room for it, maybe signed with the stack pointer it was entered with (pointer authentication).
+//! aarch64. The return address arrives in x30. The called function stores it anywhere in its own
+//! frame, possibly signed, with the stack pointer at the function's entry as the modifier (pointer
+//! authentication). The head of `mod.rs` lists the names.
 
 use super::cache_entry;
 use std::arch::asm;
@@ -8,14 +9,16 @@ use std::arch::asm;
 #[inline(always)]
 pub fn stack_pointer() -> usize {
     let sp: usize;
-    // SAFETY: reads a register. `pure` and `nomem` let the compiler read it once per function: within one activation
-    // of a function the answer is always on the same stack, whichever thread runs it.
+    // SAFETY: reads a register. `pure` and `nomem` let the compiler read it once per function:
+    // within one activation of a function the result is always on the same stack, on whichever
+    // thread it runs.
     unsafe { asm!("mov {}, sp", out(reg) sp, options(pure, nomem, nostack, preserves_flags)) };
     sp
 }
 
-/// The number of the block of 64 bytes that the stack pointer of the function that this is inlined into is in, which has no tag
-/// ([`untagged`]). In assembly, for the compiler would shift twice: for all of the number, and for the lower half of it alone.
+/// The number of the 64-byte block that contains the stack pointer of the function that this is
+/// inlined into, without a tag ([`untagged`]). In assembly, since the compiler would shift twice:
+/// once for the whole number, and once for its lower half alone.
 #[inline(always)]
 pub(crate) fn stack_block() -> usize {
     let block: usize;
@@ -26,9 +29,11 @@ pub(crate) fn stack_block() -> usize {
     block
 }
 
-/// An address as addresses are compared and looked up: without its base byte. The processor ignores that byte of a pointer to data
-/// (Arm ARM, "address tagging"), and memory tagging (MTE, HWASan) keeps a tag there: a stack from a tagged `malloc` has tagged stack
-/// pointers. Memory itself is read and written by the address as it came, as MTE compares its tag with the memory's.
+/// The part of an address by which addresses are compared and looked up: all but its highest byte.
+/// The processor ignores that byte in pointers to data (Arm ARM, "address tagging"), and memory
+/// tagging (MTE, HWASan) keeps a tag there. A stack from a tagged `malloc` has tagged stack
+/// pointers. Memory is accessed by the tagged address, since MTE compares its tag with the
+/// memory's.
 #[inline(always)]
 pub(crate) const fn untagged(address: usize) -> usize {
     address & (usize::MAX >> 8)
@@ -39,38 +44,39 @@ pub(crate) const fn tagged_as(address: usize, like: usize) -> usize {
     untagged(address) | (like & !(usize::MAX >> 8))
 }
 
-/// The word at an address of a stack, whatever is kept there. It is out of sanitizers' sight, which would take a look at what
-/// lies between two variables for an error.
+/// The word at an address of a stack, whatever it holds. Sanitizers do not see this load; they
+/// would report a load between two variables as an error.
 ///
 /// # Safety
-/// `address` must be aligned, and be of a stack that is there.
+/// `address` must be aligned, and the stack must be mapped.
 #[inline(always)]
 pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
     let word: usize;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the word is mapped and aligned.
     unsafe { asm!("ldr {}, [{}]", out(reg) word, in(reg) address, options(readonly, nostack, preserves_flags)) };
     word
 }
 
-/// Whether a place of what a stack local remembers (`inline_cache::Place`) is `block`'s, and the canary that it names is there:
-/// `offset` bytes from `places` on. In assembly, for compilers don't compare with memory that others may change without loading
-/// it into a register first: 7 instructions instead of 9.
+/// Whether an entry of an inline cache (`inline_cache::CacheEntry`), `offset` bytes behind
+/// `entries`, is valid for `block`: it is the block's entry, and the canary that it refers to is
+/// intact. In assembly, since compilers load memory that other threads may change into a register
+/// before they compare it: 7 instructions instead of 9.
 ///
-/// The order of the loads is the processor's affair. The stack that runs is the only one to change a place of its own blocks, and where
-/// it is another thread's turn to run it, whoever moved it there has seen to their order.
+/// The processor may reorder these loads. Only the running stack changes entries of its own blocks.
+/// Where a stack moves to another thread, the code that moves it synchronises the two threads.
 ///
 /// # Safety
-/// The place must be there, and if it is `block`'s, so must be the word that it names the address of.
+/// The entry must be mapped. If it is the block's entry, so must be the canary.
 #[inline(always)]
 pub(crate) unsafe fn hits(entries: *const u8, offset: usize, block: usize) -> bool {
-    // SAFETY: reads what the caller promises to be there, and two registers.
+    // SAFETY: reads the words that the caller promises to be mapped, and clobbers two registers.
     unsafe {
         asm!(
-            "ldr x16, [{entry}, #{BLOCK}]",      // is the place the block's?
+            "ldr x16, [{entry}, #{BLOCK}]",      // is this the block's entry?
             "cmp x16, {block}",
             "b.ne {other}",
             "ldp x16, x17, [{entry}, #{CANARY}]",  // the address of the canary, and what it must be
-            "ldr x16, [x16]",                    // is it?
+            "ldr x16, [x16]",                    // is it intact?
             "cmp x16, x17",
             "b.ne {other}",
             entry = in(reg) entries.wrapping_byte_add(offset),
@@ -85,16 +91,18 @@ pub(crate) unsafe fn hits(entries: *const u8, offset: usize, block: usize) -> bo
     true
 }
 
-/// Where an unwinder stands: the registers that unwind rules refer to.
+/// The state from which unwinding starts: the registers that unwind rules refer to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {
-    /// Program counter: an exact one for `here` and `interrupted`, else a return address.
+    /// Program counter: a return address, except in the first frame and in one that a signal has
+    /// interrupted, where it is exact.
     pub pc: usize,
     /// Stack pointer.
     pub sp: usize,
     /// Frame pointer (x29), whatever the code uses it for.
     pub fp: usize,
-    /// x30, for a function that has not stored its return address: only one that a signal interrupted.
+    /// x30, for a function that has not stored its return address: only one that a signal has
+    /// interrupted.
     pub link: usize,
 }
 
@@ -112,30 +120,32 @@ impl Registers {
     }
 }
 
-/// Whether the code at `pc` is what the system has signal handlers return into: `mov x8, #139; svc #0`. A table may mark
-/// other code as a signal's frame; corosensei does, for debuggers.
+/// Whether signal handlers return into the code at `pc`: `mov x8, #139; svc #0`. A table may mark
+/// other code as a signal's frame; corosensei's tables do, for debuggers.
 ///
 /// # Safety
 /// `pc` must be the address of code.
 #[cfg(target_os = "linux")]
 pub(crate) unsafe fn returns_from_signal(pc: usize) -> bool {
     let code = pc as *const u32;
-    // SAFETY: the caller promises code here; a function does not end with the first of these instructions.
+    // SAFETY: the caller promises code here; no function ends with the first of these instructions.
     pc.is_multiple_of(4) && unsafe { code.read() == 0xd280_1168 && code.add(1).read() == 0xd400_0001 }
 }
 
-/// How far above the stack pointer its caller's frame begins, if the code at `pc` is in a stub of the procedure linkage
-/// table. No linker describes these to unwinders, and a signal may arrive there. The return address is in the link
-/// register. The form is that of the ABI for AArch64, sysvabi64, "procedure linkage table":
-/// `adrp x16, page; ldr x17, [x16, slot]; add x16, x16, slot; br x17`, maybe after `bti c`.
+/// The distance from the stack pointer to the beginning of the caller's frame, if the code at `pc`
+/// is in a stub of the procedure linkage table. No linker makes unwind tables for these stubs, and
+/// a signal may arrive there. The return address is in the link register. The form is that of the
+/// ABI for AArch64, sysvabi64, "procedure linkage table": `adrp x16, page; ldr x17, [x16, slot];
+/// add x16, x16, slot; br x17`, possibly after `bti c`.
 ///
 /// # Safety
-/// `pc` must be the address of an instruction that was just run, or is about to be.
+/// `pc` must be the address of an instruction that has just run, or is about to run.
 pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
     const BTI: u32 = 0xd503_245f;
     const SAVE: u32 = 0xa9bf_7bf0; // stp x16, x30, [sp, #-16]!
     let read = |at: usize| {
-        // SAFETY: the caller's promise for the first one; none of the instructions that are read over ends a function.
+        // SAFETY: the caller promises code at `pc`; none of the instructions that the loops step
+        // over ends a function.
         unsafe { (at as *const u32).read() }
     };
     let is_middle = |word: u32| {
@@ -151,7 +161,8 @@ pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
     if !is_last(read(pc + 4 * rest)) {
         return None;
     }
-    // The first stub, for functions that are not bound yet, has pushed two registers, and kept the link register.
+    // The first stub, for functions that are not bound yet, has pushed two registers, and left the
+    // link register as it was.
     let mut before = pc;
     while !before.is_multiple_of(4096) && before + 16 > pc {
         before -= 4;
@@ -167,22 +178,25 @@ pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
 /// The address in a return address word, without its signature.
 pub(crate) fn strip(word: usize) -> usize {
     let address: usize;
-    // SAFETY: `xpaclri` (hint 7) clears the signature of x30, and is a no-operation where there are no signatures.
+    // SAFETY: `xpaclri` (hint 7) clears the signature of x30. It is a no-operation on processors
+    // without signatures.
     unsafe { asm!("hint #7", inout("x30") word => address, options(pure, nomem, nostack, preserves_flags)) };
     address
 }
 
-/// `address` signed with key A for a frame that was entered with the stack pointer `base`.
+/// `address` signed with key A, as in a frame whose function was entered with the stack pointer
+/// `base`.
 fn sign_a(address: usize, base: usize) -> usize {
     let word: usize;
-    // SAFETY: `pacia1716` (hint 8) signs x17 with x16 as modifier, and is a no-operation where there are no signatures.
+    // SAFETY: `pacia1716` (hint 8) signs x17 with x16 as the modifier. It is a no-operation on
+    // processors without signatures.
     unsafe {
         asm!("hint #8", inout("x17") address => word, in("x16") base, options(pure, nomem, nostack, preserves_flags));
     }
     word
 }
 
-/// The same with key B.
+/// `address` signed with key B, for such a frame.
 fn sign_b(address: usize, base: usize) -> usize {
     let word: usize;
     // SAFETY: `pacib1716` (hint 10), as above.
@@ -192,7 +206,7 @@ fn sign_b(address: usize, base: usize) -> usize {
     word
 }
 
-/// How a function signs its return address. For all of it the modifier is the stack pointer that it was entered with.
+/// How a function signs its return address. The modifier is always the stack pointer at its entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Signing {
     Plain,
@@ -200,13 +214,15 @@ pub(crate) enum Signing {
     KeyB,
 }
 
-/// The word to store where `found` is, so that the return goes to `new` instead of `original`; `None` if `found` is not
-/// a way to write `original` for a frame that was entered with the stack pointer `base`.
+/// The word that leads to `new` instead of `original`, for the place where `found` is. `None` if
+/// `found` does not lead to `original`, in a frame whose function was entered with the stack
+/// pointer `base`.
 ///
-/// A function built with `-mbranch-protection` signs its return address at its entry, with the stack pointer as the
-/// modifier (`paciasp`, `pacibsp`). Signing the address found gives the word found only if key and modifier are the
-/// right ones, so that is the proof that our address can be signed in the same way. But a signature has as few as seven
-/// bits: in one process of 128 it is zero, or the same with both keys. Then `signing` is asked how the function does it.
+/// A function built with `-mbranch-protection` signs its return address at its entry, with the
+/// stack pointer as the modifier (`paciasp`, `pacibsp`). If signing `original` gives `found`, then
+/// key and modifier are the right ones, so that `new` can be signed in the same way. But a
+/// signature may have as few as seven bits: in one process of 128 it is zero, or the same with both
+/// keys. Then `signing` decides, which reads how the function signs from its unwind table.
 pub(crate) fn replace_address(
     found: usize,
     original: usize,
@@ -229,8 +245,9 @@ pub(crate) fn replace_address(
     (sign(how, original) == found).then(|| sign(how, new))
 }
 
-/// Whether this thread's returns are checked against a isolated control stack (GCS). `chkfeat x16` (hint 40) clears bit 0
-/// of x16 where it is on, and is a no-operation on processors that do not know it (Arm ARM, CHKFEAT).
+/// Whether the processor checks this thread's returns against a guarded control stack (GCS).
+/// `chkfeat x16` (hint 40) clears bit 0 of x16 where it does. It is a no-operation on processors
+/// without that instruction (Arm ARM, CHKFEAT).
 pub(crate) fn shadow_stack_active() -> bool {
     let off: usize;
     // SAFETY: changes x16 only.
@@ -238,17 +255,17 @@ pub(crate) fn shadow_stack_active() -> bool {
     off & 1 == 0
 }
 
-/// The numbers that unwind tables give to registers (DWARF for the Arm 64-bit Architecture, table 4).
+/// The numbers of registers in unwind tables (DWARF for the Arm 64-bit Architecture, table 4).
 #[cfg(target_os = "linux")]
 pub(crate) mod dwarf {
     pub(crate) const STACK_POINTER: u16 = 31;
     pub(crate) const FRAME_POINTER: u16 = 29;
-    /// The pseudo-register that says whether the return address is signed.
+    /// The pseudo-register whose value is 1 where the return address is signed.
     pub(crate) const SIGN_STATE: u16 = 34;
 }
 
-/// glibc's `jmp_buf` (`sysdeps/aarch64/jmpbuf-offsets.h`), and how it mixes pointers with its secret
-/// (`sysdeps/unix/sysv/linux/aarch64/pointer_guard.h`: it does not rotate them).
+/// The layout of glibc's `jmp_buf` (`sysdeps/aarch64/jmpbuf-offsets.h`), and how glibc encrypts the
+/// pointers in it (`sysdeps/unix/sysv/linux/aarch64/pointer_guard.h`: it does not rotate them).
 #[cfg(target_os = "linux")]
 pub(crate) mod landing {
     pub(crate) const WORDS: usize = 22;
@@ -257,13 +274,14 @@ pub(crate) mod landing {
     pub(crate) const ROTATION: u32 = 0;
 }
 
-/// Whether the code at `address` hands an entry function's result to `exit`: `bl exit`, as w0 is result and argument.
+/// Whether the code at `address` passes an entry function's result to `exit`: `bl exit`. The
+/// register of the result, w0, is that of the argument.
 ///
 /// # Safety
 /// `address` must be a return address, so that the word there is code.
 #[cfg(target_os = "linux")]
 pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
-    // SAFETY: the caller promises code here, and code is made of aligned words.
+    // SAFETY: the caller promises code here; code consists of aligned words.
     let instruction = unsafe { (address as *const u32).read() };
     if instruction >> 26 != 0b100101 {
         return false;
@@ -272,13 +290,13 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     address.wrapping_add_signed(distance) == exit
 }
 
-/// Where the direct call leads that returns to `address`; `None` if that call is none.
+/// The target of the direct call that returns to `address`; `None` if that call is not direct.
 ///
 /// # Safety
 /// The word before `address`, a return address, must be code.
 #[cfg(target_os = "linux")]
 pub(crate) unsafe fn called_directly(address: usize) -> Option<usize> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises code here.
     let instruction = unsafe { ((address - 4) as *const u32).read() };
     let distance = ((instruction << 6) as i32 >> 6) as isize * 4;
     (instruction >> 26 == 0b100101).then(|| (address - 4).wrapping_add_signed(distance))
@@ -289,23 +307,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_a_signature_says_nothing_the_tables_decide() {
+    fn the_tables_decide_where_a_signature_is_ambiguous() {
         let (original, new) = (0x7f12_3456_7890, 0x5512_3456_7890);
         if sign_a(original, 16) == original && sign_a(original, 32) == original && sign_a(original, 48) == original {
             return println!("this processor signs nothing");
         }
-        let unsaid = || None;
+        let unknown = || None;
         let mut undecided = 0;
         for base in (0x7fff_0000_0000..).step_by(16).take(20_000) {
             let ways = [(Signing::Plain, original, new), (Signing::KeyA, sign_a(original, base), sign_a(new, base))];
             for (how, found, right) in ways {
                 assert_eq!(replace_address(found, original, new, base, || Some(how)), Some(right));
-                match replace_address(found, original, new, base, unsaid) {
+                match replace_address(found, original, new, base, unknown) {
                     Some(word) => assert_eq!(word, right),
                     None => undecided += 1,
                 }
             }
-            assert_eq!(replace_address(original ^ 4, original, new, base, unsaid), None);
+            assert_eq!(replace_address(original ^ 4, original, new, base, unknown), None);
         }
         assert!(undecided > 0, "there was nothing to decide");
     }

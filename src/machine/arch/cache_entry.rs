@@ -1,7 +1,7 @@
-//! Where an inline cache's entry keeps what `hits` reads, in bytes. `storage/inline_cache.rs` checks
-//! that its layout is this one.
+//! The layout of an inline cache's entry, in bytes, as far as `hits` reads it. A test at compile
+//! time in `storage/inline_cache.rs` compares it with the entry's real layout.
 
-/// The canary's address. The canary's word is right behind it.
+/// The canary's address. The word that the canary must hold follows it.
 pub(crate) const CANARY_AT: usize = 8;
 /// The number of the block.
 pub(crate) const BLOCK: usize = 24;

@@ -1,22 +1,25 @@
-//! What differs between processors: reading registers, the shape of a return address, shadow stacks.
-//!
-//! Both files offer the same names:
+//! What differs between processors: a new one provides these names in a file of its own.
 //!
 //! | name | what it does |
 //! |---|---|
-//! | `stack_pointer` | the stack pointer of the function it is inlined into |
-//! | `stack_block` | the number of the 64 bytes that the stack pointer is in |
-//! | `untagged`, `tagged_as` | an address without the tag in its base byte, and with another one's |
-//! | `word_of_stack` | a word of a stack, also between variables |
-//! | `hits` | whether what a stack local remembers is of this block, and the stack is still the one |
-//! | `Registers::here` | what an unwinder needs to start from the function it is inlined into |
-//! | `returns_from_signal` | whether code is what the system has signal handlers return into |
+//! | `stack_pointer` | the stack pointer of the function that it is inlined into |
+//! | `stack_block` | the number of the 64-byte block that the stack pointer is in |
+//! | `untagged`, `tagged_as` | an address without its tag, and with the tag of another address |
+//! | `word_of_stack` | reads a word of a stack, also between variables |
+//! | `hits` | whether an entry of an inline cache is valid for this block |
+//! | `Registers` | the registers that an unwinder starts from: `here` takes them |
+//! | `returns_from_signal` | whether signal handlers return into this code; Linux only |
+//! | `linkage_stub` | how much a stub of the procedure linkage table has on the stack |
 //! | `strip` | a return address without its signature |
-//! | `replace_address` | a word to store in a foot in place of the one found, signed the same way |
-//! | `shadow_stack_active` | whether returns of this thread are checked against a shadow stack |
-//! | `dwarf` | the numbers that unwind tables give to registers |
-//! | `landing` | where glibc's `jmp_buf` keeps what |
-//! | `ends_in_exit` | whether the code at an address hands a result to `exit` |
+//! | `replace_address` | the word for a foot that leads to another address, signed the same way |
+//! | `Signing` | how a function signs its return address |
+//! | `shadow_stack_active` | whether a shadow stack checks this thread's returns |
+//! | `ends_in_exit` | whether the code at an address passes a result to `exit`; Linux only |
+//! | `called_directly` | the target of the direct call before a return address; Linux only |
+//! | `dwarf` | the numbers of registers in unwind tables; Linux only |
+//! | `landing` | the layout of glibc's `jmp_buf`; Linux only |
+//!
+//! The layout that `hits` reads is the same for all of them: [`cache_entry`].
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -30,4 +33,4 @@ pub(crate) use aarch64::*;
 pub(crate) use x86_64::*;
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-compile_error!("exeunt knows the stacks of x86_64 and aarch64 only");
+compile_error!("exeunt supports x86_64 and aarch64 only");

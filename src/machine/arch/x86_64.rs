@@ -1,4 +1,5 @@
-//! x86_64: the return address is pushed by `call`, so it always lies right below the caller's frame.
+//! x86_64. `call` pushes the return address, so it always lies right below the caller's frame. The
+//! head of `mod.rs` lists the names.
 
 use super::cache_entry;
 use std::arch::asm;
@@ -7,61 +8,64 @@ use std::arch::asm;
 #[inline(always)]
 pub fn stack_pointer() -> usize {
     let sp: usize;
-    // SAFETY: reads a register. `pure` and `nomem` let the compiler read it once per function: within one activation
-    // of a function the answer is always on the same stack, whichever thread runs it.
+    // SAFETY: reads a register. `pure` and `nomem` let the compiler read it once per function:
+    // within one activation of a function the result is always on the same stack, on whichever
+    // thread it runs.
     unsafe { asm!("mov {}, rsp", out(reg) sp, options(pure, nomem, nostack, preserves_flags)) };
     sp
 }
 
-/// The number of the block of 64 bytes that the stack pointer of the function that this is inlined into is in.
+/// The number of the 64-byte block that contains the stack pointer of the function that this is
+/// inlined into.
 #[inline(always)]
 pub(crate) fn stack_block() -> usize {
     stack_pointer() >> 6
 }
 
-/// An address as addresses are compared and looked up: all of it.
+/// The part of an address by which addresses are compared and looked up: here all of it.
 #[inline(always)]
 pub(crate) const fn untagged(address: usize) -> usize {
     address
 }
 
-/// `address` with the tag of `like`: there are none.
+/// `address` with the tag of `like`: x86_64 has no tags.
 pub(crate) const fn tagged_as(address: usize, _like: usize) -> usize {
     address
 }
 
-/// The word at an address of a stack, whatever is kept there. It is out of sanitizers' sight, which would take a look at what
-/// lies between two variables for an error.
+/// The word at an address of a stack, whatever it holds. Sanitizers do not see this load; they
+/// would report a load between two variables as an error.
 ///
 /// # Safety
-/// `address` must be aligned, and be of a stack that is there.
+/// `address` must be aligned, and the stack must be mapped.
 #[inline(always)]
 pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
     let word: usize;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the word is mapped and aligned.
     unsafe { asm!("mov {}, [{}]", out(reg) word, in(reg) address, options(readonly, nostack, preserves_flags)) };
     word
 }
 
-/// Whether a place of what a stack local remembers (`inline_cache::Place`) is `block`'s, and the canary that it names is there:
-/// `offset` bytes from `places` on. In assembly, for compilers don't compare with memory that others may change without loading
-/// it into a register first: 6 instructions instead of 8.
+/// Whether an entry of an inline cache (`inline_cache::CacheEntry`), `offset` bytes behind
+/// `entries`, is valid for `block`: it is the block's entry, and the canary that it refers to is
+/// intact. In assembly, since compilers load memory that other threads may change into a register
+/// before they compare it: 6 instructions instead of 8.
 ///
-/// The order of the loads is the processor's affair. The stack that runs is the only one to change a place of its own blocks, and where
-/// it is another thread's turn to run it, whoever moved it there has seen to their order.
+/// The processor may reorder these loads. Only the running stack changes entries of its own blocks.
+/// Where a stack moves to another thread, the code that moves it synchronises the two threads.
 ///
 /// # Safety
-/// The place must be there, and if it is `block`'s, so must be the word that it names the address of.
+/// The entry must be mapped. If it is the block's entry, so must be the canary.
 #[inline(always)]
 pub(crate) unsafe fn hits(entries: *const u8, offset: usize, block: usize) -> bool {
-    // SAFETY: reads what the caller promises to be there, and two registers.
+    // SAFETY: reads the words that the caller promises to be mapped, and clobbers two registers.
     unsafe {
         asm!(
-            "cmp [{entries} + {offset} + {BLOCK}], {block}", // is the place the block's?
+            "cmp [{entries} + {offset} + {BLOCK}], {block}", // is this the block's entry?
             "jne {other}",
             "mov rax, [{entries} + {offset} + {CANARY}]",      // the address of the canary,
             "mov rcx, [{entries} + {offset} + {CANARY} + 8]",  // and what it must be
-            "cmp [rax], rcx",                               // is it?
+            "cmp [rax], rcx",                               // is it intact?
             "jne {other}",
             entries = in(reg) entries,
             offset = in(reg) offset,
@@ -76,16 +80,17 @@ pub(crate) unsafe fn hits(entries: *const u8, offset: usize, block: usize) -> bo
     true
 }
 
-/// Where an unwinder stands: the registers that unwind rules refer to.
+/// The state from which unwinding starts: the registers that unwind rules refer to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {
-    /// Program counter: an exact one for `here` and `interrupted`, else a return address.
+    /// Program counter: a return address, except in the first frame and in one that a signal has
+    /// interrupted, where it is exact.
     pub pc: usize,
     /// Stack pointer.
     pub sp: usize,
     /// Frame pointer (rbp), whatever the code uses it for.
     pub fp: usize,
-    /// Not used on x86_64: the return address is never in a register.
+    /// Unused on x86_64: the return address is never in a register.
     pub link: usize,
 }
 
@@ -103,37 +108,42 @@ impl Registers {
     }
 }
 
-/// Whether the code at `pc` is what the system has signal handlers return into: `mov $15,%rax; syscall`. A table may mark
-/// other code as a signal's frame; corosensei does, for debuggers.
+/// Whether signal handlers return into the code at `pc`: `mov $15,%rax; syscall`. A table may mark
+/// other code as a signal's frame; corosensei's tables do, for debuggers.
 ///
 /// # Safety
 /// `pc` must be the address of code.
 #[cfg(target_os = "linux")]
 pub(crate) unsafe fn returns_from_signal(pc: usize) -> bool {
     let sigreturn = [0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05];
-    // SAFETY: the caller promises code here, and each byte is read only if those before it are the beginning of a longer
-    // instruction or of this very sequence.
+    // SAFETY: the caller promises code here. Each byte is read only if the bytes before it begin a
+    // longer instruction or this very sequence.
     (0..).zip(sigreturn).all(|(at, byte): (usize, u8)| unsafe { (pc as *const u8).add(at).read() } == byte)
 }
 
-/// How far above the stack pointer its caller's frame begins, if the code at `pc` is in a stub of the procedure linkage
-/// table. Not every linker describes these to unwinders (LLVM's does not), and a signal may arrive there. The forms are
-/// those of the System V ABI, x86_64, section 5.2, and with `endbr64` of its section on control flow protection.
+/// The distance from the stack pointer to the beginning of the caller's frame, if the code at `pc`
+/// is in a stub of the procedure linkage table. Not every linker makes unwind tables for these
+/// stubs (LLVM's does not), and a signal may arrive there. The forms are those of the System V ABI,
+/// x86_64, section 5.2; those with `endbr64` are of its section on control flow protection.
 ///
 /// # Safety
-/// `pc` must be the address of an instruction that was just run, or is about to be.
+/// `pc` must be the address of an instruction that has just run, or is about to run.
 pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
-    // SAFETY: stubs are 16 bytes and so aligned, and 16 bytes so aligned lie in one page, with the instruction at `pc`.
+    // SAFETY: stubs are 16 bytes long and aligned to 16, and 16 aligned bytes lie in one page,
+    // which holds the instruction at `pc`.
     let code: [u8; 16] = unsafe { ((pc & !15) as *const [u8; 16]).read() };
     let at = pc & 15;
-    // Where a stub begins there are the bytes `begins`; the places of its instructions, and how much is on the stack there.
+    // The bytes that a stub begins with; then the offset of each of its instructions, with the
+    // number of bytes on the stack there.
     type Form<'a> = (&'a [u8], &'a [(usize, usize)]);
     let forms: [Form; 5] = [
-        // The first one, for functions that are not bound yet: `push link; jmp *resolver`. The index is on the stack already.
+        // The first stub, for functions that are not bound yet: `push link; jmp *resolver`. The
+        // index is on the stack already.
         (&[0xff, 0x35], &[(0, 16), (6, 24)]),
-        // `jmp *slot`, and maybe `push index; jmp first`.
+        // `jmp *slot`, possibly followed by `push index; jmp first`.
         (&[0xff, 0x25], &[(0, 8), (6, 8), (11, 16)]),
-        // The two halves with `endbr64`: `jmp *slot`, and `push index; jmp first`; the jumps may have a prefix.
+        // With `endbr64` a stub has two halves: `jmp *slot`, and `push index; jmp first`. The jumps
+        // may have a prefix.
         (&[0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25], &[(0, 8), (4, 8)]),
         (&[0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25], &[(0, 8), (4, 8)]),
         (&[0xf3, 0x0f, 0x1e, 0xfa, 0x68], &[(0, 8), (4, 8), (9, 16)]),
@@ -142,13 +152,13 @@ pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
     places.iter().find(|(place, _)| *place == at).map(|(_, above)| *above)
 }
 
-/// The address in a return address word: x86_64 has no signatures.
+/// The address in a return address word: x86_64 does not sign addresses.
 pub(crate) fn strip(word: usize) -> usize {
     word
 }
 
-/// The word to store where `found` is, so that the return goes to `new` instead of `original`; `None` if `found` is not
-/// a way to write `original`.
+/// The word that leads to `new` instead of `original`, for the place where `found` is; `None` if
+/// `found` does not lead to `original`.
 pub(crate) fn replace_address(
     found: usize,
     original: usize,
@@ -159,15 +169,16 @@ pub(crate) fn replace_address(
     (found == original).then_some(new)
 }
 
-/// How a function signs its return address: never.
+/// How a function signs its return address: on x86_64 not at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(dead_code, reason = "aarch64 has it")]
 pub(crate) enum Signing {
     Plain,
 }
 
-/// Whether this thread's returns are checked against a shadow stack (CET). `rdsspq` gives the shadow stack's pointer,
-/// and is a no-operation where there is none (Intel SDM vol. 2, RDSSPQ), so zero stays zero.
+/// Whether the processor checks this thread's returns against a shadow stack (CET). `rdsspq` reads
+/// the shadow stack pointer. Where there is no shadow stack it is a no-operation (Intel SDM vol. 2,
+/// RDSSPQ), so zero stays zero.
 pub(crate) fn shadow_stack_active() -> bool {
     let pointer: usize;
     // SAFETY: reads a register, or does nothing.
@@ -175,15 +186,15 @@ pub(crate) fn shadow_stack_active() -> bool {
     pointer != 0
 }
 
-/// The numbers that unwind tables give to registers (System V ABI, x86_64, figure 3.36).
+/// The numbers of registers in unwind tables (System V ABI, x86_64, figure 3.36).
 #[cfg(target_os = "linux")]
 pub(crate) mod dwarf {
     pub(crate) const STACK_POINTER: u16 = 7;
     pub(crate) const FRAME_POINTER: u16 = 6;
 }
 
-/// glibc's `jmp_buf` (`sysdeps/x86_64/jmpbuf-offsets.h`), and how it mixes pointers with its secret
-/// (`sysdeps/unix/sysv/linux/x86_64/pointer_guard.h`).
+/// The layout of glibc's `jmp_buf` (`sysdeps/x86_64/jmpbuf-offsets.h`), and how glibc encrypts the
+/// pointers in it (`sysdeps/unix/sysv/linux/x86_64/pointer_guard.h`).
 #[cfg(target_os = "linux")]
 pub(crate) mod landing {
     pub(crate) const WORDS: usize = 8;
@@ -192,14 +203,16 @@ pub(crate) mod landing {
     pub(crate) const ROTATION: u32 = 17;
 }
 
-/// Whether the code at `address` hands an entry function's result to `exit`: `mov %eax,%edi; call exit`.
+/// Whether the code at `address` passes an entry function's result to `exit`: `mov %eax,%edi; call
+/// exit`.
 ///
 /// # Safety
-/// `address` must be a return address, so that the seven bytes from there are code.
+/// `address` must be a return address, so that the seven bytes from there on are code.
 #[cfg(target_os = "linux")]
 pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
-    // SAFETY: the caller promises code here; a function that calls another does not end within seven bytes of a page
-    // that is not mapped, as at least this call's own encoding follows where the first bytes match.
+    // SAFETY: the caller promises code here. A function that calls another one does not end within
+    // seven bytes of an unmapped page: where the first bytes match, at least this call's encoding
+    // follows.
     unsafe {
         let code = address as *const u8;
         if [code.read(), code.add(1).read()] != [0x89, 0xc7] || code.add(2).read() != 0xe8 {
@@ -210,15 +223,16 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     }
 }
 
-/// Where the direct call leads that returns to `address`; `None` if that call is none.
+/// The target of the direct call that returns to `address`; `None` if that call is not direct.
 ///
 /// # Safety
 /// The five bytes before `address`, a return address, must be code.
 #[cfg(target_os = "linux")]
 pub(crate) unsafe fn called_directly(address: usize) -> Option<usize> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises code here.
     let code = unsafe { ((address - 5) as *const [u8; 5]).read() };
-    // An indirect call (`ff /2`) is shorter or longer than a direct one, and ends in bytes that may look like one's.
+    // An indirect call (`ff /2`) is shorter or longer than a direct one. Its last bytes may look
+    // like the end of a direct call.
     let is_indirect = matches!(code, [.., 0xff, 0xd0..=0xd7] | [.., 0xff, 0x10..=0x17, _] | [.., 0xff, 0x50..=0x57, _])
         || matches!(code, [.., 0xff, 0x10..=0x17] | [_, 0xff, 0x54, ..]);
     if code[0] != 0xe8 || is_indirect {

@@ -1,4 +1,15 @@
-//! What differs between C libraries.
+//! What differs between C libraries: a new one provides these names.
+//!
+//! | name | what it does |
+//! |---|---|
+//! | `thread_bounds` | the memory of the running thread's stack |
+//! | `at_thread_end` | registers a function for the end of the running thread, also while it ends |
+//! | `PROBES` | experiments that find the addresses of exit trampolines ([`probe::Probe`]) |
+//! | `probe_c11` | the same for C11's threads; glibc only |
+//! | `main_exit` | the exit trampoline of `main`, by the shape of its code |
+//! | `is_start` | whether an address lies in the function that calls `main`; glibc only |
+//! | `is_behind_indirect_call` | whether a return address follows a call by a pointer; glibc only |
+//! | `ALL_ENDS_AT_HOOK` | whether code redirect's hook runs for threads that end without a return |
 
 #[cfg(target_os = "macos")]
 mod apple;

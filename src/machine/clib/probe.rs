@@ -1,13 +1,13 @@
-//! Experiments that show where stacks end.
+//! [`Probe`]: an experiment that finds an exit trampoline.
 
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use std::ffi::CStr;
 
-/// An experiment that shows where stacks of one kind end.
+/// An experiment that finds the exit trampoline of one kind of stack.
 pub(crate) struct Probe {
     pub(crate) kind: Kind,
     pub(crate) name: &'static CStr,
-    /// Gives the return address of the entry function, or says which call has failed.
+    /// Runs a function on such a stack, and returns the address that the function returns to.
     pub(crate) run: fn() -> Result<usize, Error>,
 }

@@ -1,4 +1,4 @@
-//! Linux: what the kernel is asked for.
+//! Linux: system calls.
 
 use crate::machine::arch;
 use std::ffi::c_void;
@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-/// Sleeps while `word` holds `value`, but not longer than `patience`. May wake for no reason.
+/// Sleeps while `word` holds `value`, at most for `patience`. It may return early without a reason.
 pub(crate) fn wait_while(word: &AtomicU32, value: u32, patience: Option<Duration>) {
     let patience = patience.map(|patience| libc::timespec {
         tv_sec: patience.as_secs().try_into().unwrap_or(libc::time_t::MAX),
@@ -14,24 +14,26 @@ pub(crate) fn wait_while(word: &AtomicU32, value: u32, patience: Option<Duration
     });
     let patience = patience.as_ref().map_or(ptr::null(), ptr::from_ref);
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-    // SAFETY: the kernel compares the word, which lives, and reads the time.
+    // SAFETY: the kernel compares the word, which is borrowed, and reads the time.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, patience) };
 }
 
-/// Wakes one thread that sleeps because of `word`.
+/// Wakes one thread that sleeps on `word`.
 pub(crate) fn wake_one(word: &AtomicU32) {
-    // SAFETY: the kernel looks for sleepers at this address.
+    // SAFETY: the kernel uses the address only to find the threads that sleep on it.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
 }
 
-/// A word of memory that may not be there any more. Asking the system is safe where reading would be a fault.
+/// Reads a word of memory that may not be mapped any more. The system call returns an error where a
+/// load would fault.
 pub(crate) fn read_word(address: usize) -> Option<usize> {
     let mut word = 0_usize;
     let size = size_of::<usize>();
     let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size };
-    // The kernel takes tagged addresses from processes that have asked for it, and others from all.
+    // The kernel takes tagged addresses only from processes that have enabled them, and untagged
+    // ones from all.
     let remote = libc::iovec { iov_base: arch::untagged(address) as *mut c_void, iov_len: size };
-    // SAFETY: the system copies between this process and itself, and checks both sides.
+    // SAFETY: the system copies within this process, and checks both addresses.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
     if copied == size as isize {
         return Some(word);
@@ -40,8 +42,8 @@ pub(crate) fn read_word(address: usize) -> Option<usize> {
     if error == Some(libc::EFAULT) {
         return None;
     }
-    // Forbidden here (a seccomp filter): then only reading is left, on the caller's promise that memory of armed stacks
-    // is discarded before it is unmapped.
-    // SAFETY: that promise.
+    // A seccomp filter forbids the call. Then only a load is left.
+    // SAFETY: the callers promise that the memory of armed stacks is discarded before it is
+    // unmapped.
     Some(unsafe { (address as *const usize).read_volatile() })
 }

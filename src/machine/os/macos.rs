@@ -1,10 +1,11 @@
-//! macOS: what the kernel is asked for. Built and linked, but never run by its authors.
+//! macOS: system calls. The authors have built and linked this file, but never run it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Sleeps while `word` holds `value`, but not longer than `patience`. May wake for no reason. The system has no such call that
-/// is public in each of its versions, so this sleeps for a moment.
+/// Sleeps while `word` holds `value`, at most for `patience`. It may return early without a reason.
+/// macOS has no such call that is public in all of its versions, so this function sleeps for a
+/// moment.
 pub(crate) fn wait_while(word: &AtomicU32, value: u32, patience: Option<Duration>) {
     const MOMENT: Duration = Duration::from_micros(100);
     if word.load(Ordering::Relaxed) == value {
@@ -12,10 +13,11 @@ pub(crate) fn wait_while(word: &AtomicU32, value: u32, patience: Option<Duration
     }
 }
 
-/// Wakes one thread that sleeps because of `word`: they all wake by themselves.
+/// Wakes one thread that sleeps on `word`. There is nothing to do: all of them wake by themselves.
 pub(crate) fn wake_one(_word: &AtomicU32) {}
 
-/// A word of memory that may not be there any more. Asking the kernel is safe where reading would be a fault.
+/// Reads a word of memory that may not be mapped any more. The kernel returns an error where a load
+/// would fault.
 pub(crate) fn read_word(address: usize) -> Option<usize> {
     unsafe extern "C" {
         static mach_task_self_: u32;
@@ -23,7 +25,7 @@ pub(crate) fn read_word(address: usize) -> Option<usize> {
     }
     let (mut word, mut copied) = (0_usize, 0_u64);
     let size = size_of::<usize>() as u64;
-    // SAFETY: the kernel copies within this task, and checks both sides.
+    // SAFETY: the kernel copies within this task, and checks both addresses.
     let result = unsafe {
         mach_vm_read_overwrite(mach_task_self_, address as u64, size, (&raw mut word) as u64, &raw mut copied)
     };

@@ -1,23 +1,18 @@
-//! What differs between systems.
+//! What differs between systems: a new one provides these names.
 //!
-//! | name | what it does |
-//! |---|---|
-//! | `map_zeroes`, `unmap` | address space that costs memory only where it is touched |
-//! | `read_word` | a word of memory that may not be there |
-//! | `is_readable` | whether memory can be read |
-//! | `on_signal_stack`, `signal_stack_room` | whether the thread runs on its alternate signal stack, and how much of it is left |
-//! | `thread_bounds`, `mapping_around` | the memory of a stack |
-//! | `pin` | keeps this library loaded for ever |
-//! | `Uncancelled` | no cancellation of this thread while it lives |
-//! | `has_memory` | whether a block could be allocated now |
-//! | `at_thread_end` | a function to be called when the thread ends, also while it does |
-//! | `wait_while`, `wake_one` | sleeping until a word changes |
-//! | `PROBES`, `probe_c11` | the addresses of the system's exit trampolines, by experiment; the second on Linux only |
-//! | `Landing` | where a thread goes that ends without a return |
-//! | `ALL_ENDS_AT_HOOK` | whether code redirect's hook sees threads that end without a return |
-//! | `prepare_forks` | lets a `fork` wait while code is patched, and its child know which threads it does not have |
-//! | `main_exit`, `is_behind_indirect_call` | recognise exit trampolines by structure; the second on Linux only |
-//! | `object_at` | the program or library that an address lies in |
+//! | name | what it does | file |
+//! |---|---|---|
+//! | `wait_while`, `wake_one` | sleep until a word changes, and end such a sleep | the system's |
+//! | `read_word` | reads a word of memory that may not be mapped | the system's |
+//! | `is_readable` | whether eight bytes of memory can be read | `readable.rs`; the system's |
+//! | `is_valgrind` | whether the process runs under valgrind; Linux only | `readable.rs` |
+//! | `object_at` | the program or library that an address lies in; Linux only | `objects.rs` |
+//! | `map_zeroes`, `unmap` | address space that costs memory only where it is touched | `unix.rs` |
+//! | `has_memory` | whether a block could be allocated now | `unix.rs` |
+//! | `mapping_around` | the mapping that an address lies in | `unix.rs` |
+//! | `on_signal_stack` | whether the thread runs on its alternate signal stack | `unix.rs` |
+//! | `signal_stack_room` | how much room is left on that stack | `unix.rs` |
+//! | `pin` | keeps this library loaded for ever | `unix.rs` |
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -40,4 +35,4 @@ pub(crate) use readable::{is_readable, is_valgrind};
 pub(crate) use unix::*;
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-compile_error!("exeunt knows the exit trampolines of Linux and macOS only");
+compile_error!("exeunt supports Linux and macOS only");

@@ -1,56 +1,60 @@
-//! Whether memory can be read, asked of the kernel: reading what is not there would be a fault.
+//! Whether memory can be read ([`is_readable`]), by a system call: a load would fault where there
+//! is no memory. And whether the process runs under valgrind ([`is_valgrind`]).
 //!
-//! `rt_sigprocmask` copies the new signal set from the address that it is given before it looks at what is to be done with
-//! it. With a request that does not exist it fails in any case, and the error says whether it could copy: `EFAULT` or
-//! `EINVAL` (Linux `kernel/signal.c`). Nothing is changed, a signal handler may ask, and system call filters let it pass, as
-//! every C program needs it. Abseil's `AddressIsReadable` asks in the same way.
+//! `rt_sigprocmask` copies the new signal set from the given address before it checks the request.
+//! With an invalid request it fails in any case, and the error shows whether the copy succeeded:
+//! `EINVAL` if it did, `EFAULT` if not (Linux `kernel/signal.c`). The call changes nothing, a
+//! signal handler may make it, and system call filters allow it, as every C program needs it.
+//! Abseil's `AddressIsReadable` does the same.
 
 use std::arch::asm;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// No request of `rt_sigprocmask`: these are 0 to 2.
+/// An invalid request for `rt_sigprocmask`: the valid ones are 0 to 2.
 const NO_REQUEST: isize = -1;
-/// No program has memory at the end of the address space.
-const NOWHERE: usize = usize::MAX - 15;
+/// An address at which no program has memory: the end of the address space.
+const UNMAPPED: usize = usize::MAX - 15;
 
-/// How to ask here.
+/// How this process checks memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Method {
+enum Check {
     Unknown,
-    Mask,
-    /// `process_vm_readv`, which is slower, and which filters may forbid. For emulators that answer otherwise than Linux, and for
-    /// valgrind, which reports every set that was not written before.
+    SignalMask,
+    /// `process_vm_readv`, which is slower, and which filters may forbid. For emulators whose
+    /// `rt_sigprocmask` differs from Linux, and for valgrind, which reports every signal set whose
+    /// memory was never written.
     Copy,
-    /// Neither is possible: what is asked about is believed to be there, as every walk believed that did not ask.
-    Trust,
+    /// Neither call works: every address counts as readable.
+    None,
 }
 
-static WAY: AtomicU8 = AtomicU8::new(Method::Unknown as u8);
+static CHECK: AtomicU8 = AtomicU8::new(Check::Unknown as u8);
 
 /// Whether the eight bytes from `address` on can be read.
 pub(crate) fn is_readable(address: usize) -> bool {
-    let way = WAY.load(Ordering::Relaxed);
-    if way == Method::Mask as u8 {
-        return mask_from(address) == -libc::EINVAL as isize;
+    let check = CHECK.load(Ordering::Relaxed);
+    if check == Check::SignalMask as u8 {
+        return set_mask_from(address) == -libc::EINVAL as isize;
     }
-    if way == Method::Unknown as u8 {
+    if check == Check::Unknown as u8 {
         let word = 0_usize;
         let here = (&raw const word).addr();
-        let answers = || (mask_from(here), mask_from(NOWHERE)) == (-libc::EINVAL as isize, -libc::EFAULT as isize);
-        // Valgrind is not asked like that even once: memcheck reports it, and drd ends the process.
-        let way = if !is_valgrind() && answers() {
-            Method::Mask
+        let is_as_on_linux =
+            || (set_mask_from(here), set_mask_from(UNMAPPED)) == (-libc::EINVAL as isize, -libc::EFAULT as isize);
+        // Not even one such call under valgrind: memcheck reports it, and drd ends the process.
+        let check = if !is_valgrind() && is_as_on_linux() {
+            Check::SignalMask
         } else if can_be_copied(here) {
-            Method::Copy
+            Check::Copy
         } else {
-            Method::Trust
+            Check::None
         };
-        WAY.store(way as u8, Ordering::Relaxed);
+        CHECK.store(check as u8, Ordering::Relaxed);
         return is_readable(address);
     }
-    way == Method::Trust as u8 || can_be_copied(address)
+    check == Check::None as u8 || can_be_copied(address)
 }
 
 fn can_be_copied(address: usize) -> bool {
@@ -59,7 +63,7 @@ fn can_be_copied(address: usize) -> bool {
     let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size };
     let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: size };
     let arguments = [
-        // SAFETY: only asks.
+        // SAFETY: `getpid` has no preconditions.
         unsafe { libc::getpid() } as usize,
         (&raw const local).addr(),
         1,
@@ -67,26 +71,26 @@ fn can_be_copied(address: usize) -> bool {
         1,
         0,
     ];
-    // SAFETY: the kernel copies between this process and itself, and checks both sides.
+    // SAFETY: the kernel copies within this process, and checks both addresses.
     let copied = unsafe { call(libc::SYS_process_vm_readv, arguments) };
     copied == size as isize
 }
 
-/// What the kernel says to a new signal set from `address`, and a request that does not exist.
-fn mask_from(address: usize) -> isize {
+/// The result of `rt_sigprocmask` with the new signal set at `address` and an invalid request.
+fn set_mask_from(address: usize) -> isize {
     let set = size_of::<u64>();
-    // SAFETY: the kernel checks the address, and changes nothing for want of a request.
+    // SAFETY: the kernel checks the address, and changes nothing because the request is invalid.
     unsafe { call(libc::SYS_rt_sigprocmask, [NO_REQUEST as usize, address, 0, set, 0, 0]) }
 }
 
-/// A system call, without `errno`, which is the thread's: a signal handler must leave it as it is.
+/// A system call that leaves `errno` alone: a signal handler must not change it.
 ///
 /// # Safety
-/// As the system call says.
+/// As for that system call.
 unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> isize {
     let [a, b, c, d, e, f] = arguments;
     let result: isize;
-    // SAFETY: the caller's promise. The kernel keeps all other registers.
+    // SAFETY: the caller keeps the system call's rules. The kernel preserves all other registers.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         asm!("syscall", inlateout("rax") number as isize => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
@@ -101,11 +105,12 @@ unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> isize {
     result
 }
 
-/// Whether this runs under valgrind: its request `RUNNING_ON_VALGRIND` (`valgrind.h`), which does nothing on a processor.
+/// Whether the process runs under valgrind, by its client request `RUNNING_ON_VALGRIND`
+/// (`valgrind.h`). On a processor the request does nothing.
 pub(crate) fn is_valgrind() -> bool {
     let request: [usize; 6] = [0x1001, 0, 0, 0, 0, 0];
     let result: usize;
-    // SAFETY: rotates a register by its width in all, and exchanges another one with itself.
+    // SAFETY: rotates a register by its width in total, and exchanges another one with itself.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         asm!("rol rdi, 3", "rol rdi, 13", "rol rdi, 61", "rol rdi, 51", "xchg rbx, rbx",
@@ -125,36 +130,37 @@ mod tests {
     use super::*;
     use crate::machine::os;
 
-    /// The readable and the forbidden page of a mapping.
+    /// The addresses of a readable and of a forbidden page.
     fn pages() -> (usize, usize) {
         let memory = os::map_zeroes(8192).expect("there is memory");
-        // SAFETY: a part of the mapping that was just made.
+        // SAFETY: part of the mapping that was just made.
         let forbidden = unsafe { libc::mprotect(memory.wrapping_byte_add(4096), 4096, libc::PROT_NONE) };
         assert_eq!(forbidden, 0);
         (memory.addr(), memory.addr() + 4096)
     }
 
-    /// Both ways to ask, or the one that there is: QEMU's user mode and some filters have no `process_vm_readv`.
-    fn ways() -> Vec<fn(usize) -> bool> {
+    /// The usual check, and the one by copying where it works: QEMU's user mode and some filters
+    /// have no `process_vm_readv`.
+    fn checks() -> Vec<fn(usize) -> bool> {
         let word = 0_usize;
-        let mut ways: Vec<fn(usize) -> bool> = vec![is_readable];
-        ways.extend(can_be_copied((&raw const word).addr()).then_some(can_be_copied as fn(usize) -> bool));
-        ways
+        let mut checks: Vec<fn(usize) -> bool> = vec![is_readable];
+        checks.extend(can_be_copied((&raw const word).addr()).then_some(can_be_copied as fn(usize) -> bool));
+        checks
     }
 
     #[test]
-    fn what_can_be_read_is_told_from_what_cannot_in_either_way() {
+    fn each_check_tells_readable_memory_from_unreadable() {
         let (good, bad) = pages();
-        for way in ways() {
-            let answers = [good, good + 4088, good + 4089, bad, bad - 8, NOWHERE, 0, 8].map(way);
+        for check in checks() {
+            let answers = [good, good + 4088, good + 4089, bad, bad - 8, UNMAPPED, 0, 8].map(check);
             assert_eq!(answers, [true, true, false, false, true, false, false, false]);
         }
     }
 
     #[test]
-    fn to_ask_changes_neither_the_signal_mask_nor_errno() {
+    fn a_check_changes_neither_the_signal_mask_nor_errno() {
         let mask = || {
-            // SAFETY: fills in the set that it is given.
+            // SAFETY: `pthread_sigmask` fills in the set, which has room for it.
             unsafe {
                 let mut mask: [u64; 16] = [0; 16];
                 libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr().cast());
@@ -163,10 +169,10 @@ mod tests {
         };
         let before = mask();
         let ones = u64::MAX;
-        // SAFETY: the thread's own.
+        // SAFETY: `errno` belongs to this thread.
         unsafe { *libc::__errno_location() = 77 };
-        for way in ways() {
-            assert!(way((&raw const ones).addr()) && !way(NOWHERE));
+        for check in checks() {
+            assert!(check((&raw const ones).addr()) && !check(UNMAPPED));
         }
         // SAFETY: as above.
         assert_eq!((mask(), unsafe { *libc::__errno_location() }), (before, 77));

@@ -1,6 +1,7 @@
-//! The walk with all registers, which asks the unwind tables at every step: where the quick one cannot go on.
+//! The full walk: with all registers, by the DWARF tables at every step.
 //!
-//! It remembers nothing and recalls nothing. So it is also the second look where the quick walk has failed.
+//! It continues where a quick walk cannot. It neither fills nor reads the caches, so it also serves
+//! as an independent second attempt where a quick walk has failed.
 
 use super::frame::{Frame, Step, Steps};
 use super::general::{self, Found};
@@ -11,30 +12,32 @@ use crate::machine::os;
 use std::mem::offset_of;
 
 /// A walk with all registers.
-pub(crate) struct Thorough {
+pub(crate) struct FullWalk {
     registers: Registers,
     exact: bool,
     memory: Memory,
 }
 
-/// Has a thorough walk made from the first frame of the running stack on whose stack pointer is not below `sp`.
+/// Calls `walk` with a full walk that starts at the innermost frame of the running stack whose
+/// stack pointer is not below `sp`.
 #[inline(never)]
-pub(crate) fn thoroughly<R>(sp: usize, walk: impl FnOnce(&mut Thorough) -> Option<R>) -> Option<R> {
-    // This function's own registers: they are those of its callers further out, as their unwind tables say.
+pub(crate) fn from_frame_at<R>(sp: usize, walk: impl FnOnce(&mut FullWalk) -> Option<R>) -> Option<R> {
+    // This function's own registers. The unwind tables lead from them to those of the outer frames.
     let registers = Registers::here();
-    let mut thorough = Thorough { registers, exact: true, memory: Memory::around(registers.sp()?) };
-    while thorough.registers.sp()? < sp {
-        if !matches!(thorough.step(), Step::Caller { .. }) {
+    let mut full = FullWalk { registers, exact: true, memory: Memory::around(registers.sp()?) };
+    while full.registers.sp()? < sp {
+        if !matches!(full.step(), Step::Caller { .. }) {
             return None;
         }
     }
-    walk(&mut thorough)
+    walk(&mut full)
 }
 
-/// What a register has in the frame that is returned to at `address`, the first such one of the running stack.
+/// The value of a register in the frame that is returned to at `address`, the innermost such one of
+/// the running stack.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn saved_register(address: usize, register: u16) -> Option<usize> {
-    thoroughly(0, |walk| {
+    from_frame_at(0, |walk| {
         loop {
             match walk.step() {
                 Step::Caller { frame, .. } if frame.registers.pc == address => return walk.registers.get(register),
@@ -45,22 +48,23 @@ pub(super) fn saved_register(address: usize, register: u16) -> Option<usize> {
     })
 }
 
-impl Thorough {
-    /// A walk that goes on with what a quick one knows.
+impl FullWalk {
+    /// A walk that continues with the registers of a quick walk.
     pub(super) fn of(frame: Frame, memory: Memory) -> Self {
         Self { registers: Registers::of(frame.registers, frame.exact), exact: frame.exact, memory }
     }
 
-    /// The frame that a quick walk goes on with, if that knows enough.
-    pub(super) fn usual(&self) -> Option<Frame> {
-        Some(Frame { registers: self.registers.usual()?, exact: self.exact })
+    /// The frame that a quick walk continues with; `None` if a register that it needs is not known.
+    pub(super) fn quick(&self) -> Option<Frame> {
+        Some(Frame { registers: self.registers.of_quick_walk()?, exact: self.exact })
     }
 
     pub(super) fn memory(&self) -> Memory {
         self.memory
     }
 
-    /// The present frame, for who looks at it. A frame pointer that is not known is zero, which is none.
+    /// The current frame, in the form that all walks return. A frame pointer that is not known is
+    /// zero, which points nowhere.
     fn frame(&self) -> Frame {
         let get = |register: u16| self.registers.get(register).unwrap_or(0);
         let link = if cfg!(target_arch = "aarch64") { get(RETURN) } else { 0 };
@@ -73,7 +77,7 @@ impl Thorough {
         match general::step(&self.registers, pc, &mut self.memory) {
             Found::Caller { registers, slot, word, fp_slot, contiguous } => {
                 (self.registers, self.exact) = (registers, false);
-                Step::Caller { frame: self.frame(), slot, word, contiguous, fp_slot, by_fp: false }
+                Step::Caller { frame: self.frame(), slot, word, contiguous, fp_slot, by_frame_pointer: false }
             }
             Found::Signal => self.step_to_interrupted(),
             Found::NoTable if !self.exact && cfg!(target_arch = "aarch64") && is_kernels(self.registers.pc) => {
@@ -87,11 +91,12 @@ impl Thorough {
         }
     }
 
-    /// The step from a stub of the procedure linkage table, which has no unwind table: nothing but its return address is stored.
+    /// The step from a stub of the procedure linkage table. It has no unwind table, and stores
+    /// nothing but its return address.
     fn over_linkage_stub(&mut self) -> Option<Step> {
         let sp = self.registers.sp()?;
         let cfa = sp + linkage_stub(self.registers.pc)?;
-        let contiguous = self.memory.go(sp, cfa)?;
+        let contiguous = self.memory.advance(sp, cfa)?;
         let slot = cfg!(target_arch = "x86_64").then(|| cfa - 8);
         let word = match slot {
             Some(slot) => self.memory.load(slot)?,
@@ -101,16 +106,18 @@ impl Thorough {
         self.registers.set(dwarf::STACK_POINTER, Some(cfa));
         self.registers.set(RETURN, None);
         self.exact = false;
-        Some(Step::Caller { frame: self.frame(), slot, word, contiguous, fp_slot: None, by_fp: false })
+        Some(Step::Caller { frame: self.frame(), slot, word, contiguous, fp_slot: None, by_frame_pointer: false })
     }
 
-    /// The step from the frame that a signal handler returns into, if that is the kernel's. Others that are marked as such are
-    /// those of coroutine libraries, at the bottom of a coroutine.
+    /// The step from the frame that a signal handler returns into, if it is the kernel's. Other
+    /// frames that a table marks so are those of coroutine libraries, the outermost ones of a
+    /// coroutine.
     ///
-    /// The kernel has left there what it has interrupted, and where the alternate signal stack was then (`uc_stack`). If the
-    /// frame is on that, and what was interrupted is not, the handler has begun on another stack: its own, if the
-    /// alternate one was taken away since, as QEMU and GNU Pth do to make a coroutine. Without an alternate stack the kernel puts
-    /// the frame right below what it interrupts.
+    /// The kernel has saved the interrupted registers there, and the bounds of the alternate signal
+    /// stack at that time (`uc_stack`). If the frame lies on that, and the interrupted code does
+    /// not, then the handler has begun on another stack. It is the handler's own stack if the
+    /// alternate one was taken away since, as QEMU and GNU Pth do to make a coroutine. Without an
+    /// alternate stack the kernel puts the frame right below the code that it interrupts.
     pub(super) fn step_to_interrupted(&mut self) -> Step {
         if !is_kernels(self.registers.pc) {
             return Step::Switch;
@@ -120,11 +127,12 @@ impl Thorough {
 
     fn interrupted(&mut self) -> Option<Step> {
         let frame = self.registers.sp()?;
-        // Linux: `rt_sigframe`, on x86_64 without its return address (arch/x86/include/asm/sigframe.h), on aarch64 with a
-        // `siginfo` first (arch/arm64/kernel/signal.c).
+        // Linux: `rt_sigframe`, on x86_64 without its return address
+        // (arch/x86/include/asm/sigframe.h), on aarch64 with a `siginfo` first
+        // (arch/arm64/kernel/signal.c).
         let context = if cfg!(target_arch = "x86_64") { frame } else { frame + size_of::<libc::siginfo_t>() };
-        // Brings what is read below into the range that is known, if that is one piece.
-        self.memory.go(frame, (context + size_of::<libc::mcontext_t>()).next_multiple_of(8))?;
+        // Extends the known range over the words that are read below, if they lie in one segment.
+        self.memory.advance(frame, (context + size_of::<libc::mcontext_t>()).next_multiple_of(8))?;
         #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "only there it is changed"))]
         let mut registers = Registers::interrupted(context, &self.memory)?;
         let stack = context + offset_of!(libc::ucontext_t, uc_stack);
@@ -137,26 +145,27 @@ impl Thorough {
         let same = on_alternate(frame) == on_alternate(sp)
             && sp > frame
             && sp - frame <= LARGEST_SIGNAL_FRAME
-            && self.memory.go(frame, sp)?;
-        if !same && self.memory.go(frame, sp).is_none() {
+            && self.memory.advance(frame, sp)?;
+        if !same && self.memory.advance(frame, sp).is_none() {
             return None;
         }
         #[cfg(target_arch = "x86_64")]
         if same
             && let Some(landing) = super::eh_return::landing(&registers, &self.memory)
-            && landing.sp().is_some_and(|above| above > sp && self.memory.go(sp, above) == Some(true))
+            && landing.sp().is_some_and(|above| above > sp && self.memory.advance(sp, above) == Some(true))
         {
             registers = landing;
         }
         (self.registers, self.exact) = (registers, true);
-        Some(if same { Step::Interrupted(self.frame()) } else { Step::Elsewhere(self.frame()) })
+        Some(if same { Step::Interrupted(self.frame()) } else { Step::InterruptedElsewhere(self.frame()) })
     }
 }
 
-/// More than the kernel saves of any processor's registers: with Arm's SME they are 64 KiB and some.
+/// More than the registers that the kernel saves on any processor: with Arm's SME they take a
+/// little more than 64 KiB.
 const LARGEST_SIGNAL_FRAME: usize = 128 * 1024;
 
-impl Steps for Thorough {
+impl Steps for FullWalk {
     fn step(&mut self) -> Step {
         let pc = if self.exact { self.registers.pc } else { self.registers.pc.wrapping_sub(1) };
         self.by_table(pc)
@@ -165,13 +174,15 @@ impl Steps for Thorough {
 
 /// Whether the code at `pc`, which a table marks as a signal's frame, is the kernel's.
 pub(super) fn is_kernels(pc: usize) -> bool {
-    // SAFETY: the bytes that are looked at can be read.
+    // SAFETY: `is_readable` has checked the bytes that are read.
     os::is_readable(pc) && os::is_readable(pc.wrapping_add(8)) && unsafe { arch::returns_from_signal(pc) }
 }
 
-/// How far above the stack pointer its caller's frame begins, if the code at `pc` is in a stub of the procedure linkage table.
+/// The distance from the stack pointer to the beginning of the caller's frame, if the code at `pc`
+/// is in a stub of the procedure linkage table.
 pub(super) fn linkage_stub(pc: usize) -> Option<usize> {
     let readable = os::is_readable(pc & !15) && os::is_readable((pc & !15) + 24);
-    // SAFETY: the code that is looked at can be read: 16 bytes around `pc`, or a few instructions from there on.
+    // SAFETY: `is_readable` has checked the code that is read: 16 bytes around `pc`, or a few
+    // instructions from there on.
     if readable { unsafe { arch::linkage_stub(pc) } } else { None }
 }
