@@ -36,13 +36,15 @@ func (r *record) dropRemaining() {
 	r.closes = false
 }
 
-// runLast runs the handler that was registered last.
+// runLast runs the handler that was registered last, unless it was stopped.
 func (r *record) runLast() {
 	last := len(r.handlers) - 1
-	handler := r.handlers[last]
+	f := r.handlers[last].take()
 	r.handlers[last] = nil
 	r.handlers = r.handlers[:last]
-	r.run(handler)
+	if f != nil {
+		r.run(f)
+	}
 }
 
 // run calls a handler or a Close. If f panics, run reports that and returns. If f calls
@@ -124,8 +126,7 @@ func (r *record) reset() {
 // unload removes everything without running the handlers. The record is not released in a handler
 // or a Close, nor if a Close has registered handlers; it is then in the state of a new one.
 func (r *record) unload() {
-	clear(r.handlers)
-	r.handlers = r.handlers[:0]
+	r.dropHandlers()
 	r.reset()
 	r.id, r.context, r.hasContext = 0, nil, false
 	if r.pins == 0 && len(r.handlers) == 0 {
@@ -141,11 +142,10 @@ func (r *record) release() {
 	if !useMap {
 		clearSpareWords()
 	}
-	clear(r.handlers)
+	r.dropHandlers()
 	if cap(r.handlers) > maxKeptHandlers {
 		r.handlers = nil
 	}
-	r.handlers = r.handlers[:0]
 	r.slots = [inlineSlots]slot{}
 	r.more = nil
 	r.id, r.closes, r.hasContext, r.pins = 0, false, false, 0
