@@ -1,5 +1,7 @@
 package exeunt
 
+import "io"
+
 // end drains a goroutine that is about to end, and releases its record. It then returns. If a
 // handler or a Close calls runtime.Goexit, end calls leave instead of returning.
 func (r *record) end(leave func()) {
@@ -80,6 +82,14 @@ func (r *record) run(f func()) {
 	}()
 	f()
 	returned = true
+}
+
+// closeRemoved closes a value that is no longer in the record, of a goroutine that goes on. A panic
+// and an error are reported. The Close may use storage, and may call Unload.
+func (r *record) closeRemoved(c io.Closer) {
+	r.pins++
+	defer func() { r.pins-- }() // also if the Close calls runtime.Goexit
+	r.run(func() { closeAndReport(c) })
 }
 
 // closeValues closes the values, those of the local created last first, and removes all of them. A

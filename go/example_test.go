@@ -4,6 +4,7 @@ package exeunt_test
 
 import (
 	"fmt"
+	"sync"
 
 	"exeunt.invalid/exeunt"
 )
@@ -30,4 +31,85 @@ func ExampleAtExit_stop() {
 	// request 1 is done, stopped: true
 	// request 2 is done, stopped: true
 	// the connection ended within request 3
+}
+
+// A worker's buffer is made when the worker first needs it, and closed when the worker ends.
+func ExampleNewLocalFunc() {
+	buffer := exeunt.NewLocalFunc(func() *scratch {
+		fmt.Println("a buffer is made")
+		return &scratch{}
+	})
+	ended := make(chan struct{})
+	go func() {
+		exeunt.AtExit(func() { fmt.Printf("%q\n", buffer.Get().text) })
+		buffer.Get().text += "one "
+		buffer.Get().text += "two"
+		last.Set(signal(func() { close(ended) }))
+	}()
+	<-ended
+	// Output:
+	// a buffer is made
+	// "one two"
+	// the buffer is closed
+}
+
+type scratch struct{ text string }
+
+func (*scratch) Close() error {
+	fmt.Println("the buffer is closed")
+	return nil
+}
+
+// Set would close the scratch buffer that the new value contains.
+func ExampleLocal_Swap() {
+	type closer = interface{ Close() error }
+	local := exeunt.NewLocal[closer]()
+	before, _ := local.Swap(&scratch{})
+	fmt.Println("before:", before)
+	inner, _ := local.Swap(nil)
+	local.Set(wrapper{inner})
+	local.Del()
+	// Output:
+	// before: <nil>
+	// the wrapper is closed
+	// the buffer is closed
+}
+
+type wrapper struct{ inner interface{ Close() error } }
+
+func (w wrapper) Close() error {
+	fmt.Println("the wrapper is closed")
+	return w.inner.Close()
+}
+
+// signal is a value that calls a function after everything else of its goroutine: a handler that a
+// Close registers runs when all values have been closed.
+type signal func()
+
+func (s signal) Close() error {
+	exeunt.AtExit(s)
+	return nil
+}
+
+var last = exeunt.NewLocal[signal]()
+
+// A deferred Done comes before the handlers and the Close calls. The signal comes after them,
+// however the goroutine ends and whichever locals it uses.
+func ExampleLocal_wait() {
+	buffer := exeunt.NewLocalFunc(func() *scratch { return &scratch{} })
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go func() {
+		last.Set(signal(wg.Done)) // and not defer wg.Done()
+		defer fmt.Println("deferred")
+		exeunt.AtExit(func() { fmt.Println("handler") })
+		buffer.Get()
+	}()
+	wg.Wait()
+	fmt.Println("all is done")
+	// Output:
+	// deferred
+	// handler
+	// the buffer is closed
+	// all is done
 }

@@ -99,6 +99,16 @@ func (w *randomWorld) one(a act) {
 		note("boxed %d: %q", a.local, w.boxed[a.local].Get())
 	case "set closer":
 		w.closers[a.local].Set(&randomCloser{w, a.number, a.acts})
+	case "swap closer":
+		if c, ok := w.closers[a.local].Swap(&randomCloser{w, a.number, a.acts}); ok {
+			note("closer %d was: %d", a.local, c.number)
+		}
+	case "set closer again":
+		if c, ok := w.closers[a.local].Lookup(); ok {
+			w.closers[a.local].Set(c)
+		}
+	case "del closer":
+		w.closers[a.local].Del()
 	case "get closer":
 		if c := w.closers[a.local].Get(); c != nil {
 			note("closer %d: %d", a.local, c.number)
@@ -213,7 +223,18 @@ func (m *randomModel) one(a act, e *randomExpected) outcome {
 		}
 		e.add("boxed %d: %q", a.local, text)
 	case "set closer":
+		return m.replace(&m.closers[a.local], &a, e)
+	case "swap closer":
+		if c := m.closers[a.local]; c != nil {
+			e.add("closer %d was: %d", a.local, c.number)
+		}
 		m.closers[a.local], m.closes = &a, true
+	case "set closer again":
+		if m.closers[a.local] != nil {
+			m.closes = true
+		}
+	case "del closer":
+		return m.close(&m.closers[a.local], e)
 	case "get closer":
 		if c := m.closers[a.local]; c != nil {
 			e.add("closer %d: %d", a.local, c.number)
@@ -221,7 +242,7 @@ func (m *randomModel) one(a act, e *randomExpected) outcome {
 			e.add("closer %d: none", a.local)
 		}
 	case "set inherited":
-		m.inherited, m.closes = &a, true
+		return m.replace(&m.inherited, &a, e)
 	case "at exit":
 		m.handlers = append(m.handlers, a)
 	case "reset":
@@ -283,6 +304,25 @@ func (m *randomModel) run(a act, ended string, e *randomExpected) bool {
 	return false
 }
 
+// replace models Set. The value before is closed after that.
+func (m *randomModel) replace(place **act, a *act, e *randomExpected) outcome {
+	before := *place
+	*place, m.closes = a, true
+	return m.close(&before, e)
+}
+
+// close removes a value and closes it.
+func (m *randomModel) close(place **act, e *randomExpected) outcome {
+	if c := *place; c != nil {
+		*place = nil
+		e.add("close %d", c.number)
+		if m.run(*c, "closed", e) {
+			return exited
+		}
+	}
+	return wentOn
+}
+
 // closeValues reports whether a Close called Goexit.
 func (m *randomModel) closeValues(e *randomExpected) bool {
 	if m.closes || m.closing {
@@ -293,12 +333,8 @@ func (m *randomModel) closeValues(e *randomExpected) bool {
 			places = append(places, &m.closers[i])
 		}
 		for _, place := range places {
-			if c := *place; c != nil {
-				*place = nil
-				e.add("close %d", c.number)
-				if m.run(*c, "closed", e) {
-					return true
-				}
+			if m.close(place, e) == exited {
+				return true
 			}
 		}
 		m.closing = within
@@ -346,8 +382,8 @@ type randomSource struct {
 func (s *randomSource) act(nested int, inside bool) act {
 	s.last++
 	kinds := []string{
-		"set scalar", "get scalar", "get scalar", "del scalar", "set boxed", "get boxed", "get boxed", "set closer", "get closer", "get closer",
-		"reset", "unload", "id", "context",
+		"set scalar", "get scalar", "get scalar", "del scalar", "set boxed", "get boxed", "get boxed", "set closer", "swap closer",
+		"set closer again", "del closer", "get closer", "get closer", "reset", "unload", "id", "context",
 	}
 	more := []string{"set closer", "set inherited", "at exit", "at exit", "with", "go"}
 	if inside {
@@ -366,7 +402,7 @@ func (s *randomSource) act(nested int, inside bool) act {
 		// The acts of the child function and of Close are simple ones, or Go would call itself
 		// without end.
 		a.acts = s.acts(2, false)
-	case "set closer", "at exit":
+	case "set closer", "swap closer", "at exit":
 		a.acts = s.acts(nested, true)
 	}
 	return a
@@ -421,7 +457,7 @@ func randomCase(storage *randomStorage, seed int64) error {
 			fmt.Fprintln(&done, a)
 			o := m.one(a, e)
 			orders <- a
-			if o == exited { // in a Close that Reset or Unload runs
+			if o == exited { // in a Close that Set, Del, Reset or Unload runs
 				break
 			}
 			<-obeyed

@@ -45,7 +45,7 @@ none:
 zero:
 	MOVQ	localBase_zero(AX), CX
 	TESTQ	CX, CX
-	JEQ	slow               // not made by NewLocal
+	JEQ	slow               // it has an initial value, or is invalid
 	MOVQ	CX, AX
 	RET
 slow:

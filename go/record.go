@@ -139,10 +139,13 @@ type localBase struct {
 	// at least 2*recordSize for values in record.more, and 0 for a Local that was not made by
 	// NewLocal.
 	offset   uintptr
-	zero     unsafe.Pointer // the zero value, for goroutines that have set none
+	zero     unsafe.Pointer // the zero value, for goroutines that have set none; nil if first is set
 	index    int
 	inSlot   uintptr // the value's offset in a slot
 	indirect bool    // the slot has a pointer to the value
+	// first makes and sets the running goroutine's initial value, and returns its address. It is
+	// nil for a Local that was not made by NewLocalFunc.
+	first func() unsafe.Pointer
 }
 
 const offsetBias = 4096

@@ -66,7 +66,7 @@ func (t *table) Close() error {
 	defer func() {
 		switch {
 		case len(t.data) == 0:
-			tables.Del()
+			tables.Swap(nil) // Del would close t again
 		case n > 0: // a Close called runtime.Goexit
 			_ = t.Close()
 		}
