@@ -23,9 +23,15 @@ func (r *record) drain() {
 			r.runLast()
 		}
 		r.closeValues()
-		if len(r.handlers) == 0 && !r.closes {
+		if len(r.handlers) > 0 || r.closes {
+			continue
+		}
+		if r.aside == nil {
 			return
 		}
+		// os.Exit was called within Captured.Run. What that has put aside has to be closed too.
+		r.putBack()
+		round = -1
 	}
 	r.dropRemaining()
 }
@@ -82,6 +88,14 @@ func (r *record) run(f func()) {
 	}()
 	f()
 	returned = true
+}
+
+// closeAll closes values that are no longer in the record, as closeRemoved does.
+func (r *record) closeAll(values []io.Closer) {
+	if len(values) > 0 {
+		defer r.closeAll(values[1:]) // also if the Close calls runtime.Goexit
+		r.closeRemoved(values[0])
+	}
 }
 
 // closeRemoved closes a value that is no longer in the record, of a goroutine that goes on. A panic
@@ -159,7 +173,7 @@ func (r *record) release() {
 	r.slots = [inlineSlots]slot{}
 	r.more = nil
 	r.id, r.closes, r.hasContext, r.pins = 0, false, false, 0
-	r.context, r.contextAtEnd, r.hadContext, r.leave = nil, nil, false, nil
+	r.context, r.contextAtEnd, r.hadContext, r.leave, r.aside = nil, nil, false, nil, nil
 	r.closing, r.running = false, 0
 	freeRecord(r)
 }

@@ -113,3 +113,48 @@ func ExampleLocal_wait() {
 	// the buffer is closed
 	// all is done
 }
+
+var user = exeunt.NewInheritable[string](nil)
+
+// A pool's worker runs each job with the values of the code that has submitted it, not with those
+// of the code that has started the worker.
+func ExampleWrap() {
+	jobs := make(chan func())
+	var wg sync.WaitGroup
+	user.Set("the one that starts the pool")
+	exeunt.Go(func() {
+		for job := range jobs {
+			job()
+			wg.Done()
+		}
+	})
+	job := func() { fmt.Println("for", user.Get()) }
+	user.Set("alice")
+	wg.Add(2)
+	jobs <- exeunt.Wrap(job)
+	jobs <- job
+	wg.Wait()
+	user.Del()
+	// Output:
+	// for alice
+	// for the one that starts the pool
+}
+
+// A function that returns an error, as errgroup.Group.Go wants it.
+func ExampleCaptured_Run() {
+	start := func(f func() error) error { // as errgroup.Group.Go and Wait
+		result := make(chan error)
+		go func() { result <- f() }()
+		return <-result
+	}
+	exeunt.With("request 7", func() {
+		c := exeunt.Capture()
+		err := start(func() (err error) {
+			c.Run(func() { err = fmt.Errorf("%v failed", exeunt.Get()) })
+			return err
+		})
+		fmt.Println(err)
+	})
+	// Output:
+	// request 7 failed
+}

@@ -88,7 +88,14 @@ func (l *Local[T]) check() {
 
 var locals struct {
 	sync.Mutex
-	inheritable []func(parent *record) func(child *record)
+	inheritable []inheritable // in the order of creation
+}
+
+// inheritable is how a local passes on its value: inherit returns a function that sets the value in
+// another goroutine's record, or nil if parent has none.
+type inheritable struct {
+	index   int
+	inherit func(parent *record) func(*record)
 }
 
 // NewLocal makes a variable of which every goroutine has its own copy, at first T's zero value.
@@ -180,7 +187,12 @@ func (l *Local[T]) closerIn(s *slot) io.Closer {
 	if !l.isSet(s) || l.isShared(s) {
 		return nil
 	}
-	c, _ := any(*l.at(s)).(io.Closer)
+	return closerOf(*l.at(s))
+}
+
+// closerOf returns v as what is to be closed, or nil.
+func closerOf[T any](v T) io.Closer {
+	c, _ := any(v).(io.Closer)
 	if v := reflect.ValueOf(c); c == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil
 	}

@@ -50,4 +50,10 @@ func TestWhereThereIsNoPatchEngineEveryCallThatNeedsItSaysSo(t *testing.T) {
 	done := make(chan struct{})
 	Go(func() { close(done) })
 	<-done
+	ran := 0
+	Wrap(func() { ran++ })()
+	Capture().Run(func() { ran++ })
+	if ran != 2 {
+		t.Error("Run and Wrap have to call their functions")
+	}
 }

@@ -138,18 +138,28 @@ func (w *randomWorld) one(a act) {
 		note("id %d", place)
 	case "with":
 		With(a.number, func() { w.do(a.acts) })
+	case "run":
+		Capture().Run(func() { w.do(a.acts) })
 	case "context":
 		note("context %v", GetSafe())
-	case "go":
+	case "go", "wrap":
 		type left struct {
 			r *record
 			g uintptr
 		}
 		ends := make(chan left)
-		Go(func() {
-			defer func() { ends <- left{lookup(), getg()} }()
-			w.do(a.acts)
-		})
+		if a.kind == "wrap" {
+			run := Wrap(func() { w.do(a.acts) })
+			go func() {
+				defer func() { ends <- left{lookup(), getg()} }()
+				run()
+			}()
+		} else {
+			Go(func() {
+				defer func() { ends <- left{lookup(), getg()} }()
+				w.do(a.acts)
+			})
+		}
 		// What that goroutine does at its end comes before what this one does next.
 		if l := <-ends; l.r != nil {
 			for l.r.owner.Load() == l.g {
@@ -267,19 +277,27 @@ func (m *randomModel) one(a act, e *randomExpected) outcome {
 			m.context, m.entered = context, entered
 		}
 		return o
+	case "run":
+		inherited, o := m.inherit(e)
+		if o != wentOn {
+			return o
+		}
+		return m.runCaptured(inherited, m.context, m.entered, a.acts, e)
 	case "context":
 		e.add("context %v", m.context)
-	case "go":
+	case "go", "wrap":
 		var child randomModel
-		if i := m.inherited; i != nil {
-			e.add("child %d", i.number)
-			if o := m.do(i.acts, e); o != wentOn {
-				return o
-			}
-			child.inherited, child.closes = &act{number: i.number}, true
+		inherited, o := m.inherit(e)
+		if o != wentOn {
+			return o
 		}
-		child.context, child.entered = m.context, m.entered
-		child.do(a.acts, e)
+		if a.kind == "wrap" {
+			child.runCaptured(inherited, m.context, m.entered, a.acts, e)
+		} else {
+			child.inherited, child.closes = inherited, inherited != nil
+			child.context, child.entered = m.context, m.entered
+			child.do(a.acts, e)
+		}
 		child.end(e)
 	case "goexit":
 		e.add("deferred %d", a.number)
@@ -302,6 +320,30 @@ func (m *randomModel) run(a act, ended string, e *randomExpected) bool {
 		e.add("a panic")
 	}
 	return false
+}
+
+// inherit models the call of the child function, and returns what that makes.
+func (m *randomModel) inherit(e *randomExpected) (*act, outcome) {
+	i := m.inherited
+	if i == nil {
+		return nil, wentOn
+	}
+	e.add("child %d", i.number)
+	return &act{number: i.number}, m.do(i.acts, e)
+}
+
+func (m *randomModel) runCaptured(inherited *act, context any, entered bool, acts []act, e *randomExpected) outcome {
+	saved := *m
+	m.inherited, m.context, m.entered = inherited, context, entered
+	m.closes = m.closes || inherited != nil
+	o := m.do(acts, e)
+	within := m.inherited
+	m.inherited, m.context, m.entered = saved.inherited, saved.context, saved.entered
+	m.closes = m.closes || saved.closes
+	if m.close(&within, e) == exited {
+		return exited
+	}
+	return o
 }
 
 // replace models Set. The value before is closed after that.
@@ -385,7 +427,7 @@ func (s *randomSource) act(nested int, inside bool) act {
 		"set scalar", "get scalar", "get scalar", "del scalar", "set boxed", "get boxed", "get boxed", "set closer", "swap closer",
 		"set closer again", "del closer", "get closer", "get closer", "reset", "unload", "id", "context",
 	}
-	more := []string{"set closer", "set inherited", "at exit", "at exit", "with", "go"}
+	more := []string{"set closer", "set inherited", "at exit", "at exit", "with", "go", "run", "wrap"}
 	if inside {
 		kinds = append(kinds, "goexit", "panic")
 	}
@@ -394,9 +436,9 @@ func (s *randomSource) act(nested int, inside bool) act {
 	}
 	a := act{kind: kinds[s.Intn(len(kinds))], local: s.Intn(randomLocals), number: s.last}
 	switch a.kind {
-	case "with":
+	case "with", "run":
 		a.acts = s.acts(nested, inside)
-	case "go":
+	case "go", "wrap":
 		a.acts = s.acts(nested, false)
 	case "set inherited":
 		// The acts of the child function and of Close are simple ones, or Go would call itself

@@ -38,8 +38,63 @@ type record struct {
 	// leave ends the goroutine for good, in the way in which it was ending when the drain began. It
 	// is nil before the drain, and at the end of a callback from C.
 	leave        func()
-	contextAtEnd any                    // context as it was when the drain began
-	_            [recordSize - 248]byte // to recordSize on 64-bit systems, see read_linux.go
+	contextAtEnd any    // context as it was when the drain began
+	aside        *aside // what the innermost Captured.Run has replaced
+	// The size is recordSize on 64-bit systems; see read_linux.go.
+}
+
+// An aside has what a Captured.Run has replaced in a record until it puts it back.
+type aside struct {
+	outer      *aside
+	slots      []slotAside // of all inheritable locals
+	context    any
+	hasContext bool
+	closes     bool
+}
+
+type slotAside struct {
+	index int
+	slot
+}
+
+// setAside empties the slots with these indices and the context.
+func (r *record) setAside(indices []int) {
+	a := &aside{r.aside, make([]slotAside, len(indices)), r.context, r.hasContext, r.closes}
+	for i, index := range indices {
+		a.slots[i].index = index
+		if s := r.slot(index); s != nil {
+			a.slots[i].slot, *s = *s, slot{}
+		}
+	}
+	r.context, r.hasContext = nil, false
+	r.aside = a
+}
+
+// putBack undoes the innermost setAside, and returns what is to be closed of the values in those
+// slots, those of the local created last first.
+func (r *record) putBack() (toClose []io.Closer) {
+	a := r.aside
+	r.aside = a.outer
+	r.context, r.hasContext = a.context, a.hasContext
+	r.closes = r.closes || a.closes
+	all := closers.Load()
+	for i := len(a.slots) - 1; i >= 0; i-- {
+		saved := &a.slots[i]
+		s := r.slot(saved.index)
+		if s == nil {
+			if saved.slot == (slot{}) {
+				continue
+			}
+			s = r.slotToSet(saved.index)
+		}
+		if closer := (*all)[saved.index]; closer != nil {
+			if c := closer(s); c != nil {
+				toClose = append(toClose, c)
+			}
+		}
+		*s = saved.slot
+	}
+	return toClose
 }
 
 // A handler is a function that AtExit has registered. The goroutine that runs it and one that stops
