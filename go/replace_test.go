@@ -205,7 +205,7 @@ func TestAnInitialValueBelongsToItsGoroutine(t *testing.T) {
 	for i := 1; i <= 3; i++ {
 		ended(func() {
 			AtExit(func() { counts <- len(l.Get().name) })
-			if i != 2 && l.Get() != l.Get() {
+			if v := l.Get(); i != 2 && v != l.Get() {
 				t.Error("two initial values")
 			}
 			if i == 3 {
