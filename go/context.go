@@ -36,7 +36,7 @@ func GetSafe() any {
 
 // Go starts a goroutine that calls fn with the context of the running goroutine (see [With]) and
 // the values of its inheritable locals (see [NewInheritable]). A plain go statement passes on
-// neither.
+// neither; [Wrap] and [Capture] do so where other code has the go statement.
 func Go(fn func()) {
 	if fn == nil {
 		// Panic here and not on the new goroutine, whose traceback would not show the caller.

@@ -1,5 +1,7 @@
 package exeunt
 
+import "io"
+
 // end drains a goroutine that is about to end, and releases its record. It then returns. If a
 // handler or a Close calls runtime.Goexit, end calls leave instead of returning.
 func (r *record) end(leave func()) {
@@ -21,9 +23,15 @@ func (r *record) drain() {
 			r.runLast()
 		}
 		r.closeValues()
-		if len(r.handlers) == 0 && !r.closes {
+		if len(r.handlers) > 0 || r.closes {
+			continue
+		}
+		if r.aside == nil {
 			return
 		}
+		// os.Exit was called within Captured.Run. What that has put aside has to be closed too.
+		r.putBack()
+		round = -1
 	}
 	r.dropRemaining()
 }
@@ -36,13 +44,15 @@ func (r *record) dropRemaining() {
 	r.closes = false
 }
 
-// runLast runs the handler that was registered last.
+// runLast runs the handler that was registered last, unless it was stopped.
 func (r *record) runLast() {
 	last := len(r.handlers) - 1
-	handler := r.handlers[last]
+	f := r.handlers[last].take()
 	r.handlers[last] = nil
 	r.handlers = r.handlers[:last]
-	r.run(handler)
+	if f != nil {
+		r.run(f)
+	}
 }
 
 // run calls a handler or a Close. If f panics, run reports that and returns. If f calls
@@ -78,6 +88,22 @@ func (r *record) run(f func()) {
 	}()
 	f()
 	returned = true
+}
+
+// closeAll closes values that are no longer in the record, as closeRemoved does.
+func (r *record) closeAll(values []io.Closer) {
+	if len(values) > 0 {
+		defer r.closeAll(values[1:]) // also if the Close calls runtime.Goexit
+		r.closeRemoved(values[0])
+	}
+}
+
+// closeRemoved closes a value that is no longer in the record, of a goroutine that goes on. A panic
+// and an error are reported. The Close may use storage, and may call Unload.
+func (r *record) closeRemoved(c io.Closer) {
+	r.pins++
+	defer func() { r.pins-- }() // also if the Close calls runtime.Goexit
+	r.run(func() { closeAndReport(c) })
 }
 
 // closeValues closes the values, those of the local created last first, and removes all of them. A
@@ -124,8 +150,7 @@ func (r *record) reset() {
 // unload removes everything without running the handlers. The record is not released in a handler
 // or a Close, nor if a Close has registered handlers; it is then in the state of a new one.
 func (r *record) unload() {
-	clear(r.handlers)
-	r.handlers = r.handlers[:0]
+	r.dropHandlers()
 	r.reset()
 	r.id, r.context, r.hasContext = 0, nil, false
 	if r.pins == 0 && len(r.handlers) == 0 {
@@ -141,15 +166,14 @@ func (r *record) release() {
 	if !useMap {
 		clearSpareWords()
 	}
-	clear(r.handlers)
+	r.dropHandlers()
 	if cap(r.handlers) > maxKeptHandlers {
 		r.handlers = nil
 	}
-	r.handlers = r.handlers[:0]
 	r.slots = [inlineSlots]slot{}
 	r.more = nil
 	r.id, r.closes, r.hasContext, r.pins = 0, false, false, 0
-	r.context, r.contextAtEnd, r.hadContext, r.leave = nil, nil, false, nil
+	r.context, r.contextAtEnd, r.hadContext, r.leave, r.aside = nil, nil, false, nil, nil
 	r.closing, r.running = false, 0
 	freeRecord(r)
 }

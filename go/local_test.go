@@ -14,15 +14,60 @@ import (
 	"unsafe"
 )
 
-func roundTrip[T any](t *testing.T, first, second T) {
-	t.Helper()
-	l := NewLocal[T]()
-	equal := func(a, b T) bool {
+func equality[T any]() func(a, b T) bool {
+	return func(a, b T) bool {
 		if v := reflect.ValueOf(a); v.IsValid() && v.Kind() == reflect.Func {
 			return v.Pointer() == reflect.ValueOf(b).Pointer()
 		}
 		return reflect.DeepEqual(a, b)
 	}
+}
+
+func initialRoundTrip[T any](t *testing.T, first, second T) {
+	t.Helper()
+	calls := 0
+	l := NewLocalFunc(func() T { calls++; return first })
+	equal := equality[T]()
+	for goroutine := 1; goroutine <= 2; goroutine++ {
+		calls = 0
+		ended(func() {
+			var zero T
+			if v, ok := l.Lookup(); ok || !equal(v, zero) || calls != 0 {
+				t.Errorf("%T: Lookup finds %v before Get", zero, v)
+			}
+			for i := 0; i < 3; i++ {
+				if v := l.Get(); !equal(v, first) || calls != 1 {
+					t.Errorf("%T: Get returns %v after %d calls", zero, v, calls)
+				}
+				runtime.GC()
+			}
+			for _, value := range []T{second, zero, first} {
+				l.Set(value)
+				if v, ok := l.Lookup(); !ok || !equal(v, value) || !equal(l.Get(), value) || calls != 1 {
+					t.Errorf("%T: set %v, got %v", zero, value, v)
+				}
+			}
+			l.Del()
+			if v := l.Get(); !equal(v, first) || calls != 2 {
+				t.Errorf("%T: Get returns %v after Del and %d calls", zero, v, calls)
+			}
+			Reset()
+			if v := l.GetOrInit(func() T { return second }); !equal(v, second) || !equal(l.Get(), second) || calls != 2 {
+				t.Errorf("%T: GetOrInit returns %v", zero, v)
+			}
+			Reset()
+			if v, ok := l.Swap(second); ok || !equal(v, zero) || !equal(l.Get(), second) || calls != 2 {
+				t.Errorf("%T: Swap finds %v", zero, v)
+			}
+		})
+	}
+}
+
+func roundTrip[T any](t *testing.T, first, second T) {
+	t.Helper()
+	initialRoundTrip(t, first, second)
+	l := NewLocal[T]()
+	equal := equality[T]()
 	ended(func() {
 		var zero T
 		if v, ok := l.Lookup(); ok || !equal(l.Get(), zero) || !equal(v, zero) {
@@ -39,6 +84,13 @@ func roundTrip[T any](t *testing.T, first, second T) {
 		if _, ok := l.Lookup(); ok || !equal(l.Get(), zero) {
 			t.Errorf("%T: %v after Del", zero, l.Get())
 		}
+		if v, ok := l.Swap(first); ok || !equal(v, zero) || !equal(l.Get(), first) {
+			t.Errorf("%T: Swap finds %v, %t after Del", zero, v, ok)
+		}
+		if v, ok := l.Swap(second); !ok || !equal(v, first) || !equal(l.Get(), second) {
+			t.Errorf("%T: Swap finds %v, %t", zero, v, ok)
+		}
+		l.Del()
 		if v := l.GetOrInit(func() T { return second }); !equal(v, second) || !equal(l.Get(), second) {
 			t.Errorf("%T: GetOrInit gives %v", zero, v)
 		}
@@ -155,7 +207,7 @@ func TestResetAndUnloadClose(t *testing.T) {
 		a.Set(&resource{name: "a", j: &j})
 		Reset()
 		a.Set(&resource{name: "a again", j: &j})
-		a.Set(&resource{name: "a replaced", j: &j}) // replacing closes nothing
+		a.Set(&resource{name: "a replaced", j: &j})
 		b.Set(nil)
 		done := make(chan struct{})
 		go func() { // not with ended: Unload would drop its handler
@@ -169,7 +221,7 @@ func TestResetAndUnloadClose(t *testing.T) {
 		a.Del()
 		a.Set(nil)
 	})
-	waitFor(t, &j, "close a", "close of another goroutine", "close a replaced")
+	waitFor(t, &j, "close a", "close a again", "close of another goroutine", "close a replaced", "close deleted")
 }
 
 func TestCloseMayUseStorage(t *testing.T) {
@@ -247,6 +299,7 @@ func TestALocalThatWasNotMadeSaysSo(t *testing.T) {
 		"Set boxed":   func() { text.Set([300]byte{1}) },
 		"Lookup":      func() { pointer.Lookup() },
 		"Del":         func() { number.Del() },
+		"Swap":        func() { pointer.Swap(nil) },
 		"GetOrInit":   func() { number.GetOrInit(func() int { t.Error("nowhere to put it"); return 1 }) },
 	}
 	for name, call := range calls {

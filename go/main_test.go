@@ -150,3 +150,13 @@ func reported(f func()) (reports []string) {
 	defer mu.Unlock()
 	return reports
 }
+
+// waitUntil waits for a condition that another goroutine brings about.
+func waitUntil(t *testing.T, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it has not happened in ten seconds")
+		}
+	}
+}

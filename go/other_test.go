@@ -19,11 +19,14 @@ func TestWhereThereIsNoPatchEngineEveryCallThatNeedsItSaysSo(t *testing.T) {
 		}
 	}
 	local := NewLocal[int]()
+	initial := NewLocalFunc(func() int { t.Error("an initial value was made"); return 1 })
 	inheritable := NewInheritable[string](nil)
 	for name, call := range map[string]func(){
 		"AtExit":    func() { AtExit(func() { t.Error("a handler ran") }) },
 		"ID":        func() { ID() },
 		"Set":       func() { local.Set(1) },
+		"Swap":      func() { local.Swap(1) },
+		"initial":   func() { initial.Get() },
 		"GetOrInit": func() { local.GetOrInit(func() int { t.Error("a value was made"); return 1 }) },
 		"With":      func() { With(1, func() { t.Error("With ran its function") }) },
 		"inherited": func() { inheritable.Set("") },
@@ -47,4 +50,10 @@ func TestWhereThereIsNoPatchEngineEveryCallThatNeedsItSaysSo(t *testing.T) {
 	done := make(chan struct{})
 	Go(func() { close(done) })
 	<-done
+	ran := 0
+	Wrap(func() { ran++ })()
+	Capture().Run(func() { ran++ })
+	if ran != 2 {
+		t.Error("Run and Wrap have to call their functions")
+	}
 }

@@ -99,6 +99,16 @@ func (w *randomWorld) one(a act) {
 		note("boxed %d: %q", a.local, w.boxed[a.local].Get())
 	case "set closer":
 		w.closers[a.local].Set(&randomCloser{w, a.number, a.acts})
+	case "swap closer":
+		if c, ok := w.closers[a.local].Swap(&randomCloser{w, a.number, a.acts}); ok {
+			note("closer %d was: %d", a.local, c.number)
+		}
+	case "set closer again":
+		if c, ok := w.closers[a.local].Lookup(); ok {
+			w.closers[a.local].Set(c)
+		}
+	case "del closer":
+		w.closers[a.local].Del()
 	case "get closer":
 		if c := w.closers[a.local].Get(); c != nil {
 			note("closer %d: %d", a.local, c.number)
@@ -128,18 +138,28 @@ func (w *randomWorld) one(a act) {
 		note("id %d", place)
 	case "with":
 		With(a.number, func() { w.do(a.acts) })
+	case "run":
+		Capture().Run(func() { w.do(a.acts) })
 	case "context":
 		note("context %v", GetSafe())
-	case "go":
+	case "go", "wrap":
 		type left struct {
 			r *record
 			g uintptr
 		}
 		ends := make(chan left)
-		Go(func() {
-			defer func() { ends <- left{lookup(), getg()} }()
-			w.do(a.acts)
-		})
+		if a.kind == "wrap" {
+			run := Wrap(func() { w.do(a.acts) })
+			go func() {
+				defer func() { ends <- left{lookup(), getg()} }()
+				run()
+			}()
+		} else {
+			Go(func() {
+				defer func() { ends <- left{lookup(), getg()} }()
+				w.do(a.acts)
+			})
+		}
 		// What that goroutine does at its end comes before what this one does next.
 		if l := <-ends; l.r != nil {
 			for l.r.owner.Load() == l.g {
@@ -213,7 +233,18 @@ func (m *randomModel) one(a act, e *randomExpected) outcome {
 		}
 		e.add("boxed %d: %q", a.local, text)
 	case "set closer":
+		return m.replace(&m.closers[a.local], &a, e)
+	case "swap closer":
+		if c := m.closers[a.local]; c != nil {
+			e.add("closer %d was: %d", a.local, c.number)
+		}
 		m.closers[a.local], m.closes = &a, true
+	case "set closer again":
+		if m.closers[a.local] != nil {
+			m.closes = true
+		}
+	case "del closer":
+		return m.close(&m.closers[a.local], e)
 	case "get closer":
 		if c := m.closers[a.local]; c != nil {
 			e.add("closer %d: %d", a.local, c.number)
@@ -221,7 +252,7 @@ func (m *randomModel) one(a act, e *randomExpected) outcome {
 			e.add("closer %d: none", a.local)
 		}
 	case "set inherited":
-		m.inherited, m.closes = &a, true
+		return m.replace(&m.inherited, &a, e)
 	case "at exit":
 		m.handlers = append(m.handlers, a)
 	case "reset":
@@ -246,19 +277,27 @@ func (m *randomModel) one(a act, e *randomExpected) outcome {
 			m.context, m.entered = context, entered
 		}
 		return o
+	case "run":
+		inherited, o := m.inherit(e)
+		if o != wentOn {
+			return o
+		}
+		return m.runCaptured(inherited, m.context, m.entered, a.acts, e)
 	case "context":
 		e.add("context %v", m.context)
-	case "go":
+	case "go", "wrap":
 		var child randomModel
-		if i := m.inherited; i != nil {
-			e.add("child %d", i.number)
-			if o := m.do(i.acts, e); o != wentOn {
-				return o
-			}
-			child.inherited, child.closes = &act{number: i.number}, true
+		inherited, o := m.inherit(e)
+		if o != wentOn {
+			return o
 		}
-		child.context, child.entered = m.context, m.entered
-		child.do(a.acts, e)
+		if a.kind == "wrap" {
+			child.runCaptured(inherited, m.context, m.entered, a.acts, e)
+		} else {
+			child.inherited, child.closes = inherited, inherited != nil
+			child.context, child.entered = m.context, m.entered
+			child.do(a.acts, e)
+		}
 		child.end(e)
 	case "goexit":
 		e.add("deferred %d", a.number)
@@ -283,6 +322,49 @@ func (m *randomModel) run(a act, ended string, e *randomExpected) bool {
 	return false
 }
 
+// inherit models the call of the child function, and returns what that makes.
+func (m *randomModel) inherit(e *randomExpected) (*act, outcome) {
+	i := m.inherited
+	if i == nil {
+		return nil, wentOn
+	}
+	e.add("child %d", i.number)
+	return &act{number: i.number}, m.do(i.acts, e)
+}
+
+func (m *randomModel) runCaptured(inherited *act, context any, entered bool, acts []act, e *randomExpected) outcome {
+	saved := *m
+	m.inherited, m.context, m.entered = inherited, context, entered
+	m.closes = m.closes || inherited != nil
+	o := m.do(acts, e)
+	within := m.inherited
+	m.inherited, m.context, m.entered = saved.inherited, saved.context, saved.entered
+	m.closes = m.closes || saved.closes
+	if m.close(&within, e) == exited {
+		return exited
+	}
+	return o
+}
+
+// replace models Set. The value before is closed after that.
+func (m *randomModel) replace(place **act, a *act, e *randomExpected) outcome {
+	before := *place
+	*place, m.closes = a, true
+	return m.close(&before, e)
+}
+
+// close removes a value and closes it.
+func (m *randomModel) close(place **act, e *randomExpected) outcome {
+	if c := *place; c != nil {
+		*place = nil
+		e.add("close %d", c.number)
+		if m.run(*c, "closed", e) {
+			return exited
+		}
+	}
+	return wentOn
+}
+
 // closeValues reports whether a Close called Goexit.
 func (m *randomModel) closeValues(e *randomExpected) bool {
 	if m.closes || m.closing {
@@ -293,12 +375,8 @@ func (m *randomModel) closeValues(e *randomExpected) bool {
 			places = append(places, &m.closers[i])
 		}
 		for _, place := range places {
-			if c := *place; c != nil {
-				*place = nil
-				e.add("close %d", c.number)
-				if m.run(*c, "closed", e) {
-					return true
-				}
+			if m.close(place, e) == exited {
+				return true
 			}
 		}
 		m.closing = within
@@ -346,10 +424,10 @@ type randomSource struct {
 func (s *randomSource) act(nested int, inside bool) act {
 	s.last++
 	kinds := []string{
-		"set scalar", "get scalar", "get scalar", "del scalar", "set boxed", "get boxed", "get boxed", "set closer", "get closer", "get closer",
-		"reset", "unload", "id", "context",
+		"set scalar", "get scalar", "get scalar", "del scalar", "set boxed", "get boxed", "get boxed", "set closer", "swap closer",
+		"set closer again", "del closer", "get closer", "get closer", "reset", "unload", "id", "context",
 	}
-	more := []string{"set closer", "set inherited", "at exit", "at exit", "with", "go"}
+	more := []string{"set closer", "set inherited", "at exit", "at exit", "with", "go", "run", "wrap"}
 	if inside {
 		kinds = append(kinds, "goexit", "panic")
 	}
@@ -358,15 +436,15 @@ func (s *randomSource) act(nested int, inside bool) act {
 	}
 	a := act{kind: kinds[s.Intn(len(kinds))], local: s.Intn(randomLocals), number: s.last}
 	switch a.kind {
-	case "with":
+	case "with", "run":
 		a.acts = s.acts(nested, inside)
-	case "go":
+	case "go", "wrap":
 		a.acts = s.acts(nested, false)
 	case "set inherited":
 		// The acts of the child function and of Close are simple ones, or Go would call itself
 		// without end.
 		a.acts = s.acts(2, false)
-	case "set closer", "at exit":
+	case "set closer", "swap closer", "at exit":
 		a.acts = s.acts(nested, true)
 	}
 	return a
@@ -421,7 +499,7 @@ func randomCase(storage *randomStorage, seed int64) error {
 			fmt.Fprintln(&done, a)
 			o := m.one(a, e)
 			orders <- a
-			if o == exited { // in a Close that Reset or Unload runs
+			if o == exited { // in a Close that Set, Del, Reset or Unload runs
 				break
 			}
 			<-obeyed

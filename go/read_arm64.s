@@ -40,7 +40,7 @@ none:
 	CBNZ	R2, slow           // some records are in the map, perhaps this goroutine's
 zero:
 	MOVD	localBase_zero(R0), R1
-	CBZ	R1, slow           // not made by NewLocal
+	CBZ	R1, slow           // it has an initial value, or is invalid
 	MOVD	R1, R0
 	RET
 slow:

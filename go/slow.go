@@ -2,29 +2,28 @@ package exeunt
 
 import "unsafe"
 
-// slowValue is value for goroutines whose record is in the map, and for locals after the first
-// ones.
+// slowValue is value for goroutines whose record is in the map, for locals after the first ones,
+// and for a goroutine's first read of a local that has an initial value.
 func slowValue(l *localBase) unsafe.Pointer {
-	if l.zero == nil {
+	if l.zero == nil && l.first == nil {
 		panicInvalidLocal()
 	}
-	r := lookup()
-	if r == nil {
-		return l.zero
+	if r := lookup(); r != nil {
+		if s := r.slot(l.index); s != nil {
+			switch {
+			case !l.indirect:
+				return unsafe.Add(unsafe.Pointer(s), l.inSlot)
+			case s.pointer != nil:
+				return s.pointer
+			}
+		}
 	}
-	s := r.slot(l.index)
-	if s == nil {
-		return l.zero
+	if l.first != nil {
+		return l.first()
 	}
-	switch {
-	case !l.indirect:
-		return unsafe.Add(unsafe.Pointer(s), l.inSlot)
-	case s.pointer == nil:
-		return l.zero
-	}
-	return s.pointer
+	return l.zero
 }
 
 func panicInvalidLocal() {
-	panic("exeunt: a Local that was not made by NewLocal or NewInheritable: write var name = exeunt.NewLocal[T]()")
+	panic("exeunt: a Local that was not made by NewLocal, NewLocalFunc or NewInheritable: write var name = exeunt.NewLocal[T]()")
 }

@@ -66,7 +66,7 @@ func (t *table) Close() error {
 	defer func() {
 		switch {
 		case len(t.data) == 0:
-			tables.Del()
+			tables.Swap(nil) // Del would close t again
 		case n > 0: // a Close called runtime.Goexit
 			_ = t.Close()
 		}
@@ -174,8 +174,10 @@ func ID() int64 {
 }
 
 // AtExit registers f to be called when the running goroutine ends. The function registered last is
-// called first. The goroutine's data is still available in it.
-func AtExit(f func()) { exeunt.AtExit(f) }
+// called first. The goroutine's data is still available in it. Calling stop takes the registration
+// back and says whether that prevented the call, as with exeunt.AtExit; the AtExit of go-tls had no
+// result.
+func AtExit(f func()) (stop func() bool) { return exeunt.AtExit(f) }
 
 // Reset closes and removes the running goroutine's data. Functions registered by AtExit stay.
 func Reset() { exeunt.Reset() }
