@@ -29,7 +29,10 @@ fn the_first_stack_that_is_armed_settles_the_choice() {
         let late = Builder::new().redirect(Redirect::Code).install();
         assert_eq!(late, Err(Error::RedirectChosen { chosen: Redirect::Slot, wanted: Redirect::Code }));
         let text = late.unwrap_err().to_string();
-        assert!(text.contains("already uses slot redirect") && text.contains("before the first stack is armed"), "{text}");
+        assert!(
+            text.contains("already uses slot redirect") && text.contains("before the first stack is armed"),
+            "{text}"
+        );
         choose(Redirect::Slot);
         choose(Redirect::Auto);
     });
