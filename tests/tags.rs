@@ -166,6 +166,14 @@ fn ensure_keeps_the_current_tag_and_makes_a_new_one_where_there_is_none() {
 }
 
 #[test]
+fn a_panic_passes_frames_with_something_to_drop_in_release_and_with_link_time_optimisation() {
+    for profile in ["release", compile::LTO] {
+        let output = compile::run(profile, "optimised");
+        assert!(output.contains("panics: 11 frames"), "{profile}: {output}");
+    }
+}
+
+#[test]
 fn tags_survive_release_and_so_do_complete_backtraces_through_enter_on_main() {
     let output = compile::run("release", "optimised");
     assert!(output.contains("tags: 1240 numbers") && output.contains("enter on main"), "{output}");

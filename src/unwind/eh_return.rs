@@ -12,7 +12,12 @@ use super::registers::{RETURN, Registers};
 use crate::machine::os;
 use std::ffi::c_void;
 
-unsafe extern "C" {
+// Only their addresses are used. The ABI matters all the same: a declaration that says that they do
+// not unwind (`extern "C"`) is what LLVM then finds for the calls of `_Unwind_Resume` that end the
+// cleanups of a panic, in every function of the same module; with link-time optimisation, in every
+// function of the program. It leaves these calls out of the tables of the landing pads, and a panic
+// that passes by ends the process.
+unsafe extern "C-unwind" {
     fn _Unwind_RaiseException(exception: *mut c_void) -> i32;
     fn _Unwind_Resume(exception: *mut c_void) -> !;
     fn _Unwind_Resume_or_Rethrow(exception: *mut c_void) -> i32;

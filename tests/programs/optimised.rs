@@ -3,7 +3,9 @@
 //! not hold, and prints what it has checked.
 
 use exeunt::tag;
+use std::cell::Cell;
 use std::hint::black_box;
+use std::panic::AssertUnwindSafe;
 
 /// Numbers of every length, with every digit at both ends.
 fn numbers() -> impl Iterator<Item = u64> {
@@ -56,6 +58,37 @@ fn tags() {
     println!("tags: {count} numbers");
 }
 
+/// Counts itself when it is dropped.
+struct Counted<'a>(&'a Cell<u32>);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// A panic unwinds this frame, which has something to drop, and so goes on from a landing pad.
+#[inline(never)]
+fn unwound(frames: usize, dropped: &Cell<u32>) {
+    let _counted = Counted(black_box(dropped));
+    if frames == 0 {
+        std::panic::resume_unwind(Box::new(()));
+    }
+    unwound(black_box(frames - 1), dropped);
+}
+
+/// Panics come through frames that have something to drop, on a stack that is armed.
+fn panics() {
+    let dropped = Cell::new(0);
+    let inside = || {
+        exeunt::at_exit(|| ()).expect("it can be armed");
+        std::panic::catch_unwind(AssertUnwindSafe(|| unwound(10, &dropped))).expect_err("it panics");
+    };
+    exeunt::enter(inside).expect("this thread is not armed");
+    assert_eq!(dropped.get(), 11);
+    println!("panics: {} frames", dropped.get());
+}
+
 /// Return addresses of this place, outermost first.
 #[inline(never)]
 fn return_addresses() -> Vec<usize> {
@@ -86,5 +119,6 @@ fn enter_on_main() {
 
 fn main() {
     tags();
+    panics();
     enter_on_main();
 }
