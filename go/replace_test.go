@@ -202,6 +202,7 @@ func TestAnInitialValueBelongsToItsGoroutine(t *testing.T) {
 	counts := make(chan int, 100)
 	n := 0
 	l := NewLocalFunc(func() *resource { n++; return &resource{name: fmt.Sprint(n), j: &j} })
+	var closed []string
 	for i := 1; i <= 3; i++ {
 		ended(func() {
 			AtExit(func() { counts <- len(l.Get().name) })
@@ -213,8 +214,11 @@ func TestAnInitialValueBelongsToItsGoroutine(t *testing.T) {
 			}
 		})
 		ended(func() {})
+		// The goroutine's values are closed after what ended waits for. The second one's value was
+		// made in a handler.
+		closed = append(closed, fmt.Sprint("close ", i))
+		waitFor(t, &j, closed...)
 	}
-	waitFor(t, &j, "close 1", "close 2", "close 3") // the second one's was made in a handler
 	ended(func() {
 		l.Get()
 		Reset()
@@ -265,6 +269,8 @@ func TestAnInitialFunctionMayFailAndUseStorage(t *testing.T) {
 			t.Error(v.name)
 		}
 	})
+	// The goroutine's values are closed after what ended waits for.
+	waitFor(t, &j, "close set meanwhile", "close turn 3")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
