@@ -14,7 +14,13 @@
 extern "C" {
 #endif
 
+// A handler or a destructor.
+//
+// It must return. An exception that leaves it ends the process, and so does `pthread_exit` in it.
+typedef void (*exeunt_fn)(void *arg);
 
+// A fiber's function, for `exeunt_enter`. A C++ exception or forced unwinding may leave it.
+typedef void *(*exeunt_entry)(void *arg);
 
 // Registers a handler, which is called with `arg` when the running stack ends. Arms the stack if
 // it is not armed.
