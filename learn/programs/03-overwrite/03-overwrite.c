@@ -33,7 +33,8 @@ __attribute__((noinline)) void drain(void) {
 }
 
 // The entry function returns to here. The result is in rax.
-__asm__(".globl trampoline\n"
+__asm__(".pushsection .text\n"
+        ".globl trampoline\n"
         ".type trampoline, @function\n"
         ".skip 16, 0x90\n"      // so that no other function ends right before the label
         "trampoline:\n"
@@ -42,7 +43,8 @@ __asm__(".globl trampoline\n"
         "  call drain\n"
         "  pop %rax\n"
         "  ret\n"                 // to the exit trampoline
-        ".size trampoline, . - trampoline");
+        ".size trampoline, . - trampoline\n"
+        ".popsection");
 
 __attribute__((noinline)) void *probe(void *x) {
     exit_address = (uintptr_t)__builtin_return_address(0);

@@ -6,7 +6,7 @@ uintptr_t original;
 static int drained;
 extern char trampoline[];
 void drain(void) { drained++; }
-__asm__(".globl trampoline\n.type trampoline,@function\ntrampoline: push original(%rip)\n push %rax\n call drain\n pop %rax\n ret\n");
+__asm__(".pushsection .text\n.globl trampoline\n.type trampoline,@function\ntrampoline: push original(%rip)\n push %rax\n call drain\n pop %rax\n ret\n.popsection");
 struct frame { struct frame *caller; uintptr_t return_address; };
 static int wrong;
 __attribute__((noinline)) void *entry(void *x) {

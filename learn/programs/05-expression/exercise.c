@@ -1,0 +1,23 @@
+// Exercise: this trampoline has a table, and yet a backtrace ends at it. Change one thing so that
+// the backtrace reaches libc.
+__asm__(".pushsection .text\n"
+        ".globl trampoline\n"
+        ".type trampoline, @function\n"
+        "  .long original - .\n"
+        "  nop; nop; nop; nop\n"
+        "trampoline:\n"
+        ".cfi_startproc\n"
+        "  .cfi_def_cfa %rsp, 0\n"
+        "  .cfi_escape 0x16,16,13, 0x80,0x78, 0x12, 0x94,0x04, 0x08,0x20, 0x24, 0x08,0x20, 0x26, 0x22, 0x06\n"
+        "  push original(%rip)\n"
+        "  .cfi_def_cfa_offset 8\n"
+        "  .cfi_offset %rip, -8\n"
+        "  push %rax\n"
+        "  .cfi_adjust_cfa_offset 8\n"
+        "  call drain\n"
+        "  pop %rax\n"
+        "  .cfi_adjust_cfa_offset -8\n"
+        "  ret\n"
+        ".cfi_endproc\n"
+        ".size trampoline, . - trampoline\n"
+        ".popsection");
