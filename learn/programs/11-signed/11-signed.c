@@ -1,5 +1,4 @@
-// Signed return addresses. aarch64-linux-gnu-gcc -g -fno-omit-frame-pointer
-//   -mbranch-protection=pac-ret 11-signed.c; qemu-aarch64-static -cpu max ./a.out
+// Signed return addresses. aarch64-linux-gnu-gcc -g 11-signed.c; qemu-aarch64-static -cpu max ./a.out
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
