@@ -32,19 +32,27 @@ __attribute__((noinline)) void drain(void) {
     __asm__ volatile(""); // so that the call above is a call and no jump
 }
 
-// The entry function returns to here. The result is in rax.
-__asm__(".pushsection .text\n"
-        ".globl trampoline\n"
-        ".type trampoline, @function\n"
-        ".skip 16, 0x90\n"      // so that no other function ends right before the label
+// The entry function returns to here, with its result in rax (aarch64: x0).
+__asm__(".pushsection .text\n.globl trampoline\n"
+#if defined(__x86_64__)
+        ".skip 16, 0x90\n"        // so that no other function ends right before the label
         "trampoline:\n"
         "  push original(%rip)\n" // put back the word that `ret` has popped
         "  push %rax\n"           // keep the result; and rsp is a multiple of 16 now
         "  call drain\n"
         "  pop %rax\n"
         "  ret\n"                 // to the exit trampoline
-        ".size trampoline, . - trampoline\n"
-        ".popsection");
+#else
+        "nop; nop; nop; nop\n"
+        "trampoline:\n"
+        "  adrp x30, original\n"  // the original address, where `bl` would have put it
+        "  ldr x30, [x30, :lo12:original]\n"
+        "  stp x30, x0, [sp, #-16]!\n"
+        "  bl drain\n"
+        "  ldp x30, x0, [sp], #16\n"
+        "  ret\n"
+#endif
+        ".type trampoline, %function\n.size trampoline, . - trampoline\n.popsection");
 
 __attribute__((noinline)) void *probe(void *x) {
     exit_address = (uintptr_t)__builtin_return_address(0);

@@ -6,7 +6,14 @@ uintptr_t original;
 static int drained;
 extern char trampoline[];
 void drain(void) { drained++; }
-__asm__(".pushsection .text\n.globl trampoline\n.type trampoline,@function\ntrampoline: push original(%rip)\n push %rax\n call drain\n pop %rax\n ret\n.popsection");
+__asm__(".pushsection .text\n.globl trampoline\n.type trampoline, %function\n"
+#if defined(__x86_64__)
+        "trampoline: push original(%rip); push %rax; call drain; pop %rax; ret\n"
+#else
+        "trampoline: adrp x30, original; ldr x30, [x30, :lo12:original]; stp x30, x0, [sp, #-16]!\n"
+        "  bl drain; ldp x30, x0, [sp], #16; ret\n"
+#endif
+        ".popsection");
 struct frame { struct frame *caller; uintptr_t return_address; };
 static int wrong;
 __attribute__((noinline)) void *entry(void *x) {

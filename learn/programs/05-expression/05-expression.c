@@ -13,29 +13,32 @@ uintptr_t original;
 extern char trampoline[];
 extern const uint8_t expression[13];
 
-// DW_OP_breg16 -8; dup; deref_size 4; const1u 32; shl; const1u 32; shra; plus; deref
-#define EXPRESSION "0x80,0x78, 0x12, 0x94,0x04, 0x08,0x20, 0x24, 0x08,0x20, 0x26, 0x22, 0x06\n"
-__asm__(".pushsection .text\n"
-        ".globl trampoline, expression\n"
-        ".type trampoline, @function\n"
+// DW_OP_breg16 (aarch64: breg30) -8; dup; deref_size 4; const1u 32; shl; const1u 32; shra; plus; deref
+#define REST "0x78, 0x12, 0x94,0x04, 0x08,0x20, 0x24, 0x08,0x20, 0x26, 0x22, 0x06\n"
+#if defined(__x86_64__)
+#define COLUMN "16"
+#define STACK_POINTER "%rsp"
+#define EXPRESSION "0x80," REST
+#define CODE "push original(%rip)\n .cfi_def_cfa_offset 8\n .cfi_offset %rip, -8\n" /* on the stack again */ \
+    "push %rax\n .cfi_adjust_cfa_offset 8\n call drain\n pop %rax\n .cfi_adjust_cfa_offset -8\n ret\n"
+#else
+#define COLUMN "30"
+#define STACK_POINTER "sp"
+#define EXPRESSION "0x8e," REST
+#define CODE "adrp x30, original\n ldr x30, [x30, :lo12:original]\n .cfi_same_value x30\n" /* in x30 again */ \
+    "stp x30, x0, [sp, #-16]!\n .cfi_def_cfa_offset 16\n .cfi_offset x30, -16\n bl drain\n" \
+    "ldp x30, x0, [sp], #16\n .cfi_def_cfa_offset 0\n .cfi_same_value x30\n ret\n"
+#endif
+__asm__(".pushsection .text\n.globl trampoline, expression\n.balign 8\n"
         ".cfi_startproc\n"
-        "  .cfi_def_cfa %rsp, 0\n"                  // at the label the return address is popped
-        "  .cfi_escape 0x16, 16, 13, " EXPRESSION   // DW_CFA_val_expression, column 16, 13 bytes
-        "  .long original - .\n"                    // a distance, known when the program is linked
-        "  nop; nop; nop; nop\n"
-        "trampoline:\n"
-        "  push original(%rip)\n"
-        "  .cfi_def_cfa_offset 8\n"
-        "  .cfi_offset %rip, -8\n"                  // now the return address is on the stack again
-        "  push %rax\n"
-        "  .cfi_adjust_cfa_offset 8\n"
-        "  call drain\n"
-        "  pop %rax\n"
-        "  .cfi_adjust_cfa_offset -8\n"
-        "  ret\n"
+        ".cfi_def_cfa " STACK_POINTER ", 0\n"                    // at the label the return address is popped
+        ".cfi_escape 0x16, " COLUMN ", 13, " EXPRESSION           // 0x16 is DW_CFA_val_expression; 13 bytes
+        ".long original - .\n"                                   // a distance, known when the program is linked
+        ".balign 8, 0\n"
+        "trampoline: " CODE
         ".cfi_endproc\n"
-        ".size trampoline, . - trampoline\n"
-        "expression: .byte " EXPRESSION
+        ".type trampoline, %function\n.size trampoline, . - trampoline\n"
+        ".section .rodata\nexpression: .byte " EXPRESSION
         ".popsection");
 
 static void evaluate(uint64_t pc) { // what an unwinder does with the expression
@@ -45,7 +48,7 @@ static void evaluate(uint64_t pc) { // what an unwinder does with the expression
     while (p < end) {
         const char *what = "";
         switch (*p++) {
-        case 0x80: what = "breg16 -8"; s[n++] = pc + ((int8_t)(*p++ << 1) >> 1); break; // register 16
+        case 0x80: case 0x8e: what = "breg -8"; s[n++] = pc + ((int8_t)(*p++ << 1) >> 1); break;
         case 0x12: what = "dup"; s[n] = s[n - 1]; n++; break;
         case 0x94: what = "deref_size 4"; s[n - 1] = *(uint32_t *)s[n - 1]; p++; break;
         case 0x08: what = "const1u 32"; s[n++] = *p++; break;

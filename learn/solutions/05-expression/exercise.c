@@ -1,7 +1,7 @@
+// The FDE begins before the label, since unwinders look up label - 1.
 __asm__(".pushsection .text\n"
         ".globl trampoline\n"
-        ".type trampoline, @function\n"
-        // The FDE begins before the label, since unwinders look up label - 1.
+#if defined(__x86_64__)
         ".cfi_startproc\n"
         "  .cfi_def_cfa %rsp, 0\n"
         "  .cfi_escape 0x16,16,13, 0x80,0x78, 0x12, 0x94,0x04, 0x08,0x20, 0x24, 0x08,0x20, 0x26, 0x22, 0x06\n"
@@ -17,6 +17,27 @@ __asm__(".pushsection .text\n"
         "  pop %rax\n"
         "  .cfi_adjust_cfa_offset -8\n"
         "  ret\n"
+#else
+        ".balign 8\n"
+        ".cfi_startproc\n"
+        "  .cfi_def_cfa sp, 0\n"
+        "  .cfi_escape 0x16,30,13, 0x8e,0x78, 0x12, 0x94,0x04, 0x08,0x20, 0x24, 0x08,0x20, 0x26, 0x22, 0x06\n"
+        "  .long original - .\n"
+        "  nop\n"
+        "trampoline:\n"
+        "  adrp x30, original\n"
+        "  ldr x30, [x30, :lo12:original]\n"
+        "  .cfi_same_value x30\n"
+        "  stp x30, x0, [sp, #-16]!\n"
+        "  .cfi_def_cfa_offset 16\n"
+        "  .cfi_offset x30, -16\n"
+        "  bl drain\n"
+        "  ldp x30, x0, [sp], #16\n"
+        "  .cfi_def_cfa_offset 0\n"
+        "  .cfi_same_value x30\n"
+        "  ret\n"
+#endif
         ".cfi_endproc\n"
+        ".type trampoline, %function\n"
         ".size trampoline, . - trampoline\n"
         ".popsection");
