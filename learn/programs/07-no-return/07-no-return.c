@@ -1,4 +1,4 @@
-// The end that is no return. cc -g -fno-omit-frame-pointer -rdynamic 07-no-return.c -pthread (x86_64, glibc)
+// The end that is no return. cc -g -fno-omit-frame-pointer -rdynamic 07-no-return.c -pthread (glibc)
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,35 +9,46 @@ uintptr_t original, landing; // where the foot led, and where the jump leads
 static int drained, also_landing;
 extern char trampoline[], landing_trampoline[];
 void drain(void) { drained++; }
-__asm__(".pushsection .text\n"
-        "trampoline:         push original(%rip); push %rax; call drain; pop %rax; ret\n"
-        "landing_trampoline: push landing(%rip);  push %rax; call drain; pop %rax; ret\n"
-        ".popsection");
+#if defined(__x86_64__) // jmp_buf: rbx rbp r12 r13 r14 r15 rsp rip
+#define ROTATION 17
+#define FROM_SP_TO_PC 1
+#define TRAMPOLINE(cell) "push " cell "(%rip); push %rax; call drain; pop %rax; ret\n"
+#else                   // jmp_buf: x19 to x29, x30, a free word, sp
+#define ROTATION 0
+#define FROM_SP_TO_PC -2
+#define TRAMPOLINE(cell) "adrp x30, " cell "; ldr x30, [x30, :lo12:" cell "]; stp x30, x0, [sp, #-16]!\n" \
+    "bl drain; ldp x30, x0, [sp], #16; ret\n"
+#endif
+__asm__(".pushsection .text\n.globl trampoline, landing_trampoline\nnop; nop\n"
+        "trampoline: " TRAMPOLINE("original") "landing_trampoline: " TRAMPOLINE("landing") ".popsection");
 
-static uintptr_t rotate_right(uintptr_t x, int n) { return x >> n | x << (64 - n); }
-static uintptr_t demangle(uintptr_t word, uintptr_t guard) { return rotate_right(word, 17) ^ guard; }
-static uintptr_t mangle(uintptr_t pointer, uintptr_t guard) { return rotate_right(pointer ^ guard, 64 - 17); }
+static uintptr_t rotate_right(uintptr_t x, int n) { return n % 64 ? x >> n | x << (64 - n) : x; }
+static uintptr_t demangle(uintptr_t word, uintptr_t guard) { return rotate_right(word, ROTATION) ^ guard; }
+static uintptr_t mangle(uintptr_t pointer, uintptr_t guard) { return rotate_right(pointer ^ guard, 64 - ROTATION); }
 
-// `start_thread` keeps a jmp_buf above the foot: rbx rbp r12 r13 r14 r15 rsp rip, of which rbp, rsp
-// and rip are mangled. The stack pointer in it is the one after the entry function's return: `base`.
-static uintptr_t *find_landing(uintptr_t *foot, uintptr_t *guard) {
-    uintptr_t base = (uintptr_t)(foot + 1);
-    for (int i = 1; i < 40; i++) {
-        *guard = rotate_right(foot[i], 17) ^ base; // if foot[i] is the mangled base
-        uintptr_t rip = demangle(foot[i + 1], *guard);
-        if (rip - *foot + 4096 < 8192) return &foot[i + 1]; // then the next word leads near the foot's code
+// `start_thread` keeps the jmp_buf above the base. The stack pointer in it is the one after the entry
+// function's return, which is the base. Return the word with the program counter.
+static uintptr_t *find_landing(uintptr_t *base, uintptr_t foot, uintptr_t *guard) {
+    for (int i = 2; i < 40; i++) {
+        *guard = rotate_right(base[i], ROTATION) ^ (uintptr_t)base; // if base[i] is the mangled stack pointer
+        uintptr_t *pc = &base[i + FROM_SP_TO_PC];                   // then this leads near the foot's code
+        if (demangle(*pc, *guard) - foot + 4096 < 8192) return pc;
     }
     return 0;
 }
-__attribute__((noinline)) void redirect(uintptr_t *foot, int print) {
-    uintptr_t guard, real_guard, *word = find_landing(foot, &guard);
-    __asm__("mov %%fs:0x30, %0" : "=r"(real_guard)); // glibc keeps it in the thread's control block
+__attribute__((noinline)) void redirect(uintptr_t *foot, void *base, int print) {
+    uintptr_t guard, *word = find_landing(base, *foot, &guard);
     if (print) {
-        printf("the foot is at %#lx, the stack's base at %#lx\n", (uintptr_t)foot, (uintptr_t)(foot + 1));
-        printf("  %d bytes above the foot: %#lx  mangled stack pointer\n", (int)((char *)(word - 1) - (char *)foot), word[-1]);
-        printf("  %d bytes above the foot: %#lx  mangled program counter\n", (int)((char *)word - (char *)foot), word[0]);
-        printf("  the first, rotated right by 17, xor the base: %#lx\n", guard);
+        printf("the base is %#lx\n", (uintptr_t)base);
+        uintptr_t *sp = word - FROM_SP_TO_PC;
+        printf("  %d bytes above it: %#lx  mangled stack pointer\n", (int)((char *)sp - (char *)base), *sp);
+        printf("  %d bytes above it: %#lx  mangled program counter\n", (int)((char *)word - (char *)base), *word);
+        printf("  the first, rotated right by %d, xor the base: %#lx\n", ROTATION, guard);
+#if defined(__x86_64__)
+        uintptr_t real_guard; // glibc keeps it in the thread's control block
+        __asm__("mov %%fs:0x30, %0" : "=r"(real_guard));
         printf("  the pointer guard: %s\n", guard == real_guard ? "the same number" : "another number");
+#endif
         printf("  the second, demangled: %#lx; the foot holds %#lx\n", demangle(*word, guard), *foot);
     }
     original = *foot;
@@ -46,19 +57,21 @@ __attribute__((noinline)) void redirect(uintptr_t *foot, int print) {
     landing = demangle(*word, guard);
     *word = mangle((uintptr_t)landing_trampoline, guard);
 }
+#define REDIRECT(print) \
+    redirect(&((struct frame *)__builtin_frame_address(0))->return_address, __builtin_dwarf_cfa(), print)
 static int print_once = 1;
 static void *by_return(void *x) {
-    redirect(&((struct frame *)__builtin_frame_address(0))->return_address, print_once);
+    REDIRECT(print_once);
     __asm__ volatile("" ::: "memory");
     print_once = 0;
     return x;
 }
 static void *by_exit(void *x) {
-    redirect(&((struct frame *)__builtin_frame_address(0))->return_address, 0);
+    REDIRECT(0);
     pthread_exit(x);
 }
 static void *by_cancel(void *x) {
-    redirect(&((struct frame *)__builtin_frame_address(0))->return_address, 0);
+    REDIRECT(0);
     for (;;) pause();
     return x;
 }
