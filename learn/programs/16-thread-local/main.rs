@@ -33,7 +33,8 @@ extern "C" fn job() {
     unsafe { swapcontext(&raw mut FIBER, &raw const RESUMER) };
 }
 
-fn resume() -> u32 { // runs the fiber until it switches back, and returns this thread's count
+// Runs the fiber until it switches back, and returns this thread's count.
+fn resume() -> u32 {
     unsafe { swapcontext(&raw mut RESUMER, &raw const FIBER) };
     COUNT.with(Cell::get)
 }
