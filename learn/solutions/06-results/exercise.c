@@ -1,0 +1,15 @@
+// xmm1 holds the second double, and 8 bytes more make rsp a multiple of 16 at the call.
+__asm__(".pushsection .text\n"
+        "trampoline:\n"
+        "  push original(%rip)\n"
+        "  sub $56, %rsp\n"
+        "  mov %rax, (%rsp)\n"
+        "  movups %xmm0, 16(%rsp)\n"
+        "  movups %xmm1, 32(%rsp)\n"
+        "  call drain\n"
+        "  mov (%rsp), %rax\n"
+        "  movups 16(%rsp), %xmm0\n"
+        "  movups 32(%rsp), %xmm1\n"
+        "  add $56, %rsp\n"
+        "  ret\n"
+        ".popsection");
