@@ -1,5 +1,5 @@
 //! Assembles `asm/` for the target's processor, and sets `cfg(code_redirect)` where exeunt can
-//! patch the code of exit trampolines.
+//! patch the code of exit trampolines, and `cfg(asm_labels)` where inline assembly can jump.
 
 fn main() {
     let arch = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the target's architecture");
@@ -13,6 +13,11 @@ fn main() {
     {
         println!("cargo::rustc-cfg=code_redirect");
     }
+    // Inline assembly can jump to Rust code from Rust 1.87 on.
+    println!("cargo::rustc-check-cfg=cfg(asm_labels)");
+    if minor_version().is_none_or(|minor| minor >= 87) {
+        println!("cargo::rustc-cfg=asm_labels");
+    }
     if system == "linux" && std::env::var_os("CARGO_FEATURE_CAPI").is_some() {
         // The shared library's code begins on a page boundary of the file. Otherwise LLD, with
         // which rustc links on x86_64, lets segments share pages of the file. Then libunwind up to
@@ -22,4 +27,11 @@ fn main() {
         println!("cargo::rustc-link-arg=-Wl,-z,separate-code");
     }
     cc::Build::new().file(source).include("asm").compile("exeunt_asm");
+}
+
+/// The compiler's minor version: 85 for `rustc 1.85.1 (...)`.
+fn minor_version() -> Option<u32> {
+    let output = std::process::Command::new(std::env::var_os("RUSTC")?).arg("--version").output().ok()?;
+    let version = String::from_utf8(output.stdout).ok()?;
+    version.strip_prefix("rustc 1.")?.split('.').next()?.parse().ok()
 }

@@ -133,13 +133,13 @@ fn each_of_very_many_threads_is_drained_once_and_sees_only_its_own_values() {
             let life = move || {
                 begin(&stacks, number);
                 deeper(number % 50, &|| look(number));
-                if number.is_multiple_of(7) {
+                if number % 7 == 0 {
                     // A panic's unwinding without its message.
                     std::panic::resume_unwind(Box::new(number));
                 }
             };
             let ended = std::thread::spawn(life).join();
-            assert_eq!(ended.is_err(), number.is_multiple_of(7));
+            assert_eq!(ended.is_err(), number % 7 == 0);
         }
     };
     std::thread::scope(|scope| {
@@ -223,7 +223,7 @@ fn run_fiber(stacks: &Arc<Stacks>, number: usize, inside: Inside) {
         inside.suspend();
     }
     deeper(number % 5, &|| assert_eq!(exeunt::get::<usize>(&"number"), None));
-    if number.is_multiple_of(11) {
+    if number % 11 == 0 {
         return; // never armed
     }
     deeper(number % 13, &|| begin(stacks, number));
@@ -236,7 +236,7 @@ fn run_fiber(stacks: &Arc<Stacks>, number: usize, inside: Inside) {
 
 /// Whether the fiber of this number is abandoned at the pause where it has just suspended itself.
 fn is_abandoned(number: usize, pause: usize) -> bool {
-    number.is_multiple_of(17) && pause.is_multiple_of(2)
+    number % 17 == 0 && pause % 2 == 0
 }
 
 /// Runs one more fiber on this memory. When that one arms its stack, it drains what was abandoned

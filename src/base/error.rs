@@ -30,7 +30,7 @@ pub enum Error {
     /// address would end the process.
     ShadowStack,
     /// exeunt cannot patch the exit trampoline: its code has no known shape, or the system refuses.
-    /// The text says what was found, with bytes and disassembly.
+    /// The text says what was found, with its bytes, and with the feature `symbols` their disassembly.
     NoCodeSite(Cow<'static, str>),
     /// `EXEUNT_REDIRECT` has a value other than `slot`, `code` and `auto`.
     UnknownRedirect(String),

@@ -8,6 +8,7 @@
 //! | `limits` | fixed capacities |
 //! | `alloc`, `counted` | allocation and reference counting that can fail |
 //! | `guard`, `cancellation` | guards: run at the end, catch panics, disable cancellation |
+//! | `cold` | the hint that a branch is rarely taken |
 //! | `symbols` | names for addresses |
 //! | `atomics` | the atomics that the model checker replaces |
 //! | `testing` | a unit test in a process of its own |
@@ -15,6 +16,7 @@
 pub(crate) mod alloc;
 pub(crate) mod atomics;
 pub(crate) mod cancellation;
+pub(crate) mod cold;
 pub(crate) mod counted;
 pub(crate) mod error;
 pub(crate) mod foot;

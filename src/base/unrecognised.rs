@@ -1,6 +1,6 @@
 //! [`Unrecognised`]: the report of a stack under which no exit trampoline was found.
 
-use super::symbols::{function_name, object_file};
+use super::symbols::{function_name, object_file, object_offset};
 use std::fmt;
 use std::ops::Deref;
 
@@ -57,8 +57,8 @@ impl Unrecognised {
         self.addresses.last().copied().unwrap_or(0)
     }
 
-    /// The symbol that [`address`](Self::address) lies in, if the dynamic linker or the debug
-    /// information has one.
+    /// The symbol that [`address`](Self::address) lies in, if the dynamic linker has one, or with the
+    /// feature `symbols` the debug information.
     pub fn symbol(&self) -> Option<String> {
         function_name(self.address())
     }
@@ -106,7 +106,11 @@ impl fmt::Display for Unrecognised {
         }
         writeln!(f, "  frames seen, innermost first:")?;
         for &address in &*self.addresses {
-            writeln!(f, "    {address:#x} {}", function_name(address).as_deref().unwrap_or("?"))?;
+            match (function_name(address), object_offset(address)) {
+                (Some(name), _) => writeln!(f, "    {address:#x} {name}")?,
+                (None, Some((file, offset))) => writeln!(f, "    {address:#x} {file}+{offset:#x}")?,
+                (None, None) => writeln!(f, "    {address:#x} ?")?,
+            }
         }
         write!(f, "  advice: {}", self.advice)
     }

@@ -70,7 +70,7 @@ pub(crate) fn of(end: &'static WalkEnd, pc: usize, addresses: Addresses) -> Erro
     #[cfg(target_os = "linux")]
     let end = {
         let is_outermost = ptr::eq(end, &raw const UNKNOWN) || ptr::eq(end, &raw const NO_TABLE);
-        if is_outermost && let Some(error) = stage::of(&addresses) {
+        if let Some(error) = is_outermost.then(|| stage::of(&addresses)).flatten() {
             return error;
         }
         refine(end, pc, &addresses)

@@ -109,19 +109,19 @@ pub(crate) fn label(number: usize) -> usize {
 /// stack's base. `None` if there is no trampoline for this distance.
 pub(crate) fn label_for_spare_word(distance: usize) -> Option<usize> {
     let number = distance / 8;
-    (distance.is_multiple_of(8) && number < SPARE_WORD_COUNT).then(|| label(COUNT + number))
+    (distance % 8 == 0 && number < SPARE_WORD_COUNT).then(|| label(COUNT + number))
 }
 
 /// The number of the trampoline of the first kind whose label is `address`.
 pub(crate) fn number_of_label(address: usize) -> Option<usize> {
     let offset = address.wrapping_sub(pool() + LABEL);
-    (offset < SIZE * COUNT && offset.is_multiple_of(SIZE)).then_some(offset / SIZE)
+    (offset < SIZE * COUNT && offset % SIZE == 0).then_some(offset / SIZE)
 }
 
 /// Whether `address` is the label of a trampoline.
 pub(crate) fn is_label(address: usize) -> bool {
     let offset = address.wrapping_sub(pool() + LABEL);
-    offset < SIZE * (COUNT + SPARE_WORD_COUNT) && offset.is_multiple_of(SIZE)
+    offset < SIZE * (COUNT + SPARE_WORD_COUNT) && offset % SIZE == 0
 }
 
 /// The original return address of trampoline `number`.

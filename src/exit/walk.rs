@@ -147,9 +147,7 @@ fn walk(unwinder: &mut impl Steps, trace: &mut Trace) -> Result<Found, NotFound>
                 return record.map(|record| trace.armed(record, contiguous)).ok_or(NotFound::End(&STACK_ENDED));
             }
             let trampoline = trampoline::number_of_original(address);
-            if trampoline.is_some()
-                && let Some(record) = draining(base, Some(slot))
-            {
+            if let Some(record) = trampoline.and_then(|_| draining(base, Some(slot))) {
                 return Ok(trace.armed(record, contiguous));
             }
             if let Some(record) = code::draining(address, slot, base) {

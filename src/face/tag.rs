@@ -38,7 +38,7 @@ fn frames() -> usize {
 /// The kind of frame whose call returns to `address`, if that is a tag's frame.
 fn kind_at(address: usize) -> Option<usize> {
     let offset = address.wrapping_sub(frames() + RETURN);
-    (offset.is_multiple_of(SIZE) && offset / SIZE <= BEGIN).then_some(offset / SIZE)
+    (offset % SIZE == 0 && offset / SIZE <= BEGIN).then_some(offset / SIZE)
 }
 
 struct Work<F, R> {

@@ -10,6 +10,7 @@ use super::lookup::{add_block_if_contiguous, find_other_stack, is_verified};
 use super::main_key;
 use super::safety_net;
 use crate::base::alloc::refused;
+use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
 use crate::exit::redirect::plan::Plan;
@@ -21,7 +22,6 @@ use crate::map::supply::AtBase;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use crate::unwind::{memo, memory};
-use std::hint::cold_path;
 
 /// The record of the running stack, which this arms if it was not armed.
 #[inline(always)]
@@ -67,10 +67,11 @@ fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
         // SAFETY: these are registers of the running stack.
         let mut found = unsafe { walk::walk_to_foot(here) }?;
         // The walk may have passed a block that an abandoned stack owns.
-        if let Found::Armed(record, _) = found
-            && record.canary_may_be_stale()
-        {
-            found = find_other_stack(record, sp).unwrap_or(found);
+        match found {
+            Found::Armed(record, _) if record.canary_may_be_stale() => {
+                found = find_other_stack(record, sp).unwrap_or(found);
+            }
+            _ => {}
         }
         match found {
             Found::Armed(record, contiguous) => {

@@ -61,9 +61,7 @@ pub(crate) fn update_id(record: &'static Record, before: Option<StackId>) {
 }
 
 unsafe extern "C" fn main_exits(_: *mut c_void) {
-    if let Some((record, id)) = ARMED.take()
-        && record.id() == Some(id)
-    {
+    if let Some((record, _)) = ARMED.take().filter(|(record, id)| record.id() == Some(*id)) {
         drain::without_return(record);
     }
 }

@@ -156,9 +156,7 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
         net.armed.take()
     });
     // Otherwise its entry function has returned, or it was unloaded.
-    if let Some((record, id)) = armed
-        && record.id() == Some(id)
-    {
+    if let Some((record, _)) = armed.filter(|(record, id)| record.id() == Some(*id)) {
         drain::with_live_frames(record);
     }
 }

@@ -4,8 +4,8 @@ use super::entry::{Entry, pointer};
 use super::owner::Owner;
 use super::pages::{PAGE, block_bit, page_of_base};
 use super::stack_map::StackMap;
+use crate::base::cold::cold_path;
 use crate::machine::arch::untagged;
-use std::hint::cold_path;
 
 /// Why a record was not inserted.
 pub(crate) enum InsertError<R: 'static> {

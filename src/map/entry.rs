@@ -28,7 +28,7 @@
 //! unwinding.
 
 use crate::base::atomics::{AtomicPtr, AtomicU64, Ordering};
-use std::hint::cold_path;
+use crate::base::cold::cold_path;
 
 /// The bit that is added to the address of a record that owns its entry.
 const OWNER_BIT: usize = 1;

@@ -3,9 +3,9 @@
 
 use super::entry::Entry;
 use crate::base::atomics::{AtomicPtr, AtomicU64, Ordering};
+use crate::base::cold::cold_path;
 use crate::machine::arch::untagged;
 use crate::machine::os;
-use std::hint::cold_path;
 
 /// Bits of an address within a page of the map. The processor's pages may be larger, which makes
 /// no difference here.

@@ -135,7 +135,7 @@ impl<T: SlabItem> Slab<T> {
             let first = self.chunks[chunk].load(Ordering::Acquire);
             let offset = address.checked_sub(first.addr())?;
             let index = offset / size_of::<T>();
-            let inside = !first.is_null() && offset.is_multiple_of(size_of::<T>()) && index < (FIRST as usize) << chunk;
+            let inside = !first.is_null() && offset % size_of::<T>() == 0 && index < (FIRST as usize) << chunk;
             // SAFETY: chunks are complete when they are published, and live for ever. `index` is
             // within the chunk, as just checked.
             inside.then(|| unsafe { &*first.add(index) })

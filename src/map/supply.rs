@@ -10,8 +10,8 @@ use super::owner::Owner;
 use super::pages::{PAGE, page_of_base};
 use super::stack_map::StackMap;
 use crate::base::atomics::Ordering;
+use crate::base::cold::cold_path;
 use crate::machine::arch::untagged;
-use std::hint::cold_path;
 
 /// What the map has for the base of a stack that is about to be armed.
 pub(crate) enum AtBase<R: 'static> {

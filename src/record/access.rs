@@ -6,11 +6,11 @@
 
 use super::contents::Contents;
 use super::header::Record;
+use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::guard::OnDrop;
 use crate::storage::values::Values;
 use std::cell::Cell;
-use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 impl Record {

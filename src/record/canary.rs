@@ -4,11 +4,11 @@
 //! foot that moves, `invalidate` and `set_free` end it.
 
 use super::header::{DEAD, FOOT_MOVES, Phase, Record};
+use crate::base::cold::cold_path;
 use crate::base::kind::Kind;
 use crate::base::redirect::Method;
 use crate::machine::arch;
 use crate::storage::inline_cache;
-use std::hint::cold_path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 impl Record {

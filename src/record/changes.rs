@@ -4,11 +4,11 @@
 use super::contents::Contents;
 use super::header::Record;
 use crate::base::alloc::{larger, move_to, refused, try_vec};
+use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::guard::isolated;
 use crate::storage::slot_table::{self, Table};
 use crate::storage::values::{Addition, Handler, LocalValue, Values};
-use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 impl Record {

@@ -5,12 +5,12 @@
 
 use super::header::Record;
 use super::stacks::STACKS;
+use crate::base::cold::cold_path;
 use crate::base::guard::isolated;
 use crate::base::kind::Kind;
 use crate::storage::borrow::Lent;
 use crate::storage::slot_table;
 use crate::storage::values::{Removed, Values};
-use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 impl Record {

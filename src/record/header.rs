@@ -6,6 +6,7 @@
 //! of the stack map may lead there. It pins the record meanwhile (`map/pins.rs`).
 
 use super::contents::Contents;
+use crate::base::cold::cold_path;
 use crate::base::kind::Kind;
 use crate::base::redirect::Method;
 use crate::base::stack_id::StackId;
@@ -17,7 +18,6 @@ use crate::map::slab::{Links, SlabItem};
 use crate::storage::slot_table::Table;
 use crate::storage::values::Values;
 use std::cell::{Cell, UnsafeCell};
-use std::hint::cold_path;
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -280,7 +280,7 @@ impl Record {
     /// An identity that no stack has had.
     fn fresh_id(&self) -> u64 {
         let own = self.next_id.load(Ordering::Relaxed);
-        let id = if own.is_multiple_of(StackId::BATCH) {
+        let id = if own % StackId::BATCH == 0 {
             cold_path();
             StackId::batch()
         } else {

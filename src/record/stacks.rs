@@ -2,12 +2,12 @@
 
 use super::header::DEAD;
 use super::header::Record;
+use crate::base::cold::cold_path;
 use crate::map::cached::CachedFlag;
 use crate::map::owner::Owner;
 use crate::map::pins::PinCount;
 use crate::map::stack_map::StackMap;
 use crate::storage::inline_cache;
-use std::hint::cold_path;
 use std::ops::Range;
 
 /// The stacks of this process.

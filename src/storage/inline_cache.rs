@@ -152,7 +152,7 @@ impl InlineCache {
             // SAFETY: a filled entry has a value, and is never filled with none.
             Some(unsafe { NonNull::new_unchecked(self.entry(block).value.load(Ordering::Relaxed)) })
         } else {
-            std::hint::cold_path();
+            crate::base::cold::cold_path();
             None
         }
     }

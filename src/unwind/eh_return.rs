@@ -231,7 +231,7 @@ struct Code {
 
 impl Code {
     fn byte(&mut self) -> Result<u8, Unknown> {
-        if self.at.is_multiple_of(4096) && !os::is_readable(self.at) {
+        if self.at % 4096 == 0 && !os::is_readable(self.at) {
             return Err(Unknown);
         }
         // SAFETY: the page in which the instruction begins was checked, and so is the next one if

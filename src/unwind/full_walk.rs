@@ -150,11 +150,13 @@ impl FullWalk {
             return None;
         }
         #[cfg(target_arch = "x86_64")]
-        if same
-            && let Some(landing) = super::eh_return::landing(&registers, &self.memory)
-            && landing.sp().is_some_and(|above| above > sp && self.memory.advance(sp, above) == Some(true))
-        {
-            registers = landing;
+        if same {
+            let landing = super::eh_return::landing(&registers, &self.memory).filter(|landing| {
+                landing.sp().is_some_and(|above| above > sp && self.memory.advance(sp, above) == Some(true))
+            });
+            if let Some(landing) = landing {
+                registers = landing;
+            }
         }
         (self.registers, self.exact) = (registers, true);
         Some(if same { Step::Interrupted(self.frame()) } else { Step::InterruptedElsewhere(self.frame()) })

@@ -7,7 +7,8 @@
 
 use super::memory::{LARGEST_BUFFER, Memory};
 use super::registers::{COUNT, RETURN, Registers};
-use super::tables::{self, OnStack, Section};
+use super::row::{OnStack, Row, Section};
+use super::tables;
 use crate::machine::arch::{self, dwarf};
 use gimli::{
     CfaRule, Encoding, EndianSlice, Evaluation, EvaluationResult, EvaluationStorage, Format, NativeEndian, Piece,
@@ -58,7 +59,7 @@ pub(super) fn step(registers: &Registers, pc: usize, memory: &mut Memory) -> Fou
             return Some(Found::Signal);
         }
         let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
-        let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
+        let row = Row::at(pc, section, addresses, fde, &mut context)?;
         let (cfa, by_expression) = match row.cfa() {
             CfaRule::RegisterAndOffset { register, offset } => {
                 (registers.get(register.0)?.wrapping_add_signed(*offset as isize), false)
@@ -66,7 +67,7 @@ pub(super) fn step(registers: &Registers, pc: usize, memory: &mut Memory) -> Fou
             CfaRule::Expression(expression) => (evaluate(section, expression, None, registers, memory)?, true),
         };
         let sp = registers.sp()?;
-        if cfa == 0 || !cfa.is_multiple_of(8) {
+        if cfa == 0 || cfa % 8 != 0 {
             return None;
         }
         if by_expression {
@@ -94,7 +95,8 @@ pub(super) fn step(registers: &Registers, pc: usize, memory: &mut Memory) -> Fou
                 Some(RegisterRule::ValExpression(expression)) => {
                     (None, evaluate(section, &expression, Some(cfa), registers, memory))
                 }
-                Some(RegisterRule::Undefined | RegisterRule::Architectural | RegisterRule::Constant(_)) => (None, None),
+                // Undefined, and what none of these registers has.
+                Some(_) => (None, None),
             }
         };
         let return_register = fde.cie().return_address_register();

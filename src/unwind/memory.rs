@@ -71,7 +71,7 @@ impl Memory {
     #[inline]
     pub(super) fn load(&self, address: usize) -> Option<usize> {
         // An aligned word whose first byte is in the range lies in it as a whole.
-        let known = address.wrapping_sub(self.low) < self.high - self.low && address.is_multiple_of(8);
+        let known = address.wrapping_sub(self.low) < self.high - self.low && address % 8 == 0;
         if !known {
             return self.load_elsewhere(address);
         }
@@ -83,7 +83,7 @@ impl Memory {
     #[cold]
     #[inline(never)]
     fn load_elsewhere(&self, address: usize) -> Option<usize> {
-        let readable = address.is_multiple_of(8) && is_readable(address);
+        let readable = address % 8 == 0 && is_readable(address);
         // SAFETY: the word was checked. What an unwind table refers to outside of the stack belongs
         // to the code that it describes.
         readable.then(|| unsafe { (address as *const usize).read_volatile() })

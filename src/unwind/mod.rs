@@ -18,7 +18,7 @@
 //! | `frame` | a frame, and what a step from it finds |
 //! | `quick`, `full_walk` | the two walks |
 //! | `rule`, `cache` | the simple rule, and the cache of rules by program counter |
-//! | `tables` | the source of rules on Linux: DWARF tables |
+//! | `tables`, `row` | the source of rules on Linux: DWARF tables |
 //! | `frame_records` | the source of rules on macOS: a frame record of every function |
 //! | `general`, `registers` | the step by any rule, with all registers |
 //! | `memo` | remembered walks |
@@ -44,6 +44,8 @@ pub(crate) mod quick;
 pub(crate) mod rbx;
 #[cfg(target_os = "linux")]
 mod registers;
+#[cfg(target_os = "linux")]
+mod row;
 mod rule;
 // The source of rules.
 #[cfg(target_os = "linux")]

@@ -145,7 +145,7 @@ impl Unwinder {
         }
         .wrapping_add_signed(offset as isize);
         let by_frame_pointer = base == Base::FramePointer;
-        if cfa == 0 || !cfa.is_multiple_of(8) || (!by_frame_pointer && cfa < sp) {
+        if cfa == 0 || cfa % 8 != 0 || (!by_frame_pointer && cfa < sp) {
             return Step::Unsupported;
         }
         // A caller's frame lies further out in the same segment, except for code that switches

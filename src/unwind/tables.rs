@@ -14,24 +14,14 @@
 
 use super::find_fde::{_Unwind_Find_FDE, Bases};
 use super::objects;
+use super::row::{Fde, OnStack, Row, Section};
 use super::rule::{Base, Rule};
 use foldhash::fast::FixedState;
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, FrameDescriptionEntry, NativeEndian, Register,
-    RegisterRule, UnwindContext, UnwindContextStorage, UnwindSection, UnwindTableRow, Vendor,
+    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, NativeEndian, Register, RegisterRule, UnwindContext, UnwindSection,
+    Vendor,
 };
 use std::hash::BuildHasher;
-
-/// Storage on the stack for the interpretation of a table: it may run in a signal handler.
-pub(super) struct OnStack;
-
-impl UnwindContextStorage<usize> for OnStack {
-    // Callee-saved registers, the return address and the like: at most 18 on x86_64 and 22 on
-    // aarch64.
-    type Rules = [(Register, RegisterRule<usize>); 32];
-    // One row, and two remembered ones.
-    type Stack = [UnwindTableRow<usize, Self>; 3];
-}
 
 /// How long the code that a table entry describes stays loaded, and so how long the rule may be
 /// remembered (`objects.rs`).
@@ -82,8 +72,8 @@ pub(super) fn signing(pc: usize) -> Option<crate::machine::arch::Signing> {
     use crate::machine::arch::{Signing, dwarf::SIGN_STATE};
     let read = |section: &Section, addresses: &BaseAddresses, fde: &Fde, key_b: bool| {
         let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
-        let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
-        match row.register(Register(SIGN_STATE)) {
+        let row = Row::at(pc, section, addresses, fde, &mut context)?;
+        match row.saved(Register(SIGN_STATE)) {
             Some(RegisterRule::Constant(1)) if key_b => Some(Signing::KeyB),
             Some(RegisterRule::Constant(1)) => Some(Signing::KeyA),
             _ => Some(Signing::Plain),
@@ -97,9 +87,6 @@ pub(super) fn signing(pc: usize) -> Option<crate::machine::arch::Signing> {
 pub(super) fn signing(_pc: usize) -> Option<crate::machine::arch::Signing> {
     None
 }
-
-pub(super) type Section<'a> = EhFrame<EndianSlice<'a, NativeEndian>>;
-pub(super) type Fde<'a> = FrameDescriptionEntry<EndianSlice<'a, NativeEndian>>;
 
 /// Calls `read` with the table entry for the instruction at `pc`, and whether that code signs with
 /// key B. Returns its result and the lifetime of the code. Where there is nothing to read, the
@@ -250,7 +237,7 @@ enum Readable {
 }
 
 /// Code that signs its return addresses with key B has a `B` in the augmentation of its common
-/// entry. gimli (0.34) refuses to read that. The letter changes nothing else, so this makes a copy
+/// entry. gimli (0.32) refuses to read that. The letter changes nothing else, so this makes a copy
 /// without it, and adds a no-operation at the end.
 fn without_key_b(bytes: &[u8], fde: usize, room: &mut [u8; MOST_COPIED]) -> Readable {
     // Length, identifier and version come before the augmentation, a string.
@@ -282,7 +269,7 @@ fn without_key_b(bytes: &[u8], fde: usize, room: &mut [u8; MOST_COPIED]) -> Read
 pub(super) fn saved(pc: usize, register: u16) -> Option<(Option<i32>, Lifetime)> {
     let read = |section: &Section, addresses: &BaseAddresses, fde: &Fde, _: bool| {
         let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
-        let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
+        let row = Row::at(pc, section, addresses, fde, &mut context)?;
         match row.register(Register(register)) {
             Some(RegisterRule::Offset(at)) => Some(Some(i32::try_from(at).ok()?)),
             Some(RegisterRule::SameValue) | None => Some(None),
@@ -298,16 +285,15 @@ fn rule(section: &Section, addresses: &BaseAddresses, fde: &Fde, pc: usize) -> O
         return Some(Rule::Signal);
     }
     let mut context: UnwindContext<usize, OnStack> = UnwindContext::new_in();
-    let row = fde.unwind_info_for_address(section, addresses, &mut context, pc as u64).ok()?;
+    let row = Row::at(pc, section, addresses, fde, &mut context)?;
     let (base, offset) = match *row.cfa() {
         CfaRule::RegisterAndOffset { register: Register(STACK_POINTER), offset } => (Base::StackPointer, offset),
         CfaRule::RegisterAndOffset { register: Register(FRAME_POINTER), offset } => (Base::FramePointer, offset),
         _ => return Some(Rule::Other),
     };
-    let stored = |register: Register| match row.register(register) {
+    let stored = |register: Register| match row.saved(register) {
         Some(RegisterRule::Offset(at)) => Some(Some(i32::try_from(at).ok()?)),
         Some(RegisterRule::SameValue) | None => Some(None),
-        Some(RegisterRule::Undefined) => Some(None),
         _ => None,
     };
     let return_register = fde.cie().return_address_register();
@@ -325,8 +311,75 @@ fn rule(section: &Section, addresses: &BaseAddresses, fde: &Fde, pc: usize) -> O
     Some(simple().unwrap_or(Rule::Other))
 }
 
+#[cfg(test)]
+mod row_tests {
+    use super::*;
+
+    // A register that the table does not mention, declares undefined, saves, and so on, at one
+    // instruction each.
+    macro_rules! cases {
+        ($nop:literal, $register:literal, $call_frame:literal) => {
+            std::arch::global_asm!(
+                ".type exeunt_test_rows, %function",
+                "exeunt_test_rows:",
+                ".cfi_startproc",
+                $nop,
+                concat!(".cfi_undefined ", $register),
+                $nop,
+                ".cfi_remember_state",
+                concat!(".cfi_offset ", $register, ", ", $call_frame),
+                $nop,
+                ".cfi_restore_state",
+                $nop,
+                concat!(".cfi_same_value ", $register),
+                $nop,
+                concat!(".cfi_undefined ", $register),
+                $nop,
+                concat!(".cfi_restore ", $register),
+                $nop,
+                ".cfi_endproc",
+                ".size exeunt_test_rows, . - exeunt_test_rows",
+            );
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    cases!("nop", "rbx", "-16");
+    #[cfg(target_arch = "aarch64")]
+    cases!("nop", "x19", "-16");
+
+    unsafe extern "C" {
+        fn exeunt_test_rows();
+    }
+
+    #[test]
+    fn an_undefined_register_differs_from_one_that_is_not_mentioned() {
+        let (size, register) = if cfg!(target_arch = "x86_64") { (1, 3) } else { (4, 19) };
+        let start = exeunt_test_rows as unsafe extern "C" fn() as usize;
+        let rules = (0..7).map(|number| {
+            let pc = start + number * size;
+            let read = |section: &Section, addresses: &BaseAddresses, fde: &Fde, _: bool| {
+                let mut context = UnwindContext::new_in();
+                Some(Row::at(pc, section, addresses, fde, &mut context)?.register(Register(register)))
+            };
+            at(pc, read).ok().unwrap().0
+        });
+        assert_eq!(
+            rules.collect::<Vec<_>>(),
+            [
+                None,
+                Some(RegisterRule::Undefined),
+                Some(RegisterRule::Offset(-16)),
+                Some(RegisterRule::Undefined),
+                Some(RegisterRule::SameValue),
+                Some(RegisterRule::Undefined),
+                None,
+            ]
+        );
+    }
+}
+
 #[cfg(all(test, target_arch = "aarch64"))]
-mod tests {
+mod signing_tests {
     use super::*;
     use crate::machine::arch::Signing;
 

@@ -82,7 +82,10 @@ pub fn keep_panics() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            PANICS.lock().unwrap().push(info.payload_as_str().unwrap_or("?").to_owned());
+            // `payload_as_str` needs Rust 1.91.
+            let payload = info.payload();
+            let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(|text| &**text));
+            PANICS.lock().unwrap().push(text.unwrap_or("?").to_owned());
             before(info);
         }));
     });

@@ -1,11 +1,12 @@
 //! Errors: what was found, where, and what to do.
 
+#[cfg(feature = "disassembly")]
 use super::arch;
 use super::wording::WORDING;
 use crate::raw::{Reason, Refusal, arch as raw};
 use std::fmt;
 
-/// Bytes of code at an address. Displayed with their disassembly.
+/// Bytes of code at an address. Displayed with their disassembly (feature `disassembly`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bytes {
     /// The address of the first byte.
@@ -20,7 +21,9 @@ impl fmt::Display for Bytes {
         for byte in &self.bytes {
             write!(f, " {byte:02x}")?;
         }
-        write!(f, " ({})", arch::disassemble(&self.bytes, self.at))
+        #[cfg(feature = "disassembly")]
+        write!(f, " ({})", arch::disassemble(&self.bytes, self.at))?;
+        Ok(())
     }
 }
 

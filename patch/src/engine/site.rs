@@ -214,11 +214,11 @@ impl Site {
     ) -> Result<Patch, Error> {
         let mut registry = registry::lock()?;
         for Stub { at, code } in &registry.stubs {
-            if windows.iter().any(|window| window.contains(*at))
-                && let Ok((wanted, resume)) = build(*at)
-                && wanted == *code
-                && let Some(after) = encode(*at)
-            {
+            if !windows.iter().any(|window| window.contains(*at)) {
+                continue;
+            }
+            let Some((_, resume)) = build(*at).ok().filter(|(wanted, _)| wanted == code) else { continue };
+            if let Some(after) = encode(*at) {
                 let stub = StubState::Mapped { at: *at, resume };
                 return Ok(Patch::new(self.at, before.to_vec(), after, stub));
             }

@@ -24,6 +24,7 @@
 use super::mark;
 use super::slot::{self, LandingPlan};
 use super::{choice, return_points, sites};
+use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
 use crate::base::kind::Kind;
@@ -32,7 +33,6 @@ use crate::exit::trampoline;
 use crate::machine::arch::word_of_stack;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
-use std::hint::cold_path;
 
 /// What to write on the stack with this foot. This patches the stack's exit trampoline, if that was
 /// not done yet.

@@ -17,9 +17,9 @@ pub struct CodeSite {
     pub address: usize,
     /// The address behind it. A backtrace from a handler shows the exit trampoline at this address.
     pub behind: usize,
-    /// Bytes and disassembly without the patch.
+    /// Bytes without the patch, and with the feature `symbols` their disassembly.
     pub before: String,
-    /// Bytes and disassembly with it.
+    /// The same with it.
     pub after: String,
     /// The address of the stub that leads to the hook, if the hook is out of the instruction's
     /// reach.

@@ -120,7 +120,7 @@ fn context(foot: Foot) -> Result<Option<usize>, Error> {
 
     let found = unwind::rbx::saved_rbx(trampoline::original(foot.trampoline));
     found
-        .filter(|found| found.is_multiple_of(8) && (foot.base..foot.base + 8 * MOST_ARGUMENTS).contains(found))
+        .filter(|found| found % 8 == 0 && (foot.base..foot.base + 8 * MOST_ARGUMENTS).contains(found))
         .map(Some)
         .ok_or_else(|| {
             Error::NoCodeSite(

@@ -4,6 +4,7 @@
 use super::code::{self, CodePlan};
 use super::slot::{self, SlotPlan};
 use super::{choice, mark};
+use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
 use crate::base::kind::Kind;
@@ -11,7 +12,6 @@ use crate::base::redirect::Method;
 use crate::exit::trampoline;
 use crate::machine::clib;
 use crate::record::header::{NewStack, Record};
-use std::hint::cold_path;
 #[cfg(any(test, feature = "capi"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,6 +1,7 @@
 //! Slot redirect: writes one word of the stack, its foot, and on a thread also its landing. `plan`
 //! says what to write, `redirect` writes it, `restore` puts it back.
 
+use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
 use crate::base::kind::Kind;
@@ -11,7 +12,6 @@ use crate::exit::trampoline;
 use crate::machine::arch;
 use crate::record::header::Record;
 use crate::unwind;
-use std::hint::cold_path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What to write on one stack.
@@ -143,9 +143,10 @@ fn plan_unknown(foot: Foot) -> Result<SlotPlan, Error> {
     };
     let mut lands = None;
     // Only a landing that no code has redirected.
-    if let Some(landing) = landing
-        && let Some(target) = landing.target(original).filter(|&target| !trampoline::is_label(target))
-    {
+    let unredirected = landing.and_then(|landing| {
+        landing.target(original).filter(|&target| !trampoline::is_label(target)).map(|target| (landing, target))
+    });
+    if let Some((landing, target)) = unredirected {
         let landing_label = trampoline::label(recognition::add_landing(target, number)?);
         if keeping.is_some() {
             KNOWN_LAYOUTS[number].note(landing, target, landing_label, original, label);

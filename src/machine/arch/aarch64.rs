@@ -2,6 +2,7 @@
 //! frame, possibly signed, with the stack pointer at the function's entry as the modifier (pointer
 //! authentication). The head of `mod.rs` lists the names.
 
+#[cfg(asm_labels)]
 use super::cache_entry;
 use std::arch::asm;
 
@@ -67,6 +68,7 @@ pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
 ///
 /// # Safety
 /// The entry must be mapped. If it is the block's entry, so must be the canary.
+#[cfg(asm_labels)]
 #[inline(always)]
 pub(crate) unsafe fn hits(entries: *const u8, offset: usize, block: usize) -> bool {
     // SAFETY: reads the words that the caller promises to be mapped, and clobbers two registers.
@@ -129,7 +131,7 @@ impl Registers {
 pub(crate) unsafe fn returns_from_signal(pc: usize) -> bool {
     let code = pc as *const u32;
     // SAFETY: the caller promises code here; no function ends with the first of these instructions.
-    pc.is_multiple_of(4) && unsafe { code.read() == 0xd280_1168 && code.add(1).read() == 0xd400_0001 }
+    pc % 4 == 0 && unsafe { code.read() == 0xd280_1168 && code.add(1).read() == 0xd400_0001 }
 }
 
 /// The distance from the stack pointer to the beginning of the caller's frame, if the code at `pc`
@@ -154,7 +156,7 @@ pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
             || word & 0xff80_03ff == 0x9100_0210 // add x16, x16, #n
     };
     let is_last = |word: u32| word == 0xd61f_0220; // br x17
-    if !pc.is_multiple_of(4) {
+    if pc % 4 != 0 {
         return None;
     }
     let rest = (0..5).find(|&at| !matches!(read(pc + 4 * at), BTI | SAVE) && !is_middle(read(pc + 4 * at)))?;
@@ -164,7 +166,7 @@ pub(crate) unsafe fn linkage_stub(pc: usize) -> Option<usize> {
     // The first stub, for functions that are not bound yet, has pushed two registers, and left the
     // link register as it was.
     let mut before = pc;
-    while !before.is_multiple_of(4096) && before + 16 > pc {
+    while before % 4096 != 0 && before + 16 > pc {
         before -= 4;
         match read(before) {
             SAVE => return Some(16),

@@ -32,5 +32,22 @@ pub(crate) use aarch64::*;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::*;
 
+/// `hits` for Rust before 1.87, where inline assembly cannot jump to a label outside of it.
+///
+/// # Safety
+/// The entry must be mapped. If it is the block's entry, so must be the canary.
+#[cfg(not(asm_labels))]
+#[inline(always)]
+pub(crate) unsafe fn hits(entries: *const u8, offset: usize, block: usize) -> bool {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    // SAFETY: the caller promises that the entry is mapped.
+    let word = |at: usize| unsafe { (*entries.add(offset + at).cast::<AtomicUsize>()).load(Relaxed) };
+    word(cache_entry::BLOCK) == block && {
+        let (canary, intact) = (word(cache_entry::CANARY_AT), word(cache_entry::CANARY_AT + 8));
+        // SAFETY: it is the block's entry, so the caller promises that the canary is mapped.
+        unsafe { word_of_stack(canary) == intact }
+    }
+}
+
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("exeunt supports x86_64 and aarch64 only");

@@ -1,6 +1,7 @@
 //! x86_64. `call` pushes the return address, so it always lies right below the caller's frame. The
 //! head of `mod.rs` lists the names.
 
+#[cfg(asm_labels)]
 use super::cache_entry;
 use std::arch::asm;
 
@@ -56,6 +57,7 @@ pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
 ///
 /// # Safety
 /// The entry must be mapped. If it is the block's entry, so must be the canary.
+#[cfg(asm_labels)]
 #[inline(always)]
 pub(crate) unsafe fn hits(entries: *const u8, offset: usize, block: usize) -> bool {
     // SAFETY: reads the words that the caller promises to be mapped, and clobbers two registers.

@@ -7,12 +7,14 @@
 //! ```
 
 pub mod branch;
+#[cfg(feature = "disassembly")]
 pub mod disassemble;
 pub mod displace;
 pub mod flow;
 pub mod instruction;
 
 pub use branch::{BRANCH_LEN, STUB_LEN, jump, jump_windows, relay, retarget_windows, retargeted};
+#[cfg(feature = "disassembly")]
 pub use disassemble::disassemble;
 pub use displace::displace;
 pub use flow::flow;
