@@ -30,18 +30,16 @@
 //             fprintf(stderr, "no storage here: %s\n", exeunt_strerror(code));
 //             return NULL;
 //         }
-//         if (exeunt_at_exit(report, name) != EXEUNT_OK)
-//             return NULL;
-//         return NULL; // report(name) is called now, and then free(number)
+//         return exeunt_at_exit(report, name) == EXEUNT_OK ? name : NULL;
 //     }
 //
 //     int main(void) {
 //         pthread_t thread;
 //         if (pthread_create(&thread, NULL, work, "a thread") != 0)
 //             return 1;
-//         pthread_join(thread, NULL);
+//         pthread_join(thread, NULL); // "a thread ends with 42", and free(number)
 //         work("main");
-//         return 0;
+//         return 0; // "main ends with 42", and free(number)
 //     }
 //
 // Build it with:  cc example.c $(pkg-config --cflags --libs exeunt) -pthread
@@ -64,10 +62,10 @@
 // the main thread. Then it is drained: its handlers are called, last in first out, and after them
 // its values are destroyed, last set first. If the process ends in another way, nothing is called.
 //
-// Arming. The first call that stores something arms the stack: from then on the stack's end leads
-// through exeunt. The stack word that holds its function's return address is the foot, and the
-// system's code that the function returns into is its exit trampoline. A stack whose exit
-// trampoline exeunt does not know cannot be armed. Calls that only read never arm a stack.
+// Arming. The first call that stores something, or asks for the stack's identity, arms the stack:
+// from then on the stack's end leads through exeunt. The stack word that holds its function's
+// return address is the foot, and the system's code that the function returns into is its exit
+// trampoline. A stack whose exit trampoline exeunt does not know cannot be armed.
 //
 // Errors. A function that returns `int` returns `EXEUNT_OK`, which is 0, or a negative code. After
 // an error nothing has changed, and what you passed is still yours. `exeunt_strerror` gives a
