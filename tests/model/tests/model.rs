@@ -23,12 +23,14 @@ mod base {
         }
     }
 
-    pub(crate) use super::alloc;
+    pub(crate) use super::{alloc, cold};
 }
 
 #[path = "../../../src/base/alloc.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod alloc;
+#[path = "../../../src/base/cold.rs"]
+mod cold;
 #[path = "../../../src/map/cached.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod cached;
