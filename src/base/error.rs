@@ -6,6 +6,7 @@ use super::stack_id::StackId;
 use super::unrecognised::Unrecognised;
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 /// Why exeunt could not arm a stack, or not set a value. After an error nothing has changed: no
 /// word of the stack, and no record.
@@ -70,7 +71,7 @@ pub enum Error {
         /// The stack pointer.
         stack_pointer: usize,
         /// The memory that the caller gave.
-        range: (usize, usize),
+        range: Range<usize>,
     },
     /// All dynamic slots are allocated.
     SlotsExhausted,
@@ -165,9 +166,9 @@ impl fmt::Display for Error {
                 "this stack is armed already, as stack {id}: enter is for the first function of a fiber; \
                  here, just use storage and handlers"
             ),
-            Self::NotOnThatStack { stack_pointer, range: (low, high) } => write!(
+            Self::NotOnThatStack { stack_pointer, range } => write!(
                 f,
-                "the stack pointer {stack_pointer:#x} is not in {low:#x}..{high:#x}: \
+                "the stack pointer {stack_pointer:#x} is not in {range:#x?}: \
                  give the memory of the stack that this code runs on"
             ),
             Self::SlotsExhausted => {

@@ -8,23 +8,27 @@ use super::contents::Contents;
 use super::header::Record;
 use crate::base::error::Error;
 use crate::base::guard::OnDrop;
+use crate::storage::handlers::Handlers;
 use crate::storage::values::Values;
 use std::cell::Cell;
 use std::hint::cold_path;
 use std::sync::atomic::Ordering;
 
 impl Record {
-    /// Reads the values; `None` while a change of them is under way, which only a signal handler
-    /// can see.
+    /// Reads the values, also inside a key's `Eq`; `None` while a change of them is under way, which
+    /// only a signal handler can see.
     pub(crate) fn read_values<R>(&self, read: impl FnOnce(&Values) -> R) -> Option<R> {
         let contents = self.contents.get();
         // SAFETY: this is the record's own stack. `access` says whether a change is under way in an
         // outer frame.
         let access = unsafe { &(*contents).access };
-        if access.get() >= COMPARING {
-            return None;
+        match access.get() {
+            CHANGING => return None,
+            // SAFETY: the comparison, which goes on after this, reads as well, and lets nothing
+            // change.
+            COMPARING => return Some(read(unsafe { &(*contents).values })),
+            reads => access.set(reads + 1),
         }
-        access.set(access.get() + 1);
         let _done = OnDrop(|| access.set(access.get() - 1));
         // SAFETY: as above. `change` refuses while `access` is not zero.
         Some(read(unsafe { &(*contents).values }))
@@ -44,6 +48,31 @@ impl Record {
         Ok(Change { record: self })
     }
 
+    /// Changes the handlers, and with them the number of gaps that they have. This is allowed inside
+    /// a key's `Eq` as well, which compares values. An error only for a signal handler that has
+    /// interrupted a change.
+    ///
+    /// `change` runs no code of yours, and does not panic.
+    #[inline]
+    pub(super) fn change_handlers<R>(&self, change: impl FnOnce(&mut Handlers, &mut usize) -> R) -> Result<R, Error> {
+        let contents = self.contents.get();
+        // SAFETY: as in `read_values`.
+        let access = unsafe { &(*contents).access };
+        let before = access.get();
+        if before == CHANGING {
+            cold_path();
+            return Err(Error::Busy);
+        }
+        access.set(CHANGING);
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        // SAFETY: as in `read_values`. A read or a comparison under way in an outer frame borrows
+        // the values alone.
+        let changed = unsafe { change(&mut (*contents).handlers, &mut (*contents).handler_gaps) };
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        access.set(before);
+        Ok(changed)
+    }
+
     /// Finds what is to be changed next; an error from inside a key's `Eq`. This may run a key's
     /// `Eq`, which a change may not.
     pub(crate) fn compare<R>(&self, find: impl FnOnce(&Values) -> R) -> Result<R, Error> {
@@ -57,6 +86,12 @@ impl Record {
         let _done = OnDrop(|| access.set(0));
         // SAFETY: as in `read_values`.
         Ok(find(unsafe { &(*contents).values }))
+    }
+
+    /// Refuses a change from inside a key's `Eq`.
+    pub(crate) fn may_change(&self) -> Result<(), Error> {
+        // SAFETY: as in `read_values`.
+        if unsafe { &(*self.contents.get()).access }.get() == 0 { Ok(()) } else { Err(Error::Busy) }
     }
 
     /// Changes the values.
