@@ -146,7 +146,7 @@ pub use base::error::Error;
 pub use base::kind::Kind;
 pub use base::redirect::Redirect;
 pub use base::stack_id::StackId;
-pub use base::unrecognised::Unrecognised;
+pub use base::unrecognised::{Frame, Unrecognised};
 pub use exit::redirect::code_site::CodeSite;
 pub use face::at_exit::{Registration, at_exit, at_exit_stoppable, id, reset, unload};
 pub use face::builder::Builder;

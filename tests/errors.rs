@@ -76,7 +76,7 @@ fn a_fiber_with_an_unknown_end_is_refused_with_the_list_of_frames_and_advice() {
         let Error::UnknownTrampoline(found) = &error else { panic!("{error:?}") };
         assert!(!found.frames().is_empty() && found.address() != 0, "{error:?}");
         assert_eq!(found.addresses().last(), Some(&found.address()));
-        assert_eq!(found.frames().last().and_then(|(_, name)| name.clone()), found.symbol());
+        assert_eq!(found.frames().last().and_then(|frame| frame.symbol.clone()), found.symbol());
         let program = std::env::current_exe().unwrap();
         assert!(
             found.library().is_some_and(|library| program.ends_with(library.trim_start_matches("./"))),
@@ -346,7 +346,7 @@ fn every_error_says_what_to_do_even_where_it_is_unwrapped() {
         Error::NoCodeSite("a function of two instructions".into()),
         Error::UnknownRedirect("both".into()),
         Error::RedirectChosen { chosen: exeunt::Redirect::Slot, wanted: exeunt::Redirect::Code },
-        Error::PoolFull,
+        Error::TooManyTrampolines,
         Error::TooManyWrappers,
         Error::Protection { address: 0x1000, reason },
         Error::ForeignFoot { address: 0x1000, found: 0x2000, expected: 0x3000 },

@@ -43,7 +43,7 @@ pub enum Error {
         wanted: Redirect,
     },
     /// Distinct exit trampolines have taken all trampolines.
-    PoolFull,
+    TooManyTrampolines,
     /// All places for the wrappers of runtimes are taken.
     TooManyWrappers,
     /// The system has refused to change the protection of a page that holds exeunt's data.
@@ -138,7 +138,7 @@ impl fmt::Display for Error {
                 "this process already uses {chosen} redirect, so it is too late for {wanted} redirect: choose before \
                  the first stack is armed"
             ),
-            Self::PoolFull => write!(
+            Self::TooManyTrampolines => write!(
                 f,
                 "all {} trampolines are taken by as many distinct exit trampolines: \
                  the stacks of this process end in more ways than exeunt has room for",

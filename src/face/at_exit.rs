@@ -121,15 +121,16 @@ impl Registration {
     /// |---|---|
     /// | while the stack drains, by another handler or a destructor | `true` if the handler has not begun |
     /// | by the handler itself, and after it has run | `false` |
+    /// | a second time | `false` |
     /// | after [`unload`] | `false` |
     /// | after the stack's end | `false` |
-    /// | on another stack: a fiber of the same thread, an alternate signal stack | `false` |
+    /// | on another stack, as on a fiber of the same thread | `false` |
     /// | from inside a key's `Eq` | as anywhere else |
     /// | in a signal handler | not allowed: it frees memory |
     ///
     /// This never arms a stack. If the handler's own destructor panics, the panic leaves `stop`,
     /// and the handler is gone.
-    pub fn stop(self) -> bool {
+    pub fn stop(&self) -> bool {
         take_back(self.number.get())
     }
 }

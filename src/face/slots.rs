@@ -60,6 +60,29 @@ fn find_cell(block: inline_cache::Block, index: usize) -> Option<&'static Cell> 
 /// # Safety
 /// `destructor` must be sound to call with any value that will be set: on the stack that set it,
 /// when that ends, and on the stack that frees the slot.
+///
+/// # Examples
+/// A destructor may be Rust code, which panics. So its type is `extern "C-unwind"`, and a function
+/// of C, `extern "C"`, goes into a wrapper:
+/// ```
+/// use exeunt::slots;
+/// use std::ffi::c_void;
+///
+/// unsafe extern "C-unwind" fn release(value: *mut c_void) {
+///     // SAFETY: only what `malloc` gave is set.
+///     unsafe { libc::free(value) }
+/// }
+///
+/// // SAFETY: as above.
+/// let slot = unsafe { slots::alloc(Some(release)) }?;
+/// // SAFETY: `malloc` gave the value, and only this slot has it.
+/// unsafe { slots::set(slot, libc::malloc(8)) }?;
+/// assert!(!slots::get(slot)?.is_null());
+/// // SAFETY: no other stack uses the slot.
+/// unsafe { slots::free(slot) }?;
+/// # exeunt::unload()?;
+/// # Ok::<(), exeunt::Error>(())
+/// ```
 pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
     for (word, used) in USED.iter().enumerate() {
         let mut bits = used.load(Ordering::Relaxed);

@@ -88,7 +88,7 @@ impl Failure {
                 Error::ShadowStack => EXEUNT_ESHADOW_STACK,
                 Error::NoCodeSite(_) => EXEUNT_ENO_CODE_SITE,
                 Error::UnknownRedirect(_) | Error::RedirectChosen { .. } => EXEUNT_EREDIRECT,
-                Error::PoolFull | Error::TooManyWrappers => EXEUNT_EPOOL_FULL,
+                Error::TooManyTrampolines | Error::TooManyWrappers => EXEUNT_EPOOL_FULL,
                 Error::Protection { .. } => EXEUNT_EPROTECTION,
                 Error::ForeignFoot { .. } => EXEUNT_EFOREIGN_FOOT,
                 Error::AlreadyArmed(_) => EXEUNT_EALREADY_ARMED,
