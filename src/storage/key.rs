@@ -19,6 +19,15 @@ use std::hash::{BuildHasher, Hash};
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
+///
+/// Anything else does not compile:
+///
+/// ```compile_fail,E0277
+/// let found = exeunt::get::<i32>(&1.5_f64);
+/// ```
+/// ```compile_fail,E0277
+/// let found = exeunt::get::<i32>([1, 2].as_slice());
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the key of a value",
     label = "this is no key",
