@@ -151,7 +151,7 @@ pub(crate) fn take_back(number: u64) -> bool {
 }
 
 /// As [`at_exit`], but an error returns the handler. Returns the registration's number.
-#[inline]
+#[inline(always)]
 pub(crate) fn register(handler: Handler) -> Result<u64, (Error, Handler)> {
     match arm::record_or_new() {
         Ok((record, is_new)) => {

@@ -22,14 +22,13 @@ impl Record {
         // SAFETY: this is the record's own stack. `access` says whether a change is under way in an
         // outer frame.
         let access = unsafe { &(*contents).access };
-        match access.get() {
-            CHANGING => return None,
-            // SAFETY: the comparison, which goes on after this, reads as well, and lets nothing
-            // change.
-            COMPARING => return Some(read(unsafe { &(*contents).values })),
-            reads => access.set(reads + 1),
+        let before = access.get();
+        if before == CHANGING {
+            return None;
         }
-        let _done = OnDrop(|| access.set(access.get() - 1));
+        // A comparison in an outer frame reads as well, and lets nothing change.
+        access.set(if before == COMPARING { COMPARING } else { before + 1 });
+        let _done = OnDrop(|| access.set(before));
         // SAFETY: as above. `change` refuses while `access` is not zero.
         Some(read(unsafe { &(*contents).values }))
     }
@@ -48,16 +47,12 @@ impl Record {
         Ok(Change { record: self })
     }
 
-    /// Changes the handlers, and with them the number of gaps that they have. This is allowed inside
-    /// a key's `Eq` as well, which compares values. An error only for a signal handler that has
-    /// interrupted a change.
-    ///
-    /// `change` runs no code of yours, and does not panic.
+    /// Begins a change of the handlers. This is allowed inside a key's `Eq` as well, which compares
+    /// values. An error only for a signal handler that has interrupted a change.
     #[inline]
-    pub(super) fn change_handlers<R>(&self, change: impl FnOnce(&mut Handlers, &mut usize) -> R) -> Result<R, Error> {
-        let contents = self.contents.get();
+    pub(super) fn change_handlers(&self) -> Result<HandlersChange<'_>, Error> {
         // SAFETY: as in `read_values`.
-        let access = unsafe { &(*contents).access };
+        let access = unsafe { &(*self.contents.get()).access };
         let before = access.get();
         if before == CHANGING {
             cold_path();
@@ -65,12 +60,7 @@ impl Record {
         }
         access.set(CHANGING);
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
-        // SAFETY: as in `read_values`. A read or a comparison under way in an outer frame borrows
-        // the values alone.
-        let changed = unsafe { change(&mut (*contents).handlers, &mut (*contents).handler_gaps) };
-        std::sync::atomic::compiler_fence(Ordering::SeqCst);
-        access.set(before);
-        Ok(changed)
+        Ok(HandlersChange { record: self, before })
     }
 
     /// Finds what is to be changed next; an error from inside a key's `Eq`. This may run a key's
@@ -168,5 +158,43 @@ impl Drop for Change<'_> {
     fn drop(&mut self) {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
         self.access.set(0);
+    }
+}
+
+/// A change of the handlers under way. It ends when this is dropped.
+pub(super) struct HandlersChange<'r> {
+    record: &'r Record,
+    /// The reads or the comparison under way in outer frames, which borrow the values alone.
+    before: u32,
+}
+
+impl HandlersChange<'_> {
+    /// The handlers, and the number of gaps that they have.
+    pub(super) fn with_gaps(&mut self) -> (&mut Handlers, &mut usize) {
+        let contents = self.record.contents.get();
+        // SAFETY: while `access` is `CHANGING`, only this value reaches these two fields.
+        unsafe { (&mut (*contents).handlers, &mut (*contents).handler_gaps) }
+    }
+}
+
+impl std::ops::Deref for HandlersChange<'_> {
+    type Target = Handlers;
+    fn deref(&self) -> &Handlers {
+        // SAFETY: as above.
+        unsafe { &(*self.record.contents.get()).handlers }
+    }
+}
+
+impl std::ops::DerefMut for HandlersChange<'_> {
+    fn deref_mut(&mut self) -> &mut Handlers {
+        self.with_gaps().0
+    }
+}
+
+impl Drop for HandlersChange<'_> {
+    fn drop(&mut self) {
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        // SAFETY: as in `read_values`.
+        unsafe { &(*self.record.contents.get()).access }.set(self.before);
     }
 }

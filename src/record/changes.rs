@@ -36,25 +36,23 @@ impl Record {
         if let Err(error) = self.room_for_handler() {
             return Err((error, handler));
         }
-        // Only a signal handler that interrupts this could make the next step fail.
-        let mut handler = Some(handler);
-        let number = self.fresh_id();
-        // Within the capacity: the allocator, which may be user code, does not run in a change.
-        let pushed = self.change_handlers(|handlers, _| {
-            if let Some(handler) = handler.take() {
+        match self.change_handlers() {
+            // Within the capacity: the allocator, which may be user code, does not run in a change.
+            Ok(mut handlers) => {
+                let number = self.fresh_id();
                 handlers.push(number, handler);
+                Ok(number)
             }
-        });
-        match (pushed, handler) {
-            (Err(error), Some(handler)) => Err((error, handler)),
-            _ => Ok(number),
+            Err(error) => Err((error, handler)),
         }
     }
 
     /// Takes back the handler with this number. `None` if it is not there: it runs or has run, was
     /// dropped or taken back, or belongs to another stack.
     pub(crate) fn take_back(&self, number: u64) -> Option<Handler> {
-        self.change_handlers(|handlers, gaps| handlers.take(number, gaps)).ok()?
+        let mut change = self.change_handlers().ok()?;
+        let (handlers, gaps) = change.with_gaps();
+        handlers.take(number, gaps)
     }
 
     /// Makes room for one more handler.
@@ -68,7 +66,7 @@ impl Record {
             let _kept_armed = self.keep_armed();
             let larger_vec = try_vec(capacity)?;
             // The old memory is freed after the change.
-            let _free = self.change_handlers(|handlers, _| handlers.move_to(larger_vec))?;
+            let _free = self.change_handlers()?.move_to(larger_vec);
         }
         Ok(())
     }
@@ -97,7 +95,7 @@ impl Record {
         let pending = self.defer(count, |own| own.values.defer_handlers(&mut own.handlers));
         for _ in 0..if pending { 0 } else { count() } {
             // Without memory for pending drops they go one by one.
-            let first = self.change_handlers(|handlers, _| handlers.take_first());
+            let first = self.change_handlers().ok().and_then(|mut handlers| handlers.take_first());
             isolated(|| drop(first));
         }
         self.drop_pending();

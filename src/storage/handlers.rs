@@ -59,11 +59,21 @@ impl Handlers {
     /// Takes the handler that was registered last.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Handler> {
-        loop {
-            if let Some(handler) = self.in_order.pop()?.handler {
-                return Some(handler);
+        match self.in_order.pop() {
+            None => None,
+            Some(Entry { handler: None, .. }) => self.pop_past_gaps(),
+            Some(entry) => entry.handler,
+        }
+    }
+
+    #[cold]
+    fn pop_past_gaps(&mut self) -> Option<Handler> {
+        while let Some(entry) = self.in_order.pop() {
+            if entry.handler.is_some() {
+                return entry.handler;
             }
         }
+        None
     }
 
     /// Takes the handler that was registered first. For an `unload` without memory for pending
