@@ -414,20 +414,22 @@ fn a_wrapped_future_is_dropped_in_its_context_when_its_task_is_cancelled() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let (sender, dropped) = channel();
+    let (has_begun, begins) = channel();
     let waits = context::with(User("ann"), || {
         context::wrap(async move {
             let _guard = Guard(sender);
+            has_begun.send(()).unwrap();
             std::future::pending::<()>().await;
         })
     });
     runtime.block_on(async {
         let task = tokio::spawn(waits);
-        tokio::task::yield_now().await;
+        begins.recv().unwrap();
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
     });
-    // A task that was never polled drops its captured variables alone.
-    assert!(matches!(dropped.recv(), Ok(Some(User("ann")))));
+    assert_eq!(dropped.recv(), Ok(Some(User("ann"))));
+    // A future that was never polled drops what it has captured.
     let (sender, dropped) = channel();
     let guard = Guard(sender);
     drop(context::with(User("bob"), || context::wrap(async move { drop(guard) })));
