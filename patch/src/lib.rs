@@ -117,9 +117,7 @@
     all(target_os = "macos", target_arch = "x86_64", feature = "engine")
 ))]
 
-// Public for the fuzz targets and the tests alone. The interface is what is exported below.
 #[cfg(feature = "engine")]
-#[doc(hidden)]
 pub mod engine;
 #[cfg(target_os = "linux")]
 pub mod raw;
