@@ -233,3 +233,39 @@ fn the_dropped_handlers_destructor_may_use_everything_and_its_panic_leaves_stop(
     });
     assert_eq!(log.take(), ["last"]);
 }
+
+/// In a signal handler `stop` is not allowed, as it frees memory. On an alternate stack it cannot.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_an_alternate_signal_stack_nothing_is_taken_back() {
+    use std::ffi::c_int;
+    thread_local! {
+        static REGISTRATION: RefCell<Option<Registration>> = const { RefCell::new(None) };
+        static STOPPED: Cell<Option<bool>> = const { Cell::new(None) };
+    }
+    extern "C" fn handle(_: c_int) {
+        STOPPED.set(Some(REGISTRATION.with_borrow(|registration| registration.as_ref().unwrap().stop())));
+    }
+    let log = Log::new();
+    let theirs = log.clone();
+    on_a_thread(move || {
+        let mut memory = vec![0_u8; 1 << 18];
+        let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+        let off = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // std has set up a stack of its own for this thread.
+        let mut before = off;
+        REGISTRATION.set(Some(at_exit_stoppable(theirs.noting("run")).unwrap()));
+        // SAFETY: the memory outlives its use, and no other test uses this signal.
+        unsafe {
+            assert_eq!(libc::sigaltstack(&stack, &mut before), 0);
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handle as *const () as usize;
+            action.sa_flags = libc::SA_ONSTACK;
+            assert_eq!(libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()), 0);
+            assert_eq!(libc::raise(libc::SIGUSR2), 0);
+            assert_eq!(libc::sigaltstack(&before, std::ptr::null_mut()), 0);
+        }
+        assert_eq!(STOPPED.get(), Some(false));
+    });
+    assert_eq!(log.take(), ["run"]);
+}

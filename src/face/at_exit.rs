@@ -124,7 +124,7 @@ impl Registration {
     /// | a second time | `false` |
     /// | after [`unload`] | `false` |
     /// | after the stack's end | `false` |
-    /// | on another stack, as on a fiber of the same thread | `false` |
+    /// | on another stack: a fiber of the same thread, an alternate signal stack | `false` |
     /// | from inside a key's `Eq` | as anywhere else |
     /// | in a signal handler | not allowed: it frees memory |
     ///
