@@ -20,9 +20,9 @@ fn main() -> Result<(), exeunt::Error> {
         })?;
         exeunt::at_exit(move || log.send("last registered, first run".into()).expect("main listens"))?;
 
-        assert!(exeunt::del(&"my key"));
+        assert!(exeunt::del(&"my key")?);
         exeunt::set("my key", 5)?;
-        exeunt::reset(); // drops the values, keeps the handlers
+        exeunt::reset()?; // drops the values, keeps the handlers
         exeunt::set("my key", 99)?;
 
         let before = exeunt::id()?;
@@ -31,7 +31,7 @@ fn main() -> Result<(), exeunt::Error> {
             // with them.
             exeunt::at_exit(|| unreachable!("forgotten")).expect("a thread can be armed");
             let old = exeunt::id().expect("armed");
-            exeunt::unload();
+            exeunt::unload().expect("no key is being compared");
             assert_ne!(exeunt::id().expect("armed again"), old);
             assert_ne!(old, before);
         })

@@ -48,7 +48,8 @@
 //
 //     Version              exeunt_version, EXEUNT_VERSION
 //     Functions of yours   exeunt_fn, exeunt_entry
-//     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_unload, exeunt_id
+//     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable, exeunt_stop,
+//                          exeunt_unload, exeunt_id
 //     Values               exeunt_set, exeunt_get, exeunt_del, exeunt_reset
 //     Slots                exeunt_slot_alloc, exeunt_slot_set, exeunt_slot_get, exeunt_slot_free
 //     Fibers               exeunt_enter, exeunt_enter_on, exeunt_register_trampoline,
@@ -166,10 +167,41 @@ EXEUNT_CHECK_RESULT int exeunt_at_exit(exeunt_fn handler, void *arg);
 // Requires: as `exeunt_at_exit`, for both functions.
 EXEUNT_CHECK_RESULT int exeunt_at_exit_owned(exeunt_fn handler, exeunt_fn forget, void *arg);
 
+// As `exeunt_at_exit_owned`, and stores in `*registration` a number by which `exeunt_stop` takes
+// the handler back. It is never 0, and no other registration in the life of the process has it.
+// After an error `*registration` is 0.
+//
+// It is for code that runs many times on a stack that goes on, as one request after the other on a
+// connection's thread.
+//
+// Returns and thread safety: as `exeunt_at_exit`; also `EXEUNT_EINVALID` for a null
+// `registration`.
+//
+// Requires: as `exeunt_at_exit`, for both functions. `registration` must be null or good to write
+// to.
+EXEUNT_CHECK_RESULT
+int exeunt_at_exit_stoppable(exeunt_fn handler,
+                             exeunt_fn forget,
+                             void *arg,
+                             uint64_t *registration);
+
+// Takes back a handler of the running stack, which `exeunt_at_exit_stoppable` has registered: it
+// is not called any more. Its `forget` is called here with its `arg`.
+//
+// A handler may stop another one that has not begun.
+//
+// Returns 0; or `EXEUNT_EABSENT` if this stack has no such handler: it is running or has run, was
+// stopped before, or `exeunt_unload` has dropped it; or it belongs to another stack, and then it
+// still will be called.
+//
+// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+int exeunt_stop(uint64_t registration);
+
 // Destroys all values of the running stack, drops its handlers without calling them, and puts its
 // exit back. Then the stack is as it was before it was armed.
 //
-// Returns 0, also if the stack is not armed.
+// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` from inside the comparison of two
+// keys (Rust only).
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 int exeunt_unload(void);
@@ -215,7 +247,8 @@ void *exeunt_get(const void *key);
 
 // Deletes the value under `key` on the running stack, and calls its destructor.
 //
-// Returns 0, or `EXEUNT_EABSENT` if there is none.
+// Returns 0; `EXEUNT_EABSENT` if there is none; or `EXEUNT_EBUSY` from inside the comparison of two
+// keys (Rust only).
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 int exeunt_del(const void *key);
@@ -223,7 +256,8 @@ int exeunt_del(const void *key);
 // Destroys all values of the running stack, last set first, clears its slots, and keeps its
 // handlers. This concerns the values of every language that shares this library.
 //
-// Returns 0, also if the stack is not armed.
+// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` from inside the comparison of two
+// keys (Rust only).
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 int exeunt_reset(void);
@@ -454,7 +488,7 @@ int exeunt_scope_end(struct exeunt_scope *scope);
 // A stack local was used while its own value was being created or dropped (Rust only).
 #define EXEUNT_ERECURSIVE_INIT -13
 
-// This stack has no value under this key.
+// This stack has no value under this key, or no handler with this registration.
 #define EXEUNT_EABSENT -14
 
 // A required argument is null, or a range is empty.

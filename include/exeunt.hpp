@@ -5,7 +5,7 @@
 // function calls the C functions. So the compiler cannot keep such a value in a register while a
 // fiber moves to another thread.
 //
-//   exeunt::at_exit(f)        calls f when the running stack ends
+//   exeunt::at_exit(f)        calls f when the running stack ends; stop() of its result takes f back
 //   exeunt::stack_local<T>    a static with a value for each stack
 //   exeunt::slot<T>           the same as an object, made and destroyed at run time
 //   exeunt::enter(f)          runs f as the entry function of a fiber; passes on its result and its
@@ -99,17 +99,39 @@ public:
 
 } // namespace detail
 
+/// A handler that `at_exit` has registered. It may be ignored: the handler stays then.
+class registration {
+public:
+    /// No handler.
+    registration() noexcept = default;
+
+    /// Takes the handler back. True if this call has done so: then the handler is destroyed here
+    /// and never called. False, and nothing has changed, if it is running or has run (so also
+    /// within the handler), if it was taken back before or `unload` has removed it, and on another
+    /// stack than the handler's. A handler may stop another one that has not begun.
+    bool stop() const noexcept { return number_ != 0 && exeunt_stop(number_) == EXEUNT_OK; }
+
+private:
+    explicit registration(std::uint64_t number) noexcept : number_(number) {}
+    template <class F> friend registration at_exit(F &&handler);
+
+    std::uint64_t number_ = 0;
+};
+
 /// Calls `handler` when the running stack ends. Handlers run on that stack, last in first out, and
-/// all its values are still there.
-template <class F> void at_exit(F &&handler) {
+/// all its values are still there. Use the result to take the handler back, as code must that runs
+/// many times on a stack which goes on.
+template <class F> registration at_exit(F &&handler) {
     using handler_type = std::decay_t<F>;
     auto owned = std::make_unique<handler_type>(std::forward<F>(handler));
     exeunt_fn call = [](void *arg) noexcept {
         std::unique_ptr<handler_type> called(static_cast<handler_type *>(arg));
         std::invoke(std::move(*called));
     };
-    detail::check(exeunt_at_exit_owned(call, detail::destroy<handler_type>, owned.get()));
+    std::uint64_t number = 0;
+    detail::check(exeunt_at_exit_stoppable(call, detail::destroy<handler_type>, owned.get(), &number));
     owned.release(); // the stack owns it now
+    return registration(number);
 }
 
 /// The identity of the running stack: unique as long as the process runs, never zero.

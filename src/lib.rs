@@ -22,17 +22,30 @@
 //!
 //! # What there is
 //!
-//! - [`at_exit`]: code that runs when this stack ends.
+//! - [`at_exit`]: code that runs when this stack ends; [`at_exit_stoppable`]: the same, to be taken
+//!   back.
 //! - [`stack_local!`], [`LocalKey`]: a static with a value for each stack.
 //! - [`set`], [`get`], [`with`], [`del`], [`reset`], [`unload`], [`id`]: values under keys of any
 //!   type, and the stack's identity.
-//! - [`context`]: values that are visible to everything below a call.
+//! - [`context`]: values that are visible to everything below a call, and that a future carries.
 //! - [`Slot`], [`slots`]: storage that you create and free at run time.
 //! - [`set_inheritable`], [`set_inheritable_by`]: values that new stacks inherit.
 //! - [`tag`]: an identity without any storage.
 //! - [`enter()`], [`enter_on`], [`register_trampoline`], [`discard`]: all this on fibers whose
 //!   function never returns.
 //! - [`Stack::current`], [`survey`], [`code_sites`]: diagnosis.
+//!
+//! # Errors and panics
+//!
+//! A function that can fail returns a [`Result`], and after an error nothing has changed. Two faces
+//! have the manners of their models: [`LocalKey`] is used as std's, and [`context`] as
+//! goroutine-context packages. Their functions panic with the error's text and the caller's line,
+//! and each has a form beside it that does not ([`LocalKey::try_with`], [`context::try_with`],
+//! [`context::try_get`], [`context::Captured::try_enter`]). Calls that only read ([`get`], [`with`],
+//! [`Slot::get`]) never fail: what is not there is `None`.
+//!
+//! What makes a call fail is the stack, which cannot be armed, or a lack of memory; and
+//! [`Error::Busy`] if a key's `Eq` changes values while exeunt compares keys.
 //!
 //! # How it works
 //!
@@ -146,9 +159,9 @@ pub use base::error::Error;
 pub use base::kind::Kind;
 pub use base::redirect::Redirect;
 pub use base::stack_id::StackId;
-pub use base::unrecognised::Unrecognised;
+pub use base::unrecognised::{Frame, Unrecognised};
 pub use exit::redirect::code_site::CodeSite;
-pub use face::at_exit::{at_exit, id, reset, unload};
+pub use face::at_exit::{Registration, at_exit, at_exit_stoppable, id, reset, unload};
 pub use face::builder::Builder;
 pub use face::code_sites::code_sites;
 pub use face::discard::discard;
@@ -158,5 +171,6 @@ pub use face::keyed::{del, get, set, with};
 pub use face::local::LocalKey;
 pub use face::slots::{Shared, Slot};
 pub use face::stack::{FootInfo, Stack};
-pub use face::survey::{Survey, survey};
+pub use face::survey::{ExitTrampoline, Survey, survey};
 pub use face::{context, slots, tag};
+pub use storage::key::Key;

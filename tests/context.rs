@@ -112,7 +112,7 @@ fn look_may_use_the_context_itself() {
                     assert_eq!(user, &User("ann"));
                 });
                 context::Captured::enter(&context::capture(), || assert_eq!(context::get::<User>(), User("ann")));
-                exeunt::reset();
+                exeunt::reset().unwrap();
                 assert_eq!(context::try_get::<User>(), None);
                 assert_eq!(user, &User("ann"), "a value that look lends outlives a reset");
             });
@@ -321,20 +321,6 @@ fn a_captured_context_moves_with_jobs_into_a_thread_pool() {
     assert_eq!(results, (0..60).map(|number| (number, number)).collect::<Vec<_>>());
 }
 
-/// A future that is polled in the context in which it was made.
-struct InContext<F> {
-    captured: context::Captured,
-    future: Pin<Box<F>>,
-}
-
-impl<F: Future> Future for InContext<F> {
-    type Output = F::Output;
-    fn poll(mut self: Pin<&mut Self>, poll: &mut Context<'_>) -> Poll<F::Output> {
-        let this = &mut *self;
-        this.captured.enter(|| this.future.as_mut().poll(poll))
-    }
-}
-
 /// Ready at its fourth poll; records the value that it reads at each.
 struct Polled(Vec<Option<User>>);
 
@@ -348,8 +334,7 @@ impl Future for Polled {
 
 #[test]
 fn a_captured_context_moves_with_a_future_from_thread_to_thread() {
-    let future =
-        context::with(User("ann"), || InContext { captured: context::capture(), future: Box::pin(Polled(Vec::new())) });
+    let future = context::with(User("ann"), || context::wrap(Polled(Vec::new())));
     let mut future = Box::pin(future);
     let seen = loop {
         // Every poll is on a new thread, as an executor may do.
@@ -364,6 +349,130 @@ fn a_captured_context_moves_with_a_future_from_thread_to_thread() {
         }
     };
     assert_eq!(seen, vec![Some(User("ann")); 4]);
+}
+
+/// Waits once, so that the executor may go on elsewhere, and returns the user that it sees then.
+async fn user_later() -> Option<User> {
+    tokio::task::yield_now().await;
+    context::try_get()
+}
+
+#[test]
+fn a_wrapped_future_keeps_its_context_on_all_of_tokios_workers() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    runtime.block_on(async {
+        let mut tasks = Vec::new();
+        for number in 0..100 {
+            let task = async move {
+                let mut threads = std::collections::HashSet::new();
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                    threads.insert(std::thread::current().id());
+                    assert_eq!(context::get::<Depth>(), Depth(number));
+                }
+                threads.len()
+            };
+            tasks.push(tokio::spawn(context::with(Depth(number), || context::wrap(task))));
+            // These get none: a worker's context is back after each poll.
+            tasks.push(tokio::spawn(async {
+                tokio::task::yield_now().await;
+                assert_eq!(context::try_get::<Depth>(), None);
+                1
+            }));
+        }
+        for task in tasks {
+            assert!(task.await.unwrap() >= 1);
+        }
+    });
+}
+
+#[test]
+fn wrapped_futures_nest_and_the_inner_one_has_its_own_context() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let inner = context::with(User("inner"), || context::wrap(user_later()));
+    let outer = context::with(User("outer"), || {
+        context::with(Depth(1), || {
+            context::wrap(async {
+                let before = user_later().await;
+                let inner = inner.await;
+                // `inner` was wrapped where there was no `Depth`.
+                (before, inner, user_later().await, context::try_get::<Depth>())
+            })
+        })
+    });
+    let seen = runtime.block_on(runtime.spawn(outer)).unwrap();
+    assert_eq!(seen, (Some(User("outer")), Some(User("inner")), Some(User("outer")), Some(Depth(1))));
+}
+
+#[test]
+fn a_wrapped_future_is_dropped_in_its_context_when_its_task_is_cancelled() {
+    struct Guard(std::sync::mpsc::Sender<Option<User>>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.send(context::try_get()).unwrap();
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let (sender, dropped) = channel();
+    let (has_begun, begins) = channel();
+    let waits = context::with(User("ann"), || {
+        context::wrap(async move {
+            let _guard = Guard(sender);
+            has_begun.send(()).unwrap();
+            std::future::pending::<()>().await;
+        })
+    });
+    runtime.block_on(async {
+        let task = tokio::spawn(waits);
+        begins.recv().unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+    });
+    assert_eq!(dropped.recv(), Ok(Some(User("ann"))));
+    // A future that was never polled drops what it has captured.
+    let (sender, dropped) = channel();
+    let guard = Guard(sender);
+    drop(context::with(User("bob"), || context::wrap(async move { drop(guard) })));
+    assert_eq!(dropped.recv(), Ok(Some(User("bob"))));
+}
+
+#[test]
+fn a_wrapped_future_with_an_empty_context_arms_nothing_and_hides_the_pollers_context() {
+    on_thread(|| {
+        let mut future = Box::pin(context::wrap(async { context::try_get::<User>() }));
+        let mut again = Box::pin(context::wrap(async { context::try_get::<User>() }));
+        let poll = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(poll, Poll::Ready(None));
+        drop(future);
+        assert!(!exeunt::Stack::current().is_armed());
+        context::with(User("poller"), || {
+            let poll = again.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(poll, Poll::Ready(None));
+            assert_eq!(context::get::<User>(), User("poller"));
+        });
+    });
+}
+
+#[test]
+fn a_panic_in_a_wrapped_future_leaves_the_pollers_context() {
+    on_thread(|| {
+        let mut future = Box::pin(context::with(User("ann"), || context::wrap(async { panic!("in poll") })));
+        context::with(User("poller"), || {
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                let _: Poll<()> = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            }));
+            assert!(polled.is_err());
+            assert_eq!(context::get::<User>(), User("poller"));
+        });
+    });
+}
+
+/// `InContext` is `Send`, `Sync` and `Unpin` where its future is.
+#[test]
+fn a_wrapped_future_may_go_where_the_future_may() {
+    fn everything<T: Send + Sync + Unpin>(_: &T) {}
+    everything(&context::wrap(std::future::ready(1)));
+    everything(&context::capture());
 }
 
 #[test]
@@ -424,12 +533,12 @@ fn reset_and_unload_hide_the_context_and_open_scopes_still_restore_theirs() {
     on_thread(|| {
         context::with(User("ann"), || {
             context::with(User("bob"), || {
-                exeunt::reset();
+                exeunt::reset().unwrap();
                 assert_eq!(context::try_get::<User>(), None);
             });
             assert_eq!(context::get::<User>(), User("ann"), "the outer scope is in force again");
         });
-        context::with(User("ann"), exeunt::unload);
+        context::with(User("ann"), || exeunt::unload().unwrap());
         assert!(!exeunt::Stack::current().is_armed(), "leaving the scope has nothing to restore, so it does not arm");
         assert_eq!(context::try_get::<User>(), None);
     });

@@ -323,9 +323,9 @@ fn storage_outside_of_enter_is_an_error_that_names_enter_and_changes_nothing() {
             assert!(LOCAL.try_with(|_| ()).is_err());
             // It neither sees nor changes its resumer's values either.
             assert_eq!(get::<&str>(&"k"), None);
-            assert!(!exeunt::del(&"k"));
-            exeunt::reset();
-            exeunt::unload();
+            assert!(!exeunt::del(&"k").unwrap());
+            exeunt::reset().unwrap();
+            exeunt::unload().unwrap();
             assert!(!exeunt::Stack::current().is_armed());
             yielder.suspend(());
             assert!(!ran.load(Ordering::SeqCst));

@@ -206,14 +206,14 @@ fn on_an_armed_stack_enter_is_an_error_that_names_it_and_its_function_has_not_ru
 fn after_unload_the_stack_can_be_entered_again() {
     on_thread(|| {
         set("k", 1).unwrap();
-        exeunt::unload();
+        exeunt::unload().unwrap();
         assert_eq!(enter(|| get::<i32>(&"k")), Ok(None));
         // An unload inside makes the scope one that has stored nothing.
         let handled = Rc::new(Cell::new(false));
         let theirs = Rc::clone(&handled);
         enter(|| {
             at_exit(move || theirs.set(true)).unwrap();
-            exeunt::unload();
+            exeunt::unload().unwrap();
         })
         .unwrap();
         assert!(!handled.get());
@@ -248,9 +248,9 @@ fn enter_on_checks_the_range_and_the_stack() {
             // SAFETY: it must detect that this is not the running stack's memory.
             let result = unsafe { enter_on(range.clone(), || ran.set(true)) };
             match result {
-                Err(Error::NotOnThatStack { stack_pointer, range: (low, high) }) => {
+                Err(Error::NotOnThatStack { stack_pointer, range: refused }) => {
                     assert!(bounds.contains(&stack_pointer));
-                    assert_eq!((low, high), (range.start, range.end));
+                    assert_eq!(refused, range);
                 }
                 other => panic!("{other:?}"),
             }

@@ -43,9 +43,9 @@ fn everything_refuses(frame: usize, end: usize) -> Error {
     assert!(std::panic::catch_unwind(|| LOCAL.get()).is_err());
     // A read finds nothing, and returns no error.
     assert_eq!(exeunt::get::<&str>(&"key"), None);
-    assert!(!exeunt::del(&"key"));
-    exeunt::reset();
-    exeunt::unload();
+    assert!(!exeunt::del(&"key").unwrap());
+    exeunt::reset().unwrap();
+    exeunt::unload().unwrap();
     let stack = exeunt::Stack::current();
     assert_eq!((stack.is_armed(), stack.id()), (false, None));
     assert_eq!(stack.problem().cloned().map(outline), same.err());
@@ -76,7 +76,7 @@ fn a_fiber_with_an_unknown_end_is_refused_with_the_list_of_frames_and_advice() {
         let Error::UnknownTrampoline(found) = &error else { panic!("{error:?}") };
         assert!(!found.frames().is_empty() && found.address() != 0, "{error:?}");
         assert_eq!(found.addresses().last(), Some(&found.address()));
-        assert_eq!(found.frames().last().and_then(|(_, name)| name.clone()), found.symbol());
+        assert_eq!(found.frames().last().and_then(|frame| frame.symbol.clone()), found.symbol());
         let program = std::env::current_exe().unwrap();
         assert!(
             found.library().is_some_and(|library| program.ends_with(library.trim_start_matches("./"))),
@@ -152,7 +152,7 @@ fn from_a_signal_stack_nothing_is_armed_even_where_the_walk_to_the_thread_is_rem
         // because both begin in one place.
         for (flags, expected) in [(0, Ok(())), (libc::SA_ONSTACK, Err(Error::SignalStack))] {
             assert_eq!(raise(flags), expected);
-            exeunt::unload();
+            exeunt::unload().unwrap();
         }
         let stack = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
         // SAFETY: nothing runs on it any more.
@@ -351,12 +351,12 @@ fn every_error_says_what_to_do_even_where_it_is_unwrapped() {
         Error::NoCodeSite("a function of two instructions".into()),
         Error::UnknownRedirect("both".into()),
         Error::RedirectChosen { chosen: exeunt::Redirect::Slot, wanted: exeunt::Redirect::Code },
-        Error::PoolFull,
+        Error::TooManyTrampolines,
         Error::TooManyWrappers,
         Error::Protection { address: 0x1000, reason },
         Error::ForeignFoot { address: 0x1000, found: 0x2000, expected: 0x3000 },
         Error::AlreadyArmed(id),
-        Error::NotOnThatStack { stack_pointer: 0x1000, range: (0x2000, 0x3000) },
+        Error::NotOnThatStack { stack_pointer: 0x1000, range: 0x2000..0x3000 },
         Error::SlotsExhausted,
         Error::NoSuchSlot(7),
         Error::OutOfMemory,

@@ -77,7 +77,7 @@ fn stack_current_shows_a_fiber() {
             let armed = exeunt::Stack::current();
             assert_eq!((armed.id(), armed.kind()), (Some(id), exeunt::Kind::Fiber));
             assert_eq!(armed.foot().map(|foot| foot.original), Some(foot.original));
-            exeunt::unload();
+            exeunt::unload().unwrap();
             assert_eq!(exeunt::Stack::current().foot(), Some(&foot));
             exeunt::at_exit(|| assert!(exeunt::Stack::current().is_draining())).unwrap();
         })
@@ -331,9 +331,9 @@ fn the_next_fiber_on_the_memory_of_an_abandoned_one_starts_empty_and_nothing_is_
         Fiber::new(pages.range(), move |fiber| {
             assert!(!exeunt::Stack::current().is_armed());
             exeunt::with(&"key", |value: Option<&Loud>| assert!(value.is_none()));
-            assert!(!exeunt::del(&"key"));
-            exeunt::reset();
-            exeunt::unload();
+            assert!(!exeunt::del(&"key").unwrap());
+            exeunt::reset().unwrap();
+            exeunt::unload().unwrap();
             theirs.note("new one arms");
             exeunt::at_exit(theirs.noting("new handler")).unwrap();
             theirs.note("new one is armed");
@@ -377,7 +377,7 @@ fn an_unload_in_a_handler_of_an_abandoned_fiber_does_not_affect_the_next_fiber()
         // SAFETY: the pages are this fiber's, which is not resumed.
         unsafe {
             Fiber::new(pages.range(), |fiber| {
-                exeunt::at_exit(exeunt::unload).unwrap();
+                exeunt::at_exit(|| exeunt::unload().unwrap()).unwrap();
                 fiber.suspend();
             })
         }
@@ -547,12 +547,12 @@ fn a_fiber_that_is_abandoned_in_a_destructor_of_reset_or_unload_loses_nothing() 
                     let last = loud("held by the last handler");
                     suspends.into_iter().for_each(|held| exeunt::at_exit(move || drop(held)).unwrap());
                     exeunt::at_exit(move || drop(last)).unwrap();
-                    exeunt::unload();
+                    exeunt::unload().unwrap();
                 } else {
                     exeunt::at_exit(theirs.noting("handler")).unwrap();
                     suspends.into_iter().enumerate().for_each(|(key, value)| exeunt::set(key, value).unwrap());
                     exeunt::set("last", loud("last")).unwrap();
-                    exeunt::reset();
+                    exeunt::reset().unwrap();
                 }
             };
             // SAFETY: the pages are this fiber's, which is not resumed once it is abandoned.
@@ -980,9 +980,9 @@ fn a_fiber_that_stores_nothing_is_not_touched() {
                     };
                     let before = bytes();
                     assert_eq!(exeunt::get::<i32>(&"k"), None);
-                    assert!(!exeunt::del(&"k"));
-                    exeunt::reset();
-                    exeunt::unload();
+                    assert!(!exeunt::del(&"k").unwrap());
+                    exeunt::reset().unwrap();
+                    exeunt::unload().unwrap();
                     let stack = exeunt::Stack::current();
                     assert!(!stack.is_armed());
                     let foot = stack.foot().unwrap();
@@ -1011,8 +1011,8 @@ fn fibers_on_one_memory_leave_nothing_behind() {
                         LOCAL.set(life);
                         exeunt::at_exit(move || assert_eq!(LOCAL.get(), if life % 7 == 0 { 0 } else { life })).unwrap();
                         if life % 7 == 0 {
-                            exeunt::reset();
-                            exeunt::del(&life);
+                            exeunt::reset().unwrap();
+                            exeunt::del(&life).unwrap();
                             fiber.suspend();
                         }
                     })

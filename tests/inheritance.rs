@@ -92,7 +92,7 @@ fn a_plain_set_or_del_ends_the_inheritance() {
         set_inheritable("set", 1).unwrap();
         set_inheritable("deleted", 1).unwrap();
         set("set", 2).unwrap();
-        assert!(del(&"deleted"));
+        assert!(del(&"deleted").unwrap());
         let there = context::go(|| (get::<i32>(&"set"), get::<i32>(&"deleted")));
         assert_eq!(there.join().unwrap(), (None, None));
         assert_eq!(get::<i32>(&"set"), Some(2));
@@ -123,7 +123,7 @@ fn an_owners_function_that_panics_starts_no_thread() {
         set_inheritable_by("k", (), |()| panic!("not to be had")).unwrap();
         let result = catch_unwind(|| context::go(|| STARTED.fetch_add(1, Ordering::Relaxed)));
         assert!(result.is_err());
-        assert!(del(&"k"));
+        assert!(del(&"k").unwrap());
         context::go(|| STARTED.fetch_add(10, Ordering::Relaxed)).join().unwrap();
         assert_eq!(STARTED.load(Ordering::Relaxed), 10);
     });
@@ -136,7 +136,7 @@ fn inherited_values_are_dropped_with_the_heirs_stack() {
         set_inheritable("shared", Arc::clone(&value)).unwrap();
         context::go(|| assert!(get::<Arc<()>>(&"shared").is_some())).join().unwrap();
         assert_eq!(Arc::strong_count(&value), 2, "this one and this stack's: the heir's went with it");
-        exeunt::unload();
+        exeunt::unload().unwrap();
         assert_eq!(Arc::strong_count(&value), 1);
     });
 }

@@ -197,7 +197,7 @@ fn stack_locals_in_the_record_and_beyond_it_can_be_reset_and_unloaded() {
             for (number, local) in SEVENTY.iter().enumerate() {
                 local.set(Some(log.loud(number.to_string())));
             }
-            clear();
+            clear().unwrap();
             let expected: Vec<_> = (0..70).rev().map(|number| format!("drop {number}")).collect();
             assert_eq!(log.take(), expected);
             for local in SEVENTY {
@@ -218,7 +218,7 @@ fn a_value_that_is_lent_while_it_is_reset_or_unloaded_stays_alive_but_cannot_be_
             local.set(Some(theirs.loud("lent")));
             exeunt::set("other", theirs.loud("other")).unwrap();
             local.with(|lent| {
-                clear();
+                clear().unwrap();
                 assert_eq!(lent.borrow().as_ref().unwrap().name, "lent");
                 assert!(local.with_borrow(Option::is_none), "the stack has another value now");
                 local.set(Some(theirs.loud("new")));
@@ -240,7 +240,7 @@ fn a_value_that_is_not_lent_any_more_is_dropped_at_once() {
         for _ in 0..3 {
             LOCAL.set(Some(theirs.loud("value")));
             LOCAL.with(|value| LOCAL.with(|same| assert!(std::ptr::eq(value, same))));
-            exeunt::reset();
+            exeunt::reset().unwrap();
             theirs.note("reset is done");
         }
     });
@@ -254,7 +254,7 @@ fn a_value_that_is_lent_several_times_over_survives_resets_in_between() {
         LOCAL.with(|value| {
             value.set(depth);
             if depth < 20 {
-                exeunt::reset();
+                exeunt::reset().unwrap();
                 nest(depth + 1);
             }
             assert_eq!(value.get(), depth);
@@ -272,7 +272,7 @@ fn after_unload_inside_a_with_the_stack_has_a_new_id_and_handlers_still_run() {
         LOCAL.set(Some(theirs.loud("lent")));
         exeunt::at_exit(theirs.noting("removed")).unwrap();
         let before = exeunt::id().unwrap();
-        LOCAL.with(|_| exeunt::unload());
+        LOCAL.with(|_| exeunt::unload().unwrap());
         assert_ne!(exeunt::id().unwrap(), before);
         exeunt::at_exit(theirs.noting("handler")).unwrap();
     });
@@ -307,7 +307,7 @@ fn an_initialiser_and_a_destructor_cannot_use_their_own_stack_local() {
         exeunt::set("log", theirs.clone()).unwrap();
         OWN.with(|_| ());
         theirs.note("reset");
-        exeunt::reset();
+        exeunt::reset().unwrap();
         exeunt::set("log", theirs).unwrap();
         OWN.with(|_| ());
     });
@@ -349,12 +349,12 @@ fn an_initialiser_may_reset_and_unload_and_set() {
     exeunt::stack_local! {
         static RESETS: u32 = {
             exeunt::set("early", 1).unwrap();
-            exeunt::reset();
+            exeunt::reset().unwrap();
             exeunt::set("late", 2).unwrap();
             3
         };
         static UNLOADS: u32 = {
-            exeunt::unload();
+            exeunt::unload().unwrap();
             exeunt::set("after unload", 4).unwrap();
             5
         };
@@ -378,7 +378,7 @@ fn a_stack_that_gets_the_record_which_an_initialiser_has_unloaded_keeps_its_own_
                 static LOCAL: usize = {
                     if OUTER.load(Ordering::Relaxed) {
                         OUTER.store(false, Ordering::Relaxed);
-                        exeunt::unload();
+                        exeunt::unload().unwrap();
                         // This thread gets the record that was just released, and makes the same
                         // stack local.
                         on_a_thread(|| assert_eq!(LOCAL.try_with(|value| *value), Ok(7)));
@@ -400,7 +400,7 @@ fn a_stack_that_gets_the_record_which_a_destructor_has_unloaded_keeps_its_own_va
         impl Drop for Unloads {
             fn drop(&mut self) {
                 if self.0 {
-                    exeunt::unload();
+                    exeunt::unload().unwrap();
                     on_a_thread(|| assert_eq!(LOCAL.try_with(|_| 7), Ok(7)));
                 }
             }
@@ -408,7 +408,7 @@ fn a_stack_that_gets_the_record_which_a_destructor_has_unloaded_keeps_its_own_va
         exeunt::stack_local! { static LOCAL: RefCell<Unloads> = const { RefCell::new(Unloads(false)) }; }
         on_a_thread(|| {
             LOCAL.set(Unloads(true));
-            exeunt::reset();
+            exeunt::reset().unwrap();
             assert_eq!(LOCAL.try_with(|_| 7), Ok(7));
         });
         on_a_thread(|| assert_eq!(LOCAL.try_with(|_| 7), Ok(7)));
@@ -491,7 +491,7 @@ fn values_of_any_size_and_alignment_are_stored_aligned() {
     }
     on_a_thread(|| {
         NOTHING.with(|()| ());
-        NOTHING.with(|()| exeunt::reset());
+        NOTHING.with(|()| exeunt::reset().unwrap());
         ALIGNED.with(|value| assert_eq!((value.0, (&raw const *value).addr() % 256), (9, 0)));
         LARGE.with(|value| assert_eq!(value.iter().sum::<u64>(), 10_000));
     });

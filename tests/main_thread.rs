@@ -120,7 +120,7 @@ const CASES: &[Case] = &[
         code: || {
             store();
             exeunt::set(Exits, 1).expect("it is armed");
-            exeunt::get::<i32>(&Exits);
+            _ = exeunt::get::<i32>(&Exits);
         },
         status: 9,
         prints: &[&DRAINED, &["drop thread_local"]],
@@ -150,7 +150,7 @@ const CASES: &[Case] = &[
         code: || {
             exeunt::set("key", Loud("value")).expect("the main thread can be armed");
             exeunt::at_exit(|| {
-                exeunt::reset();
+                exeunt::reset().unwrap();
                 println!("reset");
             })
             .expect("it is armed");
@@ -182,7 +182,7 @@ const CASES: &[Case] = &[
             exeunt::set("exits", ExitsOnDrop).expect("it is armed");
             exeunt::set("last", Loud("last")).expect("it is armed");
             exeunt::at_exit(|| println!("handler")).expect("it is armed");
-            exeunt::reset();
+            exeunt::reset().unwrap();
         },
         status: 9,
         prints: &[&["drop last", "exit in a destructor", "drop first", "drop stack local", "handler"]],
@@ -195,7 +195,7 @@ const CASES: &[Case] = &[
             exeunt::at_exit(move || drop(first)).expect("it is armed");
             exeunt::at_exit(move || drop(exits)).expect("it is armed");
             exeunt::at_exit(move || drop(last)).expect("it is armed");
-            exeunt::unload();
+            exeunt::unload().unwrap();
         },
         status: 9,
         prints: &[&["drop held by the first", "exit in a destructor", "drop held by the last", "drop value"]],
@@ -230,7 +230,7 @@ const CASES: &[Case] = &[
         code: || {
             LOCAL.set(Some(Loud("stack local")));
             LOCAL.with(|_| {
-                exeunt::unload();
+                exeunt::unload().unwrap();
                 store();
                 std::process::exit(7)
             });
@@ -244,7 +244,7 @@ const CASES: &[Case] = &[
         code: || {
             store();
             exeunt::at_exit(|| {
-                exeunt::unload();
+                exeunt::unload().unwrap();
                 exeunt::at_exit(|| println!("the last handler")).expect("it is armed");
                 // SAFETY: as for C.
                 unsafe { libc::exit(9) }
@@ -258,7 +258,7 @@ const CASES: &[Case] = &[
         name: "a main thread that unloads drops its values, runs no handler, and ends as ever",
         code: || {
             store();
-            exeunt::unload();
+            exeunt::unload().unwrap();
             println!("unloaded");
             assert!(!exeunt::Stack::current().is_armed());
         },

@@ -203,7 +203,7 @@ fn where_an_allocation_fails_on_a_stack_with_many_values_none_of_them_changes() 
                 });
                 assert!(stored());
                 if number % 3 == 2 {
-                    assert!(exeunt::del(&(number - 1)));
+                    assert!(exeunt::del(&(number - 1)).unwrap());
                 }
             }
             assert!(failures > 1000, "{failures}");
@@ -232,7 +232,8 @@ fn a_reset_and_an_unload_without_memory_drop_everything() {
                 }
                 LOCAL.with(|_| ());
                 assert_eq!(ALIVE.load(Ordering::Relaxed), 201);
-                let (has_failed, ()) = failing_at(0, if unloads { exeunt::unload } else { exeunt::reset });
+                let (has_failed, result) = failing_at(0, if unloads { exeunt::unload } else { exeunt::reset });
+                assert_eq!(result, Ok(()));
                 assert!(has_failed, "there was something to allocate");
                 assert_eq!(ALIVE.load(Ordering::Relaxed), if unloads { 0 } else { 100 });
                 assert_eq!(exeunt::Stack::current().is_armed(), !unloads);

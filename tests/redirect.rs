@@ -183,7 +183,7 @@ fn a_fiber_that_is_unloaded_ends_as_if_it_had_never_been_armed() {
                 let bare = Stack::current().foot().cloned();
                 for _ in 0..3 {
                     exeunt::at_exit(|| unreachable!("unload has removed it")).unwrap();
-                    exeunt::unload();
+                    exeunt::unload().unwrap();
                     assert!(!Stack::current().is_armed());
                     assert_eq!(Stack::current().foot().cloned(), bare);
                 }

@@ -101,7 +101,7 @@ fn reset_in_a_segment_right_below_its_stack_reads_no_guard_page() {
     on_memory_of("reset_in_a_segment_right_below_its_stack_reads_no_guard_page", || {
         LOCAL.set(LOCAL.get() + 1);
         exeunt::set("k", 1).expect("armed");
-        exeunt::reset();
+        exeunt::reset().unwrap();
         assert_eq!((LOCAL.get(), exeunt::get::<i32>(&"k")), (7, None));
     });
 }
@@ -112,7 +112,7 @@ fn unload_in_a_segment_right_below_its_stack_reads_no_guard_page() {
         LOCAL.set(LOCAL.get() + 1);
         exeunt::set("k", 1).expect("armed");
         let before = exeunt::id();
-        exeunt::unload();
+        exeunt::unload().unwrap();
         // An outer frame may have borrowed the stack local, on memory that cannot be searched. So
         // the value stays until the end, and cannot be read again.
         assert_eq!((LOCAL.get(), exeunt::get::<i32>(&"k")), (7, None));

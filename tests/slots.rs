@@ -317,10 +317,10 @@ fn reset_clears_the_slots_of_this_stack_alone() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             store(slot, here);
-            exeunt::reset();
+            exeunt::reset().unwrap();
             assert_eq!((get(slot), here.load(Ordering::SeqCst)), (Ok(0), 1));
             store(slot, here);
-            exeunt::unload();
+            exeunt::unload().unwrap();
             assert_eq!((get(slot), here.load(Ordering::SeqCst)), (Ok(0), 2));
         });
     });
@@ -363,7 +363,7 @@ fn a_value_that_a_destructor_sets_during_unload_is_not_found_by_other_stacks() {
     let counter = counter();
     on_thread(move || {
         store(higher, counter);
-        exeunt::unload();
+        exeunt::unload().unwrap();
         assert_eq!(get(lower), Ok(ptr::from_ref(counter).addr()), "what is set counts");
         assert_eq!(counter.load(Ordering::SeqCst), 0);
         // The memory of the first stack's values serves another stack now, unless it is still in
@@ -405,7 +405,7 @@ fn a_slot_that_a_destructor_reads_during_unload_is_not_found_again() {
     on_thread(move || {
         set(lower, value(1)).unwrap();
         set(higher, value(2)).unwrap();
-        exeunt::unload();
+        exeunt::unload().unwrap();
         // The memory of this stack's values serves another stack now, which stays alive.
         let (has_set, is_set) = channel();
         let (done, is_done) = channel::<()>();

@@ -105,7 +105,7 @@ fn a_reset_on_a_tagged_stack_does_not_drop_a_lent_value() {
         Fiber::new(tagged(&pages.range(), 0x5a), move |_| {
             LENT.set(Some(inner.loud("lent")));
             LENT.with_borrow(|_| {
-                exeunt::reset();
+                exeunt::reset().unwrap();
                 assert_eq!(inner.take().len(), 0, "it is lent");
             });
         })

@@ -140,8 +140,8 @@ fn a_handler_may_set_get_and_delete() {
             log.note("first handler");
             exeunt::set("number", 5).unwrap();
             exeunt::set("new", log.loud("new")).unwrap();
-            assert!(exeunt::del(&"old"));
-            assert!(!exeunt::del(&"old"));
+            assert!(exeunt::del(&"old").unwrap());
+            assert!(!exeunt::del(&"old").unwrap());
             log.note("deleted");
         })
         .unwrap();
@@ -200,7 +200,7 @@ fn a_handler_may_reset_which_keeps_the_other_handlers() {
         exeunt::at_exit(theirs.noting("other handler")).unwrap();
         let log = theirs.clone();
         exeunt::at_exit(move || {
-            exeunt::reset();
+            exeunt::reset().unwrap();
             log.note("reset is done");
         })
         .unwrap();
@@ -213,10 +213,10 @@ fn a_destructor_of_what_a_removed_handler_holds_may_unload_as_well() {
     let log = Log::new();
     let theirs = log.clone();
     on_a_thread(move || {
-        let held = OnDrop(exeunt::unload);
+        let held = OnDrop(|| exeunt::unload().unwrap());
         exeunt::at_exit(move || drop(held)).unwrap();
         exeunt::set("value", theirs.loud("value")).unwrap();
-        exeunt::unload();
+        exeunt::unload().unwrap();
         assert!(!exeunt::Stack::current().is_armed());
         // Two stacks that are armed now have separate values.
         exeunt::set("here", 1).unwrap();
@@ -240,7 +240,7 @@ fn a_handler_may_unload_and_what_is_added_then_is_drained() {
         let log = theirs.clone();
         exeunt::at_exit(move || {
             let before = exeunt::id().unwrap();
-            exeunt::unload();
+            exeunt::unload().unwrap();
             log.note("unload is done");
             assert_ne!(exeunt::id().unwrap(), before);
             exeunt::set(2, log.loud("two")).unwrap();
@@ -510,9 +510,9 @@ fn a_stack_that_stores_nothing_is_not_touched() {
             exeunt::stack_local! { static UNUSED: Cell<u8> = const { Cell::new(0) }; }
             assert_eq!(exeunt::get::<i32>(&"k"), None);
             assert!(exeunt::with(&"k", |value: Option<&i32>| value.is_none()));
-            assert!(!exeunt::del(&"k"));
-            exeunt::reset();
-            exeunt::unload();
+            assert!(!exeunt::del(&"k").unwrap());
+            exeunt::reset().unwrap();
+            exeunt::unload().unwrap();
             let stack = exeunt::Stack::current();
             assert!(!stack.is_armed());
             let _ = &UNUSED;

@@ -33,7 +33,7 @@ fn a_reset_drops_a_value_of_size_zero_while_another_one_is_lent() {
         LENT.with(|lent| {
             OTHER.with(|other| assert!(!std::ptr::eq(lent, other), "each has an address of its own"));
             assert_eq!(ALIVE.load(Ordering::Relaxed), 2);
-            exeunt::reset();
+            exeunt::reset().unwrap();
             assert_eq!(ALIVE.load(Ordering::Relaxed), 1, "the one that is lent");
         });
     });

@@ -103,7 +103,7 @@ fn measure() -> [f64; WHAT.len()] {
     let pair = on_a_thread(|| {
         turns(10_000, || {
             arm();
-            exeunt::unload();
+            exeunt::unload().unwrap();
         })
     });
     let (mut arming, mut armed, mut bare) = (Samples::new(), Samples::new(), Samples::new());

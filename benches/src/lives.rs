@@ -15,11 +15,11 @@ pub fn measure_pairs(criterion: &mut Criterion<WallTime>) {
     bench(criterion, "arm/at_exit and unload", |count| {
         let body = move || {
             exeunt::at_exit(|| ()).expect("a thread can be armed");
-            exeunt::unload();
+            exeunt::unload().unwrap();
             let start = Stopwatch::start();
             for _ in 0..count {
                 exeunt::at_exit(|| ()).expect("a thread can be armed");
-                exeunt::unload();
+                exeunt::unload().unwrap();
             }
             start.elapsed()
         };
@@ -38,7 +38,7 @@ pub fn measure_pairs(criterion: &mut Criterion<WallTime>) {
                     exeunt::at_exit(|| ()).expect("a thread can be armed");
                 }
                 total += start.elapsed();
-                exeunt::unload();
+                exeunt::unload().unwrap();
                 exeunt::at_exit(|| ()).expect("a thread can be armed");
                 left -= turn;
             }

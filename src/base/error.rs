@@ -6,6 +6,7 @@ use super::stack_id::StackId;
 use super::unrecognised::Unrecognised;
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 /// Why exeunt could not arm a stack, or not set a value. After an error nothing has changed: no
 /// word of the stack, and no record.
@@ -42,7 +43,7 @@ pub enum Error {
         wanted: Redirect,
     },
     /// Distinct exit trampolines have taken all trampolines.
-    PoolFull,
+    TooManyTrampolines,
     /// All places for the wrappers of runtimes are taken.
     TooManyWrappers,
     /// The system has refused to change the protection of a page that holds exeunt's data.
@@ -70,7 +71,7 @@ pub enum Error {
         /// The stack pointer.
         stack_pointer: usize,
         /// The memory that the caller gave.
-        range: (usize, usize),
+        range: Range<usize>,
     },
     /// All dynamic slots are allocated.
     SlotsExhausted,
@@ -137,7 +138,7 @@ impl fmt::Display for Error {
                 "this process already uses {chosen} redirect, so it is too late for {wanted} redirect: choose before \
                  the first stack is armed"
             ),
-            Self::PoolFull => write!(
+            Self::TooManyTrampolines => write!(
                 f,
                 "all {} trampolines are taken by as many distinct exit trampolines: \
                  the stacks of this process end in more ways than exeunt has room for",
@@ -165,9 +166,9 @@ impl fmt::Display for Error {
                 "this stack is armed already, as stack {id}: enter is for the first function of a fiber; \
                  here, just use storage and handlers"
             ),
-            Self::NotOnThatStack { stack_pointer, range: (low, high) } => write!(
+            Self::NotOnThatStack { stack_pointer, range } => write!(
                 f,
-                "the stack pointer {stack_pointer:#x} is not in {low:#x}..{high:#x}: \
+                "the stack pointer {stack_pointer:#x} is not in {range:#x?}: \
                  give the memory of the stack that this code runs on"
             ),
             Self::SlotsExhausted => {

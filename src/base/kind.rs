@@ -1,7 +1,7 @@
 //! [`Kind`]: the kinds of stacks.
 
 /// What a stack is to the system.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Kind {

@@ -28,6 +28,7 @@ use std::fmt;
 ///
 /// [`Builder`]: crate::Builder
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
 pub enum Redirect {
     /// exeunt rewrites the foot: the stack word that holds the entry function's return address. The
     /// default.

@@ -75,8 +75,8 @@ impl Unrecognised {
     }
 
     /// The same addresses with the names that are known.
-    pub fn frames(&self) -> Vec<(usize, Option<String>)> {
-        self.addresses.iter().map(|&address| (address, function_name(address))).collect()
+    pub fn frames(&self) -> Vec<Frame> {
+        self.addresses.iter().map(|&address| Frame { address, symbol: function_name(address) }).collect()
     }
 
     /// Why exeunt has recognised nothing.
@@ -87,6 +87,25 @@ impl Unrecognised {
     /// What to do about it.
     pub fn advice(&self) -> &'static str {
         self.advice
+    }
+}
+
+/// A frame of a stack that was not recognised: see [`Unrecognised::frames`].
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Frame {
+    /// The return address in it.
+    pub address: usize,
+    /// The symbol that the address lies in, if it is known.
+    pub symbol: Option<String>,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("address", &format_args!("{:#x}", self.address))
+            .field("symbol", &self.symbol)
+            .finish()
     }
 }
 

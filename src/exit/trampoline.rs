@@ -69,7 +69,7 @@ pub(crate) enum NotAdded {
 impl From<NotAdded> for Error {
     fn from(why: NotAdded) -> Self {
         match why {
-            NotAdded::PoolFull => Error::PoolFull,
+            NotAdded::PoolFull => Error::TooManyTrampolines,
             NotAdded::Protection(errno) => Error::Protection {
                 address: &raw const exeunt_cells as usize,
                 reason: io::Error::from_raw_os_error(errno).to_string(),
@@ -233,7 +233,7 @@ mod hooks {
     /// may still be running in some thread, so it is never reused for this one.
     pub(crate) fn hook_to(lock: &ProcessLock, target: usize) -> Result<usize, Error> {
         let known = |number: &usize| [0, target].contains(&cells()[COUNT + number].load(Ordering::Relaxed));
-        let number = (0..HOOKS).find(known).ok_or(Error::PoolFull)?;
+        let number = (0..HOOKS).find(known).ok_or(Error::TooManyTrampolines)?;
         if cells()[COUNT + number].load(Ordering::Relaxed) == 0 {
             fill(lock, COUNT + number, target)?;
         }

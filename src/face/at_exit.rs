@@ -1,11 +1,15 @@
-//! Handlers, the stack's identity, and emptying a stack: [`at_exit`], [`id`], [`reset`],
-//! [`unload`].
+//! Handlers, the stack's identity, and emptying a stack: [`at_exit`], [`at_exit_stoppable`],
+//! [`id`], [`reset`], [`unload`].
 
 use crate::base::alloc::{refused, try_box};
+use crate::base::cancellation::Uncancelled;
 use crate::base::error::Error;
 use crate::base::stack_id::StackId;
 use crate::life::{arm, lookup, unload};
-use crate::storage::values::Handler;
+use crate::storage::handlers::Handler;
+use std::fmt;
+use std::marker::PhantomData;
+use std::num::NonZeroU64;
 
 /// The identity of the running stack. This arms the stack if it is not armed.
 ///
@@ -26,7 +30,7 @@ pub fn id() -> Result<StackId, Error> {
 }
 
 /// Registers a handler that runs when this stack's entry function has returned. This arms the stack
-/// if it is not armed.
+/// if it is not armed. [`at_exit_stoppable`] registers one that can be taken back.
 ///
 /// Handlers run last in, first out, on this very stack. They run before the `thread_local!`
 /// destructors and pthread keys of the thread, while all stack-local values are still there. A
@@ -58,12 +62,97 @@ pub fn id() -> Result<StackId, Error> {
 /// assert_eq!(receiver.recv(), Ok("gone"));
 /// ```
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
-    register(try_box(handler).map_err(|_| refused())?).map_err(|(error, _)| error)
+    register(try_box(handler).map_err(|_| refused())?).map(drop).map_err(|(error, _)| error)
 }
 
-/// As [`at_exit`], but an error returns the handler.
-#[inline]
-pub(crate) fn register(handler: Handler) -> Result<(), (Error, Handler)> {
+/// As [`at_exit`], of a handler that you can take back: [`Registration::stop`].
+///
+/// It is for code that runs many times on a stack that goes on, as one request after the other on a
+/// connection's thread. If you drop the registration, the handler stays.
+///
+/// # Errors
+/// As [`at_exit`].
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// for request in 0..100_000 {
+///     let cleanup = exeunt::at_exit_stoppable(move || println!("request {request} was cut off"))?;
+///     // ... serve the request; then:
+///     assert!(cleanup.stop());
+/// }
+/// // No handler is left, and the stack's list of handlers has not grown.
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn at_exit_stoppable(handler: impl FnOnce() + 'static) -> Result<Registration, Error> {
+    let number = register(try_box(handler).map_err(|_| refused())?).map_err(|(error, _)| error)?;
+    Registration::from_raw(number).ok_or(Error::Busy)
+}
+
+/// A handler that [`at_exit_stoppable`] has registered.
+///
+/// It stays on its thread: only code of the handler's own stack can take the handler back, and a
+/// value that an `async` task carries to another worker's stack would no longer be able to.
+///
+/// ```compile_fail,E0277
+/// let registration = exeunt::at_exit_stoppable(|| ())?;
+/// std::thread::spawn(move || registration.stop());
+/// # Ok::<(), exeunt::Error>(())
+/// ```
+#[must_use = "dropping it leaves the handler registered: use `at_exit` if that is what you want"]
+pub struct Registration {
+    number: NonZeroU64,
+    not_send: PhantomData<*mut ()>,
+}
+
+impl Registration {
+    /// The registration with this number, which `register` gave.
+    pub(crate) fn from_raw(number: u64) -> Option<Self> {
+        Some(Self { number: NonZeroU64::new(number)?, not_send: PhantomData })
+    }
+
+    /// Takes the handler back. Returns whether this call has done so: then the handler is dropped
+    /// here, without having run, and never runs. Otherwise nothing has changed.
+    ///
+    /// The order of the other handlers stays. This takes the time of a binary search among them.
+    ///
+    /// | called | |
+    /// |---|---|
+    /// | while the stack drains, by another handler or a destructor | `true` if the handler has not begun |
+    /// | by the handler itself, and after it has run | `false` |
+    /// | a second time | `false` |
+    /// | after [`unload`] | `false` |
+    /// | after the stack's end | `false` |
+    /// | on another stack: a fiber of the same thread, an alternate signal stack | `false` |
+    /// | from inside a key's `Eq` | as anywhere else |
+    /// | in a signal handler | not allowed: it frees memory |
+    ///
+    /// This never arms a stack. If the handler's own destructor panics, the panic leaves `stop`,
+    /// and the handler is gone.
+    pub fn stop(&self) -> bool {
+        take_back(self.number.get())
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Registration").field(&self.number).finish()
+    }
+}
+
+/// [`Registration::stop`], by the number.
+pub(crate) fn take_back(number: u64) -> bool {
+    let Some(handler) = lookup::lookup_verified().and_then(|record| record.take_back(number)) else { return false };
+    // Cancellation would unwind from the destructor through frames of exeunt.
+    let _uncancelled = Uncancelled::new();
+    drop(handler);
+    true
+}
+
+/// As [`at_exit`], but an error returns the handler. Returns the registration's number.
+#[inline(always)]
+pub(crate) fn register(handler: Handler) -> Result<u64, (Error, Handler)> {
     match arm::record_or_new() {
         Ok((record, is_new)) => {
             record.push(handler).map_err(|(error, handler)| (unload::undo(record, is_new, error), handler))
@@ -79,19 +168,20 @@ pub(crate) fn register(handler: Handler) -> Result<(), (Error, Handler)> {
 /// returns. A stack local that an outer `with` has borrowed is out of reach at once, and is dropped
 /// when the stack ends. If the stack ends by `exit` in that `with`, neither is ever dropped.
 ///
+/// # Errors
+/// [`Error::Busy`] from inside a key's `Eq`. Then nothing has changed.
+///
 /// # Examples
 /// ```
 /// # std::thread::spawn(|| {
 /// exeunt::set("k", 1)?;
-/// exeunt::reset();
+/// exeunt::reset()?;
 /// assert_eq!(exeunt::get::<i32>(&"k"), None);
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
-pub fn reset() {
-    if let Some(record) = lookup::lookup_verified() {
-        unload::clear(record);
-    }
+pub fn reset() -> Result<(), Error> {
+    lookup::lookup_verified().map_or(Ok(()), unload::clear)
 }
 
 /// Drops all values of this stack, drops its handlers without running them, and puts its exit back.
@@ -102,19 +192,20 @@ pub fn reset() {
 /// stack local that an outer `with` has borrowed, or that is being initialized, keeps the stack
 /// armed for that value alone. In any case [`id`] returns another number afterwards.
 ///
+/// # Errors
+/// [`Error::Busy`] from inside a key's `Eq`. Then nothing has changed.
+///
 /// # Examples
 /// ```
 /// # std::thread::spawn(|| {
 /// let before = exeunt::id()?;
 /// exeunt::at_exit(|| unreachable!("forgotten"))?;
-/// exeunt::unload();
+/// exeunt::unload()?;
 /// assert!(!exeunt::Stack::current().is_armed());
 /// assert_ne!(exeunt::id()?, before);
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
-pub fn unload() {
-    if let Some(record) = lookup::lookup_verified() {
-        unload::unload(record);
-    }
+pub fn unload() -> Result<(), Error> {
+    lookup::lookup_verified().map_or(Ok(()), unload::unload)
 }

@@ -1,5 +1,6 @@
 //! Scoped context: values that are visible to everything that a call runs, on this stack and on
-//! stacks that get the context. [`with`], [`get`], [`look`], [`capture`], [`go`], and `try_` forms.
+//! stacks that get the context. [`with`], [`get`], [`look`], [`capture`], [`go`], [`wrap`] for
+//! futures, and `try_` forms.
 //!
 //! These are `context.With`, `Get`, `GetSafe` and `Go` of goroutine-context packages, without a
 //! limit on depth. A context is a list of values, newest first. Lists are shared and never changed.
@@ -11,7 +12,11 @@ use crate::base::error::Error;
 use crate::face::inherit;
 use std::any::{Any, TypeId, type_name};
 use std::cell::RefCell;
+use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::thread::{Builder, JoinHandle};
 
 /// One value, and the rest of the list.
@@ -75,6 +80,10 @@ fn newest() -> Result<Newest, Error> {
 }
 
 fn enter<R>(node: Newest, scope: impl FnOnce() -> R) -> Result<R, Error> {
+    // An empty context on a stack without one arms nothing.
+    if node.is_none() && NEWEST.peek(|newest| newest.is_none_or(|newest| newest.borrow().is_none())) {
+        return Ok(scope());
+    }
     let outer = NEWEST.try_with(|newest| newest.replace(node))?;
     let _restore = Restore { outer };
     Ok(scope())
@@ -136,6 +145,7 @@ pub fn try_with<T: Send + Sync + 'static, R>(value: T, scope: impl FnOnce() -> R
 /// # Panics
 /// If there is none. [`try_get`] returns `None` instead.
 #[inline]
+#[must_use]
 #[track_caller]
 pub fn get<T: Clone + Send + Sync + 'static>() -> T {
     match try_get() {
@@ -157,6 +167,7 @@ fn missing(name: &str) -> ! {
 /// A copy of the innermost value of type `T` around the running code, or `None`. Never arms the
 /// stack. Not for signal handlers: one that interrupts a change of the context may read half of it.
 #[inline]
+#[must_use]
 pub fn try_get<T: Clone + Send + Sync + 'static>() -> Option<T> {
     look(|value: Option<&T>| value.cloned())
 }
@@ -186,6 +197,7 @@ pub fn look<T: Send + Sync + 'static, R>(look: impl FnOnce(Option<&T>) -> R) -> 
 
 /// The context of the place that captured it, for use on any other stack.
 #[derive(Clone)]
+#[must_use]
 pub struct Captured {
     newest: Newest,
 }
@@ -210,18 +222,117 @@ impl Captured {
     /// Runs `scope` with the captured context instead of the present one.
     ///
     /// # Panics
-    /// If the stack cannot be armed.
+    /// If the stack cannot be armed. [`try_enter`](Self::try_enter) returns an error instead.
     #[track_caller]
     pub fn enter<R>(&self, scope: impl FnOnce() -> R) -> R {
-        match enter(self.newest.clone(), scope) {
+        match self.try_enter(scope) {
             Ok(result) => result,
             Err(error) => refuse(&error),
         }
     }
+
+    /// As [`enter`](Self::enter), with an error if the stack cannot be armed.
+    ///
+    /// # Errors
+    /// An error of arming, or [`Error::OutOfMemory`]. Then `scope` has not run.
+    pub fn try_enter<R>(&self, scope: impl FnOnce() -> R) -> Result<R, Error> {
+        enter(self.newest.clone(), scope)
+    }
+
+    /// A future that is polled, and dropped, with the captured context. [`wrap`] does the same with
+    /// the context of the place that calls it.
+    pub fn wrap<F>(self, future: F) -> InContext<F> {
+        InContext { future: ManuallyDrop::new(future), captured: self }
+    }
 }
 
-impl std::fmt::Debug for Captured {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// A future that carries the context of this place: it is polled with that context wherever it is
+/// polled, on whichever thread. A worker's own context is back after each poll.
+///
+/// # Examples
+/// ```
+/// use exeunt::context;
+///
+/// #[derive(Clone)]
+/// struct RequestId(u64);
+///
+/// async fn handle() -> u64 {
+///     tokio::task::yield_now().await; // from here on perhaps on another thread
+///     context::get::<RequestId>().0
+/// }
+///
+/// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+/// # runtime.block_on(async {
+/// let task = context::with(RequestId(7), || tokio::spawn(context::wrap(handle())));
+/// assert_eq!(task.await.unwrap(), 7);
+/// # });
+/// ```
+pub fn wrap<F>(future: F) -> InContext<F> {
+    capture().wrap(future)
+}
+
+/// A future that carries a context, made by [`wrap`] and [`Captured::wrap`].
+///
+/// Each poll costs what [`Captured::enter`] does: two reference counts, and at a stack's first use
+/// the arming. A future that carries an empty context arms no stack. Values that its code makes
+/// visible by [`with`] end with their scopes, so none outlasts a poll.
+///
+/// # Panics
+/// A poll panics if the stack cannot be armed. A drop then drops the future without its context.
+#[must_use = "futures do nothing unless polled"]
+pub struct InContext<F> {
+    /// Pinned when this is. `drop` drops it, and nothing takes it out.
+    future: ManuallyDrop<F>,
+    captured: Captured,
+}
+
+impl<F> InContext<F> {
+    /// The context that the future carries.
+    pub fn captured(&self) -> &Captured {
+        &self.captured
+    }
+}
+
+impl<F: Future> Future for InContext<F> {
+    type Output = F::Output;
+
+    #[track_caller]
+    fn poll(self: Pin<&mut Self>, poll: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: `future` is pinned with `self`: it is not moved here nor anywhere else, `drop`
+        // drops it in place, and `InContext` is `Unpin` only if `F` is. `captured` is not pinned.
+        let this = unsafe { self.get_unchecked_mut() };
+        // SAFETY: as above.
+        let future = unsafe { Pin::new_unchecked(&mut *this.future) };
+        this.captured.enter(|| future.poll(poll))
+    }
+}
+
+impl<F> Drop for InContext<F> {
+    /// Drops the future with its context: destructors of what it holds, as of guards in the middle
+    /// of a cancelled task, find their values.
+    fn drop(&mut self) {
+        struct Dropped<'f, F>(&'f mut ManuallyDrop<F>);
+        impl<F> Drop for Dropped<'_, F> {
+            fn drop(&mut self) {
+                // SAFETY: only this drops the future, once: its owner is being dropped.
+                unsafe { ManuallyDrop::drop(self.0) };
+            }
+        }
+        let future = Dropped(&mut self.future);
+        // Where the stack cannot be armed, the closure is dropped without a run, and the future
+        // with it.
+        let _ = self.captured.try_enter(move || drop(future));
+    }
+}
+
+impl<F: fmt::Debug> fmt::Debug for InContext<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InContext").field("future", &*self.future).field("captured", &self.captured).finish()
+    }
+}
+
+impl fmt::Debug for Captured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let depth = std::iter::successors(self.newest.as_ref(), |node| node.outer.0.as_ref()).count();
         f.debug_struct("Captured").field("values", &depth).finish()
     }
@@ -248,10 +359,7 @@ pub fn go<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> JoinHa
     let inheritance = inherit::collect();
     let place = Location::caller();
     let started = Builder::new().spawn(move || {
-        let ran = inheritance.install().and_then(|()| match context.newest {
-            Some(_) => enter(context.newest, run),
-            None => Ok(run()),
-        });
+        let ran = inheritance.install().and_then(|()| enter(context.newest, run));
         ran.unwrap_or_else(|error| {
             panic!("the context of context::go at {place} cannot be kept on the thread that it has started: {error}")
         })

@@ -88,7 +88,7 @@ pub unsafe fn enter_on<R>(range: Range<usize>, entry: impl FnOnce() -> R) -> Res
     ready()?;
     let sp = stack_pointer();
     if !(untagged(range.start)..untagged(range.end)).contains(&untagged(sp)) {
-        return Err(Error::NotOnThatStack { stack_pointer: sp, range: (range.start, range.end) });
+        return Err(Error::NotOnThatStack { stack_pointer: sp, range });
     }
     if let Some(record) = STACKS.find(sp).filter(|record| lookup::is_verified(record, sp)) {
         return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed));

@@ -6,7 +6,8 @@ use crate::base::counted::OnStack;
 use crate::base::error::Error;
 use crate::face::keyed;
 use crate::life::lookup;
-use crate::storage::values::{InstallChild, MakeChild, hash_of};
+use crate::storage::key::hash_of;
+use crate::storage::values::{InstallChild, MakeChild};
 use std::any::Any;
 use std::hash::Hash;
 

@@ -9,7 +9,8 @@ use crate::life::arm;
 use crate::life::lookup;
 use crate::life::unload;
 use crate::record::header::Record;
-use crate::storage::values::{Addition, Keyed, MakeChild, Removed, Values, hash_of};
+use crate::storage::key::{Key, hash_of};
+use crate::storage::values::{Addition, Keyed, MakeChild, Removed, Values};
 use std::hash::Hash;
 
 /// Stores `value` under `key` on this stack, and arms the stack if it is not armed.
@@ -114,13 +115,14 @@ fn store(record: &Record, before: Option<usize>, keyed: Keyed) -> Result<(), Err
 ///   the unwinder has replaced the registers that lead to its own callers: in libgcc's
 ///   `uw_install_context`, and on aarch64 also between that and the landing.
 ///
-/// A string literal is a reference: `get(&"name")` finds what `set("name", value)` stored.
+/// A key that is a string literal is found as it was set, and by reference: see [`Key`].
 ///
 /// # Examples
 /// ```
 /// assert_eq!(exeunt::get::<String>(&"never set"), None);
 /// ```
-pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
+#[must_use]
+pub fn get<V: Clone + 'static>(key: &(impl Key + ?Sized)) -> Option<V> {
     with(key, |value: Option<&V>| value.cloned())
 }
 
@@ -140,36 +142,41 @@ pub fn get<V: Clone + 'static>(key: &(impl Hash + Eq + 'static)) -> Option<V> {
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
-pub fn with<V: 'static, R>(key: &(impl Hash + Eq + 'static), look: impl FnOnce(Option<&V>) -> R) -> R {
+pub fn with<V: 'static, R>(key: &(impl Key + ?Sized), look: impl FnOnce(Option<&V>) -> R) -> R {
     // Before the lookup of the record: a key's `Hash` is code of yours, and may unload.
-    let hash = hash_of(key);
+    let hash = key.key_hash();
     let value = lookup::lookup().and_then(|record| record.read_values(|values| values.get(hash, key))?);
     look(value.as_ref().and_then(|value| value.downcast_ref()))
 }
 
 /// Drops the value under `key` on this stack. Returns whether there was one.
 ///
+/// # Errors
+/// [`Error::Busy`] from inside a key's `Eq`. Then nothing has changed.
+///
 /// # Examples
 /// ```
 /// # std::thread::spawn(|| {
 /// exeunt::set('k', 1)?;
-/// assert!(exeunt::del(&'k'));
-/// assert!(!exeunt::del(&'k'));
+/// assert!(exeunt::del(&'k')?);
+/// assert!(!exeunt::del(&'k')?);
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
-pub fn del(key: &(impl Hash + Eq + 'static)) -> bool {
-    let hash = hash_of(key);
-    let Some(record) = lookup::lookup_verified() else { return false };
-    let Ok(Some(index)) = record.compare(|values| values.find(hash, key)) else { return false };
-    remove(record, hash, index)
+pub fn del(key: &(impl Key + ?Sized)) -> Result<bool, Error> {
+    let hash = key.key_hash();
+    let Some(record) = lookup::lookup_verified() else { return Ok(false) };
+    match record.compare(|values| values.find(hash, key))? {
+        Some(index) => remove(record, hash, index),
+        None => Ok(false),
+    }
 }
 
 /// As [`store`].
 #[inline(never)]
-fn remove(record: &Record, hash: u64, index: usize) -> bool {
-    let removed = record.change_values(|values| values.remove(hash, index));
-    removed.map(|value| drop_now(value, record)).is_ok()
+fn remove(record: &Record, hash: u64, index: usize) -> Result<bool, Error> {
+    drop_now(record.change_values(|values| values.remove(hash, index))?, record);
+    Ok(true)
 }
 
 /// Drops a value that was removed. Cancellation is deferred meanwhile, as it would unwind from the

@@ -17,7 +17,8 @@ impl<T: 'static> LocalKey<Cell<T>> {
         }
     }
 
-    /// A copy of the running stack's value.
+    /// A copy of the running stack's value. `T` is `Copy`, as in std: a `Clone` of yours could replace
+    /// the value that is being cloned.
     ///
     /// # Panics
     /// As [`LocalKey::with`].

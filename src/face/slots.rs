@@ -21,6 +21,7 @@ use crate::storage::inline_cache::{self};
 pub use crate::storage::slot_table::CAPACITY;
 use crate::storage::slot_table::Destructor as Unwinding;
 use crate::storage::slot_table::{ALLOCATIONS, CACHES, Cell, INDEX_BITS, USED, check, destructor, take};
+use std::any::TypeId;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -78,7 +79,7 @@ pub type Destructor = unsafe extern "C" fn(*mut c_void);
 /// assert!(!slots::get(slot)?.is_null());
 /// // SAFETY: no other code uses the slot.
 /// unsafe { slots::free(slot) }?; // calls `libc::free`
-/// # exeunt::unload();
+/// # exeunt::unload()?;
 /// # Ok::<(), exeunt::Error>(())
 /// ```
 pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
@@ -242,7 +243,7 @@ impl<T: Send + Sync + std::fmt::Debug> std::fmt::Debug for Shared<T> {
 /// assert_eq!(slot.get(), Some(5));
 /// let there = std::thread::scope(|scope| scope.spawn(|| slot.get()).join().unwrap());
 /// assert_eq!(there, None);
-/// # exeunt::unload();
+/// # exeunt::unload()?;
 /// # Ok::<(), exeunt::Error>(())
 /// ```
 ///
@@ -317,6 +318,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
     }
 
     /// The running stack's value, shared; `None` if it has none.
+    #[must_use]
     pub fn share(&self) -> Option<Shared<T>> {
         let value = self.value().cast::<T>();
         if value.is_null() {
@@ -328,15 +330,22 @@ impl<T: Send + Sync + 'static> Slot<T> {
     }
 
     /// A copy of the running stack's value; `None` if it has none.
+    ///
+    /// For numbers, `bool`, `char` and static strings this is a load. A value of any other type is
+    /// shared while its `Clone` runs, as that may set the slot.
     #[inline]
+    #[must_use]
     pub fn get(&self) -> Option<T>
     where
-        T: Copy,
+        T: Clone,
     {
+        if !is_primitive::<T>() {
+            return self.share().map(|value| T::clone(&value));
+        }
         let value = self.value().cast::<T>();
-        // SAFETY: null, or a value that `set` stored. Copying runs no code of yours that could drop
-        // it meanwhile.
-        unsafe { value.as_ref() }.copied()
+        // SAFETY: null, or a value that `set` stored. Cloning a primitive type runs no code of
+        // yours that could drop it meanwhile.
+        unsafe { value.as_ref() }.cloned()
     }
 
     /// Takes the running stack's value, and leaves none.
@@ -350,6 +359,17 @@ impl<T: Send + Sync + 'static> Slot<T> {
         // SAFETY: `set` gave it by `into_raw`, and it is no longer stored.
         Some(Shared(unsafe { AcrossThreads::from_raw(value.cast()) }))
     }
+}
+
+/// Whether the `Clone` of this type is the language's own. The optimiser knows the answer.
+#[inline(always)]
+fn is_primitive<T: 'static>() -> bool {
+    macro_rules! any_of {
+        ($($primitive:ty),*) => {
+            $(TypeId::of::<T>() == TypeId::of::<$primitive>())||*
+        };
+    }
+    any_of!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64, bool, char, (), &'static str)
 }
 
 impl<T: Send + Sync + 'static> Drop for Slot<T> {

@@ -17,6 +17,7 @@ use std::ops::Range;
 
 /// A stack's foot: the word that holds its entry function's return address.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FootInfo {
     /// Where the word is.
     pub address: usize,
@@ -77,6 +78,7 @@ impl fmt::Debug for Bounds {
 
 impl Stack {
     /// Describes the running stack.
+    #[must_use]
     pub fn current() -> Self {
         // SAFETY: these are registers of the running stack.
         let found = unsafe { walk::walk_to_foot(Registers::here()) };

@@ -6,13 +6,40 @@ use crate::base::redirect::Redirect;
 use crate::exit::{recognition, redirect, shadow_stack, trampoline};
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
+use std::fmt;
+
+/// An exit trampoline that exeunt has recognised in this process: see [`Survey`].
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExitTrampoline {
+    /// Its name, as `start_thread`.
+    pub name: String,
+    /// The address in it that entry functions return to.
+    pub return_address: usize,
+    /// The kind of stack that ends there.
+    pub kind: Kind,
+    /// Whether this is where stacks end that are unwound (`pthread_exit`, cancellation), and not
+    /// where their entry functions return to.
+    pub unwound: bool,
+}
+
+impl fmt::Debug for ExitTrampoline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExitTrampoline")
+            .field("name", &self.name)
+            .field("return_address", &format_args!("{:#x}", self.return_address))
+            .field("kind", &self.kind)
+            .field("unwound", &self.unwound)
+            .finish()
+    }
+}
 
 /// What exeunt has found and keeps in this process, for diagnosis: see [`survey`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Survey {
-    /// The recognised exit trampolines: name, return address, kind of stack.
-    pub trampolines: Vec<(String, usize, Kind)>,
+    /// The recognised exit trampolines.
+    pub trampolines: Vec<ExitTrampoline>,
     /// Stacks that are armed now.
     pub armed: usize,
     /// Bytes of one record, without its values.
@@ -36,16 +63,18 @@ pub struct Survey {
 /// # Examples
 /// ```
 /// let survey = exeunt::survey()?;
-/// assert!(survey.trampolines.iter().any(|(name, ..)| name == "start_thread"));
+/// println!("{survey:#?}");
+/// assert!(survey.trampolines.iter().any(|trampoline| trampoline.name == "start_thread"));
 /// # Ok::<(), exeunt::Error>(())
 /// ```
 pub fn survey() -> Result<Survey, Error> {
     recognition::probe()?;
     let trampolines = (0..trampoline::known())
-        .map(|number| {
-            let unwound = if trampoline::is_landing(number) { ", unwound" } else { "" };
-            let name = format!("{}{unwound}", trampoline::name(number).to_string_lossy());
-            (name, trampoline::original(number), trampoline::kind(number))
+        .map(|number| ExitTrampoline {
+            name: trampoline::name(number).to_string_lossy().into_owned(),
+            return_address: trampoline::original(number),
+            kind: trampoline::kind(number),
+            unwound: trampoline::is_landing(number),
         })
         .collect();
     Ok(Survey {

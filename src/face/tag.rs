@@ -112,6 +112,7 @@ unsafe extern "C-unwind" fn next<F: FnOnce() -> R, R>(work: *mut c_void) {
 /// assert_eq!(exeunt::tag::run(0, exeunt::tag::current), Some(0));
 /// ```
 #[inline(never)]
+#[must_use]
 pub fn current() -> Option<u64> {
     let here = Registers::here();
     // SAFETY: registers of this function.

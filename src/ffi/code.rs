@@ -37,7 +37,7 @@ pub const EXEUNT_ENO_MEMORY: c_int = -11;
 pub const EXEUNT_EBUSY: c_int = -12;
 /// A stack local was used while its own value was being created or dropped (Rust only).
 pub const EXEUNT_ERECURSIVE_INIT: c_int = -13;
-/// This stack has no value under this key.
+/// This stack has no value under this key, or no handler with this registration.
 pub const EXEUNT_EABSENT: c_int = -14;
 /// A required argument is null, or a range is empty.
 pub const EXEUNT_EINVALID: c_int = -15;
@@ -90,7 +90,7 @@ impl Failure {
                 Error::ShadowStack => EXEUNT_ESHADOW_STACK,
                 Error::NoCodeSite(_) => EXEUNT_ENO_CODE_SITE,
                 Error::UnknownRedirect(_) | Error::RedirectChosen { .. } => EXEUNT_EREDIRECT,
-                Error::PoolFull | Error::TooManyWrappers => EXEUNT_EPOOL_FULL,
+                Error::TooManyTrampolines | Error::TooManyWrappers => EXEUNT_EPOOL_FULL,
                 Error::Protection { .. } => EXEUNT_EPROTECTION,
                 Error::ForeignFoot { .. } => EXEUNT_EFOREIGN_FOOT,
                 Error::AlreadyArmed(_) => EXEUNT_EALREADY_ARMED,
@@ -204,7 +204,7 @@ fn words(code: c_int) -> &'static CStr {
               exeunt_last_error names the call"
         }
         EXEUNT_ERECURSIVE_INIT => c"an outer frame of this very stack is creating or dropping this stack local's value",
-        EXEUNT_EABSENT => c"this stack has no value under this key",
+        EXEUNT_EABSENT => c"this stack has no value under this key, or no handler with this registration",
         EXEUNT_EINVALID => c"a required argument is null, or a range is empty",
         EXEUNT_EPANIC => c"a defect of exeunt: it caught a panic of its own",
         EXEUNT_ESHARED_PAGE => c"the scope's page belongs to another live stack as well: use exeunt_enter",

@@ -1,11 +1,11 @@
 //! Handlers, the identity of a stack, and `unload`: `exeunt_at_exit`, `exeunt_at_exit_owned`,
-//! `exeunt_unload`, `exeunt_id`.
+//! `exeunt_at_exit_stoppable`, `exeunt_stop`, `exeunt_unload`, `exeunt_id`.
 
 use super::code::{Failure, report, shielded};
 use super::types::exeunt_fn;
 use crate::base::alloc::{refused, try_box};
 use crate::face::at_exit;
-use crate::storage::values::Handler;
+use crate::storage::handlers::Handler;
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 
@@ -61,6 +61,37 @@ impl Drop for Owned {
     }
 }
 
+/// Registers a handler that owns its `arg`, and returns the registration's number.
+///
+/// # Safety
+/// As `exeunt_at_exit`, for both functions.
+unsafe fn register_owned(
+    handler: exeunt_fn,
+    forget: exeunt_fn,
+    arg: *mut c_void,
+    of_null: &'static str,
+) -> Result<u64, Failure> {
+    if handler.is_none() {
+        return Err(Failure::Invalid(of_null));
+    }
+    let owned = Owned { handler, forget, arg };
+    // After an error the handler is not dropped, as that would call `forget`: `arg` is still the
+    // caller's.
+    let handler = match try_box(move || owned.run()) {
+        Ok(handler) => handler as Handler,
+        Err(handler) => {
+            std::mem::forget(handler);
+            return Err(refused().into());
+        }
+    };
+    at_exit::register(handler).map_err(|(error, handler)| {
+        let handler = Box::into_raw(handler) as *mut ManuallyDrop<dyn FnOnce()>;
+        // SAFETY: the same box, whose memory is freed here.
+        drop(unsafe { Box::from_raw(handler) });
+        error.into()
+    })
+}
+
 /// As `exeunt_at_exit`, for a handler that owns its `arg`. If `exeunt_unload` drops the handler,
 /// `forget` is called with `arg` instead, to free it. After an error neither is called, and `arg`
 /// is still yours.
@@ -72,41 +103,69 @@ impl Drop for Owned {
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt_fn, arg: *mut c_void) -> c_int {
+    // SAFETY: the caller's promise.
+    shielded(|| unsafe { register_owned(handler, forget, arg, "exeunt_at_exit_owned: the handler is null") }.map(drop))
+}
+
+/// As `exeunt_at_exit_owned`, and stores in `*registration` a number by which `exeunt_stop` takes
+/// the handler back. It is never 0, and no other registration in the life of the process has it.
+/// After an error `*registration` is 0.
+///
+/// It is for code that runs many times on a stack that goes on, as one request after the other on a
+/// connection's thread.
+///
+/// Returns and thread safety: as `exeunt_at_exit`; also `EXEUNT_EINVALID` for a null
+/// `registration`.
+///
+/// # Safety
+/// As `exeunt_at_exit`, for both functions. `registration` must be null or good to write to.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn exeunt_at_exit_stoppable(
+    handler: exeunt_fn,
+    forget: exeunt_fn,
+    arg: *mut c_void,
+    registration: *mut u64,
+) -> c_int {
     shielded(|| {
-        if handler.is_none() {
-            return Err(Failure::Invalid("exeunt_at_exit_owned: the handler is null"));
+        if registration.is_null() {
+            return Err(Failure::Invalid("exeunt_at_exit_stoppable: there is no place for the registration's number"));
         }
-        let owned = Owned { handler, forget, arg };
-        // After an error the handler is not dropped, as that would call `forget`: `arg` is still
-        // the caller's.
-        let handler = match try_box(move || owned.run()) {
-            Ok(handler) => handler as Handler,
-            Err(handler) => {
-                std::mem::forget(handler);
-                return Err(refused().into());
-            }
-        };
-        at_exit::register(handler).map_err(|(error, handler)| {
-            let handler = Box::into_raw(handler) as *mut ManuallyDrop<dyn FnOnce()>;
-            // SAFETY: the same box, whose memory is freed here.
-            drop(unsafe { Box::from_raw(handler) });
-            error.into()
-        })
+        // SAFETY: not null, so good to write to: the caller's promise.
+        unsafe { registration.write(0) };
+        // SAFETY: the caller's promise.
+        let number = unsafe { register_owned(handler, forget, arg, "exeunt_at_exit_stoppable: the handler is null") }?;
+        // SAFETY: as above.
+        unsafe { registration.write(number) };
+        Ok(())
     })
+}
+
+/// Takes back a handler of the running stack, which `exeunt_at_exit_stoppable` has registered: it
+/// is not called any more. Its `forget` is called here with its `arg`.
+///
+/// A handler may stop another one that has not begun.
+///
+/// Returns 0; or `EXEUNT_EABSENT` if this stack has no such handler: it is running or has run, was
+/// stopped before, or `exeunt_unload` has dropped it; or it belongs to another stack, and then it
+/// still will be called.
+///
+/// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+#[unsafe(no_mangle)]
+pub extern "C" fn exeunt_stop(registration: u64) -> c_int {
+    shielded(|| if at_exit::take_back(registration) { Ok(()) } else { Err(Failure::Absent) })
 }
 
 /// Destroys all values of the running stack, drops its handlers without calling them, and puts its
 /// exit back. Then the stack is as it was before it was armed.
 ///
-/// Returns 0, also if the stack is not armed.
+/// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` from inside the comparison of two
+/// keys (Rust only).
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_unload() -> c_int {
-    shielded(|| {
-        crate::unload();
-        Ok(())
-    })
+    shielded(|| Ok(crate::unload()?))
 }
 
 /// The identity of the running stack, unique in the life of the process. Arms the stack if it is

@@ -2,7 +2,8 @@
 //! folder, doc comments and all: C programmers read them. `# Safety` becomes "Requires:" there.
 //!
 //! - `types`: the function types.
-//! - `handlers`: `exeunt_at_exit`, `exeunt_at_exit_owned`, `exeunt_unload`, `exeunt_id`.
+//! - `handlers`: `exeunt_at_exit`, `exeunt_at_exit_owned`, `exeunt_at_exit_stoppable`,
+//!   `exeunt_stop`, `exeunt_unload`, `exeunt_id`.
 //! - `values`, `cache`: keyed values.
 //! - `slots`: dynamic slots.
 //! - `fibers`: `exeunt_enter`, `exeunt_enter_on`, `exeunt_discard`, `exeunt_register_trampoline`.

@@ -203,7 +203,7 @@ pub unsafe extern "C" fn exeunt_scope_end(scope: *mut exeunt_scope) -> c_int {
         let mine = |record: &&Record| record.canary_at() == foot && record.is_placed();
         let Some(record) = STACKS.by_base(base).filter(mine) else { return Ok(()) };
         if !lookup::lookup().is_some_and(|found| std::ptr::eq(found, record)) {
-            return Err(Error::NotOnThatStack { stack_pointer: arch::stack_pointer(), range: (0, base) }.into());
+            return Err(Error::NotOnThatStack { stack_pointer: arch::stack_pointer(), range: 0..base }.into());
         }
         drain::without_return(record);
         // SAFETY: the caller's promise: the scope is still there. Clearing the canary makes its

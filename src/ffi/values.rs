@@ -6,7 +6,8 @@ use super::types::exeunt_fn;
 use crate::base::error::Error;
 use crate::face::keyed::{self, StoreHooks};
 use crate::record::header::Record;
-use crate::storage::values::{Addition, hash_of};
+use crate::storage::key::hash_of;
+use crate::storage::values::Addition;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::hash::{Hash, Hasher};
@@ -99,24 +100,23 @@ fn search(key: *const c_void) -> Option<*mut c_void> {
 
 /// Deletes the value under `key` on the running stack, and calls its destructor.
 ///
-/// Returns 0, or `EXEUNT_EABSENT` if there is none.
+/// Returns 0; `EXEUNT_EABSENT` if there is none; or `EXEUNT_EBUSY` from inside the comparison of two
+/// keys (Rust only).
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_del(key: *const c_void) -> c_int {
-    shielded(|| if crate::del(&Key(key)) { Ok(()) } else { Err(Failure::Absent) })
+    shielded(|| if crate::del(&Key(key))? { Ok(()) } else { Err(Failure::Absent) })
 }
 
 /// Destroys all values of the running stack, last set first, clears its slots, and keeps its
 /// handlers. This concerns the values of every language that shares this library.
 ///
-/// Returns 0, also if the stack is not armed.
+/// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` from inside the comparison of two
+/// keys (Rust only).
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_reset() -> c_int {
-    shielded(|| {
-        crate::reset();
-        Ok(())
-    })
+    shielded(|| Ok(crate::reset()?))
 }

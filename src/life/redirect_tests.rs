@@ -63,7 +63,7 @@ extern "C-unwind" fn arms_and_exits(times: *mut std::ffi::c_void) -> *mut std::f
 
 extern "C-unwind" fn unloads_and_exits(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
     crate::at_exit(|| unreachable!("it is forgotten")).expect("it is armed");
-    crate::unload();
+    crate::unload().unwrap();
     // SAFETY: as above.
     unsafe { pthread_exit(times) }
 }

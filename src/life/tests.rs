@@ -50,7 +50,7 @@ fn a_stack_whose_cached_record_is_being_evicted_gets_a_different_record() {
     let life = move || {
         crate::at_exit(|| unreachable!("forgotten")).expect("it can be armed");
         let record = crate::life::lookup::lookup().expect("it is armed");
-        crate::unload();
+        crate::unload().unwrap();
         // As a thread does that is then held up, or that does not exist in a child of `fork`.
         assert!(record.cached_flag().take(), "it was cached");
         handler();

@@ -21,13 +21,14 @@ pub(crate) fn undo(record: &'static Record, is_new: bool, error: Error) -> Error
 }
 
 /// Drops the values and the handlers of the running stack, whose record this is. Restores its exit
-/// if nothing is left and the stack does not drain.
-pub(crate) fn unload(record: &'static Record) {
+/// if nothing is left and the stack does not drain. An error from inside a key's `Eq`.
+pub(crate) fn unload(record: &'static Record) -> Result<(), Error> {
+    record.may_change()?;
     {
         // A destructor that runs here may unload as well.
         let _kept_armed = record.keep_armed();
         record.forget_handlers();
-        clear(record);
+        clear(record)?;
     }
     if record.is_draining() || !record.is_empty() {
         let before = record.id();
@@ -35,9 +36,10 @@ pub(crate) fn unload(record: &'static Record) {
         safety_net::update_id(record, before);
         #[cfg(target_os = "linux")]
         main_key::update_id(record, before);
-        return;
+        return Ok(());
     }
     disarm(record);
+    Ok(())
 }
 
 /// Restores the exit of the running stack, whose record this is. The record is empty, and does not
@@ -59,12 +61,14 @@ fn disarm(record: &'static Record) {
     }
 }
 
-/// Drops all values of the running stack, whose record this is.
-pub(crate) fn clear(record: &'static Record) {
+/// Drops all values of the running stack, whose record this is. An error from inside a key's `Eq`.
+pub(crate) fn clear(record: &'static Record) -> Result<(), Error> {
+    record.may_change()?;
     let lent = lent_by_frames(record);
     let _kept_armed = record.keep_armed();
     record.forget_values(|local| lent.may_include(local, record.base()));
     if let Some(table) = record.slots() {
         slot_table::clear(table);
     }
+    Ok(())
 }

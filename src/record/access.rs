@@ -9,23 +9,26 @@ use super::header::Record;
 use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::guard::OnDrop;
+use crate::storage::handlers::Handlers;
 use crate::storage::values::Values;
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 impl Record {
-    /// Reads the values; `None` while a change of them is under way, which only a signal handler
-    /// can see.
+    /// Reads the values, also inside a key's `Eq`; `None` while a change of them is under way, which
+    /// only a signal handler can see.
     pub(crate) fn read_values<R>(&self, read: impl FnOnce(&Values) -> R) -> Option<R> {
         let contents = self.contents.get();
         // SAFETY: this is the record's own stack. `access` says whether a change is under way in an
         // outer frame.
         let access = unsafe { &(*contents).access };
-        if access.get() >= COMPARING {
+        let before = access.get();
+        if before == CHANGING {
             return None;
         }
-        access.set(access.get() + 1);
-        let _done = OnDrop(|| access.set(access.get() - 1));
+        // A comparison in an outer frame reads as well, and lets nothing change.
+        access.set(if before == COMPARING { COMPARING } else { before + 1 });
+        let _done = OnDrop(|| access.set(before));
         // SAFETY: as above. `change` refuses while `access` is not zero.
         Some(read(unsafe { &(*contents).values }))
     }
@@ -44,6 +47,22 @@ impl Record {
         Ok(Change { record: self })
     }
 
+    /// Begins a change of the handlers. This is allowed inside a key's `Eq` as well, which compares
+    /// values. An error only for a signal handler that has interrupted a change.
+    #[inline]
+    pub(super) fn change_handlers(&self) -> Result<HandlersChange<'_>, Error> {
+        // SAFETY: as in `read_values`.
+        let access = unsafe { &(*self.contents.get()).access };
+        let before = access.get();
+        if before == CHANGING {
+            cold_path();
+            return Err(Error::Busy);
+        }
+        access.set(CHANGING);
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        Ok(HandlersChange { record: self, before })
+    }
+
     /// Finds what is to be changed next; an error from inside a key's `Eq`. This may run a key's
     /// `Eq`, which a change may not.
     pub(crate) fn compare<R>(&self, find: impl FnOnce(&Values) -> R) -> Result<R, Error> {
@@ -57,6 +76,12 @@ impl Record {
         let _done = OnDrop(|| access.set(0));
         // SAFETY: as in `read_values`.
         Ok(find(unsafe { &(*contents).values }))
+    }
+
+    /// Refuses a change from inside a key's `Eq`.
+    pub(crate) fn may_change(&self) -> Result<(), Error> {
+        // SAFETY: as in `read_values`.
+        if unsafe { &(*self.contents.get()).access }.get() == 0 { Ok(()) } else { Err(Error::Busy) }
     }
 
     /// Changes the values.
@@ -133,5 +158,43 @@ impl Drop for Change<'_> {
     fn drop(&mut self) {
         std::sync::atomic::compiler_fence(Ordering::SeqCst);
         self.access.set(0);
+    }
+}
+
+/// A change of the handlers under way. It ends when this is dropped.
+pub(super) struct HandlersChange<'r> {
+    record: &'r Record,
+    /// The reads or the comparison under way in outer frames, which borrow the values alone.
+    before: u32,
+}
+
+impl HandlersChange<'_> {
+    /// The handlers, and the number of gaps that they have.
+    pub(super) fn with_gaps(&mut self) -> (&mut Handlers, &mut usize) {
+        let contents = self.record.contents.get();
+        // SAFETY: while `access` is `CHANGING`, only this value reaches these two fields.
+        unsafe { (&mut (*contents).handlers, &mut (*contents).handler_gaps) }
+    }
+}
+
+impl std::ops::Deref for HandlersChange<'_> {
+    type Target = Handlers;
+    fn deref(&self) -> &Handlers {
+        // SAFETY: as above.
+        unsafe { &(*self.record.contents.get()).handlers }
+    }
+}
+
+impl std::ops::DerefMut for HandlersChange<'_> {
+    fn deref_mut(&mut self) -> &mut Handlers {
+        self.with_gaps().0
+    }
+}
+
+impl Drop for HandlersChange<'_> {
+    fn drop(&mut self) {
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        // SAFETY: as in `read_values`.
+        unsafe { &(*self.record.contents.get()).access }.set(self.before);
     }
 }

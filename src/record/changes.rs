@@ -3,12 +3,13 @@
 
 use super::contents::Contents;
 use super::header::Record;
-use crate::base::alloc::{larger, move_to, refused, try_vec};
+use crate::base::alloc::{refused, try_vec};
 use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::guard::isolated;
+use crate::storage::handlers::Handler;
 use crate::storage::slot_table::{self, Table};
-use crate::storage::values::{Addition, Handler, LocalValue, Values};
+use crate::storage::values::{Addition, LocalValue, Values};
 use std::sync::atomic::Ordering;
 
 impl Record {
@@ -26,20 +27,32 @@ impl Record {
         self.slots().ok_or_else(refused)
     }
 
-    /// Registers a handler, or returns it with the error. Not inlined: each call that comes from a
+    /// Registers a handler, and returns the number of this registration; or returns the handler with
+    /// the error. Not inlined: each call that comes from a
     /// user's crate goes through a table of addresses, which is slow where indirect branches are
     /// not predicted (against Spectre). This makes one such call of two.
     #[inline(never)]
-    pub(crate) fn push(&self, handler: Handler) -> Result<(), (Error, Handler)> {
+    pub(crate) fn push(&self, handler: Handler) -> Result<u64, (Error, Handler)> {
         if let Err(error) = self.room_for_handler() {
             return Err((error, handler));
         }
-        match self.change() {
+        match self.change_handlers() {
             // Within the capacity: the allocator, which may be user code, does not run in a change.
-            Ok(mut own) => own.handlers.push(handler),
-            Err(error) => return Err((error, handler)),
+            Ok(mut handlers) => {
+                let number = self.fresh_id();
+                handlers.push(number, handler);
+                Ok(number)
+            }
+            Err(error) => Err((error, handler)),
         }
-        Ok(())
+    }
+
+    /// Takes back the handler with this number. `None` if it is not there: it runs or has run, was
+    /// dropped or taken back, or belongs to another stack.
+    pub(crate) fn take_back(&self, number: u64) -> Option<Handler> {
+        let mut change = self.change_handlers().ok()?;
+        let (handlers, gaps) = change.with_gaps();
+        handlers.take(number, gaps)
     }
 
     /// Makes room for one more handler.
@@ -48,12 +61,12 @@ impl Record {
         // SAFETY: this is the record's own stack. A change that a signal handler has interrupted is
         // refused by `change` below.
         let handlers = || unsafe { &(*self.contents.get()).handlers };
-        while let Some(capacity) = larger(handlers(), handlers().len() + 1) {
+        while let Some(capacity) = handlers().new_capacity() {
             cold_path();
             let _kept_armed = self.keep_armed();
             let larger_vec = try_vec(capacity)?;
             // The old memory is freed after the change.
-            let _free = move_to(&mut self.change()?.handlers, larger_vec);
+            let _free = self.change_handlers()?.move_to(larger_vec);
         }
         Ok(())
     }
@@ -78,11 +91,11 @@ impl Record {
         let _kept_armed = self.keep_armed();
         // SAFETY: this is the record's own stack, and no code changes the record while the
         // reference lives.
-        let count = || unsafe { (*self.contents.get()).handlers.len() };
+        let count = || unsafe { (*self.contents.get()).handlers.len_with_gaps() };
         let pending = self.defer(count, |own| own.values.defer_handlers(&mut own.handlers));
         for _ in 0..if pending { 0 } else { count() } {
             // Without memory for pending drops they go one by one.
-            let first = self.change().ok().filter(|own| !own.handlers.is_empty()).map(|mut own| own.handlers.remove(0));
+            let first = self.change_handlers().ok().and_then(|mut handlers| handlers.take_first());
             isolated(|| drop(first));
         }
         self.drop_pending();

@@ -1,6 +1,7 @@
 //! The contents of a record: the part that only the code of its own stack touches.
 
-use crate::storage::values::{Handler, Values};
+use crate::storage::handlers::Handlers;
+use crate::storage::values::Values;
 use std::cell::Cell;
 
 /// The contents of a record.
@@ -14,10 +15,12 @@ pub(super) struct Contents {
     pub(super) access: Cell<u32>,
     /// The number of outer frames that use the record while user code runs.
     pub(super) reentrancy: Cell<u32>,
-    pub(super) handlers: Vec<Handler>,
+    pub(super) handlers: Handlers,
     pub(super) values: Values,
     /// The stack locals whose values are being created or dropped, the innermost first.
     pub(super) initializing: Cell<*const Initializing>,
+    /// The number of gaps in `handlers`, or higher.
+    pub(super) handler_gaps: usize,
 }
 
 /// A stack local whose value is being created or dropped. It lies in the frame of `initializing`.

@@ -9,6 +9,7 @@ use crate::base::cold::cold_path;
 use crate::base::guard::isolated;
 use crate::base::kind::Kind;
 use crate::storage::borrow::Lent;
+use crate::storage::handlers::Handlers;
 use crate::storage::slot_table;
 use crate::storage::values::{Removed, Values};
 use std::sync::atomic::Ordering;
@@ -150,7 +151,7 @@ impl Record {
         if let Ok(mut own) = self.change() {
             own.reentrancy.set(0);
             own.initializing.set(std::ptr::null());
-            std::mem::forget(std::mem::take(&mut own.handlers));
+            std::mem::forget(std::mem::replace(&mut own.handlers, Handlers::new()));
             while let Some(value) = own.values.pop().or_else(|| own.values.pop_pending()) {
                 std::mem::forget(value);
             }

@@ -15,6 +15,7 @@ use crate::map::cached::CachedFlag;
 use crate::map::pages::page_of_base;
 use crate::map::pins::PinCount;
 use crate::map::slab::{Links, SlabItem};
+use crate::storage::handlers::Handlers;
 use crate::storage::slot_table::Table;
 use crate::storage::values::Values;
 use std::cell::{Cell, UnsafeCell};
@@ -132,9 +133,10 @@ impl SlabItem for Record {
             contents: UnsafeCell::new(Contents {
                 access: Cell::new(0),
                 reentrancy: Cell::new(0),
-                handlers: Vec::new(),
+                handlers: Handlers::new(),
                 values: Values::new(),
                 initializing: Cell::new(std::ptr::null()),
+                handler_gaps: 0,
             }),
             pins: PinCount::new(),
         }
@@ -277,8 +279,9 @@ impl Record {
         self.id.store(self.fresh_id(), Ordering::Relaxed);
     }
 
-    /// An identity that no stack has had.
-    fn fresh_id(&self) -> u64 {
+    /// A number that no stack and no registration of a handler has had, and higher than all before
+    /// on this record.
+    pub(super) fn fresh_id(&self) -> u64 {
         let own = self.next_id.load(Ordering::Relaxed);
         let id = if own % StackId::BATCH == 0 {
             cold_path();

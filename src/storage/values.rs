@@ -4,18 +4,17 @@
 //! (`remove`, `pop`, `take_before`), and keeps pending drops (`defer_all`, `defer_handlers`,
 //! `pop_pending`). It allocates in none of these: `new_capacities` and `move_to` make room before.
 
+use super::handlers::{Handler, Handlers};
 use super::inline_cache::InlineCache;
+use super::key::Key;
 use crate::base::alloc::{larger, move_to, try_reserve, try_vec};
 use crate::base::counted::OnStack;
 use crate::base::error::Error;
 use crate::base::guard::{OnDrop, catch_panic};
 use hashbrown::HashTable;
-use std::any::{Any, TypeId};
-use std::hash::{BuildHasher, Hash};
+use std::any::Any;
+use std::hash::Hash;
 use std::mem::needs_drop;
-
-/// A handler, as it was registered.
-pub(crate) type Handler = Box<dyn FnOnce()>;
 
 /// Puts a child's value in place, on the child's stack.
 pub(crate) type InstallChild = Box<dyn FnOnce() -> Result<(), Error> + Send>;
@@ -262,12 +261,12 @@ impl Values {
     }
 
     /// The index of the value of a key. This alone runs user code, the key's `Eq`.
-    pub(crate) fn find<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<usize> {
-        self.by_key.find(hash, |&index| key_at(&self.in_order, index) == Some(key)).copied()
+    pub(crate) fn find(&self, hash: u64, key: &(impl Key + ?Sized)) -> Option<usize> {
+        self.by_key.find(hash, |&index| key_at(&self.in_order, index).is_some_and(|other| key.is(other))).copied()
     }
 
     /// The value of a key.
-    pub(crate) fn get<K: Hash + Eq + 'static>(&self, hash: u64, key: &K) -> Option<OnStack<dyn Any>> {
+    pub(crate) fn get(&self, hash: u64, key: &(impl Key + ?Sized)) -> Option<OnStack<dyn Any>> {
         match &self.in_order[self.find(hash, key)?] {
             Some(Value::Keyed(keyed)) => Some(keyed.value.clone()),
             _ => None,
@@ -395,8 +394,8 @@ impl Values {
     /// Moves these handlers to the pending drops, if there is room, so that the first one is
     /// dropped first. Returns whether there was room.
     #[must_use]
-    pub(crate) fn defer_handlers(&mut self, handlers: &mut Vec<Handler>) -> bool {
-        if self.pending.capacity() - self.pending.len() < handlers.len() {
+    pub(crate) fn defer_handlers(&mut self, handlers: &mut Handlers) -> bool {
+        if self.pending.capacity() - self.pending.len() < handlers.len_with_gaps() {
             return false;
         }
         while let Some(handler) = handlers.pop() {
@@ -447,9 +446,9 @@ impl Values {
     }
 }
 
-fn key_at<K: 'static>(in_order: &[Option<Value>], index: usize) -> Option<&K> {
+fn key_at(in_order: &[Option<Value>], index: usize) -> Option<&dyn Any> {
     match &in_order[index] {
-        Some(Value::Keyed(keyed)) => keyed.key.downcast_ref(),
+        Some(Value::Keyed(keyed)) => Some(&*keyed.key),
         _ => None,
     }
 }
@@ -459,9 +458,4 @@ fn hash_at(in_order: &[Option<Value>], index: usize) -> u64 {
         Some(Value::Keyed(keyed)) => keyed.hash,
         _ => 0,
     }
-}
-
-/// The hash of a key together with its type, so that equal keys of distinct types are apart.
-pub(crate) fn hash_of<K: Hash + 'static>(key: &K) -> u64 {
-    foldhash::fast::FixedState::default().hash_one((TypeId::of::<K>(), key))
 }

@@ -59,6 +59,25 @@ void handlers_own_what_they_capture() {
     CHECK(log.size() == 2 && alive == 0); // the handler is not called, and what it captured is freed
 }
 
+void handlers_are_taken_back() {
+    std::vector<int> log;
+    on_a_thread([&log] {
+        exeunt::registration none;
+        CHECK(!none.stop());
+        exeunt::registration first = exeunt::at_exit([&log, held = std::make_unique<counted>(1)] { log.push_back(1); });
+        CHECK(first.stop() && alive == 0 && !first.stop());
+        exeunt::registration itself;
+        itself = exeunt::at_exit([&log, &itself] { log.push_back(itself.stop() ? 2 : 3); });
+        std::thread([itself] { CHECK(!itself.stop()); }).join();
+        exeunt::at_exit([] {}).stop();
+        static exeunt::registration late;
+        late = exeunt::at_exit([&log] { log.push_back(4); });
+        itself.stop();
+        exeunt::at_exit([&log] { log.push_back(late.stop() ? 5 : 6); });
+    });
+    CHECK((log == std::vector<int>{5}));
+}
+
 void slots_come_and_go() {
     on_a_thread([] {
         {
@@ -239,6 +258,7 @@ void a_scope_that_is_no_automatic_variable_is_refused() {
 int main() {
     RUN(each_stack_has_its_own_value_and_destroys_it);
     RUN(handlers_own_what_they_capture);
+    RUN(handlers_are_taken_back);
     RUN(slots_come_and_go);
     RUN(set_replaces_the_value);
     RUN(enter_passes_results_of_all_kinds);

@@ -10,14 +10,16 @@ static int logged;
 
 static void note(void *arg) { log_[logged++] = (int)(intptr_t)arg; }
 
-static void *on_a_thread(void *(*start)(void *)) {
+static void *on_a_thread_with(void *(*start)(void *), void *arg) {
     pthread_t thread;
     void *result = NULL;
     logged = 0;
-    CHECK(pthread_create(&thread, NULL, start, NULL) == 0);
+    CHECK(pthread_create(&thread, NULL, start, arg) == 0);
     CHECK(pthread_join(thread, &result) == 0);
     return result;
 }
+
+static void *on_a_thread(void *(*start)(void *)) { return on_a_thread_with(start, NULL); }
 
 static void *registers_three(void *arg) {
     (void)arg;
@@ -109,6 +111,52 @@ static void *deletes_resets_unloads(void *arg) {
 static void delete_reset_and_unload_destroy_and_unload_forgets_the_handlers(void) {
     on_a_thread(deletes_resets_unloads);
     CHECK(logged == 3);
+}
+
+static uint64_t stopped_by_another;
+
+static void stops_itself_and_another(void *arg) {
+    CHECK(exeunt_stop(*(uint64_t *)arg) == EXEUNT_EABSENT);
+    CHECK(exeunt_stop(stopped_by_another) == EXEUNT_OK);
+}
+
+static void *takes_handlers_back(void *arg) {
+    static uint64_t itself;
+    uint64_t registration = 1;
+    CHECK(exeunt_at_exit_stoppable(NULL, NULL, NULL, &registration) == EXEUNT_EINVALID && registration == 0);
+    CHECK(exeunt_at_exit_stoppable(note, NULL, NULL, NULL) == EXEUNT_EINVALID);
+    CHECK(exeunt_stop(0) == EXEUNT_EABSENT);
+    /* As the requests of a connection that stays. */
+    for (int round = 0; round < 100000; round++) {
+        CHECK(exeunt_at_exit_stoppable(note, NULL, (void *)1, &registration) == EXEUNT_OK && registration != 0);
+        CHECK(exeunt_stop(registration) == EXEUNT_OK);
+    }
+    CHECK(exeunt_stop(registration) == EXEUNT_EABSENT && logged == 0);
+    CHECK(exeunt_at_exit_stoppable(note, note, (void *)2, &registration) == EXEUNT_OK);
+    CHECK(exeunt_stop(registration) == EXEUNT_OK && logged == 1 && log_[0] == 2);
+    CHECK(exeunt_at_exit_stoppable(note, note, (void *)3, &stopped_by_another) == EXEUNT_OK);
+    CHECK(exeunt_at_exit_stoppable(stops_itself_and_another, NULL, &itself, &itself) == EXEUNT_OK);
+    CHECK(exeunt_at_exit_stoppable(note, NULL, (void *)4, arg) == EXEUNT_OK);
+    return NULL;
+}
+
+static void *stops_a_handler_of_another_stack(void *arg) {
+    CHECK(exeunt_at_exit(note, (void *)9) == EXEUNT_OK);
+    CHECK(exeunt_stop(*(uint64_t *)arg) == EXEUNT_EABSENT);
+    return NULL;
+}
+
+static void handlers_are_taken_back_by_their_own_stack_alone(void) {
+    uint64_t registration;
+    CHECK(exeunt_at_exit_stoppable(note, NULL, (void *)5, &registration) == EXEUNT_OK);
+    uint64_t of_another;
+    on_a_thread_with(takes_handlers_back, &of_another);
+    CHECK(logged == 3 && log_[0] == 2 && log_[1] == 4 && log_[2] == 3);
+    CHECK(exeunt_stop(of_another) == EXEUNT_EABSENT);
+    logged = 0;
+    on_a_thread_with(stops_a_handler_of_another_stack, &registration);
+    CHECK(logged == 1 && log_[0] == 9);
+    CHECK(exeunt_stop(registration) == EXEUNT_OK);
 }
 
 static void *ends_by_pthread_exit(void *arg) {
@@ -302,6 +350,7 @@ int main(void) {
     RUN(handlers_see_the_values);
     RUN(storage_works_in_a_destructor);
     RUN(delete_reset_and_unload_destroy_and_unload_forgets_the_handlers);
+    RUN(handlers_are_taken_back_by_their_own_stack_alone);
     RUN(pthread_exit_drains_as_a_return_does);
     RUN(slots_are_null_at_first_and_destroyed_at_the_stacks_end_and_when_freed);
     RUN(there_are_at_least_1088_slots_and_then_an_error);

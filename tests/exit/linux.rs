@@ -208,7 +208,7 @@ const CASES: &[Case] = &[
             if common::is_code() {
                 // Patching main's exit trampoline, once in a process, allocates as std does.
                 exeunt::id().expect("the main thread can be armed");
-                exeunt::unload();
+                exeunt::unload().unwrap();
                 held.push(7);
             }
             use_up_all_memory();
@@ -227,7 +227,7 @@ const CASES: &[Case] = &[
     Case { name: "exit in an allocation for a handler", code: || exits_in(at_exit), prints: STORED },
     Case { name: "exit in an allocation for a value", code: || exits_in(set), prints: STORED },
     Case { name: "exit in an allocation for a stack local", code: || exits_in(local), prints: STORED },
-    Case { name: "exit in an allocation for a reset", code: || exits_in(exeunt::reset), prints: STORED },
+    Case { name: "exit in an allocation for a reset", code: || exits_in(|| exeunt::reset().unwrap()), prints: STORED },
 ];
 
 const STORED: &[&str] = &["fourth", "third", "second", "first"];

@@ -48,7 +48,8 @@
 //
 //     Version              exeunt_version, EXEUNT_VERSION
 //     Functions of yours   exeunt_fn, exeunt_entry
-//     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_unload, exeunt_id
+//     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable, exeunt_stop,
+//                          exeunt_unload, exeunt_id
 //     Values               exeunt_set, exeunt_get, exeunt_del, exeunt_reset
 //     Slots                exeunt_slot_alloc, exeunt_slot_set, exeunt_slot_get, exeunt_slot_free
 //     Fibers               exeunt_enter, exeunt_enter_on, exeunt_register_trampoline,

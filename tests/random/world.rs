@@ -123,7 +123,7 @@ impl World {
                 log.note(format!("key {key}: {:?}", value.map(|stored| stored.number)));
             }),
             Act::Del(key) => {
-                let was_there = exeunt::del(key);
+                let was_there = exeunt::del(key).unwrap();
                 log.note(format!("del {key}: {was_there}"));
             }
             Act::LocalSet(local, held) => {
@@ -164,9 +164,9 @@ impl World {
                 let number = unsafe { value.as_ref() }.map(|stored| stored.number);
                 log.note(format!("slot {slot}: {number:?}"));
             }
-            Act::Reset => exeunt::reset(),
+            Act::Reset => exeunt::reset().unwrap(),
             Act::Unload => {
-                exeunt::unload();
+                exeunt::unload().unwrap();
                 log.note(format!("armed: {}", exeunt::Stack::current().is_armed()));
             }
             Act::Id => {

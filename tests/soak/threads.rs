@@ -75,18 +75,18 @@ pub fn act(life: u64, random: &mut fastrand::Rng) {
     for _ in 0..random.u32(..20) {
         match random.u32(..8) {
             0 => {
-                exeunt::reset();
+                exeunt::reset().unwrap();
                 life::store(life);
             }
             1 => {
-                exeunt::unload();
+                exeunt::unload().unwrap();
                 life::arm(life);
             }
             2..=4 => {
                 let key = random.u64(..5);
                 exeunt::set(key, life).expect("an armed stack");
                 assert_eq!(exeunt::get(&key), Some(life));
-                assert!(exeunt::del(&key));
+                assert!(exeunt::del(&key).unwrap());
             }
             _ => life::check(life),
         }

@@ -85,11 +85,13 @@ impl Report {
         let map = MemoryMap::read();
         let sites = exeunt::code_sites().unwrap_or_default();
         let shadow_stack = shadow_stack();
-        let described = |(name, address, kind): (String, usize, Kind)| {
+        let described = |found: exeunt::ExitTrampoline| {
+            let address = found.return_address;
+            let name = if found.unwound { format!("{}, unwound", found.name) } else { found.name };
             let (slot_problem, code_problem, code_sites) = redirects(&name, &sites, shadow_stack.active);
             let (file, offset) = map.in_file(address).unzip();
             ExitTrampoline {
-                kind: kind_name(kind),
+                kind: kind_name(found.kind),
                 name,
                 address: format!("{address:#x}"),
                 file: file.map(str::to_owned),

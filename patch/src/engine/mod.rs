@@ -13,19 +13,24 @@
 //! | `patch` | a planned change: apply, undo |
 //! | `site` | an instruction of running code, and the plans that can be made for it |
 
+// The hidden modules are public for the fuzz targets and the tests alone.
+#[doc(hidden)]
 pub mod aarch64;
 mod code;
-pub mod error;
+mod error;
+#[doc(hidden)]
 pub mod flow;
 mod free_space;
-pub mod patch;
+mod patch;
 mod registry;
-pub mod site;
+mod site;
 mod stub;
 mod system;
+#[doc(hidden)]
 pub mod window;
 mod wording;
 #[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
 pub mod x86_64;
 
 #[cfg(target_arch = "aarch64")]

@@ -3,10 +3,11 @@
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::exit::trampoline;
+use std::fmt;
 
 /// An instruction at which code redirect enters an exit trampoline, patched or not: see
 /// [`code_sites`](crate::code_sites).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct CodeSite {
     /// The exit trampoline's name.
@@ -28,6 +29,22 @@ pub struct CodeSite {
     pub applied: bool,
     /// Why it cannot be patched, if it cannot.
     pub problem: Option<Error>,
+}
+
+impl fmt::Debug for CodeSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CodeSite")
+            .field("trampoline", &self.trampoline)
+            .field("kind", &self.kind)
+            .field("address", &format_args!("{:#x}", self.address))
+            .field("behind", &format_args!("{:#x}", self.behind))
+            .field("before", &self.before)
+            .field("after", &self.after)
+            .field("stub", &format_args!("{:#x?}", self.stub))
+            .field("applied", &self.applied)
+            .field("problem", &self.problem)
+            .finish()
+    }
 }
 
 impl CodeSite {

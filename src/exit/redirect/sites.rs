@@ -172,7 +172,7 @@ fn patch(lock: &ProcessLock, found: Found, applied: &mut Vec<Applied>, number: u
         return Ok(());
     }
     if applied.len() == trampoline::HOOKS {
-        return Err(Error::PoolFull);
+        return Err(Error::TooManyTrampolines);
     }
     // Room for the push below: an applied patch that is not stored could not be undone.
     applied.try_reserve(1).map_err(|_| Error::OutOfMemory)?;

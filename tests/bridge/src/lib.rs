@@ -142,7 +142,7 @@ pub extern "C" fn bridge_id() -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_unload() -> c_int {
     answer(|| {
-        exeunt::unload();
+        exeunt::unload().unwrap();
         Ok(0)
     })
 }

@@ -149,9 +149,9 @@ pub fn live(midway: impl Fn()) {
         LOCAL.with(|local| assert_eq!(std::hint::black_box(local).get(), number));
     }
     LOCAL_HOLDS.store(NONE, Ordering::SeqCst);
-    changing(NONE, || assert!(exeunt::del(&KEY)));
+    changing(NONE, || assert!(exeunt::del(&KEY).unwrap()));
     changing(3, || exeunt::set(KEY, 3_u64).expect(refused));
-    changing(NONE, exeunt::unload);
+    changing(NONE, || exeunt::unload().unwrap());
     assert!(exeunt::get::<u64>(&KEY).is_none());
     changing(4, || exeunt::set(KEY, 4_u64).expect(refused));
     // The rest of the life, its drain, removes handlers and values, which are changes.

@@ -29,11 +29,11 @@ mod base {
 #[path = "../../../src/base/alloc.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod alloc;
-#[path = "../../../src/base/cold.rs"]
-mod cold;
 #[path = "../../../src/map/cached.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod cached;
+#[path = "../../../src/base/cold.rs"]
+mod cold;
 #[path = "../../../src/map/entry.rs"]
 #[allow(dead_code, reason = "the model does not need all of it")]
 mod entry;
