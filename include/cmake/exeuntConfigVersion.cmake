@@ -1,7 +1,7 @@
 # The version is the one in the installed header. Below 1.0 a new minor number may break programs.
-file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/exeunt.h" _exeunt_lines REGEX "^#define EXEUNT_(MAJOR|MINOR|PATCH) ")
+file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/exeunt.h" _exeunt_lines REGEX "^#define EXEUNT_VERSION_(MAJOR|MINOR|PATCH) ")
 foreach(_exeunt_part MAJOR MINOR PATCH)
-  string(REGEX REPLACE ".*EXEUNT_${_exeunt_part} ([0-9]+).*" "\\1" _exeunt_${_exeunt_part} "${_exeunt_lines}")
+  string(REGEX REPLACE ".*EXEUNT_VERSION_${_exeunt_part} ([0-9]+).*" "\\1" _exeunt_${_exeunt_part} "${_exeunt_lines}")
 endforeach()
 set(PACKAGE_VERSION "${_exeunt_MAJOR}.${_exeunt_MINOR}.${_exeunt_PATCH}")
 
