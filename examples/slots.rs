@@ -27,7 +27,7 @@ fn main() -> Result<(), exeunt::Error> {
 
     // The raw face, for other languages and runtimes. Wrong use is an error, never undefined
     // behaviour.
-    unsafe extern "C-unwind" fn end(value: *mut c_void) {
+    unsafe extern "C" fn end(value: *mut c_void) {
         println!("the destructor gets {}", value.addr());
     }
     // SAFETY: `end` takes any value.

@@ -1,26 +1,146 @@
-/* exeunt.h */
+// exeunt.h: values and exit handlers for the running stack.
+//
+// The running stack is the one that you make a call on: a thread's, the main thread's, or a fiber's
+// (a coroutine's). Your code gives it values, which are destroyed when it ends, and handlers, which
+// are called when it ends. The code that started the stack takes no part in this. Think of a
+// library that opens a connection for each thread that happens to call it, and closes it when that
+// thread ends.
+//
+// Example:
+//
+//     #include <exeunt.h>
+//     #include <pthread.h>
+//     #include <stdio.h>
+//     #include <stdlib.h>
+//
+//     static char key; // only its address counts
+//
+//     static void report(void *name) {
+//         printf("%s ends with %d\n", (char *)name, *(int *)exeunt_get(&key));
+//     }
+//
+//     static void *work(void *name) {
+//         int *number = malloc(sizeof *number);
+//         if (number == NULL)
+//             return NULL;
+//         *number = 42;
+//         int code = exeunt_set(&key, number, free); // the stack owns it now
+//         if (code != EXEUNT_OK) {
+//             free(number); // after an error nothing has changed
+//             fprintf(stderr, "no storage here: %s\n", exeunt_strerror(code));
+//             return NULL;
+//         }
+//         if (exeunt_at_exit(report, name) != EXEUNT_OK)
+//             return NULL;
+//         return NULL; // report(name) is called now, and then free(number)
+//     }
+//
+//     int main(void) {
+//         pthread_t thread;
+//         if (pthread_create(&thread, NULL, work, "a thread") != 0)
+//             return 1;
+//         pthread_join(thread, NULL);
+//         work("main");
+//         return 0;
+//     }
+//
+// Build it with:  cc example.c $(pkg-config --cflags --libs exeunt) -pthread
+//
+// Contents of this file:
+//
+//     Version              exeunt_version, EXEUNT_VERSION
+//     Functions of yours   exeunt_fn, exeunt_entry
+//     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_unload, exeunt_id
+//     Values               exeunt_set, exeunt_get, exeunt_del, exeunt_reset
+//     Slots                exeunt_slot_alloc, exeunt_slot_set, exeunt_slot_get, exeunt_slot_free
+//     Fibers               exeunt_enter, exeunt_enter_on, exeunt_register_trampoline,
+//                          exeunt_discard
+//     Fibers: scopes       exeunt_scope_begin, exeunt_scope_end
+//     Errors               EXEUNT_OK and the other codes, exeunt_strerror, exeunt_last_error
+//     Patching code        exeunt_redirect_call, exeunt_undo_redirect_call
+//
+// When a stack ends. It ends when its function returns: `main`, a thread's start routine, or a
+// fiber's function. It also ends by `pthread_exit`, by cancellation, and main's stack by `exit` on
+// the main thread. Then it is drained: its handlers are called, last in first out, and after them
+// its values are destroyed, last set first. If the process ends in another way, nothing is called.
+//
+// Arming. The first call that stores something arms the stack: from then on the stack's end leads
+// through exeunt. The stack word that holds its function's return address is the foot, and the
+// system's code that the function returns into is its exit trampoline. A stack whose exit
+// trampoline exeunt does not know cannot be armed. Calls that only read never arm a stack.
+//
+// Errors. A function that returns `int` returns `EXEUNT_OK`, which is 0, or a negative code. After
+// an error nothing has changed, and what you passed is still yours. `exeunt_strerror` gives a
+// sentence for a code, and `exeunt_last_error` gives all details of the last failure.
+//
+// Threads. You may call every function on any thread. Calls about the running stack need no lock,
+// because no other thread runs that stack. A function is safe in a signal handler only where its
+// description says so.
+//
+// "Requires:" names what exeunt cannot check. If it is not so, the behaviour is undefined.
+//
+// C++17 has the same in exeunt.hpp. The guide is book/c.md in exeunt's sources.
+//
+// This file is made from src/ffi and tests/header/template.h, by
+// `cargo run --package exeunt-header -- --write`.
+
 #ifndef EXEUNT_H
 #define EXEUNT_H
 
 #include <stddef.h>
 #include <stdint.h>
 
+// The compiler warns where the result of such a function is not used.
+#ifndef EXEUNT_CHECK_RESULT
+#if (defined(__cplusplus) && __cplusplus >= 201703L) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L)
+#define EXEUNT_CHECK_RESULT [[nodiscard]]
+#elif defined(__GNUC__)
+#define EXEUNT_CHECK_RESULT __attribute__((warn_unused_result))
+#else
+#define EXEUNT_CHECK_RESULT
+#endif
+#endif
+
+// =================================================================================================
+// Version
+// =================================================================================================
+
+// The version of this header. `exeunt_version` gives that of the library that runs.
 #define EXEUNT_VERSION_MAJOR 0
 #define EXEUNT_VERSION_MINOR 1
 #define EXEUNT_VERSION_PATCH 0
+
+// The same as a string.
 #define EXEUNT_VERSION "0.1.0"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-// A handler or a destructor.
+// The version of the library that runs, such as "0.1.0". If it differs from `EXEUNT_VERSION`, then
+// the program was compiled with the header of another version. The string is static: never null,
+// and never to be freed.
+//
+// Thread-safe and async-signal-safe.
+const char *exeunt_version(void);
+
+// =================================================================================================
+// Functions of yours, which exeunt calls
+// =================================================================================================
+
+// A handler or a destructor. A handler gets the `arg` that it was registered with, and a
+// destructor gets the value.
 //
 // It must return. An exception that leaves it ends the process, and so does `pthread_exit` in it.
 typedef void (*exeunt_fn)(void *arg);
 
-// A fiber's function, for `exeunt_enter`. A C++ exception or forced unwinding may leave it.
+// A fiber's function, for `exeunt_enter`. It gets the `arg` of that call. A C++ exception or
+// forced unwinding may leave it.
 typedef void *(*exeunt_entry)(void *arg);
+
+// =================================================================================================
+// Handlers, and the identity of a stack
+// =================================================================================================
 
 // Registers a handler, which is called with `arg` when the running stack ends. Arms the stack if
 // it is not armed.
@@ -34,11 +154,10 @@ typedef void *(*exeunt_entry)(void *arg);
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 //
-// # Safety
-// `handler` must be good to call with `arg` when the stack ends, on the thread that runs the stack
-// then. Its code must stay loaded until then (link a plugin that may be unloaded with
+// Requires: `handler` must be good to call with `arg` when the stack ends, on the thread that runs
+// the stack then. Its code must stay loaded until then (link a plugin that may be unloaded with
 // `-Wl,-z,nodelete`).
-int exeunt_at_exit(exeunt_fn handler, void *arg);
+EXEUNT_CHECK_RESULT int exeunt_at_exit(exeunt_fn handler, void *arg);
 
 // As `exeunt_at_exit`, for a handler that owns its `arg`. If `exeunt_unload` drops the handler,
 // `forget` is called with `arg` instead, to free it. After an error neither is called, and `arg`
@@ -46,9 +165,8 @@ int exeunt_at_exit(exeunt_fn handler, void *arg);
 //
 // Returns and thread safety: as `exeunt_at_exit`.
 //
-// # Safety
-// As `exeunt_at_exit`, for both functions.
-int exeunt_at_exit_owned(exeunt_fn handler, exeunt_fn forget, void *arg);
+// Requires: as `exeunt_at_exit`, for both functions.
+EXEUNT_CHECK_RESULT int exeunt_at_exit_owned(exeunt_fn handler, exeunt_fn forget, void *arg);
 
 // Destroys all values of the running stack, drops its handlers without calling them, and puts its
 // exit back. Then the stack is as it was before it was armed.
@@ -65,6 +183,13 @@ int exeunt_unload(void);
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 uint64_t exeunt_id(void);
 
+// =================================================================================================
+// Values: a pointer under a key, for each stack
+//
+// The key is the address of a variable of yours. A value that you get is a pointer that you have
+// set, so you decide what it points to and who frees it.
+// =================================================================================================
+
 // Stores `value` under `key` on the running stack, and arms the stack if it is not armed.
 //
 // The key is the address alone. Use the address of a static variable that is not `const` (the
@@ -80,12 +205,11 @@ uint64_t exeunt_id(void);
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 //
-// # Safety
-// `destructor` must be good to call with `value`, on the thread that runs the stack then. Its code
-// must stay loaded.
-int exeunt_set(const void *key, void *value, exeunt_fn destructor);
+// Requires: `destructor` must be good to call with `value`, on the thread that runs the stack then.
+// Its code must stay loaded.
+EXEUNT_CHECK_RESULT int exeunt_set(const void *key, void *value, exeunt_fn destructor);
 
-// The value under `key` on the running stack; null if there is none. Never arms the stack.
+// Returns the value under `key` on the running stack; null if there is none. Never arms the stack.
 //
 // Thread-safe: it concerns the running stack alone. Async-signal-safe: it returns null if the
 // signal came in the middle of a change of this stack's values, and on an alternate signal stack.
@@ -106,31 +230,36 @@ int exeunt_del(const void *key);
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 int exeunt_reset(void);
 
-// Allocates a dynamic slot, as `TlsAlloc` does: an index that is never 0, under which every stack
-// has a pointer of its own, null at first. `destructor`, which may be null, is called with each
-// pointer that is not null: when its stack ends, and when the slot is freed.
+// =================================================================================================
+// Slots: the same under a number, which you allocate and free at run time
+//
+// There are 2,048 slots. A slot reads a little faster than a value under a key, and freeing it
+// clears it on all stacks.
+// =================================================================================================
+
+// Allocates a slot, and stores its number in `*slot`. The number is never 0. Every stack has a
+// pointer of its own in the slot, null at first. `destructor`, which may be null, is called with
+// each pointer that is not null: when its stack ends, and when the slot is freed.
 //
 // Returns 0; `EXEUNT_ESLOTS_EXHAUSTED` if 2,048 are allocated; `EXEUNT_EINVALID` for a null
-// `slot`.
+// `slot`. After an error `*slot` is as it was.
 //
 // Thread-safe. Not for signal handlers.
 //
-// # Safety
-// `slot` must be good to write to, and `destructor` good to call with all values that will be set,
-// on any thread.
-int exeunt_slot_alloc(uint32_t *slot, exeunt_fn destructor);
+// Requires: `slot` must be good to write to, and `destructor` good to call with all values that
+// will be set, on any thread. Its code must stay loaded.
+EXEUNT_CHECK_RESULT int exeunt_slot_alloc(uint32_t *slot, exeunt_fn destructor);
 
 // Sets the slot's pointer on the running stack, and arms the stack if it is not armed. The old
-// pointer is overwritten, and its destructor is not called, as with `TlsSetValue`.
+// pointer is overwritten, and the destructor is not called with it: get it first, and free it.
 //
 // Returns 0, `EXEUNT_ENO_SUCH_SLOT`, or the code for why the stack cannot be armed.
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 //
-// # Safety
-// `value` must be what the slot's destructor, and the code that reads it on this stack, take it
-// for.
-int exeunt_slot_set(uint32_t slot, void *value);
+// Requires: `value` must be what the slot's destructor, and the code that reads it on this stack,
+// take it for.
+EXEUNT_CHECK_RESULT int exeunt_slot_set(uint32_t slot, void *value);
 
 // Stores the slot's pointer on the running stack in `*value`: null if none was set, and on an
 // alternate signal stack. Never arms the stack.
@@ -140,21 +269,27 @@ int exeunt_slot_set(uint32_t slot, void *value);
 //
 // Thread-safe: it concerns the running stack alone. Async-signal-safe as long as it returns 0.
 //
-// # Safety
-// `value` must be null or good to write to.
+// Requires: `value` must be null or good to write to.
 int exeunt_slot_get(uint32_t slot, void **value);
 
-// Frees the slot. Its index is invalid from then on, and the pointers that stacks have set are
-// gone. The destructor is called with each pointer that is not null, here and now. An index that
-// is used again later is another slot.
+// Frees the slot. Its number is invalid from then on, and no stack has a pointer in it any more.
+// The destructor is called with each pointer that is not null, here and now.
 //
 // Returns 0, or `EXEUNT_ENO_SUCH_SLOT`, also if it was freed before.
 //
 // Thread-safe, if no stack uses this slot meanwhile. Not for signal handlers.
 //
-// # Safety
-// No stack may use the slot or what it points to meanwhile.
+// Requires: no stack may use the slot or what it points to meanwhile.
 int exeunt_slot_free(uint32_t slot);
+
+// =================================================================================================
+// Fibers
+//
+// Threads, the main thread, and fibers of `makecontext` need nothing of this. Any other fiber's
+// function may never return to code of the system. Then the first use on it fails with
+// `EXEUNT_EUNKNOWN_TRAMPOLINE`. Run such a function in `exeunt_enter`, or register the code that
+// calls it, or put a scope into it.
+// =================================================================================================
 
 // Calls `entry(arg)` as the running stack's entry function, on any stack at all. Stores what it
 // returns in `*result`, unless `result` is null.
@@ -175,26 +310,30 @@ int exeunt_slot_free(uint32_t slot);
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 //
-// # Safety
-// `entry` must be good to call with `arg`, and `result` be null or good to write to.
-int exeunt_enter(exeunt_entry entry, void *arg, void **result);
+// Requires: `entry` must be good to call with `arg`, and `result` be null or good to write to.
+EXEUNT_CHECK_RESULT int exeunt_enter(exeunt_entry entry, void *arg, void **result);
 
-// As `exeunt_enter`, on a stack whose memory is from `low` to `high`. It does not search for an
-// armed stack here, so it costs little more than the call.
+// As `exeunt_enter`, on a stack whose memory you know: `low` is its lowest address, and `high` the
+// address behind its last byte. It does not search for an armed stack here, so it costs little
+// more than the call.
 //
 // Returns as `exeunt_enter`, or `EXEUNT_ENOT_ON_THAT_STACK`. After an error `entry` has not been
 // called.
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 //
-// # Safety
-// As `exeunt_enter`. The memory must be that of the running stack, and no outer function on it may
-// have armed it.
-int exeunt_enter_on(const void *low, const void *high, exeunt_entry entry, void *arg, void **result);
+// Requires: as `exeunt_enter`. The memory must be that of the running stack, and no outer function
+// on it may have armed it.
+EXEUNT_CHECK_RESULT
+int exeunt_enter_on(const void *low,
+                    const void *high,
+                    exeunt_entry entry,
+                    void *arg,
+                    void **result);
 
-// Declares that the stacks whose memory is from `low` to `high` will never run again, although
-// their functions have not returned. Call it before you free the memory of a suspended fiber, or
-// give it to another one.
+// Declares that stacks will never run again, although their functions have not returned: those in
+// the memory from the address `low` up to, and without, the address `high`. Call it before you
+// free the memory of a suspended fiber, or give it to another one.
 //
 // Each armed one is drained here and now, on the calling stack: storage that its handlers use is
 // the caller's.
@@ -203,15 +342,15 @@ int exeunt_enter_on(const void *low, const void *high, exeunt_entry entry, void 
 //
 // Thread-safe, if no code resumes those stacks meanwhile. Not for signal handlers.
 //
-// # Safety
-// The stacks must be suspended for ever: you must neither resume nor unwind them. The running
-// stack must not be among them.
+// Requires: the stacks must be suspended for ever: you must neither resume nor unwind them. The
+// running stack must not be among them.
 int exeunt_discard(const void *low, const void *high);
 
-// Registers a runtime's wrapper as an exit trampoline: the code from `start` to `end`, which calls
-// a fiber's function and, when that has returned, ends the fiber by switching away. Then fibers of
-// that runtime can use everything without `exeunt_enter`, and the runtime stays as it is.
-// minicoro's `_mco_main` is such a wrapper.
+// Registers a fiber library's wrapper as an exit trampoline: a function that calls the fiber's
+// function and, when that has returned, ends the fiber by switching away. `start` is the address
+// of its first byte of code, and `end` the address behind its last. Then fibers of that library
+// can use everything without `exeunt_enter`, and the library stays as it is. minicoro's
+// `_mco_main` is such a wrapper.
 //
 // Diagnosis shows `name` for it. The name is copied.
 //
@@ -223,16 +362,16 @@ int exeunt_discard(const void *low, const void *high);
 //
 // Thread-safe. Not for signal handlers.
 //
-// # Safety
-// `name` must be a string. Only entry functions may return into the code. The code must stay
-// loaded, and the compiler must not have turned the call into a jump.
-int exeunt_register_trampoline(const char *name, const void *start, const void *end);
+// Requires: `name` must be a string. Only entry functions may return into the code. The code must
+// stay loaded, and the compiler must not have turned the call into a jump.
+EXEUNT_CHECK_RESULT int exeunt_register_trampoline(const char *name, const void *start, const void *end);
+
+// =================================================================================================
+// Fibers: scopes, where you can neither wrap the fiber's function nor register what calls it
+// =================================================================================================
 
 // A scope. Make it an automatic variable of the function whose stack it serves. Its contents are
 // private.
-//
-// Its size keeps the base of the stack in another cache line than the stack pointer of the
-// function that holds it.
 typedef struct exeunt_scope {
   uint64_t opaque[16];
 } exeunt_scope;
@@ -252,10 +391,9 @@ typedef struct exeunt_scope {
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 //
-// # Safety
-// `scope` must be good to write to. It must stay where it is until `exeunt_scope_end` ends it on
-// the same stack, or until the stack is discarded.
-int exeunt_scope_begin(struct exeunt_scope *scope);
+// Requires: `scope` must be good to write to. It must stay where it is until `exeunt_scope_end`
+// ends it on the same stack, or until the stack is discarded.
+EXEUNT_CHECK_RESULT int exeunt_scope_begin(struct exeunt_scope *scope);
 
 // Ends a scope: calls the stack's handlers, last in first out, and destroys its values, last set
 // first, here and now.
@@ -265,67 +403,47 @@ int exeunt_scope_begin(struct exeunt_scope *scope);
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 //
-// # Safety
-// `exeunt_scope_begin` must have started `scope`, and this function must not have ended it before.
+// Requires: `exeunt_scope_begin` must have started `scope`, and this function must not have ended
+// it before.
 int exeunt_scope_end(struct exeunt_scope *scope);
 
-// Makes the direct call or branch at `site` lead to `new_target` instead of `expected_target`,
-// while other threads may be running there: each of them executes the old instruction or the new
-// one. If that is not possible, it is refused. Return addresses stay as they are. Code redirect
-// does the same to exit trampolines. This does it to code of your own choice.
-//
-// Returns 0, `EXEUNT_EINVALID`, `EXEUNT_ENO_CODE_SITE`, `EXEUNT_ECALL_FAILED`, or `EXEUNT_EBUSY`
-// inside of another call that patches code (from an allocator). After an error nothing has
-// changed, and `exeunt_last_error` says why: what is at `site`, with bytes and disassembly, or
-// what the system refused.
-//
-// Thread-safe. Not for signal handlers.
-//
-// # Safety
-// `site` must be the first byte of an instruction in code that stays loaded, or no code at all.
-// Until you undo it, `new_target` must be good to enter wherever `expected_target` is. No other
-// code may change the protection of the page of `site` at the same time.
-int exeunt_redirect_call(void *site, const void *expected_target, const void *new_target);
-
-// Undoes `exeunt_redirect_call` at `site`: every byte is as before.
-//
-// Returns 0, `EXEUNT_EINVALID`, or `EXEUNT_ENO_CODE_SITE` if nothing is redirected at `site`, or
-// if the system refuses now.
-//
-// Thread-safe. Not for signal handlers.
-int exeunt_undo_redirect_call(void *site);
+// =================================================================================================
+// Errors
+// =================================================================================================
 
 // Success.
 #define EXEUNT_OK 0
 
-// Unwinding this stack led to no known exit trampoline. `exeunt_last_error` says what was found.
+// This stack's exit trampoline is unknown: its function is a fiber's, say, and never
+// returns to code of the system. `exeunt_last_error` says what was found.
 #define EXEUNT_EUNKNOWN_TRAMPOLINE -1
 
 // The code runs on a signal stack, which belongs to no thread or fiber.
 #define EXEUNT_ESIGNAL_STACK -2
 
-// The processor checks this thread's returns against a shadow stack.
+// The processor checks this thread's returns against a shadow stack. `EXEUNT_REDIRECT=code` in the
+// environment helps.
 #define EXEUNT_ESHADOW_STACK -3
 
-// All trampolines, or all places for registered wrappers, are taken.
+// All of exeunt's trampolines, or all places for registered wrappers, are taken.
 #define EXEUNT_EPOOL_FULL -4
 
-// The system refused to change the protection of a page of the library's own.
+// The system refused to change the protection of a page of exeunt's own.
 #define EXEUNT_EPROTECTION -5
 
-// Something else rewrites return addresses on this stack.
+// Something else rewrites return addresses on this stack, as uftrace does.
 #define EXEUNT_EFOREIGN_FOOT -6
 
-// The stack is armed already, so its end is fixed.
+// The stack is armed already, so its end is fixed: use storage and handlers directly.
 #define EXEUNT_EALREADY_ARMED -7
 
 // The running code is not on the stack that was named.
 #define EXEUNT_ENOT_ON_THAT_STACK -8
 
-// All dynamic slots are allocated.
+// All slots are allocated.
 #define EXEUNT_ESLOTS_EXHAUSTED -9
 
-// No dynamic slot is allocated under this index: it never was, or it was freed.
+// No slot has this number: it was never allocated, or it was freed.
 #define EXEUNT_ENO_SUCH_SLOT -10
 
 // There is no memory.
@@ -344,7 +462,7 @@ int exeunt_undo_redirect_call(void *site);
 // A required argument is null, or a range is empty.
 #define EXEUNT_EINVALID -15
 
-// A defect of the library: it caught a panic of its own.
+// A defect of exeunt: it caught a panic of its own. Please report it.
 #define EXEUNT_EPANIC -16
 
 // The scope's page belongs to another live stack as well. Use `exeunt_enter`.
@@ -374,8 +492,9 @@ int exeunt_undo_redirect_call(void *site);
 // Thread-safe and async-signal-safe.
 const char *exeunt_strerror(int code);
 
-// The code of the last failure of a call on this thread, for functions that do not return one,
-// such as `exeunt_id`. `EXEUNT_OK` if nothing has failed yet.
+// The code of the last failure of a call on this thread, for the function that does not return
+// one: `exeunt_id`. `EXEUNT_OK` if nothing has failed yet. A call that succeeds does not change
+// it.
 //
 // Thread-safe: it concerns the running thread alone. Not for signal handlers.
 int exeunt_last_code(void);
@@ -392,9 +511,37 @@ int exeunt_last_code(void);
 //
 // Thread-safe: it concerns the running thread alone. Not for signal handlers.
 //
-// # Safety
-// `buffer` must be good to write `size` bytes to.
+// Requires: `buffer` must be good to write `size` bytes to.
 size_t exeunt_last_error(char *buffer, size_t size);
+
+// =================================================================================================
+// Patching code: for tools. Storage and handlers need nothing of this
+// =================================================================================================
+
+// Makes the direct call or branch at `site` lead to `new_target` instead of `expected_target`,
+// while other threads may be running there: each of them executes the old instruction or the new
+// one. If that is not possible, it is refused. Return addresses stay as they are. Code redirect
+// does the same to exit trampolines. This does it to code of your own choice.
+//
+// Returns 0, `EXEUNT_EINVALID`, `EXEUNT_ENO_CODE_SITE`, `EXEUNT_ECALL_FAILED`, or `EXEUNT_EBUSY`
+// inside of another call that patches code (from an allocator). After an error nothing has
+// changed, and `exeunt_last_error` says why: what is at `site`, with bytes and disassembly, or
+// what the system refused.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: `site` must be the first byte of an instruction in code that stays loaded, or no code
+// at all. Until you undo it, `new_target` must be good to enter wherever `expected_target` is. No
+// other code may change the protection of the page of `site` at the same time.
+EXEUNT_CHECK_RESULT int exeunt_redirect_call(void *site, const void *expected_target, const void *new_target);
+
+// Undoes `exeunt_redirect_call` at `site`: every byte is as before.
+//
+// Returns 0, `EXEUNT_EINVALID`, or `EXEUNT_ENO_CODE_SITE` if nothing is redirected at `site`, or
+// if the system refuses now.
+//
+// Thread-safe. Not for signal handlers.
+EXEUNT_CHECK_RESULT int exeunt_undo_redirect_call(void *site);
 
 #ifdef __cplusplus
 } // extern "C"

@@ -158,8 +158,12 @@ public:
     /// The running stack's value, or null. Never arms the stack.
     T *try_get() const noexcept { return static_cast<T *>(exeunt_get(this)); }
 
-    /// Destroys the running stack's value, if there is one. The next use makes another.
-    void clear() const noexcept { exeunt_del(this); }
+    /// Makes `value` the running stack's value, and destroys the previous one.
+    T &set(T value) const { return keep(std::make_unique<T>(std::move(value))); }
+
+    /// Destroys the running stack's value, if there is one. Returns whether there was one. The next
+    /// use makes another.
+    bool del() const noexcept { return exeunt_del(this) == EXEUNT_OK; }
 
     T &operator*() const { return get(); }
     T *operator->() const { return &get(); }
@@ -176,8 +180,9 @@ private:
         }
     }
 
-    T &make() const {
-        std::unique_ptr<T> value(fresh(make_));
+    T &make() const { return keep(std::unique_ptr<T>(fresh(make_))); }
+
+    T &keep(std::unique_ptr<T> value) const {
         detail::check(exeunt_set(this, value.get(), detail::destroy<T>));
         return *value.release(); // the stack owns it now
     }
@@ -212,7 +217,10 @@ public:
         return static_cast<T *>(value);
     }
 
-    /// Makes the running stack's value, and destroys the previous one.
+    /// Makes `value` the running stack's value, and destroys the previous one.
+    T &set(T value) { return emplace(std::move(value)); }
+
+    /// As `set`, with a value that is constructed in its place.
     template <class... A> T &emplace(A &&...arguments) {
         auto fresh = std::make_unique<T>(std::forward<A>(arguments)...);
         std::unique_ptr<T> old(get());
@@ -223,12 +231,13 @@ public:
         return *fresh.release(); // the stack owns it now
     }
 
-    /// Destroys the running stack's value, if there is one.
-    void clear() {
+    /// Takes the running stack's value, and leaves none. Null if there is none.
+    std::unique_ptr<T> take() {
         std::unique_ptr<T> old(get());
         if (old && exeunt_slot_set(slot_, nullptr) != EXEUNT_OK) {
-            old.release();
+            old.release(); // the slot still holds it
         }
+        return old;
     }
 
     /// Whether the running stack has a value.

@@ -51,7 +51,7 @@ fn get(slot: u32) -> Result<usize, Error> {
 }
 
 /// Takes one reference from the counter that `value` points to.
-unsafe extern "C-unwind" fn count(value: *mut c_void) {
+unsafe extern "C" fn count(value: *mut c_void) {
     // SAFETY: the tests store references to counters that exist for long enough.
     unsafe { &*value.cast::<AtomicUsize>() }.fetch_add(1, Ordering::SeqCst);
 }
@@ -333,7 +333,7 @@ fn reset_clears_the_slots_of_this_stack_alone() {
 #[test]
 fn a_destructor_may_set_another_value_which_is_destroyed_as_well() {
     /// Counts down in the slot itself.
-    unsafe extern "C-unwind" fn again(value: *mut c_void) {
+    unsafe extern "C" fn again(value: *mut c_void) {
         RUNS.fetch_add(1, Ordering::SeqCst);
         set(SLOT.load(Ordering::SeqCst) as u32, ptr::without_provenance_mut(value.addr() - 1)).unwrap();
     }
@@ -351,7 +351,7 @@ fn a_destructor_may_set_another_value_which_is_destroyed_as_well() {
 #[test]
 fn a_value_that_a_destructor_sets_during_unload_is_not_found_by_other_stacks() {
     /// Puts its value into the slot with the lower index, which has been cleared already.
-    unsafe extern "C-unwind" fn moves(value: *mut c_void) {
+    unsafe extern "C" fn moves(value: *mut c_void) {
         set(LOWER.load(Ordering::SeqCst) as u32, value).unwrap();
     }
     static LOWER: AtomicUsize = AtomicUsize::new(0);
@@ -381,7 +381,7 @@ fn a_value_that_a_destructor_sets_during_unload_is_not_found_by_other_stacks() {
 #[test]
 fn a_slot_that_a_destructor_reads_during_unload_is_not_found_again() {
     /// Reads the slot with the lower index, which has been cleared already.
-    unsafe extern "C-unwind" fn reads(_: *mut c_void) {
+    unsafe extern "C" fn reads(_: *mut c_void) {
         for _ in 0..3 {
             assert_eq!(get(LOWER.load(Ordering::SeqCst) as u32), Ok(0));
         }
@@ -428,19 +428,21 @@ fn a_slot_that_a_destructor_reads_during_unload_is_not_found_again() {
 
 #[test]
 fn a_destructor_that_panics_is_reported_and_the_others_still_run() {
-    unsafe extern "C-unwind" fn panics(_: *mut c_void) {
-        panic!("from a slot's destructor");
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("from a slot's destructor");
+        }
     }
     let _shared = shared();
-    // SAFETY: it does not use its argument.
-    let (bad, good) = (unsafe { slots::alloc(Some(panics)) }.unwrap(), counted());
-    let counter = counter();
+    let (bad, good) = (Arc::new(Slot::new().unwrap()), counted());
+    let (counter, theirs) = (counter(), Arc::clone(&bad));
     on_thread(move || {
-        set(bad, value(1)).unwrap();
+        theirs.set(Panics).unwrap();
         store(good, counter);
     });
     assert_eq!(counter.load(Ordering::SeqCst), 1);
-    free(bad).unwrap();
+    drop(bad);
     free(good).unwrap();
 }
 

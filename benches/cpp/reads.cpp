@@ -71,8 +71,8 @@ long read_thread_local() {
 
 void measure(const char *where, std::vector<contestant> contestants, int rounds) {
     static long value = 1;
-    exeunt_set(&key, &value, nullptr);
-    exeunt_slot_set(slot, &value);
+    exeunt::detail::check(exeunt_set(&key, &value, nullptr));
+    exeunt::detail::check(exeunt_slot_set(slot, &value));
     *local = 1;
     pthread_setspecific(pthread_key, &value);
     if (boost_pointer) {
@@ -112,7 +112,7 @@ void measure(const char *where, std::vector<contestant> contestants, int rounds)
 
 int main(int argc, char **argv) {
     int rounds = argc > 1 ? std::atoi(argv[1]) : 300;
-    exeunt_slot_alloc(&slot, nullptr);
+    exeunt::detail::check(exeunt_slot_alloc(&slot, nullptr));
     pthread_key_create(&pthread_key, nullptr);
     std::vector<contestant> ours = {{"pthread_getspecific", read_pthread, {}},
                                     {"exeunt_slot_get", read_slot, {}},

@@ -20,17 +20,20 @@ static void report(void *arg) {
     printf("  handler %s: the connection is still %s\n", (const char *)arg, (char *)exeunt_get(&connection));
 }
 
-/* Deep in some library that did not start the thread. */
-static void connect_lazily(void) {
-    if (exeunt_get(&connection) != NULL)
-        return;
-    int code = exeunt_set(&connection, strdup("db-1"), close_connection);
+static void must(int code) {
     if (code != EXEUNT_OK) {
         fprintf(stderr, "no storage here: %s\n", exeunt_strerror(code));
         exit(1);
     }
-    exeunt_at_exit(report, "1");
-    exeunt_at_exit(report, "2");
+}
+
+/* Deep in some library that did not start the thread. */
+static void connect_lazily(void) {
+    if (exeunt_get(&connection) != NULL)
+        return;
+    must(exeunt_set(&connection, strdup("db-1"), close_connection));
+    must(exeunt_at_exit(report, "1"));
+    must(exeunt_at_exit(report, "2"));
 }
 
 static void *work(void *arg) {

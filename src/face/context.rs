@@ -15,9 +15,6 @@ use std::panic::Location;
 use std::thread::{Builder, JoinHandle};
 
 /// One value, and the rest of the list.
-///
-/// The next line is for cbindgen, which does not parse such a default.
-/// cbindgen:ignore
 struct Node<T: ?Sized = dyn Any + Send + Sync> {
     /// The type of `value`. It stands here so that a search of the list calls no vtable.
     of_type: TypeId,

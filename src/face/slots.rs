@@ -19,7 +19,8 @@ use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use crate::storage::inline_cache::{self};
 use crate::storage::slot_table::{ALLOCATIONS, CACHES, Cell, INDEX_BITS, USED, check, destructor, take};
-pub use crate::storage::slot_table::{CAPACITY, Destructor};
+use crate::storage::slot_table::Destructor as Unwinding;
+pub use crate::storage::slot_table::CAPACITY;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -51,7 +52,13 @@ fn find_cell(block: inline_cache::Block, index: usize) -> Option<&'static Cell> 
     Some(cell)
 }
 
+/// The type of a slot's destructor.
+pub type Destructor = unsafe extern "C" fn(*mut c_void);
+
 /// Allocates a slot, which is null on every stack. Returns its handle, which is never zero.
+///
+/// `destructor` is a function as C has it, such as `libc::free`. A panic in it ends the process.
+/// [`Slot`] has destructors of Rust's.
 ///
 /// # Errors
 /// [`Error::SlotsExhausted`].
@@ -59,7 +66,32 @@ fn find_cell(block: inline_cache::Block, index: usize) -> Option<&'static Cell> 
 /// # Safety
 /// `destructor` must be sound to call with any value that will be set: on the stack that set it,
 /// when that ends, and on the stack that frees the slot.
+///
+/// # Examples
+/// ```
+/// use exeunt::slots;
+///
+/// // SAFETY: all values of the slot are of `malloc`.
+/// let slot = unsafe { slots::alloc(Some(libc::free)) }?;
+/// // SAFETY: as above.
+/// unsafe { slots::set(slot, libc::malloc(100)) }?;
+/// assert!(!slots::get(slot)?.is_null());
+/// // SAFETY: no other code uses the slot.
+/// unsafe { slots::free(slot) }?; // calls `libc::free`
+/// # exeunt::unload();
+/// # Ok::<(), exeunt::Error>(())
+/// ```
 pub unsafe fn alloc(destructor: Option<Destructor>) -> Result<u32, Error> {
+    // SAFETY: the two types differ in the suffix of their ABI alone, with which calls are
+    // compatible. The caller's promise.
+    unsafe { alloc_unwinding(std::mem::transmute::<Option<Destructor>, Option<Unwinding>>(destructor)) }
+}
+
+/// As [`alloc`], for a destructor that a panic or an exception may leave.
+///
+/// # Safety
+/// As for [`alloc`].
+pub(crate) unsafe fn alloc_unwinding(destructor: Option<Unwinding>) -> Result<u32, Error> {
     for (word, used) in USED.iter().enumerate() {
         let mut bits = used.load(Ordering::Relaxed);
         while bits != u64::MAX {
@@ -249,7 +281,7 @@ impl<T: Send + Sync + 'static> Slot<T> {
             drop(unsafe { AcrossThreads::from_raw(value.cast::<T>()) });
         }
         // SAFETY: only `Slot::set` stores values in it, and `T: Send` lets any thread drop them.
-        let handle = unsafe { alloc(Some(release::<T>)) }?;
+        let handle = unsafe { alloc_unwinding(Some(release::<T>)) }?;
         let (_, generation) = check(handle)?;
         Ok(Self { handle, generation, values: PhantomData })
     }

@@ -8,25 +8,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Success.
 pub const EXEUNT_OK: c_int = 0;
-/// Unwinding this stack led to no known exit trampoline. `exeunt_last_error` says what was found.
+/// This stack's exit trampoline is unknown: its function is a fiber's, say, and never
+/// returns to code of the system. `exeunt_last_error` says what was found.
 pub const EXEUNT_EUNKNOWN_TRAMPOLINE: c_int = -1;
 /// The code runs on a signal stack, which belongs to no thread or fiber.
 pub const EXEUNT_ESIGNAL_STACK: c_int = -2;
-/// The processor checks this thread's returns against a shadow stack.
+/// The processor checks this thread's returns against a shadow stack. `EXEUNT_REDIRECT=code` in the
+/// environment helps.
 pub const EXEUNT_ESHADOW_STACK: c_int = -3;
-/// All trampolines, or all places for registered wrappers, are taken.
+/// All of exeunt's trampolines, or all places for registered wrappers, are taken.
 pub const EXEUNT_EPOOL_FULL: c_int = -4;
-/// The system refused to change the protection of a page of the library's own.
+/// The system refused to change the protection of a page of exeunt's own.
 pub const EXEUNT_EPROTECTION: c_int = -5;
-/// Something else rewrites return addresses on this stack.
+/// Something else rewrites return addresses on this stack, as uftrace does.
 pub const EXEUNT_EFOREIGN_FOOT: c_int = -6;
-/// The stack is armed already, so its end is fixed.
+/// The stack is armed already, so its end is fixed: use storage and handlers directly.
 pub const EXEUNT_EALREADY_ARMED: c_int = -7;
 /// The running code is not on the stack that was named.
 pub const EXEUNT_ENOT_ON_THAT_STACK: c_int = -8;
-/// All dynamic slots are allocated.
+/// All slots are allocated.
 pub const EXEUNT_ESLOTS_EXHAUSTED: c_int = -9;
-/// No dynamic slot is allocated under this index: it never was, or it was freed.
+/// No slot has this number: it was never allocated, or it was freed.
 pub const EXEUNT_ENO_SUCH_SLOT: c_int = -10;
 /// There is no memory.
 pub const EXEUNT_ENO_MEMORY: c_int = -11;
@@ -39,7 +41,7 @@ pub const EXEUNT_ERECURSIVE_INIT: c_int = -13;
 pub const EXEUNT_EABSENT: c_int = -14;
 /// A required argument is null, or a range is empty.
 pub const EXEUNT_EINVALID: c_int = -15;
-/// A defect of the library: it caught a panic of its own.
+/// A defect of exeunt: it caught a panic of its own. Please report it.
 pub const EXEUNT_EPANIC: c_int = -16;
 /// The scope's page belongs to another live stack as well. Use `exeunt_enter`.
 pub const EXEUNT_ESHARED_PAGE: c_int = -17;
@@ -191,8 +193,8 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_EFOREIGN_FOOT => c"something else rewrites return addresses on this stack (as uftrace does), so it is left alone: run without it",
         EXEUNT_EALREADY_ARMED => c"this stack is armed already: use storage and handlers directly",
         EXEUNT_ENOT_ON_THAT_STACK => c"the running code is not on the stack that was named",
-        EXEUNT_ESLOTS_EXHAUSTED => c"all dynamic slots are allocated: free some",
-        EXEUNT_ENO_SUCH_SLOT => c"no dynamic slot is allocated under this index: it never was, or it was freed",
+        EXEUNT_ESLOTS_EXHAUSTED => c"all slots are allocated: free some",
+        EXEUNT_ENO_SUCH_SLOT => c"no slot has this number: it was never allocated, or it was freed",
         EXEUNT_ENO_MEMORY => c"no memory for this stack's record or its place in the stack map",
         EXEUNT_EBUSY => {
             c"an outer frame of this very stack is changing its storage, or this thread is learning where stacks end"
@@ -218,8 +220,9 @@ pub extern "C" fn exeunt_strerror(code: c_int) -> *const c_char {
     words(code).as_ptr()
 }
 
-/// The code of the last failure of a call on this thread, for functions that do not return one,
-/// such as `exeunt_id`. `EXEUNT_OK` if nothing has failed yet.
+/// The code of the last failure of a call on this thread, for the function that does not return
+/// one: `exeunt_id`. `EXEUNT_OK` if nothing has failed yet. A call that succeeds does not change
+/// it.
 ///
 /// Thread-safe: it concerns the running thread alone. Not for signal handlers.
 #[unsafe(no_mangle)]

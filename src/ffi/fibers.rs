@@ -74,13 +74,15 @@ unsafe fn entered(
 /// # Safety
 /// `entry` must be good to call with `arg`, and `result` be null or good to write to.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C-unwind" fn exeunt_enter(entry: exeunt_entry, arg: *mut c_void, result: *mut *mut c_void) -> c_int {
     // SAFETY: the caller's promises.
     unsafe { entered(entry, arg, result, |entry| crate::enter(entry)) }
 }
 
-/// As `exeunt_enter`, on a stack whose memory is from `low` to `high`. It does not search for an
-/// armed stack here, so it costs little more than the call.
+/// As `exeunt_enter`, on a stack whose memory you know: `low` is its lowest address, and `high` the
+/// address behind its last byte. It does not search for an armed stack here, so it costs little
+/// more than the call.
 ///
 /// Returns as `exeunt_enter`, or `EXEUNT_ENOT_ON_THAT_STACK`. After an error `entry` has not been
 /// called.
@@ -91,6 +93,7 @@ pub unsafe extern "C-unwind" fn exeunt_enter(entry: exeunt_entry, arg: *mut c_vo
 /// As `exeunt_enter`. The memory must be that of the running stack, and no outer function on it may
 /// have armed it.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C-unwind" fn exeunt_enter_on(
     low: *const c_void,
     high: *const c_void,
@@ -103,9 +106,9 @@ pub unsafe extern "C-unwind" fn exeunt_enter_on(
     unsafe { entered(entry, arg, result, |entry| crate::enter_on(range, entry)) }
 }
 
-/// Declares that the stacks whose memory is from `low` to `high` will never run again, although
-/// their functions have not returned. Call it before you free the memory of a suspended fiber, or
-/// give it to another one.
+/// Declares that stacks will never run again, although their functions have not returned: those in
+/// the memory from the address `low` up to, and without, the address `high`. Call it before you
+/// free the memory of a suspended fiber, or give it to another one.
 ///
 /// Each armed one is drained here and now, on the calling stack: storage that its handlers use is
 /// the caller's.
@@ -129,10 +132,11 @@ pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void)
     })
 }
 
-/// Registers a runtime's wrapper as an exit trampoline: the code from `start` to `end`, which calls
-/// a fiber's function and, when that has returned, ends the fiber by switching away. Then fibers of
-/// that runtime can use everything without `exeunt_enter`, and the runtime stays as it is.
-/// minicoro's `_mco_main` is such a wrapper.
+/// Registers a fiber library's wrapper as an exit trampoline: a function that calls the fiber's
+/// function and, when that has returned, ends the fiber by switching away. `start` is the address
+/// of its first byte of code, and `end` the address behind its last. Then fibers of that library
+/// can use everything without `exeunt_enter`, and the library stays as it is. minicoro's
+/// `_mco_main` is such a wrapper.
 ///
 /// Diagnosis shows `name` for it. The name is copied.
 ///
@@ -148,6 +152,7 @@ pub unsafe extern "C" fn exeunt_discard(low: *const c_void, high: *const c_void)
 /// `name` must be a string. Only entry functions may return into the code. The code must stay
 /// loaded, and the compiler must not have turned the call into a jump.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn exeunt_register_trampoline(
     name: *const c_char,
     start: *const c_void,

@@ -26,6 +26,7 @@ use std::mem::ManuallyDrop;
 /// then. Its code must stay loaded until then (link a plugin that may be unloaded with
 /// `-Wl,-z,nodelete`).
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn exeunt_at_exit(handler: exeunt_fn, arg: *mut c_void) -> c_int {
     shielded(|| {
         let handler = handler.ok_or(Failure::Invalid("exeunt_at_exit: the handler is null"))?;
@@ -69,6 +70,7 @@ impl Drop for Owned {
 /// # Safety
 /// As `exeunt_at_exit`, for both functions.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt_fn, arg: *mut c_void) -> c_int {
     shielded(|| {
         if handler.is_none() {

@@ -1,5 +1,5 @@
-//! The C face. cbindgen generates `exeunt.h` from this folder, doc comments and all
-//! (`cbindgen.toml`).
+//! The C face. `cargo run --package exeunt-header -- --write` makes `include/exeunt.h` from this
+//! folder, doc comments and all: C programmers read them. `# Safety` becomes "Requires:" there.
 //!
 //! - `types`: the function types.
 //! - `handlers`: `exeunt_at_exit`, `exeunt_at_exit_owned`, `exeunt_unload`, `exeunt_id`.
@@ -8,12 +8,11 @@
 //! - `fibers`: `exeunt_enter`, `exeunt_enter_on`, `exeunt_discard`, `exeunt_register_trampoline`.
 //! - `scope`: `exeunt_scope_begin`, `exeunt_scope_end`.
 //! - `patch`: `exeunt_redirect_call`, `exeunt_undo_redirect_call`.
+//! - `version`: `exeunt_version`.
 //! - `code`: the codes, `exeunt_strerror`, `exeunt_last_code`, `exeunt_last_error`.
 //!
-//! The feature `capi`, which cargo-c sets, compiles it. It is a module of this package, not a
-//! package of its own: cargo-c, called at the root, takes the package with such a feature and gives
-//! the library that package's name and version. The public items here are for C. Rust has better
-//! names for them.
+//! The feature `capi`, which `install-c` sets, compiles it. The public items here are for C. Rust
+//! has better names for them.
 //!
 //! No panic of exeunt's crosses into C. A function that returns a code catches the panic and
 //! returns `EXEUNT_EPANIC`. A function that cannot (`exeunt_get`, `exeunt_id`) is `extern "C"`,
@@ -31,3 +30,4 @@ mod scope;
 mod slots;
 mod types;
 mod values;
+mod version;

@@ -21,6 +21,7 @@ use std::ffi::{c_int, c_void};
 /// Until you undo it, `new_target` must be good to enter wherever `expected_target` is. No other
 /// code may change the protection of the page of `site` at the same time.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn exeunt_redirect_call(
     site: *mut c_void,
     expected_target: *const c_void,
@@ -42,6 +43,7 @@ pub unsafe extern "C" fn exeunt_redirect_call(
 ///
 /// Thread-safe. Not for signal handlers.
 #[unsafe(no_mangle)]
+#[must_use]
 pub extern "C" fn exeunt_undo_redirect_call(site: *mut c_void) -> c_int {
     shielded(|| {
         if site.is_null() {

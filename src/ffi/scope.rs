@@ -42,9 +42,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A scope. Make it an automatic variable of the function whose stack it serves. Its contents are
 /// private.
-///
-/// Its size keeps the base of the stack in another cache line than the stack pointer of the
-/// function that holds it.
+// Its size keeps the base of the stack in another cache line than the stack pointer of the function
+// that holds it.
 #[repr(C)]
 pub struct exeunt_scope {
     opaque: [u64; 16],
@@ -133,6 +132,7 @@ fn number() -> Result<usize, Error> {
 /// `scope` must be good to write to. It must stay where it is until `exeunt_scope_end` ends it on
 /// the same stack, or until the stack is discarded.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
     shielded(|| {
         if scope.is_null() || !scope.is_aligned() {

@@ -5,26 +5,27 @@ use super::types::exeunt_fn;
 use crate::face::slots;
 use std::ffi::{c_int, c_void};
 
-/// Allocates a dynamic slot, as `TlsAlloc` does: an index that is never 0, under which every stack
-/// has a pointer of its own, null at first. `destructor`, which may be null, is called with each
-/// pointer that is not null: when its stack ends, and when the slot is freed.
+/// Allocates a slot, and stores its number in `*slot`. The number is never 0. Every stack has a
+/// pointer of its own in the slot, null at first. `destructor`, which may be null, is called with
+/// each pointer that is not null: when its stack ends, and when the slot is freed.
 ///
 /// Returns 0; `EXEUNT_ESLOTS_EXHAUSTED` if 2,048 are allocated; `EXEUNT_EINVALID` for a null
-/// `slot`.
+/// `slot`. After an error `*slot` is as it was.
 ///
 /// Thread-safe. Not for signal handlers.
 ///
 /// # Safety
 /// `slot` must be good to write to, and `destructor` good to call with all values that will be set,
-/// on any thread.
+/// on any thread. Its code must stay loaded.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn exeunt_slot_alloc(slot: *mut u32, destructor: exeunt_fn) -> c_int {
     shielded(|| {
         if slot.is_null() {
             return Err(Failure::Invalid("exeunt_slot_alloc: there is no place for the slot's index"));
         }
         // SAFETY: the caller's promise.
-        let handle = unsafe { slots::alloc(destructor) }?;
+        let handle = unsafe { slots::alloc_unwinding(destructor) }?;
         // SAFETY: the caller's promise.
         unsafe { slot.write(handle) };
         Ok(())
@@ -32,7 +33,7 @@ pub unsafe extern "C" fn exeunt_slot_alloc(slot: *mut u32, destructor: exeunt_fn
 }
 
 /// Sets the slot's pointer on the running stack, and arms the stack if it is not armed. The old
-/// pointer is overwritten, and its destructor is not called, as with `TlsSetValue`.
+/// pointer is overwritten, and the destructor is not called with it: get it first, and free it.
 ///
 /// Returns 0, `EXEUNT_ENO_SUCH_SLOT`, or the code for why the stack cannot be armed.
 ///
@@ -42,6 +43,7 @@ pub unsafe extern "C" fn exeunt_slot_alloc(slot: *mut u32, destructor: exeunt_fn
 /// `value` must be what the slot's destructor, and the code that reads it on this stack, take it
 /// for.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn exeunt_slot_set(slot: u32, value: *mut c_void) -> c_int {
     // SAFETY: the caller's promise.
     shielded(|| Ok(unsafe { slots::set(slot, value) }?))
@@ -71,9 +73,8 @@ pub unsafe extern "C" fn exeunt_slot_get(slot: u32, value: *mut *mut c_void) -> 
     code
 }
 
-/// Frees the slot. Its index is invalid from then on, and the pointers that stacks have set are
-/// gone. The destructor is called with each pointer that is not null, here and now. An index that
-/// is used again later is another slot.
+/// Frees the slot. Its number is invalid from then on, and no stack has a pointer in it any more.
+/// The destructor is called with each pointer that is not null, here and now.
 ///
 /// Returns 0, or `EXEUNT_ENO_SUCH_SLOT`, also if it was freed before.
 ///

@@ -73,6 +73,7 @@ impl Drop for Value {
 /// `destructor` must be good to call with `value`, on the thread that runs the stack then. Its code
 /// must stay loaded.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, destructor: exeunt_fn) -> c_int {
     shielded(|| {
         let (key, value) = (Key(key), Value { key, value, destructor: Cell::new(None) });
@@ -81,7 +82,7 @@ pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, dest
     })
 }
 
-/// The value under `key` on the running stack; null if there is none. Never arms the stack.
+/// Returns the value under `key` on the running stack; null if there is none. Never arms the stack.
 ///
 /// Thread-safe: it concerns the running stack alone. Async-signal-safe: it returns null if the
 /// signal came in the middle of a change of this stack's values, and on an alternate signal stack.

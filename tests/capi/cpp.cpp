@@ -37,7 +37,7 @@ void each_stack_has_its_own_value_and_destroys_it() {
         by_default->number = 1;
         on_a_thread([] { CHECK(by_default->number == 7 && alive == 3); });
         CHECK(by_default->number == 1 && alive == 2);
-        by_default.clear();
+        CHECK(by_default.del() && !by_default.del());
         CHECK(by_default.try_get() == nullptr && alive == 1);
     });
     CHECK(alive == 0);
@@ -74,12 +74,24 @@ void slots_come_and_go() {
             CHECK(alive == 1 && slot.get()->number == 4);
             exeunt::slot<counted> moved = std::move(slot);
             CHECK(moved.get()->number == 4);
-            moved.clear();
-            CHECK(!moved && alive == 0);
+            CHECK(moved.take()->number == 4);
+            CHECK(!moved && moved.take() == nullptr && alive == 0);
             moved.emplace(6);
         }
         CHECK(alive == 0);
     });
+}
+
+void set_replaces_the_value() {
+    static exeunt::stack_local<std::string> name{[] { return std::string("nobody"); }};
+    on_a_thread([] {
+        CHECK(name.set("first") == "first" && *name == "first");
+        name.set("second");
+        CHECK(name->length() == 6);
+        exeunt::slot<std::string> slot;
+        CHECK(slot.set("first") == "first" && slot.set("second") == "second" && *slot.get() == "second");
+    });
+    on_a_thread([] { CHECK(*name == "nobody"); });
 }
 
 void enter_passes_results_of_all_kinds() {
@@ -228,6 +240,7 @@ int main() {
     RUN(each_stack_has_its_own_value_and_destroys_it);
     RUN(handlers_own_what_they_capture);
     RUN(slots_come_and_go);
+    RUN(set_replaces_the_value);
     RUN(enter_passes_results_of_all_kinds);
     RUN(enter_on_takes_the_memory_that_it_is_told_for_the_stacks);
     RUN(exceptions_pass_through_enter_and_drain_it);

@@ -288,7 +288,15 @@ static void a_thread_is_not_cancelled_in_a_destructor(void) {
         CHECK(log_[number] == number + 1);
 }
 
+static void the_librarys_version_is_the_headers(void) {
+    char version[64];
+    snprintf(version, sizeof version, "%d.%d.%d", EXEUNT_VERSION_MAJOR, EXEUNT_VERSION_MINOR, EXEUNT_VERSION_PATCH);
+    CHECK(strcmp(exeunt_version(), EXEUNT_VERSION) == 0);
+    CHECK(strncmp(EXEUNT_VERSION, version, strlen(version)) == 0);
+}
+
 int main(void) {
+    RUN(the_librarys_version_is_the_headers);
     RUN(handlers_run_last_in_first_out_and_the_result_survives);
     RUN(values_are_destroyed_last_set_first_and_replaced_ones_at_once);
     RUN(handlers_see_the_values);

@@ -5,11 +5,10 @@
 //   ends CASE     is that process: it reports what happens, line by line
 //
 // The expected lines are the same on every glibc: handlers last in first out, then the value, each
-// once, and all of them before the thread's pthread keys or the process's `atexit` functions. A
-// tool that a minimal system does not have makes the header of the C interface. So this file
-// declares the functions that it uses.
+// once, and all of them before the thread's pthread keys or the process's `atexit` functions.
 #define _GNU_SOURCE
 #include <errno.h>
+#include <exeunt.h>
 #include <gnu/libc-version.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,11 +20,6 @@
 #include <threads.h>
 #include <ucontext.h>
 #include <unistd.h>
-
-int exeunt_at_exit(void (*handler)(void *), void *arg);
-int exeunt_set(const void *key, void *value, void (*destructor)(void *));
-void *exeunt_get(const void *key);
-const char *exeunt_last_error(void);
 
 // Writes a line at once, so that the lines of a process that ends are not lost in a buffer.
 static void say(const char *line) {
@@ -55,8 +49,9 @@ static void at_process_exit(void) { say("atexit"); }
 
 static void accepted(int code) {
     if (code != 0) {
-        const char *error = exeunt_last_error();
-        fprintf(stderr, "refused: %s\n", error ? error : "without a word");
+        char error[4096];
+        exeunt_last_error(error, sizeof error);
+        fprintf(stderr, "refused: %s\n", error);
         _exit(92);
     }
 }

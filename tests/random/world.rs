@@ -33,7 +33,7 @@ fn make() -> Local {
 }
 
 /// The destructor of a slot's value.
-unsafe extern "C-unwind" fn destroy(value: *mut c_void) {
+unsafe extern "C" fn destroy(value: *mut c_void) {
     // SAFETY: slots hold these boxes, and call this once for each.
     drop(unsafe { Box::from_raw(value.cast::<Stored>()) });
 }

@@ -25,6 +25,50 @@ fn declarations(name: &str) -> String {
     String::from_utf8(text).expect("cbindgen writes UTF-8").trim().to_owned()
 }
 
+/// Turns Rust's heading `# Safety` into a paragraph that begins with "Requires:".
+fn requires(declarations: &str) -> String {
+    let mut text = String::new();
+    let mut lines = declarations.lines();
+    while let Some(line) = lines.next() {
+        if line != "// # Safety" {
+            text.push_str(line);
+            text.push('\n');
+            continue;
+        }
+        let mut row = String::from("// Requires:");
+        let mut after = None;
+        for line in lines.by_ref() {
+            let Some(words) = line.strip_prefix("// ") else {
+                after = Some(line);
+                break;
+            };
+            for word in words.split(' ') {
+                let word = if row == "// Requires:" { uncapitalised(word) } else { word.to_owned() };
+                if row.len() + 1 + word.len() > 100 {
+                    text.push_str(&row);
+                    text.push('\n');
+                    row = String::from("//");
+                }
+                row.push(' ');
+                row.push_str(&word);
+            }
+        }
+        text.push_str(&row);
+        text.push('\n');
+        if let Some(line) = after {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// A word with a small first letter.
+fn uncapitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
 /// The whole header.
 fn header() -> String {
     let mut version = env!("CARGO_PKG_VERSION").split('.');
@@ -37,10 +81,12 @@ fn header() -> String {
     let mut header = String::new();
     for line in template.lines() {
         match line.strip_prefix("//@ ") {
-            Some(name) => header.push_str(&declarations(name)),
-            None => header.push_str(line),
+            Some(name) => header.push_str(&requires(&declarations(name))),
+            None => {
+                header.push_str(line);
+                header.push('\n');
+            }
         }
-        header.push('\n');
     }
     header
 }
