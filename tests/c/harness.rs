@@ -8,6 +8,9 @@
 
 #![allow(dead_code, reason = "each test file that includes this uses a part of it")]
 
+#[path = "../members/mod.rs"]
+mod members;
+
 use std::env;
 use std::fmt;
 use std::io::{Read, Write};
@@ -84,7 +87,7 @@ pub fn bridge() -> &'static Path {
         let target = Target::get();
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--manifest-path"]);
-        cargo.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bridge/Cargo.toml"));
+        cargo.arg(members::manifest("bridge"));
         cargo.arg("--target-dir").arg(&target.root);
         if let Some(name) = &target.named {
             cargo.args(["--target", name]);

@@ -1,6 +1,9 @@
 //! Builds a program of `tests/programs` with a profile of the workspace, and runs it: optimisation
 //! is part of the test.
 
+#[path = "../members/mod.rs"]
+mod members;
+
 use std::process::Command;
 
 /// The profile that optimises a program as a whole (root `Cargo.toml`).
@@ -14,7 +17,8 @@ pub fn run(profile: &str, name: &str) -> String {
     // A target directory of its own, because the one of this build may be locked.
     let directory = concat!(env!("CARGO_TARGET_TMPDIR"), "/optimised");
     let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--package", "exeunt-programs", "--bin", name, "--profile", profile])
+        .args(["run", "--quiet", "--bin", name, "--profile", profile, "--manifest-path"])
+        .arg(members::manifest("programs"))
         .args(["--target", &target, "--target-dir", directory])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         // Variables that a cargo which runs the test, or an instrumented build of it, has set are
