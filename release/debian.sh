@@ -6,9 +6,10 @@ document() {
     mkdir -p "$folder"
     {
         printf 'exeunt is licensed under either of MIT or Apache-2.0, at your choice.\n\n'
-        # Debian has the text of Apache-2.0 in a file.
-        # The same on both processors, as packages of both may be installed together.
-        release/licences collect "$3" x86_64-unknown-linux-gnu,aarch64-unknown-linux-gnu ${4:+--features "$4"} | sed '/^Apache License 2.0$/,$d'
+        # The same on both processors, as packages of both may be installed together. Debian has
+        # the text of Apache-2.0 in a file.
+        release/licences collect "$3" x86_64-unknown-linux-gnu,aarch64-unknown-linux-gnu ${4:+--features "$4"} |
+            sed '/^Apache License 2.0$/,$d; /^ *Apache License$/,/END OF TERMS AND CONDITIONS/c\    (Apache License 2.0: /usr/share/common-licenses/Apache-2.0)'
         echo "Apache License 2.0: /usr/share/common-licenses/Apache-2.0"
     } >"$folder/copyright"
     printf 'exeunt (%s-1) unstable; urgency=medium\n\n  * Release %s.\n\n -- %s  %s\n' "$version" "$version" \
