@@ -340,7 +340,8 @@ fn the_result_of_a_start_routine_arrives_unchanged() {
         (argument as usize).wrapping_mul(0x9e37_79b9_7f4a_7c15) as *mut c_void
     }
     for argument in [0_usize, 1, usize::MAX, 0x1234_5678_9abc_def0] {
-        let mut thread = 0;
+        // SAFETY: a number or a pointer.
+        let mut thread = unsafe { std::mem::zeroed() };
         let mut result = std::ptr::null_mut();
         // SAFETY: the routine takes its argument for a number.
         unsafe {

@@ -67,14 +67,15 @@ pub(crate) fn of(end: &'static WalkEnd, pc: usize, addresses: Addresses) -> Erro
     if ptr::eq(end, &raw const STACK_ENDED) {
         return Error::StackHasEnded;
     }
-    #[cfg(target_os = "linux")]
-    let end = {
+    #[cfg(target_env = "gnu")]
+    {
         let is_outermost = ptr::eq(end, &raw const UNKNOWN) || ptr::eq(end, &raw const NO_TABLE);
         if is_outermost && let Some(error) = stage::of(&addresses) {
             return error;
         }
-        refine(end, pc, &addresses)
-    };
+    }
+    #[cfg(target_os = "linux")]
+    let end = refine(end, pc, &addresses);
     #[cfg(not(target_os = "linux"))]
     let _ = pc;
     unrecognised(addresses, end)
@@ -121,9 +122,9 @@ fn refine(end: &'static WalkEnd, pc: usize, addresses: &[usize]) -> &'static Wal
 /// nothing that needs libc's own initialisers, which may not have run: `dlopen` would run them,
 /// with no arguments and no environment, and once for all.
 pub(crate) fn is_too_early(addresses: &[usize]) -> bool {
-    #[cfg(target_os = "linux")]
+    #[cfg(target_env = "gnu")]
     return stage::is_too_early(addresses);
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(target_env = "gnu"))]
     {
         let _ = addresses;
         false
@@ -131,7 +132,7 @@ pub(crate) fn is_too_early(addresses: &[usize]) -> bool {
 }
 
 /// Whether a stack that leads to no foot has not begun, or has ended. Only certain cases count.
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 mod stage {
     use crate::base::error::Error;
     use crate::base::kind::Kind;

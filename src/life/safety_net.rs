@@ -120,11 +120,13 @@ pub(crate) fn register(kind: Kind) -> Result<(), Error> {
     if !os::has_memory(4096) {
         return Err(Error::OutOfMemory);
     }
-    if is_main {
+    if is_main && clib::EXIT_ENDS_THREAD {
         // The last one registered runs first.
-        (0..NESTED_EXITS).for_each(|_| clib::at_thread_end(nested_exit));
+        for _ in 0..NESTED_EXITS {
+            clib::at_thread_end(nested_exit)?;
+        }
     }
-    clib::at_thread_end(thread_ends);
+    clib::at_thread_end(thread_ends)?;
     NET.with(|net| net.state.set(State::Registered));
     Ok(())
 }

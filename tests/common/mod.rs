@@ -3,7 +3,7 @@
 // Each test crate uses a part of it.
 #![allow(dead_code)]
 
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 pub mod fiber;
 pub mod process;
 
