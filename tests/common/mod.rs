@@ -9,6 +9,9 @@ pub mod process;
 
 use std::sync::{Arc, Mutex, Once};
 
+/// The name of the threads' exit trampoline.
+pub const THREADS_EXIT: &str = if cfg!(target_env = "musl") { "start" } else { "start_thread" };
+
 /// The events, in order.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<String>>>);

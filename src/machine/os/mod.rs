@@ -35,6 +35,3 @@ pub(crate) use readable::is_readable;
 #[cfg(target_env = "gnu")]
 pub(crate) use readable::is_valgrind;
 pub(crate) use unix::*;
-
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-compile_error!("exeunt supports Linux and macOS only");
