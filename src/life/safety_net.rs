@@ -13,8 +13,9 @@
 //! threads: `pthread_exit` and cancellation call there what a return calls, but from another place.
 //!
 //! It is a destructor of thread-locals, which all these ends run on the thread itself. Destructors
-//! of thread-locals that were created later have run before it. On the main thread there is one
-//! more net, an `atexit` function that runs later still, for stacks that are armed after that.
+//! of thread-locals that were created later have run before it. With musl it is the thread's last
+//! cleanup handler, which `exit` does not run. On the main thread there is one more net, an `atexit`
+//! function that runs later still, for stacks that are armed after that.
 //!
 //! A handler on the main thread may call `exit` once more. That runs the remaining destructors, but
 //! not again the one that runs the handler. So there are several of them (`nested_exit`), each for

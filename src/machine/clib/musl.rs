@@ -17,43 +17,62 @@
 
 use super::probe::Probe;
 use super::threads::probe_thread;
+use crate::base::cancellation::Uncancelled;
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::machine::arch;
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ptr;
 
-/// The key whose destructor [`at_thread_end`] has registered, plus one; zero before that.
-static KEY: AtomicU32 = AtomicU32::new(0);
-
-/// Registers `end`, the same function in every call, to be called at the end of the running thread.
-/// musl runs no function at a thread's end but the destructors of keys, in the order in which the
-/// keys were created, up to four times (`src/thread/pthread_key_create.c`). It also works while
-/// they run, except in the last of these rounds.
-///
-/// # Errors
-/// [`Error::CallFailed`] where the process has no key to spare.
-pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) -> Result<(), Error> {
-    if KEY.load(Ordering::Acquire) == 0 {
-        let mut key = 0;
-        // SAFETY: `end` lies in this library, which is pinned before a stack is armed.
-        let error = unsafe { libc::pthread_key_create(&raw mut key, Some(end)) };
-        if error != 0 {
-            return Err(Error::CallFailed { call: "pthread_key_create", errno: error });
-        }
-        if KEY.compare_exchange(0, key + 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // Another thread was faster.
-            // SAFETY: no code has seen this key.
-            unsafe { libc::pthread_key_delete(key) };
-        }
-    }
-    let key = KEY.load(Ordering::Acquire) - 1;
-    // SAFETY: the key exists for ever. Its destructor reads no value, so any value but null will do.
-    let error = unsafe { libc::pthread_setspecific(key, (&raw const KEY).cast()) };
-    if error == 0 { Ok(()) } else { Err(Error::CallFailed { call: "pthread_setspecific", errno: error }) }
+/// `struct __ptcb` of `<pthread.h>`: a cleanup handler of a thread.
+#[repr(C)]
+struct Cleanup {
+    run: Option<unsafe extern "C" fn(*mut c_void)>,
+    argument: *mut c_void,
+    next: *mut Cleanup,
 }
 
-/// `exit` runs no destructors of keys.
+unsafe extern "C" {
+    /// What `pthread_cleanup_push` calls in C: puts a handler in front of the thread's list, and
+    /// stores the former first one in it.
+    fn _pthread_cleanup_push(handler: *mut Cleanup, run: unsafe extern "C" fn(*mut c_void), argument: *mut c_void);
+    fn _pthread_cleanup_pop(handler: *mut Cleanup, execute: c_int);
+}
+
+thread_local! {
+    // Nothing in it needs a destructor, so it is there to the very end.
+    static LAST: UnsafeCell<Cleanup> =
+        const { UnsafeCell::new(Cleanup { run: None, argument: ptr::null_mut(), next: ptr::null_mut() }) };
+}
+
+/// Registers `end` for the end of the running thread, once for each thread. It becomes the thread's
+/// last cleanup handler. `pthread_exit` and cancellation run the handlers of the code that they
+/// leave, then this one, and then the destructors of keys, among which are those of thread-locals
+/// (`__pthread_exit` in musl's `src/thread/pthread_create.c`). So does a thread that returns.
+///
+/// Code that registers handlers later puts them in front, and takes them away again.
+pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) -> Result<(), Error> {
+    let _uncancelled = Uncancelled::new();
+    let own = LAST.with(UnsafeCell::get);
+    // SAFETY: the list is this thread's, of frames that have not ended and of this thread-local,
+    // and no other thread uses it.
+    unsafe {
+        _pthread_cleanup_push(own, end, ptr::null_mut());
+        let mut last = own;
+        while !(*last).next.is_null() {
+            last = (*last).next;
+        }
+        if last != own {
+            _pthread_cleanup_pop(own, 0);
+            (*own).next = ptr::null_mut();
+            (*last).next = own;
+        }
+    }
+    Ok(())
+}
+
+/// `exit` runs neither cleanup handlers nor destructors of keys.
 pub(crate) const EXIT_ENDS_THREAD: bool = false;
 
 /// The experiments that every process makes.
