@@ -56,8 +56,7 @@ type ThrdJoin = unsafe extern "C" fn(libc::pthread_t, *mut c_int) -> c_int;
 
 /// The libraries with libc's thread functions. Before 2.34, glibc has them in a library of their
 /// own. musl's dynamic linker is its libc, and takes this name for itself.
-const LIBRARIES: &[&CStr] =
-    if cfg!(target_env = "gnu") { &[c"libc.so.6", c"libpthread.so.0"] } else { &[c"libc.so"] };
+const LIBRARIES: &[&CStr] = if cfg!(target_env = "gnu") { &[c"libc.so.6", c"libpthread.so.0"] } else { &[c"libc.so"] };
 
 /// The addresses of libc's own functions. The mere names may resolve to wrappers: of a sanitizer,
 /// of an object in LD_PRELOAD, or of the program.
