@@ -1,13 +1,27 @@
-//! Assembles `asm/` for the target's processor, and sets `cfg(code_redirect)` where exeunt can
-//! patch the code of exit trampolines, and `cfg(asm_labels)` where inline assembly can jump.
+//! Refuses targets that exeunt does not support, assembles `asm/` for the target's processor, and
+//! sets `cfg(code_redirect)` where exeunt can patch the code of exit trampolines, and
+//! `cfg(asm_labels)` where inline assembly can jump.
+
+/// What cargo says of the target.
+fn target(what: &str) -> String {
+    std::env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default()
+}
 
 fn main() {
-    let arch = std::env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the target's architecture");
+    let (arch, system, libc) = (target("ARCH"), target("OS"), target("ENV"));
+    let processor = matches!(&*arch, "x86_64" | "aarch64") && target("POINTER_WIDTH") == "64";
+    let system_known = matches!((&*system, &*libc), ("linux", "gnu" | "musl") | ("macos", _));
+    if !processor || !system_known || target("ENDIAN") != "little" {
+        let name = std::env::var("TARGET").unwrap_or_default();
+        eprintln!(
+            "exeunt does not support {name}: it needs Linux with glibc or musl, or macOS, on x86_64 or aarch64 with 64-bit \
+             pointers"
+        );
+        std::process::exit(1);
+    }
     let source = format!("asm/{arch}.S");
     println!("cargo::rerun-if-changed=asm");
-    assert!(std::path::Path::new(&source).exists(), "exeunt has no assembly for {arch}: it runs on x86_64 and aarch64");
     // `cfg(code_redirect)`. Apple Silicon executes no page of signed code that was changed.
-    let system = std::env::var("CARGO_CFG_TARGET_OS").expect("cargo sets the target's system");
     println!("cargo::rustc-check-cfg=cfg(code_redirect)");
     if std::env::var_os("CARGO_FEATURE_CODE").is_some() && (system == "linux" || system == "macos" && arch == "x86_64")
     {

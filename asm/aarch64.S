@@ -128,7 +128,7 @@ SYMBOL(exeunt_trampoline):
         ldr     x16, [x16, PAGEOFF(SYMBOL(exeunt_cells), 8 * n)]
         mov     x30, x16                // as the exit trampoline's bl left it
         .cfi_same_value x30             // the return address is in x30, as at any function's entry
-        b       exeunt_trampoline_body  // to the common part
+        b       SYMBOL(exeunt_trampoline_body) // to the common part
         .cfi_endproc
         .set    n, n + 1
         .endr
@@ -148,7 +148,7 @@ SYMBOL(exeunt_trampoline):
         hint    #36                     // bti j: as above
         ldr     x30, [sp, #8 * n]       // the original address, as the exit trampoline's bl left it
         .cfi_same_value x30
-        b       exeunt_trampoline_body  // to the common part
+        b       SYMBOL(exeunt_trampoline_body) // to the common part
         .cfi_endproc
         .set    n, n + 1
         .endr
@@ -181,7 +181,6 @@ SYMBOL(exeunt_trampoline):
         HIDDEN(exeunt_trampoline_body)
         FUNCTION(SYMBOL(exeunt_trampoline_body))
 SYMBOL(exeunt_trampoline_body):
-exeunt_trampoline_body:
         .cfi_startproc
         SIGN                            // sign the return address
         SIGNED

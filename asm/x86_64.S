@@ -105,7 +105,7 @@ SYMBOL(exeunt_trampoline):
         pushq   SYMBOL(exeunt_cells) + 8 * n (%rip)
         .cfi_def_cfa_offset 8
         .cfi_offset %rip, -8            // from here on the return address is on the stack again
-        jmp     exeunt_trampoline_body  // to the common part
+        jmp     SYMBOL(exeunt_trampoline_body) // to the common part
         .cfi_endproc
         .set    n, n + 1
         .endr
@@ -126,7 +126,7 @@ SYMBOL(exeunt_trampoline):
         pushq   8 * n (%rsp)            // push the original address, as above
         .cfi_def_cfa_offset 8
         .cfi_offset %rip, -8
-        jmp     exeunt_trampoline_body  // to the common part
+        jmp     SYMBOL(exeunt_trampoline_body) // to the common part
         .cfi_endproc
         .set    n, n + 1
         .endr
@@ -164,7 +164,6 @@ SYMBOL(exeunt_trampoline):
         HIDDEN(exeunt_trampoline_body)
         FUNCTION(SYMBOL(exeunt_trampoline_body))
 SYMBOL(exeunt_trampoline_body):
-exeunt_trampoline_body:
         .cfi_startproc
         subq    $56, %rsp               // room for 7 words; 8 + 56 = 64, so rsp is a multiple of 16
         .cfi_adjust_cfa_offset 56

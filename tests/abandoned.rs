@@ -1,7 +1,7 @@
 //! Fibers that are suspended for ever while another one uses their memory; and functions that find
 //! a stack's foot after the entry function has jumped to another function. All of it concerns
 //! aarch64, and holds on x86_64 as well.
-#![cfg(target_os = "linux")]
+#![cfg(target_env = "gnu")]
 
 #[path = "c/harness.rs"]
 mod harness;

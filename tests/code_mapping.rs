@@ -1,6 +1,6 @@
 //! Code redirect leaves libc's code in its mappings: unwinders in other processes and profilers
 //! find an object's code by its mapping.
-#![cfg(target_os = "linux")]
+#![cfg(target_env = "gnu")]
 
 mod common;
 

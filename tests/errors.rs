@@ -160,6 +160,7 @@ fn from_a_signal_stack_nothing_is_armed_even_where_the_walk_to_the_thread_is_rem
     });
 }
 
+#[cfg(target_env = "gnu")]
 #[test]
 fn reading_on_a_small_signal_stack_finds_nothing_and_does_not_overflow_it() {
     static FOUND: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
@@ -291,6 +292,7 @@ fn where_no_page_may_be_written_nothing_is_armed_and_the_error_says_so() {
     });
 }
 
+#[cfg(target_env = "gnu")]
 #[test]
 fn without_memory_nothing_is_armed_and_with_memory_it_is() {
     process::alone("without_memory_nothing_is_armed_and_with_memory_it_is", || {

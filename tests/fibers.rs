@@ -1,5 +1,5 @@
 //! `makecontext` fibers: between threads, pooled, abandoned, and on memory of every kind.
-#![cfg(target_os = "linux")]
+#![cfg(target_env = "gnu")]
 
 mod common;
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 use common::fiber::{Fiber, Pages};
 use common::{Log, Loud, keep_panics, on_a_thread, panics_with};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -525,7 +525,7 @@ fn a_deep_recursion_reads_its_value_at_every_depth() {
     thread.unwrap().join().unwrap();
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 #[test]
 fn a_deep_recursion_on_a_fiber_reads_its_value_at_every_depth() {
     let pages = Pages::new(32 << 20);
@@ -568,7 +568,7 @@ fn debug_of_a_key_does_not_arm() {
     });
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 #[test]
 fn a_handler_of_an_abandoned_fiber_reads_the_new_one_s_values_wherever_it_is_called() {
     exeunt::stack_local! { static WHOSE: Cell<&'static str> = const { Cell::new("default") }; }

@@ -1,7 +1,7 @@
 //! The two redirects: how one is chosen, and the properties of code redirect. Each test has a
 //! process of its own, because the choice is the process's. The other suites, run with
 //! `EXEUNT_REDIRECT=code`, show that everything else is the same with both.
-#![cfg(target_os = "linux")]
+#![cfg(target_env = "gnu")]
 
 mod common;
 

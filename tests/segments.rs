@@ -60,7 +60,7 @@ fn on_memory(low: usize, size: usize, code: impl FnOnce() + Send + 'static) {
         let mut attributes = std::mem::zeroed();
         assert_eq!(libc::pthread_attr_init(&raw mut attributes), 0);
         assert_eq!(libc::pthread_attr_setstack(&raw mut attributes, low as *mut c_void, size), 0);
-        let mut thread = 0;
+        let mut thread = std::mem::zeroed();
         let made = libc::pthread_create(&raw mut thread, &raw const attributes, run, Box::into_raw(code).cast());
         assert_eq!(made, 0);
         assert_eq!(libc::pthread_join(thread, std::ptr::null_mut()), 0);

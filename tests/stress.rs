@@ -6,7 +6,7 @@
 //! ```text
 //! EXEUNT_STRESS=full cargo test --release --test stress -- --nocapture
 //! ```
-#![cfg(target_os = "linux")]
+#![cfg(target_env = "gnu")]
 
 mod common;
 

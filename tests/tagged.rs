@@ -1,6 +1,6 @@
 //! Stacks whose addresses have a tag in the byte that aarch64 ignores, as pointers from a tagged
 //! `malloc` have (MTE).
-#![cfg(all(target_arch = "aarch64", target_os = "linux"))]
+#![cfg(all(target_arch = "aarch64", target_env = "gnu"))]
 
 mod common;
 

@@ -117,7 +117,8 @@ extern "C" fn start(stamps: *mut c_void) -> *mut c_void {
 /// One thread from create to join.
 fn life(stamps: &Stamps) -> f64 {
     let begin = Instant::now();
-    let mut thread = 0;
+    // SAFETY: a number or a pointer.
+    let mut thread = unsafe { std::mem::zeroed() };
     // SAFETY: the thread uses `stamps` only while it lives, which ends here.
     unsafe {
         let argument = std::ptr::from_ref(stamps) as *mut c_void;

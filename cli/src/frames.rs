@@ -1,4 +1,4 @@
-//! The frames of the running stack, found by libgcc's unwinder through the `backtrace` crate.
+//! The frames of the running stack, found by the system's unwinder through the `backtrace` crate.
 
 use crate::memory_map::MemoryMap;
 use crate::paint::{FAINT, MARK, OURS, THEIRS, padded, paint, shortened};
@@ -31,6 +31,12 @@ pub fn addresses() -> Vec<usize> {
         }
         true
     });
+    // LLVM's unwinder stops before the first function without an unwind table: musl's exit
+    // trampolines have none.
+    if cfg!(target_env = "musl") {
+        let stack = exeunt::Stack::current();
+        addresses.extend(stack.foot().map(|foot| foot.original).filter(|original| addresses.last() != Some(original)));
+    }
     addresses
 }
 

@@ -34,15 +34,23 @@ pub struct Libc {
 }
 
 pub fn libc() -> Libc {
-    #[cfg(target_os = "linux")]
+    #[cfg(target_env = "gnu")]
     // SAFETY: returns a string that exists as long as the library.
     let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) }.to_string_lossy().into_owned();
+    // musl has no function that tells its version.
+    #[cfg(target_env = "musl")]
+    let version = "(its version is unknown)".to_owned();
     // Apple's libc is a part of the system and has the system's version.
     #[cfg(target_os = "macos")]
     let version = kernel().release;
     let map = MemoryMap::read();
     let file = map.in_file(libc::exit as *const () as usize).map(|(file, _)| file.to_owned());
-    Libc { name: if cfg!(target_os = "macos") { "libSystem" } else { "glibc" }, version, file }
+    let name = match () {
+        () if cfg!(target_os = "macos") => "libSystem",
+        () if cfg!(target_env = "musl") => "musl",
+        () => "glibc",
+    };
+    Libc { name, version, file }
 }
 
 /// A shadow stack: a second copy of all return addresses, which the processor checks at each

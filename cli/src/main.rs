@@ -2,7 +2,7 @@
 //! machine allows.
 
 mod doctor;
-#[cfg_attr(target_os = "macos", path = "no_fiber.rs")]
+#[cfg_attr(not(target_env = "gnu"), path = "no_fiber.rs")]
 mod fiber;
 mod frames;
 mod machine;

@@ -1,5 +1,5 @@
-//! Fibers on macOS: none can be created. `makecontext` is deprecated there, and exeunt does not
-//! recognise its exit trampoline.
+//! Where no fibers can be created: on macOS `makecontext` is deprecated, and exeunt does not
+//! recognise its exit trampoline; musl has no `makecontext`.
 
 use std::convert::Infallible;
 

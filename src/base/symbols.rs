@@ -12,6 +12,7 @@ use super::cancellation::Uncancelled;
 use std::ffi::{CStr, c_void};
 
 /// The exported symbol that an address lies in.
+#[cfg(not(target_env = "musl"))]
 pub(crate) fn exported_symbol(address: usize) -> Option<&'static CStr> {
     // SAFETY: `dladdr` fills in `info`; the name lives as long as the object is loaded.
     unsafe {

@@ -9,10 +9,10 @@
 //! - `process_lock`: the lock of recognition and patching.
 //! - `shadow_stack`: whether the running thread has one.
 
-#[cfg(target_os = "macos")]
-#[path = "landing/apple.rs"]
+#[cfg(not(target_env = "gnu"))]
+#[path = "landing/none.rs"]
 pub(crate) mod landing;
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 #[path = "landing/glibc.rs"]
 pub(crate) mod landing;
 pub(crate) mod process_lock;

@@ -10,7 +10,7 @@ use crate::exit::process_lock::{Experiment, ProcessLock};
 use crate::exit::trampoline::{self, Reached};
 use crate::machine::clib;
 use crate::machine::os;
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 use crate::unwind;
 use std::ffi::{CStr, c_char};
 use std::ops::Range;
@@ -114,8 +114,16 @@ fn recognise_c11(addresses: &[usize]) -> Result<bool, Error> {
     let Some(thread) = (0..trampoline::known()).find(|&number| trampoline::kind(number) == Kind::Thread) else {
         return Ok(false);
     };
+    #[cfg(target_env = "gnu")]
     let function = unwind::tables::function_at(trampoline::original(thread) - 1);
+    #[cfg(target_env = "gnu")]
     let is_inside = |address: usize| function.is_some() && unwind::tables::function_at(address - 1) == function;
+    // musl has a second function for them, and no unwind tables.
+    #[cfg(target_env = "musl")]
+    let _ = thread;
+    #[cfg(target_env = "musl")]
+    // SAFETY: unwinding has given this return address.
+    let is_inside = |address: usize| unsafe { clib::ends_in_pthread_exit(address) };
     let may_be = |address: usize| address != 0 && is_inside(address) && clib::is_behind_indirect_call(address);
     if !addresses.iter().rev().take(OUTERMOST).any(|&address| may_be(address)) {
         return Ok(false);

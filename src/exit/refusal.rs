@@ -35,11 +35,21 @@ pub(crate) static UNKNOWN: WalkEnd = WalkEnd {
 /// The foot holds a trampoline of exeunt's, but no record belongs to it: the stack was drained or
 /// discarded.
 pub(crate) static STACK_ENDED: WalkEnd = WalkEnd { reason: "", advice: "" };
+#[cfg(not(target_env = "musl"))]
 pub(crate) static NO_TABLE: WalkEnd = WalkEnd {
     reason: "it runs code without unwind tables",
     advice: "compile the code of the outermost frame with unwind tables (-fasynchronous-unwind-tables; CFI directives in \
              assembly); or, if that is where a fiber begins, run the fiber's function inside exeunt::enter (C: \
              exeunt_enter), or register the wrapper that calls it with exeunt::register_trampoline",
+};
+#[cfg(target_env = "musl")]
+pub(crate) static NO_TABLE: WalkEnd = WalkEnd {
+    reason: "it runs code without unwind tables",
+    advice: "musl's functions have none: where musl has called this code (initialisers and destructors of statics, \
+             destructors of thread-locals, atexit functions, qsort's comparison), use storage and handlers before or after \
+             that; compile other code with unwind tables (-fasynchronous-unwind-tables; CFI directives in assembly); or, if \
+             that is where a fiber begins, run the fiber's function inside exeunt::enter (C: exeunt_enter), or register the \
+             wrapper that calls it with exeunt::register_trampoline",
 };
 #[cfg(target_os = "linux")]
 static NO_INDEX: WalkEnd = WalkEnd {
@@ -67,17 +77,35 @@ pub(crate) fn of(end: &'static WalkEnd, pc: usize, addresses: Addresses) -> Erro
     if ptr::eq(end, &raw const STACK_ENDED) {
         return Error::StackHasEnded;
     }
-    #[cfg(target_os = "linux")]
-    let end = {
+    #[cfg(target_env = "gnu")]
+    {
         let is_outermost = ptr::eq(end, &raw const UNKNOWN) || ptr::eq(end, &raw const NO_TABLE);
         if let Some(error) = is_outermost.then(|| stage::of(&addresses)).flatten() {
             return error;
         }
-        refine(end, pc, &addresses)
-    };
+    }
+    #[cfg(target_env = "musl")]
+    if ptr::eq(end, &raw const NO_TABLE) && HAS_ENDED.get() {
+        return Error::StackHasEnded;
+    }
+    #[cfg(target_os = "linux")]
+    let end = refine(end, pc, &addresses);
     #[cfg(not(target_os = "linux"))]
     let _ = pc;
     unrecognised(addresses, end)
+}
+
+#[cfg(target_env = "musl")]
+thread_local! {
+    static HAS_ENDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Notes that the running thread's stack has ended, and was drained. From now on only musl itself
+/// calls code on this thread: destructors, and atexit functions if it is `main`'s. No walk shows
+/// that, as musl has no unwind tables.
+#[cfg(target_env = "musl")]
+pub(crate) fn note_end() {
+    HAS_ENDED.set(true);
 }
 
 /// The error for a stack with these return addresses.
@@ -121,9 +149,9 @@ fn refine(end: &'static WalkEnd, pc: usize, addresses: &[usize]) -> &'static Wal
 /// nothing that needs libc's own initialisers, which may not have run: `dlopen` would run them,
 /// with no arguments and no environment, and once for all.
 pub(crate) fn is_too_early(addresses: &[usize]) -> bool {
-    #[cfg(target_os = "linux")]
+    #[cfg(target_env = "gnu")]
     return stage::is_too_early(addresses);
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(target_env = "gnu"))]
     {
         let _ = addresses;
         false
@@ -131,7 +159,7 @@ pub(crate) fn is_too_early(addresses: &[usize]) -> bool {
 }
 
 /// Whether a stack that leads to no foot has not begun, or has ended. Only certain cases count.
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 mod stage {
     use crate::base::error::Error;
     use crate::base::kind::Kind;

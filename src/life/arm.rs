@@ -6,7 +6,7 @@
 #[cfg(code_redirect)]
 use super::fork;
 use super::lookup::{add_block_if_contiguous, find_other_stack, is_verified};
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 use super::main_key;
 use super::safety_net;
 use crate::base::alloc::refused;
@@ -143,7 +143,7 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
     if plan.needs_net() {
         cold_path();
         safety_net::register(plan.kind)?;
-        #[cfg(target_os = "linux")]
+        #[cfg(target_env = "gnu")]
         if plan.needs_key() {
             main_key::create()?;
         }
@@ -194,7 +194,7 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
     if plan.needs_net() {
         cold_path();
         safety_net::attach(record);
-        #[cfg(target_os = "linux")]
+        #[cfg(target_env = "gnu")]
         if plan.needs_key() {
             main_key::attach(record);
         }

@@ -70,6 +70,10 @@ fn finish_here(record: &'static Record, lent: Lent) {
         return half_changed();
     }
     record.drain(lent);
+    #[cfg(target_env = "musl")]
+    if matches!(record.kind(), crate::base::kind::Kind::Thread | crate::base::kind::Kind::Main) {
+        crate::exit::refusal::note_end();
+    }
     record.release();
 }
 

@@ -5,7 +5,6 @@ use crate::machine::{arch, clib};
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use crate::storage::borrow::Lent;
-use std::ops::Range;
 
 /// The values that the frames of the stack with this record may have lent, from the caller's frame
 /// outwards.
@@ -19,9 +18,14 @@ pub(crate) fn lent_by_frames(record: &'static Record) -> Lent {
     if is_its(lookup::lookup()) && is_its(STACKS.find(here)) {
         return Lent::ByFramesFrom(here);
     }
+    let Some(bounds) = clib::thread_bounds().filter(|bounds| bounds.contains(&here)) else { return Lent::Unknown };
     // A thread that was unwound by `pthread_exit` runs in memory above its entry function's frame.
     // Then no frame borrows any more.
-    let is_unwound =
-        |bounds: Range<usize>| bounds.contains(&here) && (bounds.start + 1..=here).contains(&record.base());
-    if clib::thread_bounds().is_some_and(is_unwound) { Lent::Nothing } else { Lent::Unknown }
+    if (bounds.start + 1..=here).contains(&record.base()) {
+        return Lent::Nothing;
+    }
+    // No walk leads through musl's `exit` and `pthread_exit`, which have no unwind tables and run
+    // under all frames. A thread's own stack is one piece of memory.
+    let is_below = cfg!(target_env = "musl") && (here + 1..=bounds.end).contains(&record.base());
+    if is_below { Lent::ByFramesFrom(here) } else { Lent::Unknown }
 }

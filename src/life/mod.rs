@@ -8,7 +8,7 @@ pub(crate) mod fork;
 mod hooks;
 mod lent;
 pub(crate) mod lookup;
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 mod main_key;
 #[cfg(all(test, target_os = "linux", feature = "code"))]
 mod redirect_tests;

@@ -8,6 +8,7 @@ use crate::base::testing::alone;
 use crate::exit::trampoline;
 use crate::life::lookup;
 use crate::machine::arch::strip;
+#[cfg(target_env = "gnu")]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs `code` in a process of its own, which behaves as if it had a shadow stack: no machine of
@@ -52,6 +53,7 @@ fn auto_chooses_code_redirect_with_a_shadow_stack() {
     });
 }
 
+#[cfg(target_env = "gnu")]
 extern "C-unwind" fn arms_and_exits(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
     let times = times.expose_provenance();
     // SAFETY: the counter is leaked.
@@ -61,6 +63,7 @@ extern "C-unwind" fn arms_and_exits(times: *mut std::ffi::c_void) -> *mut std::f
     unsafe { pthread_exit(times as *mut _) }
 }
 
+#[cfg(target_env = "gnu")]
 extern "C-unwind" fn unloads_and_exits(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
     crate::at_exit(|| unreachable!("it is forgotten")).expect("it is armed");
     crate::unload().unwrap();
@@ -68,8 +71,10 @@ extern "C-unwind" fn unloads_and_exits(times: *mut std::ffi::c_void) -> *mut std
     unsafe { pthread_exit(times) }
 }
 
+#[cfg(target_env = "gnu")]
 type Start = extern "C-unwind" fn(*mut std::ffi::c_void) -> *mut std::ffi::c_void;
 
+#[cfg(target_env = "gnu")]
 // As in libc, but unwinding may pass.
 unsafe extern "C-unwind" {
     fn pthread_create(
@@ -83,6 +88,7 @@ unsafe extern "C-unwind" {
 
 /// The path that `main` needs before glibc 2.34, tried on threads: no code is patched, and only the
 /// landing is redirected.
+#[cfg(target_env = "gnu")]
 #[test]
 fn code_redirect_drains_a_pthread_exit_that_passes_no_hook_at_its_landing() {
     alone(

@@ -13,8 +13,9 @@
 //! threads: `pthread_exit` and cancellation call there what a return calls, but from another place.
 //!
 //! It is a destructor of thread-locals, which all these ends run on the thread itself. Destructors
-//! of thread-locals that were created later have run before it. On the main thread there is one
-//! more net, an `atexit` function that runs later still, for stacks that are armed after that.
+//! of thread-locals that were created later have run before it. With musl it is the thread's last
+//! cleanup handler, which `exit` does not run. On the main thread there is one more net, an `atexit`
+//! function that runs later still, for stacks that are armed after that.
 //!
 //! A handler on the main thread may call `exit` once more. That runs the remaining destructors, but
 //! not again the one that runs the handler. So there are several of them (`nested_exit`), each for
@@ -120,11 +121,13 @@ pub(crate) fn register(kind: Kind) -> Result<(), Error> {
     if !os::has_memory(4096) {
         return Err(Error::OutOfMemory);
     }
-    if is_main {
+    if is_main && clib::EXIT_ENDS_THREAD {
         // The last one registered runs first.
-        (0..NESTED_EXITS).for_each(|_| clib::at_thread_end(nested_exit));
+        for _ in 0..NESTED_EXITS {
+            clib::at_thread_end(nested_exit)?;
+        }
     }
-    clib::at_thread_end(thread_ends);
+    clib::at_thread_end(thread_ends)?;
     NET.with(|net| net.state.set(State::Registered));
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! error.
 
 use super::lent::lent_by_frames;
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 use super::main_key;
 use super::{lookup, safety_net};
 use crate::base::error::Error;
@@ -34,7 +34,7 @@ pub(crate) fn unload(record: &'static Record) -> Result<(), Error> {
         let before = record.id();
         record.renew_id();
         safety_net::update_id(record, before);
-        #[cfg(target_os = "linux")]
+        #[cfg(target_env = "gnu")]
         main_key::update_id(record, before);
         return Ok(());
     }

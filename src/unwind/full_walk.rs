@@ -80,7 +80,12 @@ impl FullWalk {
                 Step::Caller { frame: self.frame(), slot, word, contiguous, fp_slot, by_frame_pointer: false }
             }
             Found::Signal => self.step_to_interrupted(),
-            Found::NoTable if !self.exact && cfg!(target_arch = "aarch64") && is_kernels(self.registers.pc) => {
+            // `quick.rs` says where the kernel's code for this has no table.
+            Found::NoTable
+                if !self.exact
+                    && cfg!(any(target_arch = "aarch64", target_env = "musl"))
+                    && is_kernels(self.registers.pc) =>
+            {
                 self.step_to_interrupted()
             }
             Found::NoTable if self.exact => self.over_linkage_stub().unwrap_or(Step::NoTable),

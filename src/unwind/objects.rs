@@ -13,7 +13,7 @@
 //! All this uses `_dl_find_object`, which takes no lock, and the objects' own headers.
 //! `dl_iterate_phdr` takes a lock of the loader. A child of `fork` may find that lock held for
 //! ever, and a signal handler must not wait for it. So it is called only where glibc is older than
-//! 2.35.
+//! 2.35, and with musl.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
@@ -124,7 +124,7 @@ fn place(object: &libc::dl_phdr_info, segment: &libc::Elf64_Phdr) -> Range<usize
     start..start.wrapping_add(segment.p_memsz as usize)
 }
 
-/// [`loaded_at`] for glibc before `_dl_find_object`.
+/// [`loaded_at`] for musl, and for glibc before `_dl_find_object`.
 fn loaded_by_search(pc: usize) -> Option<Loaded> {
     let mut found = None;
     objects(|object| {

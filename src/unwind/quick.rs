@@ -86,8 +86,9 @@ impl Unwinder {
             Rule::Signal => Step::Unsupported,
             // On aarch64 the kernel's code for this has no table since Linux 5.8 («arm64: vdso:
             // Disable dwarf unwinding through the sigreturn trampoline»): unwinders are expected to
-            // recognise its two instructions. libgcc does so as well.
-            #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+            // recognise its two instructions. libgcc does so as well. musl's has none on any
+            // processor.
+            #[cfg(all(target_os = "linux", any(target_arch = "aarch64", target_env = "musl")))]
             Rule::NoTable if !self.frame.exact && full_walk::is_kernels(self.frame.registers.pc) => {
                 self.step_to_interrupted()
             }

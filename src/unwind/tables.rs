@@ -33,6 +33,7 @@ pub(super) enum Lifetime {
 }
 
 /// The start of the function at `pc`, by the unwind tables.
+#[cfg(target_env = "gnu")]
 pub(crate) fn function_at(pc: usize) -> Option<usize> {
     at(pc, |_, _, fde, _| Some(fde.initial_address() as usize)).ok().map(|(function, _)| function)
 }

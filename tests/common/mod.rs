@@ -3,11 +3,14 @@
 // Each test crate uses a part of it.
 #![allow(dead_code)]
 
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 pub mod fiber;
 pub mod process;
 
 use std::sync::{Arc, Mutex, Once};
+
+/// The name of the threads' exit trampoline.
+pub const THREADS_EXIT: &str = if cfg!(target_env = "musl") { "start" } else { "start_thread" };
 
 /// The events, in order.
 #[derive(Clone, Default)]

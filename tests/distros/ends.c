@@ -1,15 +1,15 @@
-// Every kind of stack and every end of it, on the glibc at hand. `.ci/distros` builds it dynamic,
-// `-static` and `-static-pie`, in one distribution after the other.
+// Every kind of stack and every end of it, on the C library at hand. `.ci/distros` builds it
+// dynamic, `-static` and `-static-pie`, in one distribution after the other; `.ci/musl` with musl,
+// which has no fibers of its own.
 //
 //   ends          runs each case in a process of its own, and prints those that failed
 //   ends CASE     is that process: it reports what happens, line by line
 //
-// The expected lines are the same on every glibc: handlers last in first out, then the value, each
-// once, and all of them before the thread's pthread keys or the process's `atexit` functions.
+// The expected lines are the same on every C library: handlers last in first out, then the value,
+// each once, and all of them before the thread's pthread keys or the process's `atexit` functions.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <exeunt.h>
-#include <gnu/libc-version.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -18,8 +18,16 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <threads.h>
-#include <ucontext.h>
 #include <unistd.h>
+
+#ifdef __GLIBC__
+#include <gnu/libc-version.h>
+#include <ucontext.h>
+#define LIBC "glibc"
+#else
+#define LIBC "musl"
+#define gnu_get_libc_version() ""
+#endif
 
 // Writes a line at once, so that the lines of a process that ends are not lost in a buffer.
 static void say(const char *line) {
@@ -112,6 +120,7 @@ static void c11(int (*routine)(void *)) {
     say(result == -7 ? "joined" : "ANOTHER RESULT");
 }
 
+#ifdef __GLIBC__
 static ucontext_t resumer, fiber;
 
 static void fiber_entry(void) {
@@ -142,6 +151,7 @@ static void fiber_returns(int moved) {
         resume(NULL);
     say("through");
 }
+#endif
 
 static pthread_t main_thread;
 
@@ -170,8 +180,10 @@ static int play(const char *name) {
     }
     CASE("C11 thread, return") c11(c11_returns);
     CASE("C11 thread, thrd_exit") c11(c11_exits);
+#ifdef __GLIBC__
     CASE("fiber, return") fiber_returns(0);
     CASE("fiber, return on another thread") fiber_returns(1);
+#endif
     CASE("main, return") {
         arm();
         return 42;
@@ -211,8 +223,10 @@ static const struct {
     {"thread, cancel", 0, DRAINED "key\ncancelled\natexit\n"},
     {"C11 thread, return", 0, DRAINED "key\njoined\natexit\n"},
     {"C11 thread, thrd_exit", 0, DRAINED "key\njoined\natexit\n"},
+#ifdef __GLIBC__
     {"fiber, return", 0, "suspended\nresumed\n" DRAINED "through\natexit\n"},
     {"fiber, return on another thread", 0, "suspended\nresumed\n" DRAINED "through\natexit\n"},
+#endif
     {"main, return", 42, DRAINED "atexit\n"},
     {"main, exit", 43, DRAINED "atexit\n"},
     {"main, pthread_exit", 0, DRAINED "key\nmain is gone\natexit\n"},
@@ -261,7 +275,7 @@ int main(int count, char **arguments) {
     for (size_t number = 0; number < all; number++)
         passed += (size_t)passes("/proc/self/exe", number);
     const char *redirect = getenv("EXEUNT_REDIRECT");
-    printf("glibc %s, redirect %s: %zu of %zu ends passed\n", gnu_get_libc_version(), redirect ? redirect : "slot", passed,
+    printf(LIBC " %s, redirect %s: %zu of %zu ends passed\n", gnu_get_libc_version(), redirect ? redirect : "slot", passed,
            all);
     return passed == all ? 0 : 1;
 }

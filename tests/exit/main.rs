@@ -4,11 +4,11 @@
 //! The harness runs tests on other threads than that of `main`, so this file does not use it
 //! (`harness = false`). `main` either runs the cases, or is one of them.
 
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 mod linux;
 
-/// The cases use fibers of `makecontext` and limits of Linux.
+/// The cases use fibers of `makecontext` and limits of glibc.
 fn main() {
-    #[cfg(target_os = "linux")]
+    #[cfg(target_env = "gnu")]
     linux::main();
 }

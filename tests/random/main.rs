@@ -4,7 +4,7 @@
 //!
 //! A failure prints its seed and the acts. `EXEUNT_RANDOM=SEED` runs that one case,
 //! `EXEUNT_RANDOM=FROM..TO` many.
-#![cfg(target_os = "linux")]
+#![cfg(target_env = "gnu")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,7 +1,7 @@
 //! The outermost frames of a stack of each kind: whether unwinding reaches them, and whether they
 //! have unwind tables.
 
-use super::stacks::{foot, on_a_fiber, on_a_thread};
+use super::stacks::{HAS_FIBERS, foot, on_a_fiber, on_a_thread};
 use crate::frames::{self, addresses};
 use crate::memory_map::MemoryMap;
 use serde::Serialize;
@@ -33,7 +33,7 @@ pub fn all() -> Vec<OutermostFrames> {
         Err(problem) => OutermostFrames { kind, frames: Vec::new(), problem: Some(problem) },
     };
     let thread = made("thread", on_a_thread(here));
-    let fiber = cfg!(target_os = "linux").then(|| made("fiber", on_a_fiber(here)));
+    let fiber = HAS_FIBERS.then(|| made("fiber", on_a_fiber(here)));
     [Some(thread), fiber, Some(made("main", Ok(here())))].into_iter().flatten().collect()
 }
 
@@ -65,7 +65,7 @@ struct Bases {
 }
 
 unsafe extern "C" {
-    /// Finds the unwind table entry for a program counter: libgcc's.
+    /// Finds the unwind table entry for a program counter: the system's unwinder.
     safe fn _Unwind_Find_FDE(pc: usize, bases: &mut Bases) -> *const c_void;
 }
 

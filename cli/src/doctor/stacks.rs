@@ -4,7 +4,7 @@ use crate::fiber::{Fiber, Memory};
 use exeunt::{Error, FootInfo, Stack};
 
 /// Whether the system has fibers that exeunt recognises.
-pub const HAS_FIBERS: bool = cfg!(target_os = "linux");
+pub const HAS_FIBERS: bool = cfg!(target_env = "gnu");
 
 /// The foot of the running stack, or the reason why it was not found.
 pub fn foot() -> Result<FootInfo, Error> {

@@ -74,7 +74,7 @@ fn show_a_thread() -> Shown {
 
 fn show_a_fiber() -> Shown {
     title(2, "A makecontext fiber, which changes threads");
-    if cfg!(target_os = "macos") {
+    if !cfg!(target_env = "gnu") {
         println!("   exeunt supports no fibers of this system. Run the fibers of libraries in exeunt::enter.");
         return Ok(());
     }

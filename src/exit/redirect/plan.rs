@@ -92,7 +92,7 @@ impl Plan {
 
     /// Whether it is main's stack, and `pthread_exit` would bypass both the redirect and the safety
     /// net.
-    #[cfg(target_os = "linux")]
+    #[cfg(target_env = "gnu")]
     pub(crate) fn needs_key(&self) -> bool {
         matches!(self.method_plan, MethodPlan::Slot(writes) if self.kind == Kind::Main && !writes.redirects_landing())
     }

@@ -65,7 +65,7 @@ pub(super) fn find(number: usize) -> Result<Sites, Error> {
         Kind::Fiber => context(start).map_err(refused(number))?,
         kind => {
             let mut sites = start.first_calls().map_err(refused(number))?;
-            if kind == Kind::Main && cfg!(target_os = "linux") {
+            if kind == Kind::Main && cfg!(target_env = "gnu") {
                 let unwound = sites.last().copied().and_then(unwound_main);
                 landing_bypasses_hook = unwound.is_none();
                 sites.extend(unwound);

@@ -268,7 +268,7 @@ pub(crate) mod dwarf {
 
 /// The layout of glibc's `jmp_buf` (`sysdeps/aarch64/jmpbuf-offsets.h`), and how glibc encrypts the
 /// pointers in it (`sysdeps/unix/sysv/linux/aarch64/pointer_guard.h`: it does not rotate them).
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 pub(crate) mod landing {
     pub(crate) const WORDS: usize = 22;
     pub(crate) const STACK_POINTER: usize = 13;
@@ -292,11 +292,26 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     address.wrapping_add_signed(distance) == exit
 }
 
+/// Whether the code at `address` passes an entry function's result to `target`: at most one
+/// instruction that extends it, and `bl target`.
+///
+/// # Safety
+/// `address` must be a return address.
+#[cfg(target_env = "musl")]
+pub(crate) unsafe fn passes_result_to(address: usize, target: usize) -> bool {
+    // SAFETY: the caller promises code here. `sxtw x0, w0` (or `mov x0, x0`) is not a function's
+    // last instruction.
+    unsafe {
+        ends_in_exit(address, target)
+            || (address as *const u32).read() == 0x9340_7c00 && ends_in_exit(address + 4, target)
+    }
+}
+
 /// The target of the direct call that returns to `address`; `None` if that call is not direct.
 ///
 /// # Safety
 /// The word before `address`, a return address, must be code.
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 pub(crate) unsafe fn called_directly(address: usize) -> Option<usize> {
     // SAFETY: the caller promises code here.
     let instruction = unsafe { ((address - 4) as *const u32).read() };

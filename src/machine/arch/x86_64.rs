@@ -197,7 +197,7 @@ pub(crate) mod dwarf {
 
 /// The layout of glibc's `jmp_buf` (`sysdeps/x86_64/jmpbuf-offsets.h`), and how glibc encrypts the
 /// pointers in it (`sysdeps/unix/sysv/linux/x86_64/pointer_guard.h`).
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 pub(crate) mod landing {
     pub(crate) const WORDS: usize = 8;
     pub(crate) const STACK_POINTER: usize = 6;
@@ -225,11 +225,35 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     }
 }
 
+/// Whether the code at `address` passes an entry function's result to `target`: moves it from `rax`
+/// to `rdi`, perhaps extended, and calls `target`.
+///
+/// # Safety
+/// `address` must be a return address.
+#[cfg(target_env = "musl")]
+pub(crate) unsafe fn passes_result_to(address: usize, target: usize) -> bool {
+    // `movslq %eax,%rdi`; `mov %rax,%rdi`; `cltq; mov %rax,%rdi`; each with the call's first byte.
+    const MOVES: [&[u8]; 3] =
+        [&[0x48, 0x63, 0xf8, 0xe8], &[0x48, 0x89, 0xc7, 0xe8], &[0x48, 0x98, 0x48, 0x89, 0xc7, 0xe8]];
+    // SAFETY: the caller promises code here. Each byte is read only if the bytes before it begin a
+    // longer instruction, or an instruction that another one must follow.
+    unsafe {
+        let code = address as *const u8;
+        MOVES.iter().any(|moves| {
+            let fits = moves.iter().enumerate().all(|(at, &byte)| code.add(at).read() == byte);
+            fits && {
+                let distance = code.add(moves.len()).cast::<i32>().read_unaligned();
+                (address + moves.len() + 4).wrapping_add_signed(distance as isize) == target
+            }
+        })
+    }
+}
+
 /// The target of the direct call that returns to `address`; `None` if that call is not direct.
 ///
 /// # Safety
 /// The five bytes before `address`, a return address, must be code.
-#[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 pub(crate) unsafe fn called_directly(address: usize) -> Option<usize> {
     // SAFETY: the caller promises code here.
     let code = unsafe { ((address - 5) as *const [u8; 5]).read() };

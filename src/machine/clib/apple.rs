@@ -22,14 +22,19 @@ pub(crate) fn thread_bounds() -> Option<Range<usize>> {
 
 /// Registers `end` to be called, with null, at the end of the running thread, before what was
 /// registered earlier. It also works while the thread ends.
-pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) {
+pub(crate) fn at_thread_end(end: unsafe extern "C" fn(*mut c_void)) -> Result<(), Error> {
     unsafe extern "C" {
         /// C++ and Rust register the destructors of thread-locals with this function.
         fn _tlv_atexit(end: unsafe extern "C" fn(*mut c_void), with: *mut c_void);
     }
     // SAFETY: `end` takes null, and lies in this library, which is pinned.
     unsafe { _tlv_atexit(end, ptr::null_mut()) };
+    Ok(())
 }
+
+/// `exit` runs what [`at_thread_end`] has registered for the thread that calls it (`_tlv_exit` in
+/// dyld).
+pub(crate) const EXIT_ENDS_THREAD: bool = true;
 
 unsafe extern "C" {
     /// `asm/`: stores the address that it returns to.

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Sleeps while `word` holds `value`, at most for `patience`. It may return early without a reason.
 pub(crate) fn wait_while(word: &AtomicU32, value: u32, patience: Option<Duration>) {
     let patience = patience.map(|patience| libc::timespec {
-        tv_sec: patience.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_sec: patience.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: patience.subsec_nanos().into(),
     });
     let patience = patience.as_ref().map_or(ptr::null(), ptr::from_ref);

@@ -5,7 +5,7 @@
 //! | `wait_while`, `wake_one` | sleep until a word changes, and end such a sleep | the system's |
 //! | `read_word` | reads a word of memory that may not be mapped | the system's |
 //! | `is_readable` | whether eight bytes of memory can be read | `readable.rs`; the system's |
-//! | `is_valgrind` | whether the process runs under valgrind; Linux only | `readable.rs` |
+//! | `is_valgrind` | whether the process runs under valgrind; glibc only | `readable.rs` |
 //! | `object_at` | the program or library that an address lies in; Linux only | `objects.rs` |
 //! | `map_zeroes`, `unmap` | address space that costs memory only where it is touched | `unix.rs` |
 //! | `has_memory` | whether a block could be allocated now | `unix.rs` |
@@ -31,8 +31,7 @@ pub(crate) use macos::*;
 #[cfg(target_os = "linux")]
 pub(crate) use objects::object_at;
 #[cfg(target_os = "linux")]
-pub(crate) use readable::{is_readable, is_valgrind};
+pub(crate) use readable::is_readable;
+#[cfg(target_env = "gnu")]
+pub(crate) use readable::is_valgrind;
 pub(crate) use unix::*;
-
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-compile_error!("exeunt supports Linux and macOS only");

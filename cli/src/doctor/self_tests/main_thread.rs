@@ -83,7 +83,8 @@ extern "C-unwind" fn outlives(main: *mut c_void) -> *mut c_void {
 
 fn main_exits_its_thread() -> ExitCode {
     load();
-    let mut thread = 0;
+    // SAFETY: a number or a pointer.
+    let mut thread = unsafe { std::mem::zeroed() };
     // SAFETY: the start routine takes the main thread's handle.
     let error =
         unsafe { pthread_create(&raw mut thread, std::ptr::null(), outlives, libc::pthread_self() as *mut c_void) };

@@ -56,7 +56,8 @@ extern "C-unwind" fn waits(_: *mut c_void) -> *mut c_void {
 
 /// Starts a thread as a C program does, and joins it.
 fn threads_end(start: Start) -> ExitCode {
-    let (mut thread, mut result) = (0, std::ptr::null_mut());
+    // SAFETY: a number or a pointer.
+    let (mut thread, mut result) = (unsafe { std::mem::zeroed() }, std::ptr::null_mut());
     // SAFETY: the start routines ignore their argument.
     let error = unsafe { pthread_create(&raw mut thread, std::ptr::null(), start, std::ptr::null_mut()) };
     if error != 0 {

@@ -113,7 +113,7 @@ fn main() {
         // SAFETY: the routine uses the memory as its signal stack, and is joined before the next
         // one does.
         unsafe {
-            let mut thread = 0;
+            let mut thread = std::mem::zeroed();
             assert_eq!(libc::pthread_create(&raw mut thread, std::ptr::null(), entry, memory), 0);
             assert_eq!(libc::pthread_join(thread, std::ptr::null_mut()), 0);
         }

@@ -95,7 +95,7 @@ mod stepping {
                 extern "C-unwind" fn(*mut c_void) -> *mut c_void,
                 extern "C" fn(*mut c_void) -> *mut c_void,
             >(routine);
-            let mut thread = 0;
+            let mut thread = std::mem::zeroed();
             let flag = if elsewhere { &raw mut thread as *mut c_void } else { std::ptr::null_mut() };
             let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
             assert_eq!(libc::pthread_attr_init(&raw mut attributes), 0);

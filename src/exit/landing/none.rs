@@ -1,7 +1,7 @@
-//! Landings: the same names as in `glibc.rs`, for a system without them.
+//! Landings: the same names as in `glibc.rs`, for C libraries without them.
 
-/// macOS keeps no landing that can be reached. The safety net alone catches a thread that ends
-/// without a return.
+/// A thread that ends without a return runs on in `pthread_exit`, under all its frames (musl), or
+/// keeps no landing that can be reached (macOS). The safety net alone catches it.
 #[derive(Clone, Copy)]
 pub(crate) struct Landing(std::convert::Infallible);
 
