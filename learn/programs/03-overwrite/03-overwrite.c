@@ -35,7 +35,7 @@ __attribute__((noinline)) void drain(void) {
 // The entry function returns to here, with its result in rax (aarch64: x0).
 __asm__(".pushsection .text\n.globl trampoline\n"
 #if defined(__x86_64__)
-        ".skip 16, 0x90\n"        // so that no other function ends right before the label
+        ".skip 16, 0x90\n"        // nops: so that no function's table covers the byte before the label
         "trampoline:\n"
         "  push original(%rip)\n" // put back the word that `ret` has popped
         "  push %rax\n"           // keep the result; and rsp is a multiple of 16 now
@@ -60,7 +60,7 @@ __attribute__((noinline)) void *probe(void *x) {
 }
 __attribute__((noinline)) void hijack(void) {
     struct frame *frame = __builtin_frame_address(0);
-    while (frame->return_address != exit_address) frame = frame->caller;
+    while (frame->return_address != exit_address) frame = frame->caller; // found and recognised: the foot
     backtrace_here("before");
     original = frame->return_address;
     frame->return_address = (uintptr_t)trampoline;

@@ -34,7 +34,8 @@ __asm__(".pushsection .text\n"
         ".cfi_endproc\n"
         ".popsection");
 
-static unsigned long uleb(const uint8_t **p) { // seven bits a byte, the highest bit: more follows
+// DWARF's numbers of variable length, LEB128: seven bits a byte, and the highest bit says that more follows.
+static unsigned long uleb(const uint8_t **p) { // unsigned; `sleb` is signed
     unsigned long value = 0;
     int shift = 0;
     do value |= (unsigned long)(**p & 0x7f) << shift, shift += 7; while (*(*p)++ & 0x80);
@@ -46,6 +47,7 @@ static long sleb(const uint8_t **p) {
     int bits = 7 * (*p - begin);
     return (*p)[-1] & 0x40 ? (long)(value - (1UL << bits)) : (long)value;
 }
+static const uint8_t *skip(const uint8_t *p) { unsigned long n = uleb(&p); return p + n; } // a length, and so many bytes
 static const char *name(int column) { return column == 6 ? "rbp" : column == 7 ? "rsp" : column == 16 ? "ra" : "?"; }
 
 static int cfa_register, cfa_offset, at, saved[17]; // the row; 0: not saved
@@ -78,11 +80,10 @@ static void print_table(void *address) {
     unsigned long code_align = uleb(&p);
     long data_align = sleb(&p);
     printf(", code alignment %lu, data alignment %ld, return address in column %lu\n", code_align, data_align, uleb(&p));
-    p += uleb(&p); // the augmentation's data: how addresses are encoded in FDEs
+    p = skip(p); // the augmentation's data: how addresses are encoded in FDEs
     run(p, cie_end, data_align, 0);
     printf("FDE: %u bytes of code\n", *(uint32_t *)(fde + 12));
-    p = fde + 16;
-    p += uleb(&p);
+    p = skip(fde + 16); // the FDE's own augmentation data: none
     run(p, fde_end, data_align, 1);
 }
 static const char *function(char *address) { // whose FDE covers this byte

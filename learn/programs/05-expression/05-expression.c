@@ -31,7 +31,7 @@ extern const uint8_t expression[13];
 #endif
 __asm__(".pushsection .text\n.globl trampoline, expression\n.balign 8\n"
         ".cfi_startproc\n"
-        ".cfi_def_cfa " STACK_POINTER ", 0\n"                    // at the label the return address is popped
+        ".cfi_def_cfa " STACK_POINTER ", 0\n"                    // `ret` has popped the foot: nothing of this frame is left
         ".cfi_escape 0x16, " COLUMN ", 13, " EXPRESSION           // 0x16 is DW_CFA_val_expression; 13 bytes
         ".long original - .\n"                                   // a distance, known when the program is linked
         ".balign 8, 0\n"
@@ -80,6 +80,7 @@ __attribute__((noinline)) void drain(void) { backtrace_here("in the drain"); __a
 __attribute__((noinline)) void *probe(void *x) { exit_address = (uintptr_t)__builtin_return_address(0); return x; }
 __attribute__((noinline)) void *entry(void *x) {
     struct frame *frame = __builtin_frame_address(0);
+    if (frame->return_address != exit_address) return 0; // chapter 2's check: this is the foot
     original = frame->return_address;
     backtrace_here("before");
     *(volatile uintptr_t *)&frame->return_address = (uintptr_t)trampoline;
@@ -90,6 +91,8 @@ __attribute__((noinline)) void *entry(void *x) {
 }
 int main(void) {
     pthread_t thread;
+    pthread_create(&thread, 0, probe, 0);
+    pthread_join(thread, 0);
     pthread_create(&thread, 0, entry, 0);
     pthread_join(thread, 0);
     return 0;

@@ -1,5 +1,5 @@
-// Exercise: this trampoline has a table, and yet a backtrace ends at it. Change one thing so that
-// the backtrace reaches libc.
+// Exercise: this trampoline has a table, and yet a backtrace ends at it. Change the order of lines, so
+// that the backtrace reaches libc: both traps of the chapter must be avoided. No line is added or lost.
 __asm__(".pushsection .text\n"
         ".globl trampoline\n"
 #if defined(__x86_64__)

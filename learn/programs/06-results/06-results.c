@@ -40,6 +40,7 @@ __asm__(".pushsection .text\n"
         "  jmp plain_drain\n"
         ".popsection");
 
+// No foot here: any function has a return address, so a call of this program is hijacked instead.
 __attribute__((noinline)) void redirect_caller(char *trampoline) {
     struct frame *frame = ((struct frame *)__builtin_frame_address(0))->caller;
     original = frame->return_address;

@@ -6,6 +6,7 @@
 
 struct frame { struct frame *caller; uintptr_t return_address; };
 uintptr_t original, landing; // where the foot led, and where the jump leads
+static uintptr_t exit_address;
 static int drained, also_landing;
 extern char trampoline[], landing_trampoline[];
 void drain(void) { drained++; }
@@ -38,6 +39,7 @@ static uintptr_t *find_landing(uintptr_t *base, uintptr_t foot, uintptr_t *guard
 }
 __attribute__((noinline)) void redirect(uintptr_t *foot, void *base, int print) {
     uintptr_t guard, *word = find_landing(base, *foot, &guard);
+    if (*foot != exit_address || !word) return; // chapter 2's check
     if (print) {
         printf("the base is %#lx\n", (uintptr_t)base);
         uintptr_t *sp = word - FROM_SP_TO_PC;
@@ -60,6 +62,7 @@ __attribute__((noinline)) void redirect(uintptr_t *foot, void *base, int print) 
 #define REDIRECT(print) \
     redirect(&((struct frame *)__builtin_frame_address(0))->return_address, __builtin_dwarf_cfa(), print)
 static int print_once = 1;
+static void *probe(void *x) { exit_address = (uintptr_t)__builtin_return_address(0); return x; }
 static void *by_return(void *x) {
     REDIRECT(print_once);
     __asm__ volatile("" ::: "memory");
@@ -85,6 +88,8 @@ static void end(const char *how, void *(*routine)(void *)) {
     printf("  %-13s drained %d times, result %ld\n", how, drained, (long)result);
 }
 int main(void) {
+    pthread_t thread;
+    pthread_create(&thread, 0, probe, 0), pthread_join(thread, 0);
     for (also_landing = 0; also_landing < 2; also_landing++) {
         if (also_landing) printf("with foot and landing redirected:\n");
         end("return:", by_return);

@@ -4,8 +4,9 @@
 #include <stdlib.h>
 
 struct handler { const char *name; void (*run)(struct handler *); int ran; struct handler *next; };
+// What the library keeps for one stack.
 struct record { struct handler *handlers; void (*drain)(struct record *); };
-static pthread_key_t safety_net;
+static pthread_key_t safety_net; // a key is a value for each thread, and a destructor that runs at the thread's end
 
 static void push(struct record *record, struct handler *handler) {
     handler->next = record->handlers;
@@ -33,7 +34,7 @@ static void ends_its_thread(struct handler *h) {
 
 static void *entry(void *x) {
     struct record *record = x;
-    pthread_setspecific(safety_net, record); // for ends that do not return to below
+    pthread_setspecific(safety_net, record); // makes `net` run with `record` if the thread ends by pthread_exit
     record->drain(record);                   // stands for the trampoline
     return 0;
 }

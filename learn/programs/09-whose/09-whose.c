@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <ucontext.h>
 
-#define TRAMPOLINE 0x7a7a7a7a7a7a7a7aUL // stands for the address of a trampoline
+#define TRAMPOLINE 0x7a7a7a7a7a7a7a7aUL // stands for a trampoline's address: no foot is overwritten here
 struct record { const char *name; uintptr_t *canary; uintptr_t canary_word; };
 struct entry { uintptr_t page; struct record *owner; uint64_t blocks; } map[256];
 

@@ -10,12 +10,12 @@
 #include <unistd.h>
 
 long target(void) { return 1; }
-long hook(void) { return 1000 + target(); } // what a hook does: its work, then the original function
+long hook(void) { return 1000 + target(); } // its work, then the old target. (A real hook jumps there)
 extern char site[]; // the call instruction
 long exit_code(void); // stands for libc's exit trampoline: it calls `target`
 #if defined(__x86_64__)
 __asm__(".pushsection .text\n.globl site, exit_code\n.balign 16\n"
-        "exit_code: sub $8, %rsp\n nop; nop; nop\n" // so that the call's four bytes are aligned
+        "exit_code: sub $8, %rsp\n nop; nop; nop\n" // so that the call's distance is an aligned word
         "site: call target\n"                       // e8, and four bytes of distance
         "  add $8, %rsp\n ret\n.popsection");
 static uint32_t *place(void) { return (uint32_t *)(site + 1); }
