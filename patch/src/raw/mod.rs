@@ -24,12 +24,13 @@
 //!
 //! *x86_64*: every byte that differs lies within one aligned quadword and belongs to one
 //! instruction. AMD64 Architecture Programmer's Manual vol. 2, 7.6.1 "Cache Coherency and
-//! Self-Modifying Code", allows asynchronous cross-modification by such a store. Intel SDM vol. 3,
-//! "Handling Self- and Cross-Modifying Code", requires that each processor serialises before it
-//! runs the new code: `membarrier(SYNC_CORE)` makes every thread of the process do that before the
-//! call returns. Until then a thread fetches the old or the new bytes. HotSpot has retargeted
-//! aligned calls, and replaced the first instruction of methods with a jump, in this way for
-//! decades.
+//! Self-Modifying Code", allows asynchronous cross-modification by such a store. Intel's manual does
+//! not: SDM vol. 3, "Handling Self- and Cross-Modifying Code", asks that each processor serialises
+//! before it runs the new code, and a thread may run it before `membarrier` reaches it. There the
+//! store rests on practice: HotSpot has retargeted aligned calls, and replaced the first instruction
+//! of methods with a jump, in this way for decades. `membarrier(SYNC_CORE)` makes every thread of
+//! the process serialise before the call returns. Until then a thread fetches the old or the new
+//! bytes.
 //!
 //! *aarch64*: B, BL and NOP are in the list of instructions that may be modified while they are
 //! executed (Arm ARM, B2.2.5 "Concurrent modification and execution of instructions"). Cache
