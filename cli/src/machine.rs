@@ -203,8 +203,8 @@ pub fn membarrier() -> Membarrier {
 /// The kernel's number of the running thread.
 pub fn thread() -> i32 {
     #[cfg(target_os = "linux")]
-    // SAFETY: a query.
-    return unsafe { libc::gettid() };
+    // The C library's `gettid` would need glibc 2.30. SAFETY: a query.
+    return unsafe { libc::syscall(libc::SYS_gettid) } as i32;
     #[cfg(target_os = "macos")]
     // SAFETY: a query. The port's name is unique among the process's threads.
     return unsafe { libc::pthread_mach_thread_np(libc::pthread_self()) } as i32;
