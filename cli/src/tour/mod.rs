@@ -113,15 +113,20 @@ fn show_code_redirect(output: code_redirect::ChildOutput) -> Shown {
 fn show_main() -> Shown {
     title(4, "The main thread");
     show_and_arm(|| {
-        println!(
-            "   {} The handlers ran after main had returned; the process exits now.\n\n\
-             Read on in {}, and in the documentation: {}.\n\
-             To see what this machine allows, and to test every kind of stack and end: {}.",
-            paint(GOOD, "✓"),
-            paint(MARK, "README.md"),
-            paint(MARK, "cargo doc -p exeunt --open"),
-            paint(MARK, "cargo run -- doctor"),
-        );
+        println!("   {} The handlers ran after main had returned; the process exits now.\n", paint(GOOD, "✓"));
+        // Cargo sets this for the programs that it runs. Without it, this program is installed and
+        // the sources may be elsewhere.
+        let doctor = if std::env::var_os("CARGO").is_some() {
+            println!(
+                "Read on in {}, and in the documentation: {}.",
+                paint(MARK, "README.md"),
+                paint(MARK, "cargo doc -p exeunt --open")
+            );
+            "cargo run -- doctor"
+        } else {
+            "exeunt doctor"
+        };
+        println!("To see what this machine allows, and to test every kind of stack and end: {}.", paint(MARK, doctor));
     })?;
     println!("   main returns.");
     Ok(())
