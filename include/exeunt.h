@@ -48,14 +48,15 @@
 //
 //     Version              exeunt_version, EXEUNT_VERSION
 //     Functions of yours   exeunt_fn, exeunt_entry
-//     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable, exeunt_stop,
-//                          exeunt_unload, exeunt_id
+//     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable,
+//                          exeunt_stop, exeunt_unload, exeunt_id
 //     Values               exeunt_set, exeunt_get, exeunt_del, exeunt_reset
 //     Slots                exeunt_slot_alloc, exeunt_slot_set, exeunt_slot_get, exeunt_slot_free
 //     Fibers               exeunt_enter, exeunt_enter_on, exeunt_register_trampoline,
 //                          exeunt_discard
 //     Fibers: scopes       exeunt_scope_begin, exeunt_scope_end
-//     Errors               EXEUNT_OK and the other codes, exeunt_strerror, exeunt_last_error
+//     Errors               EXEUNT_OK and the other codes, exeunt_strerror, exeunt_last_code,
+//                          exeunt_last_error
 //     Patching code        exeunt_redirect_call, exeunt_undo_redirect_call
 //
 // When a stack ends. It ends when its function returns: `main`, a thread's start routine, or a
@@ -192,7 +193,7 @@ int exeunt_at_exit_stoppable(exeunt_fn handler,
 //
 // Returns 0; or `EXEUNT_EABSENT` if this stack has no such handler: it is running or has run, was
 // stopped before, or `exeunt_unload` has dropped it; or it belongs to another stack, and then it
-// still will be called.
+// will still be called.
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 int exeunt_stop(uint64_t registration);
@@ -200,8 +201,8 @@ int exeunt_stop(uint64_t registration);
 // Destroys all values of the running stack, drops its handlers without calling them, and puts its
 // exit back. Then the stack is as it was before it was armed.
 //
-// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` from inside the comparison of two
-// keys (Rust only).
+// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` if the call comes from a Rust
+// key's comparison.
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 int exeunt_unload(void);
@@ -222,8 +223,8 @@ uint64_t exeunt_id(void);
 
 // Stores `value` under `key` on the running stack, and arms the stack if it is not armed.
 //
-// The key is the address alone. Use the address of a static variable that is not `const` (the
-// compiler may merge such ones). Keys are compared as `==` compares pointers, so a tag in the
+// The key is the address alone. Use the address of a static variable that is not `const`: the
+// compiler may merge `const` ones. Keys are compared as `==` compares pointers, so a tag in the
 // upper byte (aarch64: MTE, HWASan) is a part of them.
 //
 // `destructor` is called with the value when the stack ends, after its handlers, or when the value
@@ -247,8 +248,8 @@ void *exeunt_get(const void *key);
 
 // Deletes the value under `key` on the running stack, and calls its destructor.
 //
-// Returns 0; `EXEUNT_EABSENT` if there is none; or `EXEUNT_EBUSY` from inside the comparison of two
-// keys (Rust only).
+// Returns 0; `EXEUNT_EABSENT` if there is none; or `EXEUNT_EBUSY` if the call comes from a Rust
+// key's comparison.
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 int exeunt_del(const void *key);
@@ -256,8 +257,8 @@ int exeunt_del(const void *key);
 // Destroys all values of the running stack, last set first, clears its slots, and keeps its
 // handlers. This concerns the values of every language that shares this library.
 //
-// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` from inside the comparison of two
-// keys (Rust only).
+// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` if the call comes from a Rust
+// key's comparison.
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 int exeunt_reset(void);
@@ -317,10 +318,12 @@ int exeunt_slot_free(uint32_t slot);
 // =================================================================================================
 // Fibers
 //
-// Threads, the main thread, and fibers of `makecontext` need nothing of this. Any other fiber's
-// function may never return to code of the system. Then the first use on it fails with
-// `EXEUNT_EUNKNOWN_TRAMPOLINE`. Run such a function in `exeunt_enter`, or register the code that
-// calls it, or put a scope into it.
+// Threads, the main thread, and `makecontext` fibers whose function returns need nothing of this.
+// If the function of a `makecontext` fiber never returns (GNU Pth, QEMU), the stack can be armed,
+// but its handlers do not run: use `exeunt_enter` there. The function of any other fiber may never
+// return to code of the system. Then the first use on it fails with `EXEUNT_EUNKNOWN_TRAMPOLINE`.
+// Run such a function in `exeunt_enter`, or register the code that calls it, or put a scope into
+// it.
 // =================================================================================================
 
 // Calls `entry(arg)` as the running stack's entry function, on any stack at all. Stores what it
@@ -331,10 +334,11 @@ int exeunt_slot_free(uint32_t slot);
 // destroyed before `exeunt_enter` returns. A C++ exception or forced unwinding that leaves `entry`
 // passes through, and drains the stack on the way.
 //
-// You pay nothing for what you do not use: the first use of storage in `entry` arms the stack.
+// A fiber that stores nothing pays for the call alone: the first use of storage in `entry` arms
+// the stack.
 //
-// Leave `entry` only in these ways. A `longjmp` out of it leaves what is stored undrained. Nor is
-// anything drained if the process ends in it, by `exit` for example, on any thread.
+// Do not leave `entry` by `longjmp`: then nothing is drained. Nothing of this stack is drained
+// either if the process ends while `entry` runs, by `exit` for example, on any thread.
 //
 // Returns 0; `EXEUNT_EALREADY_ARMED` if the stack is armed already; `EXEUNT_EINVALID` for a null
 // `entry`; or the code for why the trampoline cannot be set up. After an error `entry` has not
@@ -346,8 +350,8 @@ int exeunt_slot_free(uint32_t slot);
 EXEUNT_CHECK_RESULT int exeunt_enter(exeunt_entry entry, void *arg, void **result);
 
 // As `exeunt_enter`, on a stack whose memory you know: `low` is its lowest address, and `high` the
-// address behind its last byte. It does not search for an armed stack here, so it costs little
-// more than the call.
+// address behind its last byte. This function does not search for an armed stack, so it costs
+// little more than the call.
 //
 // Returns as `exeunt_enter`, or `EXEUNT_ENOT_ON_THAT_STACK`. After an error `entry` has not been
 // called.
@@ -417,9 +421,9 @@ typedef struct exeunt_scope {
 // value.
 //
 // Returns 0; `EXEUNT_EALREADY_ARMED` if the stack is armed already; `EXEUNT_EINVALID` if `scope`
-// is not in a frame of the running stack (but in a C++20 coroutine's, say); `EXEUNT_ESHARED_PAGE`
-// on a stack so small that it shares a page with another live one. After an error there is no
-// scope, and nothing to end.
+// is not in a frame of the running stack (a variable of a C++20 coroutine is not);
+// `EXEUNT_ESHARED_PAGE` on a stack so small that it shares a page with another live one. After an
+// error there is no scope, and nothing to end.
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 //
@@ -481,8 +485,8 @@ int exeunt_scope_end(struct exeunt_scope *scope);
 // There is no memory.
 #define EXEUNT_ENO_MEMORY -11
 
-// An outer frame of this very stack is changing the stack's storage, or this thread is learning
-// where stacks end.
+// An outer frame of this very stack is changing the stack's storage, or this thread is recognising
+// exit trampolines.
 #define EXEUNT_EBUSY -12
 
 // A stack local was used while its own value was being created or dropped (Rust only).
@@ -508,7 +512,7 @@ int exeunt_scope_end(struct exeunt_scope *scope);
 // unknown one.
 #define EXEUNT_EREDIRECT -19
 
-// A call of a system function failed that exeunt needs to learn where stacks end, or to patch
+// A call of a system function failed that exeunt needs to recognise exit trampolines, or to patch
 // code. The next use tries again. `exeunt_last_error` names the call and its error number.
 #define EXEUNT_ECALL_FAILED -20
 

@@ -5,7 +5,7 @@
 // function calls the C functions. So the compiler cannot keep such a value in a register while a
 // fiber moves to another thread.
 //
-//   exeunt::at_exit(f)        calls f when the running stack ends; stop() of its result takes f back
+//   exeunt::at_exit(f)        calls f when the running stack ends; the result's stop() takes f back
 //   exeunt::stack_local<T>    a static with a value for each stack
 //   exeunt::slot<T>           the same as an object, made and destroyed at run time
 //   exeunt::enter(f)          runs f as the entry function of a fiber; passes on its result and its
@@ -99,7 +99,7 @@ public:
 
 } // namespace detail
 
-/// A handler that `at_exit` has registered. It may be ignored: the handler stays then.
+/// A handler that `at_exit` has registered. You may ignore it: then the handler stays.
 class registration {
 public:
     /// No handler.
@@ -332,9 +332,10 @@ private:
 /// drains the stack, on return and on unwinding alike.
 ///
 /// The object takes the place of the stack's foot. So it must be an automatic variable of that
-/// function, declared before any use of storage. The function must not use alloca. It must not be a
-/// C++20 coroutine, which keeps its variables elsewhere; the constructor throws there. Where you
-/// can choose, `enter` costs less and has no such rules.
+/// function, declared before any use of storage. The function must use neither alloca nor arrays of
+/// variable length, and pass at most 1 KiB of arguments by value. It must not be a C++20 coroutine,
+/// which keeps its variables elsewhere; the constructor throws there. Where you can choose, `enter`
+/// costs less and has no such rules.
 class scope {
 public:
     scope() { detail::check(exeunt_scope_begin(&scope_)); }

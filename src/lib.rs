@@ -54,8 +54,8 @@
 //! return address is the stack's *foot*. To *arm* a stack means to write the address of a
 //! trampoline of exeunt's into the foot. When the entry function returns, the trampoline saves the
 //! result and *drains* the stack: handlers run last in first out, then values are dropped, last set
-//! first. Then it goes on to the exit trampoline. While the stack drains, the foot holds a mark. By
-//! the mark exeunt recognises a stack that was abandoned in a handler.
+//! first. Then it goes on to the exit trampoline. While the stack drains, the foot holds a canary.
+//! By the canary exeunt recognises a stack that was abandoned in a handler.
 //!
 //! ```text
 //!     an unarmed stack                an armed one                     while it drains
@@ -63,7 +63,7 @@
 //!  |  start_thread's     |         |  start_thread's     |         |  start_thread's     |
 //!  |  own frame          |         |  own frame          |         |  own frame          |
 //!  +---------------------+         +---------------------+         +---------------------+
-//!  |  start_thread+0x2d5 |  foot   |  trampoline         |  foot   |  mark               |  foot
+//!  |  start_thread+0x2d5 |  foot   |  trampoline         |  foot   |  canary             |  foot
 //!  +---------------------+         +---------------------+         +---------------------+
 //!  |  entry function     |         |  entry function     |         |  trampoline, with   |
 //!  |  ...                |         |  ...                |         |  start_thread+0x2d5 |

@@ -32,8 +32,8 @@ pub const EXEUNT_ESLOTS_EXHAUSTED: c_int = -9;
 pub const EXEUNT_ENO_SUCH_SLOT: c_int = -10;
 /// There is no memory.
 pub const EXEUNT_ENO_MEMORY: c_int = -11;
-/// An outer frame of this very stack is changing the stack's storage, or this thread is learning
-/// where stacks end.
+/// An outer frame of this very stack is changing the stack's storage, or this thread is recognising
+/// exit trampolines.
 pub const EXEUNT_EBUSY: c_int = -12;
 /// A stack local was used while its own value was being created or dropped (Rust only).
 pub const EXEUNT_ERECURSIVE_INIT: c_int = -13;
@@ -52,7 +52,7 @@ pub const EXEUNT_ENO_CODE_SITE: c_int = -18;
 /// The process uses another redirect than the one that was chosen, or the environment names an
 /// unknown one.
 pub const EXEUNT_EREDIRECT: c_int = -19;
-/// A call of a system function failed that exeunt needs to learn where stacks end, or to patch
+/// A call of a system function failed that exeunt needs to recognise exit trampolines, or to patch
 /// code. The next use tries again. `exeunt_last_error` names the call and its error number.
 pub const EXEUNT_ECALL_FAILED: c_int = -20;
 
@@ -197,10 +197,10 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_ENO_SUCH_SLOT => c"no slot has this number: it was never allocated, or it was freed",
         EXEUNT_ENO_MEMORY => c"no memory for this stack's record or its place in the stack map",
         EXEUNT_EBUSY => {
-            c"an outer frame of this very stack is changing its storage, or this thread is learning where stacks end"
+            c"an outer frame of this very stack is changing its storage, or this thread is recognising exit trampolines"
         }
         EXEUNT_ECALL_FAILED => {
-            c"a call failed that exeunt needs to learn where stacks end; the next use tries again, and \
+            c"a call failed that exeunt needs to recognise exit trampolines; the next use tries again, and \
               exeunt_last_error names the call"
         }
         EXEUNT_ERECURSIVE_INIT => c"an outer frame of this very stack is creating or dropping this stack local's value",

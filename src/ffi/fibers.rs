@@ -60,10 +60,11 @@ unsafe fn entered(
 /// destroyed before `exeunt_enter` returns. A C++ exception or forced unwinding that leaves `entry`
 /// passes through, and drains the stack on the way.
 ///
-/// You pay nothing for what you do not use: the first use of storage in `entry` arms the stack.
+/// A fiber that stores nothing pays for the call alone: the first use of storage in `entry` arms
+/// the stack.
 ///
-/// Leave `entry` only in these ways. A `longjmp` out of it leaves what is stored undrained. Nor is
-/// anything drained if the process ends in it, by `exit` for example, on any thread.
+/// Do not leave `entry` by `longjmp`: then nothing is drained. Nothing of this stack is drained
+/// either if the process ends while `entry` runs, by `exit` for example, on any thread.
 ///
 /// Returns 0; `EXEUNT_EALREADY_ARMED` if the stack is armed already; `EXEUNT_EINVALID` for a null
 /// `entry`; or the code for why the trampoline cannot be set up. After an error `entry` has not
@@ -81,8 +82,8 @@ pub unsafe extern "C-unwind" fn exeunt_enter(entry: exeunt_entry, arg: *mut c_vo
 }
 
 /// As `exeunt_enter`, on a stack whose memory you know: `low` is its lowest address, and `high` the
-/// address behind its last byte. It does not search for an armed stack here, so it costs little
-/// more than the call.
+/// address behind its last byte. This function does not search for an armed stack, so it costs
+/// little more than the call.
 ///
 /// Returns as `exeunt_enter`, or `EXEUNT_ENOT_ON_THAT_STACK`. After an error `entry` has not been
 /// called.

@@ -148,7 +148,7 @@ pub unsafe extern "C" fn exeunt_at_exit_stoppable(
 ///
 /// Returns 0; or `EXEUNT_EABSENT` if this stack has no such handler: it is running or has run, was
 /// stopped before, or `exeunt_unload` has dropped it; or it belongs to another stack, and then it
-/// still will be called.
+/// will still be called.
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
@@ -159,8 +159,8 @@ pub extern "C" fn exeunt_stop(registration: u64) -> c_int {
 /// Destroys all values of the running stack, drops its handlers without calling them, and puts its
 /// exit back. Then the stack is as it was before it was armed.
 ///
-/// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` from inside the comparison of two
-/// keys (Rust only).
+/// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` if the call comes from a Rust
+/// key's comparison.
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]

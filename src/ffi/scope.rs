@@ -122,9 +122,9 @@ fn number() -> Result<usize, Error> {
 /// value.
 ///
 /// Returns 0; `EXEUNT_EALREADY_ARMED` if the stack is armed already; `EXEUNT_EINVALID` if `scope`
-/// is not in a frame of the running stack (but in a C++20 coroutine's, say); `EXEUNT_ESHARED_PAGE`
-/// on a stack so small that it shares a page with another live one. After an error there is no
-/// scope, and nothing to end.
+/// is not in a frame of the running stack (a variable of a C++20 coroutine is not);
+/// `EXEUNT_ESHARED_PAGE` on a stack so small that it shares a page with another live one. After an
+/// error there is no scope, and nothing to end.
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 ///

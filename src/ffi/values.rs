@@ -57,8 +57,8 @@ impl Drop for Value {
 
 /// Stores `value` under `key` on the running stack, and arms the stack if it is not armed.
 ///
-/// The key is the address alone. Use the address of a static variable that is not `const` (the
-/// compiler may merge such ones). Keys are compared as `==` compares pointers, so a tag in the
+/// The key is the address alone. Use the address of a static variable that is not `const`: the
+/// compiler may merge `const` ones. Keys are compared as `==` compares pointers, so a tag in the
 /// upper byte (aarch64: MTE, HWASan) is a part of them.
 ///
 /// `destructor` is called with the value when the stack ends, after its handlers, or when the value
@@ -100,8 +100,8 @@ fn search(key: *const c_void) -> Option<*mut c_void> {
 
 /// Deletes the value under `key` on the running stack, and calls its destructor.
 ///
-/// Returns 0; `EXEUNT_EABSENT` if there is none; or `EXEUNT_EBUSY` from inside the comparison of two
-/// keys (Rust only).
+/// Returns 0; `EXEUNT_EABSENT` if there is none; or `EXEUNT_EBUSY` if the call comes from a Rust
+/// key's comparison.
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
@@ -112,8 +112,8 @@ pub extern "C" fn exeunt_del(key: *const c_void) -> c_int {
 /// Destroys all values of the running stack, last set first, clears its slots, and keeps its
 /// handlers. This concerns the values of every language that shares this library.
 ///
-/// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` from inside the comparison of two
-/// keys (Rust only).
+/// Returns 0, also if the stack is not armed; or `EXEUNT_EBUSY` if the call comes from a Rust
+/// key's comparison.
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]

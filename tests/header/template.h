@@ -48,14 +48,15 @@
 //
 //     Version              exeunt_version, EXEUNT_VERSION
 //     Functions of yours   exeunt_fn, exeunt_entry
-//     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable, exeunt_stop,
-//                          exeunt_unload, exeunt_id
+//     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable,
+//                          exeunt_stop, exeunt_unload, exeunt_id
 //     Values               exeunt_set, exeunt_get, exeunt_del, exeunt_reset
 //     Slots                exeunt_slot_alloc, exeunt_slot_set, exeunt_slot_get, exeunt_slot_free
 //     Fibers               exeunt_enter, exeunt_enter_on, exeunt_register_trampoline,
 //                          exeunt_discard
 //     Fibers: scopes       exeunt_scope_begin, exeunt_scope_end
-//     Errors               EXEUNT_OK and the other codes, exeunt_strerror, exeunt_last_error
+//     Errors               EXEUNT_OK and the other codes, exeunt_strerror, exeunt_last_code,
+//                          exeunt_last_error
 //     Patching code        exeunt_redirect_call, exeunt_undo_redirect_call
 //
 // When a stack ends. It ends when its function returns: `main`, a thread's start routine, or a
@@ -151,10 +152,12 @@ extern "C" {
 // =================================================================================================
 // Fibers
 //
-// Threads, the main thread, and fibers of `makecontext` need nothing of this. Any other fiber's
-// function may never return to code of the system. Then the first use on it fails with
-// `EXEUNT_EUNKNOWN_TRAMPOLINE`. Run such a function in `exeunt_enter`, or register the code that
-// calls it, or put a scope into it.
+// Threads, the main thread, and `makecontext` fibers whose function returns need nothing of this.
+// If the function of a `makecontext` fiber never returns (GNU Pth, QEMU), the stack can be armed,
+// but its handlers do not run: use `exeunt_enter` there. The function of any other fiber may never
+// return to code of the system. Then the first use on it fails with `EXEUNT_EUNKNOWN_TRAMPOLINE`.
+// Run such a function in `exeunt_enter`, or register the code that calls it, or put a scope into
+// it.
 // =================================================================================================
 
 //@ fibers
