@@ -98,6 +98,18 @@ fn code_outside_of_every_object_is_refused_with_advice_for_tracers_and_compilers
     is_refused(&program, "nowhere", &["no program or library", "rewrites return addresses", "__register_frame"]);
 }
 
+/// Fiber libraries that never return from a fiber's function store any word where the return
+/// address is: minicoro `0xdeaddeaddeaddead`.
+#[test]
+fn a_stack_whose_outermost_return_address_is_no_code_is_refused() {
+    let program = Build::linked("strange.c", &["-O2"]).build();
+    for foot in
+        ["0", "1", "8", "1000", "1001", "7ffffffff000", "deaddeaddeaddead", "fffffffffffffff8", "ffffffffffffffff"]
+    {
+        program.run(&["above", foot]).expect(0, &["3"]);
+    }
+}
+
 #[test]
 fn the_error_on_a_thread_of_a_second_libc_names_that_libc() {
     let program = Build::linked("strange.c", &["-O2"]).build();

@@ -12,7 +12,7 @@ use super::cancellation::Uncancelled;
 use std::ffi::{CStr, c_void};
 
 /// The exported symbol that an address lies in.
-#[cfg(not(target_env = "musl"))]
+#[cfg(any(not(target_env = "musl"), not(feature = "symbols")))]
 pub(crate) fn exported_symbol(address: usize) -> Option<&'static CStr> {
     // SAFETY: `dladdr` fills in `info`; the name lives as long as the object is loaded.
     unsafe {
@@ -28,7 +28,8 @@ pub(crate) fn object_file(address: usize) -> Option<String> {
 }
 
 /// The file of the object that an address lies in, and the address's offset from where the object
-/// is loaded: `addr2line -e FILE OFFSET` has its source line.
+/// is loaded: `addr2line -e FILE OFFSET` has its source line (a program that is not
+/// position-independent needs the address itself).
 pub(crate) fn object_offset(address: usize) -> Option<(String, usize)> {
     object(address).map(|(file, base)| (file, address - base))
 }

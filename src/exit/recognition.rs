@@ -78,11 +78,28 @@ pub(crate) fn probe() -> Result<(), Error> {
     result
 }
 
+/// The return addresses that lead to code. The walk has found an unwind table for every function
+/// but the outermost one. The outermost address may be any word: a fiber library that never returns
+/// to it may have stored a number there (minicoro: `0xdeaddeaddeaddead`).
+fn of_code(addresses: &[usize]) -> &[usize] {
+    /// The experiments read fewer bytes than these, before the address and from it on.
+    const WORD: usize = size_of::<usize>();
+    let is_code = |address: usize| {
+        let aligned = cfg!(target_arch = "x86_64") || address % 4 == 0;
+        aligned && [address.wrapping_sub(WORD), address, address.wrapping_add(WORD)].into_iter().all(os::is_readable)
+    };
+    match addresses.split_last() {
+        Some((&outermost, inner)) if !is_code(outermost) => inner,
+        _ => addresses,
+    }
+}
+
 /// Searches the return addresses of a stack, innermost first, for an exit trampoline that no probe
 /// has found, and adds it: that of `main`, or that of C11's threads. Returns whether a known one is
 /// among them.
 pub(crate) fn recognise(addresses: &[usize]) -> Result<bool, Error> {
     let _uncancelled = Uncancelled::new();
+    let addresses = of_code(addresses);
     for (index, &address) in addresses.iter().enumerate().rev() {
         if let Some(name) = clib::main_exit(address, &addresses[index + 1..]) {
             add(address, Kind::Main, name, Reached::ByReturn)?;
@@ -122,7 +139,7 @@ fn recognise_c11(addresses: &[usize]) -> Result<bool, Error> {
     #[cfg(target_env = "musl")]
     let _ = thread;
     #[cfg(target_env = "musl")]
-    // SAFETY: unwinding has given this return address.
+    // SAFETY: a return address that leads to code (`of_code`).
     let is_inside = |address: usize| unsafe { clib::ends_in_pthread_exit(address) };
     let may_be = |address: usize| address != 0 && is_inside(address) && clib::is_behind_indirect_call(address);
     if !addresses.iter().rev().take(OUTERMOST).any(|&address| may_be(address)) {

@@ -44,9 +44,9 @@ pub fn id() -> Result<StackId, Error> {
 /// another way: by `_exit`, by a fatal signal, or by an `exit` that another thread calls, or a
 /// fiber, or code in [`enter`](crate::enter()).
 ///
-/// A handler on the main thread may call C's `exit`, and the rest is drained first. Rust's
-/// `std::process::exit` aborts there after `main` has returned: std counts that as the first call,
-/// and allows no second one.
+/// A handler on the main thread may call C's `exit`, and the rest is drained first (with musl it
+/// must not). Rust's `std::process::exit` aborts there after `main` has returned: std counts that
+/// as the first call, and allows no second one.
 ///
 /// # Errors
 /// An error of arming, or [`Error::OutOfMemory`]. Then `handler` is dropped, and nothing has
@@ -126,6 +126,7 @@ impl Registration {
     /// | after the stack's end | `false` |
     /// | on another stack: a fiber of the same thread, an alternate signal stack | `false` |
     /// | from inside a key's `Eq` | as anywhere else |
+    /// | below code without unwind tables, from a new place (musl: a comparison that `qsort` calls) | `false`, and the handler will still run |
     /// | in a signal handler | not allowed: it frees memory |
     ///
     /// This never arms a stack. If the handler's own destructor panics, the panic leaves `stop`,

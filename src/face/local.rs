@@ -139,6 +139,8 @@ impl<T: 'static> LocalKey<T> {
 
     /// Makes the value of the running stack.
     fn make(&'static self, block: Block, record: &'static Record, given: &mut Option<T>) -> Result<*mut T, Error> {
+        // Inside a key's `Eq` nothing may change, so `init` is not to run in vain.
+        record.may_change()?;
         let number = self.number();
         match record.read_values(|_| record.is_initializing(number)) {
             None => return Err(Error::Busy),

@@ -148,7 +148,8 @@ pub unsafe extern "C" fn exeunt_at_exit_stoppable(
 ///
 /// Returns 0; or `EXEUNT_EABSENT` if this stack has no such handler: it is running or has run, was
 /// stopped before, or `exeunt_unload` has dropped it; or it belongs to another stack, and then it
-/// will still be called.
+/// will still be called. So it is where no walk leads from here to the stack's end (below code
+/// without unwind tables). Free what the handler uses only after 0.
 ///
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]

@@ -121,6 +121,10 @@ pub(crate) fn register(kind: Kind) -> Result<(), Error> {
     if !os::has_memory(4096) {
         return Err(Error::OutOfMemory);
     }
+    // The allocator may be the program's, and may have armed this stack just now.
+    if NET.with(|net| net.state.get()) != State::Absent {
+        return Ok(());
+    }
     if is_main && clib::EXIT_ENDS_THREAD {
         // The last one registered runs first.
         for _ in 0..NESTED_EXITS {

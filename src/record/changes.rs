@@ -59,7 +59,7 @@ impl Record {
     #[inline]
     fn room_for_handler(&self) -> Result<(), Error> {
         // SAFETY: this is the record's own stack. A change that a signal handler has interrupted is
-        // refused by `change` below.
+        // refused by `change_handlers` below.
         let handlers = || unsafe { &(*self.contents.get()).handlers };
         while let Some(capacity) = handlers().new_capacity() {
             cold_path();

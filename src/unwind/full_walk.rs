@@ -188,7 +188,7 @@ pub(super) fn is_kernels(pc: usize) -> bool {
 /// The distance from the stack pointer to the beginning of the caller's frame, if the code at `pc`
 /// is in a stub of the procedure linkage table.
 pub(super) fn linkage_stub(pc: usize) -> Option<usize> {
-    let readable = os::is_readable(pc & !15) && os::is_readable((pc & !15) + 24);
+    let readable = os::is_readable(pc & !15) && os::is_readable((pc & !15).wrapping_add(24));
     // SAFETY: `is_readable` has checked the code that is read: 16 bytes around `pc`, or a few
     // instructions from there on.
     if readable { unsafe { arch::linkage_stub(pc) } } else { None }

@@ -22,6 +22,11 @@ static void handler(void *argument) { (void)argument; }
 
 __attribute__((noinline)) static void attempt(void) { printf("%d\n", bridge_attempt(handler)); }
 
+static void attempt_and_exit(void) {
+    attempt();
+    exit(0);
+}
+
 static void *attempts(void *argument) {
     attempt();
     return argument;
@@ -49,6 +54,21 @@ static void *attempts_from_nowhere(void *argument) {
     return argument;
 }
 
+// Attempts on a stack of its own, whose function would return to `foot`, as fiber libraries make
+// them that never return from it.
+static void attempts_above(unsigned long foot) {
+    static char stack[256 << 10] __attribute__((aligned(16)));
+    unsigned long *base = (unsigned long *)(stack + sizeof stack) - 8;
+    base[-1] = foot;
+#ifdef __x86_64__
+    __asm__ volatile("mov %0, %%rsp\n\txor %%ebp, %%ebp\n\tjmp *%1" ::"r"(base - 1), "r"(attempt_and_exit) : "memory");
+#else
+    __asm__ volatile("mov sp, %0\n\tmov x29, xzr\n\tmov x30, %1\n\tbr %2" ::"r"(base), "r"(foot), "r"(attempt_and_exit)
+                     : "memory");
+#endif
+    __builtin_unreachable();
+}
+
 static void start(int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *),
                   int (*join)(pthread_t, void **), void *(*routine)(void *)) {
     pthread_t thread;
@@ -57,8 +77,10 @@ static void start(int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(v
 }
 
 int main(int count, char **arguments) {
-    MUST(count == 2);
-    if (!strcmp(arguments[1], "plain"))
+    MUST(count == 2 || count == 3);
+    if (count == 3)
+        attempts_above(strtoul(arguments[2], NULL, 16));
+    else if (!strcmp(arguments[1], "plain"))
         start(pthread_create, pthread_join, attempts);
     else if (!strcmp(arguments[1], "nowhere"))
         start(pthread_create, pthread_join, attempts_from_nowhere);

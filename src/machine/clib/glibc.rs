@@ -90,7 +90,8 @@ pub(crate) const ALL_ENDS_AT_HOOK: bool = true;
 /// calls: `outer` are the return addresses of the outer frames.
 pub(crate) fn main_exit(address: usize, outer: &[usize]) -> Option<&'static CStr> {
     // The code first: reading it is much faster than looking up names.
-    // SAFETY: unwinding has given the return address `address`.
+    // SAFETY: the caller has checked that the return address leads to code (`exit/recognition.rs`,
+    // `of_code`).
     if !unsafe { arch::ends_in_exit(address, libc::exit as *const () as usize) } {
         return None;
     }

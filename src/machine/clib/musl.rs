@@ -109,7 +109,8 @@ pub(crate) fn main_exit(address: usize, outer: &[usize]) -> Option<&'static CStr
     if !outer.is_empty() || (__libc_start_main as *const () as usize).abs_diff(address) > REACH {
         return None;
     }
-    // SAFETY: unwinding has given the return address `address`.
+    // SAFETY: the caller has checked that the return address leads to code (`exit/recognition.rs`,
+    // `of_code`).
     let is_main = unsafe { arch::ends_in_exit(address, libc::exit as *const () as usize) };
     is_main.then_some(c"libc_start_main_stage2")
 }

@@ -170,8 +170,8 @@ pub(crate) fn probe_c11() -> Result<Option<usize>, Error> {
 /// function does. Where one function calls another by name, a walk that ends there does not show
 /// where entry functions return to.
 pub(crate) fn is_behind_indirect_call(address: usize) -> bool {
-    // SAFETY: unwinding has given this return address, in a function with an unwind table. The call
-    // is right before it.
+    // SAFETY: a return address that leads to code (`exit/recognition.rs`, `of_code`). The call is
+    // right before it.
     unsafe {
         if cfg!(target_arch = "x86_64") {
             // `call rel32`
