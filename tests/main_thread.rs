@@ -7,6 +7,7 @@
 mod common;
 
 use common::process;
+use common::selection::Selection;
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 
@@ -313,20 +314,12 @@ fn main() {
         let case = CASES.iter().find(|case| case.name == role).expect("a case of that name");
         return (case.code)();
     }
-    // Cargo passes the arguments after `--`: parts of names.
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
+    let selection = Selection::of_arguments();
+    if selection.list {
         CASES.iter().for_each(|case| println!("{}: test", case.name));
         return;
     }
-    // One of these is followed by its value.
-    const WITH_VALUES: [&str; 4] = ["--test-threads", "--skip", "--format", "--color"];
-    let is_value = |at: usize| at > 0 && WITH_VALUES.contains(&&*arguments[at - 1]);
-    let filter =
-        arguments.iter().enumerate().find(|(at, word)| !word.starts_with('-') && !is_value(*at)).map(|(_, word)| word);
-    let is_skipped = |name: &str| arguments.windows(2).any(|pair| pair[0] == "--skip" && pair[1] == name);
-    let is_chosen = |case: &&Case| filter.is_none_or(|part| case.name.contains(&**part)) && !is_skipped(case.name);
-    let chosen: Vec<_> = CASES.iter().filter(is_chosen).collect();
+    let chosen: Vec<_> = CASES.iter().filter(|case| selection.includes(case.name)).collect();
     println!("\nrunning {} tests", chosen.len());
     let mut failed = 0;
     for case in &chosen {

@@ -6,6 +6,7 @@
 #[cfg(target_env = "gnu")]
 pub mod fiber;
 pub mod process;
+pub mod selection;
 
 use std::sync::{Arc, Mutex, Once};
 

@@ -5,6 +5,7 @@ mod common;
 
 use common::fiber::{Fiber, Pages};
 use common::process;
+use common::selection::Selection;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -303,13 +304,11 @@ pub fn main() {
         let case = CASES.iter().find(|case| case.name == role).expect("a case of that name");
         return (case.code)();
     }
-    // Cargo passes the arguments after `--`: parts of names.
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
+    let selection = Selection::of_arguments();
+    if selection.list {
         return CASES.iter().for_each(|case| println!("{}: test", case.name));
     }
-    let filter = arguments.iter().find(|word| !word.starts_with('-') && word.parse::<u32>().is_err());
-    let chosen: Vec<_> = CASES.iter().filter(|case| filter.is_none_or(|part| case.name.contains(&**part))).collect();
+    let chosen: Vec<_> = CASES.iter().filter(|case| selection.includes(case.name)).collect();
     println!("\nrunning {} tests", chosen.len());
     let mut failed = 0;
     for case in &chosen {
