@@ -153,6 +153,7 @@ fn after_unload_and_after_the_end_nothing_is_taken_back() {
 }
 
 #[cfg(target_os = "linux")]
+#[cfg(target_env = "gnu")]
 #[test]
 fn only_the_handlers_own_stack_takes_it_back() {
     use common::fiber::{Fiber, Pages};
