@@ -29,6 +29,6 @@ make_static() { # WORK TO PROCESSOR
     cp "$CARGO_TARGET_DIR/musl/$triple/release/exeunt" "$folder"
     release/licences collect exeunt-cli "$triple" --static >"$folder/LICENCES.txt"
     [ "$3" = x86_64 ] || readelf=$3-linux-gnu-readelf
-    if $readelf --program-headers "$folder/exeunt" | grep -q INTERP; then failed "the command line for $triple is not static"; fi
+    if $readelf --program-headers "$folder/exeunt" | grep INTERP >/dev/null; then failed "the command line for $triple is not static"; fi
     archive "$1/static" "$name" "$2/$name.tar.xz"
 }

@@ -310,7 +310,9 @@ fn backtraces_are_complete_unarmed_armed_and_from_the_drain() {
         // All of the thread's frames, from the outermost one to the caller of `body`. The calls
         // inside of it differ.
         let (start, own) = (trace.len() - common, plain.len() - common);
-        assert!(common >= 6, "{name}: {common} common frames of {}: {plain:x?} {trace:x?}", plain.len());
+        // With musl unwinders end before libc's frames.
+        let outermost = if cfg!(target_env = "musl") { 3 } else { 6 };
+        assert!(common >= outermost, "{name}: {common} common frames of {}: {plain:x?} {trace:x?}", plain.len());
         assert!(start >= 1 && own <= 8, "{name}: {own} of the plain trace's frames are not there");
     }
 }
