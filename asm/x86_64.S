@@ -44,7 +44,7 @@
 #  define HIDDEN(name) .hidden name
 #  define FUNCTION(name) .type name, @function
 #  define SIZE(name) .size name, . - name
-#  define CELLS_SECTION .section .bss.exeunt_cells, "aw", @nobits
+#  define CELLS_SECTION .section .data.exeunt_cells, "aw", @progbits
 #  define CODE_SECTION .section .text.exeunt, "ax", @progbits
 #endif
 
@@ -60,7 +60,7 @@
         .globl  SYMBOL(exeunt_cells)
         HIDDEN(exeunt_cells)
 SYMBOL(exeunt_cells):
-        .space  CELLS_ALIGN
+        .fill   CELLS_ALIGN / 8, 8, 0
 
         CODE_SECTION
 
