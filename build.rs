@@ -14,8 +14,8 @@ fn main() {
     if !processor || !system_known || target("ENDIAN") != "little" {
         let name = std::env::var("TARGET").unwrap_or_default();
         eprintln!(
-            "exeunt does not support {name}: it needs Linux with glibc or musl, or macOS, on x86_64 or aarch64 with 64-bit \
-             pointers"
+            "exeunt does not support {name}: it needs Linux with glibc or musl, or macOS, on x86_64 or \
+             aarch64 with 64-bit pointers"
         );
         std::process::exit(1);
     }

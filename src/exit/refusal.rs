@@ -45,10 +45,11 @@ pub(crate) static NO_TABLE: WalkEnd = WalkEnd {
 #[cfg(target_env = "musl")]
 pub(crate) static NO_TABLE: WalkEnd = WalkEnd {
     reason: "it runs code without unwind tables",
-    advice: "musl's functions have none: where musl has called this code (initialisers and destructors of statics, \
-             destructors of thread-locals, atexit functions, qsort's comparison), use storage and handlers before or after \
-             that; compile other code with unwind tables (-fasynchronous-unwind-tables; CFI directives in assembly); or, if \
-             that is where a fiber begins, run the fiber's function inside exeunt::enter (C: exeunt_enter), or register the \
+    advice: "musl's functions have none: where musl has called this code (initialisers and destructors \
+             of statics, destructors of thread-locals, atexit functions, qsort's comparison), use storage \
+             and handlers before or after that; compile other code with unwind tables \
+             (-fasynchronous-unwind-tables; CFI directives in assembly); or, if that is where a fiber \
+             begins, run the fiber's function inside exeunt::enter (C: exeunt_enter), or register the \
              wrapper that calls it with exeunt::register_trampoline",
 };
 #[cfg(target_os = "linux")]

@@ -126,7 +126,7 @@ impl Registration {
     /// | after the stack's end | `false` |
     /// | on another stack: a fiber of the same thread, an alternate signal stack | `false` |
     /// | from inside a key's `Eq` | as anywhere else |
-    /// | below code without unwind tables, from a new place (musl: a comparison that `qsort` calls) | `false`, and the handler will still run |
+    /// | below code without unwind tables (with musl, what `qsort` calls) | `false`; the handler will still run |
     /// | in a signal handler | not allowed: it frees memory |
     ///
     /// This never arms a stack. If the handler's own destructor panics, the panic leaves `stop`,

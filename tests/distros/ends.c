@@ -23,7 +23,7 @@
 #ifdef __GLIBC__
 #include <gnu/libc-version.h>
 #include <ucontext.h>
-#define LIBC "glibc"
+#define LIBC "glibc "
 #else
 #define LIBC "musl"
 #define gnu_get_libc_version() ""
@@ -283,7 +283,7 @@ int main(int count, char **arguments) {
     for (size_t number = 0; number < all; number++)
         passed += (size_t)passes("/proc/self/exe", number);
     const char *redirect = getenv("EXEUNT_REDIRECT");
-    printf(LIBC " %s, redirect %s: %zu of %zu ends passed\n", gnu_get_libc_version(), redirect ? redirect : "slot", passed,
-           all);
+    printf(LIBC "%s, redirect %s: %zu of %zu ends passed\n", gnu_get_libc_version(),
+           redirect ? redirect : "slot", passed, all);
     return passed == all ? 0 : 1;
 }

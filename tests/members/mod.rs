@@ -61,7 +61,8 @@ pub fn manifest(name: &str) -> PathBuf {
         _ => panic!("no package is called {name}"),
     };
     let text = format!(
-        "[package]\nname = \"exeunt-{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n{}\n[workspace]\n",
+        "[package]\nname = \"exeunt-{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\npublish = false\n\
+         {}\n[workspace]\n",
         text.replace("ROOT", root)
     );
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("members").join(name);

@@ -21,10 +21,16 @@ __attribute__((noinline)) void *entry(void *x) {
     original = *foot;
     *foot = (uintptr_t)trampoline;
     if (!x) {
-        if (undo(foot, (uintptr_t)trampoline, original) != 1 || *foot != original) { printf("not undone\n"); wrong = 1; }
+        if (undo(foot, (uintptr_t)trampoline, original) != 1 || *foot != original) {
+            printf("not undone\n");
+            wrong = 1;
+        }
     } else {
         uintptr_t other = 12345; // stands for another hijacker's address
-        if (undo(&other, (uintptr_t)trampoline, original) != 0 || other != 12345) { printf("wrote over another one's address\n"); wrong = 1; }
+        if (undo(&other, (uintptr_t)trampoline, original) != 0 || other != 12345) {
+            printf("wrote over another one's address\n");
+            wrong = 1;
+        }
     }
     __asm__ volatile("" ::: "memory"); // the compiler takes stores to this frame for dead ones
     return x;

@@ -47,7 +47,7 @@ static long sleb(const uint8_t **p) {
     int bits = 7 * (*p - begin);
     return (*p)[-1] & 0x40 ? (long)(value - (1UL << bits)) : (long)value;
 }
-static const uint8_t *skip(const uint8_t *p) { unsigned long n = uleb(&p); return p + n; } // a length, and so many bytes
+static const uint8_t *skip(const uint8_t *p) { unsigned long n = uleb(&p); return p + n; } // a length, then bytes
 static const char *name(int column) { return column == 6 ? "rbp" : column == 7 ? "rsp" : column == 16 ? "ra" : "?"; }
 
 static int cfa_register, cfa_offset, at, saved[17]; // the row; 0: not saved
@@ -56,11 +56,11 @@ static void print_row(void) {
     for (int i = 0; i < 17; i++) if (saved[i]) printf("  %s at CFA%+d", name(i), saved[i]);
     printf("\n");
 }
-static void run(const uint8_t *p, const uint8_t *end, int data_align, int rows) {
+static void run(const uint8_t *p, const uint8_t *end, int data, int rows) {
     while (p < end) {
         int op = *p++, low = op & 0x3f;
         if (op >> 6 == 1) { if (rows) print_row(); at += low; }                // advance_loc
-        else if (op >> 6 == 2) saved[low] = (int)uleb(&p) * data_align;        // offset
+        else if (op >> 6 == 2) saved[low] = (int)uleb(&p) * data;        // offset
         else if (op >> 6 == 3) saved[low] = 0;                                 // restore
         else if (op == 0x0c) cfa_register = uleb(&p), cfa_offset = uleb(&p);   // def_cfa
         else if (op == 0x0d) cfa_register = uleb(&p);                          // def_cfa_register
@@ -77,14 +77,14 @@ static void print_table(void *address) {
     const uint8_t *cie_end = cie + 4 + *(uint32_t *)cie, *p = cie + 9;
     printf("CIE: version %d, augmentation \"%s\"", cie[8], (char *)p);
     p += strlen((char *)p) + 1;
-    unsigned long code_align = uleb(&p);
-    long data_align = sleb(&p);
-    printf(", code alignment %lu, data alignment %ld, return address in column %lu\n", code_align, data_align, uleb(&p));
+    unsigned long code = uleb(&p);
+    long data = sleb(&p);
+    printf(", code alignment %lu, data alignment %ld, return address in column %lu\n", code, data, uleb(&p));
     p = skip(p); // the augmentation's data: how addresses are encoded in FDEs
-    run(p, cie_end, data_align, 0);
+    run(p, cie_end, data, 0);
     printf("FDE: %u bytes of code\n", *(uint32_t *)(fde + 12));
     p = skip(fde + 16); // the FDE's own augmentation data: none
-    run(p, fde_end, data_align, 1);
+    run(p, fde_end, data, 1);
 }
 static const char *function(char *address) { // whose FDE covers this byte
     struct bases bases;
@@ -93,7 +93,8 @@ static const char *function(char *address) { // whose FDE covers this byte
 }
 void never_returns(void) {
     char *address = __builtin_return_address(0);
-    printf("a call in `last` returns to an address in `%s`; the byte before it is in `%s`\n", function(address), function(address - 1));
+    printf("a call in `last` returns to an address in `%s`; the byte before it is in `%s`\n", function(address),
+           function(address - 1));
     exit(0);
 }
 int main(void) { print_table(framed); ((void (*)(void))last)(); }

@@ -10,7 +10,8 @@ int main(void) {
         struct row row = {7, 8, {0}};
         row_at(table, table + sizeof table, want[i][0], &row);
         if (row.cfa_register != want[i][1] || row.cfa_offset != want[i][2] || row.saved[6] != want[i][3]) {
-            printf("at +%d: CFA is r%d + %d, rbp at CFA - 8 * %d\n", want[i][0], row.cfa_register, row.cfa_offset, row.saved[6]);
+            printf("at +%d: CFA is r%d + %d, rbp at CFA - 8 * %d\n", want[i][0], row.cfa_register,
+                   row.cfa_offset, row.saved[6]);
             wrong = 1;
         }
     }

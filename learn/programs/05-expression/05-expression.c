@@ -31,7 +31,7 @@ extern const uint8_t expression[13];
 #endif
 __asm__(".pushsection .text\n.globl trampoline, expression\n.balign 8\n"
         ".cfi_startproc\n"
-        ".cfi_def_cfa " STACK_POINTER ", 0\n"                    // `ret` has popped the foot: nothing of this frame is left
+        ".cfi_def_cfa " STACK_POINTER ", 0\n"                    // `ret` has popped the foot: the frame is gone
         ".cfi_escape 0x16, " COLUMN ", 13, " EXPRESSION           // 0x16 is DW_CFA_val_expression; 13 bytes
         ".long original - .\n"                                   // a distance, known when the program is linked
         ".balign 8, 0\n"
@@ -85,7 +85,8 @@ __attribute__((noinline)) void *entry(void *x) {
     backtrace_here("before");
     *(volatile uintptr_t *)&frame->return_address = (uintptr_t)trampoline;
     backtrace_here("after");
-    printf("  the trampoline is at %#lx, its cell at %#lx; the expression:\n", (uintptr_t)trampoline, (uintptr_t)&original);
+    printf("  the trampoline is at %#lx, its cell at %#lx; the expression:\n", (uintptr_t)trampoline,
+           (uintptr_t)&original);
     evaluate((uintptr_t)trampoline);
     return x;
 }

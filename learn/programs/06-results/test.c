@@ -5,7 +5,10 @@
 uintptr_t original;
 extern char trampoline[];
 #include EXERCISE
-__asm__(".pushsection .text\ndrain: sub $24,%rsp; movaps %xmm0,(%rsp); add $24,%rsp; mov $-1,%rax; pxor %xmm0,%xmm0; pxor %xmm1,%xmm1; ret\n.popsection");
+__asm__(".pushsection .text\n"
+        "drain: sub $24,%rsp; movaps %xmm0,(%rsp); add $24,%rsp\n"
+        "mov $-1,%rax; pxor %xmm0,%xmm0; pxor %xmm1,%xmm1; ret\n"
+        ".popsection");
 struct frame { struct frame *caller; uintptr_t return_address; };
 struct pair { double a, b; };
 __attribute__((noinline)) struct pair pair(double x) {

@@ -42,7 +42,8 @@ static void net(void *x) { ((struct record *)x)->drain(x); }
 
 static void try(const char *name, void (*drain)(struct record *)) {
     struct record record = {0, drain};
-    struct handler first = {"first", count, 0, 0}, second = {"second", ends_its_thread, 0, 0}, third = {"third", count, 0, 0};
+    struct handler first = {"first", count, 0, 0}, second = {"second", ends_its_thread, 0, 0};
+    struct handler third = {"third", count, 0, 0};
     push(&record, &first);
     push(&record, &second);
     push(&record, &third);

@@ -19,6 +19,9 @@ int main(void) {
     drain(); // d registers one more and drains from inside
     drain(); // a second end
     if (strcmp(order, "daca")) { printf("they ran as %s, and not daca\n", order); return 1; }
-    if (own || !other || again) { printf("stop: itself %d, another %d, the same again %d\n", own, other, again); return 1; }
+    if (own || !other || again) {
+        printf("stop: itself %d, another %d, the same again %d\n", own, other, again);
+        return 1;
+    }
     return 0;
 }

@@ -2,7 +2,11 @@
 #include <stdio.h>
 #include EXERCISE
 static int wrong;
-static void expect(const char *what, int got, int want) { if (got != want) { printf("%s: %s\n", what, got ? "answers" : "does not answer"); wrong = 1; } }
+static void expect(const char *what, int got, int want) {
+    if (got == want) return;
+    printf("%s: %s\n", what, got ? "answers" : "does not answer");
+    wrong = 1;
+}
 int main(void) {
     uintptr_t word = 77, page = 0x7f0000123000;
     struct record r = {page + 0x800, &word, 77};

@@ -4,7 +4,10 @@
 static int wrong;
 static void expect(uint64_t site, uint64_t target, int can, uint32_t want) {
     uint32_t word = 0; int got = new_call(site, target, &word);
-    if (got != can || (can && word != want)) { printf("%#lx -> %#lx: %d, %#x; it is %d, %#x\n", site, target, got, word, can, want); wrong = 1; }
+    if (got != can || (can && word != want)) {
+        printf("%#lx -> %#lx: %d, %#x; it is %d, %#x\n", site, target, got, word, can, want);
+        wrong = 1;
+    }
 }
 int main(void) {
     expect(0x1003, 0x2008, 1, 0x1000);

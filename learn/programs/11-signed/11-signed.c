@@ -32,7 +32,8 @@ __attribute__((noinline)) void rewrite(struct frame *frame, uintptr_t modifier, 
         printf("stored:   %#018lx\nstripped: %#018lx\n", stored, plain);
         printf("the signature is in bits 54 to 48 alone: %s; the lower 48 are the address: %s\n",
                stored >> 55 ? "no" : "yes", (stored ^ plain) << 16 ? "no" : "yes");
-        printf("signed again with the stack pointer at entry: %s\n", sign(plain, modifier) == stored ? "the same" : "another");
+        printf("signed again with the stack pointer at entry: %s\n",
+               sign(plain, modifier) == stored ? "the same" : "another");
         int same = 0;
         for (int i = 1; i <= 1000; i++) same += sign(plain, modifier + 16 * i) == stored;
         printf("signed with 1000 other modifiers: the same in fewer than 50 cases: %s\n", same < 50 ? "yes" : "no");

@@ -1,6 +1,10 @@
 #include <stdint.h>
 #include <stdio.h>
-__attribute__((unused)) static uintptr_t strip(uintptr_t x) { register uintptr_t lr __asm__("x30") = x; __asm__ volatile("xpaclri" : "+r"(lr)); return lr; }
+__attribute__((unused)) static uintptr_t strip(uintptr_t x) {
+    register uintptr_t lr __asm__("x30") = x;
+    __asm__ volatile("xpaclri" : "+r"(lr));
+    return lr;
+}
 static uintptr_t sign(uintptr_t x, uintptr_t modifier) {
     register uintptr_t address __asm__("x17") = x, m __asm__("x16") = modifier;
     __asm__ volatile("pacia1716" : "+r"(address) : "r"(m)); return address;

@@ -44,7 +44,8 @@ __attribute__((noinline)) void entry(void) {
 }
 
 static const char *place(uint64_t address) {
-    return address == (uintptr_t)trampoline ? "the trampoline" : address == (uintptr_t)exit_label ? "the exit code" : "elsewhere";
+    if (address == (uintptr_t)trampoline) return "the trampoline";
+    return address == (uintptr_t)exit_label ? "the exit code" : "elsewhere";
 }
 static void step_through(pid_t child) {
     static uint64_t shadow[4096];

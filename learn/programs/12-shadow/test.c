@@ -3,7 +3,11 @@
 #include EXERCISE
 static struct shadow s;
 static int wrong;
-static void expect(const char *what, int got, int want) { if (got != want) { printf("%s: %s\n", what, got ? "a mismatch" : "no mismatch"); wrong = 1; } }
+static void expect(const char *what, int got, int want) {
+    if (got == want) return;
+    printf("%s: %s\n", what, got ? "a mismatch" : "no mismatch");
+    wrong = 1;
+}
 int main(void) {
     at_call(&s, 1000, 1); at_call(&s, 900, 2); at_call(&s, 800, 3);
     expect("a return", at_return(&s, 800, 3), 0);

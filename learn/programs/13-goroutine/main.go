@@ -38,7 +38,8 @@ func look() {
 	code := (*[16]byte)(unsafe.Pointer(goexit.Entry())) // of runtime.goexit
 	distance := *(*int32)(unsafe.Pointer(&code[2]))
 	target := goexit.Entry() + 6 + uintptr(distance) // a call's distance counts from its end
-	fmt.Printf("its code: %#x, then %#x (call %s), then %#x\n", code[0], code[1], runtime.FuncForPC(target).Name(), code[6])
+	name := runtime.FuncForPC(target).Name()
+	fmt.Printf("its code: %#x, then %#x (call %s), then %#x\n", code[0], code[1], name, code[6])
 
 	grow(1000)
 	frame = framePointer()

@@ -30,7 +30,11 @@ static void fls_free(int i) {
     indexes[i].used = 0;
 }
 static void fiber_end(struct fiber *f) { for (int i = 0; i < INDEXES; i++) if (indexes[i].used) end_value(f, i); }
-static void switch_to(struct fiber *to) { struct fiber *from = running; running = to; swapcontext(&from->context, &to->context); }
+static void switch_to(struct fiber *to) {
+    struct fiber *from = running;
+    running = to;
+    swapcontext(&from->context, &to->context);
+}
 
 static int name_index;
 static void said(void *value) { printf("  callback: %s\n", (char *)value); }
@@ -53,7 +57,11 @@ static void fiber_make(struct fiber *f, const char *name) {
 // which function made the call.
 typedef void (*work)(void);
 static void digits(unsigned long number, int left, work f);
-#define DIGIT(d) __attribute__((noinline)) void digit##d(unsigned long n, int left, work f) { digits(n, left, f); __asm__ volatile("nop # digit " #d); }
+#define DIGIT(d) \
+    __attribute__((noinline)) void digit##d(unsigned long n, int left, work f) { \
+        digits(n, left, f); \
+        __asm__ volatile("nop # digit " #d); \
+    }
 DIGIT(0) DIGIT(1) DIGIT(2) DIGIT(3) DIGIT(4) DIGIT(5) DIGIT(6) DIGIT(7)
 DIGIT(8) DIGIT(9) DIGIT(10) DIGIT(11) DIGIT(12) DIGIT(13) DIGIT(14) DIGIT(15)
 static void (*const digit[])(unsigned long, int, work) = {digit0, digit1, digit2, digit3, digit4, digit5, digit6, digit7,
@@ -70,7 +78,11 @@ static _Unwind_Reason_Code read_digit(struct _Unwind_Context *context, void *dat
             result[0] |= (unsigned long)d << result[1], result[1] += 4;
     return _URC_NO_REASON;
 }
-static unsigned long tag(void) { unsigned long result[2] = {0}; _Unwind_Backtrace(read_digit, result); return result[0]; }
+static unsigned long tag(void) {
+    unsigned long result[2] = {0};
+    _Unwind_Backtrace(read_digit, result);
+    return result[0];
+}
 __attribute__((noinline)) static void works(void) { printf("  deep in the calls the tag is %#lx\n", tag()); }
 
 int main(void) {

@@ -6,7 +6,11 @@ static void *values[3][4];
 static callback callbacks[4];
 static int used[4];
 
-int fls_alloc(callback f) { for (int i = 0; i < 4; i++) if (!used[i]) { used[i] = 1; callbacks[i] = f; return i; } return -1; }
+int fls_alloc(callback f) {
+    for (int i = 0; i < 4; i++)
+        if (!used[i]) { used[i] = 1; callbacks[i] = f; return i; }
+    return -1;
+}
 int fls_set(int fiber, int i, void *value) { values[fiber][i] = value; return 1; }
 void *fls_get(int fiber, int i) { return values[fiber][i]; }
 void fls_free(int i) { used[i] = 0; } // yours

@@ -2,7 +2,11 @@
 #include EXERCISE
 static int ended, wrong;
 static void end(void *value) { ended += *(int *)value; }
-static void expect(const char *what, long got, long want) { if (got != want) { printf("%s: %ld, and not %ld\n", what, got, want); wrong = 1; } }
+static void expect(const char *what, long got, long want) {
+    if (got == want) return;
+    printf("%s: %ld, and not %ld\n", what, got, want);
+    wrong = 1;
+}
 int main(void) {
     int one = 1, ten = 10;
     int i = fls_alloc(end), j = fls_alloc(0);

@@ -3,7 +3,11 @@ static void *values[3][4];
 static callback callbacks[4];
 static int used[4];
 
-int fls_alloc(callback f) { for (int i = 0; i < 4; i++) if (!used[i]) { used[i] = 1; callbacks[i] = f; return i; } return -1; }
+int fls_alloc(callback f) {
+    for (int i = 0; i < 4; i++)
+        if (!used[i]) { used[i] = 1; callbacks[i] = f; return i; }
+    return -1;
+}
 int fls_set(int fiber, int i, void *value) {
     if (!used[i]) return 0;
     values[fiber][i] = value;
