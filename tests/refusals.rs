@@ -74,8 +74,17 @@ fn a_static_program_gets_the_same_errors() {
     // has registered them.
     run(&program, "early, but not first").expect(0, &["constructor: too early", "main: armed", "handler"]);
     run(&program, "thread").expect(0, &["key destructor: has ended"]);
+    // libgcc of gcc 13 and later forgets all registered tables before the destructors of statics run
+    // (`release_registered_frames` in its `unwind-dw2-fde.c`). From then on nothing is unwound.
+    let destructor = match program.contains("release_registered_frames") {
+        true => "destructor: refused",
+        false => "destructor: has ended",
+    };
+    run(&program, "main").expect(0, &["atexit: has ended", destructor]);
+    run(&program, "main, armed ").expect(0, &["handler", "atexit: has ended", destructor]);
+    // An index needs no registration.
+    let program = Build::linked("stages.c", &["-O2", "-static", "-Wl,--eh-frame-hdr"]).build();
     run(&program, "main").expect(0, &["atexit: has ended", "destructor: has ended"]);
-    run(&program, "main, armed ").expect(0, &["handler", "atexit: has ended", "destructor: has ended"]);
 }
 
 fn is_refused(program: &Program, case: &str, texts: &[&str]) {

@@ -250,6 +250,12 @@ impl Program {
         }
     }
 
+    /// Whether the file contains this text, as the name of a symbol.
+    pub fn contains(&self, text: &str) -> bool {
+        let bytes = std::fs::read(&self.file).expect("the program can be read");
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
     /// Runs it to its end.
     pub fn run(&self, arguments: &[&str]) -> Outcome {
         let mut command = self.command();
