@@ -32,14 +32,6 @@ fn main() {
     if minor_version().is_none_or(|minor| minor >= 87) {
         println!("cargo::rustc-cfg=asm_labels");
     }
-    if system == "linux" && std::env::var_os("CARGO_FEATURE_CAPI").is_some() {
-        // The shared library's code begins on a page boundary of the file. Otherwise LLD, with
-        // which rustc links on x86_64, lets segments share pages of the file. Then libunwind up to
-        // 1.6 (`strace -k`, programs that link it) finds no unwind tables for the library: it
-        // searches for a segment whose offset is exactly that of the mapping. (Not
-        // `rustc-cdylib-link-arg`: cargo warns of it, as the manifest names no such target.)
-        println!("cargo::rustc-link-arg=-Wl,-z,separate-code");
-    }
     cc::Build::new().file(source).include("asm").compile("exeunt_asm");
 }
 
