@@ -9,6 +9,7 @@ mod machine;
 mod memory_map;
 mod paint;
 mod tour;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -45,6 +46,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run a program and print a row for each of its threads: what it was, took and how it ended
+    ///
+    /// The program is any dynamically linked one of glibc's: it needs no rights, no debug
+    /// information and no change. Its output, its status and its signals are as without exeunt.
+    #[command(
+        after_help = "Exit status: the program's; 125 if exeunt fails, 126 if the program cannot be watched, 127 if \
+                      it was not found."
+    )]
+    Watch(watch::Options),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +65,6 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         None => tour::run(),
         Some(Command::Doctor { json }) => doctor::run(json),
+        Some(Command::Watch(options)) => watch::run(&options),
     }
 }

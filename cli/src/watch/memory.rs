@@ -1,0 +1,61 @@
+//! Files without names: the memory that is shared with the watched program, and the preload library.
+//!
+//! The program opens them as `/proc/PROCESS/fd/DESCRIPTOR` of this process. So it inherits no
+//! descriptor, and nothing is left on a disk.
+
+use super::table::Table;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+
+/// A file without a name.
+fn unnamed(name: &CStr) -> io::Result<File> {
+    // SAFETY: the name ends with a zero.
+    let descriptor = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, and nothing else owns it.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
+}
+
+/// The path by which another process opens a file of this one.
+pub fn path(file: &File) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
+}
+
+/// What the library finds the table by: `table::VARIABLE`.
+pub fn place(file: &File) -> String {
+    format!("{}:{}", std::process::id(), file.as_raw_fd())
+}
+
+/// The preload library as a file.
+pub fn library(bytes: &[u8]) -> io::Result<File> {
+    let mut file = unnamed(c"exeunt-watch")?;
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// The shared table, all zeros.
+pub fn table() -> io::Result<(File, &'static Table)> {
+    let file = unnamed(c"exeunt-watch-table")?;
+    file.set_len(size_of::<Table>() as u64)?;
+    // SAFETY: a new mapping of a file that has the size.
+    let memory = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            size_of::<Table>(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping has the table's size, is aligned to pages, is never unmapped, and any bytes
+    // are a valid table of atomics.
+    Ok((file, unsafe { &*memory.cast::<Table>() }))
+}

@@ -1,0 +1,82 @@
+//! `exeunt watch`: a row for each thread of a program that somebody else wrote.
+//!
+//! A library of this workspace (`watch/`) is loaded into the program. It writes a row for each stack
+//! into memory that both processes share, and this command prints them.
+
+#[cfg(target_os = "linux")]
+mod memory;
+#[cfg(target_os = "linux")]
+mod names;
+mod options;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+mod refusal;
+#[cfg(target_os = "linux")]
+mod report;
+#[cfg(target_os = "linux")]
+mod stacks;
+#[cfg(target_os = "linux")]
+mod table;
+
+pub use options::Options;
+use std::process::ExitCode;
+
+#[cfg(not(target_os = "linux"))]
+pub fn run(_: &Options) -> ExitCode {
+    eprintln!("exeunt watch: it is for Linux");
+    ExitCode::from(125)
+}
+
+#[cfg(target_os = "linux")]
+pub fn run(options: &Options) -> ExitCode {
+    match watch(options) {
+        Ok(code) => code,
+        Err(refusal) => {
+            eprintln!("exeunt watch: {}", refusal.reason);
+            ExitCode::from(refusal.status)
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
+    use refusal::{FAILED, Refusal};
+    use std::os::unix::process::CommandExt;
+
+    const LIBRARY: &[u8] = exeunt_watch_embed::preload!();
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |error: std::io::Error| Refusal { reason: format!("{what}: {error}"), status: FAILED }
+    };
+    if LIBRARY.is_empty() {
+        let reason = "this exeunt was built without the library that watches, which is for glibc".to_owned();
+        return Err(Refusal { reason, status: FAILED });
+    }
+    let [name, arguments @ ..] = &options.command[..] else {
+        return Err(Refusal { reason: "no program is named".into(), status: FAILED });
+    };
+    let program = refusal::program(name)?;
+    let mut output = report::Output::open(options.output.as_deref()).map_err(failed("the output"))?;
+    let library = memory::library(LIBRARY).map_err(failed("the library's memory"))?;
+    let (table_file, table) = memory::table().map_err(failed("the table's memory"))?;
+
+    let mut preload = std::ffi::OsString::from(memory::path(&library));
+    if let Some(before) = std::env::var_os("LD_PRELOAD").filter(|before| !before.is_empty()) {
+        preload.push(":");
+        preload.push(before);
+    }
+    let mut command = std::process::Command::new(&program.file);
+    command.arg0(&program.words[0]).args(&program.words[1..]).args(arguments);
+    command.env("LD_PRELOAD", preload).env(table::VARIABLE, memory::place(&table_file));
+    process::start(command).map_err(failed(&program.file.display().to_string()))?;
+    let end = process::wait(None).map_err(failed("waiting for the program"))?;
+
+    let mut stacks = stacks::Stacks::new(table);
+    let rows = stacks.all();
+    // The program's status counts, whatever became of the rows.
+    if let Err(error) = report::print(&mut output, options, &rows, &stacks, &end) {
+        eprintln!("exeunt watch: the output: {error}");
+    }
+    Ok(process::end_as(end.status))
+}

@@ -1,0 +1,50 @@
+//! The arguments of `exeunt watch`.
+
+use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the command was asked for.
+#[derive(Args)]
+pub struct Options {
+    /// Write the rows to FILE instead of standard error
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Print one JSON object a line for each stack, and a last one for the process
+    #[arg(long, conflicts_with = "summary")]
+    pub json: bool,
+
+    /// Print one row for each entry function, with counts and sums
+    #[arg(long)]
+    pub summary: bool,
+
+    /// The order of the rows
+    #[arg(long, value_enum, value_name = "COLUMN", default_value = "start")]
+    pub sort: Column,
+
+    /// Print the first N rows only
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    pub command: Vec<OsString>,
+}
+
+/// Columns by which rows are sorted.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Column {
+    /// In the order of their creation
+    Start,
+    /// The longest life first
+    Life,
+    /// The most CPU time first, user and system
+    Cpu,
+    /// The deepest use of the stack first
+    Stack,
+    /// By name
+    Name,
+    /// By entry function
+    Entry,
+}

@@ -1,0 +1,146 @@
+//! Runs the program: signals go to it, and its status comes back.
+
+use std::ffi::{OsString, c_int, c_void};
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Signals that are passed on. A stop by the terminal reaches both processes as it is.
+const PASSED_ON: [c_int; 8] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGWINCH,
+];
+
+/// The program's process, or 0.
+static PROGRAM: AtomicI32 = AtomicI32::new(0);
+
+/// The program's end: its status and its CPU times in microseconds, user and system.
+pub struct End {
+    pub status: ExitStatus,
+    pub user: u64,
+    pub system: u64,
+}
+
+/// Starts the program.
+pub fn start(mut command: Command) -> io::Result<()> {
+    // SAFETY: all zeros are a valid set, and the calls fill sets of this frame.
+    let (passed_on, before) = unsafe {
+        let (mut passed_on, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
+        for signal in PASSED_ON {
+            libc::sigaddset(&mut passed_on, signal);
+        }
+        // A signal that comes before there is a process to pass it to waits.
+        libc::pthread_sigmask(libc::SIG_BLOCK, &passed_on, &mut before);
+        (passed_on, before)
+    };
+    // SAFETY: the closure runs between fork and exec, where `pthread_sigmask` may be called.
+    unsafe {
+        command.pre_exec(move || {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+            Ok(())
+        });
+    }
+    let started = command.spawn();
+    if let Ok(child) = &started {
+        PROGRAM.store(child.id() as i32, Relaxed);
+        for signal in PASSED_ON {
+            handle(signal);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &passed_on, std::ptr::null_mut()) };
+    started.map(drop)
+}
+
+fn handle(signal: c_int) {
+    // SAFETY: `action` is complete, and the handler calls only what a handler may call.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = pass_on as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn pass_on(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    // What a terminal sends (`si_code` above 0: by the kernel), the program has got itself.
+    // SAFETY: the kernel passes a valid description; `kill` may be called in a handler.
+    unsafe {
+        if (*info).si_code <= 0 {
+            libc::kill(PROGRAM.load(Relaxed), signal);
+        }
+    }
+}
+
+/// Waits for the program's end. `meanwhile` is called now and then until then, if there is one.
+pub fn wait(meanwhile: Option<&mut dyn FnMut()>) -> io::Result<End> {
+    let mut meanwhile = meanwhile;
+    loop {
+        let (mut status, flags) = (0, if meanwhile.is_some() { libc::WNOHANG } else { 0 });
+        // SAFETY: all zeros are a valid `rusage`; both places are of this frame.
+        let (found, usage) = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            (libc::wait4(PROGRAM.load(Relaxed), &mut status, flags, &mut usage), usage)
+        };
+        match found {
+            0 => {
+                if let Some(meanwhile) = &mut meanwhile {
+                    meanwhile();
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            1.. => {
+                let microseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+                let (user, system) = (microseconds(usage.ru_utime), microseconds(usage.ru_stime));
+                return Ok(End { status: ExitStatus::from_raw(status), user, system });
+            }
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Ends this process as the program has ended: with its status, or by its signal.
+pub fn end_as(status: ExitStatus) -> ExitCode {
+    if let Some(signal) = status.signal() {
+        // SAFETY: none of these calls has conditions that could fail here. The core file would be
+        // this process's, and the program has written its own.
+        unsafe {
+            libc::prctl(libc::PR_SET_DUMPABLE, 0);
+            libc::signal(signal, libc::SIG_DFL);
+            let mut only: libc::sigset_t = std::mem::zeroed();
+            libc::sigaddset(&mut only, signal);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &only, std::ptr::null_mut());
+            libc::raise(signal);
+        }
+        return ExitCode::from(128u8.wrapping_add(signal as u8));
+    }
+    ExitCode::from(status.code().unwrap_or(0) as u8)
+}
+
+/// `status` in words.
+pub fn in_words(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// The command in words.
+pub fn command_line(words: &[OsString]) -> String {
+    words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,279 @@
+//! Prints the rows: as a table, as a summary, or as JSON.
+
+use super::options::{Column, Options};
+use super::process::{self, End as ProgramEnd};
+use super::stacks::{End, Stack, Stacks};
+use crate::paint::{FAINT, TITLE, paint, shortened};
+use serde_json::json;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+/// Where the rows go.
+pub struct Output(BufWriter<Box<dyn Write>>);
+
+impl Output {
+    /// A file, or standard error, where styles are for terminals alone.
+    pub fn open(path: Option<&Path>) -> io::Result<Self> {
+        Ok(Self(BufWriter::new(match path {
+            Some(path) => Box::new(anstream::StripStream::new(File::create(path)?)),
+            None => Box::new(anstream::stderr()),
+        })))
+    }
+}
+
+/// Prints all of it.
+pub fn print(
+    output: &mut Output,
+    options: &Options,
+    all: &[Stack],
+    stacks: &Stacks,
+    end: &ProgramEnd,
+) -> io::Result<()> {
+    let to = &mut output.0;
+    let mut rows: Vec<&Stack> = all.iter().collect();
+    sort(&mut rows, options.sort);
+    rows.truncate(options.top.unwrap_or(usize::MAX));
+    if options.json {
+        for row in &rows {
+            writeln!(to, "{}", serde_json::to_string(row)?)?;
+        }
+        writeln!(to, "{}", process_json(options, all, stacks, end))?;
+        return to.flush();
+    }
+    headline(to, options, all, stacks, end)?;
+    if options.summary {
+        table(to, &SUMMARY, &summary(all, options))?;
+    } else {
+        let cells: Vec<_> = rows.iter().map(|stack| row(stack)).collect();
+        table(to, &HEAD, &cells)?;
+    }
+    if rows.len() < all.len() && !options.summary {
+        writeln!(to, "{}", paint(FAINT, format!("{} of {} stacks", rows.len(), all.len())))?;
+    }
+    to.flush()
+}
+
+fn sort(rows: &mut [&Stack], column: Column) {
+    match column {
+        Column::Start => (),
+        Column::Life => rows.sort_by_key(|stack| Reverse(stack.life_ns)),
+        Column::Cpu => rows.sort_by_key(|stack| Reverse(stack.cpu.map_or(0, |cpu| cpu.sum()))),
+        Column::Stack => rows.sort_by_key(|stack| Reverse(stack.stack.map_or(0, |used| used.touched))),
+        Column::Name => rows.sort_by(|a, b| a.name.cmp(&b.name)),
+        Column::Entry => rows.sort_by(|a, b| a.entry.cmp(&b.entry)),
+    }
+}
+
+fn is_alive(stack: &Stack) -> bool {
+    stack.end != End::Ended
+}
+
+fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &ProgramEnd) -> serde_json::Value {
+    use std::os::unix::process::ExitStatusExt;
+    json!({"process": {
+        "command": options.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>(),
+        "watched": stacks.watched(),
+        "status": end.status.code(),
+        "signal": end.status.signal(),
+        "user_us": end.user,
+        "system_us": end.system,
+        "stacks": all.len(),
+        "ended": all.iter().filter(|stack| !is_alive(stack)).count(),
+        "complete": !stacks.lost(),
+    }})
+}
+
+fn headline(
+    to: &mut impl Write,
+    options: &Options,
+    all: &[Stack],
+    stacks: &Stacks,
+    end: &ProgramEnd,
+) -> io::Result<()> {
+    let alive = all.iter().filter(|stack| is_alive(stack)).count();
+    let rows: u64 = all.iter().filter_map(|stack| stack.cpu).map(|cpu| cpu.sum()).sum();
+    let line = format!("exeunt watch: {}", process::command_line(&options.command));
+    writeln!(to, "{}", paint(TITLE, line))?;
+    writeln!(
+        to,
+        "{}; {} stacks: {} ended, {} did not; CPU {} user, {} system, of which the rows have {}",
+        process::in_words(end.status),
+        all.len(),
+        all.len() - alive,
+        alive,
+        time(end.user * 1000),
+        time(end.system * 1000),
+        time(rows * 1000),
+    )?;
+    if !stacks.watched() {
+        writeln!(to, "The program did not load the library, so there are no rows.")?;
+    } else if !stacks.finished() {
+        writeln!(to, "The process ended at once, so nobody could read the times of the threads that lived.")?;
+    }
+    if stacks.lost() {
+        writeln!(to, "There were more stacks than rows; the last ones are missing.")?;
+    }
+    Ok(())
+}
+
+/// A column: its heading, and whether it is aligned to the right.
+type Heading = (&'static str, bool);
+
+const HEAD: [Heading; 12] = [
+    ("id", true),
+    ("tid", true),
+    ("name", false),
+    ("kind", false),
+    ("entry function", false),
+    ("started by", false),
+    ("start", true),
+    ("life", true),
+    ("user", true),
+    ("system", true),
+    ("stack, at most", false),
+    ("how it ended", false),
+];
+
+const SUMMARY: [Heading; 9] = [
+    ("entry function", false),
+    ("stacks", true),
+    ("ended", true),
+    ("at once", true),
+    ("mean life", true),
+    ("user", true),
+    ("system", true),
+    ("deepest stack", true),
+    ("started by", false),
+];
+
+fn row(stack: &Stack) -> [String; 12] {
+    let cpu = |read: fn(super::stacks::Cpu) -> u64| stack.cpu.map_or("?".into(), |cpu| time(read(cpu) * 1000));
+    [
+        stack.id.to_string(),
+        stack.tid.to_string(),
+        stack.name.clone(),
+        stack.kind.into(),
+        shortened(&stack.entry, 40),
+        stack.started_by.as_ref().map_or(String::new(), |by| format!("{} {}", by.tid, shortened(&by.function, 40))),
+        time(stack.start_ns),
+        if stack.cpu.is_some() { time(stack.life_ns) } else { "?".into() },
+        cpu(|cpu| cpu.user_us),
+        cpu(|cpu| cpu.system_us),
+        stack.stack.map_or("?".into(), |used| format!("{} of {}", size(used.touched), size(used.size))),
+        how(&stack.end),
+    ]
+}
+
+fn how(end: &End) -> String {
+    match end {
+        End::Ended => "ended".into(),
+        End::Alive => "alive when the process ended".into(),
+        End::EndedProcess => "ended the process".into(),
+        End::NotArmed { reason } => format!("not armed: {reason}"),
+        End::NeverRan => "never ran".into(),
+    }
+}
+
+fn summary(all: &[Stack], options: &Options) -> Vec<[String; 9]> {
+    let mut groups: BTreeMap<&str, Vec<&Stack>> = BTreeMap::new();
+    for stack in all {
+        groups.entry(&stack.entry).or_default().push(stack);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    let cpu = |group: &[&Stack]| -> u64 { group.iter().filter_map(|stack| stack.cpu).map(|cpu| cpu.sum()).sum() };
+    let life = |group: &[&Stack]| group.iter().map(|stack| stack.life_ns).sum::<u64>() / group.len() as u64;
+    let deepest = |group: &[&Stack]| group.iter().filter_map(|stack| stack.stack).map(|used| used.touched).max();
+    match options.sort {
+        Column::Start => groups.sort_by_key(|(_, group)| Reverse(group.len())),
+        Column::Life => groups.sort_by_key(|(_, group)| Reverse(life(group))),
+        Column::Cpu => groups.sort_by_key(|(_, group)| Reverse(cpu(group))),
+        Column::Stack => groups.sort_by_key(|(_, group)| Reverse(deepest(group))),
+        Column::Name | Column::Entry => (),
+    }
+    groups.truncate(options.top.unwrap_or(usize::MAX));
+    let lines = groups.iter().map(|(entry, group)| {
+        let sum =
+            |read: fn(super::stacks::Cpu) -> u64| -> u64 { group.iter().filter_map(|stack| stack.cpu).map(read).sum() };
+        let ended = group.iter().filter(|stack| !is_alive(stack)).count();
+        let mut creators: Vec<&str> =
+            group.iter().filter_map(|stack| stack.started_by.as_ref()).map(|by| by.function.as_str()).collect();
+        creators.sort_unstable();
+        creators.dedup();
+        let first = creators.first().map_or(String::new(), |function| shortened(function, 40));
+        let more = if creators.len() > 1 { format!(" and {} more", creators.len() - 1) } else { String::new() };
+        [
+            shortened(entry, 40),
+            group.len().to_string(),
+            ended.to_string(),
+            at_once(group).to_string(),
+            time(life(group)),
+            time(sum(|cpu| cpu.user_us) * 1000),
+            time(sum(|cpu| cpu.system_us) * 1000),
+            deepest(group).map_or("?".into(), size),
+            first + &more,
+        ]
+    });
+    lines.collect()
+}
+
+/// The most of these stacks that were there at one time.
+fn at_once(group: &[&Stack]) -> usize {
+    let mut changes: Vec<(u64, i64)> = Vec::new();
+    for stack in group {
+        changes.push((stack.start_ns, 1));
+        changes.push((stack.start_ns + stack.life_ns, -1));
+    }
+    // An end comes before a birth of the same time.
+    changes.sort_unstable();
+    let (mut now, mut most) = (0i64, 0i64);
+    for (_, change) in changes {
+        now += change;
+        most = most.max(now);
+    }
+    most.try_into().unwrap_or(0)
+}
+
+fn table<const N: usize>(to: &mut impl Write, head: &[Heading; N], rows: &[[String; N]]) -> io::Result<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].0.len()]).max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |cells: &[String; N]| {
+        let mut line = String::new();
+        for (column, cell) in cells.iter().enumerate() {
+            let width = widths[column];
+            line += &if head[column].1 { format!("{cell:>width$}") } else { format!("{cell:width$}") };
+            line += "  ";
+        }
+        line.trim_end().to_owned()
+    };
+    writeln!(to, "{}", paint(FAINT, line(&head.map(|(heading, _)| heading.to_owned()))))?;
+    for row in rows {
+        writeln!(to, "{}", line(row))?;
+    }
+    Ok(())
+}
+
+/// A time with three digits.
+fn time(nanoseconds: u64) -> String {
+    let seconds = nanoseconds as f64 / 1e9;
+    match nanoseconds {
+        0 => "0".into(),
+        ..1_000 => format!("{nanoseconds} ns"),
+        ..1_000_000 => format!("{} µs", nanoseconds / 1000),
+        ..1_000_000_000 => format!("{:.1} ms", seconds * 1e3),
+        _ => format!("{seconds:.2} s"),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        ..0x10_0000 => format!("{} KiB", bytes.div_ceil(0x400)),
+        _ if bytes.is_multiple_of(0x10_0000) => format!("{} MiB", bytes / 0x10_0000),
+        _ => format!("{:.1} MiB", bytes as f64 / f64::from(0x10_0000)),
+    }
+}

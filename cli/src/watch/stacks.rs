@@ -1,0 +1,164 @@
+//! The rows of the shared table as plain values.
+
+use super::names::Names;
+use super::table::{Row, Table, flag, kind, state};
+use serde::Serialize;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+/// One stack.
+#[derive(Clone, Serialize)]
+pub struct Stack {
+    pub id: u32,
+    pub tid: u32,
+    pub name: String,
+    pub kind: &'static str,
+    pub entry: String,
+    /// None for the main thread.
+    pub started_by: Option<Creator>,
+    /// Since the program's start.
+    pub start_ns: u64,
+    pub life_ns: u64,
+    /// None where nobody could read them: the process was killed, or the thread is not there.
+    pub cpu: Option<Cpu>,
+    pub stack: Option<Use>,
+    pub end: End,
+}
+
+#[derive(Clone, Serialize)]
+pub struct Creator {
+    pub tid: u32,
+    pub function: String,
+}
+
+#[derive(Clone, Copy, Serialize)]
+pub struct Cpu {
+    pub user_us: u64,
+    pub system_us: u64,
+}
+
+impl Cpu {
+    pub fn sum(self) -> u64 {
+        self.user_us + self.system_us
+    }
+}
+
+/// At most `touched` bytes of the stack were ever used.
+#[derive(Clone, Copy, Serialize)]
+pub struct Use {
+    pub touched: u64,
+    pub size: u64,
+}
+
+/// How the stack ended.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "how")]
+pub enum End {
+    /// Its entry function is over.
+    Ended,
+    /// It was there when the process ended.
+    Alive,
+    /// This one has ended the process: by `exit` or `_exit`.
+    EndedProcess,
+    /// It was never armed.
+    NotArmed { reason: String },
+    /// It was created, and the process ended before it ran.
+    NeverRan,
+}
+
+/// The rows of a table.
+pub struct Stacks {
+    table: &'static Table,
+    names: Names,
+}
+
+impl Stacks {
+    pub fn new(table: &'static Table) -> Self {
+        Self { table, names: Names::default() }
+    }
+
+    /// All of them, in the order of their creation.
+    pub fn all(&mut self) -> Vec<Stack> {
+        let table = self.table;
+        let used = (table.rows_used.load(Acquire) as usize).min(table.rows.len());
+        let rows = table.rows[..used].iter().enumerate();
+        rows.filter_map(|(index, row)| self.stack(index as u32 + 1, row)).collect()
+    }
+
+    /// How many stacks found no room in the table.
+    pub fn lost(&self) -> bool {
+        self.table.rows_used.load(Relaxed) as usize > self.table.rows.len()
+    }
+
+    /// Whether the program has loaded the library.
+    pub fn watched(&self) -> bool {
+        self.table.process.load(Relaxed) != 0
+    }
+
+    /// Whether the process ended in order, so that the rows of living threads have their times.
+    pub fn finished(&self) -> bool {
+        self.table.finished.load(Acquire) == 1
+    }
+
+    fn stack(&mut self, id: u32, row: &Row) -> Option<Stack> {
+        let state = row.state.load(Acquire);
+        let flags = row.flags.load(Acquire);
+        if state == 0 || state == state::REFUSED {
+            return None;
+        }
+        let zero = self.table.began.load(Relaxed);
+        let (created, ended) = (row.created.load(Relaxed), row.ended.load(Relaxed));
+        let complete = state == state::ENDED || flags & flag::SAMPLED != 0;
+        let end = if flags & flag::NOT_ARMED != 0 {
+            End::NotArmed { reason: row.reason.load() }
+        } else if state == state::ENDED {
+            End::Ended
+        } else if state == state::BORN {
+            End::NeverRan
+        } else if flags & flag::ENDED_PROCESS != 0 {
+            End::EndedProcess
+        } else {
+            End::Alive
+        };
+        let number = |value: &std::sync::atomic::AtomicU64| value.load(Relaxed);
+        let main = row.kind.load(Relaxed) == kind::MAIN;
+        let started_by = (!main).then(|| Creator {
+            tid: row.creator_tid.load(Relaxed),
+            // The call lies before the address where its caller goes on.
+            function: self.function(row.caller_file.load(Relaxed), number(&row.caller).saturating_sub(1)),
+        });
+        Some(Stack {
+            id,
+            tid: row.tid.load(Relaxed),
+            name: row.name.load(),
+            kind: kind_name(row.kind.load(Relaxed)),
+            entry: self.function(row.entry_file.load(Relaxed), number(&row.entry)),
+            started_by,
+            start_ns: created.saturating_sub(zero),
+            life_ns: ended.saturating_sub(created),
+            cpu: complete.then(|| Cpu { user_us: number(&row.user), system_us: number(&row.system) }),
+            stack: (complete && number(&row.stack_high) != 0).then(|| Use {
+                touched: number(&row.stack_high) - number(&row.stack_touched),
+                size: number(&row.stack_high) - number(&row.stack_low),
+            }),
+            end,
+        })
+    }
+
+    /// The name of the function with this address, in the file with this number.
+    fn function(&mut self, file: u32, address: u64) -> String {
+        let file = (file as usize).checked_sub(1).and_then(|index| self.table.files.get(index));
+        match file.filter(|file| file.known.load(Acquire) == 1) {
+            Some(file) => self.names.of(&file.path.load(), address.wrapping_sub(file.base.load(Relaxed))),
+            None => format!("{address:#x}"),
+        }
+    }
+}
+
+fn kind_name(kind: u32) -> &'static str {
+    match kind {
+        kind::MAIN => "main",
+        kind::PTHREAD => "pthread",
+        kind::C11 => "C11",
+        _ => "other",
+    }
+}

@@ -1,0 +1,8 @@
+//! Leaves debug information out of the preload library, which the command line embeds.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
+        println!("cargo::rustc-link-arg-cdylib=-Wl,--strip-debug");
+    }
+}

@@ -1,0 +1,107 @@
+//! Finds the shared memory when the library is loaded, and leaves the program's environment as it
+//! would be without it.
+
+use crate::shared;
+use crate::table::{Table, VARIABLE};
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::atomic::Ordering::Relaxed;
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEGIN: extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) = begin;
+
+/// glibc passes `main`'s arguments to each function of `.init_array`.
+extern "C" fn begin(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char) {
+    // SAFETY: libc's list, which ends with a null, before any code of the program runs.
+    let Some(place) = (unsafe { take(environment, VARIABLE) }) else { return };
+    // SAFETY: as above. The command put this library's path, and a colon if more follow, in front.
+    unsafe { restore(environment) };
+    let Some((process, descriptor)) = place.split_once(':') else { return };
+    let Some(table) = map(process, descriptor) else { return };
+    shared::set(table);
+    table.began.store(shared::now(), Relaxed);
+}
+
+fn map(process: &str, descriptor: &str) -> Option<&'static Table> {
+    let path = format!("/proc/{process}/fd/{descriptor}");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).ok()?;
+    if file.metadata().ok()?.len() < size_of::<Table>() as u64 {
+        return None;
+    }
+    use std::os::fd::AsRawFd;
+    // SAFETY: a new mapping of a file that the command does not shorten.
+    let memory = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            size_of::<Table>(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    // SAFETY: the mapping has the table's size, is aligned to pages, is never unmapped, and any bytes
+    // are a valid table of atomics.
+    (memory != libc::MAP_FAILED).then(|| unsafe { &*memory.cast::<Table>() })
+}
+
+/// Removes a variable from the list and returns its value.
+///
+/// # Safety
+/// `list` is an environment that nothing else changes meanwhile.
+unsafe fn take(list: *mut *mut c_char, name: &str) -> Option<String> {
+    // SAFETY: by the contract.
+    let (at, text) = unsafe { find(list, name)? };
+    let mut to = at;
+    loop {
+        // SAFETY: `to` is an entry before the list's null, so the next one is in the list as well.
+        unsafe {
+            *to = *to.add(1);
+            if (*to).is_null() {
+                return Some(text);
+            }
+            to = to.add(1);
+        }
+    }
+}
+
+/// Removes the first of the paths in LD_PRELOAD, and the variable if none is left.
+///
+/// # Safety
+/// As `take`.
+unsafe fn restore(list: *mut *mut c_char) {
+    const NAME: &str = "LD_PRELOAD";
+    // SAFETY: by the contract.
+    let Some((at, value)) = (unsafe { find(list, NAME) }) else { return };
+    let Some((own, rest)) = value.split_once(':') else {
+        // SAFETY: by the contract.
+        unsafe { take(list, NAME) };
+        return;
+    };
+    // In place, as the program may have the list already. SAFETY: the text is writable memory of
+    // the process's initial stack, and what is moved to the front lies in it, with its zero.
+    unsafe {
+        let value_at = (*at).add(NAME.len() + 1);
+        std::ptr::copy(value_at.add(own.len() + 1), value_at, rest.len() + 1);
+    }
+}
+
+/// The entry of a variable, and its value.
+///
+/// # Safety
+/// As `take`.
+unsafe fn find(list: *mut *mut c_char, name: &str) -> Option<(*mut *mut c_char, String)> {
+    let mut at = list;
+    // SAFETY: by the contract `at` does not pass the null at the list's end, and each entry before
+    // it is a text that ends with a zero.
+    while !at.is_null() && unsafe { !(*at).is_null() } {
+        // SAFETY: as above.
+        let entry = unsafe { CStr::from_ptr(*at) }.to_str().ok();
+        if let Some(value) = entry.and_then(|entry| entry.strip_prefix(name)?.strip_prefix('=')) {
+            return Some((at, value.to_owned()));
+        }
+        // SAFETY: as above.
+        at = unsafe { at.add(1) };
+    }
+    None
+}

@@ -1,0 +1,34 @@
+//! The ends of the process that code can see: `exit`, after all handlers, and `_exit`.
+
+use crate::life::process_ends;
+use std::ffi::c_int;
+
+/// `exit` runs this after the program's own handlers and destructors.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINISH: extern "C" fn() = finish;
+
+extern "C" fn finish() {
+    process_ends();
+}
+
+/// Stands in for libc's.
+#[unsafe(no_mangle)]
+extern "C" fn _exit(status: c_int) -> ! {
+    process_ends();
+    leave(status)
+}
+
+/// Stands in for libc's.
+#[unsafe(no_mangle)]
+extern "C" fn _Exit(status: c_int) -> ! {
+    process_ends();
+    leave(status)
+}
+
+fn leave(status: c_int) -> ! {
+    loop {
+        // SAFETY: has no conditions.
+        unsafe { libc::syscall(libc::SYS_exit_group, status) };
+    }
+}

@@ -1,0 +1,107 @@
+//! What is written of a stack when it begins and when it ends.
+
+use crate::shared::{now, own_table, table, tid};
+use crate::table::{Row, flag, state};
+use crate::touched;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+/// The running thread's stack begins, and this is its row.
+pub fn begun(row: &'static Row) {
+    row.tid.store(tid(), Relaxed);
+    row.began.store(now(), Relaxed);
+    let (low, high) = touched::bounds();
+    row.stack_low.store(low as u64, Relaxed);
+    row.stack_high.store(high as u64, Relaxed);
+    row.state.store(state::ALIVE, Release);
+    if let Err(error) = exeunt::at_exit(|| ended(row)) {
+        row.reason.store(error.to_string().as_bytes());
+        row.flags.fetch_or(flag::NOT_ARMED, Relaxed);
+    }
+}
+
+/// The running thread's entry function is over. A child by `fork` runs this as well, on the copy of
+/// the stack that forked.
+fn ended(row: &Row) {
+    if table().is_none() {
+        return;
+    }
+    row.ended.store(now(), Relaxed);
+    name(row);
+    times(row);
+    used(row);
+    row.state.store(state::ENDED, Release);
+}
+
+/// The process ends, and this code runs on the thread that ends it: completes the rows of all
+/// threads that are there. This may run twice (`exit`, then `_exit`).
+pub fn process_ends() {
+    let Some(table) = own_table() else { return };
+    let this = tid();
+    let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
+    for row in &table.rows[..used_rows] {
+        let own = row.tid.load(Relaxed) == this;
+        match row.state.load(Relaxed) {
+            state::ALIVE => {
+                row.ended.store(now(), Relaxed);
+                if own {
+                    row.flags.fetch_or(flag::ENDED_PROCESS, Relaxed);
+                    name(row);
+                    times(row);
+                } else {
+                    sample(row);
+                }
+                used(row);
+                row.flags.fetch_or(flag::SAMPLED, Release);
+            }
+            // `main` has returned and its thread still runs the handlers of `exit`.
+            state::ENDED if own => times(row),
+            _ => (),
+        }
+    }
+    table.finished.store(1, Release);
+}
+
+/// The running thread's name.
+fn name(row: &Row) {
+    let mut name = [0u8; 16];
+    // SAFETY: the call writes at most 16 bytes.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    row.name.store(&name);
+}
+
+/// The running thread's CPU times.
+fn times(row: &Row) {
+    // SAFETY: all zeros are a valid `rusage`, which the call fills.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
+        usage
+    };
+    let microseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    row.user.store(microseconds(usage.ru_utime), Relaxed);
+    row.system.store(microseconds(usage.ru_stime), Relaxed);
+}
+
+/// Name and CPU times of a thread that runs on, from the kernel's files. `stat` has the times in
+/// ticks of 10 ms, `schedstat` has their sum exactly.
+fn sample(row: &Row) {
+    let folder = format!("/proc/self/task/{}", row.tid.load(Relaxed));
+    let Ok(stat) = std::fs::read_to_string(format!("{folder}/stat")) else { return };
+    let (Some(begin), Some(end)) = (stat.find('('), stat.rfind(')')) else { return };
+    row.name.store(&stat.as_bytes()[begin + 1..end]);
+    let fields: Vec<&str> = stat[end + 1..].split_whitespace().collect();
+    let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let (user, system) = (field(11), field(12));
+    let schedule = std::fs::read_to_string(format!("{folder}/schedstat")).ok();
+    let exact = schedule.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok()).map(|time| time / 1000);
+    let sum = exact.unwrap_or((user + system) * 10_000);
+    let system = if user + system == 0 { 0 } else { sum * system / (user + system) };
+    row.user.store(sum - system, Relaxed);
+    row.system.store(system, Relaxed);
+}
+
+/// The depth that the stack's use had.
+fn used(row: &Row) {
+    let (low, high) = (row.stack_low.load(Relaxed) as usize, row.stack_high.load(Relaxed) as usize);
+    row.stack_touched.store(touched::lowest(low, high) as u64, Relaxed);
+}

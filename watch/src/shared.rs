@@ -1,0 +1,66 @@
+//! The memory that is shared with the command, while this process is the watched one.
+
+use crate::table::{ROWS, Row, Table};
+use std::ptr;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
+
+static TABLE: AtomicPtr<Table> = AtomicPtr::new(ptr::null_mut());
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// From now on this process is watched.
+pub fn set(table: &'static Table) {
+    table.process.store(std::process::id(), Relaxed);
+    PROCESS.store(std::process::id(), Relaxed);
+    TABLE.store(ptr::from_ref(table).cast_mut(), Release);
+    // SAFETY: the handler stores one word. It is code of this library, which is never unloaded.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
+/// A child is not watched: its rows would be the parent's.
+extern "C" fn in_child() {
+    TABLE.store(ptr::null_mut(), Release);
+}
+
+/// The table, if this process is watched.
+pub fn table() -> Option<&'static Table> {
+    // SAFETY: null, or what `set` has stored: a reference that stays valid.
+    unsafe { TABLE.load(Acquire).as_ref() }
+}
+
+/// The table, if this is the watched process and not a child by `vfork` or by a bare system call,
+/// which run no handlers of `fork`.
+pub fn own_table() -> Option<&'static Table> {
+    table().filter(|_| std::process::id() == PROCESS.load(Relaxed))
+}
+
+/// A row for a new stack. None if the process is not watched or the table is full.
+pub fn new_row() -> Option<&'static Row> {
+    let table = table()?;
+    let index = table.rows_used.fetch_add(1, Relaxed);
+    if index as usize >= ROWS {
+        // Keeps the count from wrapping after 4 billion threads.
+        table.rows_used.store(ROWS as u32 + 1, Relaxed);
+        return None;
+    }
+    table.rows.get(index as usize)
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+pub fn now() -> u64 {
+    clock(libc::CLOCK_MONOTONIC).unwrap_or(0)
+}
+
+/// A clock in nanoseconds.
+pub fn clock(clock: libc::clockid_t) -> Option<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a timespec of this frame.
+    let failed = unsafe { libc::clock_gettime(clock, &mut time) };
+    (failed == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// The running thread's number.
+pub fn tid() -> u32 {
+    // SAFETY: has no conditions.
+    unsafe { libc::gettid() as u32 }
+}

@@ -1,0 +1,138 @@
+//! The memory that the watched program and the command share: a header, the files that code lies in,
+//! and one row for each stack. The library writes, the command reads. The command line has this file
+//! by a link, and both come from one build, so the layout needs no version.
+//!
+//! Every field is atomic, so that neither side needs `unsafe` for it. `Row::state` publishes a row:
+//! its writer stores it last (Release), and a reader loads it first (Acquire).
+#![allow(dead_code, reason = "each of the two sides uses a part")]
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// The most stacks that are recorded. The memory is touched row by row, so only rows that are used
+/// take any.
+pub const ROWS: usize = 1 << 20;
+/// The most files that code of entry functions and of creators lies in.
+pub const FILES: usize = 256;
+/// The environment variable that says where this memory is: `PROCESS:DESCRIPTOR` of the command.
+pub const VARIABLE: &str = "EXEUNT_WATCH";
+
+/// States of a row.
+pub mod state {
+    /// Its creator is in `pthread_create`.
+    pub const BORN: u32 = 1;
+    /// Its thread runs.
+    pub const ALIVE: u32 = 2;
+    /// Its entry function is over.
+    pub const ENDED: u32 = 3;
+    /// The system has refused to create it.
+    pub const REFUSED: u32 = 4;
+}
+
+/// Kinds of stacks.
+pub mod kind {
+    /// The main thread.
+    pub const MAIN: u32 = 1;
+    /// A thread by `pthread_create`.
+    pub const PTHREAD: u32 = 2;
+    /// A thread by `thrd_create`.
+    pub const C11: u32 = 3;
+    /// A thread that none of these calls has created: found when the process ended.
+    pub const OTHER: u32 = 4;
+}
+
+/// Bits of `Row::flags`.
+pub mod flag {
+    /// The times and the stack's use were read when the process ended.
+    pub const SAMPLED: u32 = 1;
+    /// This thread has ended the process.
+    pub const ENDED_PROCESS: u32 = 2;
+    /// The stack could not be armed. `Row::reason` says why.
+    pub const NOT_ARMED: u32 = 4;
+}
+
+/// All of it.
+#[repr(C)]
+pub struct Table {
+    /// The process that writes.
+    pub process: AtomicU32,
+    /// How many rows have been handed out, with those that found no room.
+    pub rows_used: AtomicU32,
+    /// How many files have been handed out, with those that found no room.
+    pub files_used: AtomicU32,
+    /// 1: the process has reached its orderly end, and the rows of living threads are complete.
+    pub finished: AtomicU32,
+    /// When the library was initialized: CLOCK_MONOTONIC, in nanoseconds.
+    pub began: AtomicU64,
+    pub files: [File; FILES],
+    pub rows: [Row; ROWS],
+}
+
+/// A file that code lies in.
+#[repr(C)]
+pub struct File {
+    /// 1: the other fields are there.
+    pub known: AtomicU32,
+    pub start: AtomicU64,
+    pub end: AtomicU64,
+    /// What to subtract from an address to get the file's own.
+    pub base: AtomicU64,
+    pub path: Text<32>,
+}
+
+/// One stack. An id is a row's index plus 1.
+#[repr(C)]
+pub struct Row {
+    pub state: AtomicU32,
+    pub kind: AtomicU32,
+    pub flags: AtomicU32,
+    pub tid: AtomicU32,
+    pub creator_tid: AtomicU32,
+    /// How it ended: `exeunt::Ending`, or 0.
+    pub ending: AtomicU32,
+    /// Indices in `Table::files` plus 1, or 0.
+    pub entry_file: AtomicU32,
+    pub caller_file: AtomicU32,
+    pub entry: AtomicU64,
+    pub argument: AtomicU64,
+    /// Where `pthread_create` was called.
+    pub caller: AtomicU64,
+    /// Times of CLOCK_MONOTONIC, in nanoseconds.
+    pub created: AtomicU64,
+    pub began: AtomicU64,
+    pub ended: AtomicU64,
+    /// CPU time in microseconds.
+    pub user: AtomicU64,
+    pub system: AtomicU64,
+    /// The stack: its lowest address and its end, and the lowest that was ever touched.
+    pub stack_low: AtomicU64,
+    pub stack_high: AtomicU64,
+    pub stack_touched: AtomicU64,
+    /// The word that the entry function returned.
+    pub value: AtomicU64,
+    pub name: Text<2>,
+    pub reason: Text<12>,
+}
+
+/// A text of at most 8 * N bytes.
+#[repr(C)]
+pub struct Text<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Text<N> {
+    /// Stores the text, shortened if need be.
+    pub fn store(&self, text: &[u8]) {
+        for (index, word) in self.0.iter().enumerate() {
+            let mut bytes = [0; 8];
+            let part = text.get(8 * index..).unwrap_or_default();
+            let part = &part[..part.len().min(8)];
+            bytes[..part.len()].copy_from_slice(part);
+            word.store(u64::from_ne_bytes(bytes), Relaxed);
+        }
+    }
+
+    /// The text.
+    pub fn load(&self) -> String {
+        let bytes: Vec<u8> = self.0.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    }
+}

@@ -1,0 +1,83 @@
+//! How deep a stack was ever used: which of its pages the kernel has given memory.
+//!
+//! `mincore` says that of each page, so nothing is painted and nothing is written. The answer is a
+//! bound from above: a page counts whole, a huge page counts as 2 MiB, and glibc may give a thread
+//! the memory of an earlier thread's stack, whose pages it gives back to the kernel in part only.
+//! A page that was swapped out counts as untouched.
+
+const PAGE: usize = 4096;
+/// Pages in one question. The answer is on the stack that asks, which can be small.
+const CHUNK: usize = 512;
+
+/// The running thread's stack, lowest address and end, or two zeros.
+pub fn bounds() -> (usize, usize) {
+    // SAFETY: an all-zero `pthread_attr_t` is a valid place for the call to fill.
+    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
+    let (mut low, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: `pthread_getattr_np` fills `attributes`, which is destroyed once, if it was filled.
+    let failed = unsafe {
+        libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 || {
+            let failed = libc::pthread_attr_getstack(&attributes, &mut low, &mut size) != 0;
+            libc::pthread_attr_destroy(&mut attributes);
+            failed
+        }
+    };
+    if failed { (0, 0) } else { (low as usize, low as usize + size) }
+}
+
+/// The lowest address of the stack whose page has memory, or `high` if none has.
+pub fn lowest(low: usize, high: usize) -> usize {
+    let page = page();
+    let mut at = low.next_multiple_of(page);
+    while at < high {
+        let pages = ((high - at).div_ceil(page)).min(CHUNK);
+        match first(at, pages, page) {
+            Answer::Page(index) => return at + index * page,
+            Answer::None => at += pages * page,
+            // The main thread's stack is mapped from above, as far as it has grown.
+            Answer::Unmapped if pages == 1 => at += page,
+            Answer::Unmapped => return lowest_of_mapped(at, high),
+        }
+    }
+    high
+}
+
+/// The same for a stack that is mapped in its upper part alone: from above.
+fn lowest_of_mapped(low: usize, high: usize) -> usize {
+    let page = page();
+    let (mut found, mut at) = (high, high & !(page - 1));
+    if at == high {
+        at -= page;
+    }
+    while at >= low {
+        match first(at, 1, page) {
+            Answer::Page(_) => found = at,
+            Answer::None => (),
+            Answer::Unmapped => break,
+        }
+        at -= page;
+    }
+    found
+}
+
+enum Answer {
+    Page(usize),
+    None,
+    Unmapped,
+}
+
+fn first(at: usize, pages: usize, page: usize) -> Answer {
+    let mut resident = [0u8; CHUNK];
+    // SAFETY: `mincore` reads no memory of the range and writes one byte for each page, of which
+    // there are at most CHUNK.
+    let failed = unsafe { libc::mincore(at as *mut _, pages * page, resident.as_mut_ptr()) };
+    if failed != 0 {
+        return Answer::Unmapped;
+    }
+    resident[..pages].iter().position(|byte| byte & 1 == 1).map_or(Answer::None, Answer::Page)
+}
+
+fn page() -> usize {
+    // SAFETY: has no conditions.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(PAGE)
+}
