@@ -273,7 +273,6 @@ fn time(nanoseconds: u64) -> String {
 fn size(bytes: u64) -> String {
     match bytes {
         ..0x10_0000 => format!("{} KiB", bytes.div_ceil(0x400)),
-        _ if bytes.is_multiple_of(0x10_0000) => format!("{} MiB", bytes / 0x10_0000),
-        _ => format!("{:.1} MiB", bytes as f64 / f64::from(0x10_0000)),
+        _ => format!("{:.1} MiB", bytes as f64 / f64::from(0x10_0000)).replace(".0 ", " "),
     }
 }

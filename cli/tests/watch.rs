@@ -1,0 +1,182 @@
+//! `exeunt watch`: rows of threads of a C program, and what must be as without it.
+//!
+//! An emulator of user programs cannot execute the program that is to be watched.
+#![cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+
+mod common;
+
+use common::{exeunt, text};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+const FOLDER: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// Compiles `tests/watched/ends.c` into a program with this name.
+fn compile(name: &str, arguments: &[&str]) -> PathBuf {
+    let program = Path::new(FOLDER).join(name);
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let compiler = cc::Build::new().target(&target).host(&target).opt_level(0).cargo_metadata(false).get_compiler();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/watched/ends.c");
+    let mut command = compiler.to_command();
+    command.args(["-pthread", "-o"]).arg(&program).arg(source).args(arguments);
+    assert!(command.status().expect("a compiler").success());
+    program
+}
+
+fn ends() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| compile("watched-ends", &[]))
+}
+
+/// Runs `exeunt watch OPTIONS -- ends HOW`, and reads the rows from the file that they go to.
+fn watch(how: &str, options: &[&str]) -> (Output, String) {
+    let rows = Path::new(FOLDER).join(format!("watched-{how}-{}", options.concat()));
+    let mut command = exeunt();
+    command.arg("watch").args(options).arg("--output").arg(&rows).arg("--").arg(ends()).arg(how);
+    let output = command.output().expect("the program starts");
+    (output, std::fs::read_to_string(rows).expect("the rows are there"))
+}
+
+/// The stacks and the process.
+fn json(how: &str) -> (Output, Vec<Value>, Value) {
+    let (output, rows) = watch(how, &["--json"]);
+    let mut rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let process = rows.pop().expect("a last line")["process"].take();
+    (output, rows, process)
+}
+
+fn count(rows: &[Value], how: &str) -> usize {
+    rows.iter().filter(|row| row["end"]["how"] == how).count()
+}
+
+#[test]
+fn output_and_status_are_as_without_it() {
+    for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment"] {
+        let alone = Command::new(ends()).arg(how).env_remove("LD_PRELOAD").output().expect("the program starts");
+        let (watched, rows) = watch(how, &[]);
+        assert_eq!(watched.status.code(), alone.status.code(), "{how}: {rows}");
+        assert_eq!(watched.status.signal(), alone.status.signal(), "{how}: {rows}");
+        // A shell sets `_`, cargo nothing that differs.
+        assert_eq!(text(&watched), text(&alone), "{how}");
+        assert_eq!(watched.stderr, alone.stderr, "{how}");
+    }
+}
+
+#[test]
+fn each_thread_has_a_row_that_says_what_it_was() {
+    let (_, rows, process) = json("return");
+    assert_eq!(process["status"], 3);
+    assert_eq!(process["stacks"], rows.len());
+    let found: Vec<(&str, &str, &str)> = rows
+        .iter()
+        .map(|row| {
+            let by = row["started_by"]["function"].as_str().unwrap_or("nobody");
+            (row["entry"].as_str().expect("a name"), row["kind"].as_str().expect("a kind"), by)
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("main", "main", "nobody"),
+            ("returns", "pthread", "run"),
+            ("exits", "pthread", "run"),
+            ("goes_deep", "pthread", "run"),
+            ("creates", "pthread", "run"),
+            ("returns", "pthread", "creates"),
+            ("waits", "pthread", "waiting"),
+            ("is_c11", "C11", "main"),
+            ("waits", "pthread", "waiting"),
+        ]
+    );
+    let tid = |index: usize| &rows[index]["tid"];
+    assert_eq!(&rows[1]["started_by"]["tid"], tid(0));
+    assert_eq!(&rows[5]["started_by"]["tid"], tid(4));
+    assert_eq!(rows[1]["name"], "renamed", "as it was at the end");
+    assert_eq!((count(&rows, "ended"), count(&rows, "alive")), (8, 1));
+}
+
+#[test]
+fn the_use_of_a_stack_is_a_bound() {
+    let (_, rows, _) = json("return");
+    let touched = |index: usize| rows[index]["stack"]["touched"].as_u64().expect("a number");
+    assert!((1 << 20..2 << 20).contains(&touched(3)), "goes_deep used 1 MiB: {}", rows[3]);
+    assert!(touched(2) < 1 << 20, "exits did not: {}", rows[2]);
+}
+
+#[test]
+fn births_are_ends_and_those_that_were_alive() {
+    let (_, rows, process) = json("many");
+    assert_eq!((rows.len(), count(&rows, "ended")), (2001, 2001));
+    assert_eq!(process["complete"], true);
+    // `abort` leaves main and one that waits, `exit` in a thread also that thread.
+    let (output, rows, _) = json("abort");
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+    assert_eq!((rows.len(), count(&rows, "ended"), count(&rows, "alive")), (9, 7, 2));
+    let (_, rows, _) = json("thread");
+    assert_eq!((rows.len(), count(&rows, "ended"), count(&rows, "alive")), (10, 7, 2));
+    assert_eq!(count(&rows, "ended_process"), 1);
+}
+
+#[test]
+fn cpu_times_add_up() {
+    let (_, rows, process) = json("busy");
+    let sum = |of: &Value| of["user_us"].as_f64().expect("a number") + of["system_us"].as_f64().expect("a number");
+    let (rows, all) = (rows.iter().map(|row| sum(&row["cpu"])).sum::<f64>(), sum(&process));
+    assert!(all > 200_000.0, "the threads compute: {all}");
+    // 2%, and what no code of the process can see: the kernel's work before its first instruction
+    // and after its last, some milliseconds for a process with a few threads.
+    assert!((all - rows).abs() < 0.02 * all + 10_000.0, "rows {rows}, process {all}");
+}
+
+#[test]
+fn a_child_by_fork_goes_on_unwatched() {
+    let (output, rows, _) = json("daemon");
+    assert_eq!(text(&output), "8\n", "the child's");
+    assert_eq!(output.status.code(), Some(6));
+    assert_eq!(rows.len(), 1, "{rows:?}");
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let mut command = exeunt();
+    command.arg("watch").arg("--").arg(ends()).arg("signal").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the program starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    // SAFETY: the process is this test's child and was not waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+    assert_eq!(child.wait().expect("the program ends").code(), Some(9), "the program's handler ran");
+}
+
+#[test]
+fn what_cannot_be_watched_is_refused_in_one_line() {
+    let refused = |program: &Path, reason: &str, status: i32| {
+        let output = exeunt().arg("watch").arg("--").arg(program).output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(reason) && said.lines().count() == 1, "{said}");
+        assert_eq!(output.status.code(), Some(status), "{said}");
+        assert!(output.stdout.is_empty(), "nothing was started");
+    };
+    let changed = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = std::fs::read(ends()).expect("the program");
+        change(&mut bytes);
+        let path = Path::new(FOLDER).join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("a mode");
+        path
+    };
+    refused(Path::new("/no/such/program"), "was not found", 127);
+    refused(&compile("watched-static", &["-static"]), "static program", 126);
+    refused(&changed("watched-foreign", &|bytes| bytes[18] = 40), "another processor", 126);
+    refused(&changed("watched-32-bit", &|bytes| bytes[4] = 1), "another processor", 126);
+    refused(&changed("watched-text", &|bytes| *bytes = b"echo".to_vec()), "neither an ELF program", 126);
+    refused(&changed("watched-script", &|bytes| *bytes = b"#!/no/such\n".to_vec()), "is a script of /no/such", 126);
+    let go = compile("watched-go", &["-DLIKE_GO"]);
+    refused(&go, "is a Go program", 126);
+}

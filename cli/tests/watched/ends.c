@@ -1,0 +1,140 @@
+/* Threads that end in each way, and a process that ends in the way that the first argument names. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <threads.h>
+#include <unistd.h>
+
+extern char **environ;
+
+#ifdef LIKE_GO
+/* By this section Go's programs are recognised. */
+__attribute__((used, section(".note.go.buildid"))) static const char note[] = "Go";
+#endif
+
+void *returns(void *word) {
+    prctl(PR_SET_NAME, "renamed");
+    return word;
+}
+void *exits(void *word) { pthread_exit(word); }
+void *waits(void *ready) {
+    if (write(*(int *)ready, "", 1) != 1) abort();
+    for (;;) pause();
+}
+void *goes_deep(void *word) {
+    volatile char bytes[1 << 20];
+    for (size_t at = 0; at < sizeof bytes; at += 512) bytes[at] = 1;
+    return word;
+}
+int is_c11(void *word) { return *(int *)word; }
+void *creates(void *word) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, returns, word);
+    pthread_join(thread, NULL);
+    return NULL;
+}
+void *calls_exit(void *word) {
+    (void)word;
+    exit(5);
+}
+void *joins(void *word) {
+    pthread_join(*(pthread_t *)word, NULL);
+    printf("main has ended\n");
+    return NULL;
+}
+
+static void run(void *(*routine)(void *), void *word) {
+    pthread_t thread;
+    void *result;
+    if (pthread_create(&thread, NULL, routine, word) || pthread_join(thread, &result)) abort();
+    printf("%ld\n", (long)result);
+}
+
+/* Starts a thread that waits, and returns when it does. */
+static pthread_t waiting(void) {
+    static int ends[2];
+    pthread_t thread;
+    char byte;
+    if (pipe(ends) || pthread_create(&thread, NULL, waits, &ends[1]) || read(ends[0], &byte, 1) != 1) abort();
+    return thread;
+}
+
+void *computes(void *word) {
+    volatile unsigned long sum = 0;
+    for (unsigned long each = 0; each < 200000000; each++) sum += each;
+    return word;
+}
+
+static void handled(int signal) {
+    (void)signal;
+    _exit(9);
+}
+
+int main(int argc, char **argv) {
+    const char *how = argc > 1 ? argv[1] : "return";
+    if (!strcmp(how, "signal")) {
+        signal(SIGTERM, handled);
+        printf("ready\n");
+        fflush(stdout);
+        for (;;) pause();
+    }
+    if (!strcmp(how, "environment")) {
+        for (char **entry = environ; *entry; entry++) printf("%s\n", *entry);
+        return 0;
+    }
+    if (!strcmp(how, "many")) {
+        for (int round = 0; round < 2000; round++) {
+            pthread_t thread;
+            if (pthread_create(&thread, NULL, returns, NULL) || pthread_join(thread, NULL)) abort();
+        }
+        return 0;
+    }
+    if (!strcmp(how, "busy")) {
+        pthread_t threads[3];
+        for (int each = 0; each < 3; each++) pthread_create(&threads[each], NULL, computes, NULL);
+        for (int each = 0; each < 3; each++) pthread_join(threads[each], NULL);
+        return 0;
+    }
+    if (!strcmp(how, "daemon")) {
+        /* What a server does: no descriptors but the standard ones, another title, and a child that goes
+           on when its parent has ended. */
+        for (int each = 3; each < 1000; each++) close(each);
+        memset(argv[0], 'x', strlen(argv[0]));
+        for (char **entry = environ; *entry; entry++) memset(*entry, 0, strlen(*entry));
+        if (fork()) {
+            wait(NULL);
+            return 6;
+        }
+        run(returns, (void *)8);
+        exit(0);
+    }
+    run(returns, (void *)42);
+    run(exits, (void *)43);
+    run(goes_deep, (void *)44);
+    run(creates, NULL);
+    pthread_t thread = waiting();
+    pthread_cancel(thread);
+    pthread_join(thread, NULL);
+    thrd_t c11;
+    int result = 7;
+    thrd_create(&c11, is_c11, &result);
+    thrd_join(c11, &result);
+    printf("%d\n", result);
+    if (!strcmp(how, "pthread_exit")) {
+        static pthread_t self;
+        self = pthread_self();
+        pthread_create(&thread, NULL, joins, &self);
+        pthread_exit(NULL);
+    }
+    waiting();
+    fflush(stdout);
+    if (!strcmp(how, "abort")) abort();
+    if (!strcmp(how, "_exit")) _exit(4);
+    if (!strcmp(how, "thread")) run(calls_exit, NULL);
+    return 3;
+}
