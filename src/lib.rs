@@ -24,6 +24,7 @@
 //!
 //! - [`at_exit`]: code that runs when this stack ends; [`at_exit_stoppable`]: the same, to be taken
 //!   back.
+//! - [`ending`], [`returned_value`]: how the stack ends, and with what.
 //! - [`stack_local!`], [`LocalKey`]: a static with a value for each stack.
 //! - [`set`], [`get`], [`with`], [`del`], [`reset`], [`unload`], [`id`]: values under keys of any
 //!   type, and the stack's identity.
@@ -155,6 +156,7 @@ mod record;
 mod storage;
 mod unwind;
 
+pub use base::ending::Ending;
 pub use base::error::Error;
 pub use base::kind::Kind;
 pub use base::redirect::Redirect;
@@ -165,6 +167,7 @@ pub use face::at_exit::{Registration, at_exit, at_exit_stoppable, id, reset, unl
 pub use face::builder::Builder;
 pub use face::code_sites::code_sites;
 pub use face::discard::discard;
+pub use face::ending::{ending, returned_value};
 pub use face::enter::{enter, enter_on, register_trampoline};
 pub use face::inherit::{set_inheritable, set_inheritable_by};
 pub use face::keyed::{del, get, set, with};

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `error`, `unrecognised` | the public error and its report of an unknown stack |
 //! | `kind`, `stack_id`, `redirect` | the kinds of stacks, their identity, the two redirects |
+//! | `ending` | how a stack ends |
 //! | `foot` | what a walk finds out about a foot |
 //! | `limits` | fixed capacities |
 //! | `alloc`, `counted` | allocation and reference counting that can fail |
@@ -18,6 +19,7 @@ pub(crate) mod atomics;
 pub(crate) mod cancellation;
 pub(crate) mod cold;
 pub(crate) mod counted;
+pub(crate) mod ending;
 pub(crate) mod error;
 pub(crate) mod foot;
 pub(crate) mod guard;

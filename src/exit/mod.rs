@@ -5,6 +5,7 @@
 //! - `refusal`: the error for a stack on which no foot was found.
 //! - `trampoline`: the pool of trampolines.
 //! - `landing`: where a thread goes that ends without a return.
+//! - `thread_end`: what libc keeps of a thread that ends.
 //! - `redirect`: slot redirect and code redirect.
 //! - `process_lock`: the lock of recognition and patching.
 //! - `shadow_stack`: whether the running thread has one.
@@ -20,5 +21,11 @@ pub(crate) mod recognition;
 pub(crate) mod redirect;
 pub(crate) mod refusal;
 pub(crate) mod shadow_stack;
+#[cfg(target_os = "linux")]
+#[path = "thread_end/linux.rs"]
+pub(crate) mod thread_end;
+#[cfg(not(target_os = "linux"))]
+#[path = "thread_end/unknown.rs"]
+pub(crate) mod thread_end;
 pub(crate) mod trampoline;
 pub(crate) mod walk;

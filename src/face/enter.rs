@@ -6,6 +6,7 @@
 //! that is always known. From there on the stack is as any other: it is armed at the first use. A
 //! fiber that uses nothing pays nothing.
 
+use crate::base::ending::Cause;
 use crate::base::error::Error;
 use crate::base::redirect::Method;
 use crate::exit::recognition;
@@ -138,7 +139,7 @@ impl Drop for Scope {
 #[cold]
 fn drain_unwound(base: usize) {
     if let Some(record) = STACKS.by_base(base) {
-        drain::without_return(record);
+        drain::without_return(record, Cause::Unwound);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The public face: what users call. `lib.rs` re-exports all of it.
 //!
 //! - `at_exit`: handlers, identity, `reset`, `unload`.
+//! - `ending`: how the stack ends.
 //! - `keyed`, `inherit`: values under keys.
 //! - `local`, `local_cells`: `stack_local!`.
 //! - `context`: scoped values.
@@ -14,6 +15,7 @@ pub(crate) mod builder;
 pub(crate) mod code_sites;
 pub mod context;
 pub(crate) mod discard;
+pub(crate) mod ending;
 pub(crate) mod enter;
 pub(crate) mod inherit;
 pub(crate) mod keyed;

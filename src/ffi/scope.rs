@@ -24,6 +24,7 @@
 
 use super::code::{Failure, report, shielded};
 use crate::Error;
+use crate::base::ending::Cause;
 use crate::exit::recognition;
 use crate::exit::redirect::plan::Plan;
 use crate::exit::trampoline;
@@ -34,8 +35,7 @@ use crate::life::lookup;
 use crate::machine::arch::{self, Registers};
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
-use crate::unwind::frame::{Step, Steps};
-use crate::unwind::quick::Unwinder;
+use crate::unwind::around::frame_around;
 use std::ffi::c_int;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,38 +68,6 @@ impl exeunt_scope {
     fn foot(this: *mut Self) -> usize {
         this.addr() + size_of::<Self>() - size_of::<u64>()
     }
-}
-
-/// The stack pointer of the frame of the running stack that holds the scope. `None` if no frame
-/// does.
-///
-/// # Safety
-/// `here` must be registers of a function of the running stack that has not returned yet.
-unsafe fn holder(here: Registers, scope: (usize, usize)) -> Option<usize> {
-    // SAFETY: the caller's promise.
-    let mut unwinder = unsafe { Unwinder::new(here) };
-    let found = frame_around(&mut unwinder, here.sp, scope);
-    // If a frame has a rule that the quick walk does not support, the thorough walk may.
-    #[cfg(target_os = "linux")]
-    let found =
-        found.or_else(|| crate::unwind::full_walk::from_frame_at(here.sp, |walk| frame_around(walk, here.sp, scope)));
-    found
-}
-
-/// The stack pointer of the frame that holds the memory from `low` to `high`. `None` if the walk,
-/// which is at the frame with `sp`, does not reach it on one piece of memory. All addresses are
-/// without tags.
-fn frame_around(walk: &mut impl Steps, sp: usize, (low, high): (usize, usize)) -> Option<usize> {
-    let mut sp = arch::untagged(sp);
-    while sp <= low {
-        let Step::Caller { frame: caller, contiguous: true, .. } = walk.step() else { return None };
-        let caller_sp = arch::untagged(caller.registers.sp);
-        if high <= caller_sp {
-            return Some(sp);
-        }
-        sp = caller_sp;
-    }
-    None
 }
 
 /// The number of the trampoline that scopes use, added at the first use.
@@ -142,7 +110,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
             return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
         }
         // SAFETY: registers of this function.
-        let Some(holder) = (unsafe { holder(Registers::here(), exeunt_scope::bounds(scope)) }) else {
+        let Some(holder) = (unsafe { frame_around(Registers::here(), exeunt_scope::bounds(scope)) }) else {
             return Err(Failure::Invalid(
                 "exeunt_scope_begin: the scope is not an automatic variable of a function that runs on this stack",
             ));
@@ -160,7 +128,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         }
         match abandoned {
             Some(abandoned) if claimed => record.drain_predecessor(abandoned),
-            Some(abandoned) => abandoned.drain_and_release_abandoned(),
+            Some(abandoned) => abandoned.drain_and_release_abandoned(Cause::Abandoned),
             None => {}
         }
         if claimed { Ok(()) } else { Err(Failure::SharedPage) }
@@ -205,7 +173,7 @@ pub unsafe extern "C" fn exeunt_scope_end(scope: *mut exeunt_scope) -> c_int {
         if !lookup::lookup().is_some_and(|found| std::ptr::eq(found, record)) {
             return Err(Error::NotOnThatStack { stack_pointer: arch::stack_pointer(), range: 0..base }.into());
         }
-        drain::without_return(record);
+        drain::without_return(record, Cause::Scope);
         // SAFETY: the caller's promise: the scope is still there. Clearing the canary makes its
         // memory no live foot.
         unsafe { AtomicU64::from_ptr((foot as *mut u64).cast()) }.store(0, Ordering::Release);

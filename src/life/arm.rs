@@ -11,6 +11,7 @@ use super::main_key;
 use super::safety_net;
 use crate::base::alloc::refused;
 use crate::base::cold::cold_path;
+use crate::base::ending::Cause;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
 use crate::exit::redirect::plan::Plan;
@@ -177,7 +178,7 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
         record.release();
         if let Some(abandoned) = abandoned {
             // Its end is due anyway.
-            abandoned.drain_and_release_abandoned();
+            abandoned.drain_and_release_abandoned(Cause::Abandoned);
         }
         return match error {
             InsertError::ArmedMeanwhile(found) => Ok(Arming { record: found, abandoned: None, is_new: false }),

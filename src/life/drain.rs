@@ -2,6 +2,7 @@
 //! `without_return`, `with_live_frames`, `finish`.
 
 use super::lent::lent_by_frames;
+use crate::base::ending::Cause;
 use crate::machine::arch;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
@@ -20,6 +21,7 @@ unsafe extern "C" fn exeunt_drain(mark: *mut usize, base: usize) {
     // A stack without a record (its `unload` ran at the very moment of its return) just goes on to
     // its exit.
     let Some(record) = STACKS.draining_at(base) else { return };
+    record.set_cause(Cause::Trampoline);
     record.set_draining();
     // The foot is no longer one. During the drain the mark stands for it. No other code stores this
     // word, so a stack that is abandoned in a handler is not mistaken for the next one on its
@@ -33,20 +35,21 @@ unsafe extern "C" fn exeunt_drain(mark: *mut usize, base: usize) {
 }
 
 /// Drains a record on its own stack, whose entry function was unwound and does not return.
-pub(crate) fn without_return(record: &'static Record) {
-    without_foot(record, Lent::Nothing);
+pub(crate) fn without_return(record: &'static Record, cause: Cause) {
+    without_foot(record, Lent::Nothing, cause);
 }
 
 /// Drains a record on its own thread, which ends without unwinding that stack. All frames are still
 /// there, and other threads may use what these have lent.
-pub(crate) fn with_live_frames(record: &'static Record) {
-    without_foot(record, lent_by_frames(record));
+pub(crate) fn with_live_frames(record: &'static Record, cause: Cause) {
+    without_foot(record, lent_by_frames(record), cause);
 }
 
 /// The outer frames may be gone, and the foot with them. A word of this frame stands for it
 /// meanwhile.
 #[inline(never)]
-fn without_foot(record: &'static Record, lent: Lent) {
+fn without_foot(record: &'static Record, lent: Lent, cause: Cause) {
+    record.set_cause(cause);
     record.set_draining();
     let stands_for_foot = Cell::new(record.mark());
     record.set_canary(stands_for_foot.as_ptr() as usize, stands_for_foot.get());

@@ -2,6 +2,7 @@
 //! hooks in `asm/` call.
 
 use super::drain;
+use crate::base::ending::Cause;
 use crate::base::kind::Kind;
 use crate::exit::redirect::mark;
 use crate::record::header::Record;
@@ -52,6 +53,7 @@ unsafe extern "C" fn exeunt_context_hook_ends(slot: *mut usize, place: usize, ma
 /// # Safety
 /// `slot` must be a word that keeps its content while this runs.
 unsafe fn end(record: &'static Record, slot: *mut usize) {
+    record.set_cause(Cause::Hook);
     record.set_draining();
     // SAFETY: the caller's promise.
     let word = unsafe { *slot };

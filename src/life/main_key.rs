@@ -8,6 +8,7 @@
 //! `pthread_exit`, glibc runs none of these, but does run the destructors of keys:
 //! `__libc_start_call_main` calls `__nptl_deallocate_tsd` alone.
 
+use crate::base::ending::Cause;
 use crate::base::error::Error;
 use crate::base::stack_id::StackId;
 use crate::life::drain;
@@ -62,6 +63,6 @@ pub(crate) fn update_id(record: &'static Record, before: Option<StackId>) {
 
 unsafe extern "C" fn main_exits(_: *mut c_void) {
     if let Some((record, _)) = ARMED.take().filter(|(record, id)| record.id() == Some(*id)) {
-        drain::without_return(record);
+        drain::without_return(record, Cause::ThreadExit);
     }
 }

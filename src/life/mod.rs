@@ -3,6 +3,7 @@
 pub(crate) mod abandoned;
 pub(crate) mod arm;
 pub(crate) mod drain;
+pub(crate) mod ending;
 #[cfg(code_redirect)]
 pub(crate) mod fork;
 mod hooks;

@@ -24,6 +24,7 @@
 //! out of memory must still be able to end.
 
 use crate::base::cancellation::this_thread;
+use crate::base::ending::Cause;
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::base::stack_id::StackId;
@@ -101,7 +102,7 @@ extern "C" fn main_exits() {
         // For a handler that calls `exit`. It takes the place of the one that is running, and so
         // needs no memory (glibc's `__new_exitfn`).
         register_atexit();
-        drain::with_live_frames(record);
+        drain::with_live_frames(record, Cause::ProcessExit);
     }
 }
 
@@ -164,13 +165,13 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
     });
     // Otherwise its entry function has returned, or it was unloaded.
     if let Some((record, _)) = armed.filter(|(record, id)| record.id() == Some(*id)) {
-        drain::with_live_frames(record);
+        drain::with_live_frames(record, Cause::Net);
     }
 }
 
 /// Goes on where a handler has called `exit`. Otherwise the drain is over by now.
 unsafe extern "C" fn nested_exit(_: *mut c_void) {
     if let Some(record) = lookup::lookup().filter(|record| record.kind() == Kind::Main && record.is_draining()) {
-        drain::with_live_frames(record);
+        drain::with_live_frames(record, Cause::ProcessExit);
     }
 }

@@ -6,13 +6,24 @@
 use super::header::Record;
 use super::stacks::STACKS;
 use crate::base::cold::cold_path;
+use crate::base::ending::Cause;
 use crate::base::guard::isolated;
 use crate::base::kind::Kind;
 use crate::storage::borrow::Lent;
 use crate::storage::handlers::Handlers;
 use crate::storage::slot_table;
 use crate::storage::values::{Removed, Values};
-use std::sync::atomic::Ordering;
+use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The drains of abandoned stacks that are under way, or were left by a handler that never came back.
+static ABANDONED_DRAINS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether an abandoned stack may be draining.
+pub(crate) fn may_drain_abandoned() -> bool {
+    ABANDONED_DRAINS.load(Ordering::Relaxed) != 0
+}
 
 impl Record {
     /// Runs the handlers, last in first out, then drops the values, last set first, then clears the
@@ -94,12 +105,19 @@ impl Record {
     /// found gone, this is a child of `fork`, and the thread lives on in the parent, where its
     /// stack drains. Here its contents are forgotten, neither run nor dropped.
     #[must_use]
-    pub(crate) fn drain_abandoned(&'static self) -> bool {
+    pub(crate) fn drain_abandoned(&'static self, cause: Cause) -> bool {
         let whole = self.try_reset_access();
         if matches!(self.kind(), Kind::Thread | Kind::Main) {
             self.leak_contents();
         } else {
+            // Handlers find by this which drain they belong to (`life/ending.rs`).
+            let place = Cell::new(0_usize);
+            self.set_drained_at(place.as_ptr().addr());
+            self.set_cause(cause);
+            ABANDONED_DRAINS.fetch_add(1, Ordering::Relaxed);
             self.drain(Lent::Nothing);
+            ABANDONED_DRAINS.fetch_sub(1, Ordering::Relaxed);
+            black_box(&place);
         }
         self.set_free();
         self.unlist();
@@ -107,8 +125,8 @@ impl Record {
     }
 
     /// Drains the record of an abandoned stack, and gives it back.
-    pub(crate) fn drain_and_release_abandoned(&'static self) {
-        if self.drain_abandoned() {
+    pub(crate) fn drain_and_release_abandoned(&'static self, cause: Cause) {
+        if self.drain_abandoned(cause) {
             STACKS.give(self);
         }
     }
@@ -136,7 +154,7 @@ impl Record {
         // SAFETY: null, or a record, which live for ever.
         let Some(found) = (unsafe { self.predecessor.load(Ordering::Relaxed).as_ref() }) else { return false };
         cold_path();
-        let whole = found.drain_abandoned();
+        let whole = found.drain_abandoned(Cause::Abandoned);
         // `predecessor` is unset before another stack can have that record: this stack may be
         // abandoned at any moment.
         self.predecessor.store(std::ptr::null_mut(), Ordering::Release);

@@ -7,7 +7,9 @@
 
 use super::contents::Contents;
 use crate::base::cold::cold_path;
+use crate::base::ending::Cause;
 use crate::base::kind::Kind;
+use crate::base::limits;
 use crate::base::redirect::Method;
 use crate::base::stack_id::StackId;
 use crate::machine::arch;
@@ -20,7 +22,7 @@ use crate::storage::slot_table::Table;
 use crate::storage::values::Values;
 use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// The record of one armed stack.
 #[repr(C, align(64))]
@@ -45,8 +47,10 @@ pub(crate) struct Record {
     /// Whether the record is cached for the next stack with its base.
     pub(super) cached_flag: CachedFlag,
     /// The number of the trampoline that stands for the exit trampoline.
-    pub(super) trampoline: AtomicU32,
-    /// Where the foot is.
+    pub(super) trampoline: AtomicU8,
+    /// What began the drain, while the stack drains.
+    pub(super) cause: AtomicU8,
+    /// Where the foot is. Of an abandoned stack that drains, a place in the frame that drains it.
     pub(super) foot: AtomicUsize,
     /// The content of the canary's word before it was marked, under code redirect.
     pub(super) unmarked_word: AtomicUsize,
@@ -121,7 +125,8 @@ impl SlabItem for Record {
             phase: AtomicU8::new(Phase::Free as u8),
             method: AtomicU8::new(Method::Slot as u8),
             cached_flag: CachedFlag::new(),
-            trampoline: AtomicU32::new(0),
+            trampoline: AtomicU8::new(0),
+            cause: AtomicU8::new(0),
             foot: AtomicUsize::new(0),
             unmarked_word: AtomicUsize::new(0),
             generation: AtomicUsize::new(0),
@@ -145,7 +150,8 @@ impl SlabItem for Record {
 
 // The first cache line holds the fields of the read path, and those that other stacks' code reads
 // often. And a record is small.
-const _: () = assert!(memoffset::offset_of!(Record, trampoline) < 64 && size_of::<Record>() <= 512);
+const _: () = assert!(memoffset::offset_of!(Record, cause) < 64 && size_of::<Record>() <= 512);
+const _: () = assert!(limits::TRAMPOLINES <= 1 << u8::BITS);
 const _: () = assert!(
     memoffset::offset_of!(Record, contents) + memoffset::offset_of!(Contents, values) + size_of::<Vec<()>>() <= 192
 );
@@ -233,7 +239,7 @@ impl Record {
         self.unmarked_word.store(stack.unmarked_word, Ordering::Relaxed);
         self.base.store(arch::untagged(stack.base), Ordering::Relaxed);
         self.kind.store(stack.kind as u8, Ordering::Relaxed);
-        self.trampoline.store(stack.trampoline as u32, Ordering::Relaxed);
+        self.trampoline.store(stack.trampoline as u8, Ordering::Relaxed);
         // The base's page from the beginning: wherever this code is left for good, every entry that
         // leads here is found.
         let page = page_of_base(stack.base);
@@ -254,6 +260,30 @@ impl Record {
     /// record for an abandoned one.
     pub(crate) fn set_draining(&self) {
         self.phase.store(Phase::Draining as u8, Ordering::Release);
+    }
+
+    /// Notes what has begun the drain. This is before [`Record::set_draining`].
+    #[inline]
+    pub(crate) fn set_cause(&self, cause: Cause) {
+        self.cause.store(cause as u8, Ordering::Relaxed);
+    }
+
+    /// What has begun the drain, if the stack drains.
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        self.is_draining().then(|| Cause::from_raw(self.cause.load(Ordering::Relaxed)))
+    }
+
+    /// Notes that the drain of this abandoned stack runs in a frame which holds `place`. It has no
+    /// foot any more.
+    pub(super) fn set_drained_at(&self, place: usize) {
+        self.foot.store(place, Ordering::Relaxed);
+    }
+
+    /// What has begun the drain, and a place in the frame that drains the stack, if it was
+    /// abandoned and drains on another one.
+    pub(crate) fn drained_elsewhere(&self) -> Option<(Cause, usize)> {
+        let cause = self.cause().filter(|cause| matches!(cause, Cause::Abandoned | Cause::Discarded))?;
+        Some((cause, self.foot()))
     }
 
     /// Whether its stack is armed, and has not ended.

@@ -4,7 +4,7 @@ pub(crate) mod access;
 mod canary;
 mod changes;
 mod contents;
-mod drain;
+pub(crate) mod drain;
 pub(crate) mod header;
 mod initializing;
 pub(crate) mod stacks;

@@ -21,11 +21,13 @@
 //! | `tables`, `row` | the source of rules on Linux: DWARF tables |
 //! | `frame_records` | the source of rules on macOS: a frame record of every function |
 //! | `general`, `registers` | the step by any rule, with all registers |
+//! | `around` | the frame that holds a piece of memory |
 //! | `memo` | remembered walks |
 //! | `memory` | which memory a walk may read |
 //! | `objects`, `find_fde` | the loaded object that code belongs to, and its tables |
 //! | `rbx`, `eh_return` | x86_64: a saved register, and the end of the unwinder's own functions |
 
+pub(crate) mod around;
 mod cache;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod eh_return;

@@ -19,6 +19,8 @@ uint64_t bridge_swap_local(uint64_t value);
 uint64_t bridge_id(void);
 int bridge_unload(void);
 int bridge_is_armed(void);
+const char *bridge_ending(void); // the variant's name, or "None"
+int bridge_returned_value(uintptr_t *value); // 1 where there is one, otherwise 0
 
 struct bridge_foot {
     uintptr_t address, word, original;

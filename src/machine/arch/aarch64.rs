@@ -58,6 +58,23 @@ pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
     word
 }
 
+/// Where the frame of `exeunt_trampoline_body` (`asm/`) keeps the first register of the entry
+/// function's result. `mark` is the word that the drain was given.
+pub(crate) const fn trampoline_result(mark: usize) -> usize {
+    mark - 136
+}
+
+/// Where the same frame keeps the address that the trampoline goes on to, signed.
+pub(crate) const fn trampoline_goes_on_to(mark: usize) -> usize {
+    mark - 144
+}
+
+/// Where the frame of `exeunt_exit_hook_body` keeps the first argument of the call that led to the
+/// hook. `slot` is the word that holds the call's return address.
+pub(crate) const fn hook_argument(slot: usize) -> usize {
+    slot + 8
+}
+
 /// Whether an entry of an inline cache (`inline_cache::CacheEntry`), `offset` bytes behind
 /// `entries`, is valid for `block`: it is the block's entry, and the canary that it refers to is
 /// intact. In assembly, since compilers load memory that other threads may change into a register

@@ -17,6 +17,7 @@
 //! | `ends_in_exit` | whether the code at an address passes a result to `exit`; Linux only |
 //! | `called_directly` | the target of the direct call before a return address; Linux only |
 //! | `dwarf` | the numbers of registers in unwind tables; Linux only |
+//! | `trampoline_result`, `trampoline_goes_on_to`, `hook_argument` | words of the frames in `asm/` |
 //! | `landing` | the layout of glibc's `jmp_buf`; Linux only |
 //!
 //! The layout that `hits` reads is the same for all of them: [`cache_entry`].

@@ -11,6 +11,7 @@
 //! | `is_start` | whether an address lies in the function that calls `main`; glibc only |
 //! | `is_behind_indirect_call` | whether a return address follows a call by a pointer; Linux only |
 //! | `ends_in_pthread_exit` | whether the code at a return address calls `pthread_exit`; musl only |
+//! | `thread_end` | what libc keeps of a thread's end; Linux only |
 //! | `ALL_ENDS_AT_HOOK` | whether code redirect's hook runs for threads that end without a return |
 
 #[cfg(target_os = "macos")]
@@ -20,6 +21,8 @@ mod glibc;
 #[cfg(target_env = "musl")]
 mod musl;
 mod probe;
+#[cfg(target_os = "linux")]
+pub(crate) mod thread_end;
 #[cfg(target_os = "linux")]
 mod threads;
 

@@ -93,6 +93,38 @@ pub extern "C" fn bridge_panic_at_exit() -> c_int {
     })
 }
 
+/// The name of [`exeunt::ending`]'s variant.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_ending() -> *const c_char {
+    use exeunt::Ending;
+    let name = match exeunt::ending() {
+        None => c"None",
+        Some(Ending::Unknown) => c"Unknown",
+        Some(Ending::Returned) => c"Returned",
+        Some(Ending::Unwound) => c"Unwound",
+        Some(Ending::Exited) => c"Exited",
+        Some(Ending::Cancelled) => c"Cancelled",
+        Some(Ending::ProcessExit) => c"ProcessExit",
+        Some(Ending::Abandoned) => c"Abandoned",
+        Some(Ending::Discarded) => c"Discarded",
+        Some(Ending::Scope) => c"Scope",
+        Some(_) => c"another",
+    };
+    name.as_ptr()
+}
+
+/// [`exeunt::returned_value`]; 1 where there is one, otherwise 0.
+///
+/// # Safety
+/// `value` must be good to write to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_returned_value(value: *mut usize) -> c_int {
+    let Some(found) = exeunt::returned_value() else { return 0 };
+    // SAFETY: the caller's promise.
+    unsafe { *value = found };
+    1
+}
+
 /// [`exeunt::set`] with a number.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_set(key: u64, value: u64) -> c_int {

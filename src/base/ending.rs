@@ -1,0 +1,71 @@
+//! [`Ending`]: how a stack ends. [`Cause`]: what began its drain, from which that follows.
+
+/// How a stack ends: see [`ending`](crate::ending).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Ending {
+    /// One of the others, and exeunt cannot find out which. On Linux that happens only where it can
+    /// start no thread for the one experiment that it needs. On macOS these ends are told by their
+    /// return alone.
+    Unknown = 1,
+    /// Its entry function has returned. A thread of Rust's whose closure panics returns as well:
+    /// std catches the panic.
+    Returned,
+    /// Unwinding has left the function that [`enter`](crate::enter()) runs: a panic, an exception,
+    /// or the forced unwinding by which a fiber library drops a suspended fiber, or by which
+    /// `pthread_exit` ends the thread.
+    Unwound,
+    /// The thread ends by `pthread_exit`.
+    Exited,
+    /// The thread was cancelled. `pthread_exit(PTHREAD_CANCELED)` counts as this, as it does for
+    /// `pthread_join`.
+    Cancelled,
+    /// The thread calls `exit`, under all the frames of its stack.
+    ProcessExit,
+    /// The stack's memory is used for another stack, which has just been armed. Its code was
+    /// suspended somewhere, and never runs again.
+    Abandoned,
+    /// Its runtime has given it to [`discard`](crate::discard).
+    Discarded,
+    /// C's `exeunt_scope_end` ends it. Where a C++ destructor calls that, this may be a return or
+    /// an exception.
+    Scope,
+}
+
+/// What began a drain. [`Ending`] follows from it, and from what the frames and the thread then
+/// hold, which only code that asks looks up (`life/ending.rs`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Cause {
+    /// A trampoline: the entry function has returned, or the thread has landed.
+    Trampoline,
+    /// A hook, which meets every end of a thread with glibc, and returns alone elsewhere.
+    Hook,
+    /// The safety net of a thread.
+    Net,
+    /// The thread has ended by `pthread_exit` or cancellation.
+    ThreadExit,
+    Unwound,
+    ProcessExit,
+    Abandoned,
+    Discarded,
+    Scope,
+}
+
+impl Cause {
+    pub(crate) fn from_raw(raw: u8) -> Self {
+        const ALL: [Cause; 9] = [
+            Cause::Trampoline,
+            Cause::Hook,
+            Cause::Net,
+            Cause::ThreadExit,
+            Cause::Unwound,
+            Cause::ProcessExit,
+            Cause::Abandoned,
+            Cause::Discarded,
+            Cause::Scope,
+        ];
+        ALL.get(usize::from(raw)).copied().unwrap_or(Self::Trampoline)
+    }
+}
