@@ -54,6 +54,12 @@ fn count(rows: &[Value], how: &str) -> usize {
     rows.iter().filter(|row| row["end"]["how"] == how).count()
 }
 
+/// Those whose entry function is over.
+fn ended(rows: &[Value]) -> usize {
+    let ends = ["returned", "pthread_exit", "cancelled", "exit", "unwound", "ended"];
+    ends.iter().map(|how| count(rows, how)).sum()
+}
+
 #[test]
 fn output_and_status_are_as_without_it() {
     for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment"] {
@@ -97,7 +103,34 @@ fn each_thread_has_a_row_that_says_what_it_was() {
     assert_eq!(&rows[1]["started_by"]["tid"], tid(0));
     assert_eq!(&rows[5]["started_by"]["tid"], tid(4));
     assert_eq!(rows[1]["name"], "renamed", "as it was at the end");
-    assert_eq!((count(&rows, "ended"), count(&rows, "alive")), (8, 1));
+    assert_eq!((ended(&rows), count(&rows, "alive")), (8, 1));
+}
+
+#[test]
+fn each_row_says_how_the_stack_ended() {
+    let (_, rows, _) = json("return");
+    let found: Vec<(&str, Option<i64>)> =
+        rows.iter().map(|row| (row["end"]["how"].as_str().expect("a word"), row["end"]["value"].as_i64())).collect();
+    assert_eq!(
+        found,
+        [
+            ("returned", Some(3)),
+            ("returned", Some(42)),
+            ("pthread_exit", Some(43)),
+            ("returned", Some(44)),
+            ("returned", Some(0)),
+            ("returned", Some(0)),
+            ("cancelled", None),
+            ("returned", Some(7)),
+            ("alive", None),
+        ]
+    );
+    let (_, rows, _) = json("pthread_exit");
+    assert_eq!(rows[0]["end"]["how"], "pthread_exit", "main");
+    let (_, rows, _) = json("_exit");
+    assert_eq!(rows[0]["end"]["how"], "ended_process", "main");
+    let (_, rows, _) = json("exit");
+    assert_eq!(rows[0]["end"]["how"], "exit", "main");
 }
 
 #[test]
@@ -111,14 +144,14 @@ fn the_use_of_a_stack_is_a_bound() {
 #[test]
 fn births_are_ends_and_those_that_were_alive() {
     let (_, rows, process) = json("many");
-    assert_eq!((rows.len(), count(&rows, "ended")), (2001, 2001));
+    assert_eq!((rows.len(), ended(&rows)), (2001, 2001));
     assert_eq!(process["complete"], true);
     // `abort` leaves main and one that waits, `exit` in a thread also that thread.
     let (output, rows, _) = json("abort");
     assert_eq!(output.status.signal(), Some(libc::SIGABRT));
-    assert_eq!((rows.len(), count(&rows, "ended"), count(&rows, "alive")), (9, 7, 2));
+    assert_eq!((rows.len(), ended(&rows), count(&rows, "alive")), (9, 7, 2));
     let (_, rows, _) = json("thread");
-    assert_eq!((rows.len(), count(&rows, "ended"), count(&rows, "alive")), (10, 7, 2));
+    assert_eq!((rows.len(), ended(&rows), count(&rows, "alive")), (10, 7, 2));
     assert_eq!(count(&rows, "ended_process"), 1);
 }
 

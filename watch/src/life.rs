@@ -1,8 +1,9 @@
 //! What is written of a stack when it begins and when it ends.
 
 use crate::shared::{now, own_table, table, tid};
-use crate::table::{Row, flag, state};
+use crate::table::{Row, ending, flag, state};
 use crate::touched;
+use exeunt::Ending;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// The running thread's stack begins, and this is its row.
@@ -29,7 +30,25 @@ fn ended(row: &Row) {
     name(row);
     times(row);
     used(row);
+    how(row);
     row.state.store(state::ENDED, Release);
+}
+
+/// How the running stack ends.
+fn how(row: &Row) {
+    let how = match exeunt::ending() {
+        Some(Ending::Returned) => ending::RETURNED,
+        Some(Ending::Exited) => ending::EXITED,
+        Some(Ending::Cancelled) => ending::CANCELLED,
+        Some(Ending::ProcessExit) => ending::PROCESS_EXIT,
+        Some(Ending::Unwound) => ending::UNWOUND,
+        _ => ending::OTHER,
+    };
+    row.ending.store(how, Relaxed);
+    if let Some(value) = exeunt::returned_value() {
+        row.value.store(value as u64, Relaxed);
+        row.flags.fetch_or(flag::VALUE, Relaxed);
+    }
 }
 
 /// The process ends, and this code runs on the thread that ends it: completes the rows of all
@@ -42,15 +61,16 @@ pub fn process_ends() {
         let own = row.tid.load(Relaxed) == this;
         match row.state.load(Relaxed) {
             state::ALIVE => {
-                row.ended.store(now(), Relaxed);
                 if own {
                     row.flags.fetch_or(flag::ENDED_PROCESS, Relaxed);
                     name(row);
                     times(row);
-                } else {
-                    sample(row);
+                } else if !sample(row) {
+                    // It is gone, and has passed by its handler.
+                    continue;
                 }
                 used(row);
+                row.ended.store(now(), Relaxed);
                 row.flags.fetch_or(flag::SAMPLED, Release);
             }
             // `main` has returned and its thread still runs the handlers of `exit`.
@@ -84,10 +104,11 @@ fn times(row: &Row) {
 
 /// Name and CPU times of a thread that runs on, from the kernel's files. `stat` has the times in
 /// ticks of 10 ms, `schedstat` has their sum exactly.
-fn sample(row: &Row) {
+/// False if there is no such thread.
+fn sample(row: &Row) -> bool {
     let folder = format!("/proc/self/task/{}", row.tid.load(Relaxed));
-    let Ok(stat) = std::fs::read_to_string(format!("{folder}/stat")) else { return };
-    let (Some(begin), Some(end)) = (stat.find('('), stat.rfind(')')) else { return };
+    let Ok(stat) = std::fs::read_to_string(format!("{folder}/stat")) else { return false };
+    let (Some(begin), Some(end)) = (stat.find('('), stat.rfind(')')) else { return false };
     row.name.store(&stat.as_bytes()[begin + 1..end]);
     let fields: Vec<&str> = stat[end + 1..].split_whitespace().collect();
     let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
@@ -98,6 +119,7 @@ fn sample(row: &Row) {
     let system = if user + system == 0 { 0 } else { sum * system / (user + system) };
     row.user.store(sum - system, Relaxed);
     row.system.store(system, Relaxed);
+    true
 }
 
 /// The depth that the stack's use had.

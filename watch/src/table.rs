@@ -48,6 +48,19 @@ pub mod flag {
     pub const ENDED_PROCESS: u32 = 2;
     /// The stack could not be armed. `Row::reason` says why.
     pub const NOT_ARMED: u32 = 4;
+    /// `Row::value` is there.
+    pub const VALUE: u32 = 8;
+}
+
+/// Endings, as the library's `exeunt::ending` has them.
+pub mod ending {
+    pub const RETURNED: u32 = 1;
+    pub const EXITED: u32 = 2;
+    pub const CANCELLED: u32 = 3;
+    pub const PROCESS_EXIT: u32 = 4;
+    pub const UNWOUND: u32 = 5;
+    /// Another one, of a later version.
+    pub const OTHER: u32 = 6;
 }
 
 /// All of it.
@@ -87,7 +100,7 @@ pub struct Row {
     pub flags: AtomicU32,
     pub tid: AtomicU32,
     pub creator_tid: AtomicU32,
-    /// How it ended: `exeunt::Ending`, or 0.
+    /// How it ended, if its handler has run: a value of `ending`.
     pub ending: AtomicU32,
     /// Indices in `Table::files` plus 1, or 0.
     pub entry_file: AtomicU32,
@@ -107,7 +120,7 @@ pub struct Row {
     pub stack_low: AtomicU64,
     pub stack_high: AtomicU64,
     pub stack_touched: AtomicU64,
-    /// The word that the entry function returned.
+    /// The word that the entry function returned or that `pthread_exit` got, with `flag::VALUE`.
     pub value: AtomicU64,
     pub name: Text<2>,
     pub reason: Text<12>,

@@ -5,9 +5,13 @@
 //! the memory of an earlier thread's stack, whose pages it gives back to the kernel in part only.
 //! A page that was swapped out counts as untouched.
 
+use std::mem::MaybeUninit;
+
 const PAGE: usize = 4096;
-/// Pages in one question. The answer is on the stack that asks, which can be small.
-const CHUNK: usize = 512;
+/// Pages in one question: 8 MiB, the size of most stacks.
+const CHUNK: usize = 2048;
+/// The same for a stack that is too small to hold that answer, which has one byte for each page.
+const SMALL_CHUNK: usize = 64;
 
 /// The running thread's stack, lowest address and end, or two zeros.
 pub fn bounds() -> (usize, usize) {
@@ -27,11 +31,16 @@ pub fn bounds() -> (usize, usize) {
 
 /// The lowest address of the stack whose page has memory, or `high` if none has.
 pub fn lowest(low: usize, high: usize) -> usize {
+    if high - low > 128 << 10 { lowest_by::<CHUNK>(low, high) } else { lowest_by::<SMALL_CHUNK>(low, high) }
+}
+
+#[inline(never)]
+fn lowest_by<const CHUNK: usize>(low: usize, high: usize) -> usize {
     let page = page();
     let mut at = low.next_multiple_of(page);
     while at < high {
         let pages = ((high - at).div_ceil(page)).min(CHUNK);
-        match first(at, pages, page) {
+        match first::<CHUNK>(at, pages, page) {
             Answer::Page(index) => return at + index * page,
             Answer::None => at += pages * page,
             // The main thread's stack is mapped from above, as far as it has grown.
@@ -50,7 +59,7 @@ fn lowest_of_mapped(low: usize, high: usize) -> usize {
         at -= page;
     }
     while at >= low {
-        match first(at, 1, page) {
+        match first::<1>(at, 1, page) {
             Answer::Page(_) => found = at,
             Answer::None => (),
             Answer::Unmapped => break,
@@ -66,15 +75,18 @@ enum Answer {
     Unmapped,
 }
 
-fn first(at: usize, pages: usize, page: usize) -> Answer {
-    let mut resident = [0u8; CHUNK];
+#[inline(always)]
+fn first<const CHUNK: usize>(at: usize, pages: usize, page: usize) -> Answer {
+    let mut resident = [MaybeUninit::<u8>::uninit(); CHUNK];
     // SAFETY: `mincore` reads no memory of the range and writes one byte for each page, of which
     // there are at most CHUNK.
-    let failed = unsafe { libc::mincore(at as *mut _, pages * page, resident.as_mut_ptr()) };
+    let failed = unsafe { libc::mincore(at as *mut _, pages * page, resident.as_mut_ptr().cast()) };
     if failed != 0 {
         return Answer::Unmapped;
     }
-    resident[..pages].iter().position(|byte| byte & 1 == 1).map_or(Answer::None, Answer::Page)
+    // SAFETY: `mincore` has succeeded, so it has written a byte for each page.
+    let resident = unsafe { std::slice::from_raw_parts(resident.as_ptr().cast::<u8>(), pages.min(CHUNK)) };
+    resident.iter().position(|byte| byte & 1 == 1).map_or(Answer::None, Answer::Page)
 }
 
 fn page() -> usize {

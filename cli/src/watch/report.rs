@@ -68,7 +68,7 @@ fn sort(rows: &mut [&Stack], column: Column) {
 }
 
 fn is_alive(stack: &Stack) -> bool {
-    stack.end != End::Ended
+    !stack.end.is_over()
 }
 
 fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &ProgramEnd) -> serde_json::Value {
@@ -169,11 +169,25 @@ fn row(stack: &Stack) -> [String; 12] {
 
 fn how(end: &End) -> String {
     match end {
+        End::Returned { value } => format!("returned{}", word(*value)),
+        End::PthreadExit { value } => format!("pthread_exit{}", word(*value)),
+        End::Cancelled => "cancelled".into(),
+        End::Exit => "called exit".into(),
+        End::Unwound => "left by an exception".into(),
         End::Ended => "ended".into(),
         End::Alive => "alive when the process ended".into(),
         End::EndedProcess => "ended the process".into(),
         End::NotArmed { reason } => format!("not armed: {reason}"),
         End::NeverRan => "never ran".into(),
+    }
+}
+
+/// Numbers as such; what is larger is an address, or a part of one.
+fn word(value: Option<i64>) -> String {
+    match value {
+        None => String::new(),
+        Some(value @ -0x1_0000..0x1_0000) => format!(" {value}"),
+        Some(value) => format!(" {value:#x}"),
     }
 }
 

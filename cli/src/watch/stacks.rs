@@ -1,7 +1,7 @@
 //! The rows of the shared table as plain values.
 
 use super::names::Names;
-use super::table::{Row, Table, flag, kind, state};
+use super::table::{Row, Table, ending, flag, kind, state};
 use serde::Serialize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -53,6 +53,16 @@ pub struct Use {
 #[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "how")]
 pub enum End {
+    /// Its entry function has returned: this word, if it is one.
+    Returned { value: Option<i64> },
+    /// By `pthread_exit`, with this word.
+    PthreadExit { value: Option<i64> },
+    /// By `pthread_cancel`.
+    Cancelled,
+    /// The main thread has called `exit`.
+    Exit,
+    /// An exception has left its entry function.
+    Unwound,
     /// Its entry function is over.
     Ended,
     /// It was there when the process ended.
@@ -63,6 +73,13 @@ pub enum End {
     NotArmed { reason: String },
     /// It was created, and the process ended before it ran.
     NeverRan,
+}
+
+impl End {
+    /// Whether the stack's entry function is over.
+    pub fn is_over(&self) -> bool {
+        !matches!(self, Self::Alive | Self::EndedProcess | Self::NotArmed { .. } | Self::NeverRan)
+    }
 }
 
 /// The rows of a table.
@@ -111,7 +128,15 @@ impl Stacks {
         let end = if flags & flag::NOT_ARMED != 0 {
             End::NotArmed { reason: row.reason.load() }
         } else if state == state::ENDED {
-            End::Ended
+            let value = (flags & flag::VALUE != 0).then(|| row.value.load(Relaxed).cast_signed());
+            match row.ending.load(Relaxed) {
+                ending::RETURNED => End::Returned { value },
+                ending::EXITED => End::PthreadExit { value },
+                ending::CANCELLED => End::Cancelled,
+                ending::PROCESS_EXIT => End::Exit,
+                ending::UNWOUND => End::Unwound,
+                _ => End::Ended,
+            }
         } else if state == state::BORN {
             End::NeverRan
         } else if flags & flag::ENDED_PROCESS != 0 {

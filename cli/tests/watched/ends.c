@@ -135,6 +135,7 @@ int main(int argc, char **argv) {
     fflush(stdout);
     if (!strcmp(how, "abort")) abort();
     if (!strcmp(how, "_exit")) _exit(4);
+    if (!strcmp(how, "exit")) exit(8);
     if (!strcmp(how, "thread")) run(calls_exit, NULL);
     return 3;
 }
