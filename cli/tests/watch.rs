@@ -13,6 +13,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 const FOLDER: &str = env!("CARGO_TARGET_TMPDIR");
 
@@ -35,7 +36,8 @@ fn ends() -> &'static Path {
 
 /// Runs `exeunt watch OPTIONS -- ends HOW`, and reads the rows from the file that they go to.
 fn watch(how: &str, options: &[&str]) -> (Output, String) {
-    let rows = Path::new(FOLDER).join(format!("watched-{how}-{}", options.concat()));
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let rows = Path::new(FOLDER).join(format!("watched-rows-{}", NUMBER.fetch_add(1, Relaxed)));
     let mut command = exeunt();
     command.arg("watch").args(options).arg("--output").arg(&rows).arg("--").arg(ends()).arg(how);
     let output = command.output().expect("the program starts");
@@ -47,6 +49,8 @@ fn json(how: &str) -> (Output, Vec<Value>, Value) {
     let (output, rows) = watch(how, &["--json"]);
     let mut rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let process = rows.pop().expect("a last line")["process"].take();
+    // They come as they end.
+    rows.sort_by_key(|row| row["id"].as_u64());
     (output, rows, process)
 }
 
@@ -153,6 +157,95 @@ fn births_are_ends_and_those_that_were_alive() {
     let (_, rows, _) = json("thread");
     assert_eq!((rows.len(), ended(&rows), count(&rows, "alive")), (10, 7, 2));
     assert_eq!(count(&rows, "ended_process"), 1);
+}
+
+#[test]
+fn rows_are_sorted_and_cut() {
+    let (_, rows) = watch("return", &["--sort", "stack", "--top", "2"]);
+    let first = rows.lines().nth(3).expect("a row");
+    assert!(first.contains("goes_deep") && first.contains("returned 44"), "{rows}");
+    assert_eq!(rows.lines().last(), Some("2 of 9 stacks"), "{rows}");
+    assert_eq!(rows.lines().count(), 3 + 2 + 1, "{rows}");
+}
+
+#[test]
+fn a_summary_has_a_row_for_each_entry_function() {
+    let (_, rows) = watch("many", &["--summary"]);
+    let words: Vec<&str> = rows.lines().nth(3).expect("a row").split_whitespace().collect();
+    assert_eq!(words[..4], ["returns", "2000", "2000", "1"], "never two at once: {rows}");
+    assert!(rows.lines().nth(4).expect("a row").starts_with("main "), "{rows}");
+    assert_eq!(rows.lines().count(), 5, "{rows}");
+}
+
+#[test]
+fn rows_come_while_the_program_runs() {
+    for (option, row) in [("--live", "returns"), ("--json", "\"entry\":\"returns\"")] {
+        let mut command = exeunt();
+        command.args(["watch", option, "--"]).arg(ends()).arg("one").stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.stdout(Stdio::null()).spawn().expect("the program starts");
+        let mut rows = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let found = rows.by_ref().map(|line| line.expect("a line")).find(|line| line.contains(row));
+        assert!(found.is_some(), "{option}");
+        // The program ends when this closes, which is after the row was read.
+        drop(child.stdin.take());
+        let rest: Vec<String> = rows.map(|line| line.expect("a line")).collect();
+        assert_eq!(rest.iter().filter(|line| line.contains(row)).count(), 0, "once: {rest:?}");
+        assert!(rest.iter().any(|line| line.contains("main")), "{rest:?}");
+        assert_eq!(child.wait().expect("the program ends").code(), Some(0));
+    }
+}
+
+#[test]
+fn a_trace_has_a_track_for_each_stack_and_an_arrow_for_each_birth() {
+    let path = Path::new(FOLDER).join("watched.trace");
+    watch("return", &["--trace", path.to_str().expect("a path")]);
+    let trace: Value = serde_json::from_str(&std::fs::read_to_string(path).expect("a file")).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("a list");
+    let phase = |phase: &str| events.iter().filter(|event| event["ph"] == phase).collect::<Vec<_>>();
+    let slice = |track: &Value| *phase("X").iter().find(|event| event["tid"] == *track).expect("a slice");
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert_eq!((phase("X").len(), phase("s").len(), phase("f").len()), (9, 8, 8));
+    for (from, to) in phase("s").into_iter().zip(phase("f")) {
+        assert_eq!(from["id"], to["id"]);
+        // Readers attach an arrow's end to the slice that is there at that time.
+        for end in [from, to] {
+            let slice = slice(&end["tid"]);
+            let since = number(&end["ts"]) - number(&slice["ts"]);
+            assert!((0.0..=number(&slice["dur"])).contains(&since), "{end} {slice}");
+        }
+    }
+    let inner =
+        phase("f").into_iter().find(|event| slice(&event["tid"])["args"]["started_by"]["function"] == "creates");
+    let inner = inner.expect("the thread that `creates` creates");
+    let outer = phase("s").into_iter().find(|event| event["id"] == inner["id"]).expect("its other end");
+    assert_eq!(slice(&outer["tid"])["name"], "creates");
+}
+
+#[test]
+fn a_backtrace_says_where_a_stack_was_created() {
+    let (_, rows) = watch("return", &["--backtrace", "--json"]);
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let inner = rows.iter().find(|row| row["started_by"]["function"] == "creates").expect("a row");
+    // What is beyond the entry function is libc's.
+    assert_eq!(inner["created_at"][0], "creates", "{inner}");
+    let outer = rows.iter().find(|row| row["entry"] == "goes_deep").expect("a row");
+    let frames: Vec<&str> =
+        outer["created_at"].as_array().expect("a list").iter().map(|frame| frame.as_str().expect("a name")).collect();
+    assert_eq!(frames[..2], ["run", "main"], "{outer}");
+    assert!(!frames.iter().any(|frame| frame.contains("exeunt")), "{outer}");
+}
+
+#[test]
+fn what_the_program_executes_is_followed_if_you_ask() {
+    let (_, rows, _) = json("execute");
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let (output, rows) = watch("execute", &["--follow", "--json"]);
+    assert_eq!((text(&output), output.status.code()), ("8\n", Some(0)));
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let main = |how: &str| rows.iter().filter(|row| row["entry"] == "main" && row["end"]["how"] == how).count();
+    // The program, and what it becomes.
+    assert_eq!((main("replaced"), main("returned")), (1, 1), "{rows:?}");
+    assert_eq!(rows.iter().filter(|row| row["entry"] == "returns").count(), 1, "{rows:?}");
 }
 
 #[test]

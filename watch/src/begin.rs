@@ -2,9 +2,9 @@
 //! would be without it.
 
 use crate::shared;
-use crate::table::{Table, VARIABLE};
+use crate::table::{Table, VARIABLE, flag, state};
 use std::ffi::{CStr, c_char, c_int};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -13,13 +13,33 @@ static BEGIN: extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) = begin;
 /// glibc passes `main`'s arguments to each function of `.init_array`.
 extern "C" fn begin(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char) {
     // SAFETY: libc's list, which ends with a null, before any code of the program runs.
-    let Some(place) = (unsafe { take(environment, VARIABLE) }) else { return };
-    // SAFETY: as above. The command put this library's path, and a colon if more follow, in front.
-    unsafe { restore(environment) };
-    let Some((process, descriptor)) = place.split_once(':') else { return };
-    let Some(table) = map(process, descriptor) else { return };
+    let Some((_, place)) = (unsafe { find(environment, VARIABLE) }) else { return };
+    let table = place.split_once(':').and_then(|(process, descriptor)| map(process, descriptor));
+    if table.is_none_or(|table| table.follow.load(Relaxed) == 0) {
+        // SAFETY: as above. The command put this library's path, and a colon if more follow, in
+        // front.
+        unsafe {
+            take(environment, VARIABLE);
+            restore(environment);
+        }
+    }
+    let Some(table) = table else { return };
+    let process = std::process::id();
+    if table.process.compare_exchange(0, process, Relaxed, Relaxed).is_ok() {
+        table.began.store(shared::now(), Relaxed);
+    } else if table.follow.load(Relaxed) == 0 {
+        return;
+    }
+    // A program that this process was before has left its rows.
+    let used = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
+    for row in table.rows[..used].iter().filter(|row| row.process.load(Relaxed) == process) {
+        let lives = matches!(row.state.load(Relaxed), state::ALIVE | state::BORN);
+        if lives && row.flags.load(Relaxed) & flag::REPLACED == 0 {
+            row.ended.store(shared::now(), Relaxed);
+            row.flags.fetch_or(flag::REPLACED, Release);
+        }
+    }
     shared::set(table);
-    table.began.store(shared::now(), Relaxed);
 }
 
 fn map(process: &str, descriptor: &str) -> Option<&'static Table> {

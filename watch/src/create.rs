@@ -5,9 +5,10 @@
 //! backtraces are as they were. On aarch64 the routine is called and not jumped to: its return
 //! address is in a register, and exeunt can only redirect the one that this frame has stored.
 
+use crate::backtrace;
 use crate::files;
 use crate::life;
-use crate::shared::{new_row, now, tid};
+use crate::shared::{current, id, new_row, now, table, tid};
 use crate::table::{Row, kind, state};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -238,12 +239,18 @@ fn born(kind: u32, start: *mut c_void, argument: *mut c_void, caller: usize) -> 
     }
     let row = new_row()?;
     row.kind.store(kind, Relaxed);
+    row.creator.store(current(), Relaxed);
     row.creator_tid.store(tid(), Relaxed);
     row.entry.store(start as u64, Relaxed);
     row.argument.store(argument as u64, Relaxed);
     row.caller.store(caller as u64, Relaxed);
     row.entry_file.store(files::of(start as usize), Relaxed);
     row.caller_file.store(files::of(caller), Relaxed);
+    if let Some(table) = table().filter(|table| table.backtraces.load(Relaxed) == 1)
+        && let Some(birth) = table.births.get(id(row) as usize - 1)
+    {
+        backtrace::write(birth);
+    }
     row.created.store(now(), Relaxed);
     row.state.store(state::BORN, Release);
     Some(row)

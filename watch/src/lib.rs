@@ -10,6 +10,7 @@
 //! - After `fork` the child is not watched, and a row is written by the watched process alone.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
+mod backtrace;
 mod begin;
 mod create;
 mod files;

@@ -1,6 +1,6 @@
 //! What is written of a stack when it begins and when it ends.
 
-use crate::shared::{now, own_table, table, tid};
+use crate::shared::{now, own_table, set_current, table, tid};
 use crate::table::{Row, ending, flag, state};
 use crate::touched;
 use exeunt::Ending;
@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// The running thread's stack begins, and this is its row.
 pub fn begun(row: &'static Row) {
+    set_current(row);
     row.tid.store(tid(), Relaxed);
     row.began.store(now(), Relaxed);
     let (low, high) = touched::bounds();
@@ -57,7 +58,11 @@ pub fn process_ends() {
     let Some(table) = own_table() else { return };
     let this = tid();
     let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
-    for row in &table.rows[..used_rows] {
+    let process = std::process::id();
+    for row in table.rows[..used_rows].iter().filter(|row| row.process.load(Relaxed) == process) {
+        if row.flags.load(Relaxed) & flag::REPLACED != 0 {
+            continue;
+        }
         let own = row.tid.load(Relaxed) == this;
         match row.state.load(Relaxed) {
             state::ALIVE => {
@@ -78,7 +83,9 @@ pub fn process_ends() {
             _ => (),
         }
     }
-    table.finished.store(1, Release);
+    if table.process.load(Relaxed) == process {
+        table.finished.store(1, Release);
+    }
 }
 
 /// The running thread's name.

@@ -1,6 +1,7 @@
 //! The memory that is shared with the command, while this process is the watched one.
 
 use crate::table::{ROWS, Row, Table};
+use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32};
@@ -10,7 +11,6 @@ static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 /// From now on this process is watched.
 pub fn set(table: &'static Table) {
-    table.process.store(std::process::id(), Relaxed);
     PROCESS.store(std::process::id(), Relaxed);
     TABLE.store(ptr::from_ref(table).cast_mut(), Release);
     // SAFETY: the handler stores one word. It is code of this library, which is never unloaded.
@@ -43,7 +43,30 @@ pub fn new_row() -> Option<&'static Row> {
         table.rows_used.store(ROWS as u32 + 1, Relaxed);
         return None;
     }
-    table.rows.get(index as usize)
+    let row = table.rows.get(index as usize)?;
+    row.process.store(PROCESS.load(Relaxed), Relaxed);
+    Some(row)
+}
+
+/// The row's id.
+pub fn id(row: &Row) -> u32 {
+    let first = table().map_or(0, |table| table.rows.as_ptr().addr());
+    ((ptr::from_ref(row).addr() - first) / size_of::<Row>()) as u32 + 1
+}
+
+thread_local! {
+    /// The id of the running thread's row, or 0.
+    static CURRENT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// This is the running thread's row.
+pub fn set_current(row: &Row) {
+    CURRENT.set(id(row));
+}
+
+/// The id of the running thread's row, or 0.
+pub fn current() -> u32 {
+    CURRENT.get()
 }
 
 /// CLOCK_MONOTONIC in nanoseconds.

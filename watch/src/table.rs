@@ -48,6 +48,8 @@ pub mod flag {
     pub const ENDED_PROCESS: u32 = 2;
     /// The stack could not be armed. `Row::reason` says why.
     pub const NOT_ARMED: u32 = 4;
+    /// Its process has executed another program.
+    pub const REPLACED: u32 = 16;
     /// `Row::value` is there.
     pub const VALUE: u32 = 8;
 }
@@ -66,7 +68,7 @@ pub mod ending {
 /// All of it.
 #[repr(C)]
 pub struct Table {
-    /// The process that writes.
+    /// The program's process.
     pub process: AtomicU32,
     /// How many rows have been handed out, with those that found no room.
     pub rows_used: AtomicU32,
@@ -74,10 +76,26 @@ pub struct Table {
     pub files_used: AtomicU32,
     /// 1: the process has reached its orderly end, and the rows of living threads are complete.
     pub finished: AtomicU32,
+    /// Set by the command. 1: what the program executes is watched as well.
+    pub follow: AtomicU32,
+    /// Set by the command. 1: each birth is written to `births`.
+    pub backtraces: AtomicU32,
     /// When the library was initialized: CLOCK_MONOTONIC, in nanoseconds.
     pub began: AtomicU64,
     pub files: [File; FILES],
     pub rows: [Row; ROWS],
+    /// Where each stack was created.
+    pub births: [Birth; ROWS],
+}
+
+/// The most frames of a birth.
+pub const FRAMES: usize = 15;
+
+/// Return addresses, innermost first, up to the first 0, and the files that they lie in.
+#[repr(C)]
+pub struct Birth {
+    pub frames: [AtomicU64; FRAMES],
+    pub files: [AtomicU32; FRAMES + 1],
 }
 
 /// A file that code lies in.
@@ -99,6 +117,9 @@ pub struct Row {
     pub kind: AtomicU32,
     pub flags: AtomicU32,
     pub tid: AtomicU32,
+    pub process: AtomicU32,
+    /// The id of the creator's stack, or 0.
+    pub creator: AtomicU32,
     pub creator_tid: AtomicU32,
     /// How it ended, if its handler has run: a value of `ending`.
     pub ending: AtomicU32,

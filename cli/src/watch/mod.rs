@@ -18,6 +18,8 @@ mod report;
 mod stacks;
 #[cfg(target_os = "linux")]
 mod table;
+#[cfg(target_os = "linux")]
+mod trace;
 
 pub use options::Options;
 use std::process::ExitCode;
@@ -43,6 +45,7 @@ pub fn run(options: &Options) -> ExitCode {
 fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
     use refusal::{FAILED, Refusal};
     use std::os::unix::process::CommandExt;
+    use std::sync::atomic::Ordering::Relaxed;
 
     const LIBRARY: &[u8] = exeunt_watch_embed::preload!();
     let failed = |what: &str| {
@@ -69,14 +72,31 @@ fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
     let mut command = std::process::Command::new(&program.file);
     command.arg0(&program.words[0]).args(&program.words[1..]).args(arguments);
     command.env("LD_PRELOAD", preload).env(table::VARIABLE, memory::place(&table_file));
+    table.follow.store(options.follow.into(), Relaxed);
+    table.backtraces.store(options.backtrace.into(), Relaxed);
     process::start(command).map_err(failed(&program.file.display().to_string()))?;
-    let end = process::wait(None).map_err(failed("waiting for the program"))?;
 
     let mut stacks = stacks::Stacks::new(table);
+    let mut told = std::collections::HashSet::new();
+    // The program's status counts, whatever becomes of the rows.
+    let complain = |result: std::io::Result<()>| {
+        if let Err(error) = result {
+            eprintln!("exeunt watch: the output: {error}");
+        }
+    };
+    complain(report::begin(&mut output, options));
+    let mut stream = || {
+        let ended = stacks.ended();
+        told.extend(ended.iter().map(|stack| stack.id));
+        complain(report::stream(&mut output, options, &ended));
+    };
+    let meanwhile: Option<&mut dyn FnMut()> = if options.streams() { Some(&mut stream) } else { None };
+    let end = process::wait(meanwhile).map_err(failed("waiting for the program"))?;
+    stacks.close();
     let rows = stacks.all();
-    // The program's status counts, whatever became of the rows.
-    if let Err(error) = report::print(&mut output, options, &rows, &stacks, &end) {
-        eprintln!("exeunt watch: the output: {error}");
+    complain(report::print(&mut output, options, &rows, &told, &stacks, &end));
+    if let Some(path) = &options.trace {
+        complain(trace::write(path, options, &rows));
     }
     Ok(process::end_as(end.status))
 }

@@ -62,8 +62,13 @@ fn read(file: File, found: &mut Vec<Function>) -> Option<PathBuf> {
     Some(format!("/usr/lib/debug/.build-id/{first:02x}/{rest}.debug").into())
 }
 
-/// A name as its language has it.
+/// A name as its language has it, without the version of a library's symbol.
 fn demangled(name: &str) -> String {
+    let name = name.split('@').next().unwrap_or(name);
+    // Other names can look like a C++ type: `f` would be `float`.
+    if !name.starts_with("_Z") && !name.starts_with("_R") {
+        return name.to_owned();
+    }
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
         return format!("{rust:#}");
     }

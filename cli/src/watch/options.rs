@@ -11,13 +11,34 @@ pub struct Options {
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// Print one JSON object a line for each stack, and a last one for the process
+    /// Print one JSON object a line for each stack as it ends, and a last one for the process
+    ///
+    /// With --sort or --top they come when the process has ended.
     #[arg(long, conflicts_with = "summary")]
     pub json: bool,
 
     /// Print one row for each entry function, with counts and sums
     #[arg(long)]
     pub summary: bool,
+
+    /// Print each row when its stack ends, and the rest at the end
+    #[arg(long, conflicts_with_all = ["json", "summary", "sort", "top"])]
+    pub live: bool,
+
+    /// Write FILE for Perfetto or chrome://tracing: a track for each stack, an arrow for each birth
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+
+    /// Say where each stack was created, frame by frame
+    #[arg(long, conflicts_with_all = ["live", "summary"])]
+    pub backtrace: bool,
+
+    /// Watch the programs that the program executes as well
+    ///
+    /// All of them see the variables LD_PRELOAD and EXEUNT_WATCH in their environment. Children that
+    /// execute nothing are not watched.
+    #[arg(long)]
+    pub follow: bool,
 
     /// The order of the rows
     #[arg(long, value_enum, value_name = "COLUMN", default_value = "start")]
@@ -30,6 +51,13 @@ pub struct Options {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
+}
+
+impl Options {
+    /// Whether rows are printed while the program runs.
+    pub fn streams(&self) -> bool {
+        self.live || self.json && self.sort == Column::Start && self.top.is_none()
+    }
 }
 
 /// Columns by which rows are sorted.

@@ -6,7 +6,7 @@ use super::stacks::{End, Stack, Stacks};
 use crate::paint::{FAINT, TITLE, paint, shortened};
 use serde_json::json;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -24,11 +24,35 @@ impl Output {
     }
 }
 
-/// Prints all of it.
+/// The widths of rows that are printed one by one.
+const LIVE: [usize; 12] = [4, 7, 15, 7, 24, 32, 9, 9, 9, 9, 20, 0];
+
+/// Before the first row of `--live`.
+pub fn begin(output: &mut Output, options: &Options) -> io::Result<()> {
+    if options.live {
+        headings(&mut output.0, &HEAD, &LIVE)?;
+    }
+    output.0.flush()
+}
+
+/// Prints stacks that have ended while others run on.
+pub fn stream(output: &mut Output, options: &Options, ended: &[Stack]) -> io::Result<()> {
+    for stack in ended {
+        if options.json {
+            writeln!(output.0, "{}", serde_json::to_string(stack)?)?;
+        } else {
+            writeln!(output.0, "{}", line(&HEAD, &LIVE, &cells(stack)))?;
+        }
+    }
+    output.0.flush()
+}
+
+/// Prints all of it, but for the rows of those that `stream` has printed.
 pub fn print(
     output: &mut Output,
     options: &Options,
     all: &[Stack],
+    told: &HashSet<u32>,
     stacks: &Stacks,
     end: &ProgramEnd,
 ) -> io::Result<()> {
@@ -37,18 +61,34 @@ pub fn print(
     sort(&mut rows, options.sort);
     rows.truncate(options.top.unwrap_or(usize::MAX));
     if options.json {
+        if options.streams() {
+            rows.retain(|stack| !told.contains(&stack.id));
+        }
         for row in &rows {
             writeln!(to, "{}", serde_json::to_string(row)?)?;
         }
         writeln!(to, "{}", process_json(options, all, stacks, end))?;
         return to.flush();
     }
+    if options.live {
+        for row in rows.iter().filter(|stack| !told.contains(&stack.id)) {
+            writeln!(to, "{}", line(&HEAD, &LIVE, &cells(row)))?;
+        }
+    }
     headline(to, options, all, stacks, end)?;
+    if options.live {
+        return to.flush();
+    }
     if options.summary {
-        table(to, &SUMMARY, &summary(all, options))?;
+        table(to, &SUMMARY, &summary(all, options), |_, _| Ok(()))?;
     } else {
-        let cells: Vec<_> = rows.iter().map(|stack| row(stack)).collect();
-        table(to, &HEAD, &cells)?;
+        let lines: Vec<_> = rows.iter().map(|stack| cells(stack)).collect();
+        table(to, &HEAD, &lines, |to, index| {
+            rows[index]
+                .created_at
+                .iter()
+                .try_for_each(|frame| writeln!(to, "{}", paint(FAINT, format!("      at {frame}"))))
+        })?;
     }
     if rows.len() < all.len() && !options.summary {
         writeln!(to, "{}", paint(FAINT, format!("{} of {} stacks", rows.len(), all.len())))?;
@@ -149,7 +189,7 @@ const SUMMARY: [Heading; 9] = [
     ("started by", false),
 ];
 
-fn row(stack: &Stack) -> [String; 12] {
+fn cells(stack: &Stack) -> [String; 12] {
     let cpu = |read: fn(super::stacks::Cpu) -> u64| stack.cpu.map_or("?".into(), |cpu| time(read(cpu) * 1000));
     [
         stack.id.to_string(),
@@ -159,7 +199,7 @@ fn row(stack: &Stack) -> [String; 12] {
         shortened(&stack.entry, 40),
         stack.started_by.as_ref().map_or(String::new(), |by| format!("{} {}", by.tid, shortened(&by.function, 40))),
         time(stack.start_ns),
-        if stack.cpu.is_some() { time(stack.life_ns) } else { "?".into() },
+        time(stack.life_ns),
         cpu(|cpu| cpu.user_us),
         cpu(|cpu| cpu.system_us),
         stack.stack.map_or("?".into(), |used| format!("{} of {}", size(used.touched), size(used.size))),
@@ -176,6 +216,7 @@ fn how(end: &End) -> String {
         End::Unwound => "left by an exception".into(),
         End::Ended => "ended".into(),
         End::Alive => "alive when the process ended".into(),
+        End::Replaced => "replaced by exec".into(),
         End::EndedProcess => "ended the process".into(),
         End::NotArmed { reason } => format!("not armed: {reason}"),
         End::NeverRan => "never ran".into(),
@@ -250,26 +291,38 @@ fn at_once(group: &[&Stack]) -> usize {
     most.try_into().unwrap_or(0)
 }
 
-fn table<const N: usize>(to: &mut impl Write, head: &[Heading; N], rows: &[[String; N]]) -> io::Result<()> {
+/// `below` writes what follows a row.
+fn table<const N: usize, W: Write>(
+    to: &mut W,
+    head: &[Heading; N],
+    rows: &[[String; N]],
+    below: impl Fn(&mut W, usize) -> io::Result<()>,
+) -> io::Result<()> {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([head[column].0.len()]).max().unwrap_or(0)
     };
     let widths: [usize; N] = std::array::from_fn(width);
-    let line = |cells: &[String; N]| {
-        let mut line = String::new();
-        for (column, cell) in cells.iter().enumerate() {
-            let width = widths[column];
-            line += &if head[column].1 { format!("{cell:>width$}") } else { format!("{cell:width$}") };
-            line += "  ";
-        }
-        line.trim_end().to_owned()
-    };
-    writeln!(to, "{}", paint(FAINT, line(&head.map(|(heading, _)| heading.to_owned()))))?;
-    for row in rows {
-        writeln!(to, "{}", line(row))?;
+    headings(to, head, &widths)?;
+    for (index, row) in rows.iter().enumerate() {
+        writeln!(to, "{}", line(head, &widths, row))?;
+        below(to, index)?;
     }
     Ok(())
+}
+
+fn headings<const N: usize>(to: &mut impl Write, head: &[Heading; N], widths: &[usize; N]) -> io::Result<()> {
+    writeln!(to, "{}", paint(FAINT, line(head, widths, &head.map(|(heading, _)| heading.to_owned()))))
+}
+
+fn line<const N: usize>(head: &[Heading; N], widths: &[usize; N], cells: &[String; N]) -> String {
+    let mut line = String::new();
+    for (column, cell) in cells.iter().enumerate() {
+        let width = widths[column];
+        line += &if head[column].1 { format!("{cell:>width$}") } else { format!("{cell:width$}") };
+        line += "  ";
+    }
+    line.trim_end().to_owned()
 }
 
 /// A time with three digits.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 #[derive(Clone, Serialize)]
 pub struct Stack {
     pub id: u32,
+    pub process: u32,
     pub tid: u32,
     pub name: String,
     pub kind: &'static str,
@@ -22,10 +23,15 @@ pub struct Stack {
     pub cpu: Option<Cpu>,
     pub stack: Option<Use>,
     pub end: End,
+    /// Where it was created, innermost frame first, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub created_at: Vec<String>,
 }
 
 #[derive(Clone, Serialize)]
 pub struct Creator {
+    /// Its stack's id, if it is watched.
+    pub id: Option<u32>,
     pub tid: u32,
     pub function: String,
 }
@@ -67,6 +73,8 @@ pub enum End {
     Ended,
     /// It was there when the process ended.
     Alive,
+    /// Its process has executed another program.
+    Replaced,
     /// This one has ended the process: by `exit` or `_exit`.
     EndedProcess,
     /// It was never armed.
@@ -78,7 +86,7 @@ pub enum End {
 impl End {
     /// Whether the stack's entry function is over.
     pub fn is_over(&self) -> bool {
-        !matches!(self, Self::Alive | Self::EndedProcess | Self::NotArmed { .. } | Self::NeverRan)
+        !matches!(self, Self::Alive | Self::Replaced | Self::EndedProcess | Self::NotArmed { .. } | Self::NeverRan)
     }
 }
 
@@ -86,11 +94,24 @@ impl End {
 pub struct Stacks {
     table: &'static Table,
     names: Names,
+    /// By index, whether `ended` has returned the row; up to `first` all are.
+    returned: Vec<bool>,
+    first: usize,
+    /// When the program ended, or 0.
+    over: u64,
 }
 
 impl Stacks {
     pub fn new(table: &'static Table) -> Self {
-        Self { table, names: Names::default() }
+        Self { table, names: Names::default(), returned: Vec::new(), first: 0, over: 0 }
+    }
+
+    /// From now on the stacks that are still there count as ended by the process's end.
+    pub fn close(&mut self) {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is a timespec of this frame.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+        self.over = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
     }
 
     /// All of them, in the order of their creation.
@@ -101,7 +122,30 @@ impl Stacks {
         rows.filter_map(|(index, row)| self.stack(index as u32 + 1, row)).collect()
     }
 
-    /// How many stacks found no room in the table.
+    /// Those that have ended since the last call. The main thread's row counts only when the process
+    /// has ended.
+    pub fn ended(&mut self) -> Vec<Stack> {
+        self.select(|row| row.state.load(Acquire) == state::ENDED && row.kind.load(Relaxed) != kind::MAIN)
+    }
+
+    fn select(&mut self, wanted: impl Fn(&Row) -> bool) -> Vec<Stack> {
+        let table = self.table;
+        let used = (table.rows_used.load(Acquire) as usize).min(table.rows.len());
+        self.returned.resize(used, false);
+        let mut found = Vec::new();
+        for index in self.first..used {
+            if !self.returned[index] && wanted(&table.rows[index]) {
+                self.returned[index] = true;
+                found.extend(self.stack(index as u32 + 1, &table.rows[index]));
+            }
+        }
+        while self.returned.get(self.first) == Some(&true) {
+            self.first += 1;
+        }
+        found
+    }
+
+    /// Whether stacks found no room in the table.
     pub fn lost(&self) -> bool {
         self.table.rows_used.load(Relaxed) as usize > self.table.rows.len()
     }
@@ -124,6 +168,7 @@ impl Stacks {
         }
         let zero = self.table.began.load(Relaxed);
         let (created, ended) = (row.created.load(Relaxed), row.ended.load(Relaxed));
+        let ended = if ended == 0 { self.over } else { ended };
         let complete = state == state::ENDED || flags & flag::SAMPLED != 0;
         let end = if flags & flag::NOT_ARMED != 0 {
             End::NotArmed { reason: row.reason.load() }
@@ -137,6 +182,8 @@ impl Stacks {
                 ending::UNWOUND => End::Unwound,
                 _ => End::Ended,
             }
+        } else if flags & flag::REPLACED != 0 {
+            End::Replaced
         } else if state == state::BORN {
             End::NeverRan
         } else if flags & flag::ENDED_PROCESS != 0 {
@@ -147,12 +194,14 @@ impl Stacks {
         let number = |value: &std::sync::atomic::AtomicU64| value.load(Relaxed);
         let main = row.kind.load(Relaxed) == kind::MAIN;
         let started_by = (!main).then(|| Creator {
+            id: Some(row.creator.load(Relaxed)).filter(|&id| id != 0),
             tid: row.creator_tid.load(Relaxed),
             // The call lies before the address where its caller goes on.
             function: self.function(row.caller_file.load(Relaxed), number(&row.caller).saturating_sub(1)),
         });
         Some(Stack {
             id,
+            process: row.process.load(Relaxed),
             tid: row.tid.load(Relaxed),
             name: row.name.load(),
             kind: kind_name(row.kind.load(Relaxed)),
@@ -166,7 +215,20 @@ impl Stacks {
                 size: number(&row.stack_high) - number(&row.stack_low),
             }),
             end,
+            created_at: self.birth(id),
         })
+    }
+
+    fn birth(&mut self, id: u32) -> Vec<String> {
+        let table = self.table;
+        if table.backtraces.load(Relaxed) == 0 {
+            return Vec::new();
+        }
+        let birth = &table.births[id as usize - 1];
+        let frames =
+            birth.frames.iter().zip(&birth.files).map(|(frame, file)| (frame.load(Relaxed), file.load(Relaxed)));
+        // A call lies before the address where it returns to.
+        frames.take_while(|&(frame, _)| frame != 0).map(|(frame, file)| self.function(file, frame - 1)).collect()
     }
 
     /// The name of the function with this address, in the file with this number.

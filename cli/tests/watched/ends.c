@@ -83,6 +83,20 @@ int main(int argc, char **argv) {
         fflush(stdout);
         for (;;) pause();
     }
+    if (!strcmp(how, "one")) {
+        char byte;
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, returns, NULL) || pthread_join(thread, NULL)) abort();
+        return read(0, &byte, 1) != 0;
+    }
+    if (!strcmp(how, "eight")) {
+        run(returns, (void *)8);
+        return 0;
+    }
+    if (!strcmp(how, "execute")) {
+        execl("/proc/self/exe", argv[0], "eight", (char *)NULL);
+        return 1;
+    }
     if (!strcmp(how, "environment")) {
         for (char **entry = environ; *entry; entry++) printf("%s\n", *entry);
         return 0;
