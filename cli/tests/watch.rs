@@ -138,6 +138,14 @@ fn each_row_says_how_the_stack_ended() {
 }
 
 #[test]
+fn threads_of_libcs_own_have_rows_as_well() {
+    let (_, rows, _) = json("timer");
+    let kinds: Vec<&str> = rows.iter().map(|row| row["kind"].as_str().expect("a kind")).collect();
+    assert_eq!(kinds, ["main", "other"]);
+    assert_eq!((&rows[1]["end"]["how"], &rows[1]["started_by"]), (&"alive".into(), &Value::Null));
+}
+
+#[test]
 fn the_use_of_a_stack_is_a_bound() {
     let (_, rows, _) = json("return");
     let touched = |index: usize| rows[index]["stack"]["touched"].as_u64().expect("a number");
@@ -246,6 +254,20 @@ fn what_the_program_executes_is_followed_if_you_ask() {
     // The program, and what it becomes.
     assert_eq!((main("replaced"), main("returned")), (1, 1), "{rows:?}");
     assert_eq!(rows.iter().filter(|row| row["entry"] == "returns").count(), 1, "{rows:?}");
+}
+
+#[test]
+fn forked_children_are_followed_if_you_ask() {
+    let (output, rows) = watch("daemon", &["--follow", "--json"]);
+    assert_eq!((text(&output), output.status.code()), ("8\n", Some(6)));
+    let mut rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let process = rows.pop().expect("a last line");
+    assert_eq!(process["process"]["stacks"], 3, "{rows:?}");
+    let child = rows.iter().find(|row| row["kind"] == "fork").expect("a row");
+    assert_ne!(child["process"], rows.iter().find(|row| row["kind"] == "main").expect("main")["process"]);
+    assert_eq!((&child["entry"], &child["end"]["how"]), (&"main".into(), &"exit".into()));
+    let thread = rows.iter().find(|row| row["entry"] == "returns").expect("a row");
+    assert_eq!((&thread["process"], &thread["started_by"]["id"]), (&child["process"], &child["id"]));
 }
 
 #[test]

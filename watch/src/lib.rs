@@ -7,7 +7,8 @@
 //! - It keeps no descriptor open and starts no thread of its own, so programs that close all
 //!   descriptors or fork go on as without it.
 //! - It prints nothing.
-//! - After `fork` the child is not watched, and a row is written by the watched process alone.
+//! - After `fork` the child is not watched unless the command was asked to follow. Each row is written
+//!   by the process that it belongs to.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 mod backtrace;

@@ -1,9 +1,10 @@
 //! What is written of a stack when it begins and when it ends.
 
-use crate::shared::{now, own_table, set_current, table, tid};
-use crate::table::{Row, ending, flag, state};
+use crate::shared::{new_row, now, own_table, present, set_current, tid};
+use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
 use exeunt::Ending;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// The running thread's stack begins, and this is its row.
@@ -15,7 +16,7 @@ pub fn begun(row: &'static Row) {
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
     row.state.store(state::ALIVE, Release);
-    if let Err(error) = exeunt::at_exit(|| ended(row)) {
+    if let Err(error) = exeunt::at_exit(move || ended(row)) {
         row.reason.store(error.to_string().as_bytes());
         row.flags.fetch_or(flag::NOT_ARMED, Relaxed);
     }
@@ -23,10 +24,8 @@ pub fn begun(row: &'static Row) {
 
 /// The running thread's entry function is over. A child by `fork` runs this as well, on the copy of
 /// the stack that forked.
-fn ended(row: &Row) {
-    if table().is_none() {
-        return;
-    }
+fn ended(row: &'static Row) {
+    let Some(row) = present(row) else { return };
     row.ended.store(now(), Relaxed);
     name(row);
     times(row);
@@ -83,8 +82,29 @@ pub fn process_ends() {
             _ => (),
         }
     }
+    others(table, process);
     if table.process.load(Relaxed) == process {
         table.finished.store(1, Release);
+    }
+}
+
+/// Rows for threads that none of the calls has created: libc's own, and those of bare system calls.
+fn others(table: &Table, process: u32) {
+    let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
+    let alive = |row: &&Row| row.process.load(Relaxed) == process && row.tid.load(Relaxed) != 0;
+    let known: HashSet<u32> = table.rows[..used_rows].iter().filter(alive).map(|row| row.tid.load(Relaxed)).collect();
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
+    let tids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    for tid in tids.filter(|tid| !known.contains(tid)) {
+        let Some(row) = new_row() else { return };
+        row.kind.store(kind::OTHER, Relaxed);
+        row.tid.store(tid, Relaxed);
+        row.created.store(table.began.load(Relaxed), Relaxed);
+        if sample(row) {
+            row.ended.store(now(), Relaxed);
+            row.flags.store(flag::SAMPLED, Relaxed);
+            row.state.store(state::ALIVE, Release);
+        }
     }
 }
 
@@ -123,7 +143,7 @@ fn sample(row: &Row) -> bool {
     let schedule = std::fs::read_to_string(format!("{folder}/schedstat")).ok();
     let exact = schedule.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok()).map(|time| time / 1000);
     let sum = exact.unwrap_or((user + system) * 10_000);
-    let system = if user + system == 0 { 0 } else { sum * system / (user + system) };
+    let system = (sum * system).checked_div(user + system).unwrap_or(0);
     row.user.store(sum - system, Relaxed);
     row.system.store(system, Relaxed);
     true

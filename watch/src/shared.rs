@@ -1,6 +1,6 @@
 //! The memory that is shared with the command, while this process is the watched one.
 
-use crate::table::{ROWS, Row, Table};
+use crate::table::{ROWS, Row, Table, kind, state};
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -17,9 +17,40 @@ pub fn set(table: &'static Table) {
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
 }
 
-/// A child is not watched: its rows would be the parent's.
+/// A child is not watched, as its rows would be the parent's; unless that was asked for. Then the
+/// thread that forked gets a row of its own. This runs in a child of a process with many threads,
+/// so it only stores.
 extern "C" fn in_child() {
-    TABLE.store(ptr::null_mut(), Release);
+    let Some(table) = table().filter(|table| table.follow.load(Relaxed) == 1) else {
+        TABLE.store(ptr::null_mut(), Release);
+        return;
+    };
+    PROCESS.store(std::process::id(), Relaxed);
+    let before = (current() as usize).checked_sub(1).and_then(|index| table.rows.get(index));
+    if let (Some(before), Some(row)) = (before, new_row()) {
+        row.kind.store(kind::FORK, Relaxed);
+        row.creator.store(current(), Relaxed);
+        row.creator_tid.store(before.tid.load(Relaxed), Relaxed);
+        row.tid.store(tid(), Relaxed);
+        row.entry.store(before.entry.load(Relaxed), Relaxed);
+        row.entry_file.store(before.entry_file.load(Relaxed), Relaxed);
+        row.stack_low.store(before.stack_low.load(Relaxed), Relaxed);
+        row.stack_high.store(before.stack_high.load(Relaxed), Relaxed);
+        row.created.store(now(), Relaxed);
+        row.began.store(now(), Relaxed);
+        set_current(row);
+        row.state.store(state::ALIVE, Release);
+    }
+}
+
+/// The row of the running thread: `row`, or after `fork` the one that the child has made for it.
+pub fn present(row: &'static Row) -> Option<&'static Row> {
+    let table = table()?;
+    if row.process.load(Relaxed) == PROCESS.load(Relaxed) {
+        return Some(row);
+    }
+    let own = table.rows.get((current() as usize).checked_sub(1)?)?;
+    (own.process.load(Relaxed) == PROCESS.load(Relaxed)).then_some(own)
 }
 
 /// The table, if this process is watched.

@@ -38,6 +38,8 @@ pub mod kind {
     pub const C11: u32 = 3;
     /// A thread that none of these calls has created: found when the process ended.
     pub const OTHER: u32 = 4;
+    /// The thread that has called `fork`, in the child.
+    pub const FORK: u32 = 5;
 }
 
 /// Bits of `Row::flags`.

@@ -33,10 +33,9 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["live", "summary"])]
     pub backtrace: bool,
 
-    /// Watch the programs that the program executes as well
+    /// Watch the program's children as well: those that it forks, and programs that it executes
     ///
-    /// All of them see the variables LD_PRELOAD and EXEUNT_WATCH in their environment. Children that
-    /// execute nothing are not watched.
+    /// All of them see the variables LD_PRELOAD and EXEUNT_WATCH in their environment.
     #[arg(long)]
     pub follow: bool,
 

@@ -14,7 +14,7 @@ pub struct Stack {
     pub name: String,
     pub kind: &'static str,
     pub entry: String,
-    /// None for the main thread.
+    /// None for the main thread, and where no known call has created the stack.
     pub started_by: Option<Creator>,
     /// Since the program's start.
     pub start_ns: u64,
@@ -192,12 +192,15 @@ impl Stacks {
             End::Alive
         };
         let number = |value: &std::sync::atomic::AtomicU64| value.load(Relaxed);
-        let main = row.kind.load(Relaxed) == kind::MAIN;
-        let started_by = (!main).then(|| Creator {
+        let created_by_call = !matches!(row.kind.load(Relaxed), kind::MAIN | kind::OTHER);
+        let started_by = created_by_call.then(|| Creator {
             id: Some(row.creator.load(Relaxed)).filter(|&id| id != 0),
             tid: row.creator_tid.load(Relaxed),
             // The call lies before the address where its caller goes on.
-            function: self.function(row.caller_file.load(Relaxed), number(&row.caller).saturating_sub(1)),
+            function: match row.kind.load(Relaxed) {
+                kind::FORK => "fork".into(),
+                _ => self.function(row.caller_file.load(Relaxed), number(&row.caller).saturating_sub(1)),
+            },
         });
         Some(Stack {
             id,
@@ -205,7 +208,10 @@ impl Stacks {
             tid: row.tid.load(Relaxed),
             name: row.name.load(),
             kind: kind_name(row.kind.load(Relaxed)),
-            entry: self.function(row.entry_file.load(Relaxed), number(&row.entry)),
+            entry: match row.kind.load(Relaxed) {
+                kind::OTHER => "(not created by a known call)".into(),
+                _ => self.function(row.entry_file.load(Relaxed), number(&row.entry)),
+            },
             started_by,
             start_ns: created.saturating_sub(zero),
             life_ns: ended.saturating_sub(created),
@@ -246,6 +252,7 @@ fn kind_name(kind: u32) -> &'static str {
         kind::MAIN => "main",
         kind::PTHREAD => "pthread",
         kind::C11 => "C11",
+        kind::FORK => "fork",
         _ => "other",
     }
 }

@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <threads.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -70,6 +71,8 @@ void *computes(void *word) {
     return word;
 }
 
+static void expires(union sigval value) { (void)value; }
+
 static void handled(int signal) {
     (void)signal;
     _exit(9);
@@ -88,6 +91,14 @@ int main(int argc, char **argv) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, returns, NULL) || pthread_join(thread, NULL)) abort();
         return read(0, &byte, 1) != 0;
+    }
+    if (!strcmp(how, "timer")) {
+        /* libc starts a thread of its own for this. */
+        struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = expires};
+        struct itimerspec never = {.it_value = {.tv_sec = 1000}};
+        timer_t timer;
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &never, NULL)) abort();
+        return 0;
     }
     if (!strcmp(how, "eight")) {
         run(returns, (void *)8);
