@@ -9,20 +9,20 @@ use std::ffi::c_int;
 static FINISH: extern "C" fn() = finish;
 
 extern "C" fn finish() {
-    process_ends();
+    process_ends(true);
 }
 
 /// Stands in for libc's.
 #[unsafe(no_mangle)]
 extern "C" fn _exit(status: c_int) -> ! {
-    process_ends();
+    process_ends(false);
     leave(status)
 }
 
 /// Stands in for libc's.
 #[unsafe(no_mangle)]
 extern "C" fn _Exit(status: c_int) -> ! {
-    process_ends();
+    process_ends(false);
     leave(status)
 }
 

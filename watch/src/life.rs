@@ -5,6 +5,7 @@ use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
 use exeunt::Ending;
 use std::collections::HashSet;
+use std::fmt::{self, Write};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 /// The running thread's stack begins, and this is its row.
@@ -52,8 +53,9 @@ fn how(row: &Row) {
 }
 
 /// The process ends, and this code runs on the thread that ends it: completes the rows of all
-/// threads that are there. This may run twice (`exit`, then `_exit`).
-pub fn process_ends() {
+/// threads that are there. This may run twice (`exit`, then `_exit`). It may run in a signal handler
+/// if it is not `orderly`, and then allocates nothing.
+pub fn process_ends(orderly: bool) {
     let Some(table) = own_table() else { return };
     let this = tid();
     let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
@@ -82,7 +84,9 @@ pub fn process_ends() {
             _ => (),
         }
     }
-    others(table, process);
+    if orderly {
+        others(table, process);
+    }
     if table.process.load(Relaxed) == process {
         table.finished.store(1, Release);
     }
@@ -130,23 +134,60 @@ fn times(row: &Row) {
 }
 
 /// Name and CPU times of a thread that runs on, from the kernel's files. `stat` has the times in
-/// ticks of 10 ms, `schedstat` has their sum exactly.
-/// False if there is no such thread.
+/// ticks of 10 ms, `schedstat` has their sum exactly. False if there is no such thread.
 fn sample(row: &Row) -> bool {
-    let folder = format!("/proc/self/task/{}", row.tid.load(Relaxed));
-    let Ok(stat) = std::fs::read_to_string(format!("{folder}/stat")) else { return false };
-    let (Some(begin), Some(end)) = (stat.find('('), stat.rfind(')')) else { return false };
-    row.name.store(&stat.as_bytes()[begin + 1..end]);
-    let fields: Vec<&str> = stat[end + 1..].split_whitespace().collect();
-    let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    let (user, system) = (field(11), field(12));
-    let schedule = std::fs::read_to_string(format!("{folder}/schedstat")).ok();
-    let exact = schedule.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok()).map(|time| time / 1000);
+    let tid = row.tid.load(Relaxed);
+    let mut buffer = [0; 1024];
+    let Some(stat) = read(format_args!("/proc/self/task/{tid}/stat"), &mut buffer) else { return false };
+    let (begin, end) = (stat.iter().position(|&byte| byte == b'('), stat.iter().rposition(|&byte| byte == b')'));
+    let (Some(begin), Some(end)) = (begin, end) else { return false };
+    row.name.store(&stat[begin + 1..end]);
+    let mut fields = stat[end + 1..].split(|&byte| byte == b' ').filter(|field| !field.is_empty());
+    let (user, system) = (number(fields.nth(11)), number(fields.next()));
+    let schedule = read(format_args!("/proc/self/task/{tid}/schedstat"), &mut buffer);
+    let exact = schedule.map(|text| number(text.split(|&byte| byte == b' ').next()) / 1000);
     let sum = exact.unwrap_or((user + system) * 10_000);
     let system = (sum * system).checked_div(user + system).unwrap_or(0);
     row.user.store(sum - system, Relaxed);
     row.system.store(system, Relaxed);
     true
+}
+
+fn number(text: Option<&[u8]>) -> u64 {
+    text.and_then(|text| str::from_utf8(text).ok()?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// A file's beginning, by system calls alone: `_exit` may be called in a signal handler, where
+/// nothing may allocate.
+fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    struct Path {
+        // One byte stays 0.
+        bytes: [u8; 64],
+        length: usize,
+    }
+    impl fmt::Write for Path {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = self.bytes.get_mut(self.length..63).ok_or(fmt::Error)?;
+            room.get_mut(..text.len()).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+            self.length += text.len();
+            Ok(())
+        }
+    }
+    let mut written = Path { bytes: [0; 64], length: 0 };
+    written.write_fmt(path).ok()?;
+    // SAFETY: the path ends with a zero, the buffer has the length that the call gets, and the
+    // descriptor is this function's own. These are no cancellation points, as libc's functions are.
+    let length = unsafe {
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        let file = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, written.bytes.as_ptr(), flags);
+        if file < 0 {
+            return None;
+        }
+        let length = libc::syscall(libc::SYS_read, file, buffer.as_mut_ptr(), buffer.len());
+        libc::syscall(libc::SYS_close, file);
+        length
+    };
+    buffer.get(..usize::try_from(length).ok()?)
 }
 
 /// The depth that the stack's use had.
