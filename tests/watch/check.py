@@ -1,0 +1,28 @@
+"""Checks the rows of `exeunt watch --json`: FILE [--cpu] [--at-least N]."""
+import json
+import sys
+
+lines = [json.loads(line) for line in open(sys.argv[1])]
+rows, process = lines[:-1], lines[-1]["process"]
+faults = []
+over = [row for row in rows if row["end"]["how"] not in ("alive", "ended_process", "never_ran", "not_armed", "replaced")]
+if not process["watched"] or not process["complete"]:
+    faults.append(f"not all was watched: {process}")
+if len(rows) != process["stacks"] or len(over) != process["ended"]:
+    faults.append(f"{len(rows)} births and {len(over)} ends, but {process}")
+if len({row["id"] for row in rows}) != len(rows):
+    faults.append("an id comes twice")
+unarmed = [row for row in rows if row["end"]["how"] == "not_armed"]
+if unarmed:
+    faults.append(f"{len(unarmed)} stacks were not armed: {unarmed[0]}")
+if "--at-least" in sys.argv and len(rows) < int(sys.argv[sys.argv.index("--at-least") + 1]):
+    faults.append(f"{len(rows)} rows")
+if "--cpu" in sys.argv:
+    mine = sum(row["cpu"]["user_us"] + row["cpu"]["system_us"] for row in rows if row["cpu"])
+    all_of_it = process["user_us"] + process["system_us"]
+    # The kernel's work before the first instruction of a thread and after its last is in no row.
+    if abs(all_of_it - mine) > 0.02 * all_of_it + 10_000:
+        faults.append(f"the rows have {mine} us of {all_of_it}")
+if faults:
+    sys.exit("\n".join(faults))
+print(f"{len(rows)} stacks, {len(over)} ends")
