@@ -2,8 +2,10 @@
 //! would be without it.
 
 use crate::shared;
-use crate::table::{Table, VARIABLE, flag, state};
+use crate::table::{BIRTHS_AT, Births, Table, VARIABLE, flag, state};
 use std::ffi::{CStr, c_char, c_int};
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 #[used]
@@ -14,7 +16,8 @@ static BEGIN: extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) = begin;
 extern "C" fn begin(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char) {
     // SAFETY: libc's list, which ends with a null, before any code of the program runs.
     let Some((_, place)) = (unsafe { find(environment, VARIABLE) }) else { return };
-    let table = place.split_once(':').and_then(|(process, descriptor)| map(process, descriptor));
+    let file = place.split_once(':').and_then(|(process, descriptor)| open(process, descriptor));
+    let table = file.as_ref().and_then(|file| map::<Table>(file, 0));
     if table.is_none_or(|table| table.follow.load(Relaxed) == 0) {
         // SAFETY: as above. The command put this library's path, and a colon if more follow, in
         // front.
@@ -23,7 +26,8 @@ extern "C" fn begin(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char
             restore(environment);
         }
     }
-    let Some(table) = table else { return };
+    let (Some(file), Some(table)) = (file, table) else { return };
+    let births = if table.backtraces.load(Relaxed) == 1 { map::<Births>(&file, BIRTHS_AT) } else { None };
     let process = std::process::id();
     if table.process.compare_exchange(0, process, Relaxed, Relaxed).is_ok() {
         table.began.store(shared::now(), Relaxed);
@@ -39,30 +43,31 @@ extern "C" fn begin(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char
             row.flags.fetch_or(flag::REPLACED, Release);
         }
     }
-    shared::set(table);
+    shared::set(table, births);
 }
 
-fn map(process: &str, descriptor: &str) -> Option<&'static Table> {
-    let path = format!("/proc/{process}/fd/{descriptor}");
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).ok()?;
-    if file.metadata().ok()?.len() < size_of::<Table>() as u64 {
+fn open(process: &str, descriptor: &str) -> Option<File> {
+    OpenOptions::new().read(true).write(true).open(format!("/proc/{process}/fd/{descriptor}")).ok()
+}
+
+/// A part of the file as a value of atomics.
+fn map<T>(file: &File, from: usize) -> Option<&'static T> {
+    if file.metadata().ok()?.len() < (from + size_of::<T>()) as u64 {
         return None;
     }
-    use std::os::fd::AsRawFd;
-    // SAFETY: a new mapping of a file that the command does not shorten.
+    // SAFETY: a new mapping of a file that the command does not shorten. The advice keeps it out of
+    // core files.
     let memory = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            size_of::<Table>(),
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_NORESERVE,
-            file.as_raw_fd(),
-            0,
-        )
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        let from = libc::off_t::try_from(from).ok()?;
+        let memory = libc::mmap(std::ptr::null_mut(), size_of::<T>(), protection, flags, file.as_raw_fd(), from);
+        libc::madvise(memory, size_of::<T>(), libc::MADV_DONTDUMP);
+        memory
     };
-    // SAFETY: the mapping has the table's size, is aligned to pages, is never unmapped, and any bytes
-    // are a valid table of atomics.
-    (memory != libc::MAP_FAILED).then(|| unsafe { &*memory.cast::<Table>() })
+    // SAFETY: the mapping has the type's size, is aligned to pages and is never unmapped. `T` is
+    // `Table` or `Births`: any bytes are valid for their atomics.
+    (memory != libc::MAP_FAILED).then(|| unsafe { &*memory.cast::<T>() })
 }
 
 /// Removes a variable from the list and returns its value.

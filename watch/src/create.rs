@@ -8,7 +8,7 @@
 use crate::backtrace;
 use crate::files;
 use crate::life;
-use crate::shared::{current, id, new_row, now, table, tid};
+use crate::shared::{birth, current, new_row, now, tid};
 use crate::table::{Row, kind, state};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -246,9 +246,7 @@ fn born(kind: u32, start: *mut c_void, argument: *mut c_void, caller: usize) -> 
     row.caller.store(caller as u64, Relaxed);
     row.entry_file.store(files::of(start as usize), Relaxed);
     row.caller_file.store(files::of(caller), Relaxed);
-    if let Some(table) = table().filter(|table| table.backtraces.load(Relaxed) == 1)
-        && let Some(birth) = table.births.get(id(row) as usize - 1)
-    {
+    if let Some(birth) = birth(row) {
         backtrace::write(birth);
     }
     row.created.store(now(), Relaxed);

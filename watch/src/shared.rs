@@ -1,16 +1,18 @@
 //! The memory that is shared with the command, while this process is the watched one.
 
-use crate::table::{ROWS, Row, Table, kind, state};
+use crate::table::{Birth, Births, ROWS, Row, Table, kind, state};
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(ptr::null_mut());
+static BIRTHS: AtomicPtr<Births> = AtomicPtr::new(ptr::null_mut());
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 /// From now on this process is watched.
-pub fn set(table: &'static Table) {
+pub fn set(table: &'static Table, births: Option<&'static Births>) {
+    BIRTHS.store(births.map_or(ptr::null_mut(), |births| ptr::from_ref(births).cast_mut()), Relaxed);
     PROCESS.store(std::process::id(), Relaxed);
     TABLE.store(ptr::from_ref(table).cast_mut(), Release);
     // SAFETY: the handler stores one word. It is code of this library, which is never unloaded.
@@ -57,6 +59,13 @@ pub fn present(row: &'static Row) -> Option<&'static Row> {
 pub fn table() -> Option<&'static Table> {
     // SAFETY: null, or what `set` has stored: a reference that stays valid.
     unsafe { TABLE.load(Acquire).as_ref() }
+}
+
+/// The place for where the row's stack was created, if that was asked for.
+pub fn birth(row: &Row) -> Option<&'static Birth> {
+    // SAFETY: null, or what `set` has stored: a reference that stays valid.
+    let births = unsafe { BIRTHS.load(Relaxed).as_ref() }?;
+    births.0.get(id(row) as usize - 1)
 }
 
 /// The table, if this is the watched process and not a child by `vfork` or by a bare system call,

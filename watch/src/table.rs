@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The most stacks that are recorded. The memory is touched row by row, so only rows that are used
 /// take any.
-pub const ROWS: usize = 1 << 20;
+pub const ROWS: usize = 1 << 18;
 /// The most files that code of entry functions and of creators lies in.
 pub const FILES: usize = 256;
 /// The environment variable that says where this memory is: `PROCESS:DESCRIPTOR` of the command.
@@ -80,15 +80,21 @@ pub struct Table {
     pub finished: AtomicU32,
     /// Set by the command. 1: what the program executes is watched as well.
     pub follow: AtomicU32,
-    /// Set by the command. 1: each birth is written to `births`.
+    /// Set by the command. 1: each birth is written to `Births`.
     pub backtraces: AtomicU32,
     /// When the library was initialized: CLOCK_MONOTONIC, in nanoseconds.
     pub began: AtomicU64,
     pub files: [File; FILES],
     pub rows: [Row; ROWS],
-    /// Where each stack was created.
-    pub births: [Birth; ROWS],
 }
+
+/// Where each stack was created. It follows the table in the file, from the next whole 64 KiB on, and
+/// is mapped if `Table::backtraces` is 1.
+#[repr(C)]
+pub struct Births(pub [Birth; ROWS]);
+
+/// Where the births begin in the file: at a page of any size.
+pub const BIRTHS_AT: usize = size_of::<Table>().next_multiple_of(64 << 10);
 
 /// The most frames of a birth.
 pub const FRAMES: usize = 15;

@@ -6,8 +6,8 @@
 //! A page that was swapped out counts as untouched.
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-const PAGE: usize = 4096;
 /// Pages in one question: 8 MiB, the size of most stacks.
 const CHUNK: usize = 2048;
 /// The same for a stack that is too small to hold that answer, which has one byte for each page.
@@ -90,6 +90,12 @@ fn first<const CHUNK: usize>(at: usize, pages: usize, page: usize) -> Answer {
 }
 
 fn page() -> usize {
-    // SAFETY: has no conditions.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(PAGE)
+    static PAGE: AtomicUsize = AtomicUsize::new(0);
+    let mut page = PAGE.load(Relaxed);
+    if page == 0 {
+        // SAFETY: has no conditions.
+        page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        PAGE.store(page, Relaxed);
+    }
+    page
 }

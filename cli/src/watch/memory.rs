@@ -3,7 +3,7 @@
 //! The program opens them as `/proc/PROCESS/fd/DESCRIPTOR` of this process. So it inherits no
 //! descriptor, and nothing is left on a disk.
 
-use super::table::Table;
+use super::table::{BIRTHS_AT, Births, Table};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
@@ -37,25 +37,31 @@ pub fn library(bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// The shared table, all zeros.
-pub fn table() -> io::Result<(File, &'static Table)> {
+/// The shared table, all zeros, and what follows it.
+pub fn table() -> io::Result<(File, &'static Table, &'static Births)> {
     let file = unnamed(c"exeunt-watch-table")?;
-    file.set_len(size_of::<Table>() as u64)?;
+    file.set_len((BIRTHS_AT + size_of::<Births>()) as u64)?;
+    let (table, births) = (map::<Table>(&file, 0)?, map::<Births>(&file, BIRTHS_AT)?);
+    Ok((file, table, births))
+}
+
+/// A part of the file as a value of atomics.
+fn map<T>(file: &File, from: usize) -> io::Result<&'static T> {
     // SAFETY: a new mapping of a file that has the size.
     let memory = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
-            size_of::<Table>(),
+            size_of::<T>(),
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED | libc::MAP_NORESERVE,
             file.as_raw_fd(),
-            0,
+            from as libc::off_t,
         )
     };
     if memory == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the mapping has the table's size, is aligned to pages, is never unmapped, and any bytes
-    // are a valid table of atomics.
-    Ok((file, unsafe { &*memory.cast::<Table>() }))
+    // SAFETY: the mapping has the type's size, is aligned to pages and is never unmapped. `T` is
+    // `Table` or `Births`: any bytes are valid for their atomics.
+    Ok(unsafe { &*memory.cast::<T>() })
 }

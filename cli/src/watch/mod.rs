@@ -62,7 +62,7 @@ fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
     let program = refusal::program(name)?;
     let mut output = report::Output::open(options.output.as_deref()).map_err(failed("the output"))?;
     let library = memory::library(LIBRARY).map_err(failed("the library's memory"))?;
-    let (table_file, table) = memory::table().map_err(failed("the table's memory"))?;
+    let (table_file, table, births) = memory::table().map_err(failed("the table's memory"))?;
 
     let mut preload = std::ffi::OsString::from(memory::path(&library));
     if let Some(before) = std::env::var_os("LD_PRELOAD").filter(|before| !before.is_empty()) {
@@ -76,7 +76,7 @@ fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
     table.backtraces.store(options.backtrace.into(), Relaxed);
     process::start(command).map_err(failed(&program.file.display().to_string()))?;
 
-    let mut stacks = stacks::Stacks::new(table);
+    let mut stacks = stacks::Stacks::new(table, births);
     let mut told = std::collections::HashSet::new();
     // The program's status counts, whatever becomes of the rows.
     let complain = |result: std::io::Result<()>| {

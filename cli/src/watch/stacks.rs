@@ -1,7 +1,7 @@
 //! The rows of the shared table as plain values.
 
 use super::names::Names;
-use super::table::{Row, Table, ending, flag, kind, state};
+use super::table::{Births, Row, Table, ending, flag, kind, state};
 use serde::Serialize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -93,6 +93,7 @@ impl End {
 /// The rows of a table.
 pub struct Stacks {
     table: &'static Table,
+    births: &'static Births,
     names: Names,
     /// By index, whether `ended` has returned the row; up to `first` all are.
     returned: Vec<bool>,
@@ -102,8 +103,8 @@ pub struct Stacks {
 }
 
 impl Stacks {
-    pub fn new(table: &'static Table) -> Self {
-        Self { table, names: Names::default(), returned: Vec::new(), first: 0, over: 0 }
+    pub fn new(table: &'static Table, births: &'static Births) -> Self {
+        Self { table, births, names: Names::default(), returned: Vec::new(), first: 0, over: 0 }
     }
 
     /// From now on the stacks that are still there count as ended by the process's end.
@@ -226,11 +227,10 @@ impl Stacks {
     }
 
     fn birth(&mut self, id: u32) -> Vec<String> {
-        let table = self.table;
-        if table.backtraces.load(Relaxed) == 0 {
+        if self.table.backtraces.load(Relaxed) == 0 {
             return Vec::new();
         }
-        let birth = &table.births[id as usize - 1];
+        let birth = &self.births.0[id as usize - 1];
         let frames =
             birth.frames.iter().zip(&birth.files).map(|(frame, file)| (frame.load(Relaxed), file.load(Relaxed)));
         // A call lies before the address where it returns to.
