@@ -7,6 +7,7 @@
 mod memory;
 #[cfg(target_os = "linux")]
 mod names;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "the arguments are parsed on every system"))]
 mod options;
 #[cfg(target_os = "linux")]
 mod process;

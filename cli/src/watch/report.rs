@@ -330,9 +330,9 @@ fn time(nanoseconds: u64) -> String {
     let seconds = nanoseconds as f64 / 1e9;
     match nanoseconds {
         0 => "0".into(),
-        ..1_000 => format!("{nanoseconds} ns"),
-        ..1_000_000 => format!("{} µs", nanoseconds / 1000),
-        ..1_000_000_000 => format!("{:.1} ms", seconds * 1e3),
+        1..1_000 => format!("{nanoseconds} ns"),
+        1_000..1_000_000 => format!("{} µs", nanoseconds / 1000),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", seconds * 1e3),
         _ => format!("{seconds:.2} s"),
     }
 }
