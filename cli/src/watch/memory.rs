@@ -11,8 +11,9 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 /// A file without a name.
 fn unnamed(name: &CStr) -> io::Result<File> {
-    // SAFETY: the name ends with a zero.
-    let descriptor = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    // glibc has a function for this since 2.27. SAFETY: the name ends with a zero.
+    let descriptor = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), libc::MFD_CLOEXEC) };
+    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
