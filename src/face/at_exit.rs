@@ -6,6 +6,7 @@ use crate::base::cancellation::Uncancelled;
 use crate::base::error::Error;
 use crate::base::stack_id::StackId;
 use crate::life::{arm, lookup, unload};
+use crate::machine::arch::stack_pointer;
 use crate::storage::handlers::Handler;
 use std::fmt;
 use std::marker::PhantomData;
@@ -25,8 +26,17 @@ use std::num::NonZeroU64;
 /// assert_ne!(here, there);
 /// # Ok::<(), exeunt::Error>(())
 /// ```
+// Not inlined, nor are the other functions that arm: then the frame of each shows who has called it
+// (`arm::record_or_new_for`).
+#[inline(never)]
 pub fn id() -> Result<StackId, Error> {
-    arm::record()?.id().ok_or(Error::Busy)
+    id_for(stack_pointer())
+}
+
+/// [`id`]. `face` is the stack pointer of the function that users call.
+#[inline(always)]
+pub(crate) fn id_for(face: usize) -> Result<StackId, Error> {
+    arm::record_or_new_for(stack_pointer(), face)?.0.id().ok_or(Error::Busy)
 }
 
 /// Registers a handler that runs when this stack's entry function has returned. This arms the stack
@@ -61,8 +71,9 @@ pub fn id() -> Result<StackId, Error> {
 /// });
 /// assert_eq!(receiver.recv(), Ok("gone"));
 /// ```
+#[inline(never)]
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
-    register(try_box(handler).map_err(|_| refused())?).map(drop).map_err(|(error, _)| error)
+    register(try_box(handler).map_err(|_| refused())?, stack_pointer()).map(drop).map_err(|(error, _)| error)
 }
 
 /// As [`at_exit`], of a handler that you can take back: [`Registration::stop`].
@@ -85,8 +96,9 @@ pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
+#[inline(never)]
 pub fn at_exit_stoppable(handler: impl FnOnce() + 'static) -> Result<Registration, Error> {
-    let number = register(try_box(handler).map_err(|_| refused())?).map_err(|(error, _)| error)?;
+    let number = register(try_box(handler).map_err(|_| refused())?, stack_pointer()).map_err(|(error, _)| error)?;
     Registration::from_raw(number).ok_or(Error::Busy)
 }
 
@@ -151,10 +163,11 @@ pub(crate) fn take_back(number: u64) -> bool {
     true
 }
 
-/// As [`at_exit`], but an error returns the handler. Returns the registration's number.
+/// As [`at_exit`], but an error returns the handler. Returns the registration's number. `face` is the
+/// stack pointer of the function that users call.
 #[inline(always)]
-pub(crate) fn register(handler: Handler) -> Result<u64, (Error, Handler)> {
-    match arm::record_or_new() {
+pub(crate) fn register(handler: Handler, face: usize) -> Result<u64, (Error, Handler)> {
+    match arm::record_or_new_for(stack_pointer(), face) {
         Ok((record, is_new)) => {
             record.push(handler).map_err(|(error, handler)| (unload::undo(record, is_new, error), handler))
         }
