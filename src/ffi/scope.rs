@@ -121,8 +121,7 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         // SAFETY: registers of this function.
         let armed_from = unsafe { return_address_behind(Registers::here(), face) };
         // SAFETY: the caller's promise: the scope is good to write to, so its last word is.
-        let Arming { record, abandoned, is_new } =
-            unsafe { arm::arm_at(Plan::scope(foot, base, number).armed_from(armed_from)) }?;
+        let Arming { record, abandoned, is_new } = unsafe { arm::arm_at(Plan::scope(foot, base, number), armed_from) }?;
         if !is_new {
             return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
         }

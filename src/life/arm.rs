@@ -17,7 +17,7 @@ use crate::base::foot::Foot;
 use crate::exit::redirect::plan::Plan;
 use crate::exit::redirect::{self, code};
 use crate::exit::walk::{self, Found};
-use crate::machine::arch::{self, Registers};
+use crate::machine::arch::Registers;
 use crate::map::claims::InsertError;
 use crate::map::supply::AtBase;
 use crate::record::header::Record;
@@ -48,13 +48,14 @@ pub(crate) fn record_or_new_for(sp: usize, face: usize) -> Result<(&'static Reco
 fn find_or_arm(sp: usize, face: usize) -> Result<(&'static Record, bool), Error> {
     let here = Registers::here();
     // SAFETY: these are registers of the running stack, and only this place uses remembered walks.
-    let found = if let Some(found) = unsafe { memo::recall(here) } {
-        if let Some(record) = code::owner(found.foot) {
+    let recalled = unsafe { memo::recall(here) };
+    let (foot, contiguous, armed_from) = if let Some(Recalled { foot, contiguous, armed_from }) = recalled {
+        if let Some(record) = code::owner(foot) {
             cold_path();
-            add_block_if_contiguous(sp, record, found.contiguous);
+            add_block_if_contiguous(sp, record, contiguous);
             return Ok((record, false));
         }
-        found
+        (foot, contiguous, armed_from)
     } else {
         // SAFETY: these are registers of the running stack.
         let mut found = unsafe { walk::walk_to_foot(here) }?;
@@ -78,13 +79,13 @@ fn find_or_arm(sp: usize, face: usize) -> Result<(&'static Record, bool), Error>
                     // remembered.
                     unsafe { memo::remember(here, foot, armed_from) };
                 }
-                Recalled { foot, contiguous: way.contiguous, armed_from }
+                (foot, way.contiguous, armed_from)
             }
         }
     };
     // SAFETY: the walk from here leads to this foot.
-    let armed = unsafe { arm(found.foot, found.armed_from) }?;
-    add_block_if_contiguous(sp, armed.0, found.contiguous);
+    let armed = unsafe { arm(foot, armed_from) }?;
+    add_block_if_contiguous(sp, armed.0, contiguous);
     Ok(armed)
 }
 
@@ -96,7 +97,7 @@ fn find_or_arm(sp: usize, face: usize) -> Result<(&'static Record, bool), Error>
 #[inline]
 unsafe fn arm(foot: Foot, armed_from: usize) -> Result<(&'static Record, bool), Error> {
     // SAFETY: the plan is for this stack.
-    let arming = unsafe { arm_at(plan(foot)?.armed_from(armed_from)) }?;
+    let arming = unsafe { arm_at(plan(foot)?, armed_from) }?;
     if let Some(abandoned) = arming.abandoned {
         cold_path();
         arming.record.drain_predecessor(abandoned);
@@ -128,12 +129,13 @@ pub(crate) struct Arming {
     pub is_new: bool,
 }
 
-/// Arms the stack for which `plan` was made. After an error nothing has changed.
+/// Arms the stack for which `plan` was made. After an error nothing has changed. The call that arms
+/// it returns to `armed_from`, which is zero if that is not known.
 ///
 /// # Safety
 /// As for [`Plan::redirect`].
 #[inline]
-pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
+pub(crate) unsafe fn arm_at(plan: Plan, armed_from: usize) -> Result<Arming, Error> {
     if plan.needs_net() {
         cold_path();
         safety_net::register(plan.kind)?;
@@ -165,7 +167,7 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
     }
     // The memory of live stacks needs no system call when a walk passes it.
     memory::set_known_readable(|address| STACKS.is_of_live_stack(address));
-    record.prepare(&plan.stack());
+    record.prepare(&plan.stack(), armed_from);
     if let Err(error) = STACKS.insert(record) {
         cold_path();
         record.release();

@@ -101,8 +101,6 @@ pub(crate) struct NewStack {
     pub(crate) method: Method,
     /// The canary's word before it is marked; zero where there is no mark.
     pub(crate) unmarked_word: usize,
-    /// Where the call returns to that arms the stack; zero if that is not known.
-    pub(crate) armed_from: usize,
 }
 
 /// What [`Record::description`] says of one stack.
@@ -254,10 +252,10 @@ impl Record {
     /// the identity zero. So code of another stack that reads one of these words finds, in the
     /// identity, that the record serves another generation.
     #[inline]
-    pub(crate) fn prepare(&self, stack: &NewStack) {
+    pub(crate) fn prepare(&self, stack: &NewStack, armed_from: usize) {
         self.method.store(stack.method as u8, Ordering::Relaxed);
         self.foot.store(stack.foot, Ordering::Release);
-        self.armed_from.store(stack.armed_from, Ordering::Release);
+        self.armed_from.store(armed_from, Ordering::Release);
         self.unmarked_word.store(stack.unmarked_word, Ordering::Relaxed);
         self.base.store(arch::untagged(stack.base), Ordering::Release);
         self.kind.store(stack.kind as u8, Ordering::Release);

@@ -253,6 +253,42 @@ void a_scope_that_is_no_automatic_variable_is_refused() {
     });
 }
 
+void a_handler_can_ask_how_its_stack_ends() {
+    using exeunt::ending_kind;
+    std::vector<ending_kind> log;
+    CHECK(exeunt::ending() == ending_kind::none && !exeunt::returned_value());
+    auto note = [&log] { exeunt::at_exit([&log] { log.push_back(exeunt::ending()); }); };
+    on_a_thread(note);
+    on_a_thread([&note] {
+        exeunt::enter(note);
+        try {
+            exeunt::enter([&note] {
+                note();
+                throw 7;
+            });
+        } catch (int) {
+        }
+        exeunt::scope scope;
+        note();
+    });
+    CHECK((log == std::vector<ending_kind>{ending_kind::returned, ending_kind::returned, ending_kind::unwound,
+                                           ending_kind::scope}));
+}
+
+void the_armed_stacks_are_listed() {
+    auto before = exeunt::stacks().size();
+    on_a_thread([before] {
+        auto id = exeunt::id();
+        auto stacks = exeunt::stacks();
+        CHECK(stacks.size() == before + 1);
+        int found = 0;
+        for (const exeunt_stack &stack : stacks)
+            found += stack.id == id && stack.kind == EXEUNT_KIND_THREAD;
+        CHECK(found == 1);
+    });
+    CHECK(exeunt::stacks().size() == before);
+}
+
 } // namespace
 
 int main() {
@@ -269,4 +305,6 @@ int main() {
     RUN(a_scope_drains_on_return_and_on_unwinding);
     RUN(a_scope_is_found_from_any_depth);
     RUN(a_scope_that_is_no_automatic_variable_is_refused);
+    RUN(a_handler_can_ask_how_its_stack_ends);
+    RUN(the_armed_stacks_are_listed);
 }

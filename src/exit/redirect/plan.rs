@@ -23,8 +23,6 @@ pub(crate) struct Plan {
     /// The number of the trampoline for the exit trampoline.
     pub trampoline: usize,
     pub kind: Kind,
-    /// Where the call returns to that arms the stack; zero if that is not known.
-    armed_from: usize,
     method_plan: MethodPlan,
 }
 
@@ -41,20 +39,7 @@ impl Plan {
     /// The plan for a C scope.
     #[cfg(any(test, feature = "capi"))]
     pub(crate) fn scope(foot: usize, base: usize, trampoline: usize) -> Self {
-        Self {
-            foot,
-            base,
-            trampoline,
-            kind: trampoline::kind(trampoline),
-            armed_from: 0,
-            method_plan: MethodPlan::Scope,
-        }
-    }
-
-    /// The same plan, for a call that returns to `armed_from`.
-    #[inline]
-    pub(crate) fn armed_from(self, armed_from: usize) -> Self {
-        Self { armed_from, ..self }
+        Self { foot, base, trampoline, kind: trampoline::kind(trampoline), method_plan: MethodPlan::Scope }
     }
 
     /// The stack, as its record will describe it.
@@ -67,8 +52,8 @@ impl Plan {
             #[cfg(any(test, feature = "capi"))]
             MethodPlan::Scope => (Method::Slot, 0),
         };
-        let Self { foot, base, trampoline, kind, armed_from, .. } = *self;
-        NewStack { foot, base, kind, trampoline, method, unmarked_word, armed_from }
+        let Self { foot, base, trampoline, kind, .. } = *self;
+        NewStack { foot, base, kind, trampoline, method, unmarked_word }
     }
 
     /// The place of the canary of `record`, and its word.
@@ -165,7 +150,7 @@ pub(crate) fn problem(foot: Foot) -> Option<Error> {
 #[inline]
 fn planned(foot: Foot, method_plan: MethodPlan) -> Plan {
     let kind = trampoline::kind(foot.trampoline);
-    Plan { foot: foot.address, base: foot.base, trampoline: foot.trampoline, kind, armed_from: 0, method_plan }
+    Plan { foot: foot.address, base: foot.base, trampoline: foot.trampoline, kind, method_plan }
 }
 
 /// Puts the exit of the running stack back. Returns whether that was possible. If not, nothing has
