@@ -26,8 +26,8 @@ use std::num::NonZeroU64;
 /// assert_ne!(here, there);
 /// # Ok::<(), exeunt::Error>(())
 /// ```
-// Not inlined, nor are the other functions that arm: then the frame of each shows who has called it
-// (`arm::record_or_new_for`).
+// Not inlined, nor are the other functions that arm, except for `at_exit`: then the frame of each
+// shows which code has called it (`arm::record_or_new_for`).
 #[inline(never)]
 pub fn id() -> Result<StackId, Error> {
     id_for(stack_pointer())
@@ -71,9 +71,11 @@ pub(crate) fn id_for(face: usize) -> Result<StackId, Error> {
 /// });
 /// assert_eq!(receiver.recv(), Ok("gone"));
 /// ```
-#[inline(never)]
+// Always inlined, as it is on the way of most stacks that are armed: a frame of its own would be one
+// more to walk through.
+#[inline(always)]
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
-    register(try_box(handler).map_err(|_| refused())?, stack_pointer()).map(drop).map_err(|(error, _)| error)
+    register(try_box(handler).map_err(|_| refused())?, arm::INLINED).map(drop).map_err(|(error, _)| error)
 }
 
 /// As [`at_exit`], of a handler that you can take back: [`Registration::stop`].
@@ -96,9 +98,9 @@ pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
-#[inline(never)]
+#[inline(always)]
 pub fn at_exit_stoppable(handler: impl FnOnce() + 'static) -> Result<Registration, Error> {
-    let number = register(try_box(handler).map_err(|_| refused())?, stack_pointer()).map_err(|(error, _)| error)?;
+    let number = register(try_box(handler).map_err(|_| refused())?, arm::INLINED).map_err(|(error, _)| error)?;
     Registration::from_raw(number).ok_or(Error::Busy)
 }
 
@@ -163,8 +165,8 @@ pub(crate) fn take_back(number: u64) -> bool {
     true
 }
 
-/// As [`at_exit`], but an error returns the handler. Returns the registration's number. `face` is the
-/// stack pointer of the function that users call.
+/// As [`at_exit`], but an error returns the handler. Returns the registration's number. `face` is as
+/// in [`arm::record_or_new_for`].
 #[inline(always)]
 pub(crate) fn register(handler: Handler, face: usize) -> Result<u64, (Error, Handler)> {
     match arm::record_or_new_for(stack_pointer(), face) {

@@ -26,6 +26,9 @@ use crate::unwind::around::return_address_behind;
 use crate::unwind::memo::{self, Recalled};
 use crate::unwind::memory;
 
+/// No function of exeunt's has a frame of its own between the user's and [`find_or_arm`].
+pub(crate) const INLINED: usize = 0;
+
 /// The record of the running stack, which this arms if it was not armed. `sp` is the stack pointer
 /// of the caller or of an outer function, where the next look-up will be.
 #[inline(always)]
@@ -34,7 +37,8 @@ pub(crate) fn record_from(sp: usize) -> Result<&'static Record, Error> {
 }
 
 /// As [`record_from`], and whether this call has armed the stack. Then it has noted where the
-/// function returns to that has the stack pointer `face`: the outermost function of exeunt's.
+/// function returns to that has the stack pointer `face`: the outermost function of exeunt's. For
+/// [`INLINED`] it is the function that this is inlined into.
 #[inline(always)]
 pub(crate) fn record_or_new_for(sp: usize, face: usize) -> Result<(&'static Record, bool), Error> {
     match STACKS.find(sp) {
