@@ -4,7 +4,7 @@
 use super::lent::lent_by_frames;
 use crate::machine::arch;
 use crate::record::header::Record;
-use crate::record::stacks::STACKS;
+use crate::record::stacks::{self, STACKS};
 use crate::storage::borrow::Lent;
 use std::cell::Cell;
 
@@ -58,8 +58,15 @@ fn without_foot(record: &'static Record, lent: Lent) {
 #[inline(never)]
 pub(crate) fn finish(record: &'static Record, lent: Lent) {
     // Handlers find this block when they unwind: all outer frames may be gone.
-    STACKS.add_block(arch::stack_pointer(), record);
-    finish_here(record, lent);
+    let here = arch::stack_pointer();
+    STACKS.add_block(here, record);
+    if STACKS.find(here).is_some_and(|found| std::ptr::eq(found, record)) {
+        finish_here(record, lent);
+    } else {
+        // Where the outer frames are gone, this frame may lie right at the base, and no stack owns
+        // that block. Or another live stack owns the page.
+        stacks::without_block(|| finish_here(record, lent));
+    }
 }
 
 /// As [`finish`], where unwinding leads to the record anyway. Inlined: otherwise the frame whose

@@ -1,17 +1,60 @@
-//! The map of all stacks (`STACKS`), and how a record leaves it: `detach`, `release`.
+//! The map of all stacks (`STACKS`), and how a record leaves it: `detach`, `release`. The records
+//! that drain without an owned block: `without_block`, `draining_in`.
 
 use super::header::DEAD;
 use super::header::Record;
 use crate::base::cold::cold_path;
+use crate::machine::arch::untagged;
 use crate::map::cached::CachedFlag;
 use crate::map::owner::Owner;
 use crate::map::pins::PinCount;
 use crate::map::stack_map::StackMap;
 use crate::storage::inline_cache;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The stacks of this process.
 pub(crate) static STACKS: StackMap<Record> = StackMap::new();
+
+/// How many records are draining where [`draining_in`] alone finds them. A drain that is left by a
+/// jump is counted for ever, which only costs time.
+static WITHOUT_BLOCK: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs `drain`, which drains a stack that owns no block around its drain's frame.
+#[cold]
+pub(crate) fn without_block(drain: impl FnOnce()) {
+    WITHOUT_BLOCK.fetch_add(1, Ordering::Relaxed);
+    drain();
+    WITHOUT_BLOCK.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// The record whose drain has its canary in `frame`. Only records that drain in [`without_block`]
+/// need this.
+///
+/// # Safety
+/// `frame` must be the memory of a frame of the running stack that has not returned.
+#[inline(always)]
+pub(crate) unsafe fn draining_in(frame: Range<usize>) -> Option<&'static Record> {
+    // Relaxed: this very stack's code has added to it.
+    if WITHOUT_BLOCK.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { search_draining(&frame) }
+}
+
+/// # Safety
+/// As [`draining_in`].
+#[cold]
+unsafe fn search_draining(frame: &Range<usize>) -> Option<&'static Record> {
+    let frame = untagged(frame.start)..untagged(frame.end);
+    STACKS.all().find(|record| {
+        let (place, word) = record.canary();
+        // SAFETY: the caller's promise: a word of a frame of the running stack.
+        let holds = || unsafe { AtomicUsize::from_ptr(place as *mut usize) }.load(Ordering::Relaxed) == word;
+        record.is_draining() && frame.contains(&untagged(place)) && holds()
+    })
+}
 
 impl Owner for Record {
     #[inline(always)]
