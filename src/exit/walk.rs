@@ -79,7 +79,7 @@ impl Trace {
     ///
     /// # Safety
     /// As [`stacks::draining_in`].
-    unsafe fn draining_in(&self, frame: Range<usize>) -> Option<&'static Record> {
+    unsafe fn draining_in(&self, frame: Range<usize>) -> Option<(&'static Record, bool)> {
         // SAFETY: the caller's promise.
         if self.uses_map { unsafe { stacks::draining_in(frame) } } else { None }
     }
@@ -176,14 +176,15 @@ fn walk(unwinder: &mut impl Steps, trace: &mut Trace) -> Result<Found, NotFound>
                 return Err(NotFound::Registered(address));
             }
         }
+        if step_contiguous {
+            // Before the caller's place: a drain may run on another stack.
+            // SAFETY: the step has led from `inner` to `base` in one segment of the running stack.
+            if let Some((record, in_one_piece)) = unsafe { trace.draining_in(inner..base) } {
+                return Ok(trace.armed(record, contiguous && in_one_piece));
+            }
+        }
         if let Some(record) = trace.look_up(base) {
             return Ok(trace.armed(record, contiguous));
-        }
-        if step_contiguous {
-            // SAFETY: the step has led from `inner` to `base` in one segment of the running stack.
-            if let Some(record) = unsafe { trace.draining_in(inner..base) } {
-                return Ok(trace.armed(record, contiguous));
-            }
         }
         inner = base;
     }

@@ -56,7 +56,8 @@ pub(crate) fn record_or_new_from(sp: usize) -> Result<(&'static Record, bool), E
 fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
     let here = Registers::here();
     // SAFETY: these are registers of the running stack, and only this place uses remembered walks.
-    let (foot, contiguous) = if let Some((foot, contiguous)) = unsafe { memo::recall(here) } {
+    let recalled = if redirect::plan::has_scopes() { None } else { unsafe { memo::recall(here) } };
+    let (foot, contiguous) = if let Some((foot, contiguous)) = recalled {
         if let Some(record) = code::owner(foot) {
             cold_path();
             add_block_if_contiguous(sp, record, contiguous);
@@ -67,11 +68,11 @@ fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
         // SAFETY: these are registers of the running stack.
         let mut found = unsafe { walk::walk_to_foot(here) }?;
         // The walk may have passed a block that an abandoned stack owns.
-        match found {
-            Found::Armed(record, _) if record.canary_may_be_stale() => {
-                found = find_other_stack(record, sp).unwrap_or(found);
+        while let Found::Armed(record, _) = found {
+            match find_other_stack(record, sp) {
+                Some(other) => found = other,
+                None => break,
             }
-            _ => {}
         }
         match found {
             Found::Armed(record, contiguous) => {
