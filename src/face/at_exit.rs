@@ -71,11 +71,10 @@ pub(crate) fn id_for(face: usize) -> Result<StackId, Error> {
 /// });
 /// assert_eq!(receiver.recv(), Ok("gone"));
 /// ```
-// Always inlined, as it is on the way of most stacks that are armed: a frame of its own would be one
-// more to walk through.
-#[inline(always)]
+#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
-    register(try_box(handler).map_err(|_| refused())?, arm::INLINED).map(drop).map_err(|(error, _)| error)
+    register(try_box(handler).map_err(|_| refused())?, own_frame()).map(drop).map_err(|(error, _)| error)
 }
 
 /// As [`at_exit`], of a handler that you can take back: [`Registration::stop`].
@@ -98,9 +97,10 @@ pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
-#[inline(always)]
+#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub fn at_exit_stoppable(handler: impl FnOnce() + 'static) -> Result<Registration, Error> {
-    let number = register(try_box(handler).map_err(|_| refused())?, arm::INLINED).map_err(|(error, _)| error)?;
+    let number = register(try_box(handler).map_err(|_| refused())?, own_frame()).map_err(|(error, _)| error)?;
     Registration::from_raw(number).ok_or(Error::Busy)
 }
 
@@ -163,6 +163,15 @@ pub(crate) fn take_back(number: u64) -> bool {
     let _uncancelled = Uncancelled::new();
     drop(handler);
     true
+}
+
+/// The `face` of [`arm::record_or_new_for`] for `at_exit` and `at_exit_stoppable`. These are on the way
+/// of most stacks that are armed, and a frame of their own would be one more to walk through. So
+/// they are always inlined, except without optimisation: there that would enlarge the frames of
+/// their callers.
+#[inline(always)]
+fn own_frame() -> usize {
+    if cfg!(debug_assertions) { stack_pointer() } else { arm::INLINED }
 }
 
 /// As [`at_exit`], but an error returns the handler. Returns the registration's number. `face` is as

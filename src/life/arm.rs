@@ -52,7 +52,7 @@ pub(crate) fn record_or_new_for(sp: usize, face: usize) -> Result<(&'static Reco
 fn find_or_arm(sp: usize, face: usize) -> Result<(&'static Record, bool), Error> {
     let here = Registers::here();
     // SAFETY: these are registers of the running stack, and only this place uses remembered walks.
-    let recalled = unsafe { memo::recall(here) };
+    let recalled = if redirect::plan::has_scopes() { None } else { unsafe { memo::recall(here) } };
     let (foot, contiguous, armed_from) = if let Some(Recalled { foot, contiguous, armed_from }) = recalled {
         if let Some(record) = code::owner(foot) {
             cold_path();
@@ -64,11 +64,11 @@ fn find_or_arm(sp: usize, face: usize) -> Result<(&'static Record, bool), Error>
         // SAFETY: these are registers of the running stack.
         let mut found = unsafe { walk::walk_to_foot(here) }?;
         // The walk may have passed a block that an abandoned stack owns.
-        match found {
-            Found::Armed(record, _) if record.canary_may_be_stale() => {
-                found = find_other_stack(record, sp).unwrap_or(found);
+        while let Found::Armed(record, _) = found {
+            match find_other_stack(record, sp) {
+                Some(other) => found = other,
+                None => break,
             }
-            _ => {}
         }
         match found {
             Found::Armed(record, contiguous) => {

@@ -162,6 +162,39 @@ void exceptions_pass_through_enter_and_drain_it() {
     });
 }
 
+// A frame that `unwind_a_scope` lies further in by.
+__attribute__((noinline)) void further_in(std::size_t bytes, void (*run)()) {
+    volatile char *room = static_cast<volatile char *>(__builtin_alloca(bytes));
+    room[0] = 1;
+    run();
+    room[0] = 2;
+}
+
+void unwind_a_scope() {
+    bool handled = false;
+    try {
+        exeunt::enter([&] {
+            by_default->number = 2;
+            exeunt::at_exit([&] {
+                exeunt::at_exit([] {});
+                handled = by_default.try_get() != nullptr && by_default->number == 2;
+            });
+            throw 1;
+        });
+    } catch (int) {
+    }
+    CHECK(handled && alive == 0);
+}
+
+// No stack owns the 64 bytes around its base, and the drain may begin right there.
+void handlers_of_an_unwound_scope_find_its_values_wherever_the_scope_lies() {
+    on_a_thread([] {
+        for (std::size_t bytes = 16; bytes <= 256; bytes += 16) {
+            further_in(bytes, unwind_a_scope);
+        }
+    });
+}
+
 void an_error_says_why() {
     on_a_thread([] {
         exeunt::id();
@@ -300,6 +333,7 @@ int main() {
     RUN(enter_passes_results_of_all_kinds);
     RUN(enter_on_takes_the_memory_that_it_is_told_for_the_stacks);
     RUN(exceptions_pass_through_enter_and_drain_it);
+    RUN(handlers_of_an_unwound_scope_find_its_values_wherever_the_scope_lies);
     RUN(an_error_says_why);
     RUN(id_throws_the_code_of_what_is_wrong);
     RUN(a_scope_drains_on_return_and_on_unwinding);
