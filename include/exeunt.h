@@ -50,6 +50,7 @@
 //     Functions of yours   exeunt_fn, exeunt_entry
 //     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable,
 //                          exeunt_stop, exeunt_unload, exeunt_id
+//     Ends                 exeunt_ending, exeunt_returned_value, exeunt_stacks
 //     Values               exeunt_set, exeunt_get, exeunt_del, exeunt_reset
 //     Slots                exeunt_slot_alloc, exeunt_slot_set, exeunt_slot_get, exeunt_slot_free
 //     Fibers               exeunt_enter, exeunt_enter_on, exeunt_register_trampoline,
@@ -214,6 +215,110 @@ int exeunt_unload(void);
 //
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 uint64_t exeunt_id(void);
+
+// =================================================================================================
+// How a stack ends, and which stacks are armed
+// =================================================================================================
+
+// The code that calls belongs to no end of a stack.
+#define EXEUNT_ENDING_NONE 0
+
+// One of those below, and exeunt cannot find out which: it cannot start a thread for the one
+// experiment that it needs.
+#define EXEUNT_ENDING_UNKNOWN 1
+
+// The stack's function has returned.
+#define EXEUNT_ENDING_RETURNED 2
+
+// Unwinding has left the function that `exeunt_enter` runs: an exception, or forced unwinding.
+#define EXEUNT_ENDING_UNWOUND 3
+
+// The thread ends by `pthread_exit`.
+#define EXEUNT_ENDING_EXITED 4
+
+// The thread was cancelled. `pthread_exit(PTHREAD_CANCELED)` counts as this, as it does for
+// `pthread_join`.
+#define EXEUNT_ENDING_CANCELLED 5
+
+// The thread calls `exit`.
+#define EXEUNT_ENDING_PROCESS_EXIT 6
+
+// The fiber was suspended for ever, and another stack on its memory has just been armed.
+#define EXEUNT_ENDING_ABANDONED 7
+
+// `exeunt_discard` ends the fiber.
+#define EXEUNT_ENDING_DISCARDED 8
+
+// `exeunt_scope_end` ends the scope.
+#define EXEUNT_ENDING_SCOPE 9
+
+// A stack of a thread.
+#define EXEUNT_KIND_THREAD 1
+
+// The stack that `main` runs on.
+#define EXEUNT_KIND_MAIN 2
+
+// A `makecontext` fiber.
+#define EXEUNT_KIND_FIBER 3
+
+// A fiber in `exeunt_enter`, or a scope.
+#define EXEUNT_KIND_ENTERED 4
+
+// A fiber whose runtime's code was registered.
+#define EXEUNT_KIND_REGISTERED 5
+
+// An armed stack, as `exeunt_stacks` describes it.
+typedef struct exeunt_stack {
+  // Its identity: see `exeunt_id`.
+  uint64_t id;
+  // The address of its foot.
+  const void *foot;
+  // The highest address that belongs to it.
+  const void *base;
+  // The return address of the call into exeunt that has armed it; null if that is not known. Give
+  // the address less one to tools that name code.
+  const void *armed_from;
+  // One of the `EXEUNT_KIND_` numbers.
+  int kind;
+  // 1 if the stack has ended and its handlers are running, otherwise 0.
+  int draining;
+} exeunt_stack;
+
+// How the running stack ends, for its handlers and its values' destructors: one of the
+// `EXEUNT_ENDING_` numbers above. Later versions may have more of them. In a handler of a stack that
+// was abandoned or discarded it is the ending of that stack, although the handler runs on another
+// one.
+//
+// The first call on a thread that may have ended by `pthread_exit` or by cancellation starts a
+// thread, once in a process. It learns where libc keeps how a thread ends.
+//
+// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+int exeunt_ending(void);
+
+// Stores in `*value` what the stack ends with, where `exeunt_ending` is `EXEUNT_ENDING_RETURNED` or
+// `EXEUNT_ENDING_EXITED`: what its function has returned, or what `pthread_exit` was given. It is
+// what `pthread_join` gives; of `main` and C11's threads it is the `int`. It means nothing if the function returns anything else.
+//
+// Returns 0; `EXEUNT_EABSENT` with other endings, and where there is no such value: the functions
+// of `makecontext` fibers and of `exeunt_enter` return none to exeunt; or `EXEUNT_EINVALID` for a
+// null `value`.
+//
+// Thread-safe: it concerns the running stack alone. Not for signal handlers.
+//
+// Requires: `value` must be null or good to write to.
+int exeunt_returned_value(void **value);
+
+// Lists the armed stacks of the process, in no order: for leak detectors. Stores up to `room` of
+// them in `stacks`, and returns how many there are, which may be more.
+//
+// It is a snapshot, taken stack by stack: each may have ended by the time you read about it. A fiber
+// that was suspended for ever is listed until it is discarded, or until another stack on its memory
+// is armed. This takes no lock and allocates nothing.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: `stacks` must be good for `room` elements; it may be null if `room` is 0.
+size_t exeunt_stacks(struct exeunt_stack *stacks, size_t room);
 
 // =================================================================================================
 // Values: a pointer under a key, for each stack

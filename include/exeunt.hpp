@@ -38,6 +38,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace exeunt {
 
@@ -141,6 +142,50 @@ inline std::uint64_t id() {
         detail::check(exeunt_last_code());
     }
     return id;
+}
+
+/// How a stack ends. Later versions may have more of them.
+enum class ending_kind : int {
+    none = EXEUNT_ENDING_NONE, ///< The code that asks belongs to no end of a stack.
+    unknown = EXEUNT_ENDING_UNKNOWN,
+    returned = EXEUNT_ENDING_RETURNED,
+    unwound = EXEUNT_ENDING_UNWOUND,
+    exited = EXEUNT_ENDING_EXITED,
+    cancelled = EXEUNT_ENDING_CANCELLED,
+    process_exit = EXEUNT_ENDING_PROCESS_EXIT,
+    abandoned = EXEUNT_ENDING_ABANDONED,
+    discarded = EXEUNT_ENDING_DISCARDED,
+    scope = EXEUNT_ENDING_SCOPE, ///< A `scope` was destroyed: by a return or by an exception.
+};
+
+/// How the running stack ends, for its handlers and its values' destructors.
+inline ending_kind ending() noexcept { return static_cast<ending_kind>(exeunt_ending()); }
+
+/// What the function of the running stack has returned, or what `pthread_exit` was given: see
+/// exeunt_returned_value.
+inline std::optional<void *> returned_value() {
+    void *value = nullptr;
+    int code = exeunt_returned_value(&value);
+    if (code == EXEUNT_EABSENT) {
+        return std::nullopt;
+    }
+    detail::check(code);
+    return value;
+}
+
+/// The armed stacks of the process, in no order: for leak detectors. It is a snapshot. Each stack
+/// may have ended by now.
+inline std::vector<exeunt_stack> stacks() {
+    std::vector<exeunt_stack> all;
+    // Others may be armed meanwhile.
+    for (std::size_t count = exeunt_stacks(nullptr, 0); count > all.size();) {
+        all.resize(count + count / 8);
+        count = exeunt_stacks(all.data(), all.size());
+        if (count <= all.size()) {
+            all.resize(count);
+        }
+    }
+    return all;
 }
 
 /// Destroys all values of the running stack, and keeps its handlers.

@@ -34,7 +34,7 @@
 //! - [`tag`]: an identity without any storage.
 //! - [`enter()`], [`enter_on`], [`register_trampoline`], [`discard`]: all this on fibers whose
 //!   function never returns.
-//! - [`Stack::current`], [`survey`], [`code_sites`]: diagnosis.
+//! - [`Stack::current`], [`stacks`], [`survey`], [`code_sites`]: diagnosis.
 //!
 //! # Errors and panics
 //!
@@ -174,6 +174,7 @@ pub use face::keyed::{del, get, set, with};
 pub use face::local::LocalKey;
 pub use face::slots::{Shared, Slot};
 pub use face::stack::{FootInfo, Stack};
+pub use face::stacks::{ArmedStack, stacks};
 pub use face::survey::{ExitTrampoline, Survey, survey};
 pub use face::{context, slots, tag};
 pub use storage::key::Key;

@@ -4,7 +4,7 @@ use exeunt::{Error, Kind, Stack, at_exit, enter, enter_on, get, set};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 exeunt::stack_local! {
     static LOCAL: Cell<u32> = const { Cell::new(0) };
@@ -232,6 +232,75 @@ fn handlers_of_the_scope_run_on_its_own_stack_with_its_values() {
         })
         .unwrap();
         assert_eq!(seen.get(), (Some(3), 4));
+    });
+}
+
+/// Calls itself until the stack pointer is below `address`, and reads there.
+#[inline(never)]
+fn read_below(address: usize) -> Option<i32> {
+    let padding = std::hint::black_box([0_u8; 64]);
+    let found = if (&raw const padding).addr() < address { get(&"k") } else { read_below(address) };
+    std::hint::black_box(&padding);
+    found
+}
+
+/// Runs `code` on memory of its own.
+fn on_memory(memory: &mut [u8], code: impl FnOnce()) {
+    // SAFETY: the memory is this call's alone.
+    unsafe { psm::on_stack(memory.as_mut_ptr(), memory.len(), code) };
+}
+
+#[test]
+fn handlers_of_an_unwound_scope_find_its_values_on_a_page_that_another_stack_uses() {
+    const PAGE: usize = 4096;
+    const SIZE: usize = 32 * PAGE;
+    let mut memory = vec![0_u8; 2 * SIZE + PAGE];
+    let first_page = memory.as_ptr().align_offset(PAGE);
+    // A page has the last 2.5 KiB of one stack and the first 1.5 KiB of another. (Unoptimised code
+    // has such large frames that the drain begins on the next page.)
+    let (lower, rest) = memory[first_page..].split_at_mut(SIZE + 2560);
+    let upper = &mut rest[..SIZE - PAGE];
+    let shared_page = lower.as_ptr().addr() + SIZE..lower.as_ptr().addr() + SIZE + PAGE;
+    let deep = upper.as_ptr().addr() + 1200;
+    let (is_deep, lower_is_over) = (Barrier::new(2), Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            on_memory(upper, || {
+                let value = enter(|| {
+                    set("k", 5).unwrap();
+                    let found = read_below(deep);
+                    is_deep.wait();
+                    lower_is_over.wait();
+                    found
+                });
+                assert_eq!(value, Ok(Some(5)));
+            });
+        });
+        is_deep.wait();
+        let seen = Cell::new((None, 0, None));
+        on_memory(lower, || {
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                enter(|| {
+                    set("k", 3).unwrap();
+                    LOCAL.set(4);
+                    // As this test presumes.
+                    let foot = Stack::current().foot().unwrap().address;
+                    assert!(shared_page.contains(&foot));
+                    let handled = AssertUnwindSafe(&seen);
+                    // SAFETY: the scope is over before `seen` is gone.
+                    let handled: AssertUnwindSafe<&'static Cell<_>> = unsafe { std::mem::transmute(handled) };
+                    at_exit(move || {
+                        set("later", 6).unwrap();
+                        handled.set((get::<i32>(&"k"), LOCAL.get(), get::<i32>(&"later")));
+                    })
+                    .unwrap();
+                    std::panic::resume_unwind(Box::new(()));
+                })
+            }));
+            assert!(panicked.is_err());
+        });
+        lower_is_over.wait();
+        assert_eq!(seen.get(), (Some(3), 4, Some(6)));
     });
 }
 

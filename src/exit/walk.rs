@@ -17,9 +17,10 @@ use crate::machine::arch;
 use crate::machine::arch::{Registers, untagged};
 use crate::machine::os;
 use crate::record::header::Record;
-use crate::record::stacks::STACKS;
+use crate::record::stacks::{self, STACKS};
 use crate::unwind::frame::{Step, Steps};
 use crate::unwind::quick::Unwinder;
+use std::ops::Range;
 
 /// What a walk has found.
 pub(crate) enum Found {
@@ -72,6 +73,15 @@ impl Trace {
     /// The record that the stack map has for a place.
     fn look_up(&self, place: usize) -> Option<&'static Record> {
         if self.uses_map { STACKS.find(place) } else { None }
+    }
+
+    /// The record that drains in a frame, where the stack map cannot have it.
+    ///
+    /// # Safety
+    /// As [`stacks::draining_in`].
+    unsafe fn draining_in(&self, frame: Range<usize>) -> Option<(&'static Record, bool)> {
+        // SAFETY: the caller's promise.
+        if self.uses_map { unsafe { stacks::draining_in(frame) } } else { None }
     }
 
     fn push(&mut self, address: usize, place: usize) {
@@ -130,6 +140,8 @@ enum NotFound {
 /// Unwinds to the first frame whose block a live record owns, or to the foot.
 fn walk(unwinder: &mut impl Steps, trace: &mut Trace) -> Result<Found, NotFound> {
     let mut contiguous = true;
+    // The stack pointer of the frame that the next step leaves.
+    let mut inner = usize::MAX;
     loop {
         let (caller, slot, word, step_contiguous, fp_slot) = match unwinder.step() {
             Step::Caller { frame, slot, word, contiguous, fp_slot, .. } => (frame, slot, word, contiguous, fp_slot),
@@ -164,9 +176,17 @@ fn walk(unwinder: &mut impl Steps, trace: &mut Trace) -> Result<Found, NotFound>
                 return Err(NotFound::Registered(address));
             }
         }
+        if step_contiguous {
+            // Before the caller's place: a drain may run on another stack.
+            // SAFETY: the step has led from `inner` to `base` in one segment of the running stack.
+            if let Some((record, in_one_piece)) = unsafe { trace.draining_in(inner..base) } {
+                return Ok(trace.armed(record, contiguous && in_one_piece));
+            }
+        }
         if let Some(record) = trace.look_up(base) {
             return Ok(trace.armed(record, contiguous));
         }
+        inner = base;
     }
 }
 

@@ -6,6 +6,7 @@ use crate::base::cancellation::Uncancelled;
 use crate::base::error::Error;
 use crate::base::stack_id::StackId;
 use crate::life::{arm, lookup, unload};
+use crate::machine::arch::stack_pointer;
 use crate::storage::handlers::Handler;
 use std::fmt;
 use std::marker::PhantomData;
@@ -25,8 +26,17 @@ use std::num::NonZeroU64;
 /// assert_ne!(here, there);
 /// # Ok::<(), exeunt::Error>(())
 /// ```
+// Not inlined, nor are the other functions that arm, except for `at_exit`: then the frame of each
+// shows which code has called it (`arm::record_or_new_for`).
+#[inline(never)]
 pub fn id() -> Result<StackId, Error> {
-    arm::record()?.id().ok_or(Error::Busy)
+    id_for(stack_pointer())
+}
+
+/// [`id`]. `face` is the stack pointer of the function that users call.
+#[inline(always)]
+pub(crate) fn id_for(face: usize) -> Result<StackId, Error> {
+    arm::record_or_new_for(stack_pointer(), face)?.0.id().ok_or(Error::Busy)
 }
 
 /// Registers a handler that runs when this stack's entry function has returned. This arms the stack
@@ -61,8 +71,10 @@ pub fn id() -> Result<StackId, Error> {
 /// });
 /// assert_eq!(receiver.recv(), Ok("gone"));
 /// ```
+#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
-    register(try_box(handler).map_err(|_| refused())?).map(drop).map_err(|(error, _)| error)
+    register(try_box(handler).map_err(|_| refused())?, own_frame()).map(drop).map_err(|(error, _)| error)
 }
 
 /// As [`at_exit`], of a handler that you can take back: [`Registration::stop`].
@@ -85,8 +97,10 @@ pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
+#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub fn at_exit_stoppable(handler: impl FnOnce() + 'static) -> Result<Registration, Error> {
-    let number = register(try_box(handler).map_err(|_| refused())?).map_err(|(error, _)| error)?;
+    let number = register(try_box(handler).map_err(|_| refused())?, own_frame()).map_err(|(error, _)| error)?;
     Registration::from_raw(number).ok_or(Error::Busy)
 }
 
@@ -151,10 +165,20 @@ pub(crate) fn take_back(number: u64) -> bool {
     true
 }
 
-/// As [`at_exit`], but an error returns the handler. Returns the registration's number.
+/// The `face` of [`arm::record_or_new_for`] for `at_exit` and `at_exit_stoppable`. These are on the way
+/// of most stacks that are armed, and a frame of their own would be one more to walk through. So
+/// they are always inlined, except without optimisation: there that would enlarge the frames of
+/// their callers.
 #[inline(always)]
-pub(crate) fn register(handler: Handler) -> Result<u64, (Error, Handler)> {
-    match arm::record_or_new() {
+fn own_frame() -> usize {
+    if cfg!(debug_assertions) { stack_pointer() } else { arm::INLINED }
+}
+
+/// As [`at_exit`], but an error returns the handler. Returns the registration's number. `face` is as
+/// in [`arm::record_or_new_for`].
+#[inline(always)]
+pub(crate) fn register(handler: Handler, face: usize) -> Result<u64, (Error, Handler)> {
+    match arm::record_or_new_for(stack_pointer(), face) {
         Ok((record, is_new)) => {
             record.push(handler).map_err(|(error, handler)| (unload::undo(record, is_new, error), handler))
         }

@@ -6,6 +6,7 @@ use crate::base::counted::OnStack;
 use crate::base::error::Error;
 use crate::face::keyed;
 use crate::life::lookup;
+use crate::machine::arch::stack_pointer;
 use crate::storage::key::hash_of;
 use crate::storage::values::{InstallChild, MakeChild};
 use std::any::Any;
@@ -27,12 +28,13 @@ use std::hash::Hash;
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
+#[inline(never)]
 pub fn set_inheritable<K, V>(key: K, value: V) -> Result<(), Error>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + 'static,
 {
-    set_inheritable_by(key, value, |value: &V| Some(value.clone()))
+    set_by(key, value, |value: &V| Some(value.clone()), stack_pointer())
 }
 
 /// As [`set_inheritable`], with a function of yours that makes the child's value from this one, or
@@ -51,7 +53,17 @@ where
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
+#[inline(never)]
 pub fn set_inheritable_by<K, V>(key: K, value: V, child_value: fn(&V) -> Option<V>) -> Result<(), Error>
+where
+    K: Hash + Eq + Clone + Send + 'static,
+    V: Send + 'static,
+{
+    set_by(key, value, child_value, stack_pointer())
+}
+
+/// [`set_inheritable_by`]. `face` is the stack pointer of the function that users call.
+fn set_by<K, V>(key: K, value: V, child_value: fn(&V) -> Option<V>, face: usize) -> Result<(), Error>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Send + 'static,
@@ -64,7 +76,7 @@ where
     // SAFETY: the same pointer.
     let child: MakeChild =
         unsafe { child.map_err(|_| refused())?.unsize::<dyn Fn(&dyn Any) -> Option<InstallChild>>(|child| child) };
-    keyed::set_with_child(hash_of(&key), key, value, Some(child), keyed::NoHooks)
+    keyed::set_with_child(hash_of(&key), key, value, Some(child), keyed::NoHooks, face)
 }
 
 /// What a new stack gets from the stack that starts it.

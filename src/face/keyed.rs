@@ -8,6 +8,7 @@ use crate::base::error::Error;
 use crate::life::arm;
 use crate::life::lookup;
 use crate::life::unload;
+use crate::machine::arch::stack_pointer;
 use crate::record::header::Record;
 use crate::storage::key::{Key, hash_of};
 use crate::storage::values::{Addition, Keyed, MakeChild, Removed, Values};
@@ -31,8 +32,9 @@ use std::hash::Hash;
 /// # Ok::<(), exeunt::Error>(())
 /// # }).join().unwrap().unwrap();
 /// ```
+#[inline(never)]
 pub fn set<K: Hash + Eq + 'static, V: 'static>(key: K, value: V) -> Result<(), Error> {
-    set_with_child(hash_of(&key), key, value, None, NoHooks)
+    set_with_child(hash_of(&key), key, value, None, NoHooks, stack_pointer())
 }
 
 /// What a caller of [`set_with_child`] does before the value is stored.
@@ -54,13 +56,15 @@ impl<V> StoreHooks<V> for NoHooks {
     fn before_store(&self, _: &V) {}
 }
 
-/// [`set`], of a value that may be inheritable.
+/// [`set`], of a value that may be inheritable. `face` is the stack pointer of the function that users
+/// call.
 pub(crate) fn set_with_child<K, V>(
     hash: u64,
     key: K,
     value: V,
     child: Option<MakeChild>,
     hooks: impl StoreHooks<V>,
+    face: usize,
 ) -> Result<(), Error>
 where
     K: Hash + Eq + 'static,
@@ -69,7 +73,7 @@ where
     // First: the allocator may be code of yours that uses storage as well, or have no memory.
     let key = try_box(key).map_err(|_| refused())?;
     let value = OnStack::try_new(value).map_err(|_| refused())?;
-    let (record, is_new) = arm::record_or_new()?;
+    let (record, is_new) = arm::record_or_new_for(stack_pointer(), face)?;
     let before = ready(record, || hooks.prepare(record), |values| values.find(hash, &*key));
     match before {
         Ok(before) => {

@@ -10,6 +10,7 @@ use crate::base::error::Error;
 use crate::life::arm;
 use crate::life::lookup;
 use crate::life::unload;
+use crate::machine::arch::stack_pointer;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use crate::storage::borrow::lend;
@@ -92,7 +93,7 @@ impl<T: 'static> LocalKey<T> {
     #[cold]
     #[inline(never)]
     fn slow(&'static self, block: Block) -> Result<*mut T, Error> {
-        self.slow_or_given(block, &mut None)
+        self.slow_or_given(block, &mut None, stack_pointer())
     }
 
     /// The same for callers that cannot return an error.
@@ -100,7 +101,7 @@ impl<T: 'static> LocalKey<T> {
     #[inline(never)]
     #[track_caller]
     pub(super) fn slow_or_panic(&'static self, block: Block) -> *mut T {
-        match self.slow(block) {
+        match self.slow_or_given(block, &mut None, stack_pointer()) {
             Ok(value) => value,
             Err(error) => refuse(&error),
         }
@@ -122,15 +123,15 @@ impl<T: 'static> LocalKey<T> {
     }
 
     /// The value of the running stack. If it is missing, `init` or `given` makes it. After a use of
-    /// `given` that is empty.
-    fn slow_or_given(&'static self, block: Block, given: &mut Option<T>) -> Result<*mut T, Error> {
+    /// `given` that is empty. `face` is the stack pointer of the outermost function of exeunt's.
+    fn slow_or_given(&'static self, block: Block, given: &mut Option<T>, face: usize) -> Result<*mut T, Error> {
         // A read of an existing value does not verify the record, as no read does
         // (`lookup::is_verified`): on aarch64 that takes a walk to the foot, and a recursion that
         // reads at each depth would make a walk at each.
         if let Some(value) = self.peek_slow(block) {
             return Ok(value);
         }
-        let (record, is_new) = arm::record_or_new_from(block.stack_pointer())?;
+        let (record, is_new) = arm::record_or_new_for(block.stack_pointer(), face)?;
         if let Some(value) = self.in_record(block, record) {
             return Ok(value);
         }
@@ -270,7 +271,7 @@ impl<T: 'static> LocalKey<T> {
             return Some(value);
         }
         let mut given = Some(value);
-        if let Err(error) = self.slow_or_given(block, &mut given) {
+        if let Err(error) = self.slow_or_given(block, &mut given, stack_pointer()) {
             refuse(&error);
         }
         given

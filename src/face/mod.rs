@@ -8,7 +8,7 @@
 //! - `slots`: dynamic slots.
 //! - `enter`, `discard`: fibers.
 //! - `tag`: stack tags.
-//! - `stack`, `survey`, `code_sites`, `builder`: diagnosis and the choice of a redirect.
+//! - `stack`, `stacks`, `survey`, `code_sites`, `builder`: diagnosis and the choice of a redirect.
 
 pub(crate) mod at_exit;
 pub(crate) mod builder;
@@ -23,5 +23,6 @@ pub(crate) mod local;
 mod local_cells;
 pub mod slots;
 pub(crate) mod stack;
+pub(crate) mod stacks;
 pub(crate) mod survey;
 pub mod tag;

@@ -15,6 +15,7 @@ use crate::base::error::Error;
 use crate::life::arm;
 use crate::life::lookup;
 use crate::life::unload;
+use crate::machine::arch::stack_pointer;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use crate::storage::inline_cache::{self};
@@ -123,16 +124,17 @@ pub(crate) unsafe fn alloc_unwinding(destructor: Option<Unwinding>) -> Result<u3
 /// # Safety
 /// The value must be what the slot's destructor, and the code that reads it on this stack, take it
 /// for. A [`Slot`] keeps its own values in the slot.
+#[inline(never)]
 pub unsafe fn set(handle: u32, value: *mut c_void) -> Result<(), Error> {
-    exchange(handle, value).map(drop)
+    exchange(handle, value, stack_pointer()).map(drop)
 }
 
 /// Sets the slot's value, and returns the old one, or null. It allocates all memory before it reads
 /// the old value and writes the new one: the allocator may be code of yours that uses this very
-/// slot.
-fn exchange(handle: u32, value: *mut c_void) -> Result<*mut c_void, Error> {
+/// slot. `face` is the stack pointer of the function that users call.
+pub(crate) fn exchange(handle: u32, value: *mut c_void, face: usize) -> Result<*mut c_void, Error> {
     let (index, generation) = check(handle)?;
-    let (record, is_new) = arm::record_or_new()?;
+    let (record, is_new) = arm::record_or_new_for(stack_pointer(), face)?;
     let cell = cell_of(record, index).map_err(|error| unload::undo(record, is_new, error))?;
     // Readers must never see the new value under the old generation, which another thread may be
     // freeing, nor the old value under the new generation.
@@ -299,11 +301,12 @@ impl<T: Send + Sync + 'static> Slot<T> {
     /// # Errors
     /// An error of arming, or [`Error::OutOfMemory`]. Then `value` is dropped, and nothing has
     /// changed.
+    #[inline(never)]
     pub fn set(&self, value: T) -> Result<(), Error> {
         let value = AcrossThreads::try_new(value).map_err(|_| refused())?.into_raw().cast_mut();
         // `exchange` reads the old value last: handlers of an abandoned stack, which run while this
         // one is armed, and the allocator may set the value as well.
-        match exchange(self.handle, value.cast()) {
+        match exchange(self.handle, value.cast(), stack_pointer()) {
             Ok(old) => {
                 // SAFETY: an earlier call stored it, and this call has just overwritten it.
                 drop((!old.is_null()).then(|| unsafe { AcrossThreads::from_raw(old.cast::<T>()) }));

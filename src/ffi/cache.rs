@@ -62,7 +62,7 @@ impl Cache {
 /// Makes the running stack's table, and arms the stack for that. Called before a value is set.
 pub(super) fn ensure() -> Result<(), Error> {
     // First: this verifies the record, and so drops what was cached for an abandoned stack.
-    crate::life::arm::record()?;
+    crate::life::arm::record_from(crate::machine::arch::stack_pointer())?;
     CACHE.try_with(|_| ())
 }
 

@@ -5,6 +5,7 @@ use super::code::{Failure, report, shielded};
 use super::types::exeunt_fn;
 use crate::base::alloc::{refused, try_box};
 use crate::face::at_exit;
+use crate::machine::arch::stack_pointer;
 use crate::storage::handlers::Handler;
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
@@ -28,10 +29,12 @@ use std::mem::ManuallyDrop;
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn exeunt_at_exit(handler: exeunt_fn, arg: *mut c_void) -> c_int {
+    let face = stack_pointer();
     shielded(|| {
         let handler = handler.ok_or(Failure::Invalid("exeunt_at_exit: the handler is null"))?;
         // SAFETY: the caller's promise.
-        crate::at_exit(move || unsafe { handler(arg) })?;
+        let handler = try_box(move || unsafe { handler(arg) }).map_err(|_| refused())?;
+        at_exit::register(handler, face).map_err(|(error, _)| error)?;
         Ok(())
     })
 }
@@ -61,7 +64,8 @@ impl Drop for Owned {
     }
 }
 
-/// Registers a handler that owns its `arg`, and returns the registration's number.
+/// Registers a handler that owns its `arg`, and returns the registration's number. `face` is the
+/// stack pointer of the function that C calls.
 ///
 /// # Safety
 /// As `exeunt_at_exit`, for both functions.
@@ -70,6 +74,7 @@ unsafe fn register_owned(
     forget: exeunt_fn,
     arg: *mut c_void,
     of_null: &'static str,
+    face: usize,
 ) -> Result<u64, Failure> {
     if handler.is_none() {
         return Err(Failure::Invalid(of_null));
@@ -84,7 +89,7 @@ unsafe fn register_owned(
             return Err(refused().into());
         }
     };
-    at_exit::register(handler).map_err(|(error, handler)| {
+    at_exit::register(handler, face).map_err(|(error, handler)| {
         let handler = Box::into_raw(handler) as *mut ManuallyDrop<dyn FnOnce()>;
         // SAFETY: the same box, whose memory is freed here.
         drop(unsafe { Box::from_raw(handler) });
@@ -103,8 +108,10 @@ unsafe fn register_owned(
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn exeunt_at_exit_owned(handler: exeunt_fn, forget: exeunt_fn, arg: *mut c_void) -> c_int {
+    const OF_NULL: &str = "exeunt_at_exit_owned: the handler is null";
+    let face = stack_pointer();
     // SAFETY: the caller's promise.
-    shielded(|| unsafe { register_owned(handler, forget, arg, "exeunt_at_exit_owned: the handler is null") }.map(drop))
+    shielded(|| unsafe { register_owned(handler, forget, arg, OF_NULL, face) }.map(drop))
 }
 
 /// As `exeunt_at_exit_owned`, and stores in `*registration` a number by which `exeunt_stop` takes
@@ -127,6 +134,8 @@ pub unsafe extern "C" fn exeunt_at_exit_stoppable(
     arg: *mut c_void,
     registration: *mut u64,
 ) -> c_int {
+    const OF_NULL: &str = "exeunt_at_exit_stoppable: the handler is null";
+    let face = stack_pointer();
     shielded(|| {
         if registration.is_null() {
             return Err(Failure::Invalid("exeunt_at_exit_stoppable: there is no place for the registration's number"));
@@ -134,7 +143,7 @@ pub unsafe extern "C" fn exeunt_at_exit_stoppable(
         // SAFETY: not null, so good to write to: the caller's promise.
         unsafe { registration.write(0) };
         // SAFETY: the caller's promise.
-        let number = unsafe { register_owned(handler, forget, arg, "exeunt_at_exit_stoppable: the handler is null") }?;
+        let number = unsafe { register_owned(handler, forget, arg, OF_NULL, face) }?;
         // SAFETY: as above.
         unsafe { registration.write(number) };
         Ok(())
@@ -176,7 +185,7 @@ pub extern "C" fn exeunt_unload() -> c_int {
 /// Thread-safe: it concerns the running stack alone. Not for signal handlers.
 #[unsafe(no_mangle)]
 pub extern "C" fn exeunt_id() -> u64 {
-    match crate::id() {
+    match at_exit::id_for(stack_pointer()) {
         Ok(id) => id.get(),
         Err(error) => {
             report(Failure::Error(error));

@@ -4,6 +4,7 @@
 //! - `types`: the function types.
 //! - `handlers`: `exeunt_at_exit`, `exeunt_at_exit_owned`, `exeunt_at_exit_stoppable`,
 //!   `exeunt_stop`, `exeunt_unload`, `exeunt_id`.
+//! - `ending`: `exeunt_ending`, `exeunt_returned_value`, `exeunt_stacks`.
 //! - `values`, `cache`: keyed values.
 //! - `slots`: dynamic slots.
 //! - `fibers`: `exeunt_enter`, `exeunt_enter_on`, `exeunt_discard`, `exeunt_register_trampoline`.
@@ -24,6 +25,7 @@
 
 mod cache;
 mod code;
+mod ending;
 mod fibers;
 mod handlers;
 mod patch;

@@ -35,7 +35,7 @@ use crate::life::lookup;
 use crate::machine::arch::{self, Registers};
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
-use crate::unwind::around::frame_around;
+use crate::unwind::around::{frame_around, return_address_behind};
 use std::ffi::c_int;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,6 +102,7 @@ fn number() -> Result<usize, Error> {
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
+    let face = arch::stack_pointer();
     shielded(|| {
         if scope.is_null() || !scope.is_aligned() {
             return Err(Failure::Invalid("exeunt_scope_begin: the scope is null or not aligned"));
@@ -117,8 +118,10 @@ pub unsafe extern "C" fn exeunt_scope_begin(scope: *mut exeunt_scope) -> c_int {
         };
         let (foot, base) = (exeunt_scope::foot(scope), exeunt_scope::bounds(scope).1);
         let number = number()?;
+        // SAFETY: registers of this function.
+        let armed_from = unsafe { return_address_behind(Registers::here(), face) };
         // SAFETY: the caller's promise: the scope is good to write to, so its last word is.
-        let Arming { record, abandoned, is_new } = unsafe { arm::arm_at(Plan::scope(foot, base, number)) }?;
+        let Arming { record, abandoned, is_new } = unsafe { arm::arm_at(Plan::scope(foot, base, number), armed_from) }?;
         if !is_new {
             return Err(record.id().map_or(Error::Busy, Error::AlreadyArmed).into());
         }

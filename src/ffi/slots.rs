@@ -3,6 +3,7 @@
 use super::code::{EXEUNT_OK, Failure, report, shielded};
 use super::types::exeunt_fn;
 use crate::face::slots;
+use crate::machine::arch::stack_pointer;
 use std::ffi::{c_int, c_void};
 
 /// Allocates a slot, and stores its number in `*slot`. The number is never 0. Every stack has a
@@ -45,8 +46,8 @@ pub unsafe extern "C" fn exeunt_slot_alloc(slot: *mut u32, destructor: exeunt_fn
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn exeunt_slot_set(slot: u32, value: *mut c_void) -> c_int {
-    // SAFETY: the caller's promise.
-    shielded(|| Ok(unsafe { slots::set(slot, value) }?))
+    let face = stack_pointer();
+    shielded(|| Ok(slots::exchange(slot, value, face).map(drop)?))
 }
 
 /// Stores the slot's pointer on the running stack in `*value`: null if none was set, and on an

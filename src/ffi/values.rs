@@ -5,6 +5,7 @@ use super::code::{Failure, shielded};
 use super::types::exeunt_fn;
 use crate::base::error::Error;
 use crate::face::keyed::{self, StoreHooks};
+use crate::machine::arch::stack_pointer;
 use crate::record::header::Record;
 use crate::storage::key::hash_of;
 use crate::storage::values::Addition;
@@ -76,9 +77,10 @@ impl Drop for Value {
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn exeunt_set(key: *const c_void, value: *mut c_void, destructor: exeunt_fn) -> c_int {
+    let face = stack_pointer();
     shielded(|| {
         let (key, value) = (Key(key), Value { key, value, destructor: Cell::new(None) });
-        keyed::set_with_child(hash_of(&key), key, value, None, Storing(destructor))?;
+        keyed::set_with_child(hash_of(&key), key, value, None, Storing(destructor), face)?;
         Ok(())
     })
 }

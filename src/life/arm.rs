@@ -1,6 +1,6 @@
 //! Arming: from the running stack to its record, which is created if there is none.
 //!
-//! `record` and its variants are the entry points. The first use on a stack goes on to
+//! `record_from` and `record_or_new_for` are the entry points. The first use on a stack goes on to
 //! `find_or_arm`, `plan` and `arm_at`.
 
 #[cfg(code_redirect)]
@@ -17,62 +17,58 @@ use crate::base::foot::Foot;
 use crate::exit::redirect::plan::Plan;
 use crate::exit::redirect::{self, code};
 use crate::exit::walk::{self, Found};
-use crate::machine::arch::{self, Registers};
+use crate::machine::arch::Registers;
 use crate::map::claims::InsertError;
 use crate::map::supply::AtBase;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
-use crate::unwind::{memo, memory};
+use crate::unwind::around::return_address_behind;
+use crate::unwind::memo::{self, Recalled};
+use crate::unwind::memory;
 
-/// The record of the running stack, which this arms if it was not armed.
-#[inline(always)]
-pub(crate) fn record() -> Result<&'static Record, Error> {
-    record_from(arch::stack_pointer())
-}
+/// No function of exeunt's has a frame of its own between the user's and [`find_or_arm`].
+pub(crate) const INLINED: usize = 0;
 
-/// As [`record`], for an outer function with the stack pointer `sp`, where the next look-up will
-/// be.
+/// The record of the running stack, which this arms if it was not armed. `sp` is the stack pointer
+/// of the caller or of an outer function, where the next look-up will be.
 #[inline(always)]
 pub(crate) fn record_from(sp: usize) -> Result<&'static Record, Error> {
-    record_or_new_from(sp).map(|(record, _)| record)
+    record_or_new_for(sp, sp).map(|(record, _)| record)
 }
 
-/// As [`record`], and whether this call has armed the stack.
+/// As [`record_from`], and whether this call has armed the stack. Then it has noted where the
+/// function returns to that has the stack pointer `face`: the outermost function of exeunt's. For
+/// [`INLINED`] it is the function that this is inlined into.
 #[inline(always)]
-pub(crate) fn record_or_new() -> Result<(&'static Record, bool), Error> {
-    record_or_new_from(arch::stack_pointer())
-}
-
-/// As [`record_from`], and whether this call has armed the stack.
-#[inline(always)]
-pub(crate) fn record_or_new_from(sp: usize) -> Result<(&'static Record, bool), Error> {
+pub(crate) fn record_or_new_for(sp: usize, face: usize) -> Result<(&'static Record, bool), Error> {
     match STACKS.find(sp) {
         Some(record) if is_verified(record, sp) => Ok((record, false)),
-        _ => find_or_arm(sp),
+        _ => find_or_arm(sp, face),
     }
 }
 
 #[cold]
 #[inline(never)]
-fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
+fn find_or_arm(sp: usize, face: usize) -> Result<(&'static Record, bool), Error> {
     let here = Registers::here();
     // SAFETY: these are registers of the running stack, and only this place uses remembered walks.
-    let (foot, contiguous) = if let Some((foot, contiguous)) = unsafe { memo::recall(here) } {
+    let recalled = if redirect::plan::has_scopes() { None } else { unsafe { memo::recall(here) } };
+    let (foot, contiguous, armed_from) = if let Some(Recalled { foot, contiguous, armed_from }) = recalled {
         if let Some(record) = code::owner(foot) {
             cold_path();
             add_block_if_contiguous(sp, record, contiguous);
             return Ok((record, false));
         }
-        (foot, contiguous)
+        (foot, contiguous, armed_from)
     } else {
         // SAFETY: these are registers of the running stack.
         let mut found = unsafe { walk::walk_to_foot(here) }?;
         // The walk may have passed a block that an abandoned stack owns.
-        match found {
-            Found::Armed(record, _) if record.canary_may_be_stale() => {
-                found = find_other_stack(record, sp).unwrap_or(found);
+        while let Found::Armed(record, _) = found {
+            match find_other_stack(record, sp) {
+                Some(other) => found = other,
+                None => break,
             }
-            _ => {}
         }
         match found {
             Found::Armed(record, contiguous) => {
@@ -80,17 +76,19 @@ fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
                 return Ok((record, false));
             }
             Found::Unarmed(foot, way) => {
+                // SAFETY: as above.
+                let armed_from = unsafe { return_address_behind(here, face) };
                 if way.cacheable {
                     // SAFETY: the walk has just led to this foot, and says that it may be
                     // remembered.
-                    unsafe { memo::remember(here, foot) };
+                    unsafe { memo::remember(here, foot, armed_from) };
                 }
-                (foot, way.contiguous)
+                (foot, way.contiguous, armed_from)
             }
         }
     };
     // SAFETY: the walk from here leads to this foot.
-    let armed = unsafe { arm(foot) }?;
+    let armed = unsafe { arm(foot, armed_from) }?;
     add_block_if_contiguous(sp, armed.0, contiguous);
     Ok(armed)
 }
@@ -101,9 +99,9 @@ fn find_or_arm(sp: usize) -> Result<(&'static Record, bool), Error> {
 /// # Safety
 /// Unwinding the running stack must have led to `foot`.
 #[inline]
-unsafe fn arm(foot: Foot) -> Result<(&'static Record, bool), Error> {
+unsafe fn arm(foot: Foot, armed_from: usize) -> Result<(&'static Record, bool), Error> {
     // SAFETY: the plan is for this stack.
-    let arming = unsafe { arm_at(plan(foot)?) }?;
+    let arming = unsafe { arm_at(plan(foot)?, armed_from) }?;
     if let Some(abandoned) = arming.abandoned {
         cold_path();
         arming.record.drain_predecessor(abandoned);
@@ -135,12 +133,13 @@ pub(crate) struct Arming {
     pub is_new: bool,
 }
 
-/// Arms the stack for which `plan` was made. After an error nothing has changed.
+/// Arms the stack for which `plan` was made. After an error nothing has changed. The call that arms
+/// it returns to `armed_from`, which is zero if that is not known.
 ///
 /// # Safety
 /// As for [`Plan::redirect`].
 #[inline]
-pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
+pub(crate) unsafe fn arm_at(plan: Plan, armed_from: usize) -> Result<Arming, Error> {
     if plan.needs_net() {
         cold_path();
         safety_net::register(plan.kind)?;
@@ -172,7 +171,7 @@ pub(crate) unsafe fn arm_at(plan: Plan) -> Result<Arming, Error> {
     }
     // The memory of live stacks needs no system call when a walk passes it.
     memory::set_known_readable(|address| STACKS.is_of_live_stack(address));
-    record.prepare(&plan.stack());
+    record.prepare(&plan.stack(), armed_from);
     if let Err(error) = STACKS.insert(record) {
         cold_path();
         record.release();

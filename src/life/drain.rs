@@ -2,11 +2,14 @@
 //! `without_return`, `with_live_frames`, `finish`.
 
 use super::lent::lent_by_frames;
+use super::lookup;
 use crate::base::ending::Cause;
 use crate::machine::arch;
+use crate::map::pages::PAGE;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use crate::storage::borrow::Lent;
+use crate::storage::inline_cache;
 use std::cell::Cell;
 
 /// Drains the running stack: runs its handlers, drops its values, and releases its record. A
@@ -40,9 +43,34 @@ pub(crate) fn without_return(record: &'static Record, cause: Cause) {
 }
 
 /// Drains a record on its own thread, which ends without unwinding that stack. All frames are still
-/// there, and other threads may use what these have lent.
+/// there, and other threads may use what these have lent. The thread may run on another stack, a
+/// fiber that has called `exit` for example.
 pub(crate) fn with_live_frames(record: &'static Record, cause: Cause) {
-    without_foot(record, lent_by_frames(record), cause);
+    match lent_by_frames(record) {
+        lent @ Lent::ByFramesFrom(_) if finds(record, arch::stack_pointer()) => without_foot(record, lent, cause),
+        lent => {
+            record.set_cause(cause);
+            record.set_draining();
+            hide_running_stack(record, arch::stack_pointer());
+            without_block(record, lent, false);
+        }
+    }
+}
+
+/// Whether the stack map has `record` for `sp`.
+fn finds(record: &'static Record, sp: usize) -> bool {
+    STACKS.find(sp).is_some_and(|found| std::ptr::eq(found, record))
+}
+
+/// Removes what would lead look-ups of frames further in than `here` to the running stack, if that is
+/// not the one that drains.
+fn hide_running_stack(record: &'static Record, here: usize) {
+    if let Some(running) = lookup::lookup().filter(|running| !std::ptr::eq(*running, record)) {
+        // With the block of `here`, where the next frames may begin.
+        let inner = running.pages().start << PAGE..here + 64;
+        STACKS.remove_blocks(&inner);
+        inline_cache::invalidate_range(&inner);
+    }
 }
 
 /// The outer frames may be gone, and the foot with them. A word of this frame stands for it
@@ -51,7 +79,7 @@ pub(crate) fn with_live_frames(record: &'static Record, cause: Cause) {
 fn without_foot(record: &'static Record, lent: Lent, cause: Cause) {
     record.set_cause(cause);
     record.set_draining();
-    let stands_for_foot = Cell::new(record.mark());
+    let stands_for_foot = Cell::new(record.mark_without_foot());
     record.set_canary(stands_for_foot.as_ptr() as usize, stands_for_foot.get());
     finish(record, lent);
     std::hint::black_box(&stands_for_foot);
@@ -61,8 +89,26 @@ fn without_foot(record: &'static Record, lent: Lent, cause: Cause) {
 #[inline(never)]
 pub(crate) fn finish(record: &'static Record, lent: Lent) {
     // Handlers find this block when they unwind: all outer frames may be gone.
-    STACKS.add_block(arch::stack_pointer(), record);
+    let here = arch::stack_pointer();
+    STACKS.add_block(here, record);
+    if finds(record, here) {
+        finish_here(record, lent);
+    } else {
+        // Where the outer frames are gone, this frame may lie right at the base, and no stack owns
+        // that block. Or another live stack owns the page.
+        without_block(record, lent, true);
+    }
+}
+
+/// As [`finish`], where the stack map cannot have this frame. Walks find a word of it. `contiguous`:
+/// whether the drain runs on the memory that ends at the stack's base.
+#[cold]
+#[inline(never)]
+fn without_block(record: &'static Record, lent: Lent, contiguous: bool) {
+    let canary = Cell::new(record.mark_without_block(contiguous));
+    record.set_canary_without_block(&canary);
     finish_here(record, lent);
+    std::hint::black_box(&canary);
 }
 
 /// As [`finish`], where unwinding leads to the record anyway. Inlined: otherwise the frame whose

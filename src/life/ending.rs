@@ -67,12 +67,16 @@ fn is_of_thread(record: &Record) -> bool {
     matches!(record.kind(), Kind::Thread | Kind::Main)
 }
 
+/// The base of the running stack, whose record this is.
+fn base(record: &Record) -> usize {
+    arch::tagged_as(record.base(), arch::stack_pointer())
+}
+
 /// Whether the trampoline that drains the record will go on to where the entry function was to
 /// return. Otherwise the thread has landed.
 fn has_returned(record: &Record) -> bool {
-    // SAFETY: the canary of a stack that a trampoline drains is the mark in the trampoline's frame,
-    // which is there until the drain is over.
-    let goes_on_to = unsafe { arch::word_of_stack(arch::trampoline_goes_on_to(record.canary_at())) };
+    // SAFETY: the trampoline's frame ends at the base, and is there until the drain is over.
+    let goes_on_to = unsafe { arch::word_of_stack(arch::trampoline_goes_on_to(base(record))) };
     arch::strip(goes_on_to) == trampoline::original(record.trampoline())
 }
 
@@ -114,9 +118,9 @@ pub(crate) fn returned_value() -> Option<usize> {
 
 /// What the entry function of the stack with this record has returned.
 fn returned(record: &Record, cause: Cause) -> Option<usize> {
-    let at = record.canary_at();
-    // SAFETY: the mark in the trampoline's frame, or the hook's slot, as long as the drain runs. So
-    // the frame of `asm/` has the words that these functions name.
+    let at = base(record);
+    // SAFETY: the frame of `asm/` with the words that these functions name ends at the base, and is
+    // there until the drain is over.
     let word = |place: usize| unsafe { arch::word_of_stack(place) };
     let value = match (cause, record.kind()) {
         (Cause::Trampoline, Kind::Thread | Kind::Main | Kind::Registered) => word(arch::trampoline_result(at)),

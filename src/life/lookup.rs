@@ -20,12 +20,20 @@ pub(crate) fn lookup() -> Option<&'static Record> {
 #[inline(always)]
 pub(crate) fn lookup_verified() -> Option<&'static Record> {
     let record = lookup()?;
-    if is_verified(record, arch::stack_pointer()) { Some(record) } else { lookup_by_frames() }
+    if is_verified(record, arch::stack_pointer()) { Some(record) } else { lookup_again() }
 }
 
+/// The blocks that led to an abandoned stack's record are gone now. Another one's may be there.
 #[cold]
 #[inline(never)]
-fn lookup_by_frames() -> Option<&'static Record> {
+fn lookup_again() -> Option<&'static Record> {
+    const MOST: usize = 16;
+    for _ in 0..MOST {
+        let record = lookup()?;
+        if is_verified(record, arch::stack_pointer()) {
+            return Some(record);
+        }
+    }
     // SAFETY: these are registers of the running stack.
     match unsafe { walk::walk_frames(Registers::here()) } {
         Some(Found::Armed(record, _)) => Some(record),
@@ -40,8 +48,9 @@ pub(crate) fn is_verified(record: &'static Record, sp: usize) -> bool {
     !record.canary_may_be_stale() || find_other_stack(record, sp).is_none()
 }
 
-/// Walks to the running stack's foot. If that is not the record's, removes the blocks from `sp`
-/// outwards from the stack map, and returns what the walk has found.
+/// Walks to the running stack's foot. If that is not the record's, removes the record's blocks from
+/// `sp` outwards from the stack map, and returns what the next walk finds. That may be another
+/// abandoned stack's record.
 #[cold]
 #[inline(never)]
 pub(crate) fn find_other_stack(record: &'static Record, sp: usize) -> Option<Found> {
@@ -58,9 +67,14 @@ pub(crate) fn find_other_stack(record: &'static Record, sp: usize) -> Option<Fou
     };
     // All memory from here to its base is the running stack's.
     let own = arch::untagged(sp)..arch::untagged(base);
-    STACKS.remove_blocks(&own);
+    STACKS.remove_blocks_of(record, &own);
     inline_cache::invalidate_range(&own);
-    Some(found)
+    // With the stack map: neither a C scope nor a drain without a foot is found by frames.
+    // SAFETY: as above.
+    match unsafe { walk::walk_known(Registers::here()) } {
+        Some(Found::Armed(other, contiguous)) if !std::ptr::eq(other, record) => Some(Found::Armed(other, contiguous)),
+        _ => Some(found),
+    }
 }
 
 /// Whether a walk leads to the running stack's foot, and the foot is the record's. Then the record

@@ -36,6 +36,23 @@ fn arm_at_distinct_bases(left: usize) {
 }
 
 #[test]
+fn a_drain_without_a_foot_is_found_by_no_walk_wherever_its_canary_lies() {
+    alone("a_drain_without_a_foot_is_found_by_no_walk_wherever_its_canary_lies", || {
+        let record = array_stacks::arm(array_stacks::end_of_page());
+        record.set_draining();
+        // Where a drain in a trampoline has its mark.
+        let right_below_the_base = record.base() - size_of::<usize>();
+        record.set_canary(right_below_the_base, record.mark());
+        assert!(record.is_found_by_walk());
+        for word in [record.mark_without_foot(), record.mark_without_block(true), record.mark_without_block(false)] {
+            record.set_canary(right_below_the_base, word);
+            assert!(!record.is_found_by_walk());
+        }
+        record.release();
+    });
+}
+
+#[test]
 fn cached_records_serve_stacks_with_other_bases() {
     alone("cached_records_serve_stacks_with_other_bases", || {
         arm_at_distinct_bases(100);

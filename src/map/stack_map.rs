@@ -113,15 +113,28 @@ impl<R: Owner> StackMap<R> {
     /// Removes the blocks of `range` from their owners, whichever these are. Only the caller's own
     /// stack may be running there.
     pub(crate) fn remove_blocks(&'static self, range: &Range<usize>) {
+        self.remove_blocks_if(range, |_| true);
+    }
+
+    /// Removes the blocks of `range` that `record` owns. Only the caller's own stack may be running
+    /// there.
+    pub(crate) fn remove_blocks_of(&'static self, record: &'static R, range: &Range<usize>) {
+        self.remove_blocks_if(range, |entry| entry.is_owned_by(pointer(record)));
+    }
+
+    fn remove_blocks_if(&'static self, range: &Range<usize>, condition: impl Fn(&Entry<R>) -> bool) {
         let end = untagged(range.end).min(1 << ADDRESS);
         let mut sp = untagged(range.start) & !63;
         while sp < end {
-            let next_page = (sp | ((1 << PAGE) - 1)) + 1;
+            let next_page = ((sp >> PAGE) + 1) << PAGE;
             match self.pages.entry(sp) {
                 Some(entry) => {
                     let last = end.min(next_page) - 1;
                     // From the block of `sp` to the block of `last`.
-                    entry.remove_blocks((u64::MAX << ((sp >> 6) & 63)) & (u64::MAX >> (63 - ((last >> 6) & 63))));
+                    let blocks = (u64::MAX << ((sp >> 6) & 63)) & (u64::MAX >> (63 - ((last >> 6) & 63)));
+                    if condition(entry) {
+                        entry.remove_blocks(blocks);
+                    }
                     sp = next_page;
                 }
                 // No stack was ever armed in all of this leaf.
@@ -144,7 +157,7 @@ impl<R: Owner> StackMap<R> {
     /// Takes `record` out of the map.
     #[inline]
     pub(crate) fn remove(&'static self, record: &'static R) {
-        record.pages().for_each(|page| self.clear(page, record));
+        self.clear_all(record.pages(), record);
         self.extras.remove(record);
     }
 
@@ -162,6 +175,21 @@ impl<R: Owner> StackMap<R> {
     /// Address space that the map has reserved, in bytes.
     pub(crate) fn reserved(&self) -> u64 {
         self.pages.reserved()
+    }
+
+    /// Clears the entries of a record's pages. A stack that has run code elsewhere, on a segment or
+    /// under a fiber, may have pages far apart: leaves that are not mapped are passed at once.
+    pub(super) fn clear_all(&'static self, pages: Range<usize>, record: &'static R) {
+        let mut page = pages.start;
+        while page < pages.end {
+            match self.entry(page << PAGE) {
+                Some(entry) => {
+                    entry.clear(pointer(record));
+                    page += 1;
+                }
+                None => page = ((page >> LEAF) + 1) << LEAF,
+            }
+        }
     }
 
     /// Takes the entry of a page away from `record`, if `record` owns it.

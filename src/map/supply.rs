@@ -102,7 +102,8 @@ impl<R: Owner> StackMap<R> {
         let pages = record.pages();
         if pages != (page..page + 1) {
             cold_path();
-            pages.filter(|&other| other != page).for_each(|other| self.clear(other, record));
+            self.clear_all(pages.start..page, record);
+            self.clear_all(page + 1..pages.end, record);
         }
         self.extras.remove(record);
         // Now, and not when the record serves its next stack: by then another stack's code may be

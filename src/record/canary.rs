@@ -51,9 +51,21 @@ impl Record {
         self.canary_at.load(Ordering::Relaxed)
     }
 
-    /// A word that no other code stores: exeunt has no code at an odd address of its data.
+    /// A word that no other code stores: exeunt has no code at an odd address of its data. It is the
+    /// canary of a drain in a trampoline's frame, and of a stack whose end a hook meets.
     pub(crate) fn mark(&self) -> usize {
         std::ptr::from_ref(self) as usize | 1
+    }
+
+    /// Such a word for a drain whose stack has no foot any more.
+    pub(crate) fn mark_without_foot(&self) -> usize {
+        std::ptr::from_ref(self) as usize | 3
+    }
+
+    /// Such a word for a drain that no owned block leads to: see [`super::stacks::draining_in`].
+    /// `contiguous`: whether it runs on the memory that ends at the stack's base.
+    pub(crate) fn mark_without_block(&self, contiguous: bool) -> usize {
+        std::ptr::from_ref(self) as usize | if contiguous { 5 } else { 7 }
     }
 
     /// A canary that is no word of the stack: its address, and its word in this generation.
@@ -88,6 +100,7 @@ impl Record {
         // First, so that a signal handler that walks here no longer takes the record for the
         // stack's.
         self.phase.store(Phase::Free as u8, Ordering::Release);
+        self.leave_without_block();
         self.set_canary(&raw const DEAD as usize, 1);
         self.id.store(0, Ordering::Relaxed);
     }
@@ -125,7 +138,13 @@ impl Record {
     pub(crate) fn is_found_by_walk(&self) -> bool {
         let (foot, word) = self.canary();
         let drains_in_trampoline = arch::untagged(foot) == self.base().wrapping_sub(size_of::<usize>());
-        word != std::ptr::from_ref(self).addr() && (word != self.mark() || drains_in_trampoline)
+        let has_none = [
+            std::ptr::from_ref(self).addr(),
+            self.mark_without_foot(),
+            self.mark_without_block(true),
+            self.mark_without_block(false),
+        ];
+        !has_none.contains(&word) && (word != self.mark() || drains_in_trampoline)
     }
 
     /// Notes that the foot has moved, and maybe the canary.

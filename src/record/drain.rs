@@ -112,8 +112,9 @@ impl Record {
         } else {
             // Handlers find by this which drain they belong to (`life/ending.rs`).
             let place = Cell::new(0_usize);
-            self.set_drained_at(place.as_ptr().addr());
+            // In this order, as `Record::description` reads the place first.
             self.set_cause(cause);
+            self.set_drained_at(place.as_ptr().addr());
             ABANDONED_DRAINS.fetch_add(1, Ordering::Relaxed);
             self.drain(Lent::Nothing);
             ABANDONED_DRAINS.fetch_sub(1, Ordering::Relaxed);

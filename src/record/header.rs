@@ -64,6 +64,8 @@ pub(crate) struct Record {
     pub(super) next_id: AtomicU64,
     /// The record of an abandoned stack that this stack has found on its memory, and is draining.
     pub(super) predecessor: AtomicPtr<Record>,
+    /// Where the call returns to that has armed the stack; zero if that is not known.
+    pub(super) armed_from: AtomicUsize,
     pub(super) contents: UnsafeCell<Contents>,
     /// The threads that decide whether to take an entry from it.
     pub(super) pins: PinCount,
@@ -101,6 +103,18 @@ pub(crate) struct NewStack {
     pub(crate) unmarked_word: usize,
 }
 
+/// What [`Record::description`] says of one stack.
+#[derive(Clone, Copy)]
+pub(crate) struct Description {
+    pub(crate) id: StackId,
+    pub(crate) kind: Kind,
+    pub(crate) foot: usize,
+    pub(crate) base: usize,
+    /// Zero if that is not known.
+    pub(crate) armed_from: usize,
+    pub(crate) is_draining: bool,
+}
+
 /// Whether entry functions choose the place of the foot, and may move it later
 /// ([`Record::move_foot`]).
 pub(crate) const FOOT_MOVES: bool = cfg!(all(target_arch = "aarch64", target_os = "linux"));
@@ -134,6 +148,7 @@ impl SlabItem for Record {
             links: Links::new(),
             next_id: AtomicU64::new(0),
             predecessor: AtomicPtr::new(std::ptr::null_mut()),
+            armed_from: AtomicUsize::new(0),
             slots: AtomicPtr::new(std::ptr::null_mut()),
             contents: UnsafeCell::new(Contents {
                 access: Cell::new(0),
@@ -232,13 +247,18 @@ impl Record {
     ///
     /// The phase is stored last, with Release: `StackMap::by_base` loads it before the base.
     /// Without that it could find a record that serves another base at its old one.
+    ///
+    /// What [`Record::description`] reads is stored with Release, after the record was free, with
+    /// the identity zero. So code of another stack that reads one of these words finds, in the
+    /// identity, that the record serves another generation.
     #[inline]
-    pub(crate) fn prepare(&self, stack: &NewStack) {
+    pub(crate) fn prepare(&self, stack: &NewStack, armed_from: usize) {
         self.method.store(stack.method as u8, Ordering::Relaxed);
-        self.foot.store(stack.foot, Ordering::Relaxed);
+        self.foot.store(stack.foot, Ordering::Release);
+        self.armed_from.store(armed_from, Ordering::Release);
         self.unmarked_word.store(stack.unmarked_word, Ordering::Relaxed);
-        self.base.store(arch::untagged(stack.base), Ordering::Relaxed);
-        self.kind.store(stack.kind as u8, Ordering::Relaxed);
+        self.base.store(arch::untagged(stack.base), Ordering::Release);
+        self.kind.store(stack.kind as u8, Ordering::Release);
         self.trampoline.store(stack.trampoline as u8, Ordering::Relaxed);
         // The base's page from the beginning: wherever this code is left for good, every entry that
         // leads here is found.
@@ -246,7 +266,7 @@ impl Record {
         self.lowest.store(page, Ordering::Relaxed);
         self.highest.store(page, Ordering::Relaxed);
         let id = self.fresh_id();
-        self.id.store(id, Ordering::Relaxed);
+        self.id.store(id, Ordering::Release);
         self.generation.store(id as usize, Ordering::Relaxed);
         self.phase.store(Phase::Arming as u8, Ordering::Release);
     }
@@ -276,7 +296,7 @@ impl Record {
     /// Notes that the drain of this abandoned stack runs in a frame which holds `place`. It has no
     /// foot any more.
     pub(super) fn set_drained_at(&self, place: usize) {
-        self.foot.store(place, Ordering::Relaxed);
+        self.foot.store(place, Ordering::Release);
     }
 
     /// What has begun the drain, and a place in the frame that drains the stack, if it was
@@ -284,6 +304,32 @@ impl Record {
     pub(crate) fn drained_elsewhere(&self) -> Option<(Cause, usize)> {
         let cause = self.cause().filter(|cause| matches!(cause, Cause::Abandoned | Cause::Discarded))?;
         Some((cause, self.foot()))
+    }
+
+    /// The stack that the record serves, for code of any stack. `None` if it serves none, or one
+    /// that was abandoned and is being drained.
+    pub(crate) fn description(&self) -> Option<Description> {
+        /// A stack that ends meanwhile is missed, and the next one is tried. No stack that stays is
+        /// missed: its identity changes in `unload` alone.
+        const TRIES: usize = 8;
+        (0..TRIES).find_map(|_| self.try_description()).flatten()
+    }
+
+    /// [`Self::description`]; `None` where the record changes generations meanwhile.
+    fn try_description(&self) -> Option<Option<Description>> {
+        let before = self.id.load(Ordering::Acquire);
+        let phase = self.phase.load(Ordering::Acquire);
+        let [foot, base, armed_from] =
+            [&self.foot, &self.base, &self.armed_from].map(|word| word.load(Ordering::Acquire));
+        let kind = Kind::from_raw(self.kind.load(Ordering::Acquire));
+        let is_elsewhere = self.drained_elsewhere().is_some();
+        if self.id.load(Ordering::Relaxed) != before {
+            return None;
+        }
+        let is_draining = phase == Phase::Draining as u8;
+        let is_placed = is_draining || phase == Phase::Armed as u8;
+        let id = StackId::from_raw(before).filter(|_| is_placed && !is_elsewhere);
+        Some(id.map(|id| Description { id, kind, foot, base, armed_from, is_draining }))
     }
 
     /// Whether its stack is armed, and has not ended.

@@ -1,17 +1,56 @@
-//! The map of all stacks (`STACKS`), and how a record leaves it: `detach`, `release`.
+//! The map of all stacks (`STACKS`), and how a record leaves it: `detach`, `release`. The records
+//! that drain without an owned block: `set_canary_without_block`, `draining_in`.
 
 use super::header::DEAD;
 use super::header::Record;
 use crate::base::cold::cold_path;
+use crate::machine::arch::untagged;
 use crate::map::cached::CachedFlag;
 use crate::map::owner::Owner;
 use crate::map::pins::PinCount;
 use crate::map::stack_map::StackMap;
 use crate::storage::inline_cache;
+use std::cell::Cell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The stacks of this process.
 pub(crate) static STACKS: StackMap<Record> = StackMap::new();
+
+/// How many records have a canary that [`draining_in`] alone finds.
+static WITHOUT_BLOCK: AtomicUsize = AtomicUsize::new(0);
+
+/// The record whose drain has its canary in `frame`, and whether the drain runs on the memory that
+/// ends at its stack's base. Only records that drain without an owned block need this
+/// ([`Record::set_canary_without_block`]).
+///
+/// # Safety
+/// `frame` must be the memory of a frame of the running stack that has not returned.
+#[inline(always)]
+pub(crate) unsafe fn draining_in(frame: Range<usize>) -> Option<(&'static Record, bool)> {
+    // Relaxed: this very stack's code has added to it.
+    if WITHOUT_BLOCK.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { search_draining(&frame) }
+}
+
+/// # Safety
+/// As [`draining_in`].
+#[cold]
+unsafe fn search_draining(frame: &Range<usize>) -> Option<(&'static Record, bool)> {
+    let frame = untagged(frame.start)..untagged(frame.end);
+    STACKS.all().find_map(|record| {
+        let (place, word) = record.canary();
+        if !record.is_without_block(word) || !record.is_draining() || !frame.contains(&untagged(place)) {
+            return None;
+        }
+        // SAFETY: the caller's promise: a word of a frame of the running stack.
+        let holds = unsafe { AtomicUsize::from_ptr(place as *mut usize) }.load(Ordering::Relaxed) == word;
+        holds.then(|| (record, word == record.mark_without_block(true)))
+    })
+}
 
 impl Owner for Record {
     #[inline(always)]
@@ -71,6 +110,27 @@ impl Owner for Record {
 }
 
 impl Record {
+    /// Makes `canary` the canary of this record, which drains where no owned block leads to it. Its
+    /// word is [`Record::mark_without_block`].
+    pub(crate) fn set_canary_without_block(&self, canary: &Cell<usize>) {
+        if !self.is_without_block(self.canary().1) {
+            WITHOUT_BLOCK.fetch_add(1, Ordering::Relaxed);
+        }
+        self.set_canary(canary.as_ptr() as usize, canary.get());
+    }
+
+    fn is_without_block(&self, word: usize) -> bool {
+        word == self.mark_without_block(true) || word == self.mark_without_block(false)
+    }
+
+    /// The canary is about to change.
+    pub(super) fn leave_without_block(&self) {
+        if self.is_without_block(self.canary().1) {
+            cold_path();
+            WITHOUT_BLOCK.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Takes the record of an abandoned stack away from its place.
     ///
     /// The next stack there may have the same word in the same foot. So from now on no inline cache
@@ -78,6 +138,7 @@ impl Record {
     pub(crate) fn detach(&'static self) {
         self.set_draining();
         inline_cache::invalidate_stack([self.foot(), self.canary_at()]);
+        self.leave_without_block();
         self.set_canary(&raw const DEAD as usize, 1);
         STACKS.remove(self);
     }

@@ -1,4 +1,5 @@
-//! The frame of the running stack that holds a piece of memory: [`frame_around`].
+//! Frames of the running stack by their place: [`frame_around`] finds the one that holds a piece of
+//! memory, [`return_address_behind`] where it returns to.
 
 use super::frame::{Step, Steps};
 use super::quick::Unwinder;
@@ -17,6 +18,25 @@ pub(crate) unsafe fn frame_around(from: Registers, (low, high): (usize, usize)) 
     #[cfg(target_os = "linux")]
     let found = found.or_else(|| super::full_walk::from_frame_at(from.sp, |walk| search(walk, from.sp, (low, high))));
     found
+}
+
+/// Where the function returns to in whose frame the stack pointer is or was `sp`. Zero if no walk
+/// leads there.
+///
+/// # Safety
+/// As for [`frame_around`].
+pub(crate) unsafe fn return_address_behind(from: Registers, sp: usize) -> usize {
+    /// Faces of exeunt have few frames.
+    const MOST: usize = 32;
+    // SAFETY: the caller's promise.
+    let mut unwinder = unsafe { Unwinder::new(from) };
+    for _ in 0..MOST {
+        let Step::Caller { frame, .. } = unwinder.step() else { return 0 };
+        if arch::untagged(frame.registers.sp) > arch::untagged(sp) {
+            return frame.registers.pc;
+        }
+    }
+    0
 }
 
 /// [`frame_around`] with a walk that is at the frame with `sp`.

@@ -50,6 +50,17 @@ struct Walk {
     base: usize,
     trampoline: usize,
     frame_pointer_at: Option<usize>,
+    armed_from: usize,
+}
+
+/// What [`recall`] finds.
+#[derive(Clone, Copy)]
+pub(crate) struct Recalled {
+    pub foot: Foot,
+    /// Whether the stack is one segment from here to there.
+    pub contiguous: bool,
+    /// What [`remember`] was given.
+    pub armed_from: usize,
 }
 
 #[repr(align(64))]
@@ -75,13 +86,12 @@ unsafe fn read(from: Registers, distance: usize) -> usize {
     unsafe { ((from.sp + distance) as *const usize).read_volatile() }
 }
 
-/// The foot of the running stack, if a remembered walk leads to it, and whether the stack is one
-/// segment from here to there.
+/// The foot of the running stack, if a remembered walk leads to it.
 ///
 /// # Safety
 /// `from` must be registers of the running stack, always taken at the same instruction.
 #[inline]
-pub(crate) unsafe fn recall(from: Registers) -> Option<(Foot, bool)> {
+pub(crate) unsafe fn recall(from: Registers) -> Option<Recalled> {
     let first = FIRST.load(Ordering::Relaxed);
     if first == 0 {
         return None;
@@ -100,7 +110,7 @@ impl Walk {
     /// # Safety
     /// As for [`recall`], and the walk must start at the place where `from` is.
     #[inline]
-    unsafe fn foot(&self, from: Registers) -> Option<(Foot, bool)> {
+    unsafe fn foot(&self, from: Registers) -> Option<Recalled> {
         if self.frame_pointer.is_some_and(|distance| from.fp != from.sp.wrapping_add(distance)) {
             return None;
         }
@@ -127,8 +137,8 @@ impl Walk {
             trampoline: self.trampoline,
             frame_pointer_at: self.frame_pointer_at.map(|distance| from.sp + distance),
         };
-        let in_one_segment = self.wide.is_empty() || self.is_one_segment(from.sp);
-        Some((foot, in_one_segment))
+        let contiguous = self.wide.is_empty() || self.is_one_segment(from.sp);
+        Some(Recalled { foot, contiguous, armed_from: self.armed_from })
     }
 }
 
@@ -153,12 +163,13 @@ fn room(place: usize) -> Option<&'static AtomicPtr<Walk>> {
     None
 }
 
-/// Remembers the walk from `from`, which has just led to `foot`, if there is room.
+/// Remembers the walk from `from`, which has just led to `foot`, if there is room. `armed_from` is a
+/// return address of this walk, which the next ones have as well.
 ///
 /// # Safety
 /// As for [`recall`]. The walk must have led to `foot` in one segment of memory, by simple rules of
 /// code that is never unloaded.
-pub(crate) unsafe fn remember(from: Registers, foot: Foot) {
+pub(crate) unsafe fn remember(from: Registers, foot: Foot, armed_from: usize) {
     let mut walk = Walk {
         place: 0,
         frame_pointer: None,
@@ -167,6 +178,7 @@ pub(crate) unsafe fn remember(from: Registers, foot: Foot) {
         base: foot.base - from.sp,
         trampoline: foot.trampoline,
         frame_pointer_at: foot.frame_pointer_at.map(|at| at - from.sp),
+        armed_from,
     };
     // SAFETY: the caller promises registers of the running stack.
     let mut unwinder = unsafe { Unwinder::new(from) };

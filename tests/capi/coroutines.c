@@ -132,6 +132,56 @@ static void *scoped(void *arg) {
     return NULL;
 }
 
+static const char *dropped_in;
+static const char *now_in;
+
+static void note_drop(void *value) {
+    (void)value;
+    dropped_in = now_in;
+}
+
+/* A frame larger than what a scope owns around its own. */
+__attribute__((noinline)) static void set_far_in(void) {
+    static int key;
+    volatile char room[4096];
+    room[0] = 1;
+    CHECK(exeunt_set(&key, &key, note_drop) == EXEUNT_OK);
+    room[0] = 2;
+}
+
+/* The call of set_far_in is the same one with a scope and without. */
+__attribute__((noinline)) static void perhaps_scoped(int with_scope) {
+    exeunt_scope scope;
+    if (with_scope) {
+        CHECK(exeunt_scope_begin(&scope) == EXEUNT_OK);
+    }
+    now_in = "the function";
+    __asm__ volatile("" : "+r"(with_scope));
+    set_far_in();
+    __asm__ volatile("" : "+r"(with_scope));
+    if (with_scope) {
+        now_in = "the scope's end";
+        CHECK(exeunt_scope_end(&scope) == EXEUNT_OK);
+    }
+    now_in = "the thread's end";
+}
+
+static void *run_perhaps_scoped(void *with_scope) {
+    perhaps_scoped(with_scope != NULL);
+    return NULL;
+}
+
+static void a_scope_is_found_where_the_same_calls_have_led_to_the_threads_foot_before(void) {
+    static int yes;
+    void *const rounds[] = {&yes, NULL, NULL, &yes, &yes};
+    for (size_t i = 0; i < sizeof rounds / sizeof rounds[0]; i++) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, run_perhaps_scoped, rounds[i]) == 0);
+        CHECK(pthread_join(thread, NULL) == 0);
+        CHECK(strcmp(dropped_in, rounds[i] ? "the scope's end" : "the thread's end") == 0);
+    }
+}
+
 static void a_scope_in_c_lasts_from_its_begin_to_its_end(void) {
     destroyed = handled = 0;
     pthread_t thread;
@@ -147,5 +197,6 @@ int main(void) {
     RUN(discarding_a_suspended_stack_drains_it);
     RUN(ten_thousand_coroutines_leave_nothing);
     RUN(a_scope_in_c_lasts_from_its_begin_to_its_end);
+    RUN(a_scope_is_found_where_the_same_calls_have_led_to_the_threads_foot_before);
     return 0;
 }

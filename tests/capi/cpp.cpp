@@ -162,6 +162,39 @@ void exceptions_pass_through_enter_and_drain_it() {
     });
 }
 
+// A frame that `unwind_a_scope` lies further in by.
+__attribute__((noinline)) void further_in(std::size_t bytes, void (*run)()) {
+    volatile char *room = static_cast<volatile char *>(__builtin_alloca(bytes));
+    room[0] = 1;
+    run();
+    room[0] = 2;
+}
+
+void unwind_a_scope() {
+    bool handled = false;
+    try {
+        exeunt::enter([&] {
+            by_default->number = 2;
+            exeunt::at_exit([&] {
+                exeunt::at_exit([] {});
+                handled = by_default.try_get() != nullptr && by_default->number == 2;
+            });
+            throw 1;
+        });
+    } catch (int) {
+    }
+    CHECK(handled && alive == 0);
+}
+
+// No stack owns the 64 bytes around its base, and the drain may begin right there.
+void handlers_of_an_unwound_scope_find_its_values_wherever_the_scope_lies() {
+    on_a_thread([] {
+        for (std::size_t bytes = 16; bytes <= 256; bytes += 16) {
+            further_in(bytes, unwind_a_scope);
+        }
+    });
+}
+
 void an_error_says_why() {
     on_a_thread([] {
         exeunt::id();
@@ -253,6 +286,42 @@ void a_scope_that_is_no_automatic_variable_is_refused() {
     });
 }
 
+void a_handler_can_ask_how_its_stack_ends() {
+    using exeunt::ending_kind;
+    std::vector<ending_kind> log;
+    CHECK(exeunt::ending() == ending_kind::none && !exeunt::returned_value());
+    auto note = [&log] { exeunt::at_exit([&log] { log.push_back(exeunt::ending()); }); };
+    on_a_thread(note);
+    on_a_thread([&note] {
+        exeunt::enter(note);
+        try {
+            exeunt::enter([&note] {
+                note();
+                throw 7;
+            });
+        } catch (int) {
+        }
+        exeunt::scope scope;
+        note();
+    });
+    CHECK((log == std::vector<ending_kind>{ending_kind::returned, ending_kind::returned, ending_kind::unwound,
+                                           ending_kind::scope}));
+}
+
+void the_armed_stacks_are_listed() {
+    auto before = exeunt::stacks().size();
+    on_a_thread([before] {
+        auto id = exeunt::id();
+        auto stacks = exeunt::stacks();
+        CHECK(stacks.size() == before + 1);
+        int found = 0;
+        for (const exeunt_stack &stack : stacks)
+            found += stack.id == id && stack.kind == EXEUNT_KIND_THREAD;
+        CHECK(found == 1);
+    });
+    CHECK(exeunt::stacks().size() == before);
+}
+
 } // namespace
 
 int main() {
@@ -264,9 +333,12 @@ int main() {
     RUN(enter_passes_results_of_all_kinds);
     RUN(enter_on_takes_the_memory_that_it_is_told_for_the_stacks);
     RUN(exceptions_pass_through_enter_and_drain_it);
+    RUN(handlers_of_an_unwound_scope_find_its_values_wherever_the_scope_lies);
     RUN(an_error_says_why);
     RUN(id_throws_the_code_of_what_is_wrong);
     RUN(a_scope_drains_on_return_and_on_unwinding);
     RUN(a_scope_is_found_from_any_depth);
     RUN(a_scope_that_is_no_automatic_variable_is_refused);
+    RUN(a_handler_can_ask_how_its_stack_ends);
+    RUN(the_armed_stacks_are_listed);
 }

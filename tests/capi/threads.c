@@ -343,6 +343,86 @@ static void the_librarys_version_is_the_headers(void) {
     CHECK(strncmp(EXEUNT_VERSION, version, strlen(version)) == 0);
 }
 
+static int ending;
+static void *ended_with;
+
+static void asks_how(void *arg) {
+    (void)arg;
+    ended_with = NULL;
+    ending = exeunt_ending();
+    int code = exeunt_returned_value(&ended_with);
+    CHECK(code == EXEUNT_OK || (code == EXEUNT_EABSENT && ended_with == NULL));
+}
+
+static void *returns_it(void *arg) {
+    CHECK(exeunt_ending() == EXEUNT_ENDING_NONE && exeunt_returned_value(NULL) == EXEUNT_EINVALID);
+    CHECK(exeunt_at_exit(asks_how, NULL) == EXEUNT_OK);
+    return arg;
+}
+
+static void *exits_with_it(void *arg) {
+    CHECK(exeunt_set(&key_a, arg, asks_how) == EXEUNT_OK);
+    pthread_exit(arg);
+}
+
+static void *is_cancelled(void *arg) {
+    CHECK(exeunt_at_exit(asks_how, NULL) == EXEUNT_OK);
+    CHECK(pthread_cancel(pthread_self()) == 0);
+    pthread_testcancel();
+    return arg;
+}
+
+static void *in_a_scope(void *arg) {
+    exeunt_scope scope;
+    CHECK(exeunt_scope_begin(&scope) == EXEUNT_OK);
+    CHECK(exeunt_at_exit(asks_how, NULL) == EXEUNT_OK);
+    CHECK(exeunt_scope_end(&scope) == EXEUNT_OK);
+    CHECK(ending == EXEUNT_ENDING_SCOPE && ended_with == NULL);
+    CHECK(exeunt_enter(returns_it, arg, NULL) == EXEUNT_OK);
+    CHECK(ending == EXEUNT_ENDING_RETURNED && ended_with == NULL);
+    return arg;
+}
+
+static void a_handler_can_ask_how_its_stack_ends(void) {
+    CHECK(on_a_thread_with(returns_it, (void *)7) == (void *)7);
+    CHECK(ending == EXEUNT_ENDING_RETURNED && ended_with == (void *)7);
+    CHECK(on_a_thread_with(exits_with_it, (void *)8) == (void *)8);
+    CHECK(ending == EXEUNT_ENDING_EXITED && ended_with == (void *)8);
+    CHECK(on_a_thread(is_cancelled) == PTHREAD_CANCELED);
+    CHECK(ending == EXEUNT_ENDING_CANCELLED && ended_with == NULL);
+    on_a_thread(in_a_scope);
+}
+
+static uint64_t listed_id;
+static struct exeunt_stack listed;
+
+static __attribute__((noinline)) void arms(void) {
+    CHECK(exeunt_at_exit(note, NULL) == EXEUNT_OK);
+    __asm__ volatile(""); /* no tail call */
+}
+
+static void *lists_itself(void *arg) {
+    struct exeunt_stack stacks[64];
+    arms();
+    listed_id = exeunt_id();
+    size_t count = exeunt_stacks(stacks, 64);
+    CHECK(count > 0 && count <= 64 && exeunt_stacks(NULL, 0) == count);
+    for (size_t number = 0; number < count; number++)
+        if (stacks[number].id == listed_id)
+            listed = stacks[number];
+    return arg;
+}
+
+static void armed_stacks_are_listed_with_the_call_that_has_armed_them(void) {
+    size_t before = exeunt_stacks(NULL, 0);
+    on_a_thread(lists_itself);
+    CHECK(listed.id == listed_id && listed.kind == EXEUNT_KIND_THREAD && listed.draining == 0);
+    uintptr_t foot = (uintptr_t)listed.foot, base = (uintptr_t)listed.base, from = (uintptr_t)listed.armed_from;
+    CHECK(foot < base && base - foot <= 4096);
+    CHECK(from > (uintptr_t)arms && from - (uintptr_t)arms < 256);
+    CHECK(exeunt_stacks(NULL, 0) == before);
+}
+
 int main(void) {
     RUN(the_librarys_version_is_the_headers);
     RUN(handlers_run_last_in_first_out_and_the_result_survives);
@@ -359,6 +439,8 @@ int main(void) {
     RUN(null_arguments_are_refused);
     RUN(a_thread_is_not_cancelled_in_a_destructor);
     RUN(enter_gives_the_result_and_drains_before_it_returns);
+    RUN(a_handler_can_ask_how_its_stack_ends);
+    RUN(armed_stacks_are_listed_with_the_call_that_has_armed_them);
     /* The script that runs this searches for the line. */
     CHECK(exeunt_at_exit(says_goodbye, "the_main_thread_runs_its_handlers_when_main_returns") == EXEUNT_OK);
     return 0;

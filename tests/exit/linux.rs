@@ -60,6 +60,15 @@ fn lend_and_exit(value: &Loud) {
     })
 }
 
+/// Reads a value that many frames further in.
+#[inline(never)]
+fn read_at(depth: usize) -> Option<&'static str> {
+    let padding = std::hint::black_box([0_u8; 16]);
+    let found = if depth == 0 { exeunt::get::<&str>(&"whose") } else { read_at(depth - 1) };
+    std::hint::black_box(&padding);
+    found
+}
+
 fn store() {
     OTHER.with(|_| ());
     exeunt::set("other", Loud::new("other value")).expect("the main thread can be armed");
@@ -162,6 +171,33 @@ const CASES: &[Case] = &[
             });
         },
         prints: &["handler", "drop other value"],
+    },
+    Case {
+        name: "main's handlers find main's values where an armed fiber has called exit",
+        code: || {
+            exeunt::set("whose", "main").expect("the main thread can be armed");
+            exeunt::at_exit(|| {
+                for depth in 0..40 {
+                    if read_at(depth) != Some("main") {
+                        say(b"not main's value\n");
+                    }
+                }
+                say(if read_at(0) == Some("main") { b"main's value\n" } else { b"no value of main's\n" });
+            })
+            .expect("the main thread can be armed");
+            let pages = Pages::new(256 * 1024);
+            let whole = pages.range();
+            let body = move |_| {
+                exeunt::set("whose", "fiber").expect("the fiber can be armed");
+                for depth in 0..80 {
+                    assert_eq!(read_at(depth), Some("fiber"));
+                }
+                std::process::exit(7)
+            };
+            // SAFETY: the pages are this fiber's, and the process ends on it.
+            unsafe { Fiber::new(whole, body) }.resume();
+        },
+        prints: &["main's value"],
     },
     // An emulator does not limit a process's memory. There these two would use up the machine's
     // memory.

@@ -50,6 +50,7 @@
 //     Functions of yours   exeunt_fn, exeunt_entry
 //     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable,
 //                          exeunt_stop, exeunt_unload, exeunt_id
+//     Ends                 exeunt_ending, exeunt_returned_value, exeunt_stacks
 //     Values               exeunt_set, exeunt_get, exeunt_del, exeunt_reset
 //     Slots                exeunt_slot_alloc, exeunt_slot_set, exeunt_slot_get, exeunt_slot_free
 //     Fibers               exeunt_enter, exeunt_enter_on, exeunt_register_trampoline,
@@ -130,6 +131,12 @@ extern "C" {
 // =================================================================================================
 
 //@ handlers
+
+// =================================================================================================
+// How a stack ends, and which stacks are armed
+// =================================================================================================
+
+//@ ending
 
 // =================================================================================================
 // Values: a pointer under a key, for each stack

@@ -13,7 +13,7 @@ use crate::exit::trampoline;
 use crate::machine::clib;
 use crate::record::header::{NewStack, Record};
 #[cfg(any(test, feature = "capi"))]
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// What arming a stack writes, and the stack that the record will describe. Nothing is written yet.
 #[derive(Clone, Copy)]
@@ -39,6 +39,7 @@ impl Plan {
     /// The plan for a C scope.
     #[cfg(any(test, feature = "capi"))]
     pub(crate) fn scope(foot: usize, base: usize, trampoline: usize) -> Self {
+        HAS_SCOPES.store(true, Ordering::Relaxed);
         Self { foot, base, trampoline, kind: trampoline::kind(trampoline), method_plan: MethodPlan::Scope }
     }
 
@@ -122,6 +123,20 @@ impl Plan {
             }
         }
     }
+}
+
+/// Whether this process has begun a C scope.
+#[cfg(any(test, feature = "capi"))]
+static HAS_SCOPES: AtomicBool = AtomicBool::new(false);
+
+/// Whether a stack may end before its walk reaches a foot: in a C scope, which only the stack map
+/// leads to. Then no remembered walk is good for this.
+#[inline(always)]
+pub(crate) fn has_scopes() -> bool {
+    #[cfg(any(test, feature = "capi"))]
+    return HAS_SCOPES.load(Ordering::Relaxed);
+    #[cfg(not(any(test, feature = "capi")))]
+    false
 }
 
 /// Plans the arming of the stack with this foot, by this process's redirect. Under code redirect

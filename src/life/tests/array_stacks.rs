@@ -19,7 +19,7 @@ fn plan(base: usize) -> Plan {
 
 pub(super) fn arm(base: usize) -> &'static Record {
     // SAFETY: the foot is a word of the array.
-    let Arming { record, abandoned, .. } = unsafe { arm_at(plan(base)) }.expect("there is memory");
+    let Arming { record, abandoned, .. } = unsafe { arm_at(plan(base), 0) }.expect("there is memory");
     assert!(abandoned.is_none());
     record
 }
@@ -40,7 +40,7 @@ pub(super) fn arm_over_an_abandoned_one() -> (&'static Record, &'static Record) 
     // SAFETY: as in `arm`.
     unsafe { (abandoned.canary_at() as *mut usize).write_volatile(0) };
     // SAFETY: as in `arm`.
-    let Arming { record, abandoned: found, .. } = unsafe { arm_at(plan(base)) }.expect("there is memory");
+    let Arming { record, abandoned: found, .. } = unsafe { arm_at(plan(base), 0) }.expect("there is memory");
     assert!(found.is_some_and(|found| std::ptr::eq(found, abandoned)));
     (record, abandoned)
 }
@@ -143,7 +143,7 @@ fn a_record_that_serves_another_base_is_not_found_at_the_old_one() {
             IS_UNARMED.fetch_add(1, Ordering::SeqCst);
             assert!(STACKS.evict(record), "it was cached");
             let place = plan(elsewhere);
-            record.prepare(&place.stack());
+            record.prepare(&place.stack(), 0);
             assert!(STACKS.insert(record).is_ok());
             let (canary, word) = place.canary(record);
             record.set_canary(canary, word);

@@ -59,20 +59,20 @@ pub(crate) unsafe fn word_of_stack(address: usize) -> usize {
 }
 
 /// Where the frame of `exeunt_trampoline_body` (`asm/`) keeps the first register of the entry
-/// function's result. `mark` is the word that the drain was given.
-pub(crate) const fn trampoline_result(mark: usize) -> usize {
-    mark - 136
+/// function's result. `base` is that of the stack that drains.
+pub(crate) const fn trampoline_result(base: usize) -> usize {
+    base - 144
 }
 
 /// Where the same frame keeps the address that the trampoline goes on to, signed.
-pub(crate) const fn trampoline_goes_on_to(mark: usize) -> usize {
-    mark - 144
+pub(crate) const fn trampoline_goes_on_to(base: usize) -> usize {
+    base - 152
 }
 
 /// Where the frame of `exeunt_exit_hook_body` keeps the first argument of the call that led to the
-/// hook. `slot` is the word that holds the call's return address.
-pub(crate) const fn hook_argument(slot: usize) -> usize {
-    slot + 8
+/// hook.
+pub(crate) const fn hook_argument(base: usize) -> usize {
+    base - 208
 }
 
 /// Whether an entry of an inline cache (`inline_cache::CacheEntry`), `offset` bytes behind
