@@ -36,3 +36,11 @@ pub(crate) fn is_followed() -> bool {
     unsafe { _Unwind_Backtrace(compare, (&raw mut answer).cast()) };
     answer
 }
+
+#[cfg(all(test, target_env = "gnu"))]
+mod tests {
+    #[test]
+    fn libgcc_has_return_addresses_in_x30() {
+        assert!(super::is_followed());
+    }
+}
