@@ -96,28 +96,44 @@ SYMBOL(exeunt_cells):
 // is stored there, and load the cell. The rule applies from the start of the FDE: if it began at
 // the label, a look-up at `label - 1` would not find it. The expression reads x30 twice, since
 // valgrind does not support DW_OP_dup.
-        .balign TRAMPOLINE_SIZE
-        .globl  SYMBOL(exeunt_trampoline)
-        HIDDEN(exeunt_trampoline)
-        FUNCTION(SYMBOL(exeunt_trampoline))
-SYMBOL(exeunt_trampoline):
+//
+// LLVM's libunwind has the label in the program counter alone: a step outwards leaves x30 as it was
+// in the innermost frame (`stepWithDwarf` in DwarfInstructions.hpp). It gives the program counter
+// the number 32, which libgcc does not have. So there are trampolines for either unwinder
+// (src/unwind/link_register.rs). macOS has LLVM's alone.
+//
+// DW_CFA_val_expression (0x16), register 30, 25 bytes:
+//   0x8e 0x00            DW_OP_breg30 0                the label, possibly signed
+//   0x08 0x10 0x24       DW_OP_const1u 16, DW_OP_shl   the signature's bits cleared:
+//   0x08 0x10 0x25       DW_OP_const1u 16, DW_OP_shr     left and right by 16
+//   0x09 0xe0 0x1a       DW_OP_const1s -32, DW_OP_and  & -32: the trampoline's beginning
+//   the same again
+//   0x06 0x22            DW_OP_deref, DW_OP_plus       + the distance: the cell's address
+//   0x06                 DW_OP_deref                   the original return address
+.macro ORIGINAL_BY_LINK_REGISTER
+        .cfi_escape 0x16, 0x1e, 0x19
+        .cfi_escape 0x8e, 0x00, 0x08, 0x10, 0x24, 0x08, 0x10, 0x25, 0x09, 0xe0, 0x1a
+        .cfi_escape 0x8e, 0x00, 0x08, 0x10, 0x24, 0x08, 0x10, 0x25, 0x09, 0xe0, 0x1a
+        .cfi_escape 0x06, 0x22, 0x06
+.endm
+// The same, 15 bytes:
+//   0x92 0x20 0x00       DW_OP_bregx 32 0              the label, without a signature
+//   0x09 0xe0 0x1a       DW_OP_const1s -32, DW_OP_and  & -32: the trampoline's beginning
+//   the same again, and the rest as above
+.macro ORIGINAL_BY_PROGRAM_COUNTER
+        .cfi_escape 0x16, 0x1e, 0x0f
+        .cfi_escape 0x92, 0x20, 0x00, 0x09, 0xe0, 0x1a
+        .cfi_escape 0x92, 0x20, 0x00, 0x09, 0xe0, 0x1a
+        .cfi_escape 0x06, 0x22, 0x06
+.endm
+
+.macro TRAMPOLINES_WITH rule
         .set    n, 0
         .rept   TRAMPOLINES
         .balign TRAMPOLINE_SIZE
         .cfi_startproc
         .cfi_def_cfa sp, 0              // the entry function's frame is gone: the caller's is at sp
-        // DW_CFA_val_expression (0x16), register 30, 25 bytes:
-        //   0x8e 0x00            DW_OP_breg30 0                the label, possibly signed
-        //   0x08 0x10 0x24       DW_OP_const1u 16, DW_OP_shl   the signature's bits cleared:
-        //   0x08 0x10 0x25       DW_OP_const1u 16, DW_OP_shr     left and right by 16
-        //   0x09 0xe0 0x1a       DW_OP_const1s -32, DW_OP_and  & -32: the trampoline's beginning
-        //   the same again
-        //   0x06 0x22            DW_OP_deref, DW_OP_plus       + the distance: the cell's address
-        //   0x06                 DW_OP_deref                   the original return address
-        .cfi_escape 0x16, 0x1e, 0x19
-        .cfi_escape 0x8e, 0x00, 0x08, 0x10, 0x24, 0x08, 0x10, 0x25, 0x09, 0xe0, 0x1a
-        .cfi_escape 0x8e, 0x00, 0x08, 0x10, 0x24, 0x08, 0x10, 0x25, 0x09, 0xe0, 0x1a
-        .cfi_escape 0x06, 0x22, 0x06
+        \rule
         .quad   SYMBOL(exeunt_cells) + 8 * n - .
         // label N: an entry function has returned to here, or pthread_exit has jumped here; x30 is
         // this label.
@@ -132,6 +148,18 @@ SYMBOL(exeunt_trampoline):
         .cfi_endproc
         .set    n, n + 1
         .endr
+.endm
+
+        .balign TRAMPOLINE_SIZE
+        .globl  SYMBOL(exeunt_trampoline)
+        HIDDEN(exeunt_trampoline)
+        FUNCTION(SYMBOL(exeunt_trampoline))
+SYMBOL(exeunt_trampoline):
+#if defined(__APPLE__)
+        TRAMPOLINES_WITH ORIGINAL_BY_PROGRAM_COUNTER
+#else
+        TRAMPOLINES_WITH ORIGINAL_BY_LINK_REGISTER
+#endif
 
 // Further trampolines, for stacks where the word 8 * n above the base keeps the original address.
 // It is a word that the exit trampoline does not use in its own frame (src/exit/landing/glibc.rs),
@@ -152,6 +180,11 @@ SYMBOL(exeunt_trampoline):
         .cfi_endproc
         .set    n, n + 1
         .endr
+
+#if !defined(__APPLE__)
+// The first ones again, with the same cells, for LLVM's libunwind.
+        TRAMPOLINES_WITH ORIGINAL_BY_PROGRAM_COUNTER
+#endif
         .balign TRAMPOLINE_SIZE
         SIZE(SYMBOL(exeunt_trampoline))
 

@@ -15,8 +15,10 @@ pub fn kept_awake<R>(run: impl FnOnce() -> R) -> R {
             let done = &done;
             scope.spawn(move || {
                 assert!(core_affinity::set_for_current(processor));
+                // musl's `sched_setscheduler` fails in every process: to Linux a pid is a thread's.
                 // SAFETY: this policy's parameters are all zeros.
-                let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &std::mem::zeroed()) };
+                let set =
+                    unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_IDLE, &std::mem::zeroed()) };
                 assert_eq!(set, 0);
                 while !done.load(Ordering::Relaxed) {
                     std::hint::spin_loop();

@@ -30,6 +30,8 @@ pub(crate) fn locked<R>(code: impl FnOnce(&ProcessLock) -> Result<R, Error>) -> 
 /// The number of the trampoline for the return address `address`, which is added if there is none.
 fn add(address: usize, kind: Kind, name: &'static CStr, reached: Reached) -> Result<usize, Error> {
     os::pin();
+    #[cfg(all(target_arch = "aarch64", target_os = "linux"))]
+    trampoline::choose();
     let added = {
         let lock = ProcessLock::take()?;
         trampoline::add(&lock, address, kind, name, reached)

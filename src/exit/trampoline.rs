@@ -11,6 +11,9 @@
 //! - The second kind has one trampoline for each distance. It takes the original from a word of the
 //!   stack at that distance above the base, where glibc's exit trampolines have one to spare
 //!   (`landing/glibc.rs`). Then unwinders need nothing but the stack.
+//!
+//! On aarch64 there is each of the first kind a second time: unwinders differ in the register that
+//! has a trampoline's label (`unwind/link_register.rs`), so the unwind tables of the two differ.
 
 use crate::base::error::Error;
 use crate::base::kind::Kind;
@@ -26,6 +29,9 @@ pub(crate) const COUNT: usize = limits::TRAMPOLINES;
 const SIZE: usize = 32;
 /// Trampolines of the second kind, behind those of the first (`KEPT` in `asm/offsets.h`).
 const SPARE_WORD_COUNT: usize = 64;
+/// The position of those that are there for LLVM's unwinder, behind the others, and their number.
+const LLVM: usize = COUNT + SPARE_WORD_COUNT;
+const LLVM_COUNT: usize = if cfg!(all(target_arch = "aarch64", target_os = "linux")) { COUNT } else { 0 };
 /// Hooks of code redirect. Their cells are behind those of the trampolines, and two more for the
 /// hook in `__start_context` are behind them.
 pub(crate) const HOOKS: usize = 32;
@@ -82,6 +88,8 @@ static METADATA: [Metadata; COUNT] = [const {
     Metadata { kind: AtomicU8::new(0), name: AtomicPtr::new(std::ptr::null_mut()), landing: AtomicBool::new(false) }
 }; COUNT];
 static KNOWN: AtomicUsize = AtomicUsize::new(0);
+/// Whether feet are redirected to the trampolines for LLVM's unwinder.
+static FOR_LLVM: AtomicBool = AtomicBool::new(false);
 
 fn cells() -> &'static [AtomicUsize; CELLS] {
     // SAFETY: the assembly reserves them, zeroed, for as long as this code is loaded. Only `fill`
@@ -102,26 +110,48 @@ pub(crate) fn number_of_original(original: usize) -> Option<usize> {
 
 /// The address that a foot holds when it is redirected to trampoline `number` of the first kind.
 pub(crate) fn label(number: usize) -> usize {
-    pool() + SIZE * number + LABEL
+    label_at(if FOR_LLVM.load(Ordering::Relaxed) { LLVM + number } else { number })
+}
+
+/// The label of the trampoline at a position in the pool.
+fn label_at(position: usize) -> usize {
+    pool() + SIZE * position + LABEL
+}
+
+/// The position of the trampoline whose label is `address`.
+fn position(address: usize) -> Option<usize> {
+    let offset = address.wrapping_sub(pool() + LABEL);
+    (offset < SIZE * (LLVM + LLVM_COUNT) && offset % SIZE == 0).then_some(offset / SIZE)
+}
+
+/// Chooses the trampolines that suit the system's unwinder. Every answer is the same. It comes before
+/// the first [`add`], so all feet are redirected to trampolines for the same unwinder.
+#[cfg(all(target_arch = "aarch64", target_os = "linux"))]
+pub(crate) fn choose() {
+    if KNOWN.load(Ordering::Acquire) == 0 && !crate::unwind::link_register::is_followed() {
+        FOR_LLVM.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The address that a foot holds when the original is in the word `distance` bytes above the
 /// stack's base. `None` if there is no trampoline for this distance.
 pub(crate) fn label_for_spare_word(distance: usize) -> Option<usize> {
     let number = distance / 8;
-    (distance % 8 == 0 && number < SPARE_WORD_COUNT).then(|| label(COUNT + number))
+    (distance % 8 == 0 && number < SPARE_WORD_COUNT).then(|| label_at(COUNT + number))
 }
 
 /// The number of the trampoline of the first kind whose label is `address`.
 pub(crate) fn number_of_label(address: usize) -> Option<usize> {
-    let offset = address.wrapping_sub(pool() + LABEL);
-    (offset < SIZE * COUNT && offset % SIZE == 0).then_some(offset / SIZE)
+    match position(address)? {
+        number @ 0..COUNT => Some(number),
+        COUNT..LLVM => None,
+        position => Some(position - LLVM),
+    }
 }
 
 /// Whether `address` is the label of a trampoline.
 pub(crate) fn is_label(address: usize) -> bool {
-    let offset = address.wrapping_sub(pool() + LABEL);
-    offset < SIZE * (COUNT + SPARE_WORD_COUNT) && offset % SIZE == 0
+    position(address).is_some()
 }
 
 /// The original return address of trampoline `number`.
@@ -282,8 +312,8 @@ mod tests {
 
     #[test]
     fn what_is_jumped_to_or_called_indirectly_begins_with_a_landing_pad() {
-        for number in 0..COUNT + SPARE_WORD_COUNT {
-            assert!(is_landing_pad(label(number)), "trampoline {number}");
+        for position in 0..LLVM + LLVM_COUNT {
+            assert!(is_landing_pad(label_at(position)), "trampoline {position}");
         }
         let entries = [
             exeunt_exit_hook as *const () as usize,
@@ -306,12 +336,16 @@ mod tests {
 
     #[test]
     fn unwinders_find_where_a_trampoline_begins_by_rounding_its_label_down() {
-        for number in 0..COUNT {
-            let begin = label(number) & !(SIZE - 1);
-            assert_eq!(begin, label(number) - LABEL);
+        for position in (0..COUNT).chain(LLVM..LLVM + LLVM_COUNT) {
+            let label = label_at(position);
+            let begin = label & !(SIZE - 1);
+            assert_eq!(begin, label - LABEL);
             // SAFETY: each trampoline begins with the distance to its cell.
             let distance = unsafe { (begin as *const usize).read() };
+            let number = number_of_label(label).unwrap();
+            assert_eq!(number, position % LLVM);
             assert_eq!(begin.wrapping_add(distance), &raw const cells()[number] as usize);
         }
+        assert!((COUNT..LLVM).all(|position| number_of_label(label_at(position)).is_none()));
     }
 }

@@ -25,6 +25,7 @@
 //! | `memo` | remembered walks |
 //! | `memory` | which memory a walk may read |
 //! | `objects`, `find_fde` | the loaded object that code belongs to, and its tables |
+//! | `link_register` | aarch64: whether the system's unwinder has return addresses in `x30` |
 //! | `rbx`, `eh_return` | x86_64: a saved register, and the end of the unwinder's own functions |
 
 pub(crate) mod around;
@@ -37,6 +38,8 @@ pub(crate) mod frame;
 // The step by a rule of any form.
 #[cfg(target_os = "linux")]
 mod general;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+pub(crate) mod link_register;
 pub(crate) mod memo;
 pub(crate) mod memory;
 #[cfg(target_os = "linux")]

@@ -16,7 +16,8 @@ const PATIENCE: u32 = 300;
 pub fn this_program() -> Command {
     let program = std::env::current_exe().unwrap();
     let architecture = std::env::consts::ARCH.to_uppercase();
-    let runner = std::env::var(format!("CARGO_TARGET_{architecture}_UNKNOWN_LINUX_GNU_RUNNER")).unwrap_or_default();
+    let libc = if cfg!(target_env = "musl") { "MUSL" } else { "GNU" };
+    let runner = std::env::var(format!("CARGO_TARGET_{architecture}_UNKNOWN_LINUX_{libc}_RUNNER")).unwrap_or_default();
     let mut words = runner.split_whitespace();
     let mut command = match words.next() {
         Some(emulator) => {

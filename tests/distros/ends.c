@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <threads.h>
 #include <unistd.h>
+#include <unwind.h>
 
 #ifdef __GLIBC__
 #include <gnu/libc-version.h>
@@ -64,12 +65,21 @@ static void accepted(int code) {
     }
 }
 
-// Two handlers, a value, and a value of a pthread key.
+static _Unwind_Reason_Code count(struct _Unwind_Context *context, void *frames) {
+    (void)context;
+    return ++*(int *)frames < 1000 ? _URC_NO_REASON : _URC_NORMAL_STOP;
+}
+
+// Two handlers, a value, and a value of a pthread key. The system's unwinder finds its way on the
+// armed stack, and comes to an end.
 static void arm(void) {
     MUST(pthread_setspecific(thread_key, "key") == 0);
     accepted(exeunt_at_exit(handler, "first handler"));
     accepted(exeunt_set(&value_key, "value", value_gone));
     accepted(exeunt_at_exit(handler, "second handler"));
+    int frames = 0;
+    _Unwind_Backtrace(count, &frames);
+    MUST(frames > 0 && frames < 1000);
 }
 
 static void *returns(void *result) {
