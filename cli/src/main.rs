@@ -8,6 +8,7 @@ mod frames;
 mod machine;
 mod memory_map;
 mod paint;
+mod stacks;
 mod tour;
 
 use clap::{Parser, Subcommand};
