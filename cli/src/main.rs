@@ -1,6 +1,8 @@
-//! `exeunt`: the tour of the library on this machine, and `exeunt doctor`, which reports what this
-//! machine allows.
+//! `exeunt`: the tour of the library on this machine, `exeunt doctor`, which reports what this
+//! machine allows, and `exeunt anatomy`, which draws stacks.
 
+#[cfg_attr(not(target_os = "linux"), path = "anatomy/none.rs")]
+mod anatomy;
 mod doctor;
 #[cfg_attr(not(target_env = "gnu"), path = "no_fiber.rs")]
 mod fiber;
@@ -46,6 +48,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Draw the stacks of a process, word by word, and what exeunt would write there
+    ///
+    /// Each word from the stack pointer to the foot is classed: return address, saved register,
+    /// pointer into the stack, to the heap, to code, and others. The frames come with the rows of
+    /// their unwind tables. The picture ends with what exeunt would write, and whether it could.
+    ///
+    /// Each thread of another process is stopped (by ptrace) for the time of a copy, one after the
+    /// other. Nothing is written there. A thread that waits goes on waiting; a few system calls, as
+    /// epoll_wait, return EINTR, as after SIGSTOP and SIGCONT.
+    #[command(after_help = "Exit status: 0 if stacks were drawn, 1 if not, 2 if the arguments are wrong.")]
+    Anatomy(anatomy::Options),
 }
 
 fn main() -> ExitCode {
@@ -56,5 +69,6 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         None => tour::run(),
         Some(Command::Doctor { json }) => doctor::run(json),
+        Some(Command::Anatomy(options)) => anatomy::run(&options),
     }
 }
