@@ -70,7 +70,7 @@ pub fn page(about: &str, stacks: &[Anatomy], extent: Extent) -> String {
         }
         text += "</nav>\n";
     }
-    text += "<details><summary>What the colours say</summary><dl class=\"legend\">\n";
+    text += "<details open><summary>What the colours say</summary><dl class=\"legend\">\n";
     for class in Class::ALL {
         let _ = writeln!(
             text,

@@ -214,11 +214,12 @@ fn walk(memory: &Memory, objects: &[Object], snapshot: &Snapshot) -> Vec<Walked>
     while walked.len() < MOST_FRAMES {
         let object = find(objects, registers.pc);
         let mut made = step(memory, object, &registers, is_return);
-        // An outer frame is at a higher address, but for one that stores nothing on the stack.
-        if let Ok(made) = &mut made
-            && (made.cfa < registers.stack_pointer() || (made.cfa == registers.stack_pointer() && is_return))
-        {
-            made.caller = Err(format!("the next frame would be at {:#x}, which is no outer one", made.cfa));
+        // An outer frame is at a higher address, or at the same one if it stores nothing.
+        if let Ok(made) = &mut made {
+            let same = made.caller.as_ref().is_ok_and(|caller| caller.pc == registers.pc);
+            if made.cfa < registers.stack_pointer() || (made.cfa == registers.stack_pointer() && same) {
+                made.caller = Err(format!("the next frame would be at {:#x}, which is no outer one", made.cfa));
+            }
         }
         let next = made.as_ref().ok().and_then(|step| step.caller.clone().ok());
         let signal = object.and_then(|object| object.row(registers.pc)).is_some_and(|row| row.is_signal_frame);

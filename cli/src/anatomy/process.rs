@@ -80,7 +80,7 @@ pub struct Memory<'p> {
 impl Memory<'_> {
     pub fn word(&self, address: usize) -> Option<usize> {
         let at = address.wrapping_sub(self.start);
-        let copied = (at % WORD == 0).then(|| self.words.get(at / WORD)).flatten();
+        let copied = at.is_multiple_of(WORD).then(|| self.words.get(at / WORD)).flatten();
         copied.copied().or_else(|| self.process.word(address))
     }
 }

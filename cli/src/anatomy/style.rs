@@ -8,7 +8,7 @@ fn colours(class: Class) -> [&'static str; 4] {
         Class::Foot => ["#ffe08a", "#4d3a00", "#6b5300", "#ffeab0"],
         Class::ReturnAddress => ["#f1d5fa", "#651a7c", "#4f2860", "#f0c4ff"],
         Class::SavedRegister => ["#cdeff6", "#0a5061", "#0f4855", "#a8ebf8"],
-        Class::ThisStack => ["#d9e4ff", "#1b3c8c", "#23397070", "#bcd0ff"],
+        Class::ThisStack => ["#d9e4ff", "#1b3c8c", "#233970", "#bcd0ff"],
         Class::Heap => ["#d8f3dc", "#1b5727", "#1f4a29", "#b3ecbd"],
         Class::Code => ["#ffe2d0", "#83370a", "#58301a", "#ffcdac"],
         Class::Data => ["#e8e8f4", "#45456a", "#35354c", "#d0d0ea"],

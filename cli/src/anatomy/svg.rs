@@ -10,8 +10,10 @@ use std::fmt::Write;
 const WIDTH: usize = 960;
 const MARGIN: usize = 24;
 const ROW: usize = 20;
-/// The width of a character of the small text, with the widest of the fonts that the style names.
+/// The width of a character, with the widest of the fonts that the style names.
 const CHARACTER: f32 = 7.3;
+/// The same for a row of an unwind table, which can be long.
+const SMALL_CHARACTER: f32 = 6.7;
 
 struct Picture {
     text: String,
@@ -51,7 +53,8 @@ text{{font:12px ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace;white-s
 
 impl Picture {
     fn words(&mut self, x: usize, y: usize, style: &str, text: &str) {
-        let room = ((WIDTH - MARGIN - x) as f32 / CHARACTER) as usize;
+        let character = if style.contains("s ") { SMALL_CHARACTER } else { CHARACTER };
+        let room = ((WIDTH - MARGIN - x) as f32 / character) as usize;
         let text = quoted(&shortened(text, room));
         let _ = writeln!(self.text, r#"<text x="{x}" y="{y}" class="{style}">{text}</text>"#);
     }

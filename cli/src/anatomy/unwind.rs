@@ -32,7 +32,7 @@ pub fn step(memory: &Memory, object: Option<&Object>, registers: &Registers, is_
 
 fn by_row(memory: &Memory, row: &Row, registers: &Registers) -> Result<Step, String> {
     let evaluate = |expression: &Expression<Reader>, first: Option<usize>| {
-        evaluate(expression.clone(), row.encoding, first, registers, memory)
+        evaluate(*expression, row.encoding, first, registers, memory)
     };
     let (cfa, says) = match &row.cfa {
         Place::Register(register, offset) => {
@@ -96,7 +96,7 @@ fn by_row(memory: &Memory, row: &Row, registers: &Registers) -> Result<Step, Str
 fn by_frame_record(memory: &Memory, registers: &Registers) -> Result<Step, String> {
     let pointer = name(FRAME_POINTER);
     let nothing = || format!("no unwind table covers this code, and {pointer} leads to no frame record");
-    let record = registers.get(FRAME_POINTER).filter(|record| *record % WORD == 0).ok_or_else(nothing)?;
+    let record = registers.get(FRAME_POINTER).filter(|record| record.is_multiple_of(WORD)).ok_or_else(nothing)?;
     let near = record.checked_sub(registers.stack_pointer()).is_some_and(|distance| distance < 1 << 24);
     let words = near.then(|| Some((memory.word(record)?, memory.word(record + WORD)?))).flatten();
     let (outer, pc) = words.ok_or_else(nothing)?;
