@@ -271,6 +271,51 @@ fn the_page_and_the_picture_have_every_stack_and_quote_what_is_no_markup() {
     files.iter().for_each(|file| std::fs::remove_file(file).expect("a file of this test"));
 }
 
+/// What a picture has on every machine: its style, the roles of frames, and its sentences, without
+/// numbers.
+#[cfg(target_arch = "x86_64")]
+fn shape(picture: &str) -> (String, Vec<String>) {
+    let style = picture.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>"));
+    let texts =
+        picture.lines().filter_map(|line| line.strip_prefix("<text ")?.strip_suffix("</text>")?.split_once('>'));
+    let same_everywhere = texts.filter_map(|(_, text)| {
+        let role = text.split_once("◂").map(|(_, role)| role.to_owned());
+        let is_note =
+            ["armed", "inner frames", "redirect", "done after this picture"].iter().any(|word| text.contains(word));
+        role.or_else(|| is_note.then(|| text.split(|it: char| it.is_ascii_digit()).collect::<Vec<_>>().join("#")))
+    });
+    let without_digits = |text: String| {
+        let words = text.split_whitespace().filter(|word| !word.contains('#')).collect::<Vec<_>>();
+        words.join(" ")
+    };
+    (style.expect("a style").0.to_owned(), same_everywhere.map(without_digits).collect())
+}
+
+/// The command that made the picture is the one below.
+#[test]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+fn the_picture_in_the_guide_is_one_that_this_program_makes() {
+    let saved = Path::new(env!("CARGO_MANIFEST_DIR")).join("../book/anatomy.svg");
+    let Ok(saved) = std::fs::read_to_string(saved) else {
+        // The package of the command line alone has no guide.
+        assert!(!Path::new(env!("CARGO_MANIFEST_DIR")).join("../book").exists());
+        return;
+    };
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("picture-{}.svg", std::process::id()));
+    let mut command = exeunt();
+    command.args(["anatomy", "--self", "--only", "thread", "--frames", "2", "--svg"]).arg(&file);
+    let output = command.env("EXEUNT_REDIRECT", "slot").output().expect("the program starts");
+    assert!(output.status.success(), "{output:?}");
+    let made = std::fs::read_to_string(&file).expect("it was written");
+    std::fs::remove_file(file).expect("a file of this test");
+    assert_eq!(
+        shape(&saved),
+        shape(&made),
+        "make the picture anew: exeunt anatomy --self --only thread --frames 2 --svg"
+    );
+    assert!(saved.len() <= 40 << 10 && shape(&saved).1.len() >= 8, "{:?}", shape(&saved).1);
+}
+
 #[test]
 fn a_process_that_does_not_exist_is_refused_with_what_helps() {
     // The kernel's numbers are smaller than this.

@@ -155,8 +155,8 @@ fn draw_word(text: &mut String, word: &Word, after: Option<usize>) {
     if let (Class::Foot, Some(after)) = (word.class, after) {
         let _ = writeln!(
             text,
-            "<div class=\"after mono good\"><span class=\"chip c-heap\">{after:016x}</span> once armed: what exeunt \
-             writes, its trampoline, which goes on to the word above</div>"
+            "<div class=\"after mono good\"><span class=\"chip c-heap\">{after:016x}</span> once armed: \
+             exeunt's trampoline, which goes on to the word above</div>"
         );
     }
 }

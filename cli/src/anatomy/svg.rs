@@ -160,7 +160,7 @@ impl Picture {
             let _ = writeln!(self.text, r#"<rect class="b-heap" x="{x}" y="{top}" width="140" height="17" rx="4"/>"#);
             self.words(x - 66, y, "faint", "armed ▸");
             self.words(x + 8, y, "t-heap", &format!("{after:016x}"));
-            self.words(x + 154, y, "good", "what exeunt writes: its trampoline, which goes on to the word above");
+            self.words(x + 154, y, "good", "once armed: exeunt's trampoline, which goes on to the word above");
         }
     }
 }
