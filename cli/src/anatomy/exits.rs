@@ -4,7 +4,7 @@
 //! library they are at the same places of the same file. With another one the names of its
 //! functions are used, and if it has none, the shape of a stack's outermost frames.
 
-use super::objects::Object;
+use super::objects::{self, Object};
 use super::process::Process;
 use exeunt::{CodeSite, ExitTrampoline};
 
@@ -28,6 +28,15 @@ pub enum How {
     ByShape,
 }
 
+/// A stack's foot.
+pub struct Foot {
+    pub address: usize,
+    pub word: usize,
+    pub exit: Exit,
+    /// Whether it leads to exeunt's trampoline already.
+    pub armed: bool,
+}
+
 /// What is known of a process's exit trampolines.
 pub struct Exits {
     known: Vec<(usize, String)>,
@@ -48,7 +57,7 @@ impl Exits {
         let survey = exeunt::survey();
         let own: Vec<ExitTrampoline> = survey.map(|survey| survey.trampolines).unwrap_or_default();
         let own_process = Process::own();
-        let own_objects = if process.other.is_some() { own_process.objects() } else { Vec::new() };
+        let own_objects = if process.other.is_some() { objects::of(&own_process) } else { Vec::new() };
         // The distance from an address of this process to that of the same code in the other.
         let moved = |address: usize| {
             if process.other.is_none() {

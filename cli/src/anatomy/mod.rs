@@ -96,7 +96,7 @@ fn stacks(options: &Options) -> Result<(String, Vec<Anatomy>), String> {
             (process, snapshots)
         }
     };
-    let objects = process.objects();
+    let objects = objects::of(&process);
     let exits = Exits::of(&process, &objects);
     let wanted = snapshots.iter().filter(|snapshot| options.only.as_ref().is_none_or(|only| *only == snapshot.key));
     let stacks: Vec<_> = wanted.map(|snapshot| anatomy(&process, &objects, &exits, snapshot)).collect();

@@ -1,6 +1,6 @@
 //! The anatomy of one stack: its frames, its foot, and the class of each of its words.
 
-use super::exits::{Exit, Exits};
+use super::exits::{Exits, Foot};
 use super::objects::Object;
 use super::process::{Memory, Process, WORD};
 use super::registers::{RETURN_ADDRESS, Registers, name};
@@ -102,15 +102,6 @@ pub struct Frame {
     pub row: String,
     /// Its words, lowest address first: up to its return address and what the caller pushed.
     pub words: Vec<Word>,
-}
-
-/// The foot.
-pub struct Foot {
-    pub address: usize,
-    pub word: usize,
-    pub exit: Exit,
-    /// Whether it leads to exeunt's trampoline already.
-    pub armed: bool,
 }
 
 /// A stack, described.

@@ -1,6 +1,5 @@
 //! A process whose stacks are drawn: its mappings, its files, its memory.
 
-use super::objects::{self, Object};
 use crate::memory_map::{Mapping, MemoryMap};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -63,10 +62,6 @@ impl Process {
             mapping.what.clone(),
         ];
         places.into_iter().map(PathBuf::from).find(|path| std::fs::File::open(path).is_ok())
-    }
-
-    pub fn objects(&self) -> Vec<Object> {
-        objects::of(self)
     }
 }
 

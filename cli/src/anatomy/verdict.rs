@@ -1,7 +1,6 @@
 //! What exeunt would write on a stack, whether it could, and why not.
 
-use super::exits::{Exits, How};
-use super::model::Foot;
+use super::exits::{Exits, Foot, How};
 use super::objects::Object;
 use super::snapshot::Snapshot;
 use crate::memory_map::without_signature;
