@@ -8,9 +8,11 @@ use std::path::Path;
 #[derive(Debug, Clone)]
 pub struct Mapping {
     pub range: Range<usize>,
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "for the anatomy"))]
     pub readable: bool,
     pub executable: bool,
     /// Where in its file it begins.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "for the anatomy"))]
     pub offset: usize,
     /// The kernel's name for it: a file, or a word like `[heap]`; empty if it has none.
     pub what: String,
@@ -33,6 +35,7 @@ impl MemoryMap {
     }
 
     /// All mappings, in the order of their addresses.
+    #[cfg(target_os = "linux")]
     pub fn mappings(&self) -> &[Mapping] {
         &self.mappings
     }

@@ -212,6 +212,12 @@ fn walk(memory: &Memory, objects: &[Object], snapshot: &Snapshot) -> Vec<Walked>
                 made.caller = Err(format!("the next frame would be at {:#x}, which is no outer one", made.cfa));
             }
         }
+        if let Ok(Step { caller, .. }) = &mut made
+            && let Ok(Registers { pc, .. }) = caller
+            && memory.process.map.mapping(*pc).is_none_or(|mapping| !mapping.executable)
+        {
+            *caller = Err(format!("the return address leads to no code: {pc:#x}"));
+        }
         let next = made.as_ref().ok().and_then(|step| step.caller.clone().ok());
         let signal = object.and_then(|object| object.row(registers.pc)).is_some_and(|row| row.is_signal_frame);
         walked.push(Walked { registers, step: made, is_return });
