@@ -1,6 +1,8 @@
-//! `exeunt`: the tour of the library on this machine, and `exeunt doctor`, which reports what this
-//! machine allows.
+//! `exeunt`: the tour of the library on this machine, `exeunt doctor`, which reports what this
+//! machine allows, and `exeunt anatomy`, which draws stacks.
 
+#[cfg_attr(not(target_os = "linux"), path = "anatomy/none.rs")]
+mod anatomy;
 mod doctor;
 #[cfg_attr(not(target_env = "gnu"), path = "no_fiber.rs")]
 mod fiber;
@@ -8,6 +10,7 @@ mod frames;
 mod machine;
 mod memory_map;
 mod paint;
+mod stacks;
 mod tour;
 mod watch;
 
@@ -55,6 +58,17 @@ enum Command {
                       it was not found."
     )]
     Watch(watch::Options),
+    /// Draw the stacks of a process, word by word, and what exeunt would write there
+    ///
+    /// Each word from the stack pointer to the foot is classed: return address, saved register,
+    /// pointer into the stack, to the heap, to code, and others. The frames come with the rows of
+    /// their unwind tables. The picture ends with what exeunt would write, and whether it could.
+    ///
+    /// Each thread of another process is stopped (by ptrace) for the time of a copy, one after the
+    /// other. Nothing is written there. A thread that waits goes on waiting; a few system calls, as
+    /// epoll_wait, return EINTR, as after SIGSTOP and SIGCONT.
+    #[command(after_help = "Exit status: 0 if stacks were drawn, 1 if not, 2 if the arguments are wrong.")]
+    Anatomy(anatomy::Options),
 }
 
 fn main() -> ExitCode {
@@ -66,5 +80,6 @@ fn main() -> ExitCode {
         None => tour::run(),
         Some(Command::Doctor { json }) => doctor::run(json),
         Some(Command::Watch(options)) => watch::run(&options),
+        Some(Command::Anatomy(options)) => anatomy::run(&options),
     }
 }

@@ -1,27 +1,43 @@
-//! The mappings of this process, and names for addresses: mapping, file, symbol.
+//! The mappings of a process, and, for this process, names for addresses: mapping, file, symbol.
 
 use exeunt::Stack;
 use std::ops::Range;
 use std::path::Path;
 
-/// One line of `/proc/self/maps`.
+/// One line of `/proc/PID/maps`.
 #[derive(Debug, Clone)]
 pub struct Mapping {
     pub range: Range<usize>,
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "for the anatomy"))]
+    pub readable: bool,
     pub executable: bool,
+    /// Where in its file it begins.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "for the anatomy"))]
+    pub offset: usize,
     /// The kernel's name for it: a file, or a word like `[heap]`; empty if it has none.
     pub what: String,
 }
 
-/// The memory map of this process at the moment when it was read.
+/// The memory map of a process at the moment when it was read.
 pub struct MemoryMap {
     mappings: Vec<Mapping>,
 }
 
 impl MemoryMap {
     pub fn read() -> Self {
-        let text = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-        Self { mappings: text.lines().filter_map(parse).collect() }
+        Self::of("self").unwrap_or_else(|_| Self { mappings: Vec::new() })
+    }
+
+    /// The memory map of another process, by its number.
+    pub fn of(process: &str) -> std::io::Result<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{process}/maps"))?;
+        Ok(Self { mappings: text.lines().filter_map(parse).collect() })
+    }
+
+    /// All mappings, in the order of their addresses.
+    #[cfg(target_os = "linux")]
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings
     }
 
     /// The mapping that `address` lies in.
@@ -122,13 +138,18 @@ fn load_bias(_address: usize) -> Option<usize> {
 }
 
 fn parse(line: &str) -> Option<Mapping> {
-    let mut fields = line.split_ascii_whitespace();
+    // Addresses, permissions, offset, device, inode, and the name, before which there are spaces. A
+    // file's name can have spaces too.
+    let mut fields = line.splitn(6, ' ');
     let (start, end) = fields.next()?.split_once('-')?;
     let permissions = fields.next()?;
-    let what = fields.nth(3).unwrap_or_default();
+    let offset = fields.next()?;
+    let what = fields.nth(2).unwrap_or_default().trim_start();
     Some(Mapping {
         range: usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?,
+        readable: permissions.starts_with('r'),
         executable: permissions.contains('x'),
+        offset: usize::from_str_radix(offset, 16).ok()?,
         what: what.to_owned(),
     })
 }

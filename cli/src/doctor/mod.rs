@@ -5,7 +5,6 @@ mod child;
 mod outermost;
 mod report;
 mod self_tests;
-mod stacks;
 
 use child::Side;
 use report::Report;

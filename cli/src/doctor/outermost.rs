@@ -1,9 +1,9 @@
 //! The outermost frames of a stack of each kind: whether unwinding reaches them, and whether they
 //! have unwind tables.
 
-use super::stacks::{HAS_FIBERS, foot, on_a_fiber, on_a_thread};
 use crate::frames::{self, addresses};
 use crate::memory_map::MemoryMap;
+use crate::stacks::{HAS_FIBERS, foot, on_a_fiber, on_a_thread};
 use serde::Serialize;
 use std::ffi::c_void;
 

@@ -2,9 +2,9 @@
 
 use super::load::say_error;
 use crate::doctor::child::{SelfTest, say};
-use crate::doctor::stacks::{HAS_FIBERS, foot, on_a_fiber, on_a_thread};
 use crate::frames::{addresses, beyond_exit_trampoline};
 use crate::memory_map::without_signature;
+use crate::stacks::{HAS_FIBERS, foot, on_a_fiber, on_a_thread};
 use exeunt::{Error, FootInfo, Stack};
 use std::process::ExitCode;
 

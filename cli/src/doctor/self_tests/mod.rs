@@ -9,7 +9,7 @@ mod pthread;
 mod thread;
 
 use super::child::SelfTest;
-use super::stacks::HAS_FIBERS;
+use crate::stacks::HAS_FIBERS;
 
 /// The self-tests for this system.
 pub fn all() -> impl Iterator<Item = &'static SelfTest> {
