@@ -275,8 +275,8 @@ typedef struct exeunt_stack {
   const void *foot;
   // The highest address that belongs to it.
   const void *base;
-  // The return address of the call into exeunt that has armed it; null if that is not known. Give
-  // the address less one to tools that name code.
+  // The return address of the call into exeunt that has armed it; null if that is not known.
+  // Give the address less one to tools that name code.
   const void *armed_from;
   // One of the `EXEUNT_KIND_` numbers.
   int kind;
@@ -285,9 +285,9 @@ typedef struct exeunt_stack {
 } exeunt_stack;
 
 // How the running stack ends, for its handlers and its values' destructors: one of the
-// `EXEUNT_ENDING_` numbers above. Later versions may have more of them. In a handler of a stack that
-// was abandoned or discarded it is the ending of that stack, although the handler runs on another
-// one.
+// `EXEUNT_ENDING_` numbers above. Later versions may have more of them. In a handler of a stack
+// that was abandoned or discarded it is the ending of that stack, although the handler runs on
+// another one.
 //
 // The first call on a thread that may have ended by `pthread_exit` or by cancellation starts a
 // thread, once in a process. It learns where libc keeps how a thread ends.
@@ -295,9 +295,10 @@ typedef struct exeunt_stack {
 // Thread-safe: it concerns the running stack alone. Not for signal handlers.
 int exeunt_ending(void);
 
-// Stores in `*value` what the stack ends with, where `exeunt_ending` is `EXEUNT_ENDING_RETURNED` or
-// `EXEUNT_ENDING_EXITED`: what its function has returned, or what `pthread_exit` was given. It is
-// what `pthread_join` gives; of `main` and C11's threads it is the `int`. It means nothing if the function returns anything else.
+// Stores in `*value` what the stack ends with, where `exeunt_ending` is `EXEUNT_ENDING_RETURNED`
+// or `EXEUNT_ENDING_EXITED`: what its function has returned, or what `pthread_exit` was given. It
+// is what `pthread_join` gives; of `main` and C11's threads it is the `int`. It means nothing if
+// the function returns anything else.
 //
 // Returns 0; `EXEUNT_EABSENT` with other endings, and where there is no such value: the functions
 // of `makecontext` fibers and of `exeunt_enter` return none to exeunt; or `EXEUNT_EINVALID` for a
@@ -311,9 +312,9 @@ int exeunt_returned_value(void **value);
 // Lists the armed stacks of the process, in no order: for leak detectors. Stores up to `room` of
 // them in `stacks`, and returns how many there are, which may be more.
 //
-// It is a snapshot, taken stack by stack: each may have ended by the time you read about it. A fiber
-// that was suspended for ever is listed until it is discarded, or until another stack on its memory
-// is armed. This takes no lock and allocates nothing.
+// It is a snapshot, taken stack by stack: each may have ended by the time you read about it. A
+// fiber that was suspended for ever is listed until it is discarded, or until another stack on its
+// memory is armed. This takes no lock and allocates nothing.
 //
 // Thread-safe. Not for signal handlers.
 //

@@ -6,8 +6,8 @@
 #[repr(u8)]
 pub enum Ending {
     /// One of the others, and exeunt cannot find out which. On Linux that happens only where it can
-    /// start no thread for the one experiment that it needs. On macOS these ends are told by their
-    /// return alone.
+    /// start no thread for the one experiment that it needs. On macOS it is so for every end of a
+    /// thread or of `main` that is no return.
     Unknown = 1,
     /// Its entry function has returned. A thread of Rust's whose closure panics returns as well:
     /// std catches the panic.

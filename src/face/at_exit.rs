@@ -165,17 +165,17 @@ pub(crate) fn take_back(number: u64) -> bool {
     true
 }
 
-/// The `face` of [`arm::record_or_new_for`] for `at_exit` and `at_exit_stoppable`. These are on the way
-/// of most stacks that are armed, and a frame of their own would be one more to walk through. So
-/// they are always inlined, except without optimisation: there that would enlarge the frames of
+/// The `face` of [`arm::record_or_new_for`] for `at_exit` and `at_exit_stoppable`. These are on the
+/// way of most stacks that are armed, and a frame of their own would be one more to walk through.
+/// So they are always inlined, except without optimisation: there that would enlarge the frames of
 /// their callers.
 #[inline(always)]
 fn own_frame() -> usize {
     if cfg!(debug_assertions) { stack_pointer() } else { arm::INLINED }
 }
 
-/// As [`at_exit`], but an error returns the handler. Returns the registration's number. `face` is as
-/// in [`arm::record_or_new_for`].
+/// As [`at_exit`], but an error returns the handler. Returns the registration's number. `face` is
+/// as in [`arm::record_or_new_for`].
 #[inline(always)]
 pub(crate) fn register(handler: Handler, face: usize) -> Result<u64, (Error, Handler)> {
     match arm::record_or_new_for(stack_pointer(), face) {

@@ -7,8 +7,8 @@ use crate::life::ending as life;
 /// calling code belongs to no drain: before the stack ends, in destructors that
 /// [`reset`](crate::reset) or [`unload`](crate::unload) runs, and on a stack that is not armed.
 ///
-/// In a handler of a stack that was abandoned or discarded it is the ending of *that* stack, although
-/// the handler runs on another one.
+/// In a handler of a stack that was abandoned or discarded it is the ending of *that* stack,
+/// although the handler runs on another one.
 ///
 /// | the stack | [`Ending`] |
 /// |---|---|
@@ -22,11 +22,11 @@ use crate::life::ending as life;
 /// | [`discard`](crate::discard) | [`Discarded`](Ending::Discarded) |
 /// | C's `exeunt_scope_end` | [`Scope`](Ending::Scope) |
 ///
-/// The ending follows from words that the drain has left on the stack, and from what libc keeps of a
-/// thread that ends. libc keeps that in private fields. A thread that ends with a known value shows
-/// where they are. exeunt starts it once, when this is first called on a thread that may have ended
-/// by `pthread_exit` or by cancellation. Arming, reading and draining cost the same whether this is
-/// called or not.
+/// The ending follows from words that the drain has left on the stack, and from what libc keeps of
+/// a thread that ends. libc keeps that in private fields. A thread that ends with a known value
+/// shows where they are. exeunt starts it once, when this is first called on a thread that may have
+/// ended by `pthread_exit` or by cancellation. Arming, reading and draining cost the same whether
+/// this is called or not.
 ///
 /// # Examples
 /// ```
@@ -44,14 +44,14 @@ pub fn ending() -> Option<Ending> {
 /// [`Ending::Exited`]: the result of its entry function, or the argument of `pthread_exit`. `None`
 /// with other endings, and where there is no such value.
 ///
-/// A result is the word in the processor's first register for results, whatever the entry function's
-/// type. It means something if that is an integer or a pointer. Of `main` and of C11's threads it is
-/// the `int`, with its sign extended. Of a thread of Rust's it is nothing that the closure returned:
-/// std's start routine returns null.
+/// A result is the word in the processor's first register for results, whatever the entry
+/// function's type. It means something if that is an integer or a pointer. Of `main` and of C11's
+/// threads it is the `int`, with its sign extended. Of a thread of Rust's it is nothing that the
+/// closure returned: std's start routine returns null.
 ///
-/// The functions of `makecontext` fibers and of [`enter`](crate::enter()) return nothing that exeunt
-/// could see. Nor can it see what the function of a registered wrapper returns under code redirect,
-/// nor a thread's on macOS.
+/// The functions of `makecontext` fibers and of [`enter`](crate::enter()) return nothing that
+/// exeunt could see. Nor can it see what the function of a registered wrapper returns under code
+/// redirect, nor a thread's on macOS.
 ///
 /// # Examples
 /// ```

@@ -56,8 +56,8 @@ impl<V> StoreHooks<V> for NoHooks {
     fn before_store(&self, _: &V) {}
 }
 
-/// [`set`], of a value that may be inheritable. `face` is the stack pointer of the function that users
-/// call.
+/// [`set`], of a value that may be inheritable. `face` is the stack pointer of the function that
+/// users call.
 pub(crate) fn set_with_child<K, V>(
     hash: u64,
     key: K,

@@ -14,14 +14,14 @@ pub struct ArmedStack {
     pub id: StackId,
     /// What it is to the system.
     pub kind: Kind,
-    /// The address of its foot. Of a C scope, and of a stack whose function has returned already, it
-    /// is where the foot was.
+    /// The address of its foot. Of a C scope, and of a stack whose function has returned already,
+    /// it is where the foot was.
     pub foot: usize,
     /// The highest address that belongs to the stack: its stack pointer once its entry function has
     /// returned. Without a tag.
     pub base: usize,
-    /// The return address of the call into exeunt that has armed the stack, in the function that has
-    /// made this call. `None` if no walk leads there.
+    /// The return address of the call into exeunt that has armed the stack, in the function that
+    /// has made this call. `None` if no walk leads there.
     pub armed_from: Option<usize>,
     /// Whether the stack has ended, and its handlers are running.
     pub is_draining: bool,

@@ -41,9 +41,9 @@ const _: () = {
 };
 
 /// How the running stack ends, for its handlers and its values' destructors: one of the
-/// `EXEUNT_ENDING_` numbers above. Later versions may have more of them. In a handler of a stack that
-/// was abandoned or discarded it is the ending of that stack, although the handler runs on another
-/// one.
+/// `EXEUNT_ENDING_` numbers above. Later versions may have more of them. In a handler of a stack
+/// that was abandoned or discarded it is the ending of that stack, although the handler runs on
+/// another one.
 ///
 /// The first call on a thread that may have ended by `pthread_exit` or by cancellation starts a
 /// thread, once in a process. It learns where libc keeps how a thread ends.
@@ -54,9 +54,10 @@ pub extern "C" fn exeunt_ending() -> c_int {
     crate::ending().map_or(EXEUNT_ENDING_NONE, |ending| ending as c_int)
 }
 
-/// Stores in `*value` what the stack ends with, where `exeunt_ending` is `EXEUNT_ENDING_RETURNED` or
-/// `EXEUNT_ENDING_EXITED`: what its function has returned, or what `pthread_exit` was given. It is
-/// what `pthread_join` gives; of `main` and C11's threads it is the `int`. It means nothing if the function returns anything else.
+/// Stores in `*value` what the stack ends with, where `exeunt_ending` is `EXEUNT_ENDING_RETURNED`
+/// or `EXEUNT_ENDING_EXITED`: what its function has returned, or what `pthread_exit` was given. It
+/// is what `pthread_join` gives; of `main` and C11's threads it is the `int`. It means nothing if
+/// the function returns anything else.
 ///
 /// Returns 0; `EXEUNT_EABSENT` with other endings, and where there is no such value: the functions
 /// of `makecontext` fibers and of `exeunt_enter` return none to exeunt; or `EXEUNT_EINVALID` for a
@@ -108,8 +109,8 @@ pub struct exeunt_stack {
     pub foot: *const c_void,
     /// The highest address that belongs to it.
     pub base: *const c_void,
-    /// The return address of the call into exeunt that has armed it; null if that is not known. Give
-    /// the address less one to tools that name code.
+    /// The return address of the call into exeunt that has armed it; null if that is not known.
+    /// Give the address less one to tools that name code.
     pub armed_from: *const c_void,
     /// One of the `EXEUNT_KIND_` numbers.
     pub kind: c_int,
@@ -120,9 +121,9 @@ pub struct exeunt_stack {
 /// Lists the armed stacks of the process, in no order: for leak detectors. Stores up to `room` of
 /// them in `stacks`, and returns how many there are, which may be more.
 ///
-/// It is a snapshot, taken stack by stack: each may have ended by the time you read about it. A fiber
-/// that was suspended for ever is listed until it is discarded, or until another stack on its memory
-/// is armed. This takes no lock and allocates nothing.
+/// It is a snapshot, taken stack by stack: each may have ended by the time you read about it. A
+/// fiber that was suspended for ever is listed until it is discarded, or until another stack on its
+/// memory is armed. This takes no lock and allocates nothing.
 ///
 /// Thread-safe. Not for signal handlers.
 ///

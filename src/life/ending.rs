@@ -124,7 +124,8 @@ fn returned(record: &Record, cause: Cause) -> Option<usize> {
     let word = |place: usize| unsafe { arch::word_of_stack(place) };
     let value = match (cause, record.kind()) {
         (Cause::Trampoline, Kind::Thread | Kind::Main | Kind::Registered) => word(arch::trampoline_result(at)),
-        // The exit trampoline's patched call passes it on: to `exit`, or to musl's `__pthread_exit`.
+        // The exit trampoline's patched call passes it on: to `exit`, or to musl's
+        // `__pthread_exit`.
         (Cause::Hook, Kind::Main) => word(arch::hook_argument(at)),
         (Cause::Hook, Kind::Thread) if cfg!(target_env = "musl") => word(arch::hook_argument(at)),
         (Cause::Hook, Kind::Thread) => thread_end::value()?,

@@ -17,7 +17,8 @@ use std::cell::Cell;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The drains of abandoned stacks that are under way, or were left by a handler that never came back.
+/// The drains of abandoned stacks that are under way, or were left by a handler that never came
+/// back.
 static ABANDONED_DRAINS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether an abandoned stack may be draining.

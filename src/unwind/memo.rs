@@ -163,8 +163,8 @@ fn room(place: usize) -> Option<&'static AtomicPtr<Walk>> {
     None
 }
 
-/// Remembers the walk from `from`, which has just led to `foot`, if there is room. `armed_from` is a
-/// return address of this walk, which the next ones have as well.
+/// Remembers the walk from `from`, which has just led to `foot`, if there is room. `armed_from` is
+/// a return address of this walk, which the next ones have as well.
 ///
 /// # Safety
 /// As for [`recall`]. The walk must have led to `foot` in one segment of memory, by simple rules of
