@@ -4,6 +4,8 @@
 mod doctor;
 #[cfg_attr(not(target_env = "gnu"), path = "no_fiber.rs")]
 mod fiber;
+#[cfg(target_os = "linux")]
+mod film;
 mod frames;
 mod machine;
 mod memory_map;
@@ -45,6 +47,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Film the end of a stack, instruction by instruction
+    #[cfg(target_os = "linux")]
+    Film(film::Options),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +60,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         None => tour::run(),
         Some(Command::Doctor { json }) => doctor::run(json),
+        #[cfg(target_os = "linux")]
+        Some(Command::Film(options)) => film::run(&options),
     }
 }

@@ -1,0 +1,124 @@
+//! The filmed process: this program again. It arms one stack, and ends it.
+//!
+//! It prints [`Facts`] on its standard output and stops itself. From then on the recorder decides
+//! when it runs.
+
+use super::kind::Kind;
+use exeunt::{Builder, Redirect};
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, raise};
+use serde::{Deserialize, Serialize};
+use std::ffi::c_void;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What the recorder cannot find by itself.
+#[derive(Serialize, Deserialize)]
+pub struct Facts {
+    /// The function at whose first instruction the film begins.
+    pub begin: u64,
+    /// The exit handler.
+    pub handler: u64,
+    /// The exit trampolines: name, return address, whether unwinding ends there.
+    pub trampolines: Vec<(String, u64, bool)>,
+    /// What the entry function returns, if the film is of a function with a result.
+    pub result: Option<u64>,
+}
+
+/// The result of entry functions.
+const RESULT: usize = 0x5ee;
+
+/// Seconds after which the child ends itself: a recorder that fails must leave no child behind.
+const TIMEOUT: libc::c_uint = 120;
+
+static HANDLED: AtomicUsize = AtomicUsize::new(0);
+
+/// The exit handler.
+#[inline(never)]
+fn on_exit() {
+    HANDLED.fetch_add(1, Ordering::Relaxed);
+}
+
+extern "C" fn entry(_: *mut c_void) -> *mut c_void {
+    arm();
+    std::ptr::without_provenance_mut(RESULT)
+}
+
+fn arm() {
+    if exeunt::at_exit(on_exit).is_err() {
+        std::process::exit(3);
+    }
+}
+
+/// Runs the actor's part. Its exit status is zero if the stack's handler ran once and its result
+/// arrived.
+pub fn run(kind: Kind) -> ExitCode {
+    match perform(kind) {
+        Ok(()) if HANDLED.load(Ordering::Relaxed) == 1 => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(4),
+        Err(error) => {
+            println!("no: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
+    // SAFETY: asks for a signal, later.
+    unsafe { libc::alarm(TIMEOUT) };
+    Builder::new().redirect(Redirect::Slot).install()?;
+    // The exit trampolines are recognised, and a first thread is armed, before the film begins.
+    std::thread::spawn(exeunt::id).join().map_err(|_| "a thread panicked")??;
+    match kind {
+        Kind::Thread => {
+            stop(entry as *const () as usize, Some(RESULT))?;
+            start_and_join(entry)
+        }
+    }
+}
+
+/// Tells the facts, and stops until the recorder lets this process go on.
+fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::Error>> {
+    let facts = Facts {
+        begin: begin as u64,
+        handler: on_exit as *const () as u64,
+        trampolines: exeunt::survey()?
+            .trampolines
+            .into_iter()
+            .map(|trampoline| (trampoline.name, trampoline.return_address as u64, trampoline.unwound))
+            .collect(),
+        result: result.map(|result| result as u64),
+    };
+    if let Err(error) = ptrace::traceme() {
+        return Err(format!(
+            "this system does not let a process trace its own child (ptrace: {error}). In a container allow it \
+             (--cap-add=SYS_PTRACE, or another seccomp profile); elsewhere see /proc/sys/kernel/yama/ptrace_scope. \
+             QEMU's user mode has no ptrace."
+        )
+        .into());
+    }
+    let mut output = std::io::stdout().lock();
+    serde_json::to_writer(&mut output, &facts)?;
+    writeln!(output)?;
+    output.flush()?;
+    drop(output);
+    raise(Signal::SIGSTOP)?;
+    Ok(())
+}
+
+/// Starts a thread as a C program does, without Rust's own frames, and checks its result.
+fn start_and_join(entry: extern "C" fn(*mut c_void) -> *mut c_void) -> Result<(), Box<dyn std::error::Error>> {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: the function ignores its argument, and the thread is joined here.
+    unsafe {
+        let mut thread = std::mem::zeroed();
+        if libc::pthread_create(&raw mut thread, std::ptr::null(), entry, std::ptr::null_mut()) != 0 {
+            return Err("no thread".into());
+        }
+        if libc::pthread_join(thread, &raw mut result) != 0 {
+            return Err("the thread cannot be joined".into());
+        }
+    }
+    if result.addr() == RESULT { Ok(()) } else { Err("the result changed".into()) }
+}

@@ -1,0 +1,226 @@
+//! A sentence for each step: what has just happened, and why.
+
+use super::camera::{Film, Shot};
+use super::processor::{self, REGISTERS};
+use super::recording::{Flow, Line, Word};
+use super::words::Roles;
+
+/// The sentences about the step from `former` to `shot`.
+pub fn sentences(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot) -> (String, String) {
+    let Some(former) = former else {
+        let place = film.space.place(shot.registers.pc());
+        return (format!("The film begins at {place}."), why_it_begins(roles, film, shot));
+    };
+    let Some(line) = line_of(film, former) else { return (String::new(), String::new()) };
+    let written = written(former, shot);
+    if let Some(skipped) = &shot.skipped {
+        let place = film.space.place(shot.registers.pc());
+        let what = match skipped.instructions {
+            Some(count) => format!("{count} instructions later. They are left out. Now at {place}."),
+            None => format!("The thread ran at full speed to {place}; that part is not shown."),
+        };
+        return (what, why_after_skip(film, roles, shot, skipped.instructions.is_some()));
+    }
+    let place = film.space.place(shot.registers.pc());
+    let text = line.text.split("  #").next().unwrap_or_default();
+    let what = match line.flow {
+        Flow::Call => {
+            let pushed = written.first().map(|(at, word)| format!("put the return address {word:#x} on the stack at {at:#x}"));
+            let pushed = pushed.unwrap_or_else(|| "kept the return address".to_owned());
+            format!("`{text}` {pushed} and went on at {place}.")
+        }
+        Flow::Return => match former.word(former.registers.sp()) {
+            Some(word) if word == shot.registers.pc() => {
+                format!("`{text}` took {word:#x} from the stack at {:#x} and went on there: {place}.", former.registers.sp())
+            }
+            _ => format!("`{text}` went on at {place}."),
+        },
+        Flow::Jump => format!("`{text}`: execution goes on at {place}."),
+        Flow::On => moved(film, roles, text, former, shot, &written),
+    };
+    (what, why(film, roles, &line, former, shot, &written))
+}
+
+fn line_of(film: &Film, shot: &Shot) -> Option<Line> {
+    let listing = film.listings.get(shot.listing?);
+    listing.lines.iter().find(|line| line.at == Word(shot.registers.pc())).cloned()
+}
+
+/// The words at or above the stack pointer that differ.
+fn written(former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
+    let mut written = Vec::new();
+    for (start, words) in &shot.parts {
+        for (number, word) in words.iter().enumerate() {
+            let at = start + 8 * number as u64;
+            let is_new = at < former.registers.sp() && at >= shot.registers.sp();
+            if at >= shot.registers.sp() && former.word(at).is_some_and(|was| was != *word || is_new) {
+                written.push((at, *word));
+            }
+        }
+    }
+    written
+}
+
+/// Registers that differ, but for the program counter and flags: number, and the value.
+fn registers(former: &Shot, shot: &Shot) -> Vec<(usize, u64)> {
+    let pairs = former.registers.all().into_iter().zip(shot.registers.all());
+    let changed = pairs.enumerate().filter(|(_, (was, is))| was != is);
+    changed.map(|(number, (_, is))| (number, is.0)).filter(|(number, _)| !matches!(REGISTERS[*number], "rip" | "pc" | "eflags" | "pstate")).collect()
+}
+
+fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, written: &[(u64, u64)]) -> String {
+    let (was, is) = (former.registers.sp(), shot.registers.sp());
+    let one = |(at, word): (u64, u64)| {
+        let (_, note) = roles.note(film, shot, at, word);
+        format!("{word:#x} ({note})")
+    };
+    let changed: Vec<_> = registers(former, shot).into_iter().filter(|(number, _)| !matches!(REGISTERS[*number], "rsp" | "sp")).collect();
+    if let (Some(&(at, word)), true) = (written.last(), is >= was || was - is <= 16) {
+        let place = if at == roles.foot { "the foot".to_owned() } else { format!("the stack at {at:#x}") };
+        return format!("`{text}` stored {} in {place}.", one((at, word)));
+    }
+    if is < was {
+        return format!("`{text}` moved the stack pointer {} bytes inwards, to {is:#x}: room for {} words.", was - is, (was - is) / 8);
+    }
+    if let Some(&(number, value)) = changed.first() {
+        let freed = if is > was { format!(" and moved the stack pointer {} bytes outwards", is - was) } else { String::new() };
+        let (_, note) = roles.note(film, shot, 0, value);
+        return format!("`{text}` changed {} to {value:#x} ({note}){freed}.", REGISTERS[number]);
+    }
+    if is > was {
+        return format!("`{text}` moved the stack pointer {} bytes outwards, to {is:#x}.", is - was);
+    }
+    format!("`{text}` changed none of the registers and words that are shown.")
+}
+
+fn why_it_begins(roles: &Roles, film: &Film, shot: &Shot) -> String {
+    let place = film.space.name(shot.registers.pc());
+    match line_of(film, shot).map(|line| line.flow) {
+        Some(Flow::Call) => format!(
+            "The next instruction is the call of the entry function. The function {place} has started this stack, \
+             and its call will put the return address into the word at {:#x}: the foot.",
+            roles.foot
+        ),
+        _ => format!("The foot of this stack is the word at {:#x}.", roles.foot),
+    }
+}
+
+fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, counted: bool) -> String {
+    let pc = shot.registers.pc();
+    if pc == film.facts.handler {
+        return "This is the exit handler, which exeunt::at_exit has registered. The drain took it from the stack's \
+                record and called it. The entry function is gone, but the backtrace still leads through the \
+                trampoline to the exit trampoline and further out."
+            .to_owned();
+    }
+    if !counted {
+        return "The drain is over: the handlers have run and the values are dropped.".to_owned();
+    }
+    if shot.word(roles.foot) == Some(roles.after) && roles.after != roles.before {
+        return "The stack is armed. Nothing else has changed for the code that runs on it.".to_owned();
+    }
+    let skipped = shot.skipped.as_ref().and_then(|skipped| skipped.functions.first());
+    match skipped {
+        Some((function, count)) => format!(
+            "exeunt unwound the stack to find the foot, and prepared a record. Most of it ran in {function} ({count} \
+             instructions). The next instruction writes a word from the foot on."
+        ),
+        None => String::new(),
+    }
+}
+
+fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, written: &[(u64, u64)]) -> String {
+    let original = processor::plain(roles.before);
+    let pc = shot.registers.pc();
+    let popped = former.word(former.registers.sp());
+    for &(at, word) in written {
+        let was = former.word(at);
+        if at == roles.foot && was == Some(roles.before) && word == roles.after {
+            return "This store is the redirect. From now on the entry function's return leads to exeunt's trampoline. \
+                    Look at the backtrace: it has one frame more, and the frames outside of it are the same."
+                .to_owned();
+        }
+        if Some(at) == roles.spare && word == original {
+            return "This word of the exit trampoline's frame is padding that glibc does not use. It keeps the original \
+                    return address, for unwinders: as soon as the foot leads to the trampoline, they find the \
+                    exit trampoline by it. So it is written before the foot."
+                .to_owned();
+        }
+        if Some(at) == roles.landing {
+            return "The landing is where pthread_exit and cancellation jump to after they have unwound the stack. \
+                    They do not return through the foot, so exeunt redirects this jump as well. glibc mangles the \
+                    address: it is rotated, and mixed with a secret of the process."
+                .to_owned();
+        }
+    }
+    if line.flow == Flow::Call && written.iter().any(|(at, word)| *at == roles.foot && *word == roles.before) {
+        return "This is the first frame of the user's code. The word that the call has written is the foot of the stack: \
+                the function will return to this address, unless somebody changes it."
+            .to_owned();
+    }
+    if line.flow == Flow::Return && popped == Some(roles.after) && roles.after != roles.before {
+        return "The function has no part in this. Its ret takes the foot's word as ever, and that word leads to \
+                exeunt's trampoline. The stack pointer is at the base now: this stack's own frames are all gone."
+            .to_owned();
+    }
+    if line.flow == Flow::Return && popped == Some(roles.before) && former.registers.sp() == roles.foot {
+        let result = film.facts.result.filter(|result| *result == shot.registers.result());
+        let result = result.map_or(String::new(), |result| format!(" The result is as the entry function left it: {result:#x}."));
+        return format!(
+            "This is where the entry function would have returned to without exeunt. Registers and stack are as the \
+             exit trampoline expects them.{result}"
+        );
+    }
+    let in_trampoline = [former, shot].map(|shot| film.space.function(shot.registers.pc()).map(|(name, _)| name.to_owned()));
+    let name = in_trampoline[0].as_deref().unwrap_or_default();
+    if !name.starts_with("exeunt_") {
+        return String::new();
+    }
+    if written.iter().any(|(at, word)| *at == roles.foot && *word == original) {
+        return if former.word(roles.foot) == Some(roles.after) {
+            "The return had taken the foot from the stack. This puts a word in its place again, with the original \
+             address. Now the stack looks as if the exit trampoline had called the trampoline."
+                .to_owned()
+        } else {
+            "The foot has held the drain's mark. Now it holds the original return address again.".to_owned()
+        };
+    }
+    if written.iter().any(|(_, word)| *word == original) {
+        return "While the drain runs, the foot holds a mark by which exeunt recognises that this stack is draining. \
+                So the original return address is kept here meanwhile, and the unwind table's next row says so."
+            .to_owned();
+    }
+    if let Some(result) = film.facts.result
+        && written.iter().any(|(_, word)| *word == result)
+    {
+        return "This is the entry function's result. Handlers may use the register, so the trampoline keeps the result \
+                on the stack."
+            .to_owned();
+    }
+    if let Some(result) = film.facts.result
+        && former.registers.result() != result
+        && shot.registers.result() == result
+    {
+        return "The entry function's result is back in its register.".to_owned();
+    }
+    if line.flow == Flow::Call {
+        return "The drain runs the handlers of this stack, last in first out, and drops its values. The film does not \
+                step through it: it stops at the handler, and at the drain's return."
+            .to_owned();
+    }
+    if line.text.contains("endbr64") || line.text.contains("bti") {
+        return "A landing pad: processors that check targets of indirect branches allow no other instruction here. \
+                Others do nothing."
+            .to_owned();
+    }
+    if pc != former.registers.pc() && line.flow == Flow::Jump {
+        return "All trampolines share this common part.".to_owned();
+    }
+    if shot.registers.sp() < former.registers.sp() {
+        return "The trampoline makes room for the results' registers, and for the original return address.".to_owned();
+    }
+    if shot.registers.sp() > former.registers.sp() && shot.registers.sp() == roles.foot {
+        return "The stack pointer is at the foot, which holds the original return address.".to_owned();
+    }
+    String::new()
+}

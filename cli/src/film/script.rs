@@ -1,0 +1,170 @@
+//! What is filmed of each kind of stack, and in which order.
+
+use super::camera::{Camera, Heading};
+use super::kind::Kind;
+use super::recording::Flow;
+use super::tracee::Result;
+
+/// Instructions of one function that a film shows at most.
+const LONGEST: usize = 400;
+
+/// What is shown of the exit trampoline after the entry function's return.
+const LAST: usize = 5;
+
+const BEGINS: Heading = Heading {
+    title: "The stack begins",
+    text: "The system's code calls the entry function. The call writes the word that decides where the stack goes at \
+           its end.",
+};
+const ARMING: Heading = Heading {
+    title: "Arming",
+    text: "The entry function calls exeunt::at_exit. Most of what happens in there is left out: exeunt unwinds the stack \
+           to its foot, and prepares a record. Each instruction that changes a word from the foot on is shown.",
+};
+const RETURNS: Heading = Heading {
+    title: "The entry function returns",
+    text: "The rest of the entry function, up to its last instruction.",
+};
+const TRAMPOLINE: Heading = Heading {
+    title: "The trampoline",
+    text: "exeunt's own code: it rebuilds what the return has taken from the stack, and keeps the result.",
+};
+const DRAIN: Heading = Heading {
+    title: "The drain",
+    text: "The handlers of the stack run, and its values are dropped. The inside of the drain is fast-forwarded: the \
+           thread runs at full speed to the handler, and from there to the drain's return.",
+};
+const RESULT: Heading = Heading {
+    title: "The result comes back",
+    text: "The trampoline puts everything back as it was when the entry function returned.",
+};
+const EXIT: Heading = Heading {
+    title: "The real exit",
+    text: "The trampoline returns into the exit trampoline, which ends the stack as if nothing had happened.",
+};
+
+pub fn film(kind: Kind, camera: &mut Camera) -> Result<()> {
+    match kind {
+        Kind::Thread => thread(camera),
+    }
+}
+
+fn thread(camera: &mut Camera) -> Result<()> {
+    camera.chapter(BEGINS);
+    begin_with_call(camera, "start_thread")?;
+    arm(camera)?;
+    return_from_entry(camera)?;
+    trampoline(camera)
+}
+
+/// Begins with the exit trampoline's call of the entry function.
+fn begin_with_call(camera: &mut Camera, trampoline: &str) -> Result<()> {
+    let returns_to = camera.facts.trampolines.iter().find(|(name, _, unwound)| name == trampoline && !unwound);
+    let returns_to = returns_to.ok_or_else(|| format!("{trampoline} was not recognised"))?.1;
+    match camera.call_before(returns_to) {
+        Some(call) => {
+            camera.go_to(call, 0)?;
+            camera.shoot()?;
+            camera.step()?;
+        }
+        None => {
+            let begin = camera.facts.begin;
+            camera.go_to(begin, 0)?;
+            camera.shoot()?;
+        }
+    }
+    // Some processors keep the return address in a register until the function stores it.
+    for _ in 0..8 {
+        if camera.find_foot()?.is_some() {
+            return Ok(());
+        }
+        camera.step()?;
+    }
+    Err("the entry function stores its return address nowhere".into())
+}
+
+/// Steps through the running function until it calls another one, and through that one silently.
+/// What it changes from the foot on is shown.
+fn arm(camera: &mut Camera) -> Result<()> {
+    for _ in 0..LONGEST {
+        if camera.line()?.flow == Flow::Call {
+            camera.chapter(ARMING);
+            return step_over(camera);
+        }
+        camera.step()?;
+    }
+    Err("the filmed function arms nothing".into())
+}
+
+/// A call: its first instruction is shown, and the one that it returns to.
+fn step_over(camera: &mut Camera) -> Result<()> {
+    let sp = camera.registers()?.sp();
+    let behind = camera.line()?.at.0 + length_of_line(camera)?;
+    camera.step()?;
+    camera.silently(|registers, _| registers.pc() == behind && registers.sp() >= sp)?;
+    camera.shoot()
+}
+
+fn length_of_line(camera: &Camera) -> Result<u64> {
+    Ok(camera.line()?.bytes.split(' ').count() as u64)
+}
+
+/// Steps to the return of the entry function, and through it.
+fn return_from_entry(camera: &mut Camera) -> Result<()> {
+    camera.chapter(RETURNS);
+    for _ in 0..LONGEST {
+        let line = camera.line()?;
+        match line.flow {
+            Flow::Return => {
+                camera.chapter(TRAMPOLINE);
+                return camera.step();
+            }
+            Flow::Call => step_over(camera)?,
+            Flow::On | Flow::Jump => camera.step()?,
+        }
+    }
+    Err("the entry function does not return".into())
+}
+
+/// The trampoline, from its label to its return, and what comes then.
+fn trampoline(camera: &mut Camera) -> Result<()> {
+    to_call(camera)?;
+    let sp = camera.registers()?.sp();
+    let behind = camera.line()?.at.0 + length_of_line(camera)?;
+    camera.chapter(DRAIN);
+    camera.step()?;
+    let handler = camera.facts.handler;
+    camera.run_to(handler, 0)?;
+    camera.chapter(RESULT);
+    camera.run_to(behind, sp)?;
+    for _ in 0..LONGEST {
+        if camera.line()?.flow == Flow::Return {
+            camera.chapter(EXIT);
+            camera.step()?;
+            return exit_trampoline(camera);
+        }
+        camera.step()?;
+    }
+    Err("the trampoline does not return".into())
+}
+
+fn to_call(camera: &mut Camera) -> Result<()> {
+    for _ in 0..LONGEST {
+        if camera.line()?.flow == Flow::Call {
+            return Ok(());
+        }
+        camera.step()?;
+    }
+    Err("the trampoline calls nothing".into())
+}
+
+/// A few instructions of the exit trampoline, up to its next call.
+fn exit_trampoline(camera: &mut Camera) -> Result<()> {
+    for _ in 0..LAST {
+        if camera.line()?.flow != Flow::On {
+            break;
+        }
+        camera.step()?;
+    }
+    Ok(())
+}
