@@ -68,12 +68,14 @@ fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
     // SAFETY: asks for a signal, later.
     unsafe { libc::alarm(TIMEOUT) };
     Builder::new().redirect(Redirect::Slot).install()?;
-    // The exit trampolines are recognised, and a first thread is armed, before the film begins.
-    std::thread::spawn(exeunt::id).join().map_err(|_| "a thread panicked")??;
     match kind {
         Kind::Thread => {
+            // A rehearsal: the exit trampolines are recognised, and the walk to the foot is
+            // remembered. Without it the film would have a million instructions to step through.
+            start_and_join(entry, 1)?;
+            HANDLED.store(0, Ordering::Relaxed);
             stop(entry as *const () as usize, Some(RESULT))?;
-            start_and_join(entry)
+            start_and_join(entry, 2)
         }
     }
 }
@@ -108,14 +110,25 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
 }
 
 /// Starts a thread as a C program does, without Rust's own frames, and checks its result.
-fn start_and_join(entry: extern "C" fn(*mut c_void) -> *mut c_void) -> Result<(), Box<dyn std::error::Error>> {
+///
+/// Each thread gets a larger stack than the last: the C library would use the memory of a smaller
+/// one again, where exeunt's words of the last thread still are.
+fn start_and_join(
+    entry: extern "C" fn(*mut c_void) -> *mut c_void,
+    mebibytes: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut result = std::ptr::null_mut();
     // SAFETY: the function ignores its argument, and the thread is joined here.
     unsafe {
         let mut thread = std::mem::zeroed();
-        if libc::pthread_create(&raw mut thread, std::ptr::null(), entry, std::ptr::null_mut()) != 0 {
+        let mut attributes = std::mem::zeroed();
+        if libc::pthread_attr_init(&raw mut attributes) != 0
+            || libc::pthread_attr_setstacksize(&raw mut attributes, mebibytes << 20) != 0
+            || libc::pthread_create(&raw mut thread, &raw const attributes, entry, std::ptr::null_mut()) != 0
+        {
             return Err("no thread".into());
         }
+        libc::pthread_attr_destroy(&raw mut attributes);
         if libc::pthread_join(thread, &raw mut result) != 0 {
             return Err("the thread cannot be joined".into());
         }

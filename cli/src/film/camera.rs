@@ -186,7 +186,13 @@ impl Camera {
         let backtrace = unwinder::backtrace(&self.space, &registers, &|at| self.tracee.word(at));
         let is_trampoline = |pc: u64| self.facts.trampolines.iter().any(|(_, at, unwound)| *at == pc && !unwound);
         let Some(outer) = backtrace.frames.iter().position(|frame| is_trampoline(frame.pc)) else {
-            return Err("unwinding does not lead to a known exit trampoline".into());
+            let frames: Vec<_> = backtrace.frames.iter().map(|frame| frame.shown.name.as_str()).collect();
+            return Err(format!(
+                "unwinding does not lead to a known exit trampoline, but to {}. {}",
+                frames.join(", "),
+                backtrace.ended
+            )
+            .into());
         };
         let entry = outer.checked_sub(1).and_then(|entry| backtrace.frames.get(entry));
         self.foot = entry.and_then(|entry| entry.return_address_at);

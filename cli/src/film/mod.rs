@@ -14,6 +14,8 @@
 //! | `script` | what is filmed of each kind of stack |
 //! | `words`, `narrate`, `cook` | from shots to the recording: what each word is, sentences |
 //! | `recording` | the recording |
+//! | `page` | the page, with `page.css` and `page.js` |
+//! | `text` | the film in a terminal |
 
 mod actor;
 mod camera;
@@ -21,10 +23,12 @@ mod cook;
 mod kind;
 mod narrate;
 mod objects;
+mod page;
 mod processor;
 mod record;
 mod recording;
 mod script;
+mod text;
 mod tracee;
 mod unwinder;
 mod words;
@@ -33,6 +37,7 @@ pub use kind::Kind;
 
 use camera::Camera;
 use recording::Recording;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tracee::{Result, Tracee};
 
@@ -42,8 +47,17 @@ pub struct Options {
     /// What to film
     #[arg(default_value = "thread")]
     kind: Kind,
-    /// Print the recording as JSON
+    /// Write the page to this file instead of film-KIND.html
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["text", "json"])]
+    output: Option<PathBuf>,
+    /// Play the film in the terminal instead
+    ///
+    /// On a terminal Enter goes on to the next step, b goes back, a number goes to that step, and q
+    /// ends. Elsewhere all steps are printed.
     #[arg(long)]
+    text: bool,
+    /// Print the recording as one JSON object instead
+    #[arg(long, conflicts_with = "text")]
     json: bool,
     /// Be the filmed process
     #[arg(long, hide = true)]
@@ -67,7 +81,20 @@ fn show(options: &Options) -> Result<()> {
     let recording = record(options.kind)?;
     if options.json {
         println!("{}", serde_json::to_string(&recording)?);
+        return Ok(());
     }
+    if options.text {
+        return Ok(text::play(&recording)?);
+    }
+    let file = options.output.clone().unwrap_or_else(|| format!("film-{}.html", options.kind.name()).into());
+    let page = page::page(&recording)?;
+    std::fs::write(&file, &page).map_err(|error| format!("{}: {error}", file.display()))?;
+    println!(
+        "{}: {} steps, {} kB. Open it in a browser.",
+        file.display(),
+        recording.steps.len(),
+        page.len().div_ceil(1000)
+    );
     Ok(())
 }
 

@@ -52,8 +52,10 @@ fn written(former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
     for (start, words) in &shot.parts {
         for (number, word) in words.iter().enumerate() {
             let at = start + 8 * number as u64;
-            let is_new = at < former.registers.sp() && at >= shot.registers.sp();
-            if at >= shot.registers.sp() && former.word(at).is_some_and(|was| was != *word || is_new) {
+            let is_new = at < former.registers.sp() && former.registers.sp().saturating_sub(shot.registers.sp()) <= 16;
+            // A larger room is only made, and not filled.
+            let is_room = at < former.registers.sp() && !is_new;
+            if at >= shot.registers.sp() && !is_room && former.word(at).is_some_and(|was| was != *word || is_new) {
                 written.push((at, *word));
             }
         }
@@ -75,7 +77,7 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
         format!("{word:#x} ({note})")
     };
     let changed: Vec<_> = registers(former, shot).into_iter().filter(|(number, _)| !matches!(REGISTERS[*number], "rsp" | "sp")).collect();
-    if let (Some(&(at, word)), true) = (written.last(), is >= was || was - is <= 16) {
+    if let (Some(&(at, word)), true) = (written.last(), is >= was || was.saturating_sub(is) <= 16) {
         let place = if at == roles.foot { "the foot".to_owned() } else { format!("the stack at {at:#x}") };
         return format!("`{text}` stored {} in {place}.", one((at, word)));
     }
@@ -119,11 +121,11 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, counted: bool) -> Str
     if shot.word(roles.foot) == Some(roles.after) && roles.after != roles.before {
         return "The stack is armed. Nothing else has changed for the code that runs on it.".to_owned();
     }
-    let skipped = shot.skipped.as_ref().and_then(|skipped| skipped.functions.first());
+    let functions = shot.skipped.as_ref().map_or(&[][..], |skipped| &skipped.functions);
+    let skipped = functions.iter().find(|(name, _)| name.starts_with("exeunt::")).or(functions.first());
     match skipped {
         Some((function, count)) => format!(
-            "exeunt unwound the stack to find the foot, and prepared a record. Most of it ran in {function} ({count} \
-             instructions). The next instruction writes a word from the foot on."
+            "Of these, {count} were in {function}. The next instruction writes a word of the stack from the foot on."
         ),
         None => String::new(),
     }

@@ -1,7 +1,7 @@
 //! The files that are mapped in the child: names of their functions, and their unwind tables.
 
 use super::tracee::Result;
-use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SegmentFlags, SymbolKind};
 use std::ops::Range;
 use std::path::Path;
 
@@ -106,8 +106,8 @@ impl AddressSpace {
 
     /// The function's name alone, for backtraces.
     pub fn name(&self, address: u64) -> String {
-        if let Some((at, name)) = self.trampolines.iter().find(|(at, _)| address.abs_diff(*at) < 0x80)
-            && (self.function(address).is_none() || address == at - 1)
+        if self.function(address).is_none()
+            && let Some((_, name)) = self.trampolines.iter().find(|(at, _)| address.abs_diff(*at) < 0x80)
         {
             return name.clone();
         }
@@ -136,10 +136,12 @@ fn parse(line: &str) -> Option<Mapping> {
 fn read_file(mapping: &Mapping) -> Option<ObjectFile> {
     let bytes = std::fs::read(&mapping.what).ok()?;
     let file = object::File::parse(&*bytes).ok()?;
-    // The segment that the mapping is of: pages may begin before it.
+    // The segment that the mapping is of. Its first and last page may have parts of other segments.
     let segment = file.segments().find(|segment| {
         let (offset, size) = segment.file_range();
-        offset < mapping.offset + (mapping.range.end - mapping.range.start) && mapping.offset < offset + size
+        let flags = segment.flags();
+        matches!(flags, SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0)
+            && offset < mapping.offset + (mapping.range.end - mapping.range.start) && mapping.offset < offset + size
     })?;
     let bias = mapping
         .range
@@ -151,12 +153,12 @@ fn read_file(mapping: &Mapping) -> Option<ObjectFile> {
         let section = file.section_by_name(name)?;
         Some((section.address(), section.data().ok()?.to_vec()))
     };
-    let mut symbols: Vec<_> = file
-        .symbols()
-        .chain(file.dynamic_symbols())
-        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
-        .filter_map(|symbol| Some((symbol.address(), symbol.size(), shown(symbol.name().ok()?))))
-        .collect();
+    let mut symbols = symbols(&file);
+    if let Some(debug) = debug_file(&file)
+        && let Ok(debug) = object::File::parse(&*debug)
+    {
+        symbols.extend(self::symbols(&debug));
+    }
     symbols.sort();
     // Of several names of one function the first one, and none of the local ones of assembly.
     symbols.dedup_by_key(|(start, ..)| *start);
@@ -168,6 +170,23 @@ fn read_file(mapping: &Mapping) -> Option<ObjectFile> {
         text: file.section_by_name(".text").map_or(0, |section| section.address()),
         symbols,
     })
+}
+
+/// The functions of a file: address, size, name.
+fn symbols(file: &object::File<'_>) -> Vec<(u64, u64, String)> {
+    file.symbols()
+        .chain(file.dynamic_symbols())
+        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
+        .filter_map(|symbol| Some((symbol.address(), symbol.size(), shown(symbol.name().ok()?))))
+        .collect()
+}
+
+/// The separate file with a library's symbols, where distributions put it.
+fn debug_file(file: &object::File<'_>) -> Option<Vec<u8>> {
+    let id = file.build_id().ok()??;
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (folder, name) = hex.split_at_checked(2)?;
+    std::fs::read(format!("/usr/lib/debug/.build-id/{folder}/{name}.debug")).ok()
 }
 
 /// A symbol's name as a reader wants it: demangled, without a version.

@@ -161,7 +161,7 @@ fn to_call(camera: &mut Camera) -> Result<()> {
 /// A few instructions of the exit trampoline, up to its next call.
 fn exit_trampoline(camera: &mut Camera) -> Result<()> {
     for _ in 0..LAST {
-        if camera.line()?.flow != Flow::On {
+        if camera.line()?.flow == Flow::Call {
             break;
         }
         camera.step()?;

@@ -173,7 +173,12 @@ impl Drop for Tracee {
         if !self.ended {
             // An error has ended the film. There is nobody to report another one to.
             let _ = self.child.kill();
-            let _ = waitpid(self.main, Some(WaitPidFlag::__WALL));
+            // Its threads have to be waited for as well, or it never ends.
+            while let Ok(status) = waitpid(None, Some(WaitPidFlag::__WALL)) {
+                if matches!(status, WaitStatus::Exited(process, _) | WaitStatus::Signaled(process, ..) if process == self.main) {
+                    break;
+                }
+            }
         }
     }
 }

@@ -19,7 +19,6 @@ pub struct Found {
     pub shown: Frame,
     /// The return address into this frame, or the program counter.
     pub pc: u64,
-    pub cfa: u64,
     /// Where on the stack its own return address is.
     pub return_address_at: Option<u64>,
     /// Registers of its caller that it has saved: name, and where.
@@ -45,27 +44,26 @@ pub fn backtrace(space: &AddressSpace, registers: &Registers, read: &Read<'_>) -
     loop {
         let looked_up = if is_exact { pc } else { pc.wrapping_sub(1) };
         let name = space.name(looked_up);
-        let frame = |row, cfa, return_address_at, saved| Found {
+        let frame = |row, return_address_at, saved| Found {
             shown: Frame { pc: Word(pc), name: name.clone(), looked_up: Word(looked_up), row },
             pc,
-            cfa,
             return_address_at,
             saved,
         };
         let step = space.file(looked_up).ok_or("no file is mapped there").and_then(|file| {
-            let step = step(file, looked_up, &columns, read);
+            let step = step(file, looked_up, is_exact, &columns, read);
             step.ok_or("this code has no unwind table")
         });
         let step = match step {
             Ok(step) => step,
             Err(why) => {
-                frames.push(frame(None, 0, None, Vec::new()));
+                frames.push(frame(None, None, Vec::new()));
                 return Backtrace { frames, ended: format!("It ends at {name}: {why}.") };
             }
         };
         is_exact = step.is_signal_frame;
         let before = columns.get(usize::from(STACK_POINTER_COLUMN)).copied().flatten();
-        frames.push(frame(Some(step.row), step.cfa, step.return_address_at, step.saved));
+        frames.push(frame(Some(step.row), step.return_address_at, step.saved));
         let Some(next) = step.return_address else {
             return Backtrace {
                 frames,
@@ -94,13 +92,13 @@ struct Step {
     is_signal_frame: bool,
 }
 
-fn step(file: &ObjectFile, address: u64, columns: &[Option<u64>], read: &Read<'_>) -> Option<Step> {
+fn step(file: &ObjectFile, address: u64, is_exact: bool, columns: &[Option<u64>], read: &Read<'_>) -> Option<Step> {
     with_fde(file, address, |fde, eh_frame, bases| {
     let mut context = UnwindContext::new();
     let row = fde.unwind_info_for_address(eh_frame, bases, &mut context, address - file.bias).ok()?;
     let evaluate = Evaluator { section: eh_frame, columns, read };
     let (cfa_rule, cfa) = evaluate.cfa(row.cfa())?;
-    let (return_rule, return_address, return_address_at) = evaluate.register(&rule(row, RETURN_COLUMN), RETURN_COLUMN, cfa);
+    let (return_rule, return_address, return_address_at) = evaluate.register(&return_rule(row, is_exact), RETURN_COLUMN, cfa);
     let mut next = columns.to_vec();
     let mut shown = Vec::new();
     let mut saved = Vec::new();
@@ -139,10 +137,13 @@ fn step(file: &ObjectFile, address: u64, columns: &[Option<u64>], read: &Read<'_
     })
 }
 
-fn rule<'a>(row: &'a UnwindTableRow<usize>, number: u16) -> RegisterRule<usize> {
-    row.registers()
-        .find(|(register, _)| register.0 == number)
-        .map_or(RegisterRule::SameValue, |(_, rule): &'a (gimli::Register, RegisterRule<usize>)| rule.clone())
+/// The rule of the return address. gimli keeps no rule that says "undefined". Where there is none,
+/// the register itself has the return address on processors whose calls put it there, as long as
+/// the function has not called another one.
+fn return_rule(row: &UnwindTableRow<usize>, is_exact: bool) -> RegisterRule<usize> {
+    let found = row.registers().find(|(register, _)| register.0 == RETURN_COLUMN);
+    let otherwise = if cfg!(target_arch = "aarch64") && is_exact { RegisterRule::SameValue } else { RegisterRule::Undefined };
+    found.map_or(otherwise, |(_, rule)| rule.clone())
 }
 
 fn column(number: u16) -> String {

@@ -34,8 +34,8 @@ impl Roles {
         let foot = film.foot;
         let mut before = None;
         let mut after = None;
-        for (_, word) in film.shots.iter().filter_map(|shot| Some((shot, shot.word(foot)?))) {
-            let is_trampoline = |word| film.facts.trampolines.iter().any(|(_, at, _)| *at == processor::plain(word));
+        for word in film.shots.iter().filter(|shot| in_frame(foot, shot)).filter_map(|shot| shot.word(foot)) {
+            let is_trampoline = |word| film.facts.trampolines.iter().any(|(_, at, unwound)| *at == processor::plain(word) && !unwound);
             if before.is_none() && is_trampoline(word) {
                 before = Some(word);
             }

@@ -76,11 +76,6 @@ impl Registers {
     }
 }
 
-/// Where a function that has been called, and has executed nothing yet, has its return address.
-pub fn return_address_at_entry(registers: &Registers) -> Option<u64> {
-    Some(registers.sp())
-}
-
 /// An address without what a signature puts into it.
 pub fn plain(address: u64) -> u64 {
     address
