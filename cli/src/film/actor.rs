@@ -40,11 +40,29 @@ fn on_exit() {
     HANDLED.fetch_add(1, Ordering::Relaxed);
 }
 
-extern "C" fn entry(_: *mut c_void) -> *mut c_void {
+extern "C-unwind" fn entry(_: *mut c_void) -> *mut c_void {
     arm();
     std::ptr::without_provenance_mut(RESULT)
 }
 
+/// The same for a thread that ends without a return.
+extern "C-unwind" fn exiting_entry(_: *mut c_void) -> *mut c_void {
+    arm();
+    // SAFETY: no frame of this stack holds anything to drop.
+    unsafe { pthread_exit(std::ptr::without_provenance_mut(RESULT)) }
+}
+
+unsafe extern "C-unwind" {
+    fn pthread_exit(result: *mut c_void) -> !;
+}
+
+/// Runs on a stack that was there before, or in a function that returns to such code.
+#[inline(never)]
+fn on_stack() {
+    arm();
+}
+
+#[inline(never)]
 fn arm() {
     if exeunt::at_exit(on_exit).is_err() {
         std::process::exit(3);
@@ -68,16 +86,48 @@ fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
     // SAFETY: asks for a signal, later.
     unsafe { libc::alarm(TIMEOUT) };
     Builder::new().redirect(Redirect::Slot).install()?;
-    match kind {
-        Kind::Thread => {
-            // A rehearsal: the exit trampolines are recognised, and the walk to the foot is
-            // remembered. Without it the film would have a million instructions to step through.
-            start_and_join(entry, 1)?;
-            HANDLED.store(0, Ordering::Relaxed);
-            stop(entry as *const () as usize, Some(RESULT))?;
-            start_and_join(entry, 2)
+    // First a rehearsal, from the same place in the code: the exit trampolines are recognised, and
+    // the walk to the foot is remembered. Without it the film would have a million instructions to
+    // step through.
+    for is_filmed in [false, true] {
+        HANDLED.store(0, Ordering::Relaxed);
+        match kind {
+            Kind::Thread | Kind::PthreadExit => {
+                let entry = if kind == Kind::Thread { entry } else { exiting_entry };
+                if is_filmed {
+                    stop(entry as *const () as usize, Some(RESULT))?;
+                }
+                start_and_join(entry, if is_filmed { 2 } else { 1 })?;
+            }
+            Kind::Main => {
+                if is_filmed {
+                    stop(on_stack as *const () as usize, None)?;
+                }
+                on_stack();
+                if is_filmed {
+                    // The handler runs once main has returned; the film shows it.
+                    HANDLED.store(1, Ordering::Relaxed);
+                } else {
+                    exeunt::unload()?;
+                }
+            }
+            Kind::Enter => {
+                if is_filmed {
+                    stop(on_stack as *const () as usize, None)?;
+                }
+                exeunt::enter(on_stack)?;
+            }
+            #[cfg(target_env = "gnu")]
+            Kind::Fiber => {
+                let memory = crate::fiber::Memory::map()?;
+                if is_filmed {
+                    stop(on_stack as *const () as usize, None)?;
+                }
+                crate::fiber::Fiber::on(&memory, |_| on_stack()).resume();
+            }
         }
     }
+    Ok(())
 }
 
 /// Tells the facts, and stops until the recorder lets this process go on.
@@ -114,12 +164,17 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
 /// Each thread gets a larger stack than the last: the C library would use the memory of a smaller
 /// one again, where exeunt's words of the last thread still are.
 fn start_and_join(
-    entry: extern "C" fn(*mut c_void) -> *mut c_void,
+    entry: extern "C-unwind" fn(*mut c_void) -> *mut c_void,
     mebibytes: usize,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut result = std::ptr::null_mut();
     // SAFETY: the function ignores its argument, and the thread is joined here.
     unsafe {
+        // It may unwind: `pthread_exit` does, and glibc has frames that let it.
+        let entry = std::mem::transmute::<
+            extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+            extern "C" fn(*mut c_void) -> *mut c_void,
+        >(entry);
         let mut thread = std::mem::zeroed();
         let mut attributes = std::mem::zeroed();
         if libc::pthread_attr_init(&raw mut attributes) != 0

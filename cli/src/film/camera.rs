@@ -36,6 +36,13 @@ impl Shot {
     }
 }
 
+/// Whether the last instruction of what is left out gets a shot.
+#[derive(PartialEq, Eq)]
+pub enum Last {
+    Shown,
+    LeftOut,
+}
+
 /// A chapter's title, and what it is about.
 pub struct Heading {
     pub title: &'static str,
@@ -201,7 +208,7 @@ impl Camera {
 
     /// Executes instructions without shots until `until` holds. Where a word from the foot on
     /// changes, it takes one shot before that instruction and one after it.
-    pub fn silently(&mut self, until: impl Fn(&Registers, &Tracee) -> bool) -> Result<()> {
+    pub fn silently(&mut self, last: Last, until: impl Fn(&Registers) -> bool) -> Result<()> {
         let foot = self.foot.ok_or("the foot is not known")?;
         let mut before = self.registers()?;
         let mut words = self.tracee.words(foot, WATCHED);
@@ -228,8 +235,13 @@ impl Camera {
                     }
                 }
             }
-            if until(&now, &self.tracee) {
-                self.skipped = skipped(count, &mut functions);
+            if until(&now) {
+                if last == Last::Shown && count > 0 {
+                    self.skipped = skipped(count - 1, &mut functions);
+                    self.shoot_as(before, &HashMap::new())?;
+                } else {
+                    self.skipped = skipped(count, &mut functions);
+                }
                 return Ok(());
             }
             (before, words) = (now, words_now);

@@ -6,6 +6,16 @@ use clap::ValueEnum;
 pub enum Kind {
     /// A thread whose start routine returns
     Thread,
+    /// The main thread, when main returns
+    Main,
+    /// A makecontext fiber whose function returns
+    #[cfg(target_env = "gnu")]
+    Fiber,
+    /// A function that exeunt::enter calls
+    Enter,
+    /// A thread that ends by pthread_exit
+    #[value(name = "pthread_exit")]
+    PthreadExit,
 }
 
 impl Kind {
@@ -13,12 +23,22 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Thread => "thread",
+            Self::Main => "main",
+            #[cfg(target_env = "gnu")]
+            Self::Fiber => "fiber",
+            Self::Enter => "enter",
+            Self::PthreadExit => "pthread_exit",
         }
     }
 
     pub fn title(self) -> &'static str {
         match self {
             Self::Thread => "A thread returns",
+            Self::Main => "main returns",
+            #[cfg(target_env = "gnu")]
+            Self::Fiber => "A fiber returns",
+            Self::Enter => "A function returns into exeunt::enter",
+            Self::PthreadExit => "A thread ends by pthread_exit",
         }
     }
 
@@ -27,6 +47,26 @@ impl Kind {
             Self::Thread => {
                 "pthread_create has started a thread. Its start routine, the entry function, registers an exit handler \
                  with exeunt::at_exit and returns. exeunt redirects the return by the word in the foot."
+            }
+            Self::Main => {
+                "A function on the main thread registers an exit handler. The entry function of this stack is main, \
+                 which the C library has called. Its foot is many frames further out. The handler runs when main has \
+                 returned."
+            }
+            #[cfg(target_env = "gnu")]
+            Self::Fiber => {
+                "makecontext has made a fiber, and swapcontext switches to it. No call has written the foot of this \
+                 stack: makecontext has stored it there, as if the exit trampoline had called. The exit trampoline's \
+                 frame has no spare word, so unwinders find the original return address by an expression."
+            }
+            Self::Enter => {
+                "Some fibers never return to a known exit trampoline. exeunt::enter calls a function from a frame that \
+                 exeunt knows, and that function's return is redirected like that of an entry function."
+            }
+            Self::PthreadExit => {
+                "A thread registers an exit handler and calls pthread_exit. Its entry function does not return. glibc \
+                 unwinds the stack and jumps to the landing, which it has kept in the exit trampoline's frame. exeunt \
+                 has redirected the landing as well as the foot."
             }
         }
     }

@@ -115,6 +115,12 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, counted: bool) -> Str
                 trampoline to the exit trampoline and further out."
             .to_owned();
     }
+    if shot.registers.sp() >= roles.foot && line_of(film, shot).is_some_and(|line| line.flow == Flow::Return) {
+        return "The next instruction is the return of the entry function. It takes its word from the foot.".to_owned();
+    }
+    if line_of(film, shot).is_some_and(|line| line.flow == Flow::Jump) && counted {
+        return "The next instruction leaves this stack's frames.".to_owned();
+    }
     if !counted {
         return "The drain is over: the handlers have run and the values are dropped.".to_owned();
     }
@@ -133,6 +139,7 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, counted: bool) -> Str
 
 fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, written: &[(u64, u64)]) -> String {
     let original = processor::plain(roles.before);
+    let is_original = |word: u64| film.facts.trampolines.iter().any(|(_, at, _)| *at == word);
     let pc = shot.registers.pc();
     let popped = former.word(former.registers.sp());
     for &(at, word) in written {
@@ -160,10 +167,19 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
                 the function will return to this address, unless somebody changes it."
             .to_owned();
     }
+    if shot.registers.sp() > roles.foot && former.registers.sp() < roles.foot && line.flow == Flow::Jump {
+        return "The stack is unwound, and this jump goes to the landing. The jmp_buf's program counter is the one that \
+                exeunt has put there, so the thread is in a trampoline, with the stack pointer at the base."
+            .to_owned();
+    }
     if line.flow == Flow::Return && popped == Some(roles.after) && roles.after != roles.before {
         return "The function has no part in this. Its ret takes the foot's word as ever, and that word leads to \
                 exeunt's trampoline. The stack pointer is at the base now: this stack's own frames are all gone."
             .to_owned();
+    }
+    let landing = film.facts.trampolines.iter().find(|(_, at, unwound)| *unwound && popped == Some(*at));
+    if let (Flow::Return, Some((name, ..))) = (line.flow, landing) {
+        return format!("This is the landing: where pthread_exit would have jumped to without exeunt, in {name}.");
     }
     if line.flow == Flow::Return && popped == Some(roles.before) && former.registers.sp() == roles.foot {
         let result = film.facts.result.filter(|result| *result == shot.registers.result());
@@ -178,8 +194,8 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
     if !name.starts_with("exeunt_") {
         return String::new();
     }
-    if written.iter().any(|(at, word)| *at == roles.foot && *word == original) {
-        return if former.word(roles.foot) == Some(roles.after) {
+    if written.iter().any(|(at, word)| *at == roles.foot && is_original(*word)) {
+        return if former.registers.sp() > roles.foot {
             "The return had taken the foot from the stack. This puts a word in its place again, with the original \
              address. Now the stack looks as if the exit trampoline had called the trampoline."
                 .to_owned()
@@ -187,7 +203,7 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
             "The foot has held the drain's mark. Now it holds the original return address again.".to_owned()
         };
     }
-    if written.iter().any(|(_, word)| *word == original) {
+    if written.iter().any(|(_, word)| is_original(*word)) {
         return "While the drain runs, the foot holds a mark by which exeunt recognises that this stack is draining. \
                 So the original return address is kept here meanwhile, and the unwind table's next row says so."
             .to_owned();

@@ -49,7 +49,8 @@ function code(step) {
 function backtrace(step) {
   fill("trace", ...step.backtrace.map((number, at) => {
     const found = film.frames[number];
-    const button = element("button", { onclick: () => { frame = at; backtrace(step); } }, `${found.pc}  ${found.name}`);
+    const side = found.pc === film.stack.after || found.name.startsWith("exeunt_") ? "ours" : found.pc === film.stack.before ? "theirs" : "";
+    const button = element("button", { class: side, onclick: () => { frame = at; backtrace(step); } }, `${found.pc}  ${found.name}`);
     button.setAttribute("aria-current", String(at === frame));
     return element("li", {}, button);
   }));
@@ -75,9 +76,10 @@ function backtrace(step) {
 
 function show(number, replaces) {
   now = Math.max(0, Math.min(film.steps.length - 1, number));
-  frame = 0;
   const step = film.steps[now];
   const chapter = film.chapters[step.chapter];
+  // The most interesting row is that of the trampoline, where the foot leads there.
+  frame = Math.max(0, step.backtrace.findIndex((number) => film.frames[number].pc === film.stack.after));
   document.querySelectorAll("nav button").forEach((button, at) => button.setAttribute("aria-current", String(at === step.chapter)));
   $("slider").value = now;
   $("number").textContent = `${now + 1} of ${film.steps.length}`;

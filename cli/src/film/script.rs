@@ -1,6 +1,6 @@
 //! What is filmed of each kind of stack, and in which order.
 
-use super::camera::{Camera, Heading};
+use super::camera::{Camera, Heading, Last};
 use super::kind::Kind;
 use super::recording::Flow;
 use super::tracee::Result;
@@ -16,6 +16,11 @@ const BEGINS: Heading = Heading {
     text: "The system's code calls the entry function. The call writes the word that decides where the stack goes at \
            its end.",
 };
+const FOUND: Heading = Heading {
+    title: "A function on the stack",
+    text: "The stack has been running for a while when the film begins. Its foot is found by unwinding: it is the word \
+           with the return address into the exit trampoline.",
+};
 const ARMING: Heading = Heading {
     title: "Arming",
     text: "The entry function calls exeunt::at_exit. Most of what happens in there is left out: exeunt unwinds the stack \
@@ -24,6 +29,16 @@ const ARMING: Heading = Heading {
 const RETURNS: Heading = Heading {
     title: "The entry function returns",
     text: "The rest of the entry function, up to its last instruction.",
+};
+const UNWINDS: Heading = Heading {
+    title: "pthread_exit unwinds the stack",
+    text: "pthread_exit runs the cleanups of each frame, from inside outwards, and then jumps to the landing. Most of \
+           this is left out.",
+};
+const LANDS: Heading = Heading {
+    title: "The landing leads to a trampoline",
+    text: "The jump goes to a trampoline that stands for the landing, with the stack pointer at the base, as after a \
+           return. It rebuilds a frame, and the common part is the same.",
 };
 const TRAMPOLINE: Heading = Heading {
     title: "The trampoline",
@@ -45,22 +60,60 @@ const EXIT: Heading = Heading {
 
 pub fn film(kind: Kind, camera: &mut Camera) -> Result<()> {
     match kind {
-        Kind::Thread => thread(camera),
+        Kind::Thread => {
+            camera.chapter(BEGINS);
+            begin_with_call(camera)?;
+            arm(camera)?;
+            return_from_entry(camera)?;
+        }
+        Kind::PthreadExit => {
+            camera.chapter(BEGINS);
+            begin_with_call(camera)?;
+            arm(camera)?;
+            leave_by(camera, UNWINDS, LANDS)?;
+        }
+        Kind::Main | Kind::Enter => {
+            camera.chapter(FOUND);
+            begin_inside(camera)?;
+            arm(camera)?;
+            leave_by(camera, RETURNS, TRAMPOLINE)?;
+        }
+        #[cfg(target_env = "gnu")]
+        Kind::Fiber => {
+            camera.chapter(FOUND);
+            begin_inside(camera)?;
+            arm(camera)?;
+            leave_by(camera, RETURNS, TRAMPOLINE)?;
+        }
     }
-}
-
-fn thread(camera: &mut Camera) -> Result<()> {
-    camera.chapter(BEGINS);
-    begin_with_call(camera, "start_thread")?;
-    arm(camera)?;
-    return_from_entry(camera)?;
     trampoline(camera)
 }
 
+/// Begins inside of an inner function.
+fn begin_inside(camera: &mut Camera) -> Result<()> {
+    let begin = camera.facts.begin;
+    camera.go_to(begin, 0)?;
+    if camera.find_foot()?.is_none() {
+        return Err("the foot was not found".into());
+    }
+    camera.shoot()
+}
+
+/// Leaves the running function and its callers, until the stack pointer is at the base. Only the
+/// last instruction is shown.
+fn leave_by(camera: &mut Camera, on_the_way: Heading, there: Heading) -> Result<()> {
+    camera.chapter(on_the_way);
+    let foot = camera.foot.ok_or("the foot is not known")?;
+    camera.step()?;
+    camera.silently(Last::Shown, |registers| registers.sp() > foot)?;
+    camera.chapter(there);
+    camera.shoot()
+}
+
 /// Begins with the exit trampoline's call of the entry function.
-fn begin_with_call(camera: &mut Camera, trampoline: &str) -> Result<()> {
-    let returns_to = camera.facts.trampolines.iter().find(|(name, _, unwound)| name == trampoline && !unwound);
-    let returns_to = returns_to.ok_or_else(|| format!("{trampoline} was not recognised"))?.1;
+fn begin_with_call(camera: &mut Camera) -> Result<()> {
+    let returns_to = camera.facts.trampolines.iter().find(|(name, _, unwound)| name == "start_thread" && !unwound);
+    let returns_to = returns_to.ok_or("start_thread was not recognised")?.1;
     match camera.call_before(returns_to) {
         Some(call) => {
             camera.go_to(call, 0)?;
@@ -101,7 +154,7 @@ fn step_over(camera: &mut Camera) -> Result<()> {
     let sp = camera.registers()?.sp();
     let behind = camera.line()?.at.0 + length_of_line(camera)?;
     camera.step()?;
-    camera.silently(|registers, _| registers.pc() == behind && registers.sp() >= sp)?;
+    camera.silently(Last::LeftOut, |registers| registers.pc() == behind && registers.sp() >= sp)?;
     camera.shoot()
 }
 
