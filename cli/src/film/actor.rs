@@ -24,6 +24,15 @@ pub struct Facts {
     pub trampolines: Vec<(String, u64, bool)>,
     /// What the entry function returns, if the film is of a function with a result.
     pub result: Option<u64>,
+    /// What code redirect patches, if the film is of code redirect.
+    pub sites: Vec<Site>,
+}
+
+/// A place in an exit trampoline's code that code redirect patches.
+#[derive(Serialize, Deserialize)]
+pub struct Site {
+    pub trampoline: String,
+    pub address: u64,
 }
 
 /// The result of entry functions.
@@ -85,7 +94,7 @@ pub fn run(kind: Kind) -> ExitCode {
 fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
     // SAFETY: asks for a signal, later.
     unsafe { libc::alarm(TIMEOUT) };
-    Builder::new().redirect(Redirect::Slot).install()?;
+    Builder::new().redirect(if kind == Kind::Code { Redirect::Code } else { Redirect::Slot }).install()?;
     // First a rehearsal, from the same place in the code: the exit trampolines are recognised, and
     // the walk to the foot is remembered. Without it the film would have a million instructions to
     // step through.
@@ -98,6 +107,12 @@ fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
                     stop(entry as *const () as usize, Some(RESULT))?;
                 }
                 start_and_join(entry, if is_filmed { 2 } else { 1 })?;
+            }
+            // The first stack that is armed shows the patch.
+            Kind::Code if !is_filmed => drop(exeunt::code_sites()?),
+            Kind::Code => {
+                stop(entry as *const () as usize, Some(RESULT))?;
+                start_and_join(entry, 1)?;
             }
             Kind::Main => {
                 if is_filmed {
@@ -141,6 +156,7 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
             .map(|trampoline| (trampoline.name, trampoline.return_address as u64, trampoline.unwound))
             .collect(),
         result: result.map(|result| result as u64),
+        sites: sites()?,
     };
     if let Err(error) = ptrace::traceme() {
         return Err(format!(
@@ -157,6 +173,15 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
     drop(output);
     raise(Signal::SIGSTOP)?;
     Ok(())
+}
+
+/// The sites that threads end by, if this process uses code redirect.
+fn sites() -> Result<Vec<Site>, exeunt::Error> {
+    if exeunt::survey()?.redirect != Redirect::Code {
+        return Ok(Vec::new());
+    }
+    let sites = exeunt::code_sites()?.into_iter().filter(|site| site.kind == exeunt::Kind::Thread);
+    Ok(sites.map(|site| Site { trampoline: site.trampoline, address: site.address as u64 }).collect())
 }
 
 /// Starts a thread as a C program does, without Rust's own frames, and checks its result.

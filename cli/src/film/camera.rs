@@ -24,6 +24,8 @@ pub struct Shot {
     pub backtrace: Backtrace,
     /// The listing's number, if there is code.
     pub listing: Option<usize>,
+    /// The same of another place: its listing, and its address.
+    pub other: Option<(usize, u64)>,
     pub skipped: Option<Skipped>,
     pub record: Option<RecordShown>,
 }
@@ -59,6 +61,8 @@ pub struct Camera {
     /// The foot's address, once it is known.
     pub foot: Option<u64>,
     record: Option<RecordAt>,
+    /// Another place whose code is shown.
+    looks_at: Option<u64>,
     /// What has been left out since the last shot.
     skipped: Option<Skipped>,
 }
@@ -76,6 +80,7 @@ impl Camera {
             chapters: Vec::new(),
             foot: None,
             record: None,
+            looks_at: None,
             skipped: None,
         })
     }
@@ -116,17 +121,26 @@ impl Camera {
             .collect();
         let backtrace = unwinder::backtrace(&self.space, &registers, &read);
         let record = self.record.as_ref().map(|record| record.shown(&read));
-        let listing = self.listing(&registers, &backtrace);
+        let row = backtrace.frames.first().and_then(|frame| frame.shown.row.as_ref());
+        let range = row.map(|row| (row.function[0].0, row.function[1].0));
+        let listing = range.and_then(|range| self.listing(registers.pc(), range));
+        let other = self.looks_at.and_then(|at| {
+            let range = unwinder::function_range(self.space.file(at)?, at)?;
+            Some((self.listing(at, range)?, at))
+        });
         let chapter = self.chapters.len() - 1;
         let skipped = self.skipped.take();
-        self.shots.push(Shot { chapter, registers, parts, backtrace, listing, skipped, record });
+        self.shots.push(Shot { chapter, registers, parts, backtrace, listing, other, skipped, record });
         Ok(())
     }
 
-    /// The function that is being executed, by the range of its unwind table.
-    fn listing(&mut self, registers: &Registers, backtrace: &Backtrace) -> Option<usize> {
-        let row = backtrace.frames.first()?.shown.row.as_ref()?;
-        let [Word(mut start), Word(end)] = row.function;
+    /// From now on the code at this address is shown as well.
+    pub fn look_at(&mut self, address: Option<u64>) {
+        self.looks_at = address;
+    }
+
+    /// The function at an address, by the range of its unwind table.
+    fn listing(&mut self, address: u64, (mut start, end): (u64, u64)) -> Option<usize> {
         let mut lines = Vec::new();
         if let Some(data) = self.data_of_trampoline(start, end) {
             let bytes = self.tracee.bytes(start, (data - start) as usize)?;
@@ -141,7 +155,7 @@ impl Camera {
         let code = self.tracee.bytes(start, (end - start) as usize)?;
         let name = |address: u64| self.space.file(address).map(|_| self.space.place(address));
         lines.extend(processor::disassemble(&code, start, &name));
-        let function = self.space.name(registers.pc());
+        let function = self.space.name(address);
         Some(self.listings.number(Listing { function, lines }))
     }
 

@@ -20,7 +20,7 @@ pub fn recording(kind: Kind, mut film: Film) -> Result<Recording> {
     let mut steps = Vec::new();
     for (number, shot) in film.shots.iter().enumerate() {
         let former = number.checked_sub(1).map(|former| &film.shots[former]);
-        let (what, why) = narrate::sentences(&film, &roles, former, shot);
+        let (what, why) = narrate::sentences(&film, &roles, former, shot, film.shots.get(number + 1));
         let registers = shot.registers.all();
         let changed = former.map_or_else(Vec::new, |former| {
             let pairs = former.registers.all().into_iter().zip(&registers);
@@ -41,6 +41,7 @@ pub fn recording(kind: Kind, mut film: Film) -> Result<Recording> {
             changed,
             words: roles.words(&film, shot, former),
             listing: shot.listing,
+            other: shot.other.map(|(listing, at)| (listing, Word(at))),
             backtrace: shot.backtrace.frames.iter().map(|frame| frames.number(frame.shown.clone())).collect(),
             complete,
             ended: shot.backtrace.ended.clone(),
@@ -52,7 +53,8 @@ pub fn recording(kind: Kind, mut film: Film) -> Result<Recording> {
     let exit_trampoline = exit_trampoline.map(|(name, ..)| name.clone()).unwrap_or_default();
     let chapters = chapters(&film);
     let outermost_names = outermost.iter().map(|pc| film.space.name(pc.wrapping_sub(1))).collect();
-    let visited: BTreeSet<u64> = film.shots.iter().map(|shot| shot.registers.pc()).collect();
+    let visited = film.shots.iter().flat_map(|shot| [Some(shot.registers.pc()), shot.other.map(|(_, at)| at)]);
+    let visited: BTreeSet<u64> = visited.flatten().collect();
     let pool = std::mem::replace(&mut film.listings, Pool::new());
     let libc = machine::libc();
     let kernel = machine::kernel();

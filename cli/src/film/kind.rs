@@ -16,6 +16,8 @@ pub enum Kind {
     /// A thread that ends by pthread_exit
     #[value(name = "pthread_exit")]
     PthreadExit,
+    /// A thread whose start routine returns, with code redirect
+    Code,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Self::Fiber => "fiber",
             Self::Enter => "enter",
             Self::PthreadExit => "pthread_exit",
+            Self::Code => "code",
         }
     }
 
@@ -39,6 +42,7 @@ impl Kind {
             Self::Fiber => "A fiber returns",
             Self::Enter => "A function returns into exeunt::enter",
             Self::PthreadExit => "A thread ends by pthread_exit",
+            Self::Code => "A thread returns, with code redirect",
         }
     }
 
@@ -68,10 +72,15 @@ impl Kind {
                  unwinds the stack and jumps to the landing, which it has kept in the exit trampoline's frame. exeunt \
                  has redirected the landing as well as the foot."
             }
+            Self::Code => {
+                "A thread registers an exit handler and returns. The foot stays as it is. exeunt has changed a call that \
+                 the exit trampoline makes once the entry function has returned: it leads to a hook. This is done once \
+                 for all threads of the process."
+            }
         }
     }
 
     pub fn redirect(self) -> &'static str {
-        "slot redirect"
+        if self == Self::Code { "code redirect" } else { "slot redirect" }
     }
 }

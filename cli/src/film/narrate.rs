@@ -6,7 +6,7 @@ use super::recording::{Flow, Line, Word};
 use super::words::Roles;
 
 /// The sentences about the step from `former` to `shot`.
-pub fn sentences(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot) -> (String, String) {
+pub fn sentences(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot, next: Option<&Shot>) -> (String, String) {
     let Some(former) = former else {
         let place = film.space.place(shot.registers.pc());
         return (format!("The film begins at {place}."), why_it_begins(roles, film, shot));
@@ -19,7 +19,7 @@ pub fn sentences(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot)
             Some(count) => format!("{count} instructions later. They are left out. Now at {place}."),
             None => format!("The thread ran at full speed to {place}; that part is not shown."),
         };
-        return (what, why_after_skip(film, roles, shot, skipped.instructions.is_some()));
+        return (what, why_after_skip(film, roles, shot, next, skipped.instructions.is_some()));
     }
     let place = film.space.place(shot.registers.pc());
     let text = line.text.split("  #").next().unwrap_or_default();
@@ -107,19 +107,34 @@ fn why_it_begins(roles: &Roles, film: &Film, shot: &Shot) -> String {
     }
 }
 
-fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, counted: bool) -> String {
+fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, next: Option<&Shot>, counted: bool) -> String {
     let pc = shot.registers.pc();
+    let leaves = next.is_some_and(|next| next.skipped.is_none() && next.registers.sp() > roles.foot) && shot.registers.sp() <= roles.foot;
+    let flow = line_of(film, shot).map(|line| line.flow);
     if pc == film.facts.handler {
         return "This is the exit handler, which exeunt::at_exit has registered. The drain took it from the stack's \
                 record and called it. The entry function is gone, but the backtrace still leads through the \
                 trampoline to the exit trampoline and further out."
             .to_owned();
     }
-    if shot.registers.sp() >= roles.foot && line_of(film, shot).is_some_and(|line| line.flow == Flow::Return) {
+    if let Some(site) = film.facts.sites.iter().find(|site| site.address == pc) {
+        return format!(
+            "This is the call that exeunt has patched, in {}. It called another function of libc; now it leads to a hook \
+             of exeunt's.",
+            site.trampoline
+        );
+    }
+    if leaves && flow == Some(Flow::Return) {
         return "The next instruction is the return of the entry function. It takes its word from the foot.".to_owned();
     }
-    if line_of(film, shot).is_some_and(|line| line.flow == Flow::Jump) && counted {
-        return "The next instruction leaves this stack's frames.".to_owned();
+    if leaves {
+        return "glibc has unwound the stack: it ran the cleanups of each frame. The next instruction puts the landing's \
+                stack pointer into the register, which is the base."
+            .to_owned();
+    }
+    if !counted && film.shots.iter().take_while(|other| !std::ptr::eq(*other, shot)).all(|other| other.registers.pc() != film.facts.handler) {
+        return "The stack is armed. The foot is as it was: exeunt has patched a call in the exit trampoline's code."
+            .to_owned();
     }
     if !counted {
         return "The drain is over: the handlers have run and the values are dropped.".to_owned();
@@ -167,7 +182,10 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
                 the function will return to this address, unless somebody changes it."
             .to_owned();
     }
-    if shot.registers.sp() > roles.foot && former.registers.sp() < roles.foot && line.flow == Flow::Jump {
+    if shot.registers.sp() > roles.foot && former.registers.sp() < roles.foot && line.flow == Flow::On {
+        return "glibc restores the registers that the landing has kept. All frames of this stack are gone now.".to_owned();
+    }
+    if line.flow == Flow::Jump && former.registers.sp() > roles.foot && popped != Some(roles.after) && enters(film, former, shot) {
         return "The stack is unwound, and this jump goes to the landing. The jmp_buf's program counter is the one that \
                 exeunt has put there, so the thread is in a trampoline, with the stack pointer at the base."
             .to_owned();
@@ -234,11 +252,41 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
     if pc != former.registers.pc() && line.flow == Flow::Jump {
         return "All trampolines share this common part.".to_owned();
     }
+    let handled = film.shots.iter().take_while(|other| !std::ptr::eq(*other, shot)).any(|other| other.registers.pc() == film.facts.handler);
+    let changed = registers(former, shot);
+    if let [(_, value)] = changed[..]
+        && !handled
+    {
+        if value == roles.foot {
+            return "This is an argument of the drain: where the foot is.".to_owned();
+        }
+        if value == roles.foot + 8 {
+            return "This is an argument of the drain: the base of the stack.".to_owned();
+        }
+        if is_original(value) {
+            return "The original return address is moved: the next instruction stores it.".to_owned();
+        }
+    }
+    if line.text.starts_with("cld") {
+        return "The ABI requires that the direction flag is clear at a call.".to_owned();
+    }
     if shot.registers.sp() < former.registers.sp() {
-        return "The trampoline makes room for the results' registers, and for the original return address.".to_owned();
+        return "It makes room for registers, and for the original address.".to_owned();
     }
     if shot.registers.sp() > former.registers.sp() && shot.registers.sp() == roles.foot {
         return "The stack pointer is at the foot, which holds the original return address.".to_owned();
     }
+    if !handled && line.text.contains("mov") {
+        return "The drain may change this register, and a result or an argument can be in it. So it is kept.".to_owned();
+    }
+    if handled && line.text.contains("mov") {
+        return "What was kept before the drain is put back.".to_owned();
+    }
     String::new()
+}
+
+/// Whether this step leads from other code to code of exeunt's.
+fn enters(film: &Film, former: &Shot, shot: &Shot) -> bool {
+    let is_ours = |shot: &Shot| film.space.function(shot.registers.pc()).is_some_and(|(name, _)| name.starts_with("exeunt_"));
+    is_ours(shot) && !is_ours(former)
 }

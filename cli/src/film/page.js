@@ -34,16 +34,21 @@ function words(step) {
 }
 
 function code(step) {
-  const listing = step.listing === null ? { function: "", lines: [] } : film.listings[step.listing];
-  $("function").textContent = listing.function;
+  list("function", "code", step.listing, step.pc);
+  $("other-panel").hidden = !step.other;
+  if (step.other) list("other-function", "other", step.other[0], step.other[1]);
+}
+
+function list(title, id, number, at) {
+  const listing = number === null ? { function: "", lines: [] } : film.listings[number];
+  $(title).textContent = listing.function;
   let current = null;
-  const lines = listing.lines.map((line) => {
+  fill(id, ...listing.lines.map((line) => {
     const item = element("li", { title: line.bytes }, element("span", {}, line.at), element("span", {}, line.text));
-    if (line.at === step.pc) { item.setAttribute("aria-current", "true"); current = item; }
+    if (line.at === at) { item.setAttribute("aria-current", "true"); current = item; }
     return item;
-  });
-  fill("code", ...lines);
-  if (current) $("code").scrollTop = current.offsetTop - $("code").offsetTop - $("code").clientHeight / 2;
+  }));
+  if (current) $(id).scrollTop = current.offsetTop - $(id).offsetTop - $(id).clientHeight / 2;
 }
 
 function backtrace(step) {

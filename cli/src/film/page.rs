@@ -54,6 +54,7 @@ pub fn page(recording: &Recording) -> Result<String, serde_json::Error> {
 <section class="panel"><h2>The stack, outer frames at the top</h2><div class="scroll"><table class="words"><tbody id="words"></tbody></table></div></section>
 <div style="display: grid; gap: 1rem; min-width: 0">
 <section class="panel"><h2>The code: <span id="function"></span></h2><ol class="code" id="code"></ol></section>
+<section class="panel" id="other-panel" hidden><h2>Meanwhile, the exit trampoline: <span id="other-function"></span></h2><ol class="code" id="other"></ol></section>
 <section class="panel"><h2>The backtrace at this instruction</h2><ol class="trace" id="trace"></ol><p class="faint" id="ended"></p></section>
 </div>
 <section class="panel" style="grid-column: 1 / -1"><h2>The row of the unwind table that leads to the next frame</h2>

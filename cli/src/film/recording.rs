@@ -88,6 +88,8 @@ pub struct Step {
     /// Words of the stack, the highest address first. There can be gaps.
     pub words: Vec<StackWord>,
     pub listing: Option<usize>,
+    /// Code of another place that is shown as well: its listing, and the address in it.
+    pub other: Option<(usize, Word)>,
     pub backtrace: Vec<usize>,
     /// Whether the backtrace leads through the exit trampoline to the outermost frame.
     pub complete: bool,

@@ -40,6 +40,24 @@ const LANDS: Heading = Heading {
     text: "The jump goes to a trampoline that stands for the landing, with the stack pointer at the base, as after a \
            return. It rebuilds a frame, and the common part is the same.",
 };
+const PATCHING: Heading = Heading {
+    title: "Arming patches code",
+    text: "The entry function calls exeunt::at_exit. The thread runs through it at full speed: stopping other processors \
+           while code changes takes long. Before and after, the patched function is shown beside the running one.",
+};
+const GOES_ON: Heading = Heading {
+    title: "The exit trampoline",
+    text: "The entry function returns to where it would have returned without exeunt.",
+};
+const HOOK: Heading = Heading {
+    title: "The hook",
+    text: "The patched call leads to exeunt's hook, through a jump in its reach. The hook keeps all registers that \
+           arguments can be in.",
+};
+const CALLED: Heading = Heading {
+    title: "The function that was called",
+    text: "The hook goes on to the function that the call led to before, by a jump. That function returns behind the call.",
+};
 const TRAMPOLINE: Heading = Heading {
     title: "The trampoline",
     text: "exeunt's own code: it rebuilds what the return has taken from the stack, and keeps the result.",
@@ -66,6 +84,11 @@ pub fn film(kind: Kind, camera: &mut Camera) -> Result<()> {
             arm(camera)?;
             return_from_entry(camera)?;
         }
+        Kind::Code => {
+            camera.chapter(BEGINS);
+            begin_with_call(camera)?;
+            return code(camera);
+        }
         Kind::PthreadExit => {
             camera.chapter(BEGINS);
             begin_with_call(camera)?;
@@ -87,6 +110,55 @@ pub fn film(kind: Kind, camera: &mut Camera) -> Result<()> {
         }
     }
     trampoline(camera)
+}
+
+/// Code redirect: the patch, the return into the exit trampoline, the patched call, the hook.
+fn code(camera: &mut Camera) -> Result<()> {
+    let site = camera.facts.sites.first().ok_or("this exit trampoline cannot be patched")?.address;
+    to_call(camera)?;
+    let sp = camera.registers()?.sp();
+    let behind = behind_line(camera)?;
+    camera.chapter(PATCHING);
+    camera.look_at(Some(site));
+    camera.step()?;
+    camera.run_to(behind, sp)?;
+    camera.look_at(None);
+    camera.chapter(RETURNS);
+    for _ in 0..LONGEST {
+        let flow = camera.line()?.flow;
+        if flow == Flow::Return {
+            break;
+        }
+        if flow == Flow::Call { step_over(camera)? } else { camera.step()? }
+    }
+    camera.chapter(GOES_ON);
+    camera.step()?;
+    if camera.registers()?.pc() != site {
+        camera.silently(Last::LeftOut, |registers| registers.pc() == site)?;
+        camera.shoot()?;
+    }
+    camera.chapter(HOOK);
+    camera.step()?;
+    to_call(camera)?;
+    let sp = camera.registers()?.sp();
+    let behind = behind_line(camera)?;
+    camera.chapter(DRAIN);
+    camera.step()?;
+    let handler = camera.facts.handler;
+    camera.run_to(handler, 0)?;
+    camera.chapter(RESULT);
+    camera.run_to(behind, sp)?;
+    for _ in 0..LONGEST {
+        let flow = camera.line()?.flow;
+        if flow == Flow::Jump {
+            camera.chapter(CALLED);
+        }
+        camera.step()?;
+        if flow == Flow::Jump {
+            return Ok(());
+        }
+    }
+    Err("the hook does not go on to the function that was called before".into())
 }
 
 /// Begins inside of an inner function.
@@ -152,14 +224,16 @@ fn arm(camera: &mut Camera) -> Result<()> {
 /// A call: its first instruction is shown, and the one that it returns to.
 fn step_over(camera: &mut Camera) -> Result<()> {
     let sp = camera.registers()?.sp();
-    let behind = camera.line()?.at.0 + length_of_line(camera)?;
+    let behind = behind_line(camera)?;
     camera.step()?;
     camera.silently(Last::LeftOut, |registers| registers.pc() == behind && registers.sp() >= sp)?;
     camera.shoot()
 }
 
-fn length_of_line(camera: &Camera) -> Result<u64> {
-    Ok(camera.line()?.bytes.split(' ').count() as u64)
+/// The address behind the next instruction.
+fn behind_line(camera: &Camera) -> Result<u64> {
+    let line = camera.line()?;
+    Ok(line.at.0 + line.bytes.split(' ').count() as u64)
 }
 
 /// Steps to the return of the entry function, and through it.
@@ -183,7 +257,7 @@ fn return_from_entry(camera: &mut Camera) -> Result<()> {
 fn trampoline(camera: &mut Camera) -> Result<()> {
     to_call(camera)?;
     let sp = camera.registers()?.sp();
-    let behind = camera.line()?.at.0 + length_of_line(camera)?;
+    let behind = behind_line(camera)?;
     camera.chapter(DRAIN);
     camera.step()?;
     let handler = camera.facts.handler;
@@ -208,7 +282,7 @@ fn to_call(camera: &mut Camera) -> Result<()> {
         }
         camera.step()?;
     }
-    Err("the trampoline calls nothing".into())
+    Err("this function calls nothing".into())
 }
 
 /// A few instructions of the exit trampoline, up to its next call.

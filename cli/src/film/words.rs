@@ -63,6 +63,13 @@ impl Roles {
         }
         changing.sort_unstable();
         changing.dedup();
+        // A rehearsal on the same stack may have left it there.
+        let armed = film.shots.iter().find(|shot| after != before && shot.word(foot) == Some(after));
+        let kept = armed.and_then(|shot| {
+            let mut words = (1..64).map(|number| foot + 8 * number);
+            words.find(|&at| shot.word(at) == Some(processor::plain(before)))
+        });
+        let spare = spare.or(kept);
         if let Some(spare) = spare {
             landing = spare.checked_sub(LANDING_BELOW_SPARE.wrapping_mul(8)).filter(|at| changing.contains(at));
         }

@@ -86,6 +86,7 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
     let mut formatter = GasFormatter::new();
     formatter.options_mut().set_space_after_operand_separator(true);
     formatter.options_mut().set_small_hex_numbers_in_decimal(true);
+    formatter.options_mut().set_rip_relative_addresses(true);
     formatter.options_mut().set_branch_leading_zeros(false);
     formatter.options_mut().set_uppercase_hex(false);
     formatter.options_mut().set_gas_show_mnemonic_size_suffix(false);
@@ -101,8 +102,8 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
         } else {
             None
         };
-        if let Some(symbol) = target.and_then(name) {
-            text += &format!("  # {symbol}");
+        if let Some(target) = target {
+            text += &format!("  # {}", name(target).unwrap_or_else(|| format!("{target:#x}")));
         }
         let start = (instruction.ip() - at) as usize;
         let bytes = &code[start..start + instruction.len()];
