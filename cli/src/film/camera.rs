@@ -123,7 +123,10 @@ impl Camera {
         let record = self.record.as_ref().map(|record| record.shown(&read));
         let row = backtrace.frames.first().and_then(|frame| frame.shown.row.as_ref());
         let range = row.map(|row| (row.function[0].0, row.function[1].0));
-        let listing = range.and_then(|range| self.listing(registers.pc(), range));
+        let listing = match range {
+            Some(range) => self.listing(registers.pc(), range),
+            None => self.without_table(registers.pc()),
+        };
         let other = self.looks_at.and_then(|at| {
             let range = unwinder::function_range(self.space.file(at)?, at)?;
             Some((self.listing(at, range)?, at))
@@ -157,6 +160,15 @@ impl Camera {
         lines.extend(processor::disassemble(&code, start, &name));
         let function = self.space.name(address);
         Some(self.listings.number(Listing { function, lines }))
+    }
+
+    /// Code that no unwind table covers, up to its first jump.
+    fn without_table(&mut self, pc: u64) -> Option<usize> {
+        let code = self.tracee.bytes(pc, 64)?;
+        let mut lines = processor::disassemble(&code, pc, &|_| None);
+        let end = lines.iter().position(|line| line.flow != Flow::On)?;
+        lines.truncate(end + 1);
+        Some(self.listings.number(Listing { function: self.space.place(pc), lines }))
     }
 
     /// Where the code of one of exeunt's trampolines begins, behind its data (`asm/`: 8 bytes).

@@ -113,8 +113,8 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, next: Option<&Shot>, 
     let flow = line_of(film, shot).map(|line| line.flow);
     if pc == film.facts.handler {
         return "This is the exit handler, which exeunt::at_exit has registered. The drain took it from the stack's \
-                record and called it. The entry function is gone, but the backtrace still leads through the \
-                trampoline to the exit trampoline and further out."
+                record and called it. The entry function is gone, but the backtrace still leads through \
+                exeunt's code to the exit trampoline and further out."
             .to_owned();
     }
     if let Some(site) = film.facts.sites.iter().find(|site| site.address == pc) {
@@ -177,6 +177,15 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
                 .to_owned();
         }
     }
+    if line.flow == Flow::Call && film.facts.sites.iter().any(|site| site.address == former.registers.pc()) {
+        return if enters(film, former, shot) {
+            "The call leads to exeunt's hook.".to_owned()
+        } else {
+            "A call reaches only some distance, so it leads to a stub near by, which jumps to the hook. The stub has no \
+             unwind table: for this one instruction an unwinder that knows only tables finds no caller."
+                .to_owned()
+        };
+    }
     if line.flow == Flow::Call && written.iter().any(|(at, word)| *at == roles.foot && *word == roles.before) {
         return "This is the first frame of the user's code. The word that the call has written is the foot of the stack: \
                 the function will return to this address, unless somebody changes it."
@@ -202,6 +211,9 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
     if line.flow == Flow::Return && popped == Some(roles.before) && former.registers.sp() == roles.foot {
         let result = film.facts.result.filter(|result| *result == shot.registers.result());
         let result = result.map_or(String::new(), |result| format!(" The result is as the entry function left it: {result:#x}."));
+        if roles.after == roles.before {
+            return format!("The return is not redirected: code redirect leaves the foot as it is.{result}");
+        }
         return format!(
             "This is where the entry function would have returned to without exeunt. Registers and stack are as the \
              exit trampoline expects them.{result}"
@@ -250,7 +262,13 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
             .to_owned();
     }
     if pc != former.registers.pc() && line.flow == Flow::Jump {
-        return "All trampolines share this common part.".to_owned();
+        let common = if name.contains("hook") { "hooks" } else { "trampolines" };
+        if enters(film, shot, former) {
+            return "The hook is done. The word at the stack pointer is the address behind the patched call, as if the \
+                    call had led here by itself."
+                .to_owned();
+        }
+        return format!("All {common} share this common part.");
     }
     let handled = film.shots.iter().take_while(|other| !std::ptr::eq(*other, shot)).any(|other| other.registers.pc() == film.facts.handler);
     let changed = registers(former, shot);
@@ -270,10 +288,16 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
     if line.text.starts_with("cld") {
         return "The ABI requires that the direction flag is clear at a call.".to_owned();
     }
+    if let ([(at, _)], true) = (written, shot.registers.sp() + 8 == former.registers.sp())
+        && *at == shot.registers.sp()
+    {
+        return "This is the address of the function that the patched call led to before. The hook jumps there at its end."
+            .to_owned();
+    }
     if shot.registers.sp() < former.registers.sp() {
         return "It makes room for registers, and for the original address.".to_owned();
     }
-    if shot.registers.sp() > former.registers.sp() && shot.registers.sp() == roles.foot {
+    if shot.registers.sp() > former.registers.sp() && shot.registers.sp() == roles.foot && shot.word(roles.foot).is_some_and(is_original) {
         return "The stack pointer is at the foot, which holds the original return address.".to_owned();
     }
     if !handled && line.text.contains("mov") {

@@ -100,6 +100,9 @@ impl AddressSpace {
         }
         match self.file(address) {
             Some(file) => with(&file.name, address - file.bias),
+            None if self.mapping(address).is_some_and(|mapping| mapping.executable) => {
+                format!("code of no file, at {address:#x}")
+            }
             None => format!("{address:#x}"),
         }
     }

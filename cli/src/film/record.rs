@@ -21,6 +21,9 @@ const CHUNK: u64 = 1 << 20;
 const ALIGNMENT: u64 = 64;
 /// What an entry adds to the address of its owner.
 const OWNER_BIT: u64 = 1;
+/// Bits of an address within a page of the map, and of the size of an entry.
+const PAGE: u32 = 12;
+const ENTRY: u32 = 4;
 
 /// Finds the record whose canary is the foot with this word.
 pub fn find(
@@ -29,10 +32,16 @@ pub fn find(
     word: u64,
     bytes: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
 ) -> Option<RecordAt> {
-    let ranges: Vec<_> = ranges.filter(|range| range.end - range.start <= LARGEST).collect();
-    let record = search(&ranges, bytes, ALIGNMENT, &|words| words[0] == foot && words[1] == word)?;
-    // The entry's second word; blocks are the first.
-    let entry = search(&ranges, bytes, 16, &|words| words[1] == record | OWNER_BIT && words[0] != 0);
+    let is_small = |range: &Range<u64>| range.end - range.start <= LARGEST;
+    // The stack itself has copies of such words.
+    let ranges: Vec<_> = ranges.filter(|range| is_small(range) && !range.contains(&foot)).collect();
+    let record = search(&ranges, bytes, ALIGNMENT, &|_, words| words == [foot, word])?;
+    // The base lies right behind the foot, and the entry is that of the page before the base.
+    // A leaf of the map begins on a page of memory.
+    let in_leaf = (foot >> PAGE << ENTRY) & ((1 << PAGE) - 1);
+    let entry = search(&ranges, bytes, 1 << ENTRY, &|at, words| {
+        words[1] == record | OWNER_BIT && at & ((1 << PAGE) - 1) == in_leaf
+    });
     Some(RecordAt { record, entry })
 }
 
@@ -40,15 +49,16 @@ fn search(
     ranges: &[Range<u64>],
     bytes: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
     alignment: u64,
-    fits: &dyn Fn([u64; 2]) -> bool,
+    fits: &dyn Fn(u64, [u64; 2]) -> bool,
 ) -> Option<u64> {
     for range in ranges {
         for start in (range.start..range.end).step_by(CHUNK as usize) {
             let Some(chunk) = bytes(start, CHUNK.min(range.end - start) as usize) else { break };
             for (number, item) in chunk.chunks_exact(alignment as usize).enumerate() {
                 let word = |at: usize| item[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
-                if fits([word(0), word(8)]) {
-                    return Some(start + alignment * number as u64);
+                let at = start + alignment * number as u64;
+                if fits(at, [word(0), word(8)]) {
+                    return Some(at);
                 }
             }
         }

@@ -133,6 +133,11 @@ fn code(camera: &mut Camera) -> Result<()> {
     }
     camera.chapter(GOES_ON);
     camera.step()?;
+    for _ in 0..LAST {
+        if camera.registers()?.pc() != site {
+            camera.step()?;
+        }
+    }
     if camera.registers()?.pc() != site {
         camera.silently(Last::LeftOut, |registers| registers.pc() == site)?;
         camera.shoot()?;
@@ -285,10 +290,10 @@ fn to_call(camera: &mut Camera) -> Result<()> {
     Err("this function calls nothing".into())
 }
 
-/// A few instructions of the exit trampoline, up to its next call.
+/// A few instructions of the exit trampoline, up to its next call or return.
 fn exit_trampoline(camera: &mut Camera) -> Result<()> {
     for _ in 0..LAST {
-        if camera.line()?.flow == Flow::Call {
+        if matches!(camera.line()?.flow, Flow::Call | Flow::Return) {
             break;
         }
         camera.step()?;

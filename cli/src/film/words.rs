@@ -34,7 +34,10 @@ impl Roles {
         let foot = film.foot;
         let mut before = None;
         let mut after = None;
-        for word in film.shots.iter().filter(|shot| in_frame(foot, shot)).filter_map(|shot| shot.word(foot)) {
+        // Once the entry function has returned, other calls use this word.
+        let begun = film.shots.iter().position(|shot| in_frame(foot, shot)).unwrap_or_default();
+        let lives = film.shots.iter().skip(begun).take_while(|shot| in_frame(foot, shot));
+        for word in lives.filter_map(|shot| shot.word(foot)) {
             let is_trampoline = |word| film.facts.trampolines.iter().any(|(_, at, unwound)| *at == processor::plain(word) && !unwound);
             if before.is_none() && is_trampoline(word) {
                 before = Some(word);
