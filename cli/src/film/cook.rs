@@ -26,8 +26,7 @@ pub fn recording(kind: Kind, mut film: Film) -> Result<Recording> {
             let pairs = former.registers.all().into_iter().zip(&registers);
             pairs.enumerate().filter(|(_, (was, is))| was != *is).map(|(number, _)| number).collect()
         });
-        let complete = shot.backtrace.frames.len() >= outermost.len()
-            && outer(shot, outermost.len()) == outermost;
+        let complete = shot.backtrace.frames.len() >= outermost.len() && outer(shot, outermost.len()) == outermost;
         let is_first = film.chapters.iter().any(|(_, first)| *first == number);
         let changes_foot = former.is_some_and(|former| former.word(roles.foot) != shot.word(roles.foot));
         steps.push(Step {
@@ -102,11 +101,8 @@ fn outer(shot: &Shot, count: usize) -> Vec<u64> {
 }
 
 fn chapters(film: &Film) -> Vec<Chapter> {
-    let chapter = |(heading, first): &(Heading, usize)| Chapter {
-        title: heading.title,
-        text: heading.text,
-        first: *first,
-    };
+    let chapter =
+        |(heading, first): &(Heading, usize)| Chapter { title: heading.title, text: heading.text, first: *first };
     film.chapters.iter().map(chapter).collect()
 }
 

@@ -6,7 +6,13 @@ use super::recording::{Flow, Line, Word};
 use super::words::Roles;
 
 /// The sentences about the step from `former` to `shot`.
-pub fn sentences(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot, next: Option<&Shot>) -> (String, String) {
+pub fn sentences(
+    film: &Film,
+    roles: &Roles,
+    former: Option<&Shot>,
+    shot: &Shot,
+    next: Option<&Shot>,
+) -> (String, String) {
     let Some(former) = former else {
         let place = film.space.place(shot.registers.pc());
         return (format!("The film begins at {place}."), why_it_begins(roles, film, shot));
@@ -25,13 +31,17 @@ pub fn sentences(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot,
     let text = line.text.split("  #").next().unwrap_or_default();
     let what = match line.flow {
         Flow::Call => {
-            let pushed = written.first().map(|(at, word)| format!("put the return address {word:#x} on the stack at {at:#x}"));
+            let pushed =
+                written.first().map(|(at, word)| format!("put the return address {word:#x} on the stack at {at:#x}"));
             let pushed = pushed.unwrap_or_else(|| "kept the return address".to_owned());
             format!("`{text}` {pushed} and went on at {place}.")
         }
         Flow::Return => match former.word(former.registers.sp()) {
             Some(word) if word == shot.registers.pc() => {
-                format!("`{text}` took {word:#x} from the stack at {:#x} and went on there: {place}.", former.registers.sp())
+                format!(
+                    "`{text}` took {word:#x} from the stack at {:#x} and went on there: {place}.",
+                    former.registers.sp()
+                )
             }
             _ => format!("`{text}` went on at {place}."),
         },
@@ -67,7 +77,10 @@ fn written(former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
 fn registers(former: &Shot, shot: &Shot) -> Vec<(usize, u64)> {
     let pairs = former.registers.all().into_iter().zip(shot.registers.all());
     let changed = pairs.enumerate().filter(|(_, (was, is))| was != is);
-    changed.map(|(number, (_, is))| (number, is.0)).filter(|(number, _)| !matches!(REGISTERS[*number], "rip" | "pc" | "eflags" | "pstate")).collect()
+    changed
+        .map(|(number, (_, is))| (number, is.0))
+        .filter(|(number, _)| !matches!(REGISTERS[*number], "rip" | "pc" | "eflags" | "pstate"))
+        .collect()
 }
 
 fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, written: &[(u64, u64)]) -> String {
@@ -76,16 +89,22 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
         let (_, note) = roles.note(film, shot, at, word);
         format!("{word:#x} ({note})")
     };
-    let changed: Vec<_> = registers(former, shot).into_iter().filter(|(number, _)| !matches!(REGISTERS[*number], "rsp" | "sp")).collect();
+    let changed: Vec<_> =
+        registers(former, shot).into_iter().filter(|(number, _)| !matches!(REGISTERS[*number], "rsp" | "sp")).collect();
     if let (Some(&(at, word)), true) = (written.last(), is >= was || was.saturating_sub(is) <= 16) {
         let place = if at == roles.foot { "the foot".to_owned() } else { format!("the stack at {at:#x}") };
         return format!("`{text}` stored {} in {place}.", one((at, word)));
     }
     if is < was {
-        return format!("`{text}` moved the stack pointer {} bytes inwards, to {is:#x}: room for {} words.", was - is, (was - is) / 8);
+        return format!(
+            "`{text}` moved the stack pointer {} bytes inwards, to {is:#x}: room for {} words.",
+            was - is,
+            (was - is) / 8
+        );
     }
     if let Some(&(number, value)) = changed.first() {
-        let freed = if is > was { format!(" and moved the stack pointer {} bytes outwards", is - was) } else { String::new() };
+        let freed =
+            if is > was { format!(" and moved the stack pointer {} bytes outwards", is - was) } else { String::new() };
         let (_, note) = roles.note(film, shot, 0, value);
         return format!("`{text}` changed {} to {value:#x} ({note}){freed}.", REGISTERS[number]);
     }
@@ -109,7 +128,8 @@ fn why_it_begins(roles: &Roles, film: &Film, shot: &Shot) -> String {
 
 fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, next: Option<&Shot>, counted: bool) -> String {
     let pc = shot.registers.pc();
-    let leaves = next.is_some_and(|next| next.skipped.is_none() && next.registers.sp() > roles.foot) && shot.registers.sp() <= roles.foot;
+    let leaves = next.is_some_and(|next| next.skipped.is_none() && next.registers.sp() > roles.foot)
+        && shot.registers.sp() <= roles.foot;
     let flow = line_of(film, shot).map(|line| line.flow);
     if pc == film.facts.handler {
         return "This is the exit handler, which exeunt::at_exit has registered. The drain took it from the stack's \
@@ -132,9 +152,14 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, next: Option<&Shot>, 
                 stack pointer into the register, which is the base."
             .to_owned();
     }
-    if !counted && film.shots.iter().take_while(|other| !std::ptr::eq(*other, shot)).all(|other| other.registers.pc() != film.facts.handler) {
-        return "The stack is armed. The foot is as it was: exeunt has patched a call in the exit trampoline's code."
-            .to_owned();
+    if !counted
+        && film
+            .shots
+            .iter()
+            .take_while(|other| !std::ptr::eq(*other, shot))
+            .all(|other| other.registers.pc() != film.facts.handler)
+    {
+        return patched(film, shot);
     }
     if !counted {
         return "The drain is over: the handlers have run and the values are dropped.".to_owned();
@@ -149,6 +174,23 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, next: Option<&Shot>, 
             "Of these, {count} were in {function}. The next instruction writes a word of the stack from the foot on."
         ),
         None => String::new(),
+    }
+}
+
+/// What code redirect has changed, from the code before and after.
+fn patched(film: &Film, shot: &Shot) -> String {
+    let instruction = |shot: &Shot| {
+        let (listing, at) = shot.other?;
+        let line = film.listings.get(listing).lines.iter().find(|line| line.at == Word(at))?;
+        Some((at, line.text.clone(), line.bytes.clone()))
+    };
+    let before = film.shots.iter().find_map(instruction);
+    match (before, instruction(shot)) {
+        (Some((at, was, bytes_before)), Some((_, is, bytes_after))) => format!(
+            "The stack is armed, and the foot is as it was. exeunt has patched one instruction, at {at:#x}: `{was}` \
+             ({bytes_before}) became `{is}` ({bytes_after})."
+        ),
+        _ => "The stack is armed, and the foot is as it was.".to_owned(),
     }
 }
 
@@ -192,9 +234,14 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
             .to_owned();
     }
     if shot.registers.sp() > roles.foot && former.registers.sp() < roles.foot && line.flow == Flow::On {
-        return "glibc restores the registers that the landing has kept. All frames of this stack are gone now.".to_owned();
+        return "glibc restores the registers that the landing has kept. All frames of this stack are gone now."
+            .to_owned();
     }
-    if line.flow == Flow::Jump && former.registers.sp() > roles.foot && popped != Some(roles.after) && enters(film, former, shot) {
+    if line.flow == Flow::Jump
+        && former.registers.sp() > roles.foot
+        && popped != Some(roles.after)
+        && enters(film, former, shot)
+    {
         return "The stack is unwound, and this jump goes to the landing. The jmp_buf's program counter is the one that \
                 exeunt has put there, so the thread is in a trampoline, with the stack pointer at the base."
             .to_owned();
@@ -210,7 +257,8 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
     }
     if line.flow == Flow::Return && popped == Some(roles.before) && former.registers.sp() == roles.foot {
         let result = film.facts.result.filter(|result| *result == shot.registers.result());
-        let result = result.map_or(String::new(), |result| format!(" The result is as the entry function left it: {result:#x}."));
+        let result = result
+            .map_or(String::new(), |result| format!(" The result is as the entry function left it: {result:#x}."));
         if roles.after == roles.before {
             return format!("The return is not redirected: code redirect leaves the foot as it is.{result}");
         }
@@ -219,7 +267,8 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
              exit trampoline expects them.{result}"
         );
     }
-    let in_trampoline = [former, shot].map(|shot| film.space.function(shot.registers.pc()).map(|(name, _)| name.to_owned()));
+    let in_trampoline =
+        [former, shot].map(|shot| film.space.function(shot.registers.pc()).map(|(name, _)| name.to_owned()));
     let name = in_trampoline[0].as_deref().unwrap_or_default();
     if !name.starts_with("exeunt_") {
         return String::new();
@@ -270,7 +319,11 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
         }
         return format!("All {common} share this common part.");
     }
-    let handled = film.shots.iter().take_while(|other| !std::ptr::eq(*other, shot)).any(|other| other.registers.pc() == film.facts.handler);
+    let handled = film
+        .shots
+        .iter()
+        .take_while(|other| !std::ptr::eq(*other, shot))
+        .any(|other| other.registers.pc() == film.facts.handler);
     let changed = registers(former, shot);
     if let [(_, value)] = changed[..]
         && !handled
@@ -297,11 +350,15 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
     if shot.registers.sp() < former.registers.sp() {
         return "It makes room for registers, and for the original address.".to_owned();
     }
-    if shot.registers.sp() > former.registers.sp() && shot.registers.sp() == roles.foot && shot.word(roles.foot).is_some_and(is_original) {
+    if shot.registers.sp() > former.registers.sp()
+        && shot.registers.sp() == roles.foot
+        && shot.word(roles.foot).is_some_and(is_original)
+    {
         return "The stack pointer is at the foot, which holds the original return address.".to_owned();
     }
     if !handled && line.text.contains("mov") {
-        return "The drain may change this register, and a result or an argument can be in it. So it is kept.".to_owned();
+        return "The drain may change this register, and a result or an argument can be in it. So it is kept."
+            .to_owned();
     }
     if handled && line.text.contains("mov") {
         return "What was kept before the drain is put back.".to_owned();
@@ -311,6 +368,7 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
 
 /// Whether this step leads from other code to code of exeunt's.
 fn enters(film: &Film, former: &Shot, shot: &Shot) -> bool {
-    let is_ours = |shot: &Shot| film.space.function(shot.registers.pc()).is_some_and(|(name, _)| name.starts_with("exeunt_"));
+    let is_ours =
+        |shot: &Shot| film.space.function(shot.registers.pc()).is_some_and(|(name, _)| name.starts_with("exeunt_"));
     is_ours(shot) && !is_ours(former)
 }

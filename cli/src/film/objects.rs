@@ -144,7 +144,8 @@ fn read_file(mapping: &Mapping) -> Option<ObjectFile> {
         let (offset, size) = segment.file_range();
         let flags = segment.flags();
         matches!(flags, SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0)
-            && offset < mapping.offset + (mapping.range.end - mapping.range.start) && mapping.offset < offset + size
+            && offset < mapping.offset + (mapping.range.end - mapping.range.start)
+            && mapping.offset < offset + size
     })?;
     let bias = mapping
         .range

@@ -85,7 +85,9 @@ fn escaped(text: &str) -> String {
 /// The text with what is between backquotes as code.
 fn prose(text: &str) -> String {
     let parts = text.split('`').enumerate();
-    parts.map(|(at, part)| if at % 2 == 1 { format!("<code>{}</code>", escaped(part)) } else { escaped(part) }).collect()
+    parts
+        .map(|(at, part)| if at % 2 == 1 { format!("<code>{}</code>", escaped(part)) } else { escaped(part) })
+        .collect()
 }
 
 fn pictures(recording: &Recording) -> String {
@@ -112,7 +114,9 @@ fn picture(recording: &Recording, number: usize, step: &Step) -> String {
         }
         last = Some(word.at.0);
         let mut class = word.class.to_owned();
-        for (is, more) in [(word.changed, " changed"), (word.at == recording.stack.foot, " foot"), (word.at.0 < sp, " dead")] {
+        for (is, more) in
+            [(word.changed, " changed"), (word.at == recording.stack.foot, " foot"), (word.at.0 < sp, " dead")]
+        {
             class += if is { more } else { "" };
         }
         let pointer = if word.at.0 == sp { format!(" ◀ {}", recording.registers[1]) } else { String::new() };

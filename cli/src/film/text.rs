@@ -9,7 +9,11 @@ use std::io::{self, BufRead, IsTerminal, Write};
 /// Plays it: step by step if somebody can press keys, all of it at once elsewhere.
 pub fn play(recording: &Recording) -> io::Result<()> {
     let machine = &recording.machine;
-    println!("{}  {}", paint(TITLE, &recording.title), paint(FAINT, format!("{}, {}", machine.processor, machine.libc)));
+    println!(
+        "{}  {}",
+        paint(TITLE, &recording.title),
+        paint(FAINT, format!("{}, {}", machine.processor, machine.libc))
+    );
     println!("{}", recording.about);
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         (0..recording.steps.len()).for_each(|number| show(recording, number));

@@ -31,7 +31,13 @@ impl Tracee {
             .args(["film", kind, "--actor"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .spawn()?;
+            .spawn()
+            .map_err(|error| {
+                format!(
+                    "nothing can be filmed here: this program cannot start itself again ({error}). In QEMU's user mode \
+                     there is no ptrace either; record the film on a real machine."
+                )
+            })?;
         let main = Pid::from_raw(child.id() as i32);
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {
@@ -39,7 +45,7 @@ impl Tracee {
         }
         if let Some(problem) = line.strip_prefix("no: ") {
             child.wait()?;
-            return Err(problem.trim().into());
+            return Err(format!("nothing can be filmed here: {}", problem.trim()).into());
         }
         let facts = serde_json::from_str(&line);
         match waitpid(main, Some(WaitPidFlag::__WALL))? {
@@ -175,7 +181,8 @@ impl Drop for Tracee {
             let _ = self.child.kill();
             // Its threads have to be waited for as well, or it never ends.
             while let Ok(status) = waitpid(None, Some(WaitPidFlag::__WALL)) {
-                if matches!(status, WaitStatus::Exited(process, _) | WaitStatus::Signaled(process, ..) if process == self.main) {
+                if matches!(status, WaitStatus::Exited(process, _) | WaitStatus::Signaled(process, ..) if process == self.main)
+                {
                     break;
                 }
             }

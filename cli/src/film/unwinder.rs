@@ -5,8 +5,8 @@ use super::objects::{AddressSpace, ObjectFile};
 use super::processor::{self, COLUMNS, RETURN_COLUMN, Registers, STACK_POINTER_COLUMN};
 use super::recording::{Frame, Row, Rule, Word};
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, FrameDescriptionEntry, LittleEndian, Operation, Reader, RegisterRule,
-    UnwindContext, UnwindExpression, UnwindSection, UnwindTableRow,
+    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, FrameDescriptionEntry, LittleEndian, Operation, Reader,
+    RegisterRule, UnwindContext, UnwindExpression, UnwindSection, UnwindTableRow,
 };
 
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
@@ -94,46 +94,47 @@ struct Step {
 
 fn step(file: &ObjectFile, address: u64, is_exact: bool, columns: &[Option<u64>], read: &Read<'_>) -> Option<Step> {
     with_fde(file, address, |fde, eh_frame, bases| {
-    let mut context = UnwindContext::new();
-    let row = fde.unwind_info_for_address(eh_frame, bases, &mut context, address - file.bias).ok()?;
-    let evaluate = Evaluator { section: eh_frame, columns, read };
-    let (cfa_rule, cfa) = evaluate.cfa(row.cfa())?;
-    let (return_rule, return_address, return_address_at) = evaluate.register(&return_rule(row, is_exact), RETURN_COLUMN, cfa);
-    let mut next = columns.to_vec();
-    let mut shown = Vec::new();
-    let mut saved = Vec::new();
-    for (register, rule) in row.registers() {
-        let number = register.0;
-        let Some(&name) = COLUMNS.get(usize::from(number)) else { continue };
-        if number == RETURN_COLUMN {
-            continue;
+        let mut context = UnwindContext::new();
+        let row = fde.unwind_info_for_address(eh_frame, bases, &mut context, address - file.bias).ok()?;
+        let evaluate = Evaluator { section: eh_frame, columns, read };
+        let (cfa_rule, cfa) = evaluate.cfa(row.cfa())?;
+        let (return_rule, return_address, return_address_at) =
+            evaluate.register(&return_rule(row, is_exact), RETURN_COLUMN, cfa);
+        let mut next = columns.to_vec();
+        let mut shown = Vec::new();
+        let mut saved = Vec::new();
+        for (register, rule) in row.registers() {
+            let number = register.0;
+            let Some(&name) = COLUMNS.get(usize::from(number)) else { continue };
+            if number == RETURN_COLUMN {
+                continue;
+            }
+            let (rule, value, at) = evaluate.register(rule, number, cfa);
+            next[usize::from(number)] = value;
+            saved.extend(at.map(|at| (name, at)));
+            shown.push((name, rule));
         }
-        let (rule, value, at) = evaluate.register(rule, number, cfa);
-        next[usize::from(number)] = value;
-        saved.extend(at.map(|at| (name, at)));
-        shown.push((name, rule));
-    }
-    if !row.registers().any(|(register, _)| register.0 == STACK_POINTER_COLUMN) {
-        next[usize::from(STACK_POINTER_COLUMN)] = Some(cfa);
-    }
-    let return_address = return_address.map(processor::plain);
-    next[usize::from(RETURN_COLUMN)] = return_address;
-    let absolute = |address: u64| Word(address.wrapping_add(file.bias));
-    Some(Step {
-        row: Row {
-            function: [absolute(fde.initial_address()), absolute(fde.initial_address() + fde.len())],
-            range: [absolute(row.start_address()), absolute(row.end_address())],
-            cfa: cfa_rule,
-            return_address: return_rule,
-            registers: shown,
-        },
-        cfa,
-        columns: next,
-        return_address,
-        return_address_at,
-        saved,
-        is_signal_frame: fde.is_signal_trampoline(),
-    })
+        if !row.registers().any(|(register, _)| register.0 == STACK_POINTER_COLUMN) {
+            next[usize::from(STACK_POINTER_COLUMN)] = Some(cfa);
+        }
+        let return_address = return_address.map(processor::plain);
+        next[usize::from(RETURN_COLUMN)] = return_address;
+        let absolute = |address: u64| Word(address.wrapping_add(file.bias));
+        Some(Step {
+            row: Row {
+                function: [absolute(fde.initial_address()), absolute(fde.initial_address() + fde.len())],
+                range: [absolute(row.start_address()), absolute(row.end_address())],
+                cfa: cfa_rule,
+                return_address: return_rule,
+                registers: shown,
+            },
+            cfa,
+            columns: next,
+            return_address,
+            return_address_at,
+            saved,
+            is_signal_frame: fde.is_signal_trampoline(),
+        })
     })
 }
 
@@ -142,7 +143,8 @@ fn step(file: &ObjectFile, address: u64, is_exact: bool, columns: &[Option<u64>]
 /// the function has not called another one.
 fn return_rule(row: &UnwindTableRow<usize>, is_exact: bool) -> RegisterRule<usize> {
     let found = row.registers().find(|(register, _)| register.0 == RETURN_COLUMN);
-    let otherwise = if cfg!(target_arch = "aarch64") && is_exact { RegisterRule::SameValue } else { RegisterRule::Undefined };
+    let otherwise =
+        if cfg!(target_arch = "aarch64") && is_exact { RegisterRule::SameValue } else { RegisterRule::Undefined };
     found.map_or(otherwise, |(_, rule)| rule.clone())
 }
 
@@ -200,12 +202,17 @@ impl Evaluator<'_> {
             value: value.map(Word),
             expression,
         };
-        let loaded = |value: Option<u64>| value.map_or("memory that cannot be read".to_owned(), |value| format!("{value:#x}"));
+        let loaded =
+            |value: Option<u64>| value.map_or("memory that cannot be read".to_owned(), |value| format!("{value:#x}"));
         match rule {
             RegisterRule::Undefined => (shown("undefined".into(), "no caller".into(), None, vec![]), None, None),
             RegisterRule::SameValue => {
                 let value = self.column(number);
-                (shown("unchanged".into(), format!("{} = {}", column(number), loaded(value)), value, vec![]), value, None)
+                (
+                    shown("unchanged".into(), format!("{} = {}", column(number), loaded(value)), value, vec![]),
+                    value,
+                    None,
+                )
             }
             RegisterRule::Offset(offset) => {
                 let at = cfa.wrapping_add_signed(*offset);
@@ -314,13 +321,15 @@ impl Evaluator<'_> {
             Operation::And => two(stack, |a, b| a & b).map(|()| "and".to_owned())?,
             Operation::Or => two(stack, |a, b| a | b).map(|()| "or".to_owned())?,
             Operation::Xor => two(stack, |a, b| a ^ b).map(|()| "exclusive or".to_owned())?,
-            Operation::Shl => two(stack, |a, b| a.checked_shl(b as u32).unwrap_or(0)).map(|()| "shift left".to_owned())?,
-            Operation::Shr => two(stack, |a, b| a.checked_shr(b as u32).unwrap_or(0)).map(|()| "shift right".to_owned())?,
+            Operation::Shl => {
+                two(stack, |a, b| a.checked_shl(b as u32).unwrap_or(0)).map(|()| "shift left".to_owned())?
+            }
+            Operation::Shr => {
+                two(stack, |a, b| a.checked_shr(b as u32).unwrap_or(0)).map(|()| "shift right".to_owned())?
+            }
             Operation::Shra => two(stack, |a, b| (a as i64 >> b.min(63)) as u64)
                 .map(|()| "shift right, keeping the sign".to_owned())?,
-            Operation::Ge => {
-                two(stack, |a, b| u64::from(a as i64 >= b as i64)).map(|()| "at least?".to_owned())?
-            }
+            Operation::Ge => two(stack, |a, b| u64::from(a as i64 >= b as i64)).map(|()| "at least?".to_owned())?,
             Operation::Nop => "nothing".to_owned(),
             _ => return None,
         })

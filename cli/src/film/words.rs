@@ -26,8 +26,16 @@ pub struct Roles {
 /// program counter.
 const LANDING_BELOW_SPARE: u64 = if cfg!(target_arch = "x86_64") { 5 } else { u64::MAX / 8 };
 /// The other registers of x86_64's `jmp_buf`, from the program counter downwards.
-const JUMP_BUFFER: [&str; 8] =
-    ["landing: rip", "landing: rsp", "landing: r15", "landing: r14", "landing: r13", "landing: r12", "landing: rbp", "landing: rbx"];
+const JUMP_BUFFER: [&str; 8] = [
+    "landing: rip",
+    "landing: rsp",
+    "landing: r15",
+    "landing: r14",
+    "landing: r13",
+    "landing: r12",
+    "landing: rbp",
+    "landing: rbx",
+];
 
 impl Roles {
     pub fn of(film: &Film) -> Option<Self> {
@@ -38,7 +46,8 @@ impl Roles {
         let begun = film.shots.iter().position(|shot| in_frame(foot, shot)).unwrap_or_default();
         let lives = film.shots.iter().skip(begun).take_while(|shot| in_frame(foot, shot));
         for word in lives.filter_map(|shot| shot.word(foot)) {
-            let is_trampoline = |word| film.facts.trampolines.iter().any(|(_, at, unwound)| *at == processor::plain(word) && !unwound);
+            let is_trampoline =
+                |word| film.facts.trampolines.iter().any(|(_, at, unwound)| *at == processor::plain(word) && !unwound);
             if before.is_none() && is_trampoline(word) {
                 before = Some(word);
             }

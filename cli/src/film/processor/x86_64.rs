@@ -22,8 +22,7 @@ pub const REGISTERS: [&str; 18] = [
 pub const RETURN_COLUMN: u16 = 16;
 pub const STACK_POINTER_COLUMN: u16 = 7;
 pub const COLUMNS: [&str; 17] = [
-    "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-    "rip",
+    "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip",
 ];
 
 /// The registers of a stopped thread.
@@ -102,8 +101,12 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
         } else {
             None
         };
-        if let Some(target) = target {
-            text += &format!("  # {}", name(target).unwrap_or_else(|| format!("{target:#x}")));
+        let shown = target.and_then(name).or_else(|| {
+            let is_distance = instruction.is_ip_rel_memory_operand();
+            target.filter(|_| is_distance).map(|target| format!("{target:#x}"))
+        });
+        if let Some(shown) = shown {
+            text += &format!("  # {shown}");
         }
         let start = (instruction.ip() - at) as usize;
         let bytes = &code[start..start + instruction.len()];
@@ -114,9 +117,9 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
             flow: match instruction.flow_control() {
                 FlowControl::Call | FlowControl::IndirectCall => Flow::Call,
                 FlowControl::Return => Flow::Return,
-                FlowControl::UnconditionalBranch
-                | FlowControl::IndirectBranch
-                | FlowControl::ConditionalBranch => Flow::Jump,
+                FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::ConditionalBranch => {
+                    Flow::Jump
+                }
                 _ => Flow::On,
             },
         });
