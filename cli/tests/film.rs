@@ -313,3 +313,76 @@ fn a_kind_that_does_not_exist_is_refused_with_the_list() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("thread") && said.contains("pthread_exit"), "{said}");
 }
+
+/// Goes through all steps of the page and compares what it shows with the recording.
+const WALK: &str = r##"<script>
+const faults = [];
+addEventListener("error", (event) => faults.push(event.message));
+const text = (id) => document.getElementById(id).textContent;
+const marked = (id) => document.querySelector(`#${id} [aria-current="true"]`);
+film.steps.forEach((step, number) => {
+  const expect = (what, found, wanted) => { if (found !== wanted) faults.push(`step ${number + 1}: ${what} ${found}, not ${wanted}`); };
+  document.getElementById("on").click();
+  if (number === 0) document.getElementById("back").click();
+  expect("number", text("number"), `${number + 1} of ${film.steps.length}`);
+  expect("hash", location.hash, `#step-${number + 1}`);
+  expect("sentence", text("what"), step.what.replaceAll("`", ""));
+  expect("words", document.querySelectorAll("#words td.word").length, step.words.length);
+  expect("frames", document.querySelectorAll("#trace li").length, step.backtrace.length);
+  expect("line", marked("code").firstChild.textContent, step.pc);
+  expect("chapter", marked("chapters").textContent, film.chapters[step.chapter].title);
+  expect("width", document.documentElement.scrollWidth > innerWidth, false);
+});
+location.hash = "#step-3";
+fromHash();
+if (text("number") !== `3 of ${film.steps.length}`) faults.push("the link to step 3 does not lead there");
+dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
+if (text("number") !== `2 of ${film.steps.length}`) faults.push("the left arrow does not go back");
+document.title = faults.length ? `FAULTS: ${faults.join("; ")}` : `WALKED ${film.steps.length}`;
+</script>"##;
+
+#[test]
+fn in_a_browser_each_step_shows_what_the_recording_says() {
+    let Some(chromium) =
+        ["/usr/bin/chromium", "/usr/bin/google-chrome"].into_iter().find(|path| std::path::Path::new(path).exists())
+    else {
+        eprintln!("NOT RUN: no page was looked at, since there is no /usr/bin/chromium.");
+        return;
+    };
+    if film("code").is_none() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("exeunt-film-browser-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a new folder");
+    for (kind, width) in [("code", 1280), ("fiber", 390)] {
+        if kind == "fiber" && !cfg!(target_env = "gnu") {
+            continue;
+        }
+        let file = folder.join(format!("{kind}.html"));
+        let output = exeunt().args(["film", kind, "-o"]).arg(&file).output().expect("the program starts");
+        assert!(output.status.success(), "{output:?}");
+        let page = std::fs::read_to_string(&file).expect("the page").replace("</body>", &format!("{WALK}</body>"));
+        std::fs::write(&file, page).expect("the page");
+        let output = std::process::Command::new("timeout")
+            .args([
+                "60",
+                chromium,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-logging=stderr",
+                "--dump-dom",
+            ])
+            .arg(format!("--window-size={width},900"))
+            .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+            .arg(format!("file://{}", file.display()))
+            .output()
+            .expect("the browser starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("CONSOLE"), "an error in the console: {said}");
+        let shown = String::from_utf8_lossy(&output.stdout);
+        let title = shown.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap_or_default();
+        assert!(title.starts_with("WALKED "), "{kind}: {title:?} {said}");
+    }
+    std::fs::remove_dir_all(&folder).expect("it was made above");
+}
