@@ -160,9 +160,9 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
     };
     if let Err(error) = ptrace::traceme() {
         return Err(format!(
-            "this system does not let a process trace its own child (ptrace: {error}). In a container allow it \
-             (--cap-add=SYS_PTRACE, or another seccomp profile); elsewhere see /proc/sys/kernel/yama/ptrace_scope. \
-             QEMU's user mode has no ptrace."
+            "this system does not let a process trace its own child (ptrace: {error}); in a container allow it \
+             (--cap-add=SYS_PTRACE, or another seccomp profile), elsewhere see /proc/sys/kernel/yama/ptrace_scope, \
+             and in place of QEMU's user mode use a real machine."
         )
         .into());
     }

@@ -78,7 +78,7 @@ pub fn run(options: &Options) -> ExitCode {
 }
 
 fn show(options: &Options) -> Result<()> {
-    let recording = record(options.kind)?;
+    let recording = recorded(options.kind)?;
     if options.json {
         println!("{}", serde_json::to_string(&recording)?);
         return Ok(());
@@ -99,7 +99,7 @@ fn show(options: &Options) -> Result<()> {
 }
 
 /// Films a stack of this kind.
-fn record(kind: Kind) -> Result<Recording> {
+fn recorded(kind: Kind) -> Result<Recording> {
     let (tracee, facts) = Tracee::start(kind.name())?;
     let mut camera = Camera::new(tracee, facts)?;
     script::film(kind, &mut camera)?;

@@ -34,8 +34,8 @@ impl Tracee {
             .spawn()
             .map_err(|error| {
                 format!(
-                    "nothing can be filmed here: this program cannot start itself again ({error}). In QEMU's user mode \
-                     there is no ptrace either; record the film on a real machine."
+                    "nothing can be filmed here: this program cannot start itself again ({error}); QEMU's user mode \
+                     has no ptrace either, so use a real machine."
                 )
             })?;
         let main = Pid::from_raw(child.id() as i32);

@@ -108,6 +108,8 @@ impl Roles {
         shown.push(sp - 8);
         shown.extend((0..7).map(|number| self.foot - 8 * 3 + 8 * number));
         shown.extend(&self.changing);
+        let landing = self.landing.into_iter();
+        shown.extend(landing.flat_map(|landing| (0..JUMP_BUFFER.len() as u64).map(move |below| landing - 8 * below)));
         shown.sort_unstable();
         shown.dedup();
         shown
