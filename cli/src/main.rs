@@ -1,10 +1,10 @@
-//! `exeunt`: the tour of the library on this machine, and `exeunt doctor`, which reports what this
-//! machine allows.
+//! `exeunt`: the tour of the library on this machine; `exeunt doctor`, which reports what this
+//! machine allows; `exeunt film`, which records the end of a stack.
 
 mod doctor;
 #[cfg_attr(not(target_env = "gnu"), path = "no_fiber.rs")]
 mod fiber;
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(all(target_os = "linux", target_env = "gnu")), path = "no_film.rs")]
 mod film;
 mod frames;
 mod machine;
@@ -48,7 +48,10 @@ enum Command {
         json: bool,
     },
     /// Film the end of a stack, instruction by instruction
-    #[cfg(target_os = "linux")]
+    ///
+    /// The film is recorded on this machine. It becomes a page in which you step through every
+    /// instruction: the stack, the registers, the code, the backtrace and its unwind rows.
+    #[command(after_help = "Exit status: 0 if the film was recorded, 1 if not, 2 if the arguments are wrong.")]
     Film(film::Options),
 }
 
@@ -60,7 +63,6 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         None => tour::run(),
         Some(Command::Doctor { json }) => doctor::run(json),
-        #[cfg(target_os = "linux")]
         Some(Command::Film(options)) => film::run(&options),
     }
 }

@@ -132,7 +132,6 @@ fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
                 }
                 exeunt::enter(on_stack)?;
             }
-            #[cfg(target_env = "gnu")]
             Kind::Fiber => {
                 let memory = crate::fiber::Memory::map()?;
                 if is_filmed {

@@ -9,7 +9,6 @@ pub enum Kind {
     /// The main thread, when main returns
     Main,
     /// A makecontext fiber whose function returns
-    #[cfg(target_env = "gnu")]
     Fiber,
     /// A function that exeunt::enter calls
     Enter,
@@ -26,7 +25,6 @@ impl Kind {
         match self {
             Self::Thread => "thread",
             Self::Main => "main",
-            #[cfg(target_env = "gnu")]
             Self::Fiber => "fiber",
             Self::Enter => "enter",
             Self::PthreadExit => "pthread_exit",
@@ -38,7 +36,6 @@ impl Kind {
         match self {
             Self::Thread => "A thread returns",
             Self::Main => "main returns",
-            #[cfg(target_env = "gnu")]
             Self::Fiber => "A fiber returns",
             Self::Enter => "A function returns into exeunt::enter",
             Self::PthreadExit => "A thread ends by pthread_exit",
@@ -57,7 +54,6 @@ impl Kind {
                  which the C library has called. Its foot is many frames further out. The handler runs when main has \
                  returned."
             }
-            #[cfg(target_env = "gnu")]
             Self::Fiber => {
                 "makecontext has made a fiber, and swapcontext switches to it. No call has written the foot of this \
                  stack: makecontext has stored it there, as if the exit trampoline had called. The exit trampoline's \

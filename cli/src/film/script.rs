@@ -95,14 +95,7 @@ pub fn film(kind: Kind, camera: &mut Camera) -> Result<()> {
             arm(camera)?;
             leave_by(camera, UNWINDS, LANDS)?;
         }
-        Kind::Main | Kind::Enter => {
-            camera.chapter(FOUND);
-            begin_inside(camera)?;
-            arm(camera)?;
-            leave_by(camera, RETURNS, TRAMPOLINE)?;
-        }
-        #[cfg(target_env = "gnu")]
-        Kind::Fiber => {
+        Kind::Main | Kind::Enter | Kind::Fiber => {
             camera.chapter(FOUND);
             begin_inside(camera)?;
             arm(camera)?;

@@ -14,6 +14,9 @@ use std::process::{Child, Command, Stdio};
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
+const CANNOT_START: &str = "nothing can be filmed here: this program cannot start itself again";
+const ELSEWHERE: &str = "QEMU's user mode has no ptrace either, so use a real machine.";
+
 /// The child, of which one thread is filmed.
 pub struct Tracee {
     child: Child,
@@ -32,12 +35,7 @@ impl Tracee {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| {
-                format!(
-                    "nothing can be filmed here: this program cannot start itself again ({error}); QEMU's user mode \
-                     has no ptrace either, so use a real machine."
-                )
-            })?;
+            .map_err(|error| format!("{CANNOT_START} ({error}); {ELSEWHERE}"))?;
         let main = Pid::from_raw(child.id() as i32);
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {
@@ -46,6 +44,10 @@ impl Tracee {
         if let Some(problem) = line.strip_prefix("no: ") {
             child.wait()?;
             return Err(format!("nothing can be filmed here: {}", problem.trim()).into());
+        }
+        if line.is_empty() {
+            let status = child.wait()?;
+            return Err(format!("{CANNOT_START} ({status}); {ELSEWHERE}").into());
         }
         let facts = serde_json::from_str(&line);
         match waitpid(main, Some(WaitPidFlag::__WALL))? {
