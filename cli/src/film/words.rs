@@ -158,7 +158,8 @@ impl Roles {
                 ("data", format!("data of {name}"))
             }
             None if word == 0 => ("zero", "zero".to_owned()),
-            None => ("number", "no address".to_owned()),
+            None if film.facts.result == Some(word) => ("result", "the entry function's result".to_owned()),
+            None => ("number", "a number".to_owned()),
         }
     }
 }
