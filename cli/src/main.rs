@@ -1,11 +1,14 @@
-//! `exeunt`: the tour of the library on this machine, `exeunt doctor`, which reports what this
-//! machine allows, and `exeunt anatomy`, which draws stacks.
+//! `exeunt`: the tour of the library on this machine; `exeunt doctor`, which reports what this
+//! machine allows; `exeunt watch`, which prints a row for each thread of a program; `exeunt anatomy`,
+//! which draws stacks; `exeunt film`, which records the end of a stack.
 
 #[cfg_attr(not(target_os = "linux"), path = "anatomy/none.rs")]
 mod anatomy;
 mod doctor;
 #[cfg_attr(not(target_env = "gnu"), path = "no_fiber.rs")]
 mod fiber;
+#[cfg_attr(not(all(target_os = "linux", target_env = "gnu")), path = "no_film.rs")]
+mod film;
 mod frames;
 mod machine;
 mod memory_map;
@@ -69,6 +72,12 @@ enum Command {
     /// epoll_wait, return EINTR, as after SIGSTOP and SIGCONT.
     #[command(after_help = "Exit status: 0 if stacks were drawn, 1 if not, 2 if the arguments are wrong.")]
     Anatomy(anatomy::Options),
+    /// Film the end of a stack, instruction by instruction
+    ///
+    /// The film is recorded on this machine. It becomes a page in which you step through every
+    /// instruction: the stack, the registers, the code, the backtrace and its unwind rows.
+    #[command(after_help = "Exit status: 0 if the film was recorded, 1 if not, 2 if the arguments are wrong.")]
+    Film(film::Options),
 }
 
 fn main() -> ExitCode {
@@ -81,5 +90,6 @@ fn main() -> ExitCode {
         Some(Command::Doctor { json }) => doctor::run(json),
         Some(Command::Watch(options)) => watch::run(&options),
         Some(Command::Anatomy(options)) => anatomy::run(&options),
+        Some(Command::Film(options)) => film::run(&options),
     }
 }

@@ -9,7 +9,11 @@ use crate::base::kind::Kind;
 use crate::base::redirect::Method;
 use crate::machine::arch;
 use crate::storage::inline_cache;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many records have a canary that [`super::stacks::draining_in`] alone finds.
+pub(super) static WITHOUT_BLOCK: AtomicUsize = AtomicUsize::new(0);
 
 impl Record {
     /// Whether the canary still holds the word that it must hold. If not, the stack has ended or
@@ -86,6 +90,27 @@ impl Record {
         // code of other stacks (`canary`).
         self.canary_word.store(word, Ordering::Release);
         self.canary_at.store(foot, Ordering::Release);
+    }
+
+    /// Makes `canary` the canary of this record, which drains where no owned block leads to it. Its
+    /// word is [`Record::mark_without_block`].
+    pub(crate) fn set_canary_without_block(&self, canary: &Cell<usize>) {
+        if !self.is_without_block(self.canary().1) {
+            WITHOUT_BLOCK.fetch_add(1, Ordering::Relaxed);
+        }
+        self.set_canary(canary.as_ptr() as usize, canary.get());
+    }
+
+    pub(super) fn is_without_block(&self, word: usize) -> bool {
+        word == self.mark_without_block(true) || word == self.mark_without_block(false)
+    }
+
+    /// The canary is about to change.
+    pub(super) fn leave_without_block(&self) {
+        if self.is_without_block(self.canary().1) {
+            cold_path();
+            WITHOUT_BLOCK.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Makes the record dead for good: its thread does not exist in this process.

@@ -1,6 +1,7 @@
 //! The map of all stacks (`STACKS`), and how a record leaves it: `detach`, `release`. The records
-//! that drain without an owned block: `set_canary_without_block`, `draining_in`.
+//! that drain without an owned block: `draining_in`.
 
+use super::canary;
 use super::header::DEAD;
 use super::header::Record;
 use crate::base::cold::cold_path;
@@ -10,15 +11,11 @@ use crate::map::owner::Owner;
 use crate::map::pins::PinCount;
 use crate::map::stack_map::StackMap;
 use crate::storage::inline_cache;
-use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The stacks of this process.
 pub(crate) static STACKS: StackMap<Record> = StackMap::new();
-
-/// How many records have a canary that [`draining_in`] alone finds.
-static WITHOUT_BLOCK: AtomicUsize = AtomicUsize::new(0);
 
 /// The record whose drain has its canary in `frame`, and whether the drain runs on the memory that
 /// ends at its stack's base. Only records that drain without an owned block need this
@@ -29,7 +26,7 @@ static WITHOUT_BLOCK: AtomicUsize = AtomicUsize::new(0);
 #[inline(always)]
 pub(crate) unsafe fn draining_in(frame: Range<usize>) -> Option<(&'static Record, bool)> {
     // Relaxed: this very stack's code has added to it.
-    if WITHOUT_BLOCK.load(Ordering::Relaxed) == 0 {
+    if canary::WITHOUT_BLOCK.load(Ordering::Relaxed) == 0 {
         return None;
     }
     // SAFETY: the caller's promise.
@@ -110,27 +107,6 @@ impl Owner for Record {
 }
 
 impl Record {
-    /// Makes `canary` the canary of this record, which drains where no owned block leads to it. Its
-    /// word is [`Record::mark_without_block`].
-    pub(crate) fn set_canary_without_block(&self, canary: &Cell<usize>) {
-        if !self.is_without_block(self.canary().1) {
-            WITHOUT_BLOCK.fetch_add(1, Ordering::Relaxed);
-        }
-        self.set_canary(canary.as_ptr() as usize, canary.get());
-    }
-
-    fn is_without_block(&self, word: usize) -> bool {
-        word == self.mark_without_block(true) || word == self.mark_without_block(false)
-    }
-
-    /// The canary is about to change.
-    pub(super) fn leave_without_block(&self) {
-        if self.is_without_block(self.canary().1) {
-            cold_path();
-            WITHOUT_BLOCK.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
     /// Takes the record of an abandoned stack away from its place.
     ///
     /// The next stack there may have the same word in the same foot. So from now on no inline cache

@@ -1,0 +1,111 @@
+//! `exeunt film`: records a stack from its beginning to its end, instruction by instruction, and
+//! makes a page, a text or JSON of it.
+//!
+//! | file | has |
+//! |---|---|
+//! | `kind` | what can be filmed |
+//! | `actor` | the filmed process |
+//! | `tracee` | the recorder's hold on it, by ptrace |
+//! | `processor/` | registers, breakpoints and instructions of each processor |
+//! | `objects` | names and unwind tables of the mapped files |
+//! | `unwinder` | backtraces with the rows that lead from frame to frame |
+//! | `record` | finds the record and the stack map's entry in the child's memory |
+//! | `camera` | shots, single steps, fast-forward |
+//! | `script` | what is filmed of each kind of stack |
+//! | `words`, `narrate`, `cook` | from shots to the recording: what each word is, sentences |
+//! | `recording` | the recording |
+//! | `page` | the page, with `page.css` and `page.js` |
+//! | `text` | the film in a terminal |
+
+mod actor;
+mod camera;
+mod cook;
+mod kind;
+mod narrate;
+mod objects;
+mod page;
+mod processor;
+mod record;
+mod recording;
+mod script;
+mod text;
+mod tracee;
+mod unwinder;
+mod words;
+
+pub use kind::Kind;
+
+use camera::Camera;
+use recording::Recording;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracee::{Result, Tracee};
+
+/// What the command makes of a recording.
+#[derive(clap::Args)]
+pub struct Options {
+    /// What to film
+    #[arg(default_value = "thread")]
+    kind: Kind,
+    /// Write the page to this file instead of film-KIND.html
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["text", "json"])]
+    output: Option<PathBuf>,
+    /// Play the film in the terminal instead
+    ///
+    /// On a terminal Enter goes on to the next step, b goes back, a number goes to that step, and q
+    /// ends. Elsewhere all steps are printed.
+    #[arg(long)]
+    text: bool,
+    /// Print the recording as one JSON object instead
+    #[arg(long, conflicts_with = "text")]
+    json: bool,
+    /// Be the filmed process
+    #[arg(long, hide = true)]
+    actor: bool,
+}
+
+pub fn run(options: &Options) -> ExitCode {
+    if options.actor {
+        return actor::run(options.kind);
+    }
+    match show(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("exeunt film: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show(options: &Options) -> Result<()> {
+    let recording = recorded(options.kind)?;
+    if options.json {
+        println!("{}", serde_json::to_string(&recording)?);
+        return Ok(());
+    }
+    if options.text {
+        return Ok(text::play(&recording)?);
+    }
+    let file = options.output.clone().unwrap_or_else(|| format!("film-{}.html", options.kind.name()).into());
+    let page = page::page(&recording)?;
+    std::fs::write(&file, &page).map_err(|error| format!("{}: {error}", file.display()))?;
+    println!(
+        "{}: {} steps, {} kB. Open it in a browser.",
+        file.display(),
+        recording.steps.len(),
+        page.len().div_ceil(1000)
+    );
+    Ok(())
+}
+
+/// Films a stack of this kind.
+fn recorded(kind: Kind) -> Result<Recording> {
+    let (tracee, facts) = Tracee::start(kind.name())?;
+    let mut camera = Camera::new(tracee, facts)?;
+    script::film(kind, &mut camera)?;
+    let (film, status) = camera.finish()?;
+    if status != 0 {
+        return Err(format!("the filmed process ended with status {status}, and not as it should").into());
+    }
+    cook::recording(kind, film)
+}

@@ -1,0 +1,118 @@
+//! What the recorder has to know of aarch64. It compiles, and nobody has recorded a film with it
+//! yet: QEMU's user mode has no ptrace.
+
+use crate::film::recording::{Flow, Line, Word};
+use disarm64::decoder;
+use disarm64::format_insn::format_insn_pc;
+use nix::sys::ptrace::{self, regset::NT_PRSTATUS};
+use nix::unistd::Pid;
+
+pub const NAME: &str = "aarch64";
+
+/// The instruction that stops a process (`brk #0`), and how far behind it the program counter is
+/// then.
+pub const BREAKPOINT: &[u8] = &[0x00, 0x00, 0x20, 0xd4];
+pub const BREAKPOINT_ADVANCES: u64 = 0;
+
+/// The registers that steps show.
+pub const REGISTERS: [&str; 34] = [
+    "pc", "sp", "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",
+    "x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x29", "x30", "pstate",
+];
+
+/// The column of the return address, and the names of columns, in unwind tables (DWARF for the Arm
+/// 64-bit Architecture, section 4.1).
+pub const RETURN_COLUMN: u16 = 30;
+pub const STACK_POINTER_COLUMN: u16 = 31;
+pub const COLUMNS: [&str; 32] = [
+    "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17",
+    "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x29", "x30", "sp",
+];
+
+/// Bits of a process's addresses on Linux; a signature is above them.
+const ADDRESS: u32 = 48;
+
+/// The registers of a stopped thread.
+#[derive(Clone, Copy)]
+pub struct Registers(libc::user_regs_struct);
+
+impl Registers {
+    pub fn of(thread: Pid) -> nix::Result<Self> {
+        ptrace::getregset::<NT_PRSTATUS>(thread).map(Self)
+    }
+
+    pub fn set_pc(&mut self, thread: Pid, pc: u64) -> nix::Result<()> {
+        self.0.pc = pc;
+        ptrace::setregset::<NT_PRSTATUS>(thread, self.0)
+    }
+
+    pub fn pc(&self) -> u64 {
+        self.0.pc
+    }
+
+    pub fn sp(&self) -> u64 {
+        self.0.sp
+    }
+
+    /// The register that holds a function's result.
+    pub fn result(&self) -> u64 {
+        self.0.regs[0]
+    }
+
+    /// In the order of [`REGISTERS`].
+    pub fn all(&self) -> Vec<Word> {
+        let others = self.0.regs.iter().copied();
+        [self.0.pc, self.0.sp].into_iter().chain(others).chain([self.0.pstate]).map(Word).collect()
+    }
+
+    /// By the columns of unwind tables.
+    pub fn columns(&self) -> Vec<Option<u64>> {
+        self.0.regs.iter().copied().chain([self.0.sp]).map(Some).collect()
+    }
+}
+
+/// An address without what a signature puts into it.
+pub fn plain(address: u64) -> u64 {
+    address & ((1 << ADDRESS) - 1)
+}
+
+/// Disassembles the code at `at`.
+pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -> Vec<Line> {
+    let words = code.chunks_exact(4).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    let lines = words.zip((at..).step_by(4)).map(|(word, at)| {
+        let mut text = String::new();
+        let is_known = decoder::decode(word).is_some_and(|opcode| format_insn_pc(at, &mut text, &opcode).is_ok());
+        if !is_known {
+            text = format!(".inst {word:#010x}");
+        }
+        if let Some(name) = target(word, at).and_then(name) {
+            text += &format!("  # {name}");
+        }
+        let bytes: Vec<String> = word.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        Line { at: Word(at), bytes: bytes.join(" "), text, flow: flow(word) }
+    });
+    lines.collect()
+}
+
+/// The target of `b` and `bl`.
+fn target(word: u32, at: u64) -> Option<u64> {
+    let distance = i64::from((word << 6) as i32 >> 4);
+    (word & 0x7c00_0000 == 0x1400_0000).then(|| at.wrapping_add_signed(distance))
+}
+
+/// By the encodings of branches (Arm Architecture Reference Manual, C4.1.93).
+fn flow(word: u32) -> Flow {
+    match word {
+        _ if word & 0xfc00_0000 == 0x9400_0000 => Flow::Call,
+        // blr, and its forms that authenticate.
+        _ if word & 0xfeff_f000 == 0xd63f_0000 => Flow::Call,
+        // ret, retaa, retab.
+        _ if word & 0xffff_f000 == 0xd65f_0000 => Flow::Return,
+        // br, and its forms that authenticate.
+        _ if word & 0xfeff_f000 == 0xd61f_0000 => Flow::Jump,
+        _ if word & 0xfc00_0000 == 0x1400_0000 => Flow::Jump,
+        // b.cond; cbz, cbnz; tbz, tbnz.
+        _ if word & 0xff00_0000 == 0x5400_0000 || word & 0x7c00_0000 == 0x3400_0000 => Flow::Jump,
+        _ => Flow::On,
+    }
+}

@@ -1,0 +1,379 @@
+//! Films: the facts in their recordings, and the page.
+//!
+//! Where ptrace is forbidden, nothing can be filmed. Then each test checks that the command says
+//! so, and prints `NOT RUN`.
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
+
+mod common;
+
+use common::{exeunt, text};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock};
+
+/// What is filmed, and the chapters of its film.
+const SLOT_ENDS: [&str; 5] =
+    ["The entry function returns", "The trampoline", "The drain", "The result comes back", "The real exit"];
+
+/// A film of this kind; each kind is filmed once. `None` if this system forbids it.
+fn film(kind: &str) -> Option<Value> {
+    static FILMS: OnceLock<Mutex<HashMap<String, Option<Value>>>> = OnceLock::new();
+    let mut films = FILMS.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    films.entry(kind.to_owned()).or_insert_with(|| record(kind)).clone()
+}
+
+fn record(kind: &str) -> Option<Value> {
+    let output = exeunt().args(["film", kind, "--json"]).output().expect("the program starts");
+    if output.status.success() {
+        return Some(serde_json::from_slice(&output.stdout).expect("one JSON object"));
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("nothing can be filmed here: this"), "film {kind}: {output:?}");
+    eprintln!("NOT RUN: nothing was filmed, because {said}");
+    None
+}
+
+fn number(value: &Value) -> u64 {
+    let text = value.as_str().unwrap_or_else(|| panic!("{value}"));
+    u64::from_str_radix(text.strip_prefix("0x").expect(text), 16).expect(text)
+}
+
+fn steps(film: &Value) -> &Vec<Value> {
+    film["steps"].as_array().expect("steps")
+}
+
+fn chapters(film: &Value) -> Vec<&str> {
+    film["chapters"].as_array().expect("chapters").iter().filter_map(|chapter| chapter["title"].as_str()).collect()
+}
+
+fn sp(step: &Value) -> u64 {
+    number(&step["registers"][1])
+}
+
+/// The words that hold something: not those below the stack pointer.
+fn word_at(step: &Value, at: u64) -> Option<u64> {
+    let words = step["words"].as_array().expect("words");
+    let word = words.iter().find(|word| number(&word["at"]) == at && at >= sp(step))?;
+    Some(number(&word["word"]))
+}
+
+fn name(film: &Value, step: &Value, frame: usize) -> String {
+    let number = step["backtrace"][frame].as_u64().expect("a frame") as usize;
+    film["frames"][number]["name"].as_str().expect("a name").to_owned()
+}
+
+/// Checks what holds for each film with slot redirect.
+fn check_slot(film: &Value, begins: [&str; 2]) {
+    let mut expected = begins.to_vec();
+    expected.extend(SLOT_ENDS);
+    assert_eq!(chapters(film), expected);
+    let stack = &film["stack"];
+    let (foot, before, after) = (number(&stack["foot"]), number(&stack["before"]), number(&stack["after"]));
+    assert_ne!(before, after, "the foot was redirected");
+    check_foot(film, foot, before, after);
+    for (at, step) in steps(film).iter().enumerate() {
+        assert_eq!(step["complete"], true, "step {}: {}", at + 1, step["ended"]);
+    }
+}
+
+/// The foot holds its first word, then its second one, until the entry function has returned.
+fn check_foot(film: &Value, foot: u64, before: u64, after: u64) {
+    let words: Vec<u64> = steps(film)
+        .iter()
+        .skip_while(|step| word_at(step, foot) != Some(before))
+        .map_while(|step| word_at(step, foot))
+        .collect();
+    let mut different = words.clone();
+    different.dedup();
+    let expected = if before == after { vec![before] } else { vec![before, after] };
+    assert_eq!(different, expected, "the foot's words while the entry function runs");
+}
+
+fn step_in<'a>(film: &'a Value, function: &str) -> &'a Value {
+    let found = steps(film).iter().find(|step| name(film, step, 0) == function);
+    found.unwrap_or_else(|| panic!("no step in {function}"))
+}
+
+/// The handler runs inside of the drain, and the exit trampoline is still an outer frame of it.
+fn check_handler(film: &Value, drain: &str, code: &str, exit: &str) {
+    let step = step_in(film, "exeunt::film::actor::on_exit");
+    let frames = step["backtrace"].as_array().expect("a backtrace").len();
+    let names: Vec<String> = (0..frames).map(|frame| name(film, step, frame)).collect();
+    let place =
+        |name: &str| names.iter().position(|found| found == name).unwrap_or_else(|| panic!("{name}: {names:?}"));
+    assert!(place(drain) < place(code) && place(code) < place(exit), "{names:?}");
+}
+
+#[test]
+fn a_thread_s_film_shows_the_foot_before_and_after_and_the_real_exit() {
+    let Some(film) = film("thread") else { return };
+    check_slot(&film, ["The stack begins", "Arming"]);
+    check_handler(&film, "exeunt_drain", "exeunt_trampoline_body", "start_thread");
+    let stack = &film["stack"];
+    assert_eq!(stack["exit_trampoline"], "start_thread");
+    // The call writes the foot: the address behind it.
+    let (call, entry) = (&steps(&film)[0], &steps(&film)[1]);
+    let behind = number(&stack["before"]);
+    assert!((1..16).contains(&(behind - number(&call["pc"]))), "the film begins with the call of the entry function");
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(sp(entry), number(&stack["foot"]));
+        assert_eq!(sp(call), sp(entry) + 8);
+    }
+    // The first step of the last chapter is back in libc, with the result that the function left.
+    let first = film["chapters"].as_array().and_then(|chapters| chapters.last()).expect("chapters")["first"].as_u64();
+    let last = &steps(&film)[first.expect("a number") as usize];
+    assert_eq!(number(&last["pc"]), behind);
+    let result = if cfg!(target_arch = "x86_64") { "rax" } else { "x0" };
+    let register = film["registers"].as_array().expect("names").iter().position(|name| name == result).expect(result);
+    assert_eq!(number(&last["registers"][register]), 0x5ee);
+}
+
+#[test]
+fn unwinders_find_the_original_address_before_the_foot_leads_to_the_trampoline() {
+    let Some(film) = film("thread") else { return };
+    let stack = &film["stack"];
+    let (foot, before, after) = (number(&stack["foot"]), number(&stack["before"]), number(&stack["after"]));
+    let spare = steps(&film)
+        .iter()
+        .flat_map(|step| step["words"].as_array().expect("words"))
+        .find(|word| word["name"] == "spare word")
+        .map(|word| number(&word["at"]))
+        .expect("a spare word");
+    let first = |at: u64, wanted: u64| steps(&film).iter().position(|step| word_at(step, at) == Some(wanted));
+    assert!(first(spare, before).expect("kept") < first(foot, after).expect("redirected"));
+}
+
+#[test]
+fn the_record_and_its_entry_are_those_of_the_stack() {
+    let Some(film) = film("thread") else { return };
+    let stack = &film["stack"];
+    let shown: Vec<_> = steps(&film).iter().filter(|step| !step["record"].is_null()).collect();
+    let field = |step: &Value, wanted: &str| {
+        let fields = step["record"]["fields"].as_array().expect("fields");
+        fields.iter().find(|field| field[0] == wanted).expect(wanted).clone()
+    };
+    let armed = shown.iter().find(|step| field(step, "phase")[2] == "armed").expect("an armed step");
+    assert_eq!(field(armed, "canary_at")[1], stack["foot"]);
+    assert_eq!(field(armed, "canary_word")[1], stack["after"]);
+    assert_eq!(number(&field(armed, "base")[1]), number(&stack["foot"]) + 8);
+    assert_ne!(number(&field(armed, "id")[1]), 0);
+    let entry = &armed["record"]["entry"];
+    assert_eq!(number(&entry[2]), number(&armed["record"]["at"]) | 1, "the record owns the entry: {entry}");
+    assert_eq!(field(step_in(&film, "exeunt::film::actor::on_exit"), "phase")[2], "draining");
+}
+
+#[test]
+fn main_s_film_ends_in_the_c_library() {
+    let Some(film) = film("main") else { return };
+    check_slot(&film, ["A function on the stack", "Arming"]);
+    check_handler(
+        &film,
+        "exeunt_drain",
+        "exeunt_trampoline_body",
+        film["stack"]["exit_trampoline"].as_str().expect("a name"),
+    );
+}
+
+#[test]
+fn enter_s_film_ends_in_exeunt_s_own_frame() {
+    let Some(film) = film("enter") else { return };
+    check_slot(&film, ["A function on the stack", "Arming"]);
+    check_handler(&film, "exeunt_drain", "exeunt_trampoline_body", "exeunt_call_entry");
+}
+
+#[test]
+fn a_fiber_s_trampoline_has_an_expression_that_gives_the_original_address() {
+    let Some(film) = film("fiber") else { return };
+    check_slot(&film, ["A function on the stack", "Arming"]);
+    let (before, after) = (&film["stack"]["before"], &film["stack"]["after"]);
+    // An armed stack, before its end: the trampoline is a frame, looked up one byte before.
+    let frames = film["frames"].as_array().expect("frames");
+    let frame = frames.iter().find(|frame| frame["pc"] == *after && frame["looked_up"] != *after).expect("that frame");
+    let rule = &frame["row"]["return_address"];
+    let expression = rule["expression"].as_array().expect("an expression");
+    assert!(expression.len() > 3, "{rule}");
+    assert_eq!(rule["value"], *before);
+    assert_eq!(expression.last().expect("operations")[1].as_array().and_then(|stack| stack.last()), Some(before));
+}
+
+#[test]
+fn pthread_exit_s_film_lands_in_a_trampoline_and_not_by_the_foot() {
+    let Some(film) = film("pthread_exit") else { return };
+    let titles = chapters(&film);
+    assert_eq!(titles[..2], ["The stack begins", "Arming"]);
+    assert_eq!(titles[2..4], ["pthread_exit unwinds the stack", "The landing leads to a trampoline"]);
+    assert_eq!(titles[4..], SLOT_ENDS[2..]);
+    check_handler(&film, "exeunt_drain", "exeunt_trampoline_body", "start_thread");
+    let stack = &film["stack"];
+    let trampoline =
+        steps(&film).iter().find(|step| name(&film, step, 0) == "exeunt_trampoline").expect("a trampoline");
+    assert_ne!(trampoline["pc"], stack["after"], "another trampoline than the foot's stands for the landing");
+    for (at, step) in steps(&film).iter().enumerate() {
+        // libc's longjmp changes registers one by one.
+        let name = name(&film, step, 0);
+        assert!(step["complete"] == true || name.contains("longjmp"), "step {} in {name}: {}", at + 1, step["ended"]);
+    }
+}
+
+#[test]
+fn code_redirect_s_film_has_a_foot_that_stays_and_a_call_that_changes() {
+    let Some(film) = film("code") else { return };
+    assert_eq!(
+        chapters(&film),
+        [
+            "The stack begins",
+            "Arming patches code",
+            "The entry function returns",
+            "The exit trampoline",
+            "The hook",
+            "The drain",
+            "The result comes back",
+            "The function that was called"
+        ]
+    );
+    let stack = &film["stack"];
+    assert_eq!(stack["before"], stack["after"]);
+    check_foot(&film, number(&stack["foot"]), number(&stack["before"]), number(&stack["before"]));
+    check_handler(&film, "exeunt_hook", "exeunt_exit_hook_body", "start_thread");
+    // The patched instruction, before and after.
+    let bytes: Vec<&Value> = steps(&film)
+        .iter()
+        .filter(|step| !step["other"].is_null())
+        .map(|step| {
+            let lines = film["listings"][step["other"][0].as_u64().expect("a number") as usize]["lines"].as_array();
+            &lines.expect("lines").iter().find(|line| line["at"] == step["other"][1]).expect("the site")["bytes"]
+        })
+        .collect();
+    assert_eq!(bytes.len(), 2);
+    assert_ne!(bytes[0], bytes[1]);
+    for (at, step) in steps(&film).iter().enumerate() {
+        let is_named = step["why"].as_str().expect("a reason").contains("no unwind table");
+        assert!(step["complete"] == true || is_named, "step {}: {}", at + 1, step["ended"]);
+    }
+}
+
+#[test]
+fn each_step_says_what_happened_with_numbers_of_this_recording() {
+    let (Some(one), Some(other)) = (film("thread"), record("thread")) else { return };
+    for step in steps(&one) {
+        assert!(!step["what"].as_str().expect("a sentence").is_empty(), "{step}");
+    }
+    assert_eq!(steps(&one).len(), steps(&other).len(), "the same instructions");
+    assert_ne!(one["stack"]["before"], other["stack"]["before"], "two processes have other addresses");
+}
+
+#[test]
+fn the_page_stands_alone_and_has_the_recording_and_pictures() {
+    if film("thread").is_none() {
+        return;
+    }
+    let file = std::env::temp_dir().join(format!("exeunt-film-{}.html", std::process::id()));
+    let output = exeunt().args(["film", "thread", "-o"]).arg(&file).output().expect("the program starts");
+    assert!(output.status.success(), "{output:?}");
+    let page = std::fs::read_to_string(&file).expect("the page");
+    std::fs::remove_file(&file).expect("it was written");
+    assert!(page.len() < 2_000_000, "{} bytes", page.len());
+    for outside in ["http://", "https://", "src=", "@import", "url("] {
+        assert!(!page.contains(outside), "the page refers to something else: {outside}");
+    }
+    let (_, json) = page.split_once("id=\"film\">").expect("a recording");
+    let (json, _) = json.split_once("</script>").expect("its end");
+    let film: Value = serde_json::from_str(json).expect("JSON");
+    let pictures = page.matches("<figure id=\"picture-").count();
+    assert_eq!(pictures, steps(&film).iter().filter(|step| step["key"] == true).count());
+    assert!(pictures >= chapters(&film).len(), "each chapter has a picture");
+    assert!(page.contains(&format!("{:016x}", number(&film["stack"]["after"]))), "pictures show the foot's word");
+}
+
+#[test]
+fn the_film_as_text_has_every_step() {
+    if film("enter").is_none() {
+        return;
+    }
+    let output = exeunt().args(["film", "enter", "--text"]).output().expect("the program starts");
+    let text = text(&output);
+    for chapter in SLOT_ENDS {
+        assert!(text.contains(&format!("\n{chapter}  ")), "{chapter}: {text}");
+    }
+    let steps = text.lines().filter(|line| line.starts_with("step ")).count();
+    assert_eq!(text.lines().filter(|line| line.trim_start().starts_with("backtrace:")).count(), steps);
+    assert!(steps > 20, "{text}");
+}
+
+#[test]
+fn a_kind_that_does_not_exist_is_refused_with_the_list() {
+    let output = exeunt().args(["film", "goroutine"]).output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("thread") && said.contains("pthread_exit"), "{said}");
+}
+
+/// Goes through all steps of the page and compares what it shows with the recording.
+const WALK: &str = r##"<script>
+const faults = [];
+addEventListener("error", (event) => faults.push(event.message));
+const text = (id) => document.getElementById(id).textContent;
+const marked = (id) => document.querySelector(`#${id} [aria-current="true"]`);
+film.steps.forEach((step, number) => {
+  const expect = (what, found, wanted) => { if (found !== wanted) faults.push(`step ${number + 1}: ${what} ${found}, not ${wanted}`); };
+  document.getElementById("on").click();
+  if (number === 0) document.getElementById("back").click();
+  expect("number", text("number"), `${number + 1} of ${film.steps.length}`);
+  expect("hash", location.hash, `#step-${number + 1}`);
+  expect("sentence", text("what"), step.what.replaceAll("`", ""));
+  expect("words", document.querySelectorAll("#words td.word").length, step.words.length);
+  expect("frames", document.querySelectorAll("#trace li").length, step.backtrace.length);
+  expect("line", marked("code").firstChild.textContent, step.pc);
+  expect("chapter", marked("chapters").textContent, film.chapters[step.chapter].title);
+  expect("width", document.documentElement.scrollWidth > innerWidth, false);
+});
+location.hash = "#step-3";
+fromHash();
+if (text("number") !== `3 of ${film.steps.length}`) faults.push("the link to step 3 does not lead there");
+dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
+if (text("number") !== `2 of ${film.steps.length}`) faults.push("the left arrow does not go back");
+document.title = faults.length ? `FAULTS: ${faults.join("; ")}` : `WALKED ${film.steps.length}`;
+</script>"##;
+
+#[test]
+fn in_a_browser_each_step_shows_what_the_recording_says() {
+    let Some(chromium) =
+        ["/usr/bin/chromium", "/usr/bin/google-chrome"].into_iter().find(|path| std::path::Path::new(path).exists())
+    else {
+        eprintln!("NOT RUN: no page was looked at, since there is no /usr/bin/chromium.");
+        return;
+    };
+    if film("code").is_none() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("exeunt-film-browser-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a new folder");
+    for (kind, width) in [("code", 1280), ("fiber", 390)] {
+        let file = folder.join(format!("{kind}.html"));
+        let output = exeunt().args(["film", kind, "-o"]).arg(&file).output().expect("the program starts");
+        assert!(output.status.success(), "{output:?}");
+        let page = std::fs::read_to_string(&file).expect("the page").replace("</body>", &format!("{WALK}</body>"));
+        std::fs::write(&file, page).expect("the page");
+        let output = std::process::Command::new("timeout")
+            .args([
+                "60",
+                chromium,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-logging=stderr",
+                "--dump-dom",
+            ])
+            .arg(format!("--window-size={width},900"))
+            .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+            .arg(format!("file://{}", file.display()))
+            .output()
+            .expect("the browser starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("CONSOLE"), "an error in the console: {said}");
+        let shown = String::from_utf8_lossy(&output.stdout);
+        let title = shown.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap_or_default();
+        assert!(title.starts_with("WALKED "), "{kind}: {title:?} {said}");
+    }
+    std::fs::remove_dir_all(&folder).expect("it was made above");
+}
