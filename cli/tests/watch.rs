@@ -24,7 +24,8 @@ fn compile(name: &str, arguments: &[&str]) -> PathBuf {
     let compiler = cc::Build::new().target(&target).host(&target).opt_level(0).cargo_metadata(false).get_compiler();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/watched/ends.c");
     let mut command = compiler.to_command();
-    command.args(["-pthread", "-o"]).arg(&program).arg(source).args(arguments);
+    // Before 2.34 glibc has timers in a library of their own.
+    command.args(["-pthread", "-o"]).arg(&program).arg(source).arg("-lrt").args(arguments);
     assert!(command.status().expect("a compiler").success());
     program
 }
