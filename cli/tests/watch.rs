@@ -9,7 +9,7 @@ use common::{exeunt, text};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -300,6 +300,65 @@ fn signals_are_passed_on() {
     // SAFETY: the process is this test's child and was not waited for.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
     assert_eq!(child.wait().expect("the program ends").code(), Some(9), "the program's handler ran");
+}
+
+#[test]
+fn ignored_signals_stay_ignored() {
+    let mut command = exeunt();
+    command.args(["watch", "--output", "/dev/null", "--", "cat", "/proc/self/status"]);
+    // SAFETY: the closure runs between fork and exec, where `signal` may be called.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGPIPE, libc::SIGCHLD, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+            Ok(())
+        });
+    }
+    let ignored = |output: &Output| {
+        let line = text(output).lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+        u64::from_str_radix(line.expect("a line"), 16).expect("a number")
+    };
+    let output = command.output().expect("the program starts");
+    let bit = |signal: i32| 1 << (signal - 1);
+    let all = bit(libc::SIGPIPE) | bit(libc::SIGCHLD) | bit(libc::SIGHUP);
+    assert_eq!((ignored(&output) & all, output.status.code()), (all, Some(0)), "{output:?}");
+    let output = exeunt().args(["watch", "--output", "/dev/null", "--", "cat", "/proc/self/status"]).output();
+    assert_eq!(ignored(&output.expect("the program starts")) & all, 0, "the default is passed on as well");
+}
+
+#[test]
+fn a_reader_that_goes_ends_neither_the_program_nor_its_status() {
+    for option in ["--live", "--json"] {
+        let mut command = exeunt();
+        command.args(["watch", option, "--"]).arg(ends()).arg("one").stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.stdout(Stdio::null()).spawn().expect("the program starts");
+        drop(child.stderr.take());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        // The program returns whether it could read a byte.
+        std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), b"x").expect("the program is there");
+        assert_eq!(child.wait().expect("the program ends").code(), Some(1), "{option}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_once() {
+    for options in [&["--live"][..], &["--json"], &[], &["--trace", "/dev/full"]] {
+        let mut command = exeunt();
+        command.arg("watch").args(options).args(["--output", "/dev/full", "--"]).arg(ends()).arg("many");
+        let output = command.output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let lines = if options.contains(&"--trace") { 2 } else { 1 };
+        assert_eq!((said.lines().count(), output.status.code()), (lines, Some(0)), "{options:?}: {said}");
+    }
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_told_before_the_program_starts() {
+    let mut command = exeunt();
+    command.args(["watch", "--trace", "/no/such/folder/trace", "--"]).arg(ends()).arg("eight");
+    let output = command.output().expect("the program starts");
+    assert_eq!((text(&output), output.status.code()), ("", Some(125)), "{output:?}");
 }
 
 #[test]
