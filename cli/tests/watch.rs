@@ -146,6 +146,28 @@ fn threads_of_libcs_own_have_rows_as_well() {
 }
 
 #[test]
+fn a_thread_that_has_not_begun_has_one_row() {
+    for _ in 0..5 {
+        let (_, rows, _) = json("burst");
+        assert_eq!(rows.len(), 65, "{rows:?}");
+        assert_eq!(count(&rows, "alive") + count(&rows, "never_ran"), 64, "{rows:?}");
+    }
+}
+
+#[test]
+fn a_thread_with_the_number_of_one_that_is_over_has_its_own_times() {
+    let (output, rows, _) = json("again");
+    if output.status.code() != Some(5) {
+        // No thread could get the number.
+        return;
+    }
+    let last = rows.iter().find(|row| row["end"]["how"] == "ended_process").expect("a row");
+    let times = |row: &Value| row["cpu"]["user_us"].as_u64().expect("a number");
+    let same: Vec<u64> = rows.iter().filter(|row| row["tid"] == last["tid"]).map(times).collect();
+    assert!(same.len() == 2 && same[0] < same[1] / 2, "{rows:?}");
+}
+
+#[test]
 fn the_use_of_a_stack_is_a_bound() {
     let (_, rows, _) = json("return");
     let touched = |index: usize| rows[index]["stack"]["touched"].as_u64().expect("a number");

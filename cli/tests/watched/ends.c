@@ -1,5 +1,6 @@
 /* Threads that end in each way, and a process that ends in the way that the first argument names. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,10 @@ void *exits(void *word) { pthread_exit(word); }
 void *waits(void *ready) {
     if (write(*(int *)ready, "", 1) != 1) abort();
     for (;;) pause();
+}
+void *waits_for_nothing(void *word) {
+    pause();
+    return word;
 }
 void *goes_deep(void *word) {
     volatile char bytes[1 << 20];
@@ -69,6 +74,17 @@ void *computes(void *word) {
     volatile unsigned long sum = 0;
     for (unsigned long each = 0; each < 200000000; each++) sum += each;
     return word;
+}
+
+static int number;
+void *notes_its_number(void *word) {
+    number = gettid();
+    return word;
+}
+void *exits_if_it_has_the_number(void *word) {
+    if (gettid() != number) return word;
+    computes(NULL);
+    exit(5);
 }
 
 static void expires(union sigval value) { (void)value; }
@@ -116,6 +132,27 @@ int main(int argc, char **argv) {
         for (int round = 0; round < 2000; round++) {
             pthread_t thread;
             if (pthread_create(&thread, NULL, returns, NULL) || pthread_join(thread, NULL)) abort();
+        }
+        return 0;
+    }
+    if (!strcmp(how, "again")) {
+        /* A thread with the number of one that is over ends the process. It needs rights to choose. */
+        for (int each = 0; each < 50; each++) {
+            run(returns, NULL);
+            run(notes_its_number, NULL);
+            int file = open("/proc/sys/kernel/ns_last_pid", O_WRONLY);
+            if (file < 0) return 0;
+            if (dprintf(file, "%d", number - 1) < 0) return 0;
+            close(file);
+            run(exits_if_it_has_the_number, NULL);
+        }
+        return 0;
+    }
+    if (!strcmp(how, "burst")) {
+        /* The process ends while some of these have not begun. */
+        for (int each = 0; each < 64; each++) {
+            pthread_t thread;
+            if (pthread_create(&thread, NULL, waits_for_nothing, NULL)) abort();
         }
         return 0;
     }
