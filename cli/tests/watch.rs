@@ -312,6 +312,13 @@ fn a_child_by_fork_goes_on_unwatched() {
 }
 
 #[test]
+fn a_child_by_a_bare_system_call_writes_no_rows() {
+    let (output, rows, _) = json("bare fork");
+    assert_eq!((text(&output), output.status.code()), ("8\n", Some(6)));
+    assert_eq!((rows.len(), &rows[0]["end"]["value"]), (1, &6.into()), "{rows:?}");
+}
+
+#[test]
 fn signals_are_passed_on() {
     let mut command = exeunt();
     command.arg("watch").arg("--").arg(ends()).arg("signal").stdout(Stdio::piped()).stderr(Stdio::null());

@@ -1,6 +1,6 @@
 //! What is written of a stack when it begins and when it ends.
 
-use crate::shared::{clock, current, id, new_row, now, own_table, present, set_current, tid};
+use crate::shared::{clock, current, id, is_own_process, new_row, now, own_table, present, set_current, tid};
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
 use exeunt::Ending;
@@ -56,7 +56,7 @@ fn how(row: &Row) {
 /// threads that are there. This may run twice (`exit`, then `_exit`). It may run in a signal handler
 /// if it is not `orderly`, and then allocates nothing.
 pub fn process_ends(orderly: bool) {
-    let Some(table) = own_table() else { return };
+    let Some(table) = own_table().filter(|_| is_own_process()) else { return };
     let (this, this_row) = (tid(), current());
     let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
     let process = std::process::id();

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <threads.h>
 #include <time.h>
@@ -147,6 +148,16 @@ int main(int argc, char **argv) {
             run(exits_if_it_has_the_number, NULL);
         }
         return 0;
+    }
+    if (!strcmp(how, "bare fork")) {
+        /* No handler of pthread_atfork runs. */
+        if (!syscall(SYS_fork)) {
+            run(returns, (void *)8);
+            return 5;
+        }
+        int status;
+        wait(&status);
+        return WEXITSTATUS(status) + 1;
     }
     if (!strcmp(how, "burst")) {
         /* The process ends while some of these have not begun. */
