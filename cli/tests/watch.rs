@@ -66,7 +66,7 @@ fn ended(rows: &[Value]) -> usize {
 
 #[test]
 fn output_and_status_are_as_without_it() {
-    for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment"] {
+    for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment", "errno"] {
         let alone = Command::new(ends()).arg(how).env_remove("LD_PRELOAD").output().expect("the program starts");
         let (watched, rows) = watch(how, &[]);
         assert_eq!(watched.status.code(), alone.status.code(), "{how}: {rows}");
@@ -316,6 +316,15 @@ fn a_child_by_a_bare_system_call_writes_no_rows() {
     let (output, rows, _) = json("bare fork");
     assert_eq!((text(&output), output.status.code()), ("8\n", Some(6)));
     assert_eq!((rows.len(), &rows[0]["end"]["value"]), (1, &6.into()), "{rows:?}");
+}
+
+#[test]
+fn the_programs_choice_of_a_redirect_is_its_own() {
+    let mut command = exeunt();
+    command.args(["watch", "--"]).arg(ends()).arg("eight").env("EXEUNT_REDIRECT", "another");
+    let output = command.output().expect("the program starts");
+    let rows = String::from_utf8_lossy(&output.stderr);
+    assert!(rows.contains("returned 8") && !rows.contains("not armed"), "{rows}");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use crate::backtrace;
 use crate::files;
 use crate::life;
-use crate::shared::{birth, current, new_row, now, tid};
+use crate::shared::{birth, current, keeping_errno, new_row, now, tid};
 use crate::table::{Row, kind, state};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -194,7 +194,7 @@ unsafe extern "C" fn create_pthread(
     let Some(real) = next(&REAL, c"pthread_create") else { return libc::EAGAIN };
     // SAFETY: this is libc's function of that name (or of another preload library's).
     let real: Create = unsafe { std::mem::transmute(real) };
-    match born(kind::PTHREAD, start, argument, caller) {
+    match keeping_errno(|| born(kind::PTHREAD, start, argument, caller)) {
         // SAFETY: the caller keeps to the contract of `pthread_create`.
         None => unsafe { real(thread, attributes, start, argument) },
         Some(row) => {
@@ -218,7 +218,7 @@ unsafe extern "C" fn create_c11(
     let Some(real) = next(&REAL, c"thrd_create") else { return 2 };
     // SAFETY: this is libc's function of that name (or of another preload library's).
     let real: CreateC11 = unsafe { std::mem::transmute(real) };
-    match born(kind::C11, start, argument, caller) {
+    match keeping_errno(|| born(kind::C11, start, argument, caller)) {
         // SAFETY: the caller keeps to the contract of `thrd_create`.
         None => unsafe { real(thread, start, argument) },
         Some(row) => {
@@ -265,7 +265,7 @@ fn next(known: &AtomicPtr<c_void>, name: &CStr) -> Option<*mut c_void> {
     let mut found = known.load(Relaxed);
     if found.is_null() {
         // SAFETY: the name ends with a zero.
-        found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+        found = keeping_errno(|| unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) });
         known.store(found, Relaxed);
     }
     (!found.is_null()).then_some(found)
@@ -286,7 +286,7 @@ unsafe extern "C" fn thread_begins(row: *const Row) -> Routine {
     // SAFETY: by the contract a row of the table, which is never unmapped.
     let row = unsafe { &*row };
     let routine = Routine { start: row.entry.load(Relaxed) as usize, argument: row.argument.load(Relaxed) as usize };
-    life::begun(row);
+    keeping_errno(|| life::begun(row));
     routine
 }
 
@@ -315,9 +315,10 @@ unsafe extern "C" fn __libc_start_main(
     let real: StartMain = unsafe { std::mem::transmute(real) };
     let mut begin = main;
     if let (Some(main), Some(row)) = (main, new_row()) {
+        let entry_file = keeping_errno(|| files::of(main as usize));
         row.kind.store(kind::MAIN, Relaxed);
         row.entry.store(main as usize as u64, Relaxed);
-        row.entry_file.store(files::of(main as usize), Relaxed);
+        row.entry_file.store(entry_file, Relaxed);
         row.created.store(now(), Relaxed);
         row.tid.store(tid(), Relaxed);
         row.state.store(state::BORN, Release);
@@ -333,7 +334,7 @@ unsafe extern "C" fn __libc_start_main(
 unsafe extern "C" fn main_begins() -> usize {
     // SAFETY: `__libc_start_main` has stored a row of the table, which is never unmapped.
     if let Some(row) = unsafe { MAIN_ROW.load(Acquire).as_ref() } {
-        life::begun(row);
+        keeping_errno(|| life::begun(row));
     }
     MAIN.load(Relaxed)
 }

@@ -1,6 +1,6 @@
 //! What is written of a stack when it begins and when it ends.
 
-use crate::shared::{clock, current, id, is_own_process, new_row, now, own_table, present, set_current, tid};
+use crate::shared::{clock, current, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid};
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
 use exeunt::Ending;
@@ -17,7 +17,7 @@ pub fn begun(row: &'static Row) {
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
     row.state.store(state::ALIVE, Release);
-    if let Err(error) = exeunt::at_exit(move || ended(row)) {
+    if let Err(error) = exeunt::at_exit(move || keeping_errno(|| ended(row))) {
         row.reason.store(error.to_string().as_bytes());
         row.flags.fetch_or(flag::NOT_ARMED, Relaxed);
     }

@@ -138,6 +138,16 @@ pub fn current() -> u32 {
     CURRENT.get()
 }
 
+/// Runs code of this library, and leaves the running thread's `errno` as it was.
+pub fn keeping_errno<T>(run: impl FnOnce() -> T) -> T {
+    // SAFETY: libc's place for the running thread's value, which is always there.
+    let before = unsafe { *libc::__errno_location() };
+    let result = run();
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = before };
+    result
+}
+
 /// CLOCK_MONOTONIC in nanoseconds.
 pub fn now() -> u64 {
     clock(libc::CLOCK_MONOTONIC).unwrap_or(0)

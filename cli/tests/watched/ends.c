@@ -1,5 +1,6 @@
 /* Threads that end in each way, and a process that ends in the way that the first argument names. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -77,6 +78,11 @@ void *computes(void *word) {
     return word;
 }
 
+void *prints_errno(void *word) {
+    printf("thread %d\n", errno);
+    return word;
+}
+
 static int number;
 void *notes_its_number(void *word) {
     number = gettid();
@@ -96,6 +102,7 @@ static void handled(int signal) {
 }
 
 int main(int argc, char **argv) {
+    int at_the_beginning = errno;
     const char *how = argc > 1 ? argv[1] : "return";
     if (!strcmp(how, "signal")) {
         signal(SIGTERM, handled);
@@ -158,6 +165,23 @@ int main(int argc, char **argv) {
         int status;
         wait(&status);
         return WEXITSTATUS(status) + 1;
+    }
+    if (!strcmp(how, "errno")) {
+        printf("main %d\n", at_the_beginning);
+        run(prints_errno, NULL);
+        pthread_t thread;
+        errno = 77;
+        if (pthread_create(&thread, NULL, returns, NULL)) abort();
+        printf("success %d\n", errno);
+        pthread_join(thread, NULL);
+        /* More than there is. */
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, 1ul << 46);
+        errno = 77;
+        int code = pthread_create(&thread, &attributes, returns, NULL);
+        printf("failure %d %d\n", code, errno);
+        return 0;
     }
     if (!strcmp(how, "burst")) {
         /* The process ends while some of these have not begun. */
