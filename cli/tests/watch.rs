@@ -66,7 +66,7 @@ fn ended(rows: &[Value]) -> usize {
 
 #[test]
 fn output_and_status_are_as_without_it() {
-    for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment", "errno"] {
+    for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment", "errno", "small"] {
         let alone = Command::new(ends()).arg(how).env_remove("LD_PRELOAD").output().expect("the program starts");
         let (watched, rows) = watch(how, &[]);
         assert_eq!(watched.status.code(), alone.status.code(), "{how}: {rows}");
@@ -165,6 +165,17 @@ fn a_thread_with_the_number_of_one_that_is_over_has_its_own_times() {
     let times = |row: &Value| row["cpu"]["user_us"].as_u64().expect("a number");
     let same: Vec<u64> = rows.iter().filter(|row| row["tid"] == last["tid"]).map(times).collect();
     assert!(same.len() == 2 && same[0] < same[1] / 2, "{rows:?}");
+}
+
+#[test]
+fn small_stacks_have_room_or_are_left_alone() {
+    let (output, rows, _) = json("small");
+    assert_eq!(output.status.code(), Some(6), "{rows:?}");
+    let ends: Vec<&str> = rows.iter().map(|row| row["end"]["how"].as_str().expect("a word")).collect();
+    assert_eq!(ends[1..], ["returned", "pthread_exit", "not_armed", "not_armed", "not_armed"], "{rows:?}");
+    let reason = rows[3]["end"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("too small"), "{reason}");
+    assert_eq!(rows[5]["stack"]["size"], 16 << 10, "{}", rows[5]);
 }
 
 #[test]

@@ -8,8 +8,9 @@
 use crate::backtrace;
 use crate::files;
 use crate::life;
+use crate::room::{self, GetDefault, Room};
 use crate::shared::{birth, current, keeping_errno, new_row, now, tid};
-use crate::table::{Row, kind, state};
+use crate::table::{Row, flag, kind, state};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -194,17 +195,51 @@ unsafe extern "C" fn create_pthread(
     let Some(real) = next(&REAL, c"pthread_create") else { return libc::EAGAIN };
     // SAFETY: this is libc's function of that name (or of another preload library's).
     let real: Create = unsafe { std::mem::transmute(real) };
-    match keeping_errno(|| born(kind::PTHREAD, start, argument, caller)) {
+    let Some(row) = keeping_errno(|| born(kind::PTHREAD, start, argument, caller)) else {
         // SAFETY: the caller keeps to the contract of `pthread_create`.
-        None => unsafe { real(thread, attributes, start, argument) },
-        Some(row) => {
-            let begin = exeunt_watch_thread as *mut c_void;
-            // SAFETY: as above, with a start routine that takes a row.
-            let failed = unsafe { real(thread, attributes, begin, ptr::from_ref(row).cast_mut().cast()) };
-            refused(row, failed != 0);
-            failed
-        }
+        return unsafe { real(thread, attributes, start, argument) };
+    };
+    let attributes = attributes.cast::<libc::pthread_attr_t>();
+    let mut default = None;
+    if attributes.is_null() {
+        default = keeping_errno(|| room::default(get_default()?));
     }
+    // SAFETY: the caller's, or null, or initialized by libc.
+    let given = default.as_ref().or(unsafe { attributes.as_ref() });
+    // SAFETY: as above.
+    let room = given.map_or(Room::Unknown, |given| keeping_errno(|| unsafe { room::of(given) }));
+    stack_is(row, &room);
+    let attributes = match &room {
+        Room::Larger(_, larger) => ptr::from_ref(larger),
+        _ => attributes,
+    };
+    let begin = exeunt_watch_thread as *mut c_void;
+    // SAFETY: the caller keeps to the contract. The start routine takes a row.
+    let failed = unsafe { real(thread, attributes.cast(), begin, ptr::from_ref(row).cast_mut().cast()) };
+    if let Some(default) = &mut default {
+        // SAFETY: initialized by libc, and destroyed once.
+        keeping_errno(|| unsafe { libc::pthread_attr_destroy(default) });
+    }
+    refused(row, failed != 0);
+    failed
+}
+
+/// Writes what is known of the new thread's stack.
+fn stack_is(row: &Row, room: &Room) {
+    row.stack_size.store(room.size() as u64, Relaxed);
+    if let Room::Small(low, high) = room {
+        row.stack_low.store(*low as u64, Relaxed);
+        row.stack_high.store(*high as u64, Relaxed);
+        row.reason.store(b"its stack is too small for the handler");
+        row.flags.store(flag::NOT_ARMED, Relaxed);
+    }
+}
+
+fn get_default() -> Option<GetDefault> {
+    static GET_DEFAULT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+    let found = next(&GET_DEFAULT, c"pthread_getattr_default_np")?;
+    // SAFETY: this is libc's function of that name (or of another preload library's).
+    Some(unsafe { std::mem::transmute::<*mut c_void, GetDefault>(found) })
 }
 
 unsafe extern "C" fn create_c11(
@@ -222,6 +257,7 @@ unsafe extern "C" fn create_c11(
         // SAFETY: the caller keeps to the contract of `thrd_create`.
         None => unsafe { real(thread, start, argument) },
         Some(row) => {
+            stack_is(row, &keeping_errno(|| get_default().map_or(Room::Unknown, room::of_c11)));
             let begin = exeunt_watch_thread as *mut c_void;
             // SAFETY: as above. The routine jumps to the program's, so the result is the program's.
             let failed = unsafe { real(thread, begin, ptr::from_ref(row).cast_mut().cast()) };

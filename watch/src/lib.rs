@@ -17,6 +17,7 @@ mod create;
 mod files;
 mod finish;
 mod life;
+mod room;
 mod shared;
 mod table;
 mod touched;

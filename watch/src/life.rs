@@ -13,6 +13,16 @@ pub fn begun(row: &'static Row) {
     set_current(row);
     row.tid.store(tid(), Relaxed);
     row.began.store(now(), Relaxed);
+    // On a stack that is too small this frame is all there is, and its creator knew where it is.
+    if row.flags.load(Relaxed) & flag::NOT_ARMED == 0 {
+        arm(row);
+    } else {
+        row.state.store(state::ALIVE, Release);
+    }
+}
+
+#[inline(never)]
+fn arm(row: &'static Row) {
     let (low, high) = touched::bounds();
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
@@ -30,7 +40,7 @@ fn ended(row: &'static Row) {
     row.ended.store(now(), Relaxed);
     name(row);
     times(row);
-    used(row);
+    used(row, true);
     how(row);
     row.state.store(state::ENDED, Release);
 }
@@ -76,7 +86,7 @@ pub fn process_ends(orderly: bool) {
                     // It is gone, and has passed by its handler.
                     continue;
                 }
-                used(row);
+                used(row, orderly);
                 row.ended.store(now(), Relaxed);
                 row.flags.fetch_or(flag::SAMPLED, Release);
             }
@@ -228,8 +238,8 @@ fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> 
     buffer.get(..usize::try_from(length).ok()?)
 }
 
-/// The depth that the stack's use had.
-fn used(row: &Row) {
+/// The depth that the stack's use had. `room`: the running stack has some.
+fn used(row: &Row, room: bool) {
     let (low, high) = (row.stack_low.load(Relaxed) as usize, row.stack_high.load(Relaxed) as usize);
-    row.stack_touched.store(touched::lowest(low, high) as u64, Relaxed);
+    row.stack_touched.store(touched::lowest(low, high, room) as u64, Relaxed);
 }

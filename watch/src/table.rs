@@ -149,6 +149,8 @@ pub struct Row {
     pub stack_low: AtomicU64,
     pub stack_high: AtomicU64,
     pub stack_touched: AtomicU64,
+    /// The size of the stack that libc has allocated for it, where its creator could tell, or 0.
+    pub stack_size: AtomicU64,
     /// The word that the entry function returned or that `pthread_exit` got, with `flag::VALUE`.
     pub value: AtomicU64,
     pub name: Text<2>,

@@ -29,9 +29,10 @@ pub fn bounds() -> (usize, usize) {
     if failed { (0, 0) } else { (low as usize, low as usize + size) }
 }
 
-/// The lowest address of the stack whose page has memory, or `high` if none has.
-pub fn lowest(low: usize, high: usize) -> usize {
-    if high - low > 128 << 10 { lowest_by::<CHUNK>(low, high) } else { lowest_by::<SMALL_CHUNK>(low, high) }
+/// The lowest address of the stack whose page has memory, or `high` if none has. `room`: the running
+/// stack has room for the larger answer.
+pub fn lowest(low: usize, high: usize, room: bool) -> usize {
+    if room && high - low > 128 << 10 { lowest_by::<CHUNK>(low, high) } else { lowest_by::<SMALL_CHUNK>(low, high) }
 }
 
 #[inline(never)]

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -81,6 +82,17 @@ void *computes(void *word) {
 void *prints_errno(void *word) {
     printf("thread %d\n", errno);
     return word;
+}
+
+void *needs_some(void *word) {
+    volatile char bytes[7000];
+    for (size_t at = 0; at < sizeof bytes; at += 512) bytes[at] = 1;
+    return word;
+}
+void *needs_some_and_exits(void *word) { pthread_exit(needs_some(word)); }
+void *ends_all(void *word) {
+    needs_some(word);
+    _exit(6);
 }
 
 static int number;
@@ -182,6 +194,21 @@ int main(int argc, char **argv) {
         int code = pthread_create(&thread, &attributes, returns, NULL);
         printf("failure %d %d\n", code, errno);
         return 0;
+    }
+    if (!strcmp(how, "small")) {
+        pthread_t thread;
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, 16 << 10);
+        void *(*routines[])(void *) = {needs_some, needs_some_and_exits};
+        for (int each = 0; each < 2; each++)
+            if (pthread_create(&thread, &attributes, routines[each], NULL) || pthread_join(thread, NULL)) abort();
+        char *memory = mmap(NULL, 32 << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED || mprotect(memory, 16 << 10, PROT_NONE)) abort();
+        pthread_attr_setstack(&attributes, memory + (16 << 10), 16 << 10);
+        for (int each = 0; each < 2; each++)
+            if (pthread_create(&thread, &attributes, routines[each], NULL) || pthread_join(thread, NULL)) abort();
+        if (pthread_create(&thread, &attributes, ends_all, NULL) || pthread_join(thread, NULL)) abort();
     }
     if (!strcmp(how, "burst")) {
         /* The process ends while some of these have not begun. */
