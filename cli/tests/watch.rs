@@ -190,6 +190,8 @@ fn the_use_of_a_stack_is_a_bound() {
 fn births_are_ends_and_those_that_were_alive() {
     let (_, rows, process) = json("many");
     assert_eq!((rows.len(), ended(&rows)), (2001, 2001));
+    // libc says the first thread's size, the attributes say the others'.
+    assert!(rows[2..].iter().all(|row| row["stack"]["size"] == rows[1]["stack"]["size"]), "{}", rows[1]);
     assert_eq!(process["complete"], true);
     // `abort` leaves main and one that waits, `exit` in a thread also that thread.
     let (output, rows, _) = json("abort");

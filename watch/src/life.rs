@@ -23,7 +23,7 @@ pub fn begun(row: &'static Row) {
 
 #[inline(never)]
 fn arm(row: &'static Row) {
-    let (low, high) = touched::bounds();
+    let (low, high) = touched::bounds(row.stack_size.load(Relaxed) as usize);
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
     row.state.store(state::ALIVE, Release);
