@@ -203,6 +203,34 @@ fn births_are_ends_and_those_that_were_alive() {
 }
 
 #[test]
+fn refused_threads_use_up_no_rows() {
+    let (_, rows, _) = json("refused");
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!((&rows[1]["id"], &rows[1]["end"]["value"]), (&2.into(), &8.into()));
+}
+
+#[test]
+fn the_process_is_said_to_have_ended_as_it_has() {
+    let (_, rows) = watch("abort", &[]);
+    assert!(rows.contains("killed by signal 6 (SIGABRT)") && rows.contains("The program was killed."), "{rows}");
+    let (_, rows) = watch("execute", &[]);
+    assert!(rows.contains("it executed another one, or"), "{rows}");
+    let (_, rows) = watch("return", &[]);
+    assert!(!rows.contains("The program"), "{rows}");
+}
+
+#[test]
+fn a_path_may_be_long() {
+    let folder = Path::new(FOLDER).join("long-".repeat(40)).join("path-".repeat(40));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let program = folder.join("ends");
+    std::fs::copy(ends(), &program).expect("a file");
+    let output = exeunt().args(["watch", "--"]).arg(program).arg("eight").output().expect("the program starts");
+    let rows = String::from_utf8_lossy(&output.stderr);
+    assert!(rows.contains(" returns ") && !rows.contains("ends+0x"), "{rows}");
+}
+
+#[test]
 fn rows_are_sorted_and_cut() {
     let (_, rows) = watch("return", &["--sort", "stack", "--top", "2"]);
     let first = rows.lines().nth(3).expect("a row");

@@ -9,7 +9,7 @@ use crate::backtrace;
 use crate::files;
 use crate::life;
 use crate::room::{self, GetDefault, Room};
-use crate::shared::{birth, current, keeping_errno, new_row, now, tid};
+use crate::shared::{birth, current, give_back, keeping_errno, new_row, now, tid};
 use crate::table::{Row, flag, kind, state};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -292,7 +292,7 @@ fn born(kind: u32, start: *mut c_void, argument: *mut c_void, caller: usize) -> 
 
 fn refused(row: &Row, refused: bool) {
     if refused {
-        row.state.store(state::REFUSED, Release);
+        give_back(row);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::table::{Birth, Births, ROWS, Row, Table, kind, state};
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(ptr::null_mut());
 static BIRTHS: AtomicPtr<Births> = AtomicPtr::new(ptr::null_mut());
@@ -46,6 +46,8 @@ extern "C" fn in_child() {
     if let Some(mark) = unsafe { MARK.load(Relaxed).as_ref() } {
         mark.store(1, Relaxed);
     }
+    // The rows that the parent was given back are the parent's.
+    FREE.store(0, Relaxed);
     let before = (current() as usize).checked_sub(1).and_then(|index| table.rows.get(index));
     if let (Some(before), Some(row)) = (before, new_row()) {
         row.kind.store(kind::FORK, Relaxed);
@@ -103,9 +105,48 @@ pub fn is_own_process() -> bool {
     std::process::id() == PROCESS.load(Relaxed)
 }
 
+/// The last of the rows that were given back: its id, or 0. The upper half counts the changes, so
+/// that no change goes unnoticed by another thread.
+static FREE: AtomicU64 = AtomicU64::new(0);
+
+/// Gives a row back: there is no stack for it.
+pub fn give_back(row: &Row) {
+    row.state.store(state::REFUSED, Release);
+    let mut last = FREE.load(Relaxed);
+    loop {
+        // The row that was given back before this one.
+        row.argument.store(last & ID, Relaxed);
+        let next = (last & !ID).wrapping_add(ID + 1) | u64::from(id(row));
+        match FREE.compare_exchange_weak(last, next, Release, Relaxed) {
+            Ok(_) => return,
+            Err(now) => last = now,
+        }
+    }
+}
+
+/// The bits of an id in `FREE`.
+const ID: u64 = u32::MAX as u64;
+
+/// A row that was given back.
+fn take_back(table: &'static Table) -> Option<&'static Row> {
+    let mut last = FREE.load(Acquire);
+    loop {
+        let row = table.rows.get(((last & ID) as usize).checked_sub(1)?)?;
+        let next = (last & !ID).wrapping_add(ID + 1) | (row.argument.load(Relaxed) & ID);
+        match FREE.compare_exchange_weak(last, next, Acquire, Acquire) {
+            Ok(_) => return Some(row),
+            Err(now) => last = now,
+        }
+    }
+}
+
 /// A row for a new stack. None if the process is not watched or the table is full.
 pub fn new_row() -> Option<&'static Row> {
     let table = own_table()?;
+    if let Some(row) = take_back(table) {
+        row.flags.store(0, Relaxed);
+        return Some(row);
+    }
     let index = table.rows_used.fetch_add(1, Relaxed);
     if index as usize >= ROWS {
         // Keeps the count from wrapping after 4 billion threads.

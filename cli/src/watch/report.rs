@@ -151,7 +151,12 @@ fn headline(
     if !stacks.watched() {
         writeln!(to, "The program did not load the library, so there are no rows.")?;
     } else if !stacks.finished() {
-        writeln!(to, "The process ended at once, so nobody could read the times of the threads that lived.")?;
+        use std::os::unix::process::ExitStatusExt;
+        let what = match end.status.signal() {
+            Some(_) => "The program was killed",
+            None => "The program did not call exit or _exit: it executed another one, or made the system call itself",
+        };
+        writeln!(to, "{what}. The times of its threads that lived then are not known.")?;
     }
     if stacks.lost() {
         writeln!(to, "There were more stacks than rows; the last ones are missing.")?;

@@ -210,6 +210,16 @@ int main(int argc, char **argv) {
             if (pthread_create(&thread, &attributes, routines[each], NULL) || pthread_join(thread, NULL)) abort();
         if (pthread_create(&thread, &attributes, ends_all, NULL) || pthread_join(thread, NULL)) abort();
     }
+    if (!strcmp(how, "refused")) {
+        pthread_t thread;
+        pthread_attr_t large;
+        pthread_attr_init(&large);
+        pthread_attr_setstacksize(&large, 1ul << 46);
+        for (int each = 0; each < 100; each++)
+            if (pthread_create(&thread, &large, returns, NULL) != EAGAIN) abort();
+        run(returns, (void *)8);
+        return 0;
+    }
     if (!strcmp(how, "burst")) {
         /* The process ends while some of these have not begun. */
         for (int each = 0; each < 64; each++) {
