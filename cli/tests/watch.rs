@@ -66,7 +66,8 @@ fn ended(rows: &[Value]) -> usize {
 
 #[test]
 fn output_and_status_are_as_without_it() {
-    for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment", "errno", "small"] {
+    for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment", "errno", "small"]
+    {
         let alone = Command::new(ends()).arg(how).env_remove("LD_PRELOAD").output().expect("the program starts");
         let (watched, rows) = watch(how, &[]);
         assert_eq!(watched.status.code(), alone.status.code(), "{how}: {rows}");

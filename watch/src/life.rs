@@ -1,6 +1,8 @@
 //! What is written of a stack when it begins and when it ends.
 
-use crate::shared::{clock, current, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid};
+use crate::shared::{
+    clock, current, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid,
+};
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
 use exeunt::Ending;

@@ -4,8 +4,8 @@ use std::ffi::{OsString, c_int, c_void};
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
-use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::time::Duration;
 
 /// Signals that are passed on. A stop by the terminal reaches both processes as it is.
