@@ -218,6 +218,10 @@ fn the_process_is_said_to_have_ended_as_it_has() {
     assert!(rows.contains("it executed another one, or"), "{rows}");
     let (_, rows) = watch("return", &[]);
     assert!(!rows.contains("The program"), "{rows}");
+    assert!(rows.contains("; 9 threads: 8 ended, 1 still ran; CPU "), "{rows}");
+    let (_, rows) = watch("small", &["--live"]);
+    assert!(rows.contains("; 6 threads: 2 ended, 1 still ran, 3 not armed; CPU "), "{rows}");
+    assert!(rows.trim_end().ends_with(" of it in the rows above"), "{rows}");
 }
 
 #[test]
@@ -236,7 +240,7 @@ fn rows_are_sorted_and_cut() {
     let (_, rows) = watch("return", &["--sort", "stack", "--top", "2"]);
     let first = rows.lines().nth(3).expect("a row");
     assert!(first.contains("goes_deep") && first.contains("returned 44"), "{rows}");
-    assert_eq!(rows.lines().last(), Some("2 of 9 stacks"), "{rows}");
+    assert_eq!(rows.lines().last(), Some("2 of 9 threads"), "{rows}");
     assert_eq!(rows.lines().count(), 3 + 2 + 1, "{rows}");
 }
 
