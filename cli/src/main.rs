@@ -55,10 +55,11 @@ enum Command {
     /// Run a program and print a row for each of its threads: what it was, took and how it ended
     ///
     /// The program is any dynamically linked one of glibc's: it needs no rights, no debug
-    /// information and no change. Its output, its status and its signals are as without exeunt.
+    /// information and no change. The rows go to standard error. exeunt ends as the program ends.
+    /// It passes on these signals: HUP, INT, QUIT, TERM, USR1, USR2, ALRM and WINCH.
     #[command(
-        after_help = "Exit status: the program's; 125 if exeunt fails, 126 if the program cannot be watched, 127 if \
-                      it was not found."
+        after_help = "Exit status: the program's; 2 if the arguments are wrong, 125 if exeunt fails, 126 if the program \
+                      cannot be watched, 127 if it was not found."
     )]
     Watch(watch::Options),
     /// Draw the stacks of a process, word by word, and what exeunt would write there

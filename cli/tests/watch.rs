@@ -9,7 +9,7 @@ use common::{exeunt, text};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -67,7 +67,8 @@ fn ended(rows: &[Value]) -> usize {
 
 #[test]
 fn output_and_status_are_as_without_it() {
-    for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment"] {
+    for how in ["return", "pthread_exit", "_exit", "thread", "abort", "many", "daemon", "environment", "errno", "small"]
+    {
         let alone = Command::new(ends()).arg(how).env_remove("LD_PRELOAD").output().expect("the program starts");
         let (watched, rows) = watch(how, &[]);
         assert_eq!(watched.status.code(), alone.status.code(), "{how}: {rows}");
@@ -147,6 +148,39 @@ fn threads_of_libcs_own_have_rows_as_well() {
 }
 
 #[test]
+fn a_thread_that_has_not_begun_has_one_row() {
+    for _ in 0..5 {
+        let (_, rows, _) = json("burst");
+        assert_eq!(rows.len(), 65, "{rows:?}");
+        assert_eq!(count(&rows, "alive") + count(&rows, "never_ran"), 64, "{rows:?}");
+    }
+}
+
+#[test]
+fn a_thread_with_the_number_of_one_that_is_over_has_its_own_times() {
+    let (output, rows, _) = json("again");
+    if output.status.code() != Some(5) {
+        // No thread could get the number.
+        return;
+    }
+    let last = rows.iter().find(|row| row["end"]["how"] == "ended_process").expect("a row");
+    let times = |row: &Value| row["cpu"]["user_us"].as_u64().expect("a number");
+    let same: Vec<u64> = rows.iter().filter(|row| row["tid"] == last["tid"]).map(times).collect();
+    assert!(same.len() == 2 && same[0] < same[1] / 2, "{rows:?}");
+}
+
+#[test]
+fn small_stacks_have_room_or_are_left_alone() {
+    let (output, rows, _) = json("small");
+    assert_eq!(output.status.code(), Some(6), "{rows:?}");
+    let ends: Vec<&str> = rows.iter().map(|row| row["end"]["how"].as_str().expect("a word")).collect();
+    assert_eq!(ends[1..], ["returned", "pthread_exit", "not_armed", "not_armed", "not_armed"], "{rows:?}");
+    let reason = rows[3]["end"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("too small"), "{reason}");
+    assert_eq!(rows[5]["stack"]["size"], 16 << 10, "{}", rows[5]);
+}
+
+#[test]
 fn the_use_of_a_stack_is_a_bound() {
     let (_, rows, _) = json("return");
     let touched = |index: usize| rows[index]["stack"]["touched"].as_u64().expect("a number");
@@ -158,6 +192,8 @@ fn the_use_of_a_stack_is_a_bound() {
 fn births_are_ends_and_those_that_were_alive() {
     let (_, rows, process) = json("many");
     assert_eq!((rows.len(), ended(&rows)), (2001, 2001));
+    // libc says the first thread's size, the attributes say the others'.
+    assert!(rows[2..].iter().all(|row| row["stack"]["size"] == rows[1]["stack"]["size"]), "{}", rows[1]);
     assert_eq!(process["complete"], true);
     // `abort` leaves main and one that waits, `exit` in a thread also that thread.
     let (output, rows, _) = json("abort");
@@ -169,11 +205,43 @@ fn births_are_ends_and_those_that_were_alive() {
 }
 
 #[test]
+fn refused_threads_use_up_no_rows() {
+    let (_, rows, _) = json("refused");
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!((&rows[1]["id"], &rows[1]["end"]["value"]), (&2.into(), &8.into()));
+}
+
+#[test]
+fn the_process_is_said_to_have_ended_as_it_has() {
+    let (_, rows) = watch("abort", &[]);
+    assert!(rows.contains("killed by signal 6 (SIGABRT)") && rows.contains("The program was killed."), "{rows}");
+    let (_, rows) = watch("execute", &[]);
+    assert!(rows.contains("it executed another one, or"), "{rows}");
+    let (_, rows) = watch("return", &[]);
+    assert!(!rows.contains("The program"), "{rows}");
+    assert!(rows.contains("; 9 threads: 8 ended, 1 still ran; CPU "), "{rows}");
+    let (_, rows) = watch("small", &["--live"]);
+    assert!(rows.contains("; 6 threads: 2 ended, 1 still ran, 3 not armed; CPU "), "{rows}");
+    assert!(rows.trim_end().ends_with(" of it in the rows above"), "{rows}");
+}
+
+#[test]
+fn a_path_may_be_long() {
+    let folder = Path::new(FOLDER).join("long-".repeat(40)).join("path-".repeat(40));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let program = folder.join("ends");
+    std::fs::copy(ends(), &program).expect("a file");
+    let output = exeunt().args(["watch", "--"]).arg(program).arg("eight").output().expect("the program starts");
+    let rows = String::from_utf8_lossy(&output.stderr);
+    assert!(rows.contains(" returns ") && !rows.contains("ends+0x"), "{rows}");
+}
+
+#[test]
 fn rows_are_sorted_and_cut() {
     let (_, rows) = watch("return", &["--sort", "stack", "--top", "2"]);
     let first = rows.lines().nth(3).expect("a row");
     assert!(first.contains("goes_deep") && first.contains("returned 44"), "{rows}");
-    assert_eq!(rows.lines().last(), Some("2 of 9 stacks"), "{rows}");
+    assert_eq!(rows.lines().last(), Some("2 of 9 threads"), "{rows}");
     assert_eq!(rows.lines().count(), 3 + 2 + 1, "{rows}");
 }
 
@@ -291,6 +359,22 @@ fn a_child_by_fork_goes_on_unwatched() {
 }
 
 #[test]
+fn a_child_by_a_bare_system_call_writes_no_rows() {
+    let (output, rows, _) = json("bare fork");
+    assert_eq!((text(&output), output.status.code()), ("8\n", Some(6)));
+    assert_eq!((rows.len(), &rows[0]["end"]["value"]), (1, &6.into()), "{rows:?}");
+}
+
+#[test]
+fn the_programs_choice_of_a_redirect_is_its_own() {
+    let mut command = exeunt();
+    command.args(["watch", "--"]).arg(ends()).arg("eight").env("EXEUNT_REDIRECT", "another");
+    let output = command.output().expect("the program starts");
+    let rows = String::from_utf8_lossy(&output.stderr);
+    assert!(rows.contains("returned 8") && !rows.contains("not armed"), "{rows}");
+}
+
+#[test]
 fn signals_are_passed_on() {
     let mut command = exeunt();
     command.arg("watch").arg("--").arg(ends()).arg("signal").stdout(Stdio::piped()).stderr(Stdio::null());
@@ -301,6 +385,65 @@ fn signals_are_passed_on() {
     // SAFETY: the process is this test's child and was not waited for.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
     assert_eq!(child.wait().expect("the program ends").code(), Some(9), "the program's handler ran");
+}
+
+#[test]
+fn ignored_signals_stay_ignored() {
+    let mut command = exeunt();
+    command.args(["watch", "--output", "/dev/null", "--", "cat", "/proc/self/status"]);
+    // SAFETY: the closure runs between fork and exec, where `signal` may be called.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGPIPE, libc::SIGCHLD, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+            Ok(())
+        });
+    }
+    let ignored = |output: &Output| {
+        let line = text(output).lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+        u64::from_str_radix(line.expect("a line"), 16).expect("a number")
+    };
+    let output = command.output().expect("the program starts");
+    let bit = |signal: i32| 1 << (signal - 1);
+    let all = bit(libc::SIGPIPE) | bit(libc::SIGCHLD) | bit(libc::SIGHUP);
+    assert_eq!((ignored(&output) & all, output.status.code()), (all, Some(0)), "{output:?}");
+    let output = exeunt().args(["watch", "--output", "/dev/null", "--", "cat", "/proc/self/status"]).output();
+    assert_eq!(ignored(&output.expect("the program starts")) & all, 0, "the default is passed on as well");
+}
+
+#[test]
+fn a_reader_that_goes_ends_neither_the_program_nor_its_status() {
+    for option in ["--live", "--json"] {
+        let mut command = exeunt();
+        command.args(["watch", option, "--"]).arg(ends()).arg("one").stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.stdout(Stdio::null()).spawn().expect("the program starts");
+        drop(child.stderr.take());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        // The program returns whether it could read a byte.
+        std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), b"x").expect("the program is there");
+        assert_eq!(child.wait().expect("the program ends").code(), Some(1), "{option}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_once() {
+    for options in [&["--live"][..], &["--json"], &[], &["--trace", "/dev/full"]] {
+        let mut command = exeunt();
+        command.arg("watch").args(options).args(["--output", "/dev/full", "--"]).arg(ends()).arg("many");
+        let output = command.output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let lines = if options.contains(&"--trace") { 2 } else { 1 };
+        assert_eq!((said.lines().count(), output.status.code()), (lines, Some(0)), "{options:?}: {said}");
+    }
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_told_before_the_program_starts() {
+    let mut command = exeunt();
+    command.args(["watch", "--trace", "/no/such/folder/trace", "--"]).arg(ends()).arg("eight");
+    let output = command.output().expect("the program starts");
+    assert_eq!((text(&output), output.status.code()), ("", Some(125)), "{output:?}");
 }
 
 #[test]

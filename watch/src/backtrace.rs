@@ -37,4 +37,8 @@ pub fn write(birth: &Birth) {
     let mut walk = Walk { birth, found: 0 };
     // SAFETY: `visit` takes the pointer as what it is.
     unsafe { _Unwind_Backtrace(visit, (&raw mut walk).cast()) };
+    if let Some(next) = birth.frames.get(walk.found) {
+        // The row may have been another stack's.
+        next.store(0, Relaxed);
+    }
 }

@@ -14,6 +14,10 @@ static BEGIN: extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) = begin;
 
 /// glibc passes `main`'s arguments to each function of `.init_array`.
 extern "C" fn begin(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char) {
+    shared::keeping_errno(|| find_table(environment));
+}
+
+fn find_table(environment: *mut *mut c_char) {
     // SAFETY: libc's list, which ends with a null, before any code of the program runs.
     let Some((_, place)) = (unsafe { find(environment, VARIABLE) }) else { return };
     let file = place.split_once(':').and_then(|(process, descriptor)| open(process, descriptor));
@@ -43,6 +47,9 @@ extern "C" fn begin(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char
             row.flags.fetch_or(flag::REPLACED, Release);
         }
     }
+    // The program's EXEUNT_REDIRECT is for the program. This is the process's first choice, as no
+    // stack is armed yet, so it cannot fail.
+    let _ = exeunt::Builder::new().redirect(exeunt::Redirect::Auto).install();
     shared::set(table, births);
 }
 

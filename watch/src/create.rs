@@ -8,8 +8,9 @@
 use crate::backtrace;
 use crate::files;
 use crate::life;
-use crate::shared::{birth, current, new_row, now, tid};
-use crate::table::{Row, kind, state};
+use crate::room::{self, GetDefault, Room};
+use crate::shared::{birth, current, give_back, keeping_errno, new_row, now, tid};
+use crate::table::{Row, flag, kind, state};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -194,17 +195,51 @@ unsafe extern "C" fn create_pthread(
     let Some(real) = next(&REAL, c"pthread_create") else { return libc::EAGAIN };
     // SAFETY: this is libc's function of that name (or of another preload library's).
     let real: Create = unsafe { std::mem::transmute(real) };
-    match born(kind::PTHREAD, start, argument, caller) {
+    let Some(row) = keeping_errno(|| born(kind::PTHREAD, start, argument, caller)) else {
         // SAFETY: the caller keeps to the contract of `pthread_create`.
-        None => unsafe { real(thread, attributes, start, argument) },
-        Some(row) => {
-            let begin = exeunt_watch_thread as *mut c_void;
-            // SAFETY: as above, with a start routine that takes a row.
-            let failed = unsafe { real(thread, attributes, begin, ptr::from_ref(row).cast_mut().cast()) };
-            refused(row, failed != 0);
-            failed
-        }
+        return unsafe { real(thread, attributes, start, argument) };
+    };
+    let attributes = attributes.cast::<libc::pthread_attr_t>();
+    let mut default = None;
+    if attributes.is_null() {
+        default = keeping_errno(|| room::default(get_default()?));
     }
+    // SAFETY: the caller's, or null, or initialized by libc.
+    let given = default.as_ref().or(unsafe { attributes.as_ref() });
+    // SAFETY: as above.
+    let room = given.map_or(Room::Unknown, |given| keeping_errno(|| unsafe { room::of(given) }));
+    stack_is(row, &room);
+    let attributes = match &room {
+        Room::Larger(_, larger) => ptr::from_ref(larger),
+        _ => attributes,
+    };
+    let begin = exeunt_watch_thread as *mut c_void;
+    // SAFETY: the caller keeps to the contract. The start routine takes a row.
+    let failed = unsafe { real(thread, attributes.cast(), begin, ptr::from_ref(row).cast_mut().cast()) };
+    if let Some(default) = &mut default {
+        // SAFETY: initialized by libc, and destroyed once.
+        keeping_errno(|| unsafe { libc::pthread_attr_destroy(default) });
+    }
+    refused(row, failed != 0);
+    failed
+}
+
+/// Writes what is known of the new thread's stack.
+fn stack_is(row: &Row, room: &Room) {
+    row.stack_size.store(room.size() as u64, Relaxed);
+    if let Room::Small(low, high) = room {
+        row.stack_low.store(*low as u64, Relaxed);
+        row.stack_high.store(*high as u64, Relaxed);
+        row.reason.store(b"its stack is too small for the handler");
+        row.flags.store(flag::NOT_ARMED, Relaxed);
+    }
+}
+
+fn get_default() -> Option<GetDefault> {
+    static GET_DEFAULT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+    let found = next(&GET_DEFAULT, c"pthread_getattr_default_np")?;
+    // SAFETY: this is libc's function of that name (or of another preload library's).
+    Some(unsafe { std::mem::transmute::<*mut c_void, GetDefault>(found) })
 }
 
 unsafe extern "C" fn create_c11(
@@ -218,10 +253,11 @@ unsafe extern "C" fn create_c11(
     let Some(real) = next(&REAL, c"thrd_create") else { return 2 };
     // SAFETY: this is libc's function of that name (or of another preload library's).
     let real: CreateC11 = unsafe { std::mem::transmute(real) };
-    match born(kind::C11, start, argument, caller) {
+    match keeping_errno(|| born(kind::C11, start, argument, caller)) {
         // SAFETY: the caller keeps to the contract of `thrd_create`.
         None => unsafe { real(thread, start, argument) },
         Some(row) => {
+            stack_is(row, &keeping_errno(|| get_default().map_or(Room::Unknown, room::of_c11)));
             let begin = exeunt_watch_thread as *mut c_void;
             // SAFETY: as above. The routine jumps to the program's, so the result is the program's.
             let failed = unsafe { real(thread, begin, ptr::from_ref(row).cast_mut().cast()) };
@@ -256,7 +292,7 @@ fn born(kind: u32, start: *mut c_void, argument: *mut c_void, caller: usize) -> 
 
 fn refused(row: &Row, refused: bool) {
     if refused {
-        row.state.store(state::REFUSED, Release);
+        give_back(row);
     }
 }
 
@@ -265,7 +301,7 @@ fn next(known: &AtomicPtr<c_void>, name: &CStr) -> Option<*mut c_void> {
     let mut found = known.load(Relaxed);
     if found.is_null() {
         // SAFETY: the name ends with a zero.
-        found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+        found = keeping_errno(|| unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) });
         known.store(found, Relaxed);
     }
     (!found.is_null()).then_some(found)
@@ -286,7 +322,7 @@ unsafe extern "C" fn thread_begins(row: *const Row) -> Routine {
     // SAFETY: by the contract a row of the table, which is never unmapped.
     let row = unsafe { &*row };
     let routine = Routine { start: row.entry.load(Relaxed) as usize, argument: row.argument.load(Relaxed) as usize };
-    life::begun(row);
+    keeping_errno(|| life::begun(row));
     routine
 }
 
@@ -315,9 +351,10 @@ unsafe extern "C" fn __libc_start_main(
     let real: StartMain = unsafe { std::mem::transmute(real) };
     let mut begin = main;
     if let (Some(main), Some(row)) = (main, new_row()) {
+        let entry_file = keeping_errno(|| files::of(main as usize));
         row.kind.store(kind::MAIN, Relaxed);
         row.entry.store(main as usize as u64, Relaxed);
-        row.entry_file.store(files::of(main as usize), Relaxed);
+        row.entry_file.store(entry_file, Relaxed);
         row.created.store(now(), Relaxed);
         row.tid.store(tid(), Relaxed);
         row.state.store(state::BORN, Release);
@@ -333,7 +370,7 @@ unsafe extern "C" fn __libc_start_main(
 unsafe extern "C" fn main_begins() -> usize {
     // SAFETY: `__libc_start_main` has stored a row of the table, which is never unmapped.
     if let Some(row) = unsafe { MAIN_ROW.load(Acquire).as_ref() } {
-        life::begun(row);
+        keeping_errno(|| life::begun(row));
     }
     MAIN.load(Relaxed)
 }

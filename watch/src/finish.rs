@@ -1,6 +1,7 @@
 //! The ends of the process that code can see: `exit`, after all handlers, and `_exit`.
 
 use crate::life::process_ends;
+use crate::shared::keeping_errno;
 use std::ffi::c_int;
 
 /// `exit` runs this after the program's own handlers and destructors.
@@ -9,7 +10,8 @@ use std::ffi::c_int;
 static FINISH: extern "C" fn() = finish;
 
 extern "C" fn finish() {
-    process_ends(true);
+    // Later destructors of the process see it.
+    keeping_errno(|| process_ends(true));
 }
 
 /// Stands in for libc's.

@@ -4,9 +4,10 @@
 //! [`exeunt::at_exit`] on each stack, and writes a row for each into memory that it shares with the
 //! command (`table.rs`). It uses the public face of exeunt alone.
 //!
-//! - It keeps no descriptor open and starts no thread of its own, so programs that close all
-//!   descriptors or fork go on as without it.
-//! - It prints nothing.
+//! - It keeps no descriptor open, so programs that close all descriptors go on as without it.
+//! - exeunt starts one thread before `main`, which ends at once: by it exeunt finds out where the
+//!   entry functions of threads return to. No thread runs for long, so programs that fork go on as
+//!   without it.
 //! - After `fork` the child is not watched unless the command was asked to follow. Each row is written
 //!   by the process that it belongs to.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -17,6 +18,7 @@ mod create;
 mod files;
 mod finish;
 mod life;
+mod room;
 mod shared;
 mod table;
 mod touched;

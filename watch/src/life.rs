@@ -1,23 +1,35 @@
 //! What is written of a stack when it begins and when it ends.
 
-use crate::shared::{new_row, now, own_table, present, set_current, tid};
+use crate::shared::{
+    clock, current, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid,
+};
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
 use exeunt::Ending;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::{self, Write};
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// The running thread's stack begins, and this is its row.
 pub fn begun(row: &'static Row) {
     set_current(row);
     row.tid.store(tid(), Relaxed);
     row.began.store(now(), Relaxed);
-    let (low, high) = touched::bounds();
+    // On a stack that is too small this frame is all there is, and its creator knew where it is.
+    if row.flags.load(Relaxed) & flag::NOT_ARMED == 0 {
+        arm(row);
+    } else {
+        row.state.store(state::ALIVE, Release);
+    }
+}
+
+#[inline(never)]
+fn arm(row: &'static Row) {
+    let (low, high) = touched::bounds(row.stack_size.load(Relaxed) as usize);
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
     row.state.store(state::ALIVE, Release);
-    if let Err(error) = exeunt::at_exit(move || ended(row)) {
+    if let Err(error) = exeunt::at_exit(move || keeping_errno(|| ended(row))) {
         row.reason.store(error.to_string().as_bytes());
         row.flags.fetch_or(flag::NOT_ARMED, Relaxed);
     }
@@ -30,7 +42,7 @@ fn ended(row: &'static Row) {
     row.ended.store(now(), Relaxed);
     name(row);
     times(row);
-    used(row);
+    used(row, true);
     how(row);
     row.state.store(state::ENDED, Release);
 }
@@ -56,26 +68,27 @@ fn how(row: &Row) {
 /// threads that are there. This may run twice (`exit`, then `_exit`). It may run in a signal handler
 /// if it is not `orderly`, and then allocates nothing.
 pub fn process_ends(orderly: bool) {
-    let Some(table) = own_table() else { return };
-    let this = tid();
+    let Some(table) = own_table().filter(|_| is_own_process()) else { return };
+    let (this, this_row) = (tid(), current());
     let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
     let process = std::process::id();
     for row in table.rows[..used_rows].iter().filter(|row| row.process.load(Relaxed) == process) {
         if row.flags.load(Relaxed) & flag::REPLACED != 0 {
             continue;
         }
-        let own = row.tid.load(Relaxed) == this;
+        // The kernel uses a thread's number again, so the number of a row that is over says nothing.
+        let own = id(row) == this_row;
         match row.state.load(Relaxed) {
             state::ALIVE => {
                 if own {
                     row.flags.fetch_or(flag::ENDED_PROCESS, Relaxed);
                     name(row);
                     times(row);
-                } else if !sample(row) {
+                } else if row.tid.load(Relaxed) == this || !sample(row) {
                     // It is gone, and has passed by its handler.
                     continue;
                 }
-                used(row);
+                used(row, orderly);
                 row.ended.store(now(), Relaxed);
                 row.flags.fetch_or(flag::SAMPLED, Release);
             }
@@ -94,12 +107,32 @@ pub fn process_ends(orderly: bool) {
 
 /// Rows for threads that none of the calls has created: libc's own, and those of bare system calls.
 fn others(table: &Table, process: u32) {
-    let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
-    let alive = |row: &&Row| row.process.load(Relaxed) == process && row.tid.load(Relaxed) != 0;
-    let known: HashSet<u32> = table.rows[..used_rows].iter().filter(alive).map(|row| row.tid.load(Relaxed)).collect();
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
-    let tids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    for tid in tids.filter(|tid| !known.contains(tid)) {
+    // Before the rows: a task that is there now has its row.
+    let tids: Vec<u32> = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
+    // Until when each number belonged to a thread with a row.
+    let mut known = HashMap::from([(tid(), u64::MAX)]);
+    let mut born = 0;
+    for row in table.rows[..used_rows].iter().filter(|row| row.process.load(Relaxed) == process) {
+        if row.flags.load(Relaxed) & flag::REPLACED != 0 {
+            continue;
+        }
+        let until = match row.state.load(Acquire) {
+            state::ALIVE => u64::MAX,
+            state::ENDED => row.ended.load(Relaxed),
+            // Its thread may be there, and has not written its number.
+            state::BORN => {
+                born += 1;
+                continue;
+            }
+            _ => continue,
+        };
+        let before = known.entry(row.tid.load(Relaxed)).or_insert(until);
+        *before = until.max(*before);
+    }
+    let is_known = |tid: u32| known.get(&tid).is_some_and(|&until| until == u64::MAX || began(tid) < until);
+    for tid in tids.into_iter().filter(|&tid| !is_known(tid)).skip(born) {
         let Some(row) = new_row() else { return };
         row.kind.store(kind::OTHER, Relaxed);
         row.tid.store(tid, Relaxed);
@@ -110,6 +143,23 @@ fn others(table: &Table, process: u32) {
             row.state.store(state::ALIVE, Release);
         }
     }
+}
+
+/// When a thread began, by CLOCK_MONOTONIC, rounded down to the kernel's tick of 10 ms; 0 if there is
+/// no such thread.
+fn began(tid: u32) -> u64 {
+    let mut buffer = [0; 1024];
+    let stat = read(format_args!("/proc/self/task/{tid}/stat"), &mut buffer);
+    let Some(mut fields) = stat.and_then(fields) else { return 0 };
+    // The kernel's clock for this counts the time of suspension as well.
+    let suspended = clock(libc::CLOCK_BOOTTIME).unwrap_or(0).saturating_sub(now());
+    (number(fields.nth(19)) * 10_000_000).saturating_sub(suspended)
+}
+
+/// The fields of a thread's `stat` after its name.
+fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    Some(stat[end + 1..].split(|&byte| byte == b' ').filter(|field| !field.is_empty()))
 }
 
 /// The running thread's name.
@@ -142,8 +192,8 @@ fn sample(row: &Row) -> bool {
     let (begin, end) = (stat.iter().position(|&byte| byte == b'('), stat.iter().rposition(|&byte| byte == b')'));
     let (Some(begin), Some(end)) = (begin, end) else { return false };
     row.name.store(&stat[begin + 1..end]);
-    let mut fields = stat[end + 1..].split(|&byte| byte == b' ').filter(|field| !field.is_empty());
-    let (user, system) = (number(fields.nth(11)), number(fields.next()));
+    let ticks = fields(stat).map(|mut fields| (number(fields.nth(11)), number(fields.next())));
+    let Some((user, system)) = ticks else { return false };
     let schedule = read(format_args!("/proc/self/task/{tid}/schedstat"), &mut buffer);
     let exact = schedule.map(|text| number(text.split(|&byte| byte == b' ').next()) / 1000);
     let sum = exact.unwrap_or((user + system) * 10_000);
@@ -190,8 +240,8 @@ fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> 
     buffer.get(..usize::try_from(length).ok()?)
 }
 
-/// The depth that the stack's use had.
-fn used(row: &Row) {
+/// The depth that the stack's use had. `room`: the running stack has some.
+fn used(row: &Row, room: bool) {
     let (low, high) = (row.stack_low.load(Relaxed) as usize, row.stack_high.load(Relaxed) as usize);
-    row.stack_touched.store(touched::lowest(low, high) as u64, Relaxed);
+    row.stack_touched.store(touched::lowest(low, high, room) as u64, Relaxed);
 }

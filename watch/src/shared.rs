@@ -4,16 +4,30 @@ use crate::table::{Birth, Births, ROWS, Row, Table, kind, state};
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(ptr::null_mut());
 static BIRTHS: AtomicPtr<Births> = AtomicPtr::new(ptr::null_mut());
 static PROCESS: AtomicU32 = AtomicU32::new(0);
+/// 1 in the watched process. The kernel gives a child zeros for this page. Null if it cannot.
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
 /// From now on this process is watched.
 pub fn set(table: &'static Table, births: Option<&'static Births>) {
     BIRTHS.store(births.map_or(ptr::null_mut(), |births| ptr::from_ref(births).cast_mut()), Relaxed);
     PROCESS.store(std::process::id(), Relaxed);
+    // SAFETY: a new mapping of one page of any size, which is never unmapped.
+    let mark = unsafe {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let mark = libc::mmap(ptr::null_mut(), size_of::<AtomicU32>(), protection, flags, -1, 0);
+        let wiped = mark != libc::MAP_FAILED && libc::madvise(mark, 1, libc::MADV_WIPEONFORK) == 0;
+        if wiped { mark.cast::<AtomicU32>() } else { ptr::null_mut() }
+    };
+    // SAFETY: null, or a mapping of zeros that is large enough.
+    if let Some(mark) = unsafe { mark.as_ref() } {
+        mark.store(1, Relaxed);
+    }
+    MARK.store(mark, Relaxed);
     TABLE.store(ptr::from_ref(table).cast_mut(), Release);
     // SAFETY: the handler stores one word. It is code of this library, which is never unloaded.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
@@ -28,6 +42,12 @@ extern "C" fn in_child() {
         return;
     };
     PROCESS.store(std::process::id(), Relaxed);
+    // SAFETY: as in `set`.
+    if let Some(mark) = unsafe { MARK.load(Relaxed).as_ref() } {
+        mark.store(1, Relaxed);
+    }
+    // The rows that the parent was given back are the parent's.
+    FREE.store(0, Relaxed);
     let before = (current() as usize).checked_sub(1).and_then(|index| table.rows.get(index));
     if let (Some(before), Some(row)) = (before, new_row()) {
         row.kind.store(kind::FORK, Relaxed);
@@ -47,7 +67,7 @@ extern "C" fn in_child() {
 
 /// The row of the running thread: `row`, or after `fork` the one that the child has made for it.
 pub fn present(row: &'static Row) -> Option<&'static Row> {
-    let table = table()?;
+    let table = own_table()?;
     if row.process.load(Relaxed) == PROCESS.load(Relaxed) {
         return Some(row);
     }
@@ -68,15 +88,65 @@ pub fn birth(row: &Row) -> Option<&'static Birth> {
     births.0.get(id(row) as usize - 1)
 }
 
-/// The table, if this is the watched process and not a child by `vfork` or by a bare system call,
-/// which run no handlers of `fork`.
+/// The table, if this is the watched process and not a child by `_Fork` or by a bare system call,
+/// which run no handlers of `fork`. A child that shares its parent's memory (`vfork`) counts as the
+/// parent here: it creates no thread, and its stack does not end.
 pub fn own_table() -> Option<&'static Table> {
-    table().filter(|_| std::process::id() == PROCESS.load(Relaxed))
+    // SAFETY: as in `set`.
+    let own = match unsafe { MARK.load(Relaxed).as_ref() } {
+        Some(mark) => mark.load(Relaxed) == 1,
+        None => is_own_process(),
+    };
+    table().filter(|_| own)
+}
+
+/// Whether this is the watched process and no child of any kind, by a system call.
+pub fn is_own_process() -> bool {
+    std::process::id() == PROCESS.load(Relaxed)
+}
+
+/// The last of the rows that were given back: its id, or 0. The upper half counts the changes, so
+/// that no change goes unnoticed by another thread.
+static FREE: AtomicU64 = AtomicU64::new(0);
+
+/// Gives a row back: there is no stack for it.
+pub fn give_back(row: &Row) {
+    row.state.store(state::REFUSED, Release);
+    let mut last = FREE.load(Relaxed);
+    loop {
+        // The row that was given back before this one.
+        row.argument.store(last & ID, Relaxed);
+        let next = (last & !ID).wrapping_add(ID + 1) | u64::from(id(row));
+        match FREE.compare_exchange_weak(last, next, Release, Relaxed) {
+            Ok(_) => return,
+            Err(now) => last = now,
+        }
+    }
+}
+
+/// The bits of an id in `FREE`.
+const ID: u64 = u32::MAX as u64;
+
+/// A row that was given back.
+fn take_back(table: &'static Table) -> Option<&'static Row> {
+    let mut last = FREE.load(Acquire);
+    loop {
+        let row = table.rows.get(((last & ID) as usize).checked_sub(1)?)?;
+        let next = (last & !ID).wrapping_add(ID + 1) | (row.argument.load(Relaxed) & ID);
+        match FREE.compare_exchange_weak(last, next, Acquire, Acquire) {
+            Ok(_) => return Some(row),
+            Err(now) => last = now,
+        }
+    }
 }
 
 /// A row for a new stack. None if the process is not watched or the table is full.
 pub fn new_row() -> Option<&'static Row> {
-    let table = table()?;
+    let table = own_table()?;
+    if let Some(row) = take_back(table) {
+        row.flags.store(0, Relaxed);
+        return Some(row);
+    }
     let index = table.rows_used.fetch_add(1, Relaxed);
     if index as usize >= ROWS {
         // Keeps the count from wrapping after 4 billion threads.
@@ -107,6 +177,16 @@ pub fn set_current(row: &Row) {
 /// The id of the running thread's row, or 0.
 pub fn current() -> u32 {
     CURRENT.get()
+}
+
+/// Runs code of this library, and leaves the running thread's `errno` as it was.
+pub fn keeping_errno<T>(run: impl FnOnce() -> T) -> T {
+    // SAFETY: libc's place for the running thread's value, which is always there.
+    let before = unsafe { *libc::__errno_location() };
+    let result = run();
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = before };
+    result
 }
 
 /// CLOCK_MONOTONIC in nanoseconds.

@@ -115,7 +115,8 @@ pub struct File {
     pub end: AtomicU64,
     /// What to subtract from an address to get the file's own.
     pub base: AtomicU64,
-    pub path: Text<32>,
+    /// Of any length that the kernel allows: a page.
+    pub path: Text<512>,
 }
 
 /// One stack. An id is a row's index plus 1.
@@ -149,6 +150,8 @@ pub struct Row {
     pub stack_low: AtomicU64,
     pub stack_high: AtomicU64,
     pub stack_touched: AtomicU64,
+    /// The size of the stack that libc has allocated for it, where its creator could tell, or 0.
+    pub stack_size: AtomicU64,
     /// The word that the entry function returned or that `pthread_exit` got, with `flag::VALUE`.
     pub value: AtomicU64,
     pub name: Text<2>,
@@ -173,8 +176,8 @@ impl<const N: usize> Text<N> {
 
     /// The text.
     pub fn load(&self) -> String {
-        let bytes: Vec<u8> = self.0.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
-        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-        String::from_utf8_lossy(&bytes[..end]).into_owned()
+        let bytes = self.0.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes());
+        let bytes: Vec<u8> = bytes.take_while(|&byte| byte != 0).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }

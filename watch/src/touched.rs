@@ -13,8 +13,31 @@ const CHUNK: usize = 2048;
 /// The same for a stack that is too small to hold that answer, which has one byte for each page.
 const SMALL_CHUNK: usize = 64;
 
-/// The running thread's stack, lowest address and end, or two zeros.
-pub fn bounds() -> (usize, usize) {
+/// From a thread's `pthread_self` to the end of its stack, the same for all stacks that libc
+/// allocates: its description of the thread and the static TLS lie there. 0: not known.
+static ABOVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The running thread's stack, lowest address and end, or two zeros. `size` is the size for which
+/// libc was asked, or 0. libc may have used a larger stack again, whose lower part counts as none of
+/// this thread's.
+pub fn bounds(size: usize) -> (usize, usize) {
+    if size == 0 {
+        return bounds_by_libc();
+    }
+    // SAFETY: has no conditions.
+    let this = unsafe { libc::pthread_self() } as usize;
+    match ABOVE.load(Relaxed) {
+        0 => {
+            let (low, high) = bounds_by_libc();
+            ABOVE.store(high.saturating_sub(this), Relaxed);
+            (low, high)
+        }
+        above => (this + above - size, this + above),
+    }
+}
+
+/// The same from libc, which allocates and makes a system call for it.
+fn bounds_by_libc() -> (usize, usize) {
     // SAFETY: an all-zero `pthread_attr_t` is a valid place for the call to fill.
     let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
     let (mut low, mut size) = (std::ptr::null_mut(), 0);
@@ -29,9 +52,10 @@ pub fn bounds() -> (usize, usize) {
     if failed { (0, 0) } else { (low as usize, low as usize + size) }
 }
 
-/// The lowest address of the stack whose page has memory, or `high` if none has.
-pub fn lowest(low: usize, high: usize) -> usize {
-    if high - low > 128 << 10 { lowest_by::<CHUNK>(low, high) } else { lowest_by::<SMALL_CHUNK>(low, high) }
+/// The lowest address of the stack whose page has memory, or `high` if none has. `room`: the running
+/// stack has room for the larger answer.
+pub fn lowest(low: usize, high: usize, room: bool) -> usize {
+    if room && high - low > 128 << 10 { lowest_by::<CHUNK>(low, high) } else { lowest_by::<SMALL_CHUNK>(low, high) }
 }
 
 #[inline(never)]

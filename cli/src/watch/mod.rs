@@ -36,10 +36,17 @@ pub fn run(options: &Options) -> ExitCode {
     match watch(options) {
         Ok(code) => code,
         Err(refusal) => {
-            eprintln!("exeunt watch: {}", refusal.reason);
+            say(&refusal.reason);
             ExitCode::from(refusal.status)
         }
     }
+}
+
+/// A line on standard error. `eprintln!` would panic if that is closed.
+#[cfg(target_os = "linux")]
+fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "exeunt watch: {line}");
 }
 
 #[cfg(target_os = "linux")]
@@ -62,6 +69,7 @@ fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
     };
     let program = refusal::program(name)?;
     let mut output = report::Output::open(options.output.as_deref()).map_err(failed("the output"))?;
+    let trace = options.trace.as_ref().map(std::fs::File::create).transpose().map_err(failed("the trace"))?;
     let library = memory::library(LIBRARY).map_err(failed("the library's memory"))?;
     let (table_file, table, births) = memory::table().map_err(failed("the table's memory"))?;
 
@@ -79,25 +87,29 @@ fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
 
     let mut stacks = stacks::Stacks::new(table, births);
     let mut told = std::collections::HashSet::new();
-    // The program's status counts, whatever becomes of the rows.
-    let complain = |result: std::io::Result<()>| {
-        if let Err(error) = result {
-            eprintln!("exeunt watch: the output: {error}");
-        }
-    };
-    complain(report::begin(&mut output, options));
+    // The program's status counts, whatever becomes of the rows. After a failure nothing more is
+    // written, as it could not be told what is missing.
+    let mut failure = report::begin(&mut output, options).err();
     let mut stream = || {
+        if failure.is_some() {
+            return;
+        }
         let ended = stacks.ended();
         told.extend(ended.iter().map(|stack| stack.id));
-        complain(report::stream(&mut output, options, &ended));
+        failure = report::stream(&mut output, options, &ended).err();
     };
     let meanwhile: Option<&mut dyn FnMut()> = if options.streams() { Some(&mut stream) } else { None };
     let end = process::wait(meanwhile).map_err(failed("waiting for the program"))?;
     stacks.close();
     let rows = stacks.all();
-    complain(report::print(&mut output, options, &rows, &told, &stacks, &end));
-    if let Some(path) = &options.trace {
-        complain(trace::write(path, options, &rows));
+    if failure.is_none() {
+        failure = report::print(&mut output, options, &rows, &told, &stacks, &end).err();
+    }
+    if let Some(error) = failure {
+        say(&format!("the output: {error}"));
+    }
+    if let Some(Err(error)) = trace.map(|file| trace::write(file, options, &rows)) {
+        say(&format!("the trace: {error}"));
     }
     Ok(process::end_as(end.status))
 }

@@ -4,8 +4,8 @@ use std::ffi::{OsString, c_int, c_void};
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
-use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::time::Duration;
 
 /// Signals that are passed on. A stop by the terminal reaches both processes as it is.
@@ -23,6 +23,30 @@ const PASSED_ON: [c_int; 8] = [
 /// The program's process, or 0.
 static PROGRAM: AtomicI32 = AtomicI32::new(0);
 
+/// Signals whose handling by this process differs from what it has inherited: Rust's runtime ignores
+/// SIGPIPE, and `wait4` fails with ECHILD if SIGCHLD is ignored.
+const CHANGED: [c_int; 2] = [libc::SIGPIPE, libc::SIGCHLD];
+
+/// What this process has inherited for them: SIG_DFL or SIG_IGN.
+static INHERITED: [AtomicUsize; 2] = [const { AtomicUsize::new(libc::SIG_DFL) }; 2];
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static REMEMBER: extern "C" fn() = remember;
+
+/// libc calls this before Rust's runtime changes anything.
+extern "C" fn remember() {
+    for (signal, inherited) in CHANGED.into_iter().zip(&INHERITED) {
+        // SAFETY: all zeros are a valid place for the call to fill, and nothing is changed.
+        let action = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &mut action);
+            action
+        };
+        inherited.store(action.sa_sigaction, Relaxed);
+    }
+}
+
 /// The program's end: its status and its CPU times in microseconds, user and system.
 pub struct End {
     pub status: ExitStatus,
@@ -32,6 +56,12 @@ pub struct End {
 
 /// Starts the program.
 pub fn start(mut command: Command) -> io::Result<()> {
+    // A reader that closes its end of the rows' pipe must not end this process before the program.
+    // SAFETY: neither action runs code of this program.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+    }
     // SAFETY: all zeros are a valid set, and the calls fill sets of this frame.
     let (passed_on, before) = unsafe {
         let (mut passed_on, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
@@ -42,9 +72,13 @@ pub fn start(mut command: Command) -> io::Result<()> {
         libc::pthread_sigmask(libc::SIG_BLOCK, &passed_on, &mut before);
         (passed_on, before)
     };
-    // SAFETY: the closure runs between fork and exec, where `pthread_sigmask` may be called.
+    // std has set SIGPIPE to the default action when it calls the closure.
+    // SAFETY: the closure runs between fork and exec, where both functions may be called.
     unsafe {
         command.pre_exec(move || {
+            for (signal, inherited) in CHANGED.into_iter().zip(&INHERITED) {
+                libc::signal(signal, inherited.load(Relaxed));
+            }
             libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
             Ok(())
         });
@@ -135,9 +169,41 @@ pub fn end_as(status: ExitStatus) -> ExitCode {
 pub fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, Some(signal)) => format!("killed by signal {signal}{}", name(signal)),
         (None, None) => status.to_string(),
     }
+}
+
+/// The signal's name in brackets, if it has one.
+fn name(signal: c_int) -> String {
+    const NAMES: [(c_int, &str); 24] = [
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGTRAP, "SIGTRAP"),
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGPIPE, "SIGPIPE"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGSTKFLT, "SIGSTKFLT"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGXFSZ, "SIGXFSZ"),
+        (libc::SIGVTALRM, "SIGVTALRM"),
+        (libc::SIGPROF, "SIGPROF"),
+        (libc::SIGPOLL, "SIGPOLL"),
+        (libc::SIGPWR, "SIGPWR"),
+        (libc::SIGSYS, "SIGSYS"),
+        (libc::SIGCONT, "SIGCONT"),
+    ];
+    let found = NAMES.iter().find(|(number, _)| *number == signal);
+    found.map_or(String::new(), |(_, name)| format!(" ({name})"))
 }
 
 /// The command in words.

@@ -91,7 +91,7 @@ pub fn print(
         })?;
     }
     if rows.len() < all.len() && !options.summary {
-        writeln!(to, "{}", paint(FAINT, format!("{} of {} stacks", rows.len(), all.len())))?;
+        writeln!(to, "{}", paint(FAINT, format!("{} of {} threads", rows.len(), all.len())))?;
     }
     to.flush()
 }
@@ -133,17 +133,34 @@ fn headline(
     stacks: &Stacks,
     end: &ProgramEnd,
 ) -> io::Result<()> {
-    let alive = all.iter().filter(|stack| is_alive(stack)).count();
+    let count = |wanted: fn(&End) -> bool| all.iter().filter(|stack| wanted(&stack.end)).count();
+    let mut counts = format!("{} ended", count(End::is_over));
+    let others: [(fn(&End) -> bool, &str); 4] = [
+        (|end| matches!(end, End::Alive | End::EndedProcess), "still ran"),
+        (|end| matches!(end, End::Replaced), "replaced by exec"),
+        (|end| matches!(end, End::NeverRan), "never ran"),
+        (|end| matches!(end, End::NotArmed { .. }), "not armed"),
+    ];
+    for (wanted, words) in others {
+        let number = count(wanted);
+        if number > 0 {
+            counts += &format!(", {number} {words}");
+        }
+    }
+    let which = match options.top {
+        Some(top) if top < all.len() && !options.summary => "all rows",
+        _ if options.live => "the rows above",
+        _ => "the rows below",
+    };
     let rows: u64 = all.iter().filter_map(|stack| stack.cpu).map(|cpu| cpu.sum()).sum();
     let line = format!("exeunt watch: {}", process::command_line(&options.command));
     writeln!(to, "{}", paint(TITLE, line))?;
     writeln!(
         to,
-        "{}; {} stacks: {} ended, {} did not; CPU {} user, {} system, of which the rows have {}",
+        "{}; {} {}: {counts}; CPU {} user, {} system, {} of it in {which}",
         process::in_words(end.status),
         all.len(),
-        all.len() - alive,
-        alive,
+        if all.len() == 1 { "thread" } else { "threads" },
         time(end.user * 1000),
         time(end.system * 1000),
         time(rows * 1000),
@@ -151,10 +168,15 @@ fn headline(
     if !stacks.watched() {
         writeln!(to, "The program did not load the library, so there are no rows.")?;
     } else if !stacks.finished() {
-        writeln!(to, "The process ended at once, so nobody could read the times of the threads that lived.")?;
+        use std::os::unix::process::ExitStatusExt;
+        let what = match end.status.signal() {
+            Some(_) => "The program was killed",
+            None => "The program did not call exit or _exit: it executed another one, or made the system call itself",
+        };
+        writeln!(to, "{what}. The times of its threads that lived then are not known.")?;
     }
     if stacks.lost() {
-        writeln!(to, "There were more stacks than rows; the last ones are missing.")?;
+        writeln!(to, "There were more threads than the table has rows; the last ones are missing.")?;
     }
     Ok(())
 }
@@ -179,9 +201,9 @@ const HEAD: [Heading; 12] = [
 
 const SUMMARY: [Heading; 9] = [
     ("entry function", false),
-    ("stacks", true),
+    ("threads", true),
     ("ended", true),
-    ("at once", true),
+    ("most at once", true),
     ("mean life", true),
     ("user", true),
     ("system", true),
@@ -263,7 +285,7 @@ fn summary(all: &[Stack], options: &Options) -> Vec<[String; 9]> {
             shortened(entry, 40),
             group.len().to_string(),
             ended.to_string(),
-            at_once(group).to_string(),
+            most_at_once(group).to_string(),
             time(life(group)),
             time(sum(|cpu| cpu.user_us) * 1000),
             time(sum(|cpu| cpu.system_us) * 1000),
@@ -275,7 +297,7 @@ fn summary(all: &[Stack], options: &Options) -> Vec<[String; 9]> {
 }
 
 /// The most of these stacks that were there at one time.
-fn at_once(group: &[&Stack]) -> usize {
+fn most_at_once(group: &[&Stack]) -> usize {
     let mut changes: Vec<(u64, i64)> = Vec::new();
     for stack in group {
         changes.push((stack.start_ns, 1));

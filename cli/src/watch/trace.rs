@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 
-pub fn write(path: &Path, options: &Options, stacks: &[Stack]) -> io::Result<()> {
-    let mut to = BufWriter::new(File::create(path)?);
+pub fn write(file: File, options: &Options, stacks: &[Stack]) -> io::Result<()> {
+    let mut to = BufWriter::new(file);
     write!(to, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[")?;
     let mut first = true;
     let mut event = |value: Value| {

@@ -1,11 +1,15 @@
 /* Threads that end in each way, and a process that ends in the way that the first argument names. */
 #define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <threads.h>
 #include <time.h>
@@ -26,6 +30,10 @@ void *exits(void *word) { pthread_exit(word); }
 void *waits(void *ready) {
     if (write(*(int *)ready, "", 1) != 1) abort();
     for (;;) pause();
+}
+void *waits_for_nothing(void *word) {
+    pause();
+    return word;
 }
 void *goes_deep(void *word) {
     volatile char bytes[1 << 20];
@@ -71,6 +79,33 @@ void *computes(void *word) {
     return word;
 }
 
+void *prints_errno(void *word) {
+    printf("thread %d\n", errno);
+    return word;
+}
+
+void *needs_some(void *word) {
+    volatile char bytes[7000];
+    for (size_t at = 0; at < sizeof bytes; at += 512) bytes[at] = 1;
+    return word;
+}
+void *needs_some_and_exits(void *word) { pthread_exit(needs_some(word)); }
+void *ends_all(void *word) {
+    needs_some(word);
+    _exit(6);
+}
+
+static int number;
+void *notes_its_number(void *word) {
+    number = gettid();
+    return word;
+}
+void *exits_if_it_has_the_number(void *word) {
+    if (gettid() != number) return word;
+    computes(NULL);
+    exit(5);
+}
+
 static void expires(union sigval value) { (void)value; }
 
 static void handled(int signal) {
@@ -79,6 +114,7 @@ static void handled(int signal) {
 }
 
 int main(int argc, char **argv) {
+    int at_the_beginning = errno;
     const char *how = argc > 1 ? argv[1] : "return";
     if (!strcmp(how, "signal")) {
         signal(SIGTERM, handled);
@@ -116,6 +152,79 @@ int main(int argc, char **argv) {
         for (int round = 0; round < 2000; round++) {
             pthread_t thread;
             if (pthread_create(&thread, NULL, returns, NULL) || pthread_join(thread, NULL)) abort();
+        }
+        return 0;
+    }
+    if (!strcmp(how, "again")) {
+        /* A thread with the number of one that is over ends the process. It needs rights to choose. */
+        for (int each = 0; each < 50; each++) {
+            run(returns, NULL);
+            run(notes_its_number, NULL);
+            int file = open("/proc/sys/kernel/ns_last_pid", O_WRONLY);
+            if (file < 0) return 0;
+            if (dprintf(file, "%d", number - 1) < 0) return 0;
+            close(file);
+            run(exits_if_it_has_the_number, NULL);
+        }
+        return 0;
+    }
+    if (!strcmp(how, "bare fork")) {
+        /* No handler of pthread_atfork runs. */
+        if (!syscall(SYS_fork)) {
+            run(returns, (void *)8);
+            return 5;
+        }
+        int status;
+        wait(&status);
+        return WEXITSTATUS(status) + 1;
+    }
+    if (!strcmp(how, "errno")) {
+        printf("main %d\n", at_the_beginning);
+        run(prints_errno, NULL);
+        pthread_t thread;
+        errno = 77;
+        if (pthread_create(&thread, NULL, returns, NULL)) abort();
+        printf("success %d\n", errno);
+        pthread_join(thread, NULL);
+        /* More than there is. */
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, 1ul << 46);
+        errno = 77;
+        int code = pthread_create(&thread, &attributes, returns, NULL);
+        printf("failure %d %d\n", code, errno);
+        return 0;
+    }
+    if (!strcmp(how, "small")) {
+        pthread_t thread;
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setstacksize(&attributes, 16 << 10);
+        void *(*routines[])(void *) = {needs_some, needs_some_and_exits};
+        for (int each = 0; each < 2; each++)
+            if (pthread_create(&thread, &attributes, routines[each], NULL) || pthread_join(thread, NULL)) abort();
+        char *memory = mmap(NULL, 32 << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED || mprotect(memory, 16 << 10, PROT_NONE)) abort();
+        pthread_attr_setstack(&attributes, memory + (16 << 10), 16 << 10);
+        for (int each = 0; each < 2; each++)
+            if (pthread_create(&thread, &attributes, routines[each], NULL) || pthread_join(thread, NULL)) abort();
+        if (pthread_create(&thread, &attributes, ends_all, NULL) || pthread_join(thread, NULL)) abort();
+    }
+    if (!strcmp(how, "refused")) {
+        pthread_t thread;
+        pthread_attr_t large;
+        pthread_attr_init(&large);
+        pthread_attr_setstacksize(&large, 1ul << 46);
+        for (int each = 0; each < 100; each++)
+            if (pthread_create(&thread, &large, returns, NULL) != EAGAIN) abort();
+        run(returns, (void *)8);
+        return 0;
+    }
+    if (!strcmp(how, "burst")) {
+        /* The process ends while some of these have not begun. */
+        for (int each = 0; each < 64; each++) {
+            pthread_t thread;
+            if (pthread_create(&thread, NULL, waits_for_nothing, NULL)) abort();
         }
         return 0;
     }
