@@ -119,13 +119,13 @@ fn others(table: &Table, process: u32) {
             continue;
         }
         let until = match row.state.load(Acquire) {
-            state::ALIVE => u64::MAX,
-            state::ENDED => row.ended.load(Relaxed),
             // Its thread may be there, and has not written its number.
-            state::BORN => {
+            state::BORN if row.tid.load(Relaxed) == 0 => {
                 born += 1;
                 continue;
             }
+            state::BORN | state::ALIVE => u64::MAX,
+            state::ENDED => row.ended.load(Relaxed),
             _ => continue,
         };
         let before = known.entry(row.tid.load(Relaxed)).or_insert(until);

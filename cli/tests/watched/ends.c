@@ -208,6 +208,8 @@ int main(int argc, char **argv) {
         pthread_attr_setstack(&attributes, memory + (16 << 10), 16 << 10);
         for (int each = 0; each < 2; each++)
             if (pthread_create(&thread, &attributes, routines[each], NULL) || pthread_join(thread, NULL)) abort();
+        /* A small stack that creates one. */
+        if (pthread_create(&thread, &attributes, creates, NULL) || pthread_join(thread, NULL)) abort();
         if (pthread_create(&thread, &attributes, ends_all, NULL) || pthread_join(thread, NULL)) abort();
     }
     if (!strcmp(how, "refused")) {
