@@ -126,6 +126,17 @@ fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &Program
     }})
 }
 
+/// What had become of a thread when the process ended.
+fn state(end: &End) -> &'static str {
+    match end {
+        End::Alive | End::EndedProcess => "still ran",
+        End::Replaced => "replaced by exec",
+        End::NeverRan => "never ran",
+        End::NotArmed { .. } => "not armed",
+        _ => "ended",
+    }
+}
+
 fn headline(
     to: &mut impl Write,
     options: &Options,
@@ -133,18 +144,12 @@ fn headline(
     stacks: &Stacks,
     end: &ProgramEnd,
 ) -> io::Result<()> {
-    let count = |wanted: fn(&End) -> bool| all.iter().filter(|stack| wanted(&stack.end)).count();
-    let mut counts = format!("{} ended", count(End::is_over));
-    let others: [(fn(&End) -> bool, &str); 4] = [
-        (|end| matches!(end, End::Alive | End::EndedProcess), "still ran"),
-        (|end| matches!(end, End::Replaced), "replaced by exec"),
-        (|end| matches!(end, End::NeverRan), "never ran"),
-        (|end| matches!(end, End::NotArmed { .. }), "not armed"),
-    ];
-    for (wanted, words) in others {
-        let number = count(wanted);
+    let count = |word: &str| all.iter().filter(|stack| state(&stack.end) == word).count();
+    let mut counts = format!("{} ended", count("ended"));
+    for word in ["still ran", "replaced by exec", "never ran", "not armed"] {
+        let number = count(word);
         if number > 0 {
-            counts += &format!(", {number} {words}");
+            counts += &format!(", {number} {word}");
         }
     }
     let which = match options.top {
