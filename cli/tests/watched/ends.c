@@ -97,11 +97,11 @@ void *ends_all(void *word) {
 
 static int number;
 void *notes_its_number(void *word) {
-    number = gettid();
+    number = (int)syscall(SYS_gettid);
     return word;
 }
 void *exits_if_it_has_the_number(void *word) {
-    if (gettid() != number) return word;
+    if ((int)syscall(SYS_gettid) != number) return word;
     computes(NULL);
     exit(5);
 }
