@@ -199,14 +199,20 @@ fn a_stack_that_exeunt_has_armed_is_drawn_with_its_trampoline() {
     }
     // SAFETY: lets any process of this user read this one, also where Yama forbids it.
     unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
-    let thread = std::thread::spawn(|| {
+    let (tells, told) = std::sync::mpsc::channel();
+    let (goes_on, waits) = std::sync::mpsc::channel::<()>();
+    // Not the thread that draws: that one may still be in the call that has started the program.
+    let thread = std::thread::spawn(move || {
         exeunt::at_exit(|| ()).expect("a thread can be armed");
         let foot = exeunt::Stack::current().foot().cloned().expect("it has a foot");
         // SAFETY: a query.
-        let number = unsafe { libc::gettid() };
-        (drawn(&[&std::process::id().to_string(), "--only", &number.to_string()]), foot)
+        tells.send((unsafe { libc::gettid() }, foot)).expect("the test receives it");
+        waits.recv().expect("the test lets it go on");
     });
-    let (picture, foot) = thread.join().expect("the thread draws");
+    let (number, foot) = told.recv().expect("the thread is armed");
+    let picture = drawn(&[&std::process::id().to_string(), "--only", &number.to_string()]);
+    goes_on.send(()).expect("the thread waits");
+    thread.join().expect("the thread ends");
     let word = words(&picture).into_iter().find(|word| word.class == "foot");
     let word = word.unwrap_or_else(|| panic!("no foot: {picture}"));
     assert_eq!((word.address, word.value), (foot.address, foot.word), "{picture}");
