@@ -137,15 +137,7 @@ fn code(camera: &mut Camera) -> Result<()> {
     }
     camera.chapter(HOOK);
     camera.step()?;
-    to_call(camera)?;
-    let sp = camera.registers()?.sp();
-    let behind = behind_line(camera)?;
-    camera.chapter(DRAIN);
-    camera.step()?;
-    let handler = camera.facts.handler;
-    camera.run_to(handler, 0)?;
-    camera.chapter(RESULT);
-    camera.run_to(behind, sp)?;
+    drain(camera)?;
     for _ in 0..LONGEST {
         let flow = camera.line()?.flow;
         if flow == Flow::Jump {
@@ -251,8 +243,8 @@ fn return_from_entry(camera: &mut Camera) -> Result<()> {
     Err("the entry function does not return".into())
 }
 
-/// The trampoline, from its label to its return, and what comes then.
-fn trampoline(camera: &mut Camera) -> Result<()> {
+/// From a trampoline or a hook through the drain that it calls, to the instruction behind that call.
+fn drain(camera: &mut Camera) -> Result<()> {
     to_call(camera)?;
     let sp = camera.registers()?.sp();
     let behind = behind_line(camera)?;
@@ -261,7 +253,12 @@ fn trampoline(camera: &mut Camera) -> Result<()> {
     let handler = camera.facts.handler;
     camera.run_to(handler, 0)?;
     camera.chapter(RESULT);
-    camera.run_to(behind, sp)?;
+    camera.run_to(behind, sp)
+}
+
+/// The trampoline, from its label to its return, and what comes then.
+fn trampoline(camera: &mut Camera) -> Result<()> {
+    drain(camera)?;
     for _ in 0..LONGEST {
         if camera.line()?.flow == Flow::Return {
             camera.chapter(EXIT);
