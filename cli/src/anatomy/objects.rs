@@ -108,7 +108,10 @@ fn bias(elf: &Elf, code: &Mapping) -> Option<usize> {
     const PAGE: u64 = 4096;
     let offset = code.offset as u64;
     // The first page of a segment can be in the last page of another one's range of the file.
-    let is_code = |segment: &object::Segment<'static, '_>| matches!(segment.flags(), object::SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0);
+    let is_code = |segment: &object::Segment<'static, '_>| match segment.flags() {
+        object::SegmentFlags::Elf { p_flags } => p_flags & object::elf::PF_X != 0,
+        _ => false,
+    };
     elf.segments().filter(is_code).find_map(|segment| {
         let (start, size) = segment.file_range();
         let within = offset.checked_sub(start & !(PAGE - 1)).filter(|_| offset < start + size)?;
