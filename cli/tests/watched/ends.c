@@ -106,7 +106,7 @@ void *exits_if_it_has_the_number(void *word) {
     exit(5);
 }
 
-static void expires(union sigval value) { (void)value; }
+static void expires(union sigval ready) { waits(ready.sival_ptr); }
 
 static void handled(int signal) {
     (void)signal;
@@ -129,12 +129,17 @@ int main(int argc, char **argv) {
         return read(0, &byte, 1) != 0;
     }
     if (!strcmp(how, "timer")) {
-        /* libc starts a thread of its own for this. */
+        /* libc starts a thread of its own for this, and that one starts a thread for each expiration. When
+           the second waits, both have begun. */
+        int ends[2];
+        char byte;
+        if (pipe(ends)) abort();
         struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = expires};
-        struct itimerspec never = {.it_value = {.tv_sec = 1000}};
+        event.sigev_value.sival_ptr = &ends[1];
+        struct itimerspec soon = {.it_value = {.tv_nsec = 1}};
         timer_t timer;
-        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &never, NULL)) abort();
-        return 0;
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &soon, NULL)) abort();
+        return read(ends[0], &byte, 1) != 1;
     }
     if (!strcmp(how, "eight")) {
         run(returns, (void *)8);
