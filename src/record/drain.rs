@@ -38,9 +38,7 @@ impl Record {
     #[inline]
     pub(crate) fn drain(&self, lent: Lent) {
         self.set_draining();
-        // SAFETY: this is the record's own stack, and no code changes the record while the
-        // reference lives.
-        if self.reentrancy().get() > 0 || unsafe { (*self.contents.get()).values.has_had_values() } {
+        if self.reentrancy().get() > 0 || self.has_had_values() {
             cold_path();
             self.abandon_frames(lent);
         }
@@ -58,9 +56,7 @@ impl Record {
     /// whether there was something.
     #[inline]
     fn drop_last(&self, lent: Lent) -> bool {
-        // SAFETY: as in `drain`.
-        let may_have_some = unsafe { (*self.contents.get()).values.has_had_values() };
-        may_have_some && self.drop_last_value(lent)
+        self.has_had_values() && self.drop_last_value(lent)
             || self.slots().is_some_and(slot_table::clear)
             || self.finish_predecessor()
     }
