@@ -172,7 +172,7 @@ fn a_word_that_was_written_like_a_breakpoint_leaves_one_mapping_when_it_is_patch
     let _alone = alone();
     let site = at(exeunt_site_jump_b);
     let before = pieces(site);
-    // A debugger writes so, and the page is then a copy of its own. The byte is the one that is there.
+    // A debugger writes so, and the page is then a copy of its own. The byte stays the same.
     let memory = std::fs::File::options().write(true).open("/proc/self/mem").unwrap();
     memory.write_all_at(&bytes(site)[..1], site as u64).unwrap();
     assert_eq!(pieces(site), before);

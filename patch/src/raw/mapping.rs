@@ -14,7 +14,8 @@ use super::refusal::{Reason, Refusal};
 use super::syscall::{File, PROT_BTI, PROT_EXEC, PROT_MTE, PROT_READ, PROT_WRITE};
 use core::mem::MaybeUninit;
 
-/// In the flags of `smaps`: pages are locked in memory when they are first used. Not a `PROT_…` bit.
+/// In the flags of `smaps`: pages are locked in memory when they are first used. This is not a
+/// `PROT_…` bit.
 const LOCKED_ON_FAULT: u32 = 1 << 31;
 
 /// One mapping. [`Mapping::NONE`] where nothing is mapped.

@@ -129,8 +129,8 @@ impl Exclusive {
     /// Waits until no other thread of the process has it. `None` where the kernel refuses.
     ///
     /// Copies share no variable, so they share a file that belongs to the process alone: they lock
-    /// `/proc/self/comm` by `flock(2)`, for which each open file is another owner. A child of `fork`
-    /// has a `/proc/self` of its own, and no lock on it.
+    /// `/proc/self/comm` by `flock(2)`, for which each open file is another owner. A child of
+    /// `fork` has a `/proc/self` of its own, and no lock on it.
     pub(super) fn wait() -> Option<Self> {
         let file = File::open(b"/proc/self/comm\0").ok()?;
         // A signal's handler ends the wait. Bounded, as every loop here.

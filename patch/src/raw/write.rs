@@ -11,10 +11,10 @@
 //! # Why the whole mapping changes its protection, and not the page alone
 //!
 //! The kernel accounts a private mapping of a file that was ever writable as memory of the process
-//! (`VM_ACCOUNT`), and merges neighbours only if their flags are equal. Without its commit
-//! 879bca0a2c4f ("mm/vma: fix incorrectly disallowed anonymous VMA merges"), it also refuses to merge
-//! a piece that has a copied page with one that has none. So a page that was writable for a moment
-//! stays a separate mapping:
+//! (`VM_ACCOUNT`), and merges neighbours only if their flags are equal. Before its commit
+//! 879bca0a2c4f ("mm/vma: fix incorrectly disallowed anonymous VMA merges"), it also refused to
+//! merge a piece that has a copied page with one that has none. So a page that was writable for a
+//! moment stays a separate mapping:
 //!
 //! ```text
 //!   the page alone                                    the whole mapping
@@ -51,13 +51,13 @@
 //! | a page, after the whole mapping once | 1 | yes |
 //! | `/proc/self/mem` | 1 | no promise |
 //!
-//! The fourth would spare time, since the kernel visits every page of the mapping that is in memory:
+//! The fourth would spare time, since the kernel visits each page of the mapping that is in memory:
 //! there and back 50 to 120 µs per MiB of such pages on the virtual machine of these measurements,
 //! and 7 to 10 µs for one page. But it rests on flags that the mapping has since the first change.
 //! Only `smaps` shows them, and for that the kernel visits all pages as well.
 //!
-//! There is no second address to write to: a private copy of a page has one, and the file's own page
-//! must not change.
+//! There is no second address to write to: a private copy of a page has one, and the file's own
+//! page must not change.
 //!
 //! # Two copies of this crate
 //!
