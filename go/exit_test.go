@@ -146,7 +146,7 @@ func TestAPanicInAHandlerIsReportedWithItsStackAndTheOthersRun(t *testing.T) {
 	if !strings.HasPrefix(reports[0], "second\n") || !strings.HasPrefix(reports[1], "broken\n") {
 		t.Errorf("%q", reports)
 	}
-	for _, function := range []string{"panic(", "exeunt.handlerThatPanics(", "exeunt.(*record).runLast(", "exeunt.drainGoroutine(", "runtime.Goexit("} {
+	for _, function := range []string{"panic(", "exeunt.handlerThatPanics(", "exeunt.(*record).runLast(", "exeunt.drainGoexit(", "runtime.Goexit("} {
 		if !strings.Contains(reports[1], function) {
 			t.Errorf("%s is not in the stack:\n%s", function, reports[1])
 		}
