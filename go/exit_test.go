@@ -380,9 +380,9 @@ func TestReturnFromMainRunsHandlers(t *testing.T) {
 	}
 	program := mainend(t, flags)
 	code, output := binary(t, nil, program)
-	want(t, code, output, 0, "main ends\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
+	want(t, code, output, 0, "main ends\nhandler that calls Goexit\nhandler of main, value 42 ending: main returned\nclosed\n")
 	code, output = binary(t, nil, program, "exit")
-	want(t, code, output, 7, "main ends\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
+	want(t, code, output, 7, "main ends\nhandler that calls Goexit\nhandler of main, value 42 ending: process exit\nclosed\n")
 }
 
 // mainend builds that program.
