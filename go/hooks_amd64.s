@@ -66,7 +66,7 @@ drain:
 
 TEXT ·goexitHookSlow(SB), 0, $8-0
 	NO_LOCAL_POINTERS
-	CALL	·drainGoroutine(SB)
+	CALL	·drainGoexit(SB)
 	GO
 	MOVQ	·common+commonState_goexitTarget(SB), DX
 	CALL	DX    // never returns

@@ -59,7 +59,7 @@ drain:
 
 TEXT ·goexitHookSlow(SB), 0, $8-0
 	NO_LOCAL_POINTERS
-	CALL	·drainGoroutine(SB)
+	CALL	·drainGoexit(SB)
 	MOVD	·common+commonState_goexitTarget(SB), R9
 	CALL	(R9)  // never returns
 	UNDEF

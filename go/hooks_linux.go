@@ -19,10 +19,17 @@ var coroFields site.Fields
 // The hooks (hooks_*.s) call the following functions on the goroutine that is ending, if it may
 // have a record.
 
-// drainGoroutine is called when a goroutine ends by return or by runtime.Goexit.
+// drainGoroutine is called when a goroutine ends by return.
 func drainGoroutine() {
 	if r := lookup(); r != nil {
-		r.end(callReturnTarget)
+		r.end(Returned, callReturnTarget)
+	}
+}
+
+// drainGoexit is called when a goroutine ends by runtime.Goexit.
+func drainGoexit() {
+	if r := lookup(); r != nil {
+		r.end(Exited, callReturnTarget)
 	}
 }
 
@@ -30,7 +37,11 @@ func drainGoroutine() {
 // goroutine is drained. The others never run again, and a handler runs only on its own goroutine.
 func drainProcess(code int) {
 	if r := lookup(); r != nil {
-		r.end(func() { os.Exit(code) })
+		ending := ProcessExit
+		if calledFirst("runtime.main", "os.Exit") == "runtime.main" {
+			ending = MainReturned
+		}
+		r.end(ending, func() { os.Exit(code) })
 	}
 }
 
@@ -48,9 +59,27 @@ func drainCoroutine(g unsafe.Pointer, argument uintptr) {
 		}
 	}
 	if r := lookup(); r != nil {
-		r.end(leave)
+		// A deferred function of runtime.corostart makes the redirected call.
+		ending := Returned
+		if calledFirst("runtime.corostart", "runtime.Goexit") == "runtime.Goexit" {
+			ending = Exited
+		}
+		r.end(ending, leave)
 	}
 	leave()
+}
+
+// calledFirst returns which of two functions has the inner frame. One of them is among the few frames
+// that are outside of a hook.
+func calledFirst(a, b string) string {
+	var pcs [16]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if frame.Function == a || frame.Function == b || !more {
+			return frame.Function
+		}
+	}
 }
 
 // setCoroFields sets g.coroarg and g.coroexit, and returns the previous g.coroarg. The race
@@ -71,7 +100,7 @@ func setCoroFields(g, c unsafe.Pointer, exit bool) (before unsafe.Pointer) {
 // ends here. A callback on a goroutine that Go has started ends nothing.
 func drainCallback() {
 	if lookup() != nil && inOutermostCallback() {
-		lookup().end(nil)
+		lookup().end(Returned, nil)
 	}
 }
 
@@ -81,7 +110,7 @@ func drainCallback() {
 // unnoticed. It is drained now, so that the new callback does not find its values.
 func drainStaleCallback() {
 	if lookup() != nil && inOutermostCallback() {
-		lookup().end(nil)
+		lookup().end(Returned, nil)
 	}
 }
 
