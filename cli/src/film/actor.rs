@@ -126,6 +126,8 @@ fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
                     exeunt::unload()?;
                 }
             }
+            // The filmed program is another one.
+            Kind::Goroutine => return Err("this program has no goroutines".into()),
             Kind::Enter => {
                 if is_filmed {
                     stop(on_stack as *const () as usize, None)?;
@@ -158,12 +160,7 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
         sites: sites()?,
     };
     if let Err(error) = ptrace::traceme() {
-        return Err(format!(
-            "this system does not let a process trace its own child (ptrace: {error}); in a container allow it \
-             (--cap-add=SYS_PTRACE, or another seccomp profile), elsewhere see /proc/sys/kernel/yama/ptrace_scope, \
-             and in place of QEMU's user mode use a real machine."
-        )
-        .into());
+        return Err(forbidden(error).into());
     }
     let mut output = std::io::stdout().lock();
     serde_json::to_writer(&mut output, &facts)?;
@@ -172,6 +169,15 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
     drop(output);
     raise(Signal::SIGSTOP)?;
     Ok(())
+}
+
+/// What to say where a process cannot be traced.
+pub fn forbidden(error: impl std::fmt::Display) -> String {
+    format!(
+        "this system does not let a process trace its own child (ptrace: {error}); in a container allow it \
+         (--cap-add=SYS_PTRACE, or another seccomp profile), elsewhere see /proc/sys/kernel/yama/ptrace_scope, and in \
+         place of QEMU's user mode use a real machine."
+    )
 }
 
 /// The sites that threads end by, if this process uses code redirect.
