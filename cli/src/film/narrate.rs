@@ -89,15 +89,19 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
     };
     let changed: Vec<_> =
         registers(former, shot).into_iter().filter(|(number, _)| !matches!(REGISTERS[*number], "rsp" | "sp")).collect();
-    if let (Some(&(at, word)), true) = (written.last(), is >= was || was.saturating_sub(is) <= 16) {
+    let makes_room = is < was && text.starts_with("sub");
+    if let (Some(&(at, word)), true) = (written.last(), !makes_room && (is >= was || was.saturating_sub(is) <= 16)) {
         let place = if at == roles.foot { "the foot".to_owned() } else { format!("the stack at {at:#x}") };
         return format!("`{text}` stored {} in {place}.", one((at, word)));
     }
     if is < was {
         return format!(
-            "`{text}` moved the stack pointer {} bytes inwards, to {is:#x}: room for {} words.",
+            "`{text}` moved the stack pointer {} bytes inwards, to {is:#x}: room for {}.",
             was - is,
-            (was - is) / 8
+            match (was - is) / 8 {
+                1 => "one word".to_owned(),
+                count => format!("{count} words"),
+            }
         );
     }
     if let Some(&(number, value)) = changed.first() {

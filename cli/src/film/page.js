@@ -54,7 +54,7 @@ function list(title, id, number, at) {
 function backtrace(step) {
   fill("trace", ...step.backtrace.map((number, at) => {
     const found = film.frames[number];
-    const side = found.name.startsWith("exeunt_") ? "ours" : found.pc === film.stack.before ? "theirs" : "";
+    const side = /^exeunt(_|.*\/exeunt\.)/.test(found.name) ? "ours" : found.pc === film.stack.before ? "theirs" : "";
     const button = element("button", { class: side, onclick: () => { frame = at; backtrace(step); } }, `${found.pc}  ${found.name}`);
     button.setAttribute("aria-current", String(at === frame));
     return element("li", {}, button);

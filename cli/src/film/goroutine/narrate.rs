@@ -17,11 +17,17 @@ pub fn why(film: &Film, goroutine: &Goroutine, roles: &Roles, former: Option<&Sh
     if shot.skipped.is_some() {
         return after_skip(film, goroutine, shot);
     }
-    let reason = at_end(goroutine, former, shot)
-        .or_else(|| words_written(goroutine, former, shot))
+    if std::ptr::eq(shot, film.shots.last().unwrap_or(former)) {
+        return "The next instruction loads the stack pointer of another stack: that of g0, on which the runtime works. \
+                There runtime.goexit0 marks the goroutine as dead, and puts its descriptor and its stack into a list, \
+                for a goroutine that begins later. This is the last instruction on this stack."
+            .to_owned();
+    }
+    let reason = words_written(goroutine, former, shot)
         .or_else(|| branch(film, roles, &line, former, shot))
+        .or_else(|| instruction(film, &line, former, shot))
         .or_else(|| value(goroutine, former, shot))
-        .or_else(|| instruction(film, &line, former));
+        .or_else(|| frame(&line));
     reason.unwrap_or_default().to_owned()
 }
 
@@ -51,15 +57,6 @@ fn after_skip(film: &Film, goroutine: &Goroutine, shot: &Shot) -> String {
             .to_owned();
     }
     "The handler is in the goroutine's record. Nothing else has changed for the code that runs here.".to_owned()
-}
-
-fn at_end(goroutine: &Goroutine, former: &Shot, shot: &Shot) -> Option<&'static str> {
-    let is_on = |shot: &Shot| goroutine.stack.contains(&shot.registers.sp());
-    (is_on(former) && !is_on(shot)).then_some(
-        "The thread is on another stack now: that of g0, on which the runtime works. So the backtrace here is of that \
-         stack, and does not lead to runtime.goexit. runtime.goexit0 runs next. It marks the goroutine as dead and puts \
-         its descriptor and its stack into a list, for a goroutine that begins later.",
-    )
 }
 
 fn words_written(goroutine: &Goroutine, former: &Shot, shot: &Shot) -> Option<&'static str> {
@@ -98,7 +95,9 @@ fn branch(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot) -
             "mcall goes to the stack on which the runtime works, and calls a function there: goexit0. This goroutine \
              cannot free its own stack while it runs on it.",
         ),
-        Flow::Call if to.ends_with(".register") => Some("It is the inner part of exeunt.AtExit, which is inlined."),
+        Flow::Call if to.ends_with(".register") => {
+            Some("The compiler has inlined exeunt.AtExit. What is left of it is this call of register.")
+        }
         Flow::Return if former.registers.sp() == roles.foot => Some(
             "The function has no part in this. Its ret takes the foot's word as ever. That word leads to the second byte \
              of runtime.goexit, behind a nop. The nop is there because walks look up a return address minus one. The \
@@ -112,12 +111,22 @@ fn branch(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot) -
             "The rest of the hook is a function of its own, because it needs a frame. It is not executed at the ends of \
              goroutines without a record.",
         ),
-        Flow::Jump if is_hook(&from) && line.text.starts_with("je") && line.text != "jmp" => Some(
+        Flow::Jump if from == "runtime.goexit1" && line.text.starts_with("jmp") && begins(film, shot) => Some(
+            "The call led to a wrapper with this name, since assembly calls by another convention than compiled code. \
+             This is the function itself.",
+        ),
+        Flow::Jump if is_hook(&from) && line.text.starts_with("je") => Some(
             "The words are equal, so this goroutine may have a record. If they were not, the next jump would lead to \
              runtime.goexit1: that is all that other goroutines pay.",
         ),
+        Flow::Return if from.ends_with(".setSpareWords") => Some("The goroutine is armed. Its foot is as it was."),
         _ => None,
     }
+}
+
+/// Whether the program counter is at a function's first instruction.
+fn begins(film: &Film, shot: &Shot) -> bool {
+    film.space.function(shot.registers.pc()).is_some_and(|(_, start)| start == shot.registers.pc())
 }
 
 /// By the value that a register has got.
@@ -137,7 +146,7 @@ fn value(goroutine: &Goroutine, former: &Shot, shot: &Shot) -> Option<&'static s
     })
 }
 
-fn instruction(film: &Film, line: &Line, former: &Shot) -> Option<&'static str> {
+fn instruction(film: &Film, line: &Line, former: &Shot, shot: &Shot) -> Option<&'static str> {
     let function = film.space.name(former.registers.pc());
     let text = line.text.as_str();
     let sets_flags = text.starts_with("cmp");
@@ -147,11 +156,12 @@ fn instruction(film: &Film, line: &Line, former: &Shot) -> Option<&'static str> 
              stack's limit. If there is no room, the runtime copies the stack to a larger place.",
         );
     }
-    if line.flow == Flow::Jump && text.starts_with("jbe") {
+    let behind = former.registers.pc() + line.bytes.split(' ').count() as u64;
+    if line.flow == Flow::Jump && text.starts_with("jbe") && shot.registers.pc() == behind {
         return Some("There is room, so the function goes on.");
     }
     if text.contains("xmm15") {
-        return Some("Go's compiled functions expect zero in this register, and the module's assembly has called one.");
+        return Some("Compiled Go code expects zero in this register, and assembly does not keep it so.");
     }
     if function.contains(".returnHook") && sets_flags {
         return Some("The hook compares its result with the check word on the stack.");
@@ -165,8 +175,66 @@ fn instruction(film: &Film, line: &Line, former: &Shot) -> Option<&'static str> 
     if text.starts_with("push") && text.contains("%rbp") {
         return Some("The caller's frame pointer is kept, as in C programs that are compiled with frame pointers.");
     }
-    if function == "runtime.mcall" && text.contains("(%r14)") && text.starts_with("mov %") {
-        return Some("mcall keeps the place where a goroutine will go on, in its descriptor. This one never will.");
+    if text.contains("%fs:") && text.ends_with(", %r14") {
+        return Some("Compiled Go code expects g in r14, and assembly does not keep it there.");
+    }
+    if function == "main.entry" && text.starts_with("lea") {
+        return Some("This is the argument of the next call: the function value of the exit handler.");
+    }
+    if function.ends_with(".setSpareWords") && text.contains("(%rsp), %rax") {
+        return Some("This is the argument: the record's index. Go's assembly gets its arguments on the stack.");
+    }
+    match function.as_str() {
+        "runtime.mcall" => in_mcall(text),
+        "runtime.goexit1" if text.starts_with("cmpb") => Some("Is an execution trace being recorded? It is not."),
+        "runtime.goexit1" if text.starts_with("lea") => {
+            Some("This is the argument of the next call: the function value of runtime.goexit0.")
+        }
+        _ => None,
+    }
+}
+
+/// The instructions of `runtime.mcall` in Go 1.22 to 1.27.
+fn in_mcall(text: &str) -> Option<&'static str> {
+    let has = |begin: &str, end: &str| text.starts_with(begin) && text.ends_with(end);
+    if has("mov %", "(%r14)") {
+        return Some("mcall keeps in g where the goroutine will go on. This one never will.");
+    }
+    if has("mov ", "(%r14), %rbx") {
+        return Some("This is g.m: the runtime's descriptor of the thread.");
+    }
+    if has("mov (%rbx)", "%rsi") {
+        return Some("This is m.g0: the descriptor of the stack on which the runtime works.");
+    }
+    if has("cmp %r14", "%rsi") {
+        return Some("mcall must not be called on that stack.");
+    }
+    if has("mov %r14", "%rax") {
+        return Some("The goroutine's descriptor becomes the argument of runtime.goexit0.");
+    }
+    if has("mov %rsi", "%r14") {
+        return Some("From now on g is that of the other stack.");
+    }
+    None
+}
+
+/// What the beginnings and the ends of Go's functions have.
+fn frame(line: &Line) -> Option<&'static str> {
+    let text = line.text.as_str();
+    if text.starts_with("sub") && text.ends_with("%rsp") {
+        return Some("This is the room of the function's frame.");
+    }
+    if text.starts_with("mov %rsp") && text.ends_with("%rbp") {
+        return Some("This is the frame pointer of the running function.");
+    }
+    if text.starts_with("add") && text.ends_with("%rsp") {
+        return Some("The room of the frame is given up.");
+    }
+    if text.starts_with("pop") {
+        return Some("The caller's frame pointer is back.");
+    }
+    if text == "nop" {
+        return Some("It does nothing. Go's compiler marks the places of inlined calls with such instructions.");
     }
     None
 }

@@ -94,7 +94,7 @@ pub fn film(camera: &mut Camera) -> Result<bool> {
     camera.chapter(ENDS);
     for _ in 0..LONGEST {
         camera.step()?;
-        if !on_stack(camera)? {
+        if leaves(camera)? {
             return Ok(true);
         }
     }
@@ -151,6 +151,13 @@ fn part(camera: &Camera) -> Result<&super::stack::Goroutine> {
 
 fn on_stack(camera: &Camera) -> Result<bool> {
     Ok(part(camera)?.stack.contains(&camera.registers()?.sp()))
+}
+
+/// Whether the next instruction loads the stack pointer of another stack.
+fn leaves(camera: &Camera) -> Result<bool> {
+    let goroutine = part(camera)?;
+    let is_other = goroutine.running(&camera.registers()?) != Some(goroutine.g);
+    Ok(is_other && camera.line()?.text.ends_with(", %rsp"))
 }
 
 /// Steps to the return of the running function.

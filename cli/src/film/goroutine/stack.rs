@@ -39,9 +39,14 @@ impl Goroutine {
     /// Reads the descriptor and the stack's range. `None` if the runtime has asked the goroutine to
     /// stop at the next function's beginning.
     pub fn begin(&mut self, registers: &Registers, read: &Read<'_>) -> Option<()> {
-        self.g = registers.columns().get(G_COLUMN).copied().flatten()?;
+        self.g = self.running(registers)?;
         self.stack = read(self.g)?..read(self.g + 8)?;
         (read(self.g + 16)? < LEAST_FLAG).then_some(())
+    }
+
+    /// The descriptor that compiled code takes for its own.
+    pub fn running(&self, registers: &Registers) -> Option<u64> {
+        registers.columns().get(G_COLUMN).copied().flatten()
     }
 
     /// Name and meaning of a word at the stack's base. The meaning depends on whether the goroutine
@@ -50,8 +55,10 @@ impl Goroutine {
         match (self.stack.end.checked_sub(at)?, has_record) {
             (8, true) => Some(("spare word: index", "where the goroutine's record is in the module's table")),
             (16, true) => Some(("spare word: check", "(g + index) exclusive or the module's secret")),
-            (8 | 16, false) => Some(("spare word", "the runtime leaves it free, and the module will use it")),
-            (24 | 32, _) => Some(("spare word", "the runtime leaves it free, and nobody uses it")),
+            (8 | 16, false) => {
+                Some(("spare word", "the runtime leaves it free; the module uses it while there is a record"))
+            }
+            (24 | 32, _) => Some(("spare word", "the runtime leaves it free, and no code uses it")),
             _ => None,
         }
     }
