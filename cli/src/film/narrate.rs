@@ -179,21 +179,23 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, next: Option<&Shot>, 
     }
 }
 
+fn patched(film: &Film, shot: &Shot) -> String {
+    let changed = change(film, shot).unwrap_or_default();
+    format!("The stack is armed, and the foot is as it was. {changed}").trim_end().to_owned()
+}
+
 /// What code redirect has changed, from the code before and after.
-pub fn patched(film: &Film, shot: &Shot) -> String {
+pub fn change(film: &Film, shot: &Shot) -> Option<String> {
     let instruction = |shot: &Shot| {
         let (listing, at) = shot.other?;
         let line = film.listings.get(listing).lines.iter().find(|line| line.at == Word(at))?;
         Some((at, line.text.clone(), line.bytes.clone()))
     };
-    let before = film.shots.iter().find_map(instruction);
-    match (before, instruction(shot)) {
-        (Some((at, was, bytes_before)), Some((_, is, bytes_after))) => format!(
-            "The stack is armed, and the foot is as it was. exeunt has patched one instruction, at {at:#x}: `{was}` \
-             ({bytes_before}) became `{is}` ({bytes_after})."
-        ),
-        _ => "The stack is armed, and the foot is as it was.".to_owned(),
-    }
+    let (at, was, bytes_before) = film.shots.iter().find_map(instruction)?;
+    let (_, is, bytes_after) = instruction(shot)?;
+    Some(format!(
+        "exeunt has patched one instruction, at {at:#x}: `{was}` ({bytes_before}) became `{is}` ({bytes_after})."
+    ))
 }
 
 fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, written: &[(u64, u64)]) -> String {

@@ -84,7 +84,8 @@ function show(number, replaces) {
   const step = film.steps[now];
   const chapter = film.chapters[step.chapter];
   // The most interesting row is that of the trampoline, where the foot leads there.
-  frame = Math.max(0, step.backtrace.findIndex((number) => film.frames[number].pc === film.stack.after));
+  const leadsThere = film.stack.after !== film.stack.before;
+  frame = Math.max(0, step.backtrace.findIndex((number) => leadsThere && film.frames[number].pc === film.stack.after));
   document.querySelectorAll("nav button").forEach((button, at) => button.setAttribute("aria-current", String(at === step.chapter)));
   $("slider").value = now;
   $("number").textContent = `${now + 1} of ${film.steps.length}`;

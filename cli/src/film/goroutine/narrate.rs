@@ -2,7 +2,7 @@
 
 use super::stack::Goroutine;
 use crate::film::camera::{Film, Shot};
-use crate::film::narrate::{line_of, patched, registers, written};
+use crate::film::narrate::{change, line_of, registers, written};
 use crate::film::recording::{Flow, Line};
 use crate::film::words::Roles;
 
@@ -35,9 +35,10 @@ fn after_skip(film: &Film, goroutine: &Goroutine, shot: &Shot) -> String {
     let pc = shot.registers.pc();
     if pc == goroutine.set_words {
         return format!(
-            "{} Calls in runtime.Goexit, runtime.main and others have changed in the same way: so all ends of goroutines \
-             lead to a hook, also of those that other code starts. This function will write the spare words.",
-            patched(film, shot)
+            "In runtime.goexit, {} Calls in runtime.Goexit, runtime.main and others have changed in the same way. So all \
+             ends of goroutines lead to a hook, also of those that other code starts. The foot is as it was. The \
+             function here writes the spare words.",
+            change(film, shot).unwrap_or_default()
         );
     }
     if pc == film.facts.handler {
@@ -80,8 +81,9 @@ fn branch(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot) -
     let is_hook = |name: &str| name.contains(".returnHook");
     match line.flow {
         Flow::Call if film.facts.sites.iter().any(|site| site.address == former.registers.pc()) => Some(
-            "Without the module this call would lead to runtime.goexit1. It leads to the hook. The return address that it \
-             has stored is the runtime's own, in runtime.goexit, so walks of this stack find nothing unknown.",
+            "Without the module this call would lead to runtime.goexit1. It leads to the hook. The word that was the \
+             foot holds the call's return address now. That is the runtime's own, in runtime.goexit, so walks of this \
+             stack find nothing unknown.",
         ),
         Flow::Call if is_hook(&from) && to.ends_with(".drainGoroutine") => Some(
             "The drain runs the handlers of this goroutine, last in first out, and closes its values. The film does not \
