@@ -160,7 +160,12 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
         sites: sites()?,
     };
     if let Err(error) = ptrace::traceme() {
-        return Err(forbidden(error).into());
+        return Err(format!(
+            "this system does not let a process trace its own child (ptrace: {error}); in a container allow it \
+             (--cap-add=SYS_PTRACE, or another seccomp profile), elsewhere see /proc/sys/kernel/yama/ptrace_scope, \
+             and in place of QEMU's user mode use a real machine."
+        )
+        .into());
     }
     let mut output = std::io::stdout().lock();
     serde_json::to_writer(&mut output, &facts)?;
@@ -169,15 +174,6 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
     drop(output);
     raise(Signal::SIGSTOP)?;
     Ok(())
-}
-
-/// What to say where a process cannot be traced.
-pub fn forbidden(error: impl std::fmt::Display) -> String {
-    format!(
-        "this system does not let a process trace its own child (ptrace: {error}); in a container allow it \
-         (--cap-add=SYS_PTRACE, or another seccomp profile), elsewhere see /proc/sys/kernel/yama/ptrace_scope, and in \
-         place of QEMU's user mode use a real machine."
-    )
 }
 
 /// The sites that threads end by, if this process uses code redirect.

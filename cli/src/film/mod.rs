@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `kind` | what can be filmed |
 //! | `actor` | the filmed process |
-//! | `tracee` | the recorder's hold on it, by ptrace |
+//! | `tracee`, `tracee/` | the recorder's hold on it, by ptrace |
 //! | `processor/` | registers, breakpoints and instructions of each processor |
 //! | `goroutine/` | the film of a goroutine: its program and what is different |
 //! | `objects`, `debug_frame` | names and unwind tables of the mapped files |

@@ -1,5 +1,7 @@
 //! The child, and the recorder's hold on it: stops, single steps, breakpoints, memory.
 
+mod frozen;
+
 use super::actor::Facts;
 use super::processor::{BREAKPOINT, BREAKPOINT_ADVANCES, Registers};
 use nix::sys::ptrace::{self, Options};
@@ -11,18 +13,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const CANNOT_START: &str = "nothing can be filmed here: this program cannot start itself again";
 const ELSEWHERE: &str = "QEMU's user mode has no ptrace either, so use a real machine.";
-
-/// Milliseconds that a thread has to fall asleep before it is frozen.
-const FREEZING: usize = 2000;
-
-/// The instruction of a system call.
-const SYSTEM_CALL: &[u8] = if cfg!(target_arch = "x86_64") { &[0x0f, 0x05] } else { &[0x01, 0x00, 0x00, 0xd4] };
 
 /// The child, of which one thread is filmed.
 pub struct Tracee {
@@ -43,6 +38,7 @@ impl Tracee {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("{CANNOT_START} ({error}); {ELSEWHERE}"))?;
+        let main = Pid::from_raw(child.id() as i32);
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {
             BufReader::new(output).read_line(&mut line)?;
@@ -55,20 +51,9 @@ impl Tracee {
             let status = child.wait()?;
             return Err(format!("{CANNOT_START} ({status}); {ELSEWHERE}").into());
         }
-        let tracee = Self::hold(child, Signal::SIGSTOP)?;
-        Ok((tracee, serde_json::from_str(&line)?))
-    }
-
-    /// Takes hold of a child that has asked to be traced and then has called `exec`.
-    pub fn of(child: Child) -> Result<Self> {
-        Self::hold(child, Signal::SIGTRAP)
-    }
-
-    /// Takes hold of a child that stops with this signal.
-    fn hold(mut child: Child, stops_with: Signal) -> Result<Self> {
-        let main = Pid::from_raw(child.id() as i32);
+        let facts = serde_json::from_str(&line);
         match waitpid(main, Some(WaitPidFlag::__WALL))? {
-            WaitStatus::Stopped(_, signal) if signal == stops_with => {}
+            WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
             other => return Err(format!("the filmed process did not stop to be filmed: {other:?}").into()),
         }
         let memory = File::options().read(true).write(true).open(format!("/proc/{main}/mem"));
@@ -81,7 +66,7 @@ impl Tracee {
             }
         };
         ptrace::setoptions(main, Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL)?;
-        Ok(tracee)
+        Ok((tracee, facts?))
     }
 
     pub fn process(&self) -> i32 {
@@ -164,72 +149,6 @@ impl Tracee {
                 WaitStatus::Stopped(thread, signal) => ptrace::cont(thread, signal)?,
                 WaitStatus::Exited(thread, _) | WaitStatus::Signaled(thread, ..) if thread != self.main => {}
                 other => return Err(self.lost(other)),
-            }
-        }
-    }
-
-    /// Stops all threads but the filmed one, until the child's end. Each of them stops inside of a
-    /// system call that it sleeps in, so that it does not keep a lock which the filmed one needs.
-    pub fn freeze_others(&mut self) -> Result<()> {
-        for entry in std::fs::read_dir(format!("/proc/{}/task", self.main))? {
-            let number: i32 = entry?.file_name().to_string_lossy().parse()?;
-            let thread = Pid::from_raw(number);
-            if thread == self.thread {
-                continue;
-            }
-            let mut is_frozen = false;
-            for _ in 0..FREEZING {
-                is_frozen = self.freeze(thread)?;
-                if is_frozen {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            if !is_frozen {
-                return Err("another thread of the filmed process does not sleep".into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Stops a thread if it sleeps, or if it is new and has not run yet.
-    fn freeze(&self, thread: Pid) -> Result<bool> {
-        let status = std::fs::read_to_string(format!("/proc/{}/task/{thread}/stat", self.main))?;
-        // The state follows the name, which is in parentheses (proc(5)).
-        match status.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next()) {
-            Some('S') => {
-                self.stop(thread)?;
-                let behind = Registers::of(thread)?.pc();
-                let before = self.bytes(behind.wrapping_sub(SYSTEM_CALL.len() as u64), SYSTEM_CALL.len());
-                if before.as_deref() == Some(SYSTEM_CALL) {
-                    return Ok(true);
-                }
-                ptrace::cont(thread, None)?;
-            }
-            Some('t') => match waitpid(thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG))? {
-                WaitStatus::Stopped(_, Signal::SIGSTOP) => return Ok(true),
-                WaitStatus::Stopped(_, signal) => ptrace::cont(thread, signal)?,
-                WaitStatus::PtraceEvent(..) => ptrace::cont(thread, None)?,
-                _ => {}
-            },
-            _ => {}
-        }
-        Ok(false)
-    }
-
-    /// Stops a thread that runs.
-    fn stop(&self, thread: Pid) -> Result<()> {
-        // SAFETY: sends a signal to a thread of a child that has not been waited for, so its number
-        // is its own.
-        if unsafe { libc::syscall(libc::SYS_tgkill, self.main.as_raw(), thread.as_raw(), libc::SIGSTOP) } != 0 {
-            return Err(std::io::Error::last_os_error().into());
-        }
-        loop {
-            match waitpid(thread, Some(WaitPidFlag::__WALL))? {
-                WaitStatus::Stopped(_, Signal::SIGSTOP) => return Ok(()),
-                WaitStatus::Stopped(_, signal) => ptrace::cont(thread, signal)?,
-                WaitStatus::PtraceEvent(..) => ptrace::cont(thread, None)?,
-                other => return Err(format!("a thread of the filmed process ended: {other:?}").into()),
             }
         }
     }

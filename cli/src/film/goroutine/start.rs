@@ -2,7 +2,7 @@
 
 use super::program::Program;
 use super::stack::Goroutine;
-use crate::film::actor::{Facts, Site, forbidden};
+use crate::film::actor::{Facts, Site};
 use crate::film::tracee::{Result, Tracee};
 use nix::sys::ptrace;
 use object::{Object, ObjectSymbol};
@@ -37,7 +37,14 @@ pub fn start(program: &Program) -> Result<(Tracee, Facts, Goroutine)> {
     command.env("GODEBUG", "adaptivestackstart=1,asyncpreemptoff=1").env("GOGC", "off").env("GOMAXPROCS", "1");
     // SAFETY: the function makes one system call, which a child may do between fork and exec.
     unsafe { command.pre_exec(|| ptrace::traceme().map_err(Into::into)) };
-    let child = command.spawn().map_err(|error| format!("nothing can be filmed here: {}", forbidden(error)))?;
+    let child = command.spawn().map_err(|error| {
+        format!(
+            "nothing can be filmed here: this system does not let a program in {} be started and traced ({error}); \
+             TMPDIR can name a folder whose programs may run; in a container allow ptrace (--cap-add=SYS_PTRACE, or \
+             another seccomp profile), elsewhere see /proc/sys/kernel/yama/ptrace_scope",
+            std::env::temp_dir().display()
+        )
+    })?;
     Ok((Tracee::of(child)?, facts, goroutine))
 }
 
