@@ -35,7 +35,7 @@
 //! - [`enter()`], [`enter_on`], [`register_trampoline`], [`discard`]: all this on fibers whose
 //!   function never returns.
 //! - [`Stack::current`], [`stacks`], [`survey`], [`code_sites`], [`is_own_trampoline`]: diagnosis.
-//! - [`on_every_end`], [`restore_code_sites`]: for tools that watch a whole program.
+//! - [`on_every_end`], [`restore_code_sites`], [`reserve`]: for tools that watch a whole program.
 //!
 //! # Errors and panics
 //!
@@ -174,6 +174,7 @@ pub use face::every_end::{EveryEnd, on_every_end};
 pub use face::inherit::{set_inheritable, set_inheritable_by};
 pub use face::keyed::{del, get, set, with};
 pub use face::local::LocalKey;
+pub use face::reserve::{Reservation, reserve};
 pub use face::slots::{Shared, Slot};
 pub use face::stack::{FootInfo, Stack};
 pub use face::stacks::{ArmedStack, stacks};
