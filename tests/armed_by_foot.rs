@@ -201,6 +201,32 @@ fn a_thread_arms_its_own_stack_by_its_foot() {
 }
 
 #[test]
+fn a_start_routine_that_knows_its_foot_arms_its_stack_without_a_walk() {
+    let log = Log::new();
+    for round in 0..3 {
+        let theirs = log.clone();
+        on_a_thread(move || {
+            let (foot, base) = place();
+            for name in ["first", "second"] {
+                // The second one finds the stack armed.
+                let theirs = theirs.clone();
+                let note = move |end: &exeunt::StackEnd| {
+                    assert_eq!((Some(end.ending), end.value), (exeunt::ending(), exeunt::returned_value()));
+                    theirs.note(format!("{name}: {:?} {:?}", end.kind, end.ending));
+                };
+                // SAFETY: the running stack.
+                assert_eq!(unsafe { exeunt::at_exit_at_foot(foot, base, note) }, Ok(()));
+            }
+            let id = exeunt::id().unwrap();
+            let stack = exeunt::stacks().find(|stack| stack.id == id).unwrap();
+            assert_eq!((stack.foot, stack.base, stack.armed_from), (foot, base, None));
+        });
+        let lines = ["second: Thread Returned", "first: Thread Returned"];
+        assert_eq!(log.take(), lines, "in round {round}");
+    }
+}
+
+#[test]
 fn a_thread_that_no_other_was_armed_before_is_armed_by_its_foot() {
     process::alone("a_thread_that_no_other_was_armed_before_is_armed_by_its_foot", || {
         let log = Log::new();
