@@ -15,7 +15,7 @@ use crate::storage::slot_table;
 use crate::storage::values::{Removed, Values};
 use std::cell::Cell;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The drains of abandoned stacks that are under way, or were left by a handler that never came
 /// back.
@@ -24,6 +24,26 @@ static ABANDONED_DRAINS: AtomicUsize = AtomicUsize::new(0);
 /// Whether an abandoned stack may be draining.
 pub(crate) fn may_drain_abandoned() -> bool {
     ABANDONED_DRAINS.load(Ordering::Relaxed) != 0
+}
+
+thread_local! {
+    /// The record whose handler begins. Only the handler's first instructions read it, so no fiber has
+    /// moved to another thread since it was set.
+    static OF_HANDLER: Cell<*const Record> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Whether some handler calls [`of_handler`].
+static IS_ASKED_FOR: AtomicBool = AtomicBool::new(false);
+
+/// Makes [`of_handler`] right in handlers that begin from now on.
+pub(crate) fn ask_for_record() {
+    IS_ASKED_FOR.store(true, Ordering::Relaxed);
+}
+
+/// The record of the running handler, for code with which the handler begins.
+pub(crate) fn of_handler() -> Option<&'static Record> {
+    // SAFETY: null, or a record, which are never freed.
+    unsafe { OF_HANDLER.get().as_ref() }
 }
 
 impl Record {
@@ -44,6 +64,10 @@ impl Record {
         }
         loop {
             while let Some(handler) = self.change().ok().and_then(|mut own| own.handlers.pop()) {
+                if IS_ASKED_FOR.load(Ordering::Relaxed) {
+                    cold_path();
+                    OF_HANDLER.set(self);
+                }
                 isolated(handler);
             }
             if !self.drop_last(lent) {

@@ -5,31 +5,40 @@ use crate::shared::{
 };
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
-use exeunt::Ending;
+use exeunt::{Ending, StackEnd};
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-/// The running thread's stack begins, and this is its row.
-pub fn begun(row: &'static Row) {
+/// The running thread's stack begins, and this is its row. `place`: its foot and its base.
+///
+/// # Safety
+/// They are the running stack's.
+pub unsafe fn begun(row: &'static Row, place: (usize, usize)) {
     set_current(row);
     row.tid.store(tid(), Relaxed);
     row.began.store(now(), Relaxed);
     // On a stack that is too small this frame is all there is, and its creator knew where it is.
     if row.flags.load(Relaxed) & flag::NOT_ARMED == 0 {
-        arm(row);
+        // SAFETY: by the contract.
+        unsafe { arm(row, place) };
     } else {
         row.state.store(state::ALIVE, Release);
     }
 }
 
+/// # Safety
+/// As `begun`.
 #[inline(never)]
-fn arm(row: &'static Row) {
+unsafe fn arm(row: &'static Row, (foot, base): (usize, usize)) {
     let (low, high) = touched::bounds(row.stack_size.load(Relaxed) as usize);
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
     row.state.store(state::ALIVE, Release);
-    if let Err(error) = exeunt::at_exit(move || keeping_errno(|| ended(row))) {
+    // Without what it captured the handler takes no memory. So a thread that allocates nothing itself
+    // needs no cache of the allocator's.
+    // SAFETY: by the contract.
+    if let Err(error) = unsafe { exeunt::at_exit_at_foot(foot, base, |end| keeping_errno(|| ended(end))) } {
         row.reason.store(error.to_string().as_bytes());
         row.flags.fetch_or(flag::NOT_ARMED, Relaxed);
     }
@@ -37,28 +46,28 @@ fn arm(row: &'static Row) {
 
 /// The running thread's entry function is over. A child by `fork` runs this as well, on the copy of
 /// the stack that forked.
-fn ended(row: &'static Row) {
-    let Some(row) = present(row) else { return };
+fn ended(end: &StackEnd) {
+    let Some(row) = present() else { return };
     row.ended.store(now(), Relaxed);
     name(row);
     times(row);
     used(row, true);
-    how(row);
+    how(row, end);
     row.state.store(state::ENDED, Release);
 }
 
 /// How the running stack ends.
-fn how(row: &Row) {
-    let how = match exeunt::ending() {
-        Some(Ending::Returned) => ending::RETURNED,
-        Some(Ending::Exited) => ending::EXITED,
-        Some(Ending::Cancelled) => ending::CANCELLED,
-        Some(Ending::ProcessExit) => ending::PROCESS_EXIT,
-        Some(Ending::Unwound) => ending::UNWOUND,
+fn how(row: &Row, end: &StackEnd) {
+    let how = match end.ending {
+        Ending::Returned => ending::RETURNED,
+        Ending::Exited => ending::EXITED,
+        Ending::Cancelled => ending::CANCELLED,
+        Ending::ProcessExit => ending::PROCESS_EXIT,
+        Ending::Unwound => ending::UNWOUND,
         _ => ending::OTHER,
     };
     row.ending.store(how, Relaxed);
-    if let Some(value) = exeunt::returned_value() {
+    if let Some(value) = end.value {
         row.value.store(value as u64, Relaxed);
         row.flags.fetch_or(flag::VALUE, Relaxed);
     }

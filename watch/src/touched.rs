@@ -77,18 +77,26 @@ fn lowest_by<const CHUNK: usize>(low: usize, high: usize) -> usize {
 
 /// The same for a stack that is mapped in its upper part alone: from above.
 fn lowest_of_mapped(low: usize, high: usize) -> usize {
+    /// Pages in one question. The kernel answers it only if all of them are mapped.
+    const MOST: usize = 32;
     let page = page();
-    let (mut found, mut at) = (high, high & !(page - 1));
-    if at == high {
-        at -= page;
-    }
-    while at >= low {
-        match first::<1>(at, 1, page) {
-            Answer::Page(_) => found = at,
-            Answer::None => (),
-            Answer::Unmapped => break,
+    let (mut found, mut above, mut pages) = (high, high.next_multiple_of(page), MOST);
+    while above > low {
+        pages = pages.min((above - low) / page);
+        if pages == 0 {
+            break;
         }
-        at -= page;
+        let at = above - pages * page;
+        match first::<MOST>(at, pages, page) {
+            Answer::Page(index) => found = at + index * page,
+            Answer::None => (),
+            // Fewer, down to the last page that is mapped.
+            Answer::Unmapped => {
+                pages /= 2;
+                continue;
+            }
+        }
+        above = at;
     }
     found
 }
@@ -110,9 +118,12 @@ fn first<const CHUNK: usize>(at: usize, pages: usize, page: usize) -> Answer {
     }
     // SAFETY: `mincore` has succeeded, so it has written a byte for each page.
     let resident = unsafe { std::slice::from_raw_parts(resident.as_ptr().cast::<u8>(), pages.min(CHUNK)) };
-    // Eight at a time, as most are 0. Only the lowest bit of each byte means something.
-    let words = resident.chunks_exact(8).map(|word| word.iter().fold(0, |all, byte| all | byte));
-    let untouched = 8 * words.take_while(|all| all & 1 == 0).count();
+    // Many at a time, as most are 0. Only the lowest bit of each byte means something.
+    let has_none = |many: &&[u8; 64]| {
+        let words = many.as_chunks::<8>().0;
+        words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) & 0x0101_0101_0101_0101 == 0
+    };
+    let untouched = 64 * resident.as_chunks::<64>().0.iter().take_while(has_none).count();
     let rest = resident[untouched..].iter().position(|byte| byte & 1 == 1);
     rest.map_or(Answer::None, |index| Answer::Page(untouched + index))
 }
