@@ -46,10 +46,10 @@ func register(f func()) *handler {
 // the Close of values. It returns [Running] while the goroutine is not ending.
 //
 // A handler or a Close that calls [os.Exit] changes it: what is then left of them sees
-// [ProcessExit]. A runtime.Goexit in a handler ends only the handler, and changes nothing. A
-// goroutine that has recovered a panic goes on; if that was in a deferred function of its entry
-// function, this returns and the goroutine has [Returned]. Of a goroutine that [iter.Pull] has
-// started, the entry function is the sequence.
+// [ProcessExit]. A runtime.Goexit in a handler ends only the handler, and changes nothing. A panic
+// that is recovered by a deferred function of an inner frame than the entry function's is no end.
+// Of a goroutine that [iter.Pull] has started, the entry function is the sequence; it is [Returned]
+// also after a panic. Where the spare words of stacks are not used, Recovered is Returned.
 func Ending() End {
 	if r := lookup(); r != nil {
 		return r.ending

@@ -26,9 +26,12 @@ func TestHandlersAndClosesKnowHowTheGoroutineEnds(t *testing.T) {
 		"Goexit":          {runtime.Goexit, Exited},
 		"deferred Goexit": {func() { defer runtime.Goexit() }, Exited},
 		"panic recovered": {func() { _ = panics(func() { panic(1) }) }, Returned},
-		"panic recovered by the entry function": {func() {
-			defer func() { _ = recover() }()
-			panic(1)
+		"panic recovered by an inner function": {func() {
+			// After it other calls return, and other panics are recovered, in inner frames.
+			func() {
+				defer func() { _ = recover() }()
+				panic(1)
+			}()
 		}, Returned},
 		"panic that Goexit ends": {func() {
 			defer runtime.Goexit()
@@ -63,6 +66,97 @@ func TestHandlersAndClosesKnowHowTheGoroutineEnds(t *testing.T) {
 	if Ending() != Running || fmt.Sprint(Returned, MainReturned, End(99)) != "returned main returned unknown" {
 		t.Error(Ending(), Returned, MainReturned, End(99))
 	}
+}
+
+// Which frame recovers the last panic decides. Recovered needs the spare words.
+func TestAPanicThatReachesTheEntryFunctionIsAnEndOfItsOwn(t *testing.T) {
+	recovered := Recovered
+	if useMap {
+		recovered = Returned
+	}
+	var ending End
+	done := make(chan struct{})
+	note := func() { AtExit(func() { ending = Ending(); done <- struct{}{} }) }
+	inner := func() { _ = panics(func() { panic(1) }) }
+	for name, test := range map[string]struct {
+		start func()
+		want  End
+	}{
+		"closure": {func() {
+			go func() {
+				defer func() { _ = recover() }()
+				note()
+				inner()
+				panic(1)
+			}()
+		}, recovered},
+		"not the last deferred function": {func() {
+			go func() {
+				note()
+				defer func() { inner(); runtime.Gosched(); deep(500, runtime.GC) }()
+				defer func() { _ = recover() }()
+				defer func() {}()
+				deep(500, func() { panic(1) })
+			}()
+		}, recovered},
+		"deferred in a loop": {func() {
+			go func() {
+				note()
+				for i := 0; i < 10; i++ {
+					defer func() { _ = recover() }()
+				}
+				panic(1)
+			}()
+		}, recovered},
+		"function with arguments": {func() { go recovers(1, note) }, recovered},
+		"one that calls itself":   {func() { go recovers(2, note) }, Returned},
+		"fault of the processor": {func() {
+			go func() {
+				defer func() { _ = recover() }()
+				note()
+				var p *int
+				*p = 1
+			}()
+		}, recovered},
+		"Goexit afterwards": {func() {
+			go func() {
+				defer runtime.Goexit()
+				defer func() { _ = recover() }()
+				note()
+				panic(1)
+			}()
+		}, Exited},
+		"before the first use": {func() {
+			go func() {
+				inner()
+				note()
+			}()
+		}, Returned},
+		"none": {func() { go func() { note() }() }, Returned},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := 0; i < 20; i++ { // stacks are used again
+				test.start()
+				<-done
+				if ending != test.want {
+					t.Fatalf("%v and not %v", ending, test.want)
+				}
+			}
+		})
+	}
+}
+
+// recovers panics in the innermost of calls of itself, where it recovers.
+//
+//go:noinline
+func recovers(calls int, note func()) {
+	if calls > 1 {
+		recovers(calls-1, note)
+		return
+	}
+	defer func() { _ = recover() }()
+	note()
+	panic(1)
 }
 
 func init() {

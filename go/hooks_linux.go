@@ -5,6 +5,7 @@ package exeunt
 import (
 	"os"
 	"runtime"
+	"strings"
 	"unsafe"
 
 	"exeunt.invalid/exeunt/internal/site"
@@ -22,8 +23,28 @@ var coroFields site.Fields
 // drainGoroutine is called when a goroutine ends by return.
 func drainGoroutine() {
 	if r := lookup(); r != nil {
-		r.end(Returned, callReturnTarget)
+		ending := Returned
+		if hasRecovered() {
+			ending = Recovered
+		}
+		r.end(ending, callReturnTarget)
 	}
+}
+
+// hasRecovered reports whether the entry function, which has returned, did so because a deferred
+// function of it has recovered a panic. Then no frame nearer to the stack's base has done so, and it has
+// returned to runtime.goexit. In go f(x) the entry function is a wrapper, which the compiler makes for one go
+// statement, and f returns to it.
+func hasRecovered() bool {
+	to := uintptr(0)
+	if !useMap {
+		to = recoveredTo()
+	}
+	if to == 0 || to == exitAddress {
+		return to != 0
+	}
+	name, _ := image.Func(to)
+	return strings.Contains(name, ".gowrap")
 }
 
 // drainGoexit is called when a goroutine ends by runtime.Goexit.
@@ -139,6 +160,7 @@ func goexitHook()
 func processHook()
 func coroutineHook()
 func callbackHook()
+func recoveryHook()
 func callbackHookSlow()
 func returnHookSlow()
 func goexitHookSlow()
@@ -150,7 +172,7 @@ func coroutineHookSlow()
 // those that always search for a record.
 //
 //go:noescape
-func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback uintptr)
+func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback, atRecovery uintptr)
 
 // callReturnTarget makes the redirected call of runtime.goexit1. It does not return.
 func callReturnTarget()

@@ -13,8 +13,8 @@ type End uint8
 const (
 	// Running: the goroutine is not ending.
 	Running End = iota
-	// Returned: its entry function has returned, possibly because a deferred function of it has
-	// recovered a panic. On a thread of C: its outermost callback has returned to C.
+	// Returned: its entry function has returned. On a thread of C: its outermost callback has returned
+	// to C.
 	Returned
 	// Exited: it has called [runtime.Goexit], as t.FailNow and t.SkipNow do.
 	Exited
@@ -22,6 +22,9 @@ const (
 	ProcessExit
 	// MainReturned: it is the main goroutine, and main.main has returned.
 	MainReturned
+	// Recovered: its entry function has returned because a panic has reached it, which a deferred
+	// function of it has recovered.
+	Recovered
 )
 
 func (e End) String() string {
@@ -36,6 +39,8 @@ func (e End) String() string {
 		return "process exit"
 	case MainReturned:
 		return "main returned"
+	case Recovered:
+		return "recovered"
 	}
 	return "unknown"
 }
