@@ -204,6 +204,20 @@ fn the_use_of_a_stack_is_a_bound() {
 }
 
 #[test]
+fn threads_on_the_same_stack_have_a_use_of_it_each() {
+    let (_, rows, _) = json("depths");
+    assert_eq!(rows.len(), 16);
+    for rows in rows[1..].chunks(5) {
+        let touched = |index: usize| rows[index]["stack"]["touched"].as_u64().expect("a number");
+        assert!((1 << 20..2 << 20).contains(&touched(0)), "goes_deep used 1 MiB: {}", rows[0]);
+        assert!(touched(2) >= 2 << 20, "leaves_a_gap used 2 MiB: {}", rows[2]);
+        for index in [1, 3, 4] {
+            assert!(touched(index) < 256 << 10, "returns used little: {}", rows[index]);
+        }
+    }
+}
+
+#[test]
 fn births_are_ends_and_those_that_were_alive() {
     let (_, rows, process) = json("many");
     assert_eq!((rows.len(), ended(&rows)), (2001, 2001));

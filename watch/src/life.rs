@@ -50,8 +50,8 @@ fn ended(end: &StackEnd) {
     let Some(row) = present() else { return };
     row.ended.store(now(), Relaxed);
     name(row);
-    times(row);
-    used(row, true);
+    let faulted = times(row);
+    used(row, true, faulted);
     how(row, end);
     row.state.store(state::ENDED, Release);
 }
@@ -89,20 +89,21 @@ pub fn process_ends(orderly: bool) {
         let own = id(row) == this_row;
         match row.state.load(Relaxed) {
             state::ALIVE => {
+                let mut faulted = true;
                 if own {
                     row.flags.fetch_or(flag::ENDED_PROCESS, Relaxed);
                     name(row);
-                    times(row);
+                    faulted = times(row);
                 } else if row.tid.load(Relaxed) == this || !sample(row) {
                     // It is gone, and has passed by its handler.
                     continue;
                 }
-                used(row, orderly);
+                used(row, orderly, faulted);
                 row.ended.store(now(), Relaxed);
                 row.flags.fetch_or(flag::SAMPLED, Release);
             }
             // `main` has returned and its thread still runs the handlers of `exit`.
-            state::ENDED if own => times(row),
+            state::ENDED if own => _ = times(row),
             _ => (),
         }
     }
@@ -179,8 +180,8 @@ fn name(row: &Row) {
     row.name.store(&name);
 }
 
-/// The running thread's CPU times.
-fn times(row: &Row) {
+/// The running thread's CPU times. Returns whether the kernel has given it memory by a page fault.
+fn times(row: &Row) -> bool {
     // SAFETY: all zeros are a valid `rusage`, which the call fills.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -190,6 +191,7 @@ fn times(row: &Row) {
     let microseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
     row.user.store(microseconds(usage.ru_utime), Relaxed);
     row.system.store(microseconds(usage.ru_stime), Relaxed);
+    usage.ru_minflt + usage.ru_majflt != 0
 }
 
 /// Name and CPU times of a thread that runs on, from the kernel's files. `stat` has the times in
@@ -249,8 +251,12 @@ fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> 
     buffer.get(..usize::try_from(length).ok()?)
 }
 
-/// The depth that the stack's use had. `room`: the running stack has some.
-fn used(row: &Row, room: bool) {
+/// The depth that the stack's use had. `room`: the running stack has some. `faulted`: unless it is
+/// the running one, whose thread has had no page fault.
+fn used(row: &Row, room: bool, faulted: bool) {
     let (low, high) = (row.stack_low.load(Relaxed) as usize, row.stack_high.load(Relaxed) as usize);
-    row.stack_touched.store(touched::lowest(low, high, room) as u64, Relaxed);
+    let is_of_libc = row.stack_size.load(Relaxed) != 0;
+    let near = if faulted || !is_of_libc { None } else { touched::lowest_near(low, high) };
+    let lowest = near.unwrap_or_else(|| touched::lowest(low, high, room));
+    row.stack_touched.store(lowest as u64, Relaxed);
 }

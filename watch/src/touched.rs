@@ -52,6 +52,44 @@ fn bounds_by_libc() -> (usize, usize) {
     if failed { (0, 0) } else { (low as usize, low as usize + size) }
 }
 
+/// As [`lowest`], for the running stack, which is of libc's memory, and whose thread has had no page
+/// fault. It has touched no page that had no memory before it began, and glibc has given back the
+/// memory of an earlier thread on this stack but for the pages next to the end of its frames. So a
+/// few pages show it, where the whole stack takes microseconds. None if they do not.
+///
+/// glibc keeps `PTHREAD_STACK_MIN` below the last frame of the thread (`advise_stack_range` in
+/// `nptl/pthread_create.c`). That is the answer without a system call, once the pages of one such
+/// thread have agreed.
+#[inline(never)]
+pub fn lowest_near(low: usize, high: usize) -> Option<usize> {
+    const PAGES: usize = 16;
+    /// More would be too coarse a bound (aarch64: 128 KiB).
+    const MOST_KEPT: usize = 16 << 10;
+    /// 0: not known. 1: the pages agree. 2: they do not.
+    static AGREES: AtomicUsize = AtomicUsize::new(0);
+    let page = page();
+    let here = 0_u8;
+    let here = (&raw const here as usize) & !(page - 1);
+    let kept = here.saturating_sub(libc::PTHREAD_STACK_MIN).max(low);
+    if AGREES.load(Relaxed) == 1 {
+        return Some(kept);
+    }
+    let at = here.checked_sub((PAGES - 1) * page)?;
+    if at < low || at + PAGES * page > high.next_multiple_of(page) {
+        return None;
+    }
+    match first::<PAGES>(at, PAGES, page) {
+        // The page below it has no memory.
+        Answer::Page(index) if index > 0 => {
+            let found = at + index * page;
+            let agrees = found >= kept && libc::PTHREAD_STACK_MIN <= MOST_KEPT;
+            let _ = AGREES.compare_exchange(0, if agrees { 1 } else { 2 }, Relaxed, Relaxed);
+            Some(found)
+        }
+        _ => None,
+    }
+}
+
 /// The lowest address of the stack whose page has memory, or `high` if none has. `room`: the running
 /// stack has room for the larger answer.
 pub fn lowest(low: usize, high: usize, room: bool) -> usize {

@@ -40,6 +40,17 @@ void *goes_deep(void *word) {
     for (size_t at = 0; at < sizeof bytes; at += 512) bytes[at] = 1;
     return word;
 }
+__attribute__((noinline)) void touches_below(void) {
+    volatile char byte = 1;
+    (void)byte;
+}
+void *leaves_a_gap(void *word) {
+    /* A frame of which nothing is touched but its ends. */
+    volatile char *bytes = __builtin_alloca(2 << 20);
+    bytes[0] = 1;
+    touches_below();
+    return word;
+}
 int is_c11(void *word) { return *(int *)word; }
 void *creates(void *word) {
     pthread_t thread;
@@ -157,6 +168,17 @@ int main(int argc, char **argv) {
         for (int round = 0; round < 2000; round++) {
             pthread_t thread;
             if (pthread_create(&thread, NULL, returns, NULL) || pthread_join(thread, NULL)) abort();
+        }
+        return 0;
+    }
+    if (!strcmp(how, "depths")) {
+        /* One after the other on the same stack. */
+        for (int round = 0; round < 3; round++) {
+            run(goes_deep, NULL);
+            run(returns, NULL);
+            run(leaves_a_gap, NULL);
+            run(returns, NULL);
+            run(returns, NULL);
         }
         return 0;
     }
