@@ -16,7 +16,7 @@ macro_rules! embedded {
 /// module.
 const MODULE: &[(&str, &[u8])] = embedded![
     "go.mod" "arm.go" "capture.go" "context.go" "coroutine_experiment_linux.go" "coroutine_linux.go"
-    "coroutine_old_linux.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "hooks_amd64.s" "hooks_linux.go"
+    "coroutine_old_linux.go" "descriptor.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "goroutines.go" "hooks_amd64.s" "hooks_linux.go"
     "image_linux.go" "inherit.go" "install.go" "local.go" "lookup.go" "map.go" "probe_amd64.s" "probe_linux.go"
     "read_amd64.s" "read_linux.go" "read_linux_amd64.go" "record.go" "redirect_linux.go" "report.go" "slow.go"
     "slow_linux.go" "stack_amd64.s" "stack_linux.go" "table.go" "internal/patch/exeunt_linux_amd64.syso"
@@ -113,4 +113,34 @@ fn write(file: &Path, contents: &[u8]) -> Result<()> {
         std::fs::create_dir_all(folder)?;
     }
     Ok(std::fs::write(file, contents)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MODULE, module};
+    use std::path::Path;
+
+    /// Files that no program for Linux on amd64 is built of.
+    const OTHERS: [&str; 3] = ["other.go", "slow_other.go", "patch_other.go"];
+
+    #[test]
+    fn every_file_of_the_embedded_packages_is_embedded() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
+        let mut files = 0;
+        for package in ["", "internal/patch/", "internal/report/", "internal/site/"] {
+            for file in std::fs::read_dir(root.join(package)).expect("the package's folder") {
+                let name = file.expect("a file").file_name().into_string().expect("UTF-8");
+                let is_source = [".go", ".s", ".syso"].into_iter().any(|end| name.ends_with(end));
+                let is_other = name.ends_with("_test.go") || name.contains("_arm64.") || OTHERS.contains(&&*name);
+                if !is_source || is_other {
+                    continue;
+                }
+                files += 1;
+                let path = format!("{package}{name}");
+                assert!(MODULE.iter().any(|(embedded, _)| *embedded == path), "{path} is not embedded");
+            }
+        }
+        assert_eq!(files + 1, MODULE.len(), "and go.mod");
+        assert!(module().is_some_and(|path| path.ends_with("/exeunt")));
+    }
 }

@@ -15,6 +15,8 @@ const G_COLUMN: usize = 14;
 /// Records of one chunk, and the size of one.
 const CHUNK_RECORDS: u64 = 256;
 const RECORD_SIZE: u64 = 256;
+/// Where a record has the length of its slice of handlers.
+const HANDLERS: u64 = 176;
 
 /// Flags in `g.stackguard0` (`stackPreempt`, `stackFork`, `stackForceMove`) are greater than any
 /// address.
@@ -74,7 +76,7 @@ impl Goroutine {
         let chunk_at = self.chunks + 8 * (index / CHUNK_RECORDS);
         let chunk = read(chunk_at)?;
         let at = chunk + index % CHUNK_RECORDS * RECORD_SIZE;
-        let (owner, handlers) = (read(at)?, read(at + 192)?);
+        let (owner, handlers) = (read(at)?, read(at + HANDLERS)?);
         let fields = vec![
             ("index", Word(index), "the spare word at the base - 8".to_owned()),
             (
