@@ -15,6 +15,8 @@ mod memory_map;
 mod paint;
 mod stacks;
 mod tour;
+#[cfg(target_os = "linux")]
+mod trace_rights;
 mod watch;
 
 use clap::{Parser, Subcommand};

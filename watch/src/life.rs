@@ -43,13 +43,13 @@ fn ended(row: &'static Row) {
     name(row);
     times(row);
     used(row, true);
-    how(row);
+    how(row, exeunt::ending(), exeunt::returned_value());
     row.state.store(state::ENDED, Release);
 }
 
 /// How the running stack ends.
-fn how(row: &Row) {
-    let how = match exeunt::ending() {
+pub fn how(row: &Row, ending: Option<Ending>, value: Option<usize>) {
+    let how = match ending {
         Some(Ending::Returned) => ending::RETURNED,
         Some(Ending::Exited) => ending::EXITED,
         Some(Ending::Cancelled) => ending::CANCELLED,
@@ -58,7 +58,7 @@ fn how(row: &Row) {
         _ => ending::OTHER,
     };
     row.ending.store(how, Relaxed);
-    if let Some(value) = exeunt::returned_value() {
+    if let Some(value) = value {
         row.value.store(value as u64, Relaxed);
         row.flags.fetch_or(flag::VALUE, Relaxed);
     }
@@ -68,6 +68,10 @@ fn how(row: &Row) {
 /// threads that are there. This may run twice (`exit`, then `_exit`). It may run in a signal handler
 /// if it is not `orderly`, and then allocates nothing.
 pub fn process_ends(orderly: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::attach::is_on() {
+        return crate::attach::process_ends();
+    }
     let Some(table) = own_table().filter(|_| is_own_process()) else { return };
     let (this, this_row) = (tid(), current());
     let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
@@ -131,7 +135,8 @@ fn others(table: &Table, process: u32) {
         let before = known.entry(row.tid.load(Relaxed)).or_insert(until);
         *before = until.max(*before);
     }
-    let is_known = |tid: u32| known.get(&tid).is_some_and(|&until| until == u64::MAX || began(tid) < until);
+    let is_known =
+        |tid: u32| known.get(&tid).is_some_and(|&until| until == u64::MAX || began(tid).map_or(0, from_ticks) < until);
     for tid in tids.into_iter().filter(|&tid| !is_known(tid)).skip(born) {
         let Some(row) = new_row() else { return };
         row.kind.store(kind::OTHER, Relaxed);
@@ -145,15 +150,19 @@ fn others(table: &Table, process: u32) {
     }
 }
 
-/// When a thread began, by CLOCK_MONOTONIC, rounded down to the kernel's tick of 10 ms; 0 if there is
-/// no such thread.
-fn began(tid: u32) -> u64 {
+/// When a thread began, in the kernel's ticks of 10 ms since the machine's start; None if there is no
+/// such thread.
+pub fn began(tid: u32) -> Option<u64> {
     let mut buffer = [0; 1024];
-    let stat = read(format_args!("/proc/self/task/{tid}/stat"), &mut buffer);
-    let Some(mut fields) = stat.and_then(fields) else { return 0 };
+    let stat = read(format_args!("/proc/self/task/{tid}/stat"), &mut buffer)?;
+    Some(number(fields(stat)?.nth(19)))
+}
+
+/// The time of such a tick by CLOCK_MONOTONIC.
+pub fn from_ticks(ticks: u64) -> u64 {
     // The kernel's clock for this counts the time of suspension as well.
     let suspended = clock(libc::CLOCK_BOOTTIME).unwrap_or(0).saturating_sub(now());
-    (number(fields.nth(19)) * 10_000_000).saturating_sub(suspended)
+    (ticks * 10_000_000).saturating_sub(suspended)
 }
 
 /// The fields of a thread's `stat` after its name.
@@ -163,7 +172,7 @@ fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
 }
 
 /// The running thread's name.
-fn name(row: &Row) {
+pub fn name(row: &Row) {
     let mut name = [0u8; 16];
     // SAFETY: the call writes at most 16 bytes.
     unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
@@ -171,7 +180,7 @@ fn name(row: &Row) {
 }
 
 /// The running thread's CPU times.
-fn times(row: &Row) {
+pub fn times(row: &Row) {
     // SAFETY: all zeros are a valid `rusage`, which the call fills.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -185,7 +194,7 @@ fn times(row: &Row) {
 
 /// Name and CPU times of a thread that runs on, from the kernel's files. `stat` has the times in
 /// ticks of 10 ms, `schedstat` has their sum exactly. False if there is no such thread.
-fn sample(row: &Row) -> bool {
+pub fn sample(row: &Row) -> bool {
     let tid = row.tid.load(Relaxed);
     let mut buffer = [0; 1024];
     let Some(stat) = read(format_args!("/proc/self/task/{tid}/stat"), &mut buffer) else { return false };
@@ -241,7 +250,7 @@ fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> 
 }
 
 /// The depth that the stack's use had. `room`: the running stack has some.
-fn used(row: &Row, room: bool) {
+pub fn used(row: &Row, room: bool) {
     let (low, high) = (row.stack_low.load(Relaxed) as usize, row.stack_high.load(Relaxed) as usize);
     row.stack_touched.store(touched::lowest(low, high, room) as u64, Relaxed);
 }
