@@ -322,6 +322,65 @@ int exeunt_returned_value(void **value);
 size_t exeunt_stacks(struct exeunt_stack *stacks, size_t room);
 
 // =================================================================================================
+// The ends of all threads and of main: for tools that watch a whole program
+// =================================================================================================
+
+// The end of a stack, as `exeunt_on_every_end` describes it.
+typedef struct exeunt_stack_end {
+  // `EXEUNT_KIND_THREAD` or `EXEUNT_KIND_MAIN`.
+  int kind;
+  // `EXEUNT_ENDING_RETURNED`, `EXEUNT_ENDING_EXITED`, `EXEUNT_ENDING_CANCELLED`, or
+  // `EXEUNT_ENDING_UNKNOWN`.
+  int ending;
+  // What the stack's function has returned, or what `pthread_exit` was given; null with other
+  // endings. Of `main` and C11's threads it is the `int`.
+  void *value;
+  // 1 if the stack is armed: then its handlers run next. Otherwise 0.
+  int armed;
+} exeunt_stack_end;
+
+// A function for `exeunt_on_every_end`. `end` is good until it returns. `arg` is what that call was
+// given.
+typedef void (*exeunt_end_fn)(const struct exeunt_stack_end *end, void *arg);
+
+// Has `function` called with `arg` at the end of every thread (of `pthread_create` and of C11) and
+// of `main`, whether their stacks are armed or not, and whether they are there already or begin
+// later. It is for tools that watch a whole program.
+//
+// This needs code redirect, and chooses it for the process if nothing is chosen yet. It patches
+// libc's code for all these kinds at once, on any thread.
+//
+// `function` runs on the stack that ends, when the frames of the stack's function are gone, before
+// the thread's pthread keys and C++ `thread_local` destructors, and before the stack's own handlers.
+// It is called by returns, `pthread_exit` and cancellation. It is not called by `exit`, `_exit` or a
+// fatal signal, which end the process, nor for fibers. Before glibc 2.34 it is not called where
+// `main` ends by `pthread_exit`.
+//
+// exeunt allocates nothing for the call and takes no lock. `function` may run on several threads at
+// once, and is no signal handler. It must return: it must not end the thread, nor throw.
+// Cancellation is deferred meanwhile. It must not arm the stack nor use storage, nor call
+// `exeunt_restore_code_sites`.
+//
+// Returns 0; `EXEUNT_EINVALID` for a null `function`; `EXEUNT_EREDIRECT` if the process uses slot
+// redirect; `EXEUNT_EBUSY` if another function is registered; `EXEUNT_ENO_CODE_SITE` where not all
+// of libc's code can be found and patched, and with musl and on macOS; or a code of
+// `exeunt_at_exit`. After an error no code has changed.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: `function` must be good to call with `arg` on any thread at any time, and its code must
+// stay loaded, also after it was taken back: a thread may be running it.
+EXEUNT_CHECK_RESULT int exeunt_on_every_end(exeunt_end_fn function, void *arg);
+
+// Takes back the function of `exeunt_on_every_end`: no call of it begins from now on. Calls that
+// have begun on other threads go on. `exeunt_restore_code_sites` then puts libc's code back.
+//
+// Returns 0; or `EXEUNT_EABSENT` if there is none.
+//
+// Thread-safe. Not for signal handlers.
+int exeunt_stop_every_end(void);
+
+// =================================================================================================
 // Values: a pointer under a key, for each stack
 //
 // The key is the address of a variable of yours. A value that you get is a pointer that you have
@@ -593,7 +652,7 @@ int exeunt_scope_end(struct exeunt_scope *scope);
 #define EXEUNT_ENO_MEMORY -11
 
 // An outer frame of this very stack is changing the stack's storage, or this thread is recognising
-// exit trampolines.
+// exit trampolines, or another function is called at every end.
 #define EXEUNT_EBUSY -12
 
 // A stack local was used while its own value was being created or dropped (Rust only).
@@ -629,6 +688,10 @@ int exeunt_scope_end(struct exeunt_scope *scope);
 
 // `main` has not begun. The caller is a constructor, or the initialiser of a static.
 #define EXEUNT_ETOO_EARLY -22
+
+// The patched exit trampolines are in use: by armed stacks, or by a function that is called at
+// every end.
+#define EXEUNT_EIN_USE -23
 
 // The meaning of a code, in one sentence. The string is static: never null, and never to be freed.
 //
@@ -685,6 +748,49 @@ EXEUNT_CHECK_RESULT int exeunt_redirect_call(void *site, const void *expected_ta
 //
 // Thread-safe. Not for signal handlers.
 EXEUNT_CHECK_RESULT int exeunt_undo_redirect_call(void *site);
+
+// =================================================================================================
+// The redirect of the process
+// =================================================================================================
+
+// Slot redirect: exeunt rewrites one word of each armed stack. The default.
+#define EXEUNT_REDIRECT_SLOT 1
+
+// Code redirect: exeunt patches a call in libc, once for each kind of stack.
+#define EXEUNT_REDIRECT_CODE 2
+
+// Slot redirect; code redirect where the thread that arms the first stack has a shadow stack.
+#define EXEUNT_REDIRECT_AUTO 3
+
+// Chooses the redirect of the whole process, one of the `EXEUNT_REDIRECT_` numbers, before the
+// first stack is armed. The environment variable `EXEUNT_REDIRECT` has no effect then.
+//
+// Returns 0, also if this redirect was chosen before; `EXEUNT_EREDIRECT` if the process has chosen
+// another one, or has armed a stack with another one; or `EXEUNT_EINVALID` for another number.
+// After an error nothing has changed.
+//
+// Thread-safe. Not for signal handlers.
+EXEUNT_CHECK_RESULT int exeunt_install_redirect(int redirect);
+
+// Puts all code of libc back that code redirect has patched: every byte is as it was. It is for
+// tools that leave a program which goes on. The process still uses code redirect: the next stack
+// that is armed patches it again. A thread that is in exeunt's hook goes on from there, so exeunt
+// stays loaded.
+//
+// Returns 0, also if nothing was patched; `EXEUNT_EIN_USE` if stacks are armed whose ends need the
+// patched code, or if a function is registered by `exeunt_on_every_end`; or
+// `EXEUNT_ENO_CODE_SITE` if the system refuses to write, or other code has changed it meanwhile.
+// After an error nothing has changed.
+//
+// Thread-safe. Not for signal handlers.
+EXEUNT_CHECK_RESULT int exeunt_restore_code_sites(void);
+
+// Whether a word of a stack is an address of one of exeunt's trampolines, which the foot of a
+// stack holds that slot redirect has armed: 1 or 0. Other copies of exeunt in the process have
+// other trampolines. A signature of the word (pointer authentication) is ignored.
+//
+// Thread-safe and async-signal-safe.
+int exeunt_is_own_trampoline(const void *word);
 
 #ifdef __cplusplus
 } // extern "C"

@@ -8,6 +8,7 @@
 //! - `slots`: dynamic slots.
 //! - `enter`, `discard`: fibers.
 //! - `tag`: stack tags.
+//! - `every_end`: a function that is called at every end.
 //! - `stack`, `stacks`, `survey`, `code_sites`, `builder`: diagnosis and the choice of a redirect.
 
 pub(crate) mod at_exit;
@@ -17,6 +18,7 @@ pub mod context;
 pub(crate) mod discard;
 pub(crate) mod ending;
 pub(crate) mod enter;
+pub(crate) mod every_end;
 pub(crate) mod inherit;
 pub(crate) mod keyed;
 pub(crate) mod local;

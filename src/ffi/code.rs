@@ -33,7 +33,7 @@ pub const EXEUNT_ENO_SUCH_SLOT: c_int = -10;
 /// There is no memory.
 pub const EXEUNT_ENO_MEMORY: c_int = -11;
 /// An outer frame of this very stack is changing the stack's storage, or this thread is recognising
-/// exit trampolines.
+/// exit trampolines, or another function is called at every end.
 pub const EXEUNT_EBUSY: c_int = -12;
 /// A stack local was used while its own value was being created or dropped (Rust only).
 pub const EXEUNT_ERECURSIVE_INIT: c_int = -13;
@@ -61,6 +61,10 @@ pub const EXEUNT_ECALL_FAILED: c_int = -20;
 pub const EXEUNT_EENDED: c_int = -21;
 /// `main` has not begun. The caller is a constructor, or the initialiser of a static.
 pub const EXEUNT_ETOO_EARLY: c_int = -22;
+
+/// The patched exit trampolines are in use: by armed stacks, or by a function that is called at
+/// every end.
+pub const EXEUNT_EIN_USE: c_int = -23;
 
 /// Why a call from C failed.
 pub(super) enum Failure {
@@ -98,7 +102,8 @@ impl Failure {
                 Error::SlotsExhausted => EXEUNT_ESLOTS_EXHAUSTED,
                 Error::NoSuchSlot(_) => EXEUNT_ENO_SUCH_SLOT,
                 Error::OutOfMemory => EXEUNT_ENO_MEMORY,
-                Error::Busy | Error::Reentered => EXEUNT_EBUSY,
+                Error::Busy | Error::Reentered | Error::EveryEndTaken => EXEUNT_EBUSY,
+                Error::CodeSitesInUse { .. } => EXEUNT_EIN_USE,
                 Error::CallFailed { .. } => EXEUNT_ECALL_FAILED,
                 Error::RecursiveInit => EXEUNT_ERECURSIVE_INIT,
             },
@@ -197,7 +202,8 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_ENO_SUCH_SLOT => c"no slot has this number: it was never allocated, or it was freed",
         EXEUNT_ENO_MEMORY => c"no memory for this stack's record or its place in the stack map",
         EXEUNT_EBUSY => {
-            c"an outer frame of this very stack is changing its storage, or this thread is recognising exit trampolines"
+            c"an outer frame of this very stack is changing its storage, or this thread is recognising exit trampolines, or \
+              another function is called at every end"
         }
         EXEUNT_ECALL_FAILED => {
             c"a call failed that exeunt needs to recognise exit trampolines; the next use tries again, and \
@@ -208,6 +214,10 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_EINVALID => c"a required argument is null, or a range is empty",
         EXEUNT_EPANIC => c"a defect of exeunt: it caught a panic of its own",
         EXEUNT_ESHARED_PAGE => c"the scope's page belongs to another live stack as well: use exeunt_enter",
+        EXEUNT_EIN_USE => {
+            c"the patched exit trampolines are in use: unload armed stacks, or let them end, and take the function of \
+              every end back"
+        }
         _ => c"not a code of exeunt",
     }
 }

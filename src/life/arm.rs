@@ -111,16 +111,19 @@ unsafe fn arm(foot: Foot, armed_from: usize) -> Result<(&'static Record, bool), 
 
 /// Plans the arming of the stack with this foot.
 #[inline]
-fn plan(foot: Foot) -> Result<Plan, Error> {
-    #[cfg(code_redirect)]
-    let before_patching = fork::prepare_forks;
-    #[cfg(not(code_redirect))]
-    let before_patching = || Ok(());
+pub(super) fn plan(foot: Foot) -> Result<Plan, Error> {
     let plan = redirect::plan::plan(foot, before_patching)?;
     if plan.is_lost_without_net() && !safety_net::can_attach() {
         return Err(Error::StackHasEnded);
     }
     Ok(plan)
+}
+
+/// What has to be done before code is patched.
+pub(super) fn before_patching() -> Result<(), Error> {
+    #[cfg(code_redirect)]
+    fork::prepare_forks()?;
+    Ok(())
 }
 
 /// The result of [`arm_at`].
@@ -191,6 +194,12 @@ pub(crate) unsafe fn arm_at(plan: Plan, armed_from: usize) -> Result<Arming, Err
     // the stack, `set_canary` has made the record live.)
     unsafe { plan.redirect(record) };
     record.set_armed();
+    if plan.has_lost_hook() {
+        if let Err(error) = plan.patch_again(before_patching) {
+            disarm(record, abandoned);
+            return Err(error);
+        }
+    }
     if plan.needs_net() {
         cold_path();
         safety_net::attach(record);
@@ -200,6 +209,19 @@ pub(crate) unsafe fn arm_at(plan: Plan, armed_from: usize) -> Result<Arming, Err
         }
     }
     Ok(Arming { record, abandoned, is_new: true })
+}
+
+/// Puts the exit of the running stack back, which was armed in vain.
+#[cold]
+fn disarm(record: &'static Record, abandoned: Option<&'static Record>) {
+    // SAFETY: this is the running stack's record, which was armed a moment ago and is not draining.
+    if unsafe { redirect::plan::restore(record) } {
+        record.release();
+    }
+    if let Some(abandoned) = abandoned {
+        // Its end is due anyway.
+        abandoned.drain_and_release_abandoned(Cause::Abandoned);
+    }
 }
 
 /// The record, if it belongs to the running stack, whose foot is at `foot`: then the allocator has

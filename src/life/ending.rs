@@ -116,6 +116,31 @@ pub(crate) fn returned_value() -> Option<usize> {
     }
 }
 
+/// How the running thread ends, which a hook has met, and whether it is the main thread. Only if
+/// [`knows_ends`] was true.
+#[cfg(code_redirect)]
+pub(super) fn at_hook(kind: Kind, base: usize) -> (Ending, Option<usize>) {
+    match thread_end::is_exiting() {
+        Some(true) => match thread_exit() {
+            Ending::Exited => (Ending::Exited, thread_end::value()),
+            ending => (ending, None),
+        },
+        Some(false) if kind == Kind::Main => {
+            // SAFETY: the frame of the hook, which calls this, ends at the base.
+            let argument = unsafe { arch::word_of_stack(arch::hook_argument(base)) };
+            (Ending::Returned, Some(argument as i32 as isize as usize))
+        }
+        Some(false) => (Ending::Returned, thread_end::value()),
+        None => (Ending::Unknown, None),
+    }
+}
+
+/// Whether [`at_hook`] can tell one end from the other. The first call in a process starts a thread.
+#[cfg(code_redirect)]
+pub(super) fn knows_ends() -> bool {
+    thread_end::is_exiting().is_some()
+}
+
 /// What the entry function of the stack with this record has returned.
 fn returned(record: &Record, cause: Cause) -> Option<usize> {
     let at = base(record);

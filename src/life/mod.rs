@@ -5,6 +5,8 @@ pub(crate) mod arm;
 pub(crate) mod drain;
 pub(crate) mod ending;
 #[cfg(code_redirect)]
+pub(crate) mod every_end;
+#[cfg(code_redirect)]
 pub(crate) mod fork;
 mod hooks;
 mod lent;

@@ -3,7 +3,7 @@
 
 use super::code::{self, CodePlan};
 use super::slot::{self, SlotPlan};
-use super::{choice, mark};
+use super::{choice, mark, sites};
 use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
@@ -89,6 +89,22 @@ impl Plan {
             #[cfg(any(test, feature = "capi"))]
             MethodPlan::Scope => false,
         }
+    }
+
+    /// Whether the exit trampoline is as it was again, although the stack needs it patched: another
+    /// thread has just restored it. The stack's record must be armed.
+    #[inline]
+    pub(crate) fn has_lost_hook(&self) -> bool {
+        match self.method_plan {
+            MethodPlan::Code(_) => !sites::is_patched(self.trampoline),
+            _ => false,
+        }
+    }
+
+    /// Patches the exit trampoline again, if [`Self::has_lost_hook`].
+    #[cold]
+    pub(crate) fn patch_again(&self, before_patching: fn() -> Result<(), Error>) -> Result<(), Error> {
+        sites::ensure(self.trampoline, before_patching)
     }
 
     /// Whether it is main's stack, and `pthread_exit` would bypass both the redirect and the safety

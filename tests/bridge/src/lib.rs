@@ -96,8 +96,12 @@ pub extern "C" fn bridge_panic_at_exit() -> c_int {
 /// The name of [`exeunt::ending`]'s variant.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_ending() -> *const c_char {
+    name_of(exeunt::ending()).as_ptr()
+}
+
+fn name_of(ending: Option<exeunt::Ending>) -> &'static CStr {
     use exeunt::Ending;
-    let name = match exeunt::ending() {
+    match ending {
         None => c"None",
         Some(Ending::Unknown) => c"Unknown",
         Some(Ending::Returned) => c"Returned",
@@ -109,8 +113,43 @@ pub extern "C" fn bridge_ending() -> *const c_char {
         Some(Ending::Discarded) => c"Discarded",
         Some(Ending::Scope) => c"Scope",
         Some(_) => c"another",
-    };
-    name.as_ptr()
+    }
+}
+
+/// [`exeunt::on_every_end`]. The function gets the kind as in `bridge_foot`, the name of the ending,
+/// whether there is a value, the value, and whether the stack is armed.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_on_every_end(function: extern "C" fn(c_int, *const c_char, c_int, usize, c_int)) -> c_int {
+    answer(|| {
+        let every_end = exeunt::on_every_end(move |end| {
+            let has_value = c_int::from(end.value.is_some());
+            let (name, value) = (name_of(Some(end.ending)).as_ptr(), end.value.unwrap_or(0));
+            function(end.kind as c_int, name, has_value, value, c_int::from(end.is_armed));
+        })?;
+        *EVERY_END.lock().unwrap() = Some(every_end);
+        Ok(0)
+    })
+}
+
+static EVERY_END: std::sync::Mutex<Option<exeunt::EveryEnd>> = std::sync::Mutex::new(None);
+
+/// [`exeunt::EveryEnd::stop`].
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_stop_every_end() -> c_int {
+    answer(|| {
+        let every_end = EVERY_END.lock().unwrap().take();
+        every_end.map(exeunt::EveryEnd::stop);
+        Ok(0)
+    })
+}
+
+/// [`exeunt::restore_code_sites`]; 1 if the sites are in use.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_restore_code_sites() -> c_int {
+    answer(|| match exeunt::restore_code_sites() {
+        Err(Error::CodeSitesInUse { .. }) => Ok(1),
+        other => other.map(|()| 0),
+    })
 }
 
 /// [`exeunt::returned_value`]; 1 where there is one, otherwise 0.
