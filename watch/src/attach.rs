@@ -33,6 +33,8 @@ static USERS: AtomicIsize = AtomicIsize::new(0);
 static OWN: AtomicU32 = AtomicU32::new(0);
 /// Where libc's description of a thread has its start routine, or 0.
 static START_AT: AtomicUsize = AtomicUsize::new(0);
+/// Where it has the kernel's number, or 0.
+static NUMBER_AT: AtomicUsize = AtomicUsize::new(0);
 
 /// Watches this process until the command lets go or is killed.
 ///
@@ -49,6 +51,7 @@ unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: u
     drop(file);
     OWN.store(tid(), Relaxed);
     START_AT.store(find_start(start, argument).unwrap_or(0), Relaxed);
+    NUMBER_AT.store(find_number().unwrap_or(0), Relaxed);
     KNOWN.store(Box::into_raw(Box::default()), Release);
     let process = std::process::id();
     table.process.store(process, Relaxed);
@@ -102,6 +105,75 @@ fn find_start(start: usize, argument: usize) -> Option<usize> {
     })
 }
 
+/// The same for the thread's number.
+fn find_number() -> Option<usize> {
+    // SAFETY: has no conditions.
+    let this = unsafe { libc::pthread_self() } as usize;
+    let own = tid();
+    // The first words are the processor's and the compiler's.
+    // SAFETY: as above.
+    (0x80..0x870).step_by(4).find(|at| unsafe { ((this + at) as *const u32).read_volatile() } == own)
+}
+
+/// The start routine of another thread, which waits in a system call: libc's description of it lies
+/// at the end of its stack. The kernel copies that memory, as the thread may end meanwhile.
+fn start_of(tid: u32) -> Option<usize> {
+    let (start_at, number_at) = (START_AT.load(Relaxed), NUMBER_AT.load(Relaxed));
+    if start_at == 0 || number_at == 0 || tid == std::process::id() {
+        return None;
+    }
+    let call = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
+    let stack_pointer = call.split_whitespace().rev().nth(1)?.strip_prefix("0x")?;
+    // It is aligned to 64 bytes.
+    let from = usize::from_str_radix(stack_pointer, 16).ok()?.next_multiple_of(64);
+    let mut bytes = vec![0u8; 64 << 10];
+    let word = |bytes: &[u8], at: usize| Some(usize::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    for part in (from..).step_by(bytes.len() - 0x900 & !63).take(32) {
+        let read = copied(&mut bytes, part);
+        for at in (0..read).step_by(64) {
+            let here = Some(part + at);
+            let number = bytes[..read].get(at + number_at..at + number_at + 4);
+            // It begins with its own address, twice.
+            if word(&bytes[..read], at) == here
+                && word(&bytes[..read], at + 16) == here
+                && number == Some(&tid.to_ne_bytes()[..])
+            {
+                return word(&bytes[..read], at + start_at);
+            }
+        }
+        if read < bytes.len() {
+            break;
+        }
+    }
+    None
+}
+
+/// Copies memory of this process that may be gone. Returns how much.
+fn copied(bytes: &mut [u8], from: usize) -> usize {
+    let here = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // The kernel copies whole parts alone, so there is one for each page.
+    let end = from + bytes.len();
+    let mut parts = Vec::new();
+    let mut at = from;
+    while at < end {
+        let next = ((at & !4095) + 4096).min(end);
+        parts.push(libc::iovec { iov_base: at as *mut _, iov_len: next - at });
+        at = next;
+    }
+    // SAFETY: the kernel fills at most the bytes, and checks the other addresses.
+    let read = unsafe {
+        let this = std::process::id().cast_signed();
+        libc::process_vm_readv(this, &raw const here, 1, parts.as_ptr(), parts.len() as u64, 0)
+    };
+    usize::try_from(read).unwrap_or(0)
+}
+
+/// Writes the entry function of a row.
+fn enters(row: &Row, entry: usize) {
+    row.entry_file.store(files::of(entry), Relaxed);
+    row.entry.store(entry as u64, Relaxed);
+}
+
 /// Waits until the command lets go, or is gone.
 fn await_owner(table: &Table) {
     let mutex = table.owner.as_ptr().cast::<libc::pthread_mutex_t>().cast_mut();
@@ -151,8 +223,7 @@ fn ends(end: &StackEnd) {
             if at != 0 {
                 // SAFETY: the place of the start routine in libc's description of this thread.
                 let entry = unsafe { ((libc::pthread_self() as usize + at) as *const usize).read_volatile() };
-                row.entry.store(entry as u64, Relaxed);
-                row.entry_file.store(files::of(entry), Relaxed);
+                enters(row, entry);
             }
             life::how(row, Some(end.ending), end.value);
             row.state.store(state::ENDED, Release);
@@ -188,7 +259,12 @@ fn births() -> std::io::Result<()> {
         if let Some(tid) = tid.filter(|&tid| tid != OWN.load(Relaxed))
             && let Some(ticks) = began(tid)
         {
-            row(tid, ticks, false);
+            let row = row(tid, ticks, false);
+            if let Some(row) = row.filter(|row| row.entry.load(Relaxed) == 0)
+                && let Some(entry) = start_of(tid)
+            {
+                enters(row, entry);
+            }
         }
     }
     Ok(())

@@ -228,23 +228,15 @@ fn borrow(target: &Target, thread: pid_t, step: &mut dyn FnMut(&str)) -> Result<
 /// Whether the stack has room below this address, and runs no handler of a signal, which may have
 /// interrupted the allocator.
 fn is_fit(target: &Target, stack_pointer: u64) -> bool {
-    if target.room(stack_pointer) < ROOM {
+    let stack = target.stack(stack_pointer);
+    if stack_pointer - stack.start < ROOM {
         return false;
     }
+    // Pages beyond the stack's end would get memory by being read.
+    let from = stack_pointer & !7;
+    let mut bytes = vec![0; (stack.end - from).min(64 << 10) as usize];
     let restorer = target.restorer.to_ne_bytes();
-    let mut from = stack_pointer & !7;
-    for _ in 0..16 {
-        // To the page's end, as the next one may be none of the stack's.
-        let mut bytes = vec![0; (PAGE - from % PAGE) as usize];
-        if target.read(&mut bytes, from).is_err() {
-            break;
-        }
-        if bytes.chunks_exact(8).any(|word| word == restorer) {
-            return false;
-        }
-        from += bytes.len() as u64;
-    }
-    true
+    target.read(&mut bytes, from).is_ok() && !bytes.chunks_exact(8).any(|word| word == restorer)
 }
 
 enum Failed {

@@ -8,6 +8,7 @@ use object::Object;
 use std::ffi::CStr;
 use std::fs::{File, read_link, read_to_string};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// One line of `/proc/PID/maps`.
@@ -164,18 +165,19 @@ impl Target {
         mappings(&self.process.to_string()).is_ok_and(|mappings| has_table(&mappings))
     }
 
-    /// The room below an address that the process has for a stack.
-    pub fn room(&self, address: u64) -> u64 {
+    /// The stack's memory around an address: where it begins, and its end. An empty range if there is
+    /// none.
+    pub fn stack(&self, address: u64) -> Range<u64> {
         let mappings = mappings(&self.process.to_string()).unwrap_or_default();
-        let holds = |mapping: &&Mapping| mapping.writable && (mapping.start..mapping.end).contains(&address);
-        match mappings.iter().position(|mapping| holds(&mapping)) {
+        let holds = |mapping: &Mapping| mapping.writable && (mapping.start..mapping.end).contains(&address);
+        match mappings.iter().position(holds) {
             // The main thread's stack grows; the kernel keeps room below it.
             Some(at) if mappings[at].name == "[stack]" => {
                 let below = at.checked_sub(1).map_or(0, |before| mappings[before].end);
-                (address - below).min(1 << 20)
+                below.max(address.saturating_sub(1 << 20))..mappings[at].end
             }
-            Some(at) => address - mappings[at].start,
-            None => 0,
+            Some(at) => mappings[at].start..mappings[at].end,
+            None => address..address,
         }
     }
 
