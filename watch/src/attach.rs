@@ -57,7 +57,10 @@ unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: u
     table.process.store(process, Relaxed);
     table.began.store(began(process).map_or(0, from_ticks), Relaxed);
     shared::set(table, None);
-    match exeunt::on_every_end(ends) {
+    // The program's EXEUNT_REDIRECT is for the program. A library that was here before has chosen
+    // the same.
+    let chosen = exeunt::Builder::new().redirect(exeunt::Redirect::Code).install();
+    match chosen.and_then(|()| exeunt::on_every_end(ends)) {
         Ok(every_end) => {
             let _ = births();
             table.attached.store(attached::ON, Release);
@@ -128,7 +131,7 @@ fn start_of(tid: u32) -> Option<usize> {
     let from = usize::from_str_radix(stack_pointer, 16).ok()?.next_multiple_of(64);
     let mut bytes = vec![0u8; 64 << 10];
     let word = |bytes: &[u8], at: usize| Some(usize::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-    for part in (from..).step_by(bytes.len() - 0x900 & !63).take(32) {
+    for part in (from..).step_by((bytes.len() - 0x900) & !63).take(32) {
         let read = copied(&mut bytes, part);
         for at in (0..read).step_by(64) {
             let here = Some(part + at);

@@ -47,12 +47,21 @@ extern "C" fn remember() {
     }
 }
 
+/// What a process that ran already does when the watch is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Now {
+    RunsOn,
+    Over,
+    /// It has executed another program.
+    Replaced,
+}
+
 /// How the watch is over.
 pub enum Outcome {
     /// The program has ended.
     Status(ExitStatus),
     /// A process that ran already was watched for this time.
-    Attached { process: i32, time: Duration, over: bool },
+    Attached { process: i32, time: Duration, now: Now },
 }
 
 impl Outcome {
@@ -186,8 +195,12 @@ pub fn end_as(outcome: &Outcome) -> ExitCode {
 /// The outcome in words.
 pub fn in_words(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Attached { process, time, over } => {
-            let now = if *over { "has ended" } else { "runs on" };
+        Outcome::Attached { process, time, now } => {
+            let now = match now {
+                Now::RunsOn => "runs on",
+                Now::Over => "has ended",
+                Now::Replaced => "has executed another program",
+            };
             format!("process {process}, watched for {:.2} s: it {now}", time.as_secs_f64())
         }
         Outcome::Status(status) => match (status.code(), status.signal()) {

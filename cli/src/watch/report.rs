@@ -1,7 +1,7 @@
 //! Prints the rows: as a table, as a summary, or as JSON.
 
 use super::options::{Column, Options};
-use super::process::{self, End as ProgramEnd, Outcome};
+use super::process::{self, End as ProgramEnd, Now, Outcome};
 use super::stacks::{End, Stack, Stacks};
 use crate::paint::{FAINT, TITLE, paint, shortened};
 use serde_json::json;
@@ -113,8 +113,8 @@ fn is_alive(stack: &Stack) -> bool {
 
 fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &ProgramEnd) -> serde_json::Value {
     let attached = match end.outcome {
-        Outcome::Attached { process, time, over } => {
-            json!({"process": process, "seconds": time.as_secs_f64(), "over": over})
+        Outcome::Attached { process, time, now } => {
+            json!({"process": process, "seconds": time.as_secs_f64(), "over": now != Now::RunsOn})
         }
         Outcome::Status(_) => serde_json::Value::Null,
     };
@@ -181,7 +181,8 @@ fn headline(
         writeln!(to, "The program did not load the library, so there are no rows.")?;
     } else if !stacks.finished() {
         let what = match &end.outcome {
-            Outcome::Attached { over: true, .. } => "The process was killed, or did not call exit",
+            Outcome::Attached { now: Now::Over, .. } => "The process was killed, or did not call exit",
+            Outcome::Attached { now: Now::Replaced, .. } => "The process has executed another program",
             Outcome::Attached { .. } => "The library in the process does not answer",
             outcome if outcome.signal().is_some() => "The program was killed",
             _ => "The program did not call exit or _exit: it executed another one, or made the system call itself",

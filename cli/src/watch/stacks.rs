@@ -122,6 +122,15 @@ impl Stacks {
         self.over = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
     }
 
+    /// The process has executed another program, so its library could not say that.
+    #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
+    pub fn replaced(&self) {
+        let used = (self.table.rows_used.load(Acquire) as usize).min(self.table.rows.len());
+        for row in self.table.rows[..used].iter().filter(|row| row.state.load(Acquire) == state::ALIVE) {
+            row.flags.fetch_or(flag::REPLACED, Relaxed);
+        }
+    }
+
     /// All of them, in the order of their creation.
     pub fn all(&mut self) -> Vec<Stack> {
         let table = self.table;

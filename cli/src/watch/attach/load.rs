@@ -19,7 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long a thread that waits is looked for.
-const SEARCH: Duration = Duration::from_secs(10);
+const SEARCH: Duration = Duration::from_secs(5);
 /// How long one system call of the borrowed thread may take, and the new thread's start.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The room for `pthread_create`, with an allocator of the program's own.

@@ -9,7 +9,7 @@ mod target;
 
 use super::memory;
 use super::options::Options;
-use super::process::{End, Outcome};
+use super::process::{End, Now, Outcome};
 use super::refusal::{FAILED, Refusal};
 use super::report::{self, Output};
 use super::stacks::Stacks;
@@ -66,7 +66,7 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
             unsafe { libc::raise(libc::SIGKILL) };
         }
     };
-    let began = target::began(process);
+    let identity = target::identity(process);
     let waiting = load::start(&target, &mut step).map_err(refused)?;
     let (table, births) = memory::table_in(&waiting.table).map_err(failed("the table's memory"))?;
     let owner = owner::take(table).map_err(failed("the table's owner"))?;
@@ -84,12 +84,14 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
     let mut told = HashSet::new();
     let mut failure = report::begin(&mut output, options).err();
     let mut times = (0, 0);
-    let over = loop {
-        if target::began(process) != began {
-            break true;
+    let now = loop {
+        let now = target::identity(process);
+        if now != identity {
+            let same = now.zip(identity).is_some_and(|(now, before)| now.began == before.began);
+            break if same { Now::Replaced } else { Now::Over };
         }
         if INTERRUPTED.load(Relaxed) || options.time.is_some_and(|time| start.elapsed() >= time) {
-            break false;
+            break Now::RunsOn;
         }
         times = cpu(process).unwrap_or(times);
         if options.streams() && failure.is_none() {
@@ -102,7 +104,10 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
     let time = start.elapsed();
     step("letting go");
     drop(owner);
-    if !over {
+    if now == Now::Replaced {
+        stacks.replaced();
+    }
+    if now == Now::RunsOn {
         await_attached(table, attached::ON, Duration::from_secs(5));
         times = cpu(process).unwrap_or(times);
         // Then a next command can attach at once.
@@ -115,7 +120,7 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
     stacks.close();
     let rows = stacks.all();
     let (user, system) = times;
-    let end = End { outcome: Outcome::Attached { process, time, over }, user, system };
+    let end = End { outcome: Outcome::Attached { process, time, now }, user, system };
     if failure.is_none() {
         failure = report::print(&mut output, options, &rows, &told, &stacks, &end).err();
     }

@@ -57,13 +57,25 @@ pub struct Target {
     pub functions: [u64; stub::FUNCTIONS.len()],
 }
 
-/// When the process began, in the kernel's ticks since the machine's start; it tells processes with
-/// one number apart. None if it is over.
-pub fn began(process: pid_t) -> Option<u64> {
+/// What tells apart processes with one number, and the programs that one executes in turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// When it began, in the kernel's ticks since the machine's start.
+    pub began: u64,
+    /// Where the main thread's stack begins, which differs for each program.
+    pub stack: u64,
+}
+
+/// The process's identity; None if it is over.
+pub fn identity(process: pid_t) -> Option<Identity> {
     let stat = read_to_string(format!("/proc/{process}/stat")).ok()?;
     let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
     let state = fields.next()?;
-    (!matches!(state, "Z" | "X")).then(|| fields.nth(18)?.parse().ok())?
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    let mut number = |skipped| fields.nth(skipped)?.parse().ok();
+    Some(Identity { began: number(18)?, stack: number(5)? })
 }
 
 /// The numbers of a process's threads.
@@ -246,6 +258,10 @@ fn translated(process: pid_t, address: u64, own: &[Mapping], its: &[Mapping]) ->
                 "process {process} runs with another build of {name} than exeunt ({}): start exeunt with that one",
                 other.name
             ),
+            None if name.starts_with("libdl") || name.starts_with("libpthread") => format!(
+                "process {process} has not loaded {name}, which exeunt needs with glibc before 2.34: start it with \
+                 `exeunt watch -- PROGRAM`"
+            ),
             None => format!(
                 "process {process} has not loaded {name} (a static program, or another C library): start it with \
                  `exeunt watch -- PROGRAM` to see why"
@@ -271,7 +287,7 @@ fn same_build(process: pid_t, own: &Mapping, its: &Mapping) -> bool {
 fn restorer(process: pid_t, own: &[Mapping], its: &[Mapping]) -> Result<u64, String> {
     const CODE: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 5];
     // SAFETY: the name ends with a zero.
-    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"sigaction".as_ptr()) }.addr() as u64;
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"mmap".as_ptr()) }.addr() as u64;
     let libc = own.iter().find(|mapping| (mapping.start..mapping.end).contains(&address));
     let libc = libc.ok_or("this exeunt's own C library was not found")?;
     // SAFETY: code of this process's libc, which stays mapped.
