@@ -10,9 +10,13 @@ mod attach;
 mod memory;
 #[cfg(target_os = "linux")]
 mod names;
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "the arguments are parsed on every system"))]
+#[cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64")),
+    allow(dead_code, reason = "the arguments are parsed on every system")
+)]
 mod options;
 #[cfg(target_os = "linux")]
+#[cfg_attr(not(all(target_env = "gnu", target_arch = "x86_64")), allow(dead_code, reason = "for `attach`"))]
 mod process;
 #[cfg(target_os = "linux")]
 mod refusal;
