@@ -693,6 +693,9 @@ int exeunt_scope_end(struct exeunt_scope *scope);
 // every end.
 #define EXEUNT_EIN_USE -23
 
+// The word at the given address is no foot of a stack that can be armed.
+#define EXEUNT_ENO_FOOT -24
+
 // The meaning of a code, in one sentence. The string is static: never null, and never to be freed.
 //
 // Thread-safe and async-signal-safe.
@@ -791,6 +794,76 @@ EXEUNT_CHECK_RESULT int exeunt_restore_code_sites(void);
 //
 // Thread-safe and async-signal-safe.
 int exeunt_is_own_trampoline(const void *word);
+
+// =================================================================================================
+// Arming by the address of a foot: for tools that arm threads which are stopped
+// =================================================================================================
+
+// What `exeunt_reserve` reserves for one stack. Its contents are private.
+typedef struct exeunt_reservation {
+  uint64_t opaque[4];
+} exeunt_reservation;
+
+// Reserves what it takes to arm a stack whose foot you know: a record with this handler, and room in
+// the stack map. `exeunt_arm_reserved` then arms that stack with a few stores, without code that
+// runs on it. It is for tools that arm threads which are stopped, in any code. It serves stacks of
+// threads and of `main`, with glibc.
+//
+// `foot` is the address of the stack's foot: the word that holds the return address of the thread's
+// start routine, or of `main`. `base` is the stack pointer once that function has returned; on
+// x86_64 it is `foot + 8`. `exeunt_stacks` shows both of an armed stack: a thread's base lies at a
+// constant distance below its descriptor (`pthread_self`).
+//
+// This takes locks, allocates, and at a process's first use it may start a few threads, which end at
+// once, and patch code (code redirect). So call it while all threads run. It reads the stack, and
+// changes nothing there.
+//
+// Returns 0; `EXEUNT_EINVALID` for a null `reservation` or `handler`; `EXEUNT_ENO_FOOT` if the word
+// at `foot` leads to no known exit trampoline of threads or of `main`; `EXEUNT_EALREADY_ARMED`; or a
+// code of `exeunt_at_exit`. After an error nothing has changed, and `reservation` holds nothing.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: if there is memory at `foot` and `base`, it must stay mapped until this returns, with
+// 512 bytes above the base. `reservation` must be null or good to write to. `handler` as for
+// `exeunt_at_exit`.
+EXEUNT_CHECK_RESULT
+int exeunt_reserve(struct exeunt_reservation *reservation,
+                   const void *foot,
+                   const void *base,
+                   exeunt_fn handler,
+                   void *arg);
+
+// Arms the stack that `exeunt_reserve` has reserved for, whichever thread calls: from now on its end
+// calls the handler, as if that stack's own code had called `exeunt_at_exit`. (But where `main` calls
+// `exit`, it runs as an `atexit` function.) Stores the stack's identity in `*id`, if `id` is not
+// null.
+//
+// This allocates nothing, frees nothing and takes no lock, so the stack's thread may be stopped
+// anywhere, with any lock held.
+//
+// Returns 0, and then `reservation` holds nothing any more; `EXEUNT_ENO_FOOT` if the word at the
+// foot is no known exit any more, or an earlier stack on that memory has not been drained;
+// `EXEUNT_EALREADY_ARMED`; or `EXEUNT_EINVALID` for a reservation that is null or holds nothing.
+// After an error nothing has changed, and `reservation` holds what it held. `exeunt_last_error`
+// gives the code's sentence alone.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: `exeunt_reserve` must have written `reservation`. The stack must be the running one, or
+// its thread must be stopped until this returns. The thread must be in its start routine (or
+// `main`) or in what that has called: its stack pointer is at or below the foot, or on another
+// stack while its own one is suspended there. It must not be in a call into exeunt. The memory must
+// be mapped, as for `exeunt_reserve`. `id` must be null or good to write to.
+EXEUNT_CHECK_RESULT int exeunt_arm_reserved(struct exeunt_reservation *reservation, uint64_t *id);
+
+// Gives back what `exeunt_reserve` has reserved. The handler is not called. Does nothing for a
+// reservation that is null or holds nothing. It frees memory, so call it while all threads run.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: `exeunt_reserve` must have written `reservation`, unless it is null.
+void exeunt_drop_reservation(struct exeunt_reservation *reservation);
 
 #ifdef __cplusplus
 } // extern "C"

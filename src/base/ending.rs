@@ -36,18 +36,19 @@ pub enum Ending {
     Scope,
 }
 
-/// The end of a stack: see [`on_every_end`](crate::on_every_end).
+/// The end of a stack: see [`on_every_end`](crate::on_every_end) and
+/// [`at_exit_at_foot`](crate::at_exit_at_foot).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct StackEnd {
-    /// [`Kind::Thread`] or [`Kind::Main`].
+    /// What the stack is to the system.
     pub kind: Kind,
-    /// How it ends: [`Ending::Returned`], [`Ending::Exited`] or [`Ending::Cancelled`].
-    /// [`Ending::Unknown`] where exeunt could start no thread for the one experiment that it needs.
+    /// How it ends. For `on_every_end` it is [`Ending::Returned`], [`Ending::Exited`] or
+    /// [`Ending::Cancelled`]; [`Ending::Unknown`] where exeunt could start no thread for the one experiment that it needs.
     pub ending: Ending,
     /// The value that the stack ends with, as [`returned_value`](crate::returned_value) gives it.
     pub value: Option<usize>,
-    /// Whether the stack is armed: then it drains next.
+    /// Whether the stack is armed. For `on_every_end`, it drains next then.
     pub is_armed: bool,
 }
 

@@ -94,6 +94,15 @@ pub enum Error {
     },
     /// Another function is called at every end of a stack already.
     EveryEndTaken,
+    /// The word at the given address is no foot of a stack that can be armed.
+    NoFoot {
+        /// The address.
+        address: usize,
+        /// The word found there. Zero if it was not read.
+        found: usize,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The patched exit trampolines are in use.
     CodeSitesInUse {
         /// How many stacks are armed whose ends need them.
@@ -211,6 +220,9 @@ impl fmt::Display for Error {
                 "another function is called at every end of a stack already, and there is room for one in a process: \
                  take that one back first",
             ),
+            Self::NoFoot { address, found, reason } => {
+                write!(f, "the word at {address:#x}, {found:#x}, is no foot of a stack that can be armed: {reason}")
+            }
             Self::CodeSitesInUse { armed, every_end } => write!(
                 f,
                 "the patched exit trampolines are in use: {armed} stacks are armed whose ends need them, and {} \

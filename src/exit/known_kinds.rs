@@ -11,6 +11,7 @@ use crate::machine::arch::{self, Registers};
 use crate::machine::clib;
 use crate::unwind::tables::function_at;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Recognises them. What was learnt stays, also after an error.
 ///
@@ -35,8 +36,12 @@ pub(crate) fn recognise() -> Result<(), Error> {
     }
 }
 
-/// Recognises where C11's threads return to, if the program can have any.
+/// Recognises where C11's threads return to, if the program can have any. Runs its experiment once.
 fn recognise_c11() -> Result<(), Error> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.load(Ordering::Acquire) {
+        return Ok(());
+    }
     let found = {
         let _experiment = Experiment::begin()?;
         clib::probe_c11()?
@@ -46,9 +51,11 @@ fn recognise_c11() -> Result<(), Error> {
     let function = function_at(trampoline::original(thread) - 1);
     match found {
         // Another place would be in a wrapper, which is a frame like any other.
-        Some(address) if function.is_some() && function_at(address - 1) == function => recognition::add_c11(address),
-        _ => Ok(()),
+        Some(address) if function.is_some() && function_at(address - 1) == function => recognition::add_c11(address)?,
+        _ => {}
     }
+    DONE.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// Where `main` returns to: behind a call by a pointer, in `__libc_start_main` or in a function that

@@ -11,7 +11,7 @@
 //! - `process_lock`: the lock of recognition and patching.
 //! - `shadow_stack`: whether the running thread has one.
 
-#[cfg(all(code_redirect, target_env = "gnu"))]
+#[cfg(target_env = "gnu")]
 pub(crate) mod known_kinds;
 #[cfg(not(target_env = "gnu"))]
 #[path = "landing/none.rs"]

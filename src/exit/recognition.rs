@@ -167,7 +167,7 @@ pub(crate) fn add_c11(address: usize) -> Result<(), Error> {
 }
 
 /// Adds the address where `main` returns to.
-#[cfg(all(code_redirect, target_env = "gnu"))]
+#[cfg(target_env = "gnu")]
 pub(crate) fn add_main(address: usize, name: &'static CStr) -> Result<(), Error> {
     add(address, Kind::Main, name, Reached::ByReturn).map(drop)
 }

@@ -9,6 +9,7 @@
 //! - `enter`, `discard`: fibers.
 //! - `tag`: stack tags.
 //! - `every_end`: a function that is called at every end.
+//! - `reserve`: arming by the address of a foot.
 //! - `stack`, `stacks`, `survey`, `code_sites`, `builder`: diagnosis and the choice of a redirect.
 
 pub(crate) mod at_exit;
@@ -23,6 +24,7 @@ pub(crate) mod inherit;
 pub(crate) mod keyed;
 pub(crate) mod local;
 mod local_cells;
+pub(crate) mod reserve;
 pub mod slots;
 pub(crate) mod stack;
 pub(crate) mod stacks;

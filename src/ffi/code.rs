@@ -66,6 +66,9 @@ pub const EXEUNT_ETOO_EARLY: c_int = -22;
 /// every end.
 pub const EXEUNT_EIN_USE: c_int = -23;
 
+/// The word at the given address is no foot of a stack that can be armed.
+pub const EXEUNT_ENO_FOOT: c_int = -24;
+
 /// Why a call from C failed.
 pub(super) enum Failure {
     Error(Error),
@@ -104,6 +107,7 @@ impl Failure {
                 Error::OutOfMemory => EXEUNT_ENO_MEMORY,
                 Error::Busy | Error::Reentered | Error::EveryEndTaken => EXEUNT_EBUSY,
                 Error::CodeSitesInUse { .. } => EXEUNT_EIN_USE,
+                Error::NoFoot { .. } => EXEUNT_ENO_FOOT,
                 Error::CallFailed { .. } => EXEUNT_ECALL_FAILED,
                 Error::RecursiveInit => EXEUNT_ERECURSIVE_INIT,
             },
@@ -155,6 +159,14 @@ pub(super) fn report(failure: Failure) -> c_int {
     let before = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| last.replace(failure)));
     drop(before);
     REPORTS.set(false);
+    code
+}
+
+/// As [`report`], and keeps the code alone: it frees no earlier failure, and needs no place for this
+/// one. `exeunt_last_error` then gives the code's sentence.
+pub(super) fn report_code(error: Error) -> c_int {
+    let code = Failure::Error(error).code();
+    LAST_CODE.set(code);
     code
 }
 
@@ -217,6 +229,10 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_EIN_USE => {
             c"the patched exit trampolines are in use: unload armed stacks, or let them end, and take the function of \
               every end back"
+        }
+        EXEUNT_ENO_FOOT => {
+            c"the word at the given address is no foot of a stack that can be armed: it leads to no known exit trampoline, \
+              is not where it was reserved, or an earlier stack on that memory has not been drained"
         }
         _ => c"not a code of exeunt",
     }

@@ -13,6 +13,7 @@
 //! - `patch`: `exeunt_redirect_call`, `exeunt_undo_redirect_call`.
 //! - `redirect`: `exeunt_install_redirect`, `exeunt_restore_code_sites`,
 //!   `exeunt_is_own_trampoline`.
+//! - `reserve`: `exeunt_reserve`, `exeunt_arm_reserved`, `exeunt_drop_reservation`.
 //! - `version`: `exeunt_version`.
 //! - `code`: the codes, `exeunt_strerror`, `exeunt_last_code`, `exeunt_last_error`.
 //!
@@ -34,6 +35,7 @@ mod fibers;
 mod handlers;
 mod patch;
 mod redirect;
+mod reserve;
 mod scope;
 mod slots;
 mod types;

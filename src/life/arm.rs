@@ -14,10 +14,12 @@ use crate::base::cold::cold_path;
 use crate::base::ending::Cause;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
+use crate::base::kind::Kind;
 use crate::exit::redirect::plan::Plan;
 use crate::exit::redirect::{self, code};
+use crate::exit::trampoline;
 use crate::exit::walk::{self, Found};
-use crate::machine::arch::Registers;
+use crate::machine::arch::{self, Registers};
 use crate::map::claims::InsertError;
 use crate::map::supply::AtBase;
 use crate::record::header::Record;
@@ -91,6 +93,28 @@ fn find_or_arm(sp: usize, face: usize) -> Result<(&'static Record, bool), Error>
     let armed = unsafe { arm(foot, armed_from) }?;
     add_block_if_contiguous(sp, armed.0, contiguous);
     Ok(armed)
+}
+
+/// As [`record_or_new_for`], without a walk: for a stack of a thread's or main's with this foot and
+/// this base. Where the foot leads to no exit trampoline that was met before, or the stack is armed,
+/// a walk decides.
+///
+/// # Safety
+/// They must be the running stack's.
+#[inline(never)]
+pub(crate) unsafe fn record_at_foot(address: usize, base: usize) -> Result<(&'static Record, bool), Error> {
+    // SAFETY: the caller's promise.
+    let word = unsafe { arch::word_of_stack(address) };
+    let is_of_thread = |number: &usize| {
+        matches!(trampoline::kind(*number), Kind::Thread | Kind::Main) && !trampoline::is_landing(*number)
+    };
+    match trampoline::number_of_original(arch::strip(word)).filter(is_of_thread) {
+        Some(trampoline) if STACKS.by_base(base).is_none() => {
+            // SAFETY: the caller's promise: where a walk would lead to.
+            unsafe { arm(Foot { address, word, base, trampoline, frame_pointer_at: None }, 0) }
+        }
+        _ => find_or_arm(arch::stack_pointer(), INLINED),
+    }
 }
 
 /// Arms the running stack. After an error nothing has changed. Returns also whether this call has

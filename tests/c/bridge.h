@@ -27,6 +27,9 @@ int bridge_on_every_end(void (*function)(int kind, const char *ending, int has_v
 int bridge_stop_every_end(void);
 int bridge_restore_code_sites(void); // 1 in use
 
+int bridge_place(uintptr_t *foot, uintptr_t *base); // of the running stack
+int bridge_arm_at(uintptr_t foot, uintptr_t base, void (*function)(void *), void *argument);
+
 struct bridge_foot {
     uintptr_t address, word, original;
     int kind; // 1 thread, 2 main, 3 fiber

@@ -199,6 +199,12 @@ extern "C" {
 
 //@ redirect
 
+// =================================================================================================
+// Arming by the address of a foot: for tools that arm threads which are stopped
+// =================================================================================================
+
+//@ reserve
+
 #ifdef __cplusplus
 } // extern "C"
 #endif

@@ -214,21 +214,21 @@ fn ends(end: &StackEnd) {
             let Some(row) = began(tid()).and_then(|ticks| row(tid(), ticks, true)) else { return };
             row.ended.store(now(), Relaxed);
             life::name(row);
-            life::times(row);
+            let faulted = life::times(row);
             if end.kind == Kind::Main {
                 row.kind.store(kind::MAIN, Relaxed);
             }
             let (low, high) = touched::bounds(0);
             row.stack_low.store(low as u64, Relaxed);
             row.stack_high.store(high as u64, Relaxed);
-            life::used(row, true);
+            life::used(row, true, faulted);
             let at = START_AT.load(Relaxed);
             if at != 0 {
                 // SAFETY: the place of the start routine in libc's description of this thread.
                 let entry = unsafe { ((libc::pthread_self() as usize + at) as *const usize).read_volatile() };
                 enters(row, entry);
             }
-            life::how(row, Some(end.ending), end.value);
+            life::how(row, end);
             row.state.store(state::ENDED, Release);
         });
     });

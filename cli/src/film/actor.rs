@@ -126,6 +126,8 @@ fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
                     exeunt::unload()?;
                 }
             }
+            // The filmed program is another one.
+            Kind::Goroutine => return Err("this program has no goroutines".into()),
             Kind::Enter => {
                 if is_filmed {
                     stop(on_stack as *const () as usize, None)?;

@@ -1,5 +1,7 @@
 //! The child, and the recorder's hold on it: stops, single steps, breakpoints, memory.
 
+mod frozen;
+
 use super::actor::Facts;
 use super::processor::{BREAKPOINT, BREAKPOINT_ADVANCES, Registers};
 use nix::sys::ptrace::{self, Options};

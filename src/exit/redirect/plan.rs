@@ -169,6 +169,54 @@ pub(crate) fn plan(foot: Foot, before_patching: fn() -> Result<(), Error>) -> Re
     Ok(planned(foot, method_plan))
 }
 
+/// Learns all that [`plan_elsewhere`] needs for the stack with this foot, a thread's or main's. It
+/// may take locks, allocate and patch code. `learn_secret` arms some other thread's stack.
+///
+/// # Safety
+/// The foot and the bytes above it that `slot::learn` names must be memory of a stack.
+#[cfg(target_env = "gnu")]
+pub(crate) unsafe fn prepare_elsewhere(
+    foot: Foot,
+    before_patching: fn() -> Result<(), Error>,
+    learn_secret: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    match choice::made()? {
+        Method::Code => sites::ensure(foot.trampoline, before_patching)?,
+        Method::Slot => {
+            if !slot::knows_secret() {
+                learn_secret()?;
+            }
+            // SAFETY: the caller's promise.
+            unsafe { slot::learn(foot) }?;
+        }
+    }
+    plan_elsewhere(foot).map(drop)
+}
+
+/// Plans the arming of the stack with this foot, a thread's or main's, which need not be the running
+/// one. Takes no lock, allocates nothing, and learns nothing.
+#[cfg(target_env = "gnu")]
+pub(crate) fn plan_elsewhere(foot: Foot) -> Result<Plan, Error> {
+    let no_foot = |reason| Error::NoFoot { address: foot.address, found: foot.word, reason };
+    let method_plan = match choice::made()? {
+        Method::Slot if crate::exit::shadow_stack::is_active() => return Err(Error::ShadowStack),
+        Method::Slot => {
+            let writes = slot::plan_elsewhere(foot);
+            MethodPlan::Slot(
+                writes.ok_or_else(|| no_foot("its exit trampoline's frame is not as that of other stacks"))?,
+            )
+        }
+        Method::Code if !sites::is_patched(foot.trampoline) => {
+            return Err(no_foot("its exit trampoline is not patched any more"));
+        }
+        Method::Code if sites::landing_bypasses_hook(foot.trampoline) => {
+            return Err(no_foot("pthread_exit's end comes by no hook"));
+        }
+        Method::Code => MethodPlan::Code(CodePlan::Mark(None)),
+    };
+    Ok(planned(foot, method_plan))
+}
+
 /// Why this stack cannot be armed, if it cannot. Changes nothing.
 pub(crate) fn problem(foot: Foot) -> Option<Error> {
     match choice::likely() {

@@ -313,7 +313,7 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
 ///
 /// # Safety
 /// The word before `address` must be code.
-#[cfg(all(target_env = "gnu", code_redirect))]
+#[cfg(target_env = "gnu")]
 pub(crate) unsafe fn called_indirectly(address: usize) -> bool {
     // SAFETY: the caller promises code here.
     let instruction = unsafe { ((address - 4) as *const u32).read() };

@@ -246,7 +246,7 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
 ///
 /// # Safety
 /// The 7 bytes before `address` must be code.
-#[cfg(all(target_env = "gnu", code_redirect))]
+#[cfg(target_env = "gnu")]
 pub(crate) unsafe fn called_indirectly(address: usize) -> bool {
     // SAFETY: the caller's promise.
     let before = |distance: usize| unsafe { ((address - distance) as *const u8).read() };

@@ -143,6 +143,43 @@ pub extern "C" fn bridge_stop_every_end() -> c_int {
     })
 }
 
+/// Arms the running stack, notes the places of its foot and its base, and unloads it.
+///
+/// # Safety
+/// `foot` and `base` must be good to write to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_place(foot: *mut usize, base: *mut usize) -> c_int {
+    answer(|| {
+        let id = exeunt::id()?;
+        let here = exeunt::stacks().find(|stack| stack.id == id).expect("this stack is armed");
+        exeunt::unload()?;
+        // SAFETY: the caller's promise.
+        unsafe { (*foot, *base) = (here.foot, here.base) };
+        Ok(0)
+    })
+}
+
+/// [`exeunt::reserve`] and [`exeunt::Reservation::arm`].
+///
+/// # Safety
+/// As for these two.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_arm_at(
+    foot: usize,
+    base: usize,
+    function: extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+) -> c_int {
+    let argument = argument.expose_provenance();
+    answer(|| {
+        // SAFETY: the caller's promise.
+        let reserved =
+            unsafe { exeunt::reserve(foot, base, move || function(std::ptr::with_exposed_provenance_mut(argument))) }?;
+        // SAFETY: as above.
+        unsafe { reserved.arm() }.map(|_| 0).map_err(|(error, _)| error)
+    })
+}
+
 /// [`exeunt::restore_code_sites`]; 1 if the sites are in use.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_restore_code_sites() -> c_int {

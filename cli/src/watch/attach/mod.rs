@@ -71,10 +71,11 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
     let (table, births) = memory::table_in(&waiting.table).map_err(failed("the table's memory"))?;
     let owner = owner::take(table).map_err(failed("the table's owner"))?;
     waiting.load(library, &mut step).map_err(refused)?;
-    await_attached(table, 0, Duration::from_secs(30));
+    await_attached(process, table, 0, Duration::from_secs(30));
     match table.attached.load(Acquire) {
         attached::ON => (),
         attached::FAILED => return Err(refused(format!("process {process}: {}", table.problem.load()))),
+        _ if target::identity(process) != identity => return Err(refused(format!("process {process} has ended"))),
         _ => return Err(refused(format!("the library in process {process} does not answer"))),
     }
     step("attached");
@@ -108,7 +109,7 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
         stacks.replaced();
     }
     if now == Now::RunsOn {
-        await_attached(table, attached::ON, Duration::from_secs(5));
+        await_attached(process, table, attached::ON, Duration::from_secs(5));
         times = cpu(process).unwrap_or(times);
         // Then a next command can attach at once.
         let until = Instant::now() + Duration::from_secs(1);
@@ -133,10 +134,10 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits until the library has another answer than this one.
-fn await_attached(table: &Table, before: u32, patience: Duration) {
+/// Waits until the library has another answer than this one, or the process is over.
+fn await_attached(process: i32, table: &Table, before: u32, patience: Duration) {
     let until = Instant::now() + patience;
-    while table.attached.load(Acquire) == before && Instant::now() < until {
+    while table.attached.load(Acquire) == before && Instant::now() < until && target::identity(process).is_some() {
         sleep(Duration::from_millis(1));
     }
 }
