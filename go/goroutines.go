@@ -57,8 +57,8 @@ func (g Goroutine) String() string {
 //
 // An iteration takes a lock for each 256 goroutines in turn, for some microseconds. A goroutine
 // that uses the package for the first time, or ends, may wait for it; reads and writes never do.
-// What it costs the others at all other times is one reading of the clock when they are armed. The
-// record that they have anyway has room for it: no memory is added.
+// At all other times it costs one reading of the clock (30 ns) when a goroutine is armed. The
+// record of 256 bytes that an armed goroutine has anyway has room for the time.
 func Goroutines() func(yield func(Goroutine) bool) {
 	return func(yield func(Goroutine) bool) {
 		if Install() != nil {

@@ -107,7 +107,7 @@ fn show(options: &Options) -> Result<()> {
 /// Films a stack of this kind.
 fn recorded(kind: Kind) -> Result<Recording> {
     if kind == Kind::Goroutine {
-        return goroutine();
+        return recorded_goroutine();
     }
     let (tracee, facts) = Tracee::start(kind.name())?;
     let mut camera = Camera::new(tracee, facts)?;
@@ -116,7 +116,7 @@ fn recorded(kind: Kind) -> Result<Recording> {
 }
 
 /// Films a goroutine.
-fn goroutine() -> Result<Recording> {
+fn recorded_goroutine() -> Result<Recording> {
     let program = goroutine::program::build()?;
     for _ in 0..ATTEMPTS {
         let (tracee, facts, goroutine) = goroutine::start::start(&program)?;
