@@ -15,6 +15,8 @@ mod memory_map;
 mod paint;
 mod stacks;
 mod tour;
+#[cfg(target_os = "linux")]
+mod trace_rights;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -57,6 +59,8 @@ enum Command {
     /// The program is any dynamically linked one of glibc's: it needs no rights, no debug
     /// information and no change. The rows go to standard error. exeunt ends as the program ends.
     /// It passes on these signals: HUP, INT, QUIT, TERM, USR1, USR2, ALRM and WINCH.
+    ///
+    /// With --pid it watches a process that runs already, which goes on as before.
     #[command(
         after_help = "Exit status: the program's; 2 if the arguments are wrong, 125 if exeunt fails, 126 if the program \
                       cannot be watched, 127 if it was not found."

@@ -58,7 +58,7 @@ fn open(process: &str, descriptor: &str) -> Option<File> {
 }
 
 /// A part of the file as a value of atomics.
-fn map<T>(file: &File, from: usize) -> Option<&'static T> {
+pub fn map<T>(file: &File, from: usize) -> Option<&'static T> {
     if file.metadata().ok()?.len() < (from + size_of::<T>()) as u64 {
         return None;
     }

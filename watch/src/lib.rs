@@ -10,8 +10,13 @@
 //!   without it.
 //! - After `fork` the child is not watched unless the command was asked to follow. Each row is written
 //!   by the process that it belongs to.
+//!
+//! `attach.rs` is for a process that ran already (`exeunt watch --pid`), into which the command gets
+//! this library by other means.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
+#[cfg(target_arch = "x86_64")]
+mod attach;
 mod backtrace;
 mod begin;
 mod create;

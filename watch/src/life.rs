@@ -57,7 +57,7 @@ fn ended(end: &StackEnd) {
 }
 
 /// How the running stack ends.
-fn how(row: &Row, end: &StackEnd) {
+pub fn how(row: &Row, end: &StackEnd) {
     let how = match end.ending {
         Ending::Returned => ending::RETURNED,
         Ending::Exited => ending::EXITED,
@@ -77,6 +77,10 @@ fn how(row: &Row, end: &StackEnd) {
 /// threads that are there. This may run twice (`exit`, then `_exit`). It may run in a signal handler
 /// if it is not `orderly`, and then allocates nothing.
 pub fn process_ends(orderly: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::attach::is_on() {
+        return crate::attach::process_ends();
+    }
     let Some(table) = own_table().filter(|_| is_own_process()) else { return };
     let (this, this_row) = (tid(), current());
     let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
@@ -141,7 +145,8 @@ fn others(table: &Table, process: u32) {
         let before = known.entry(row.tid.load(Relaxed)).or_insert(until);
         *before = until.max(*before);
     }
-    let is_known = |tid: u32| known.get(&tid).is_some_and(|&until| until == u64::MAX || began(tid) < until);
+    let is_known =
+        |tid: u32| known.get(&tid).is_some_and(|&until| until == u64::MAX || began(tid).map_or(0, from_ticks) < until);
     for tid in tids.into_iter().filter(|&tid| !is_known(tid)).skip(born) {
         let Some(row) = new_row() else { return };
         row.kind.store(kind::OTHER, Relaxed);
@@ -155,15 +160,19 @@ fn others(table: &Table, process: u32) {
     }
 }
 
-/// When a thread began, by CLOCK_MONOTONIC, rounded down to the kernel's tick of 10 ms; 0 if there is
-/// no such thread.
-fn began(tid: u32) -> u64 {
+/// When a thread began, in the kernel's ticks of 10 ms since the machine's start; None if there is no
+/// such thread.
+pub fn began(tid: u32) -> Option<u64> {
     let mut buffer = [0; 1024];
-    let stat = read(format_args!("/proc/self/task/{tid}/stat"), &mut buffer);
-    let Some(mut fields) = stat.and_then(fields) else { return 0 };
+    let stat = read(format_args!("/proc/self/task/{tid}/stat"), &mut buffer)?;
+    Some(number(fields(stat)?.nth(19)))
+}
+
+/// The time of such a tick by CLOCK_MONOTONIC.
+pub fn from_ticks(ticks: u64) -> u64 {
     // The kernel's clock for this counts the time of suspension as well.
     let suspended = clock(libc::CLOCK_BOOTTIME).unwrap_or(0).saturating_sub(now());
-    (number(fields.nth(19)) * 10_000_000).saturating_sub(suspended)
+    (ticks * 10_000_000).saturating_sub(suspended)
 }
 
 /// The fields of a thread's `stat` after its name.
@@ -173,7 +182,7 @@ fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
 }
 
 /// The running thread's name.
-fn name(row: &Row) {
+pub fn name(row: &Row) {
     let mut name = [0u8; 16];
     // SAFETY: the call writes at most 16 bytes.
     unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
@@ -181,7 +190,7 @@ fn name(row: &Row) {
 }
 
 /// The running thread's CPU times. Returns whether the kernel has given it memory by a page fault.
-fn times(row: &Row) -> bool {
+pub fn times(row: &Row) -> bool {
     // SAFETY: all zeros are a valid `rusage`, which the call fills.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -196,7 +205,7 @@ fn times(row: &Row) -> bool {
 
 /// Name and CPU times of a thread that runs on, from the kernel's files. `stat` has the times in
 /// ticks of 10 ms, `schedstat` has their sum exactly. False if there is no such thread.
-fn sample(row: &Row) -> bool {
+pub fn sample(row: &Row) -> bool {
     let tid = row.tid.load(Relaxed);
     let mut buffer = [0; 1024];
     let Some(stat) = read(format_args!("/proc/self/task/{tid}/stat"), &mut buffer) else { return false };
@@ -253,7 +262,7 @@ fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> 
 
 /// The depth that the stack's use had. `room`: the running stack has some. `faulted`: unless it is
 /// the running one, whose thread has had no page fault.
-fn used(row: &Row, room: bool, faulted: bool) {
+pub fn used(row: &Row, room: bool, faulted: bool) {
     let (low, high) = (row.stack_low.load(Relaxed) as usize, row.stack_high.load(Relaxed) as usize);
     let is_of_libc = row.stack_size.load(Relaxed) != 0;
     let near = if faulted || !is_of_libc { None } else { touched::lowest_near(low, high) };

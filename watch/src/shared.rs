@@ -3,6 +3,9 @@
 use crate::table::{Birth, Births, ROWS, Row, Table, kind, state};
 use std::cell::Cell;
 use std::ptr;
+use std::sync::Once;
+#[cfg(target_arch = "x86_64")]
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
@@ -16,10 +19,12 @@ static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 pub fn set(table: &'static Table, births: Option<&'static Births>) {
     BIRTHS.store(births.map_or(ptr::null_mut(), |births| ptr::from_ref(births).cast_mut()), Relaxed);
     PROCESS.store(std::process::id(), Relaxed);
+    let known = MARK.load(Relaxed);
     // SAFETY: a new mapping of one page of any size, which is never unmapped.
     let mark = unsafe {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        let mark = libc::mmap(ptr::null_mut(), size_of::<AtomicU32>(), protection, flags, -1, 0);
+        let map = || libc::mmap(ptr::null_mut(), size_of::<AtomicU32>(), protection, flags, -1, 0);
+        let mark = if known.is_null() { map() } else { known.cast() };
         let wiped = mark != libc::MAP_FAILED && libc::madvise(mark, 1, libc::MADV_WIPEONFORK) == 0;
         if wiped { mark.cast::<AtomicU32>() } else { ptr::null_mut() }
     };
@@ -29,14 +34,25 @@ pub fn set(table: &'static Table, births: Option<&'static Births>) {
     }
     MARK.store(mark, Relaxed);
     TABLE.store(ptr::from_ref(table).cast_mut(), Release);
-    // SAFETY: the handler stores one word. It is code of this library, which is never unloaded.
-    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    static REGISTERED: Once = Once::new();
+    // SAFETY: the handler stores some words. It is code of this library, which is never unloaded.
+    REGISTERED.call_once(|| unsafe {
+        libc::pthread_atfork(None, None, Some(in_child));
+    });
+}
+
+/// From now on this process is not watched.
+#[cfg(target_arch = "x86_64")]
+pub fn unset() {
+    TABLE.store(ptr::null_mut(), SeqCst);
 }
 
 /// A child is not watched, as its rows would be the parent's; unless that was asked for. Then the
 /// thread that forked gets a row of its own. This runs in a child of a process with many threads,
 /// so it only stores.
 extern "C" fn in_child() {
+    #[cfg(target_arch = "x86_64")]
+    crate::attach::in_child();
     let Some(table) = table().filter(|table| table.follow.load(Relaxed) == 1) else {
         TABLE.store(ptr::null_mut(), Release);
         return;

@@ -40,6 +40,8 @@ pub mod kind {
     pub const OTHER: u32 = 4;
     /// The thread that has called `fork`, in the child.
     pub const FORK: u32 = 5;
+    /// A thread of a process that ran already: nobody saw which call has created it.
+    pub const THREAD: u32 = 6;
 }
 
 /// Bits of `Row::flags`.
@@ -54,6 +56,8 @@ pub mod flag {
     pub const REPLACED: u32 = 16;
     /// `Row::value` is there.
     pub const VALUE: u32 = 8;
+    /// It has ended without passing by the hook.
+    pub const UNSEEN: u32 = 32;
 }
 
 /// Endings, as the library's `exeunt::ending` has them.
@@ -65,6 +69,16 @@ pub mod ending {
     pub const UNWOUND: u32 = 5;
     /// Another one, of a later version.
     pub const OTHER: u32 = 6;
+}
+
+/// What the library does in a process that ran already: values of `Table::attached`.
+pub mod attached {
+    /// Its hook sees the ends of all threads, and those that were there have rows.
+    pub const ON: u32 = 1;
+    /// `Table::problem` says why not.
+    pub const FAILED: u32 = 2;
+    /// The process is as it was. The rows are complete.
+    pub const OFF: u32 = 3;
 }
 
 /// All of it.
@@ -82,8 +96,15 @@ pub struct Table {
     pub follow: AtomicU32,
     /// Set by the command. 1: each birth is written to `Births`.
     pub backtraces: AtomicU32,
-    /// When the library was initialized: CLOCK_MONOTONIC, in nanoseconds.
+    /// A value of `attached`, or 0.
+    pub attached: AtomicU32,
+    /// When the library was initialized, or when a process began that ran already:
+    /// CLOCK_MONOTONIC, in nanoseconds.
     pub began: AtomicU64,
+    /// The `pthread_mutex_t` of a process that ran already, robust and shared. The command holds it
+    /// while it is attached; so the library gets it when the command lets go or is killed.
+    pub owner: [AtomicU64; 5],
+    pub problem: Text<64>,
     pub files: [File; FILES],
     pub rows: [Row; ROWS],
 }

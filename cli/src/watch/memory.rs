@@ -41,9 +41,14 @@ pub fn library(bytes: &[u8]) -> io::Result<File> {
 /// The shared table, all zeros, and what follows it.
 pub fn table() -> io::Result<(File, &'static Table, &'static Births)> {
     let file = unnamed(c"exeunt-watch-table")?;
-    file.set_len((BIRTHS_AT + size_of::<Births>()) as u64)?;
-    let (table, births) = (map::<Table>(&file, 0)?, map::<Births>(&file, BIRTHS_AT)?);
+    let (table, births) = table_in(&file)?;
     Ok((file, table, births))
+}
+
+/// The same in an empty file.
+pub fn table_in(file: &File) -> io::Result<(&'static Table, &'static Births)> {
+    file.set_len((BIRTHS_AT + size_of::<Births>()) as u64)?;
+    Ok((map::<Table>(file, 0)?, map::<Births>(file, BIRTHS_AT)?))
 }
 
 /// A part of the file as a value of atomics.

@@ -4,12 +4,19 @@
 //! into memory that both processes share, and this command prints them.
 
 #[cfg(target_os = "linux")]
+#[cfg_attr(not(all(target_env = "gnu", target_arch = "x86_64")), path = "attach_none.rs")]
+mod attach;
+#[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]
 mod names;
-#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "the arguments are parsed on every system"))]
+#[cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64")),
+    allow(dead_code, reason = "the arguments are parsed on every system")
+)]
 mod options;
 #[cfg(target_os = "linux")]
+#[cfg_attr(not(all(target_env = "gnu", target_arch = "x86_64")), allow(dead_code, reason = "for `attach`"))]
 mod process;
 #[cfg(target_os = "linux")]
 mod refusal;
@@ -64,6 +71,9 @@ fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
         let reason = "this exeunt was built without the library that watches, which is for glibc".to_owned();
         return Err(Refusal { reason, status: FAILED });
     }
+    if let Some(process) = options.pid {
+        return attach::watch(options, process, LIBRARY);
+    }
     let [name, arguments @ ..] = &options.command[..] else {
         return Err(Refusal { reason: "no program is named".into(), status: FAILED });
     };
@@ -111,5 +121,5 @@ fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
     if let Some(Err(error)) = trace.map(|file| trace::write(file, options, &rows)) {
         say(&format!("the trace: {error}"));
     }
-    Ok(process::end_as(end.status))
+    Ok(process::end_as(&end.outcome))
 }

@@ -3,9 +3,10 @@
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What the command was asked for.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Options {
     /// Write the rows to FILE instead of standard error
     #[arg(long, short, value_name = "FILE")]
@@ -47,8 +48,28 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
 
+    /// Watch a process that runs already, until it ends or you interrupt exeunt
+    ///
+    /// The process goes on as before. Threads that are there have a row, and new ones get it when
+    /// they end.
+    #[arg(long, value_name = "PID", conflicts_with_all = ["command", "follow", "backtrace"])]
+    pub pid: Option<i32>,
+
+    /// With --pid: leave the process after this time, as 10s, 500ms or 2m
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, requires = "pid")]
+    pub time: Option<Duration>,
+
+    /// For tests, with --pid: kill exeunt by SIGKILL at its Nth step
+    #[arg(long, value_name = "N", hide = true, requires = "pid")]
+    pub kill_at: Option<u32>,
+
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    #[arg(
+        required_unless_present = "pid",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
     pub command: Vec<OsString>,
 }
 
@@ -57,6 +78,21 @@ impl Options {
     pub fn streams(&self) -> bool {
         self.live || self.json && self.sort == Column::Start && self.top.is_none()
     }
+}
+
+/// A time in words: a number and its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("the units are ms, s, m and h".into()),
+    };
+    let number: f64 = number.parse().map_err(|_| "it is a number with a unit, as 10s")?;
+    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
 }
 
 /// Columns by which rows are sorted.

@@ -47,9 +47,36 @@ extern "C" fn remember() {
     }
 }
 
-/// The program's end: its status and its CPU times in microseconds, user and system.
+/// What a process that ran already does when the watch is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Now {
+    RunsOn,
+    Over,
+    /// It has executed another program.
+    Replaced,
+}
+
+/// How the watch is over.
+pub enum Outcome {
+    /// The program has ended.
+    Status(ExitStatus),
+    /// A process that ran already was watched for this time.
+    Attached { process: i32, time: Duration, now: Now },
+}
+
+impl Outcome {
+    pub fn code(&self) -> Option<i32> {
+        if let Self::Status(status) = self { status.code() } else { None }
+    }
+
+    pub fn signal(&self) -> Option<i32> {
+        if let Self::Status(status) = self { status.signal() } else { None }
+    }
+}
+
+/// The end, and the CPU times of the process in microseconds, user and system.
 pub struct End {
-    pub status: ExitStatus,
+    pub outcome: Outcome,
     pub user: u64,
     pub system: u64,
 }
@@ -135,7 +162,7 @@ pub fn wait(meanwhile: Option<&mut dyn FnMut()>) -> io::Result<End> {
             1.. => {
                 let microseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
                 let (user, system) = (microseconds(usage.ru_utime), microseconds(usage.ru_stime));
-                return Ok(End { status: ExitStatus::from_raw(status), user, system });
+                return Ok(End { outcome: Outcome::Status(ExitStatus::from_raw(status)), user, system });
             }
             _ => {
                 let error = io::Error::last_os_error();
@@ -148,8 +175,8 @@ pub fn wait(meanwhile: Option<&mut dyn FnMut()>) -> io::Result<End> {
 }
 
 /// Ends this process as the program has ended: with its status, or by its signal.
-pub fn end_as(status: ExitStatus) -> ExitCode {
-    if let Some(signal) = status.signal() {
+pub fn end_as(outcome: &Outcome) -> ExitCode {
+    if let Some(signal) = outcome.signal() {
         // SAFETY: none of these calls has conditions that could fail here. The core file would be
         // this process's, and the program has written its own.
         unsafe {
@@ -162,15 +189,25 @@ pub fn end_as(status: ExitStatus) -> ExitCode {
         }
         return ExitCode::from(128u8.wrapping_add(signal as u8));
     }
-    ExitCode::from(status.code().unwrap_or(0) as u8)
+    ExitCode::from(outcome.code().unwrap_or(0) as u8)
 }
 
-/// `status` in words.
-pub fn in_words(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}{}", name(signal)),
-        (None, None) => status.to_string(),
+/// The outcome in words.
+pub fn in_words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Attached { process, time, now } => {
+            let now = match now {
+                Now::RunsOn => "runs on",
+                Now::Over => "has ended",
+                Now::Replaced => "has executed another program",
+            };
+            format!("process {process}, watched for {:.2} s: it {now}", time.as_secs_f64())
+        }
+        Outcome::Status(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("killed by signal {signal}{}", name(signal)),
+            (None, None) => status.to_string(),
+        },
     }
 }
 

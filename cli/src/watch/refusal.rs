@@ -110,7 +110,8 @@ fn raises_rights(path: &Path, metadata: &std::fs::Metadata) -> Result<(), String
     Ok(())
 }
 
-fn elf(file: File) -> Result<(), String> {
+/// Why a program cannot be watched, if its file shows that.
+pub fn elf(file: File) -> Result<(), String> {
     let cache = ReadCache::new(file);
     let machine = if cfg!(target_arch = "x86_64") { object::elf::EM_X86_64 } else { object::elf::EM_AARCH64 };
     let foreign = || format!("is a program for another processor; this exeunt is for {}", std::env::consts::ARCH);

@@ -1,7 +1,7 @@
 //! Prints the rows: as a table, as a summary, or as JSON.
 
 use super::options::{Column, Options};
-use super::process::{self, End as ProgramEnd};
+use super::process::{self, End as ProgramEnd, Now, Outcome};
 use super::stacks::{End, Stack, Stacks};
 use crate::paint::{FAINT, TITLE, paint, shortened};
 use serde_json::json;
@@ -112,12 +112,18 @@ fn is_alive(stack: &Stack) -> bool {
 }
 
 fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &ProgramEnd) -> serde_json::Value {
-    use std::os::unix::process::ExitStatusExt;
+    let attached = match end.outcome {
+        Outcome::Attached { process, time, now } => {
+            json!({"process": process, "seconds": time.as_secs_f64(), "over": now != Now::RunsOn})
+        }
+        Outcome::Status(_) => serde_json::Value::Null,
+    };
     json!({"process": {
+        "attached": attached,
         "command": options.command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>(),
         "watched": stacks.watched(),
-        "status": end.status.code(),
-        "signal": end.status.signal(),
+        "status": end.outcome.code(),
+        "signal": end.outcome.signal(),
         "user_us": end.user,
         "system_us": end.system,
         "stacks": all.len(),
@@ -130,6 +136,7 @@ fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &Program
 fn state(end: &End) -> &'static str {
     match end {
         End::Alive | End::EndedProcess => "still ran",
+        End::RunsOn => "run on",
         End::Replaced => "replaced by exec",
         End::NeverRan => "never ran",
         End::NotArmed { .. } => "not armed",
@@ -146,7 +153,7 @@ fn headline(
 ) -> io::Result<()> {
     let count = |word: &str| all.iter().filter(|stack| state(&stack.end) == word).count();
     let mut counts = format!("{} ended", count("ended"));
-    for word in ["still ran", "replaced by exec", "never ran", "not armed"] {
+    for word in ["still ran", "run on", "replaced by exec", "never ran", "not armed"] {
         let number = count(word);
         if number > 0 {
             counts += &format!(", {number} {word}");
@@ -163,7 +170,7 @@ fn headline(
     writeln!(
         to,
         "{}; {} {}: {counts}; CPU {} user, {} system, {} of it in {which}",
-        process::in_words(end.status),
+        process::in_words(&end.outcome),
         all.len(),
         if all.len() == 1 { "thread" } else { "threads" },
         time(end.user * 1000),
@@ -173,10 +180,12 @@ fn headline(
     if !stacks.watched() {
         writeln!(to, "The program did not load the library, so there are no rows.")?;
     } else if !stacks.finished() {
-        use std::os::unix::process::ExitStatusExt;
-        let what = match end.status.signal() {
-            Some(_) => "The program was killed",
-            None => "The program did not call exit or _exit: it executed another one, or made the system call itself",
+        let what = match &end.outcome {
+            Outcome::Attached { now: Now::Over, .. } => "The process was killed, or did not call exit",
+            Outcome::Attached { now: Now::Replaced, .. } => "The process has executed another program",
+            Outcome::Attached { .. } => "The library in the process does not answer",
+            outcome if outcome.signal().is_some() => "The program was killed",
+            _ => "The program did not call exit or _exit: it executed another one, or made the system call itself",
         };
         writeln!(to, "{what}. The times of its threads that lived then are not known.")?;
     }
@@ -242,6 +251,8 @@ fn how(end: &End) -> String {
         End::Exit => "called exit".into(),
         End::Unwound => "left by an exception".into(),
         End::Ended => "ended".into(),
+        End::Unseen => "ended, unseen".into(),
+        End::RunsOn => "runs on".into(),
         End::Alive => "alive when the process ended".into(),
         End::Replaced => "replaced by exec".into(),
         End::EndedProcess => "ended the process".into(),

@@ -1,7 +1,7 @@
 //! The rows of the shared table as plain values.
 
 use super::names::Names;
-use super::table::{Births, Row, Table, ending, flag, kind, state};
+use super::table::{Births, Row, Table, attached, ending, flag, kind, state};
 use serde::Serialize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -71,6 +71,10 @@ pub enum End {
     Unwound,
     /// Its entry function is over.
     Ended,
+    /// It has ended, and by no way that the library sees.
+    Unseen,
+    /// It was there when the command let go of its process.
+    RunsOn,
     /// It was there when the process ended.
     Alive,
     /// Its process has executed another program.
@@ -86,7 +90,10 @@ pub enum End {
 impl End {
     /// Whether the stack's entry function is over.
     pub fn is_over(&self) -> bool {
-        !matches!(self, Self::Alive | Self::Replaced | Self::EndedProcess | Self::NotArmed { .. } | Self::NeverRan)
+        !matches!(
+            self,
+            Self::Alive | Self::RunsOn | Self::Replaced | Self::EndedProcess | Self::NotArmed { .. } | Self::NeverRan
+        )
     }
 }
 
@@ -113,6 +120,15 @@ impl Stacks {
         // SAFETY: `time` is a timespec of this frame.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
         self.over = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
+    }
+
+    /// The process has executed another program, so its library could not say that.
+    #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
+    pub fn replaced(&self) {
+        let used = (self.table.rows_used.load(Acquire) as usize).min(self.table.rows.len());
+        for row in self.table.rows[..used].iter().filter(|row| row.state.load(Acquire) == state::ALIVE) {
+            row.flags.fetch_or(flag::REPLACED, Relaxed);
+        }
     }
 
     /// All of them, in the order of their creation.
@@ -170,12 +186,13 @@ impl Stacks {
         let zero = self.table.began.load(Relaxed);
         let (created, ended) = (row.created.load(Relaxed), row.ended.load(Relaxed));
         let ended = if ended == 0 { self.over } else { ended };
-        let complete = state == state::ENDED || flags & flag::SAMPLED != 0;
+        let complete = state == state::ENDED && flags & flag::UNSEEN == 0 || flags & flag::SAMPLED != 0;
         let end = if flags & flag::NOT_ARMED != 0 {
             End::NotArmed { reason: row.reason.load() }
         } else if state == state::ENDED {
             let value = (flags & flag::VALUE != 0).then(|| row.value.load(Relaxed).cast_signed());
             match row.ending.load(Relaxed) {
+                _ if flags & flag::UNSEEN != 0 => End::Unseen,
                 ending::RETURNED => End::Returned { value },
                 ending::EXITED => End::PthreadExit { value },
                 ending::CANCELLED => End::Cancelled,
@@ -189,11 +206,13 @@ impl Stacks {
             End::NeverRan
         } else if flags & flag::ENDED_PROCESS != 0 {
             End::EndedProcess
+        } else if self.table.attached.load(Acquire) == attached::OFF {
+            End::RunsOn
         } else {
             End::Alive
         };
         let number = |value: &std::sync::atomic::AtomicU64| value.load(Relaxed);
-        let created_by_call = !matches!(row.kind.load(Relaxed), kind::MAIN | kind::OTHER);
+        let created_by_call = !matches!(row.kind.load(Relaxed), kind::MAIN | kind::OTHER | kind::THREAD);
         let started_by = created_by_call.then(|| Creator {
             id: Some(row.creator.load(Relaxed)).filter(|&id| id != 0),
             tid: row.creator_tid.load(Relaxed),
@@ -211,6 +230,8 @@ impl Stacks {
             kind: kind_name(row.kind.load(Relaxed)),
             entry: match row.kind.load(Relaxed) {
                 kind::OTHER => "(not created by a known call)".into(),
+                kind::MAIN if number(&row.entry) == 0 => "main".into(),
+                kind::THREAD if number(&row.entry) == 0 => "(unknown)".into(),
                 _ => self.function(row.entry_file.load(Relaxed), number(&row.entry)),
             },
             started_by,
@@ -253,6 +274,7 @@ fn kind_name(kind: u32) -> &'static str {
         kind::PTHREAD => "pthread",
         kind::C11 => "C11",
         kind::FORK => "fork",
+        kind::THREAD => "thread",
         _ => "other",
     }
 }
