@@ -138,7 +138,9 @@ static EVERY_END: std::sync::Mutex<Option<exeunt::EveryEnd>> = std::sync::Mutex:
 pub extern "C" fn bridge_stop_every_end() -> c_int {
     answer(|| {
         let every_end = EVERY_END.lock().unwrap().take();
-        every_end.map(exeunt::EveryEnd::stop);
+        if let Some(every_end) = every_end {
+            every_end.stop();
+        }
         Ok(0)
     })
 }
