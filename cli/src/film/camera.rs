@@ -70,7 +70,7 @@ pub struct Camera {
 impl Camera {
     pub fn new(tracee: Tracee, facts: Facts) -> Result<Self> {
         let trampolines = facts.trampolines.iter().map(|(name, at, _)| (*at, name.clone())).collect();
-        let space = AddressSpace::of(tracee.process(), trampolines)?;
+        let space = AddressSpace::of(tracee.process(), tracee.is_emulated(), trampolines)?;
         Ok(Self {
             tracee,
             space,
@@ -239,7 +239,7 @@ impl Camera {
         let mut before = self.registers()?;
         let mut words = self.tracee.words(foot, WATCHED);
         let mut count = 0;
-        let mut functions: HashMap<String, u64> = HashMap::new();
+        let mut functions: HashMap<u64, u64> = HashMap::new();
         for _ in 0..PATIENCE {
             self.tracee.step()?;
             let now = self.registers()?;
@@ -247,26 +247,23 @@ impl Camera {
             if words_now != words {
                 let instead =
                     words.iter().enumerate().map(|(number, word)| (foot + 8 * number as u64, *word)).collect();
-                self.skipped = skipped(count, &mut functions);
+                self.skipped = skipped(&self.space, count, &mut functions);
                 self.shoot_as(before, &instead)?;
                 self.look_for_record(foot);
                 self.shoot()?;
                 count = 0;
             } else {
                 count += 1;
-                if let Some((name, _)) = self.space.function(before.pc()) {
-                    match functions.get_mut(name) {
-                        Some(instructions) => *instructions += 1,
-                        None => drop(functions.insert(name.to_owned(), 1)),
-                    }
+                if let Some(beginning) = self.space.beginning(before.pc()) {
+                    *functions.entry(beginning).or_default() += 1;
                 }
             }
             if until(&now) {
                 if last == Last::Shown && count > 0 {
-                    self.skipped = skipped(count - 1, &mut functions);
+                    self.skipped = skipped(&self.space, count - 1, &mut functions);
                     self.shoot_as(before, &HashMap::new())?;
                 } else {
-                    self.skipped = skipped(count, &mut functions);
+                    self.skipped = skipped(&self.space, count, &mut functions);
                 }
                 return Ok(());
             }
@@ -307,8 +304,9 @@ pub struct Film {
 }
 
 /// The five functions that most of the instructions belong to.
-fn skipped(count: u64, functions: &mut HashMap<String, u64>) -> Option<Skipped> {
-    let mut functions: Vec<_> = std::mem::take(functions).into_iter().collect();
+fn skipped(space: &AddressSpace, count: u64, functions: &mut HashMap<u64, u64>) -> Option<Skipped> {
+    let named = std::mem::take(functions).into_iter().map(|(beginning, count)| (space.name(beginning), count));
+    let mut functions: Vec<_> = named.collect();
     functions.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     functions.truncate(5);
     (count > 0).then_some(Skipped { instructions: Some(count), functions })

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `kind` | what can be filmed |
 //! | `actor` | the filmed process |
-//! | `tracee` | the recorder's hold on it, by ptrace |
+//! | `tracee` | the recorder's hold on it, by ptrace or an emulator's stub |
+//! | `stub` | a debugger's stub, by GDB's remote protocol |
 //! | `processor/` | registers, breakpoints and instructions of each processor |
 //! | `objects` | names and unwind tables of the mapped files |
 //! | `unwinder` | backtraces with the rows that lead from frame to frame |
@@ -28,6 +29,7 @@ mod processor;
 mod record;
 mod recording;
 mod script;
+mod stub;
 mod text;
 mod tracee;
 mod unwinder;
@@ -59,6 +61,13 @@ pub struct Options {
     /// Print the recording as one JSON object instead
     #[arg(long, conflicts_with = "text")]
     json: bool,
+    /// Run the filmed process by this emulator, a command of QEMU's user mode
+    ///
+    /// The emulator's stub for debuggers takes the place of ptrace, which QEMU's user mode does not
+    /// have. On x86_64, with this program compiled for aarch64:
+    /// qemu-aarch64-static -cpu max exeunt film --emulator "qemu-aarch64-static -cpu max"
+    #[arg(long, value_name = "COMMAND")]
+    emulator: Option<String>,
     /// Be the filmed process
     #[arg(long, hide = true)]
     actor: bool,
@@ -66,7 +75,7 @@ pub struct Options {
 
 pub fn run(options: &Options) -> ExitCode {
     if options.actor {
-        return actor::run(options.kind);
+        return actor::run(options.kind, options.emulator.is_some());
     }
     match show(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +87,7 @@ pub fn run(options: &Options) -> ExitCode {
 }
 
 fn show(options: &Options) -> Result<()> {
-    let recording = recorded(options.kind)?;
+    let recording = recorded(options.kind, options.emulator.as_deref())?;
     if options.json {
         println!("{}", serde_json::to_string(&recording)?);
         return Ok(());
@@ -99,8 +108,8 @@ fn show(options: &Options) -> Result<()> {
 }
 
 /// Films a stack of this kind.
-fn recorded(kind: Kind) -> Result<Recording> {
-    let (tracee, facts) = Tracee::start(kind.name())?;
+fn recorded(kind: Kind, emulator: Option<&str>) -> Result<Recording> {
+    let (tracee, facts) = Tracee::start(kind.name(), emulator)?;
     let mut camera = Camera::new(tracee, facts)?;
     script::film(kind, &mut camera)?;
     let (film, status) = camera.finish()?;

@@ -267,8 +267,7 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
              exit trampoline expects them.{result}"
         );
     }
-    let in_trampoline =
-        [former, shot].map(|shot| film.space.function(shot.registers.pc()).map(|(name, _)| name.to_owned()));
+    let in_trampoline = [former, shot].map(|shot| film.space.function(shot.registers.pc()).map(|(name, _)| name));
     let name = in_trampoline[0].as_deref().unwrap_or_default();
     if !name.starts_with("exeunt_") {
         return String::new();

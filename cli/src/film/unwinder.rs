@@ -348,7 +348,9 @@ fn with_fde<'a, T>(
     address: u64,
     then: impl FnOnce(&FrameDescriptionEntry<Bytes<'a>>, &EhFrame<Bytes<'a>>, &BaseAddresses) -> Option<T>,
 ) -> Option<T> {
-    let eh_frame = EhFrame::new(&file.eh_frame.1, LittleEndian);
+    let mut eh_frame = EhFrame::new(&file.eh_frame.1, LittleEndian);
+    // aarch64 has an instruction of its own in unwind tables: the return address is signed.
+    eh_frame.set_vendor(processor::VENDOR);
     let bases = BaseAddresses::default()
         .set_eh_frame(file.eh_frame.0)
         .set_eh_frame_hdr(file.eh_frame_hdr.0)

@@ -1,13 +1,17 @@
-//! What the recorder has to know of aarch64. It compiles, and nobody has recorded a film with it
-//! yet: QEMU's user mode has no ptrace.
+//! What the recorder has to know of aarch64.
 
 use crate::film::recording::{Flow, Line, Word};
+use crate::film::tracee::Result;
 use disarm64::decoder;
 use disarm64::format_insn::format_insn_pc;
+use gimli::Vendor;
 use nix::sys::ptrace::{self, regset::NT_PRSTATUS};
 use nix::unistd::Pid;
+use object::Architecture;
 
 pub const NAME: &str = "aarch64";
+pub const VENDOR: Vendor = Vendor::AArch64;
+pub const ARCHITECTURE: Architecture = Architecture::Aarch64;
 
 /// The instruction that stops a process (`brk #0`), and how far behind it the program counter is
 /// then.
@@ -39,6 +43,18 @@ pub struct Registers(libc::user_regs_struct);
 impl Registers {
     pub fn of(thread: Pid) -> nix::Result<Self> {
         ptrace::getregset::<NT_PRSTATUS>(thread).map(Self)
+    }
+
+    /// From a stub's packet: x0 to x30, sp, pc, and four bytes of cpsr.
+    pub fn of_stub(bytes: &[u8]) -> Result<Self> {
+        let Some((words, rest)) = bytes.split_at_checked(33 * 8) else {
+            return Err("the stub sends other registers than those of aarch64".into());
+        };
+        let mut words = words.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
+        let regs = std::array::from_fn(|_| words.next().unwrap_or_default());
+        let [sp, pc] = std::array::from_fn(|_| words.next().unwrap_or_default());
+        let pstate = rest.first_chunk().map_or(0, |flags| u32::from_le_bytes(*flags).into());
+        Ok(Self(libc::user_regs_struct { regs, sp, pc, pstate }))
     }
 
     pub fn set_pc(&mut self, thread: Pid, pc: u64) -> nix::Result<()> {

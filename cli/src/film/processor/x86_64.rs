@@ -1,11 +1,16 @@
 //! What the recorder has to know of x86_64.
 
 use crate::film::recording::{Flow, Line, Word};
+use crate::film::tracee::Result;
+use gimli::Vendor;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
+use object::Architecture;
 
 pub const NAME: &str = "x86_64";
+pub const VENDOR: Vendor = Vendor::Default;
+pub const ARCHITECTURE: Architecture = Architecture::X86_64;
 
 /// The instruction that stops a process, and how far behind it the program counter is then.
 pub const BREAKPOINT: &[u8] = &[0xcc];
@@ -32,6 +37,40 @@ pub struct Registers(libc::user_regs_struct);
 impl Registers {
     pub fn of(thread: Pid) -> nix::Result<Self> {
         ptrace::getregs(thread).map(Self)
+    }
+
+    /// From a stub's packet: the registers as below, and four bytes of eflags.
+    pub fn of_stub(bytes: &[u8]) -> Result<Self> {
+        let Some((words, rest)) = bytes.split_at_checked(17 * 8) else {
+            return Err("the stub sends other registers than those of x86_64".into());
+        };
+        let mut words = words.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
+        let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip] =
+            std::array::from_fn(|_| words.next().unwrap_or_default());
+        let eflags = rest.first_chunk().map_or(0, |flags| u32::from_le_bytes(*flags).into());
+        // SAFETY: the structure has integers alone, so zeros are a value of it.
+        let others: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        Ok(Self(libc::user_regs_struct {
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rbp,
+            rsp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rip,
+            eflags,
+            ..others
+        }))
     }
 
     pub fn set_pc(&mut self, thread: Pid, pc: u64) -> nix::Result<()> {
