@@ -46,6 +46,7 @@ pub enum Last {
 }
 
 /// A chapter's title, and what it is about.
+#[derive(Clone, Copy)]
 pub struct Heading {
     pub title: &'static str,
     pub text: &'static str,

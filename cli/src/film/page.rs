@@ -63,7 +63,7 @@ pub fn page(recording: &Recording) -> Result<String, serde_json::Error> {
 <section class="panel" id="record-panel" style="grid-column: 1 / -1"><h2>The stack's record, at <span id="record-at"></span>, and the stack map's entry for the base's page</h2>
 <div class="scroll"><table class="row"><tbody id="record"></tbody></table></div></section>
 </div>
-<p class="faint">Keys: left and right arrow, Home, End; Page Up and Page Down for chapters; p plays. A step's address ends with #step-N.
+<p class="faint">Keys: left and right arrow, Home, End; Page Up and Page Down for chapters; p plays. A step's address ends with #step-N, a chapter's with #chapter-N.
 Click a frame of the backtrace to see its row.</p>
 </main>
 <div id="pictures">

@@ -5,7 +5,7 @@
 //! has come to a breakpoint, and lets the others run.
 
 use super::tracee::Result;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -32,7 +32,13 @@ pub enum Stop {
 }
 
 /// A connection to a stub.
-pub struct Stub(RefCell<BufReader<UnixStream>>);
+pub struct Stub {
+    stream: RefCell<BufReader<UnixStream>>,
+    /// The thread that `g` gives the registers of: the one that has stopped last.
+    chosen: Cell<u32>,
+    /// What goes before the next packet: the answer to the last one of the stub, which waits for it.
+    answer: Cell<&'static str>,
+}
 
 impl Stub {
     /// Connects to the stub that `child` makes at `socket`.
@@ -40,7 +46,8 @@ impl Stub {
         for _ in 0..TRIES {
             if let Ok(stream) = UnixStream::connect(socket) {
                 stream.set_read_timeout(Some(SILENCE))?;
-                return Ok(Self(RefCell::new(BufReader::new(stream))));
+                let stream = RefCell::new(BufReader::new(stream));
+                return Ok(Self { stream, chosen: Cell::new(0), answer: Cell::new("") });
             }
             if let Some(status) = child.try_wait()? {
                 return Err(format!("the emulator has ended: {status}").into());
@@ -75,17 +82,21 @@ impl Stub {
                 thread.zip(u8::from_str_radix(&signal[1..], 16).ok())
             }
             Some((status, _)) if status.starts_with('W') => {
+                self.stream.borrow_mut().get_mut().write_all(self.answer.take().as_bytes())?;
                 return Ok(Stop::Exit(i32::from_str_radix(&status[1..], 16)?));
             }
             _ => None,
         };
         let (thread, signal) = stop.ok_or_else(|| format!("the stub reports {reply:?}"))?;
+        self.chosen.set(thread);
         Ok(Stop::Signal { thread, signal })
     }
 
     /// The registers of a stopped thread, in the order of the stub.
     pub fn registers(&self, thread: u32) -> Result<Vec<u8>> {
-        self.expect_ok(&format!("Hg{thread:x}"))?;
+        if self.chosen.replace(thread) != thread {
+            self.expect_ok(&format!("Hg{thread:x}"))?;
+        }
         bytes(&self.ask("g")?)
     }
 
@@ -111,13 +122,13 @@ impl Stub {
 
     /// Sends a packet, and returns the text of the next one.
     fn ask(&self, request: &str) -> Result<String> {
-        let mut stream = self.0.borrow_mut();
+        let mut stream = self.stream.borrow_mut();
+        let answer = self.answer.replace("+");
         let sum = request.bytes().fold(0_u8, u8::wrapping_add);
-        stream.get_mut().write_all(format!("${request}#{sum:02x}").as_bytes())?;
+        stream.get_mut().write_all(format!("{answer}${request}#{sum:02x}").as_bytes())?;
         let mut packet = Vec::new();
         stream.read_until(b'#', &mut packet)?;
         stream.read_exact(&mut [0; 2])?;
-        stream.get_mut().write_all(b"+")?;
         let text = String::from_utf8(packet)?;
         let (_, text) = text.split_once('$').ok_or("the stub sends no packet")?;
         Ok(text.trim_end_matches('#').to_owned())

@@ -98,7 +98,7 @@ fn step(file: &ObjectFile, address: u64, is_exact: bool, columns: &[Option<u64>]
         let row = fde.unwind_info_for_address(eh_frame, bases, &mut context, address - file.bias).ok()?;
         let evaluate = Evaluator { section: eh_frame, columns, read };
         let (cfa_rule, cfa) = evaluate.cfa(row.cfa())?;
-        let (return_rule, return_address, return_address_at) =
+        let (mut return_rule, return_address, return_address_at) =
             evaluate.register(&return_rule(row, is_exact), RETURN_COLUMN, cfa);
         let mut next = columns.to_vec();
         let mut shown = Vec::new();
@@ -117,7 +117,11 @@ fn step(file: &ObjectFile, address: u64, is_exact: bool, columns: &[Option<u64>]
         if !row.registers().any(|(register, _)| register.0 == STACK_POINTER_COLUMN) {
             next[usize::from(STACK_POINTER_COLUMN)] = Some(cfa);
         }
+        let signed = return_address.filter(|&address| processor::plain(address) != address);
         let return_address = return_address.map(processor::plain);
+        if let (Some(_), Some(plain)) = (signed, return_address) {
+            return_rule.numbers += &format!("; without its signature {plain:#x}");
+        }
         next[usize::from(RETURN_COLUMN)] = return_address;
         let absolute = |address: u64| Word(address.wrapping_add(file.bias));
         Some(Step {
@@ -144,7 +148,7 @@ fn step(file: &ObjectFile, address: u64, is_exact: bool, columns: &[Option<u64>]
 fn return_rule(row: &UnwindTableRow<usize>, is_exact: bool) -> RegisterRule<usize> {
     let found = row.registers().find(|(register, _)| register.0 == RETURN_COLUMN);
     let otherwise =
-        if cfg!(target_arch = "aarch64") && is_exact { RegisterRule::SameValue } else { RegisterRule::Undefined };
+        if processor::LINK_REGISTER.is_some() && is_exact { RegisterRule::SameValue } else { RegisterRule::Undefined };
     found.map_or(otherwise, |(_, rule)| rule.clone())
 }
 

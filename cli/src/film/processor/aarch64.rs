@@ -24,6 +24,16 @@ pub const REGISTERS: [&str; 34] = [
     "x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x29", "x30", "pstate",
 ];
 
+/// The register that calls put the return address into, by its number in [`REGISTERS`].
+pub const LINK_REGISTER: Option<usize> = Some(32);
+
+/// The landing in glibc's `__pthread_unwind_buf_t`: its program counter is so many words below the
+/// buffer's last word, and these words are from there upwards and downwards (`setjmp` stores x19 to
+/// x30, the stack pointer, d8 to d15; the flag and four words follow).
+pub const LANDING_BELOW_SPARE: u64 = 15;
+pub const JUMP_BUFFER: [(i64, &str); 4] =
+    [(2, "landing: sp"), (0, "landing: x30"), (-1, "landing: x29"), (-2, "landing: x28")];
+
 /// The column of the return address, and the names of columns, in unwind tables (DWARF for the Arm
 /// 64-bit Architecture, section 4.1).
 pub const RETURN_COLUMN: u16 = 30;
@@ -101,6 +111,7 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
         if !is_known {
             text = format!(".inst {word:#010x}");
         }
+        text = text.replace("\t\t", " ").replace('\t', " ");
         if let Some(name) = target(word, at).and_then(name) {
             text += &format!("  # {name}");
         }

@@ -22,6 +22,24 @@ pub const REGISTERS: [&str; 18] = [
     "r15", "eflags",
 ];
 
+/// Calls put the return address on the stack, and not into a register.
+pub const LINK_REGISTER: Option<usize> = None;
+
+/// The landing in glibc's `__pthread_unwind_buf_t`: its program counter is so many words below the
+/// buffer's last word, and these words are from there downwards (`setjmp` stores eight registers;
+/// the flag and four words follow).
+pub const LANDING_BELOW_SPARE: u64 = 5;
+pub const JUMP_BUFFER: [(i64, &str); 8] = [
+    (0, "landing: rip"),
+    (-1, "landing: rsp"),
+    (-2, "landing: r15"),
+    (-3, "landing: r14"),
+    (-4, "landing: r13"),
+    (-5, "landing: r12"),
+    (-6, "landing: rbp"),
+    (-7, "landing: rbx"),
+];
+
 /// The column of the return address, and the names of columns, in unwind tables (System V ABI,
 /// x86_64, figure 3.36).
 pub const RETURN_COLUMN: u16 = 16;
