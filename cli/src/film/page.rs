@@ -97,7 +97,13 @@ fn pictures(recording: &Recording) -> String {
         if chapter != Some(step.chapter) {
             chapter = Some(step.chapter);
             let its = &recording.chapters[step.chapter];
-            let _ = writeln!(pictures, "<h3>{}</h3>\n<p>{}</p>", escaped(its.title), escaped(its.text));
+            let _ = writeln!(
+                pictures,
+                "<h3 id=\"chapter-{}\">{}</h3>\n<p>{}</p>",
+                step.chapter + 1,
+                escaped(its.title),
+                escaped(its.text)
+            );
         }
         pictures += &picture(recording, number, step);
     }
