@@ -74,7 +74,10 @@ fn written(line: &Line, former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
             let is_new = at < former.registers.sp() && (is_near || is_stored(at));
             // A larger room is only made, and not filled.
             let is_room = at < former.registers.sp() && !is_new;
-            if at >= shot.registers.sp() && !is_room && former.word(at).is_some_and(|was| was != *word || is_new) {
+            if at >= shot.registers.sp()
+                && !is_room
+                && former.word(at).map_or(is_stored(at), |was| was != *word || is_new)
+            {
                 written.push((at, *word));
             }
         }
@@ -107,6 +110,10 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
         } else {
             String::new()
         };
+        if let (true, [.., former, _]) = (text.starts_with("stp x"), written) {
+            let stored = one(*former);
+            return format!("`{text}` {room}stored {stored} at {:#x}, and {} in {place}.", former.0, one((at, word)));
+        }
         return format!("`{text}` {room}stored {} in {place}.", one((at, word)));
     }
     if is < was {
@@ -131,11 +138,22 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
 fn why_it_begins(roles: &Roles, film: &Film, shot: &Shot) -> String {
     let place = film.space.name(shot.registers.pc());
     match line_of(film, shot).map(|line| line.flow) {
-        Some(Flow::Call) => format!(
-            "The next instruction is the call of the entry function. The function {place} has started this stack, \
-             and its call will put the return address into the word at {:#x}: the foot.",
-            roles.foot
-        ),
+        Some(Flow::Call) => {
+            let puts = match processor::LINK_REGISTER {
+                Some(register) => {
+                    format!(
+                        "its call puts the return address into {}. The entry function will store it in",
+                        REGISTERS[register]
+                    )
+                }
+                None => "its call will put the return address into".to_owned(),
+            };
+            format!(
+                "The next instruction is the call of the entry function. The function {place} has started this stack, \
+                 and {puts} the word at {:#x}: the foot.",
+                roles.foot
+            )
+        }
         _ => format!("The foot of this stack is the word at {:#x}.", roles.foot),
     }
 }
@@ -218,7 +236,7 @@ fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
     let is_original = |word: u64| film.facts.trampolines.iter().any(|(_, at, _)| *at == processor::plain(word));
     let pc = shot.registers.pc();
     let after = processor::plain(roles.after);
-    if let Some(why) = by_link_register(roles, line, former, shot, written) {
+    if let Some(why) = by_link_register(film, roles, line, former, shot, written) {
         return why;
     }
     for &(at, word) in written {
@@ -389,11 +407,21 @@ fn link_register(shot: &Shot) -> Option<u64> {
 }
 
 /// Why, where calls keep the return address in a register: it is stored, signed, loaded and checked.
-fn by_link_register(roles: &Roles, line: &Line, former: &Shot, shot: &Shot, written: &[(u64, u64)]) -> Option<String> {
+fn by_link_register(
+    film: &Film,
+    roles: &Roles,
+    line: &Line,
+    former: &Shot,
+    shot: &Shot,
+    written: &[(u64, u64)],
+) -> Option<String> {
     let (was, is) = (link_register(former)?, link_register(shot)?);
     let is_redirected = roles.after != roles.before;
     let leads = processor::plain(is);
-    let why = if written.contains(&(roles.foot, roles.before)) && link_register(former) == Some(roles.before) {
+    let is_original = |word: u64| film.facts.trampolines.iter().any(|(_, at, _)| *at == processor::plain(word));
+    let why = if line.flow == Flow::Call && is == processor::plain(roles.before) {
+        "This is the first frame of the user's code. Its return address is in x30, and in no word of the stack so far."
+    } else if written.contains(&(roles.foot, roles.before)) && link_register(former) == Some(roles.before) {
         "The call has put the return address into x30, the link register, and the function stores it on the stack, \
          since its own calls use that register. This word is the foot of the stack: the function will return to this \
          address, unless somebody changes it."
@@ -412,18 +440,16 @@ fn by_link_register(roles: &Roles, line: &Line, former: &Shot, shot: &Shot, writ
          return goes there."
     } else if is == roles.after && is_redirected && crosses(roles, former, shot) {
         "The frame that the foot is in is free now. The word itself is in x30, and the return goes there."
-    } else if was != is && was == processor::plain(roles.after) && leads == processor::plain(roles.before) {
-        "x30 now has the original return address, as the exit trampoline's call has left it. So the common part is like \
-         a function that the exit trampoline has called."
-    } else if was != is
-        && leads == processor::plain(roles.before)
-        && line.flow == Flow::On
-        && crosses(roles, former, shot)
-    {
-        "The common part takes its own return address back from the stack: the original one. Its frame is free."
-    } else if written.iter().any(|(_, word)| *word == is) && leads == processor::plain(roles.before) {
-        "The original return address is kept in a frame again, for the time of the drain. The word that was the foot gets \
-         a mark, by which exeunt recognises that this stack is draining."
+    } else if was != is && is_original(is) && line.flow == Flow::On && crosses(roles, former, shot) {
+        "The common part takes the original address back from the stack, and frees its frame."
+    } else if was != is && is_original(is) && is == leads && line.flow == Flow::On {
+        "x30 now has the original address, which this trampoline stands for. A call from the exit trampoline would leave \
+         the same there, so the common part is like a function that the exit trampoline has called."
+    } else if is_original(is) && written.iter().any(|(_, word)| *word == is) {
+        "The original address is kept in a frame again, for the time of the drain. The word that was the foot gets a \
+         mark, by which exeunt recognises that this stack is draining."
+    } else if registers(former, shot).iter().any(|(_, value)| is_original(*value)) && line.flow == Flow::On {
+        "This is the original address. It comes from the trampoline's cell, a word of memory that each trampoline has."
     } else {
         return None;
     };
