@@ -38,8 +38,10 @@ pub struct Site {
 /// The result of entry functions.
 const RESULT: usize = 0x5ee;
 
-/// Seconds after which the child ends itself: a recorder that fails must leave no child behind.
+/// Seconds after which the child ends itself: a recorder that fails must leave no child behind. An
+/// emulator is slower.
 const TIMEOUT: libc::c_uint = 120;
+const TIMEOUT_EMULATED: libc::c_uint = 600;
 
 static HANDLED: AtomicUsize = AtomicUsize::new(0);
 
@@ -93,7 +95,7 @@ pub fn run(kind: Kind, is_emulated: bool) -> ExitCode {
 
 fn perform(kind: Kind, is_emulated: bool) -> Result<(), Box<dyn std::error::Error>> {
     // SAFETY: asks for a signal, later.
-    unsafe { libc::alarm(TIMEOUT) };
+    unsafe { libc::alarm(if is_emulated { TIMEOUT_EMULATED } else { TIMEOUT }) };
     Builder::new().redirect(if kind == Kind::Code { Redirect::Code } else { Redirect::Slot }).install()?;
     let stop = |begin: usize, result| stop(begin, result, is_emulated);
     // First a rehearsal, from the same place in the code: the exit trampolines are recognised, and

@@ -250,7 +250,7 @@ impl Camera {
                     words.iter().enumerate().map(|(number, word)| (foot + 8 * number as u64, *word)).collect();
                 self.skipped = skipped(&self.space, count, &mut functions);
                 self.shoot_as(before, &instead)?;
-                self.look_for_record(foot);
+                self.look_for_record(foot)?;
                 self.shoot()?;
                 count = 0;
             } else {
@@ -273,11 +273,14 @@ impl Camera {
         Err("the film does not come to an end".into())
     }
 
-    fn look_for_record(&mut self, foot: u64) {
+    fn look_for_record(&mut self, foot: u64) -> Result<()> {
         if self.record.is_none() {
+            // Arming can have mapped the memory that the stack map's entry is in.
+            self.space.read_mappings()?;
             let word = self.tracee.word(foot).unwrap_or_default();
             self.record = record::find(self.space.data(), foot, word, &|at, count| self.tracee.bytes(at, count));
         }
+        Ok(())
     }
 
     /// Lets the child go on to its end.
