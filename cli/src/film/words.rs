@@ -159,8 +159,8 @@ fn place(space: &AddressSpace, word: u64) -> String {
 
 /// A word below the stack pointer.
 fn below(film: &Film, word: u64) -> String {
-    match film.space.mapping(word) {
-        Some(mapping) if mapping.executable => format!("below the stack pointer; was {}", film.space.place(word)),
+    match film.space.mapping(processor::plain(word)) {
+        Some(mapping) if mapping.executable => format!("below the stack pointer; was {}", place(&film.space, word)),
         _ => "below the stack pointer: free".to_owned(),
     }
 }
