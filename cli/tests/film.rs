@@ -31,10 +31,11 @@ fn exeunt_film(arguments: &[&str]) -> Command {
         }
         Err(_) => common::exeunt(),
     };
-    command.arg("film").args(arguments);
+    command.arg("film");
     if let Ok(emulator) = std::env::var("EXEUNT_TEST_FILM_EMULATOR") {
         command.args(["--emulator", &emulator]);
     }
+    command.args(arguments);
     command
 }
 

@@ -2,12 +2,13 @@
 //! ptrace, or the stub of an emulator that runs the child.
 
 use super::actor::Facts;
-use super::processor::{BREAKPOINT, BREAKPOINT_ADVANCES, Registers};
+use super::processor::{self, BREAKPOINT, BREAKPOINT_ADVANCES, Registers};
 use super::stub::{Stop, Stub, TRAP};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -20,6 +21,9 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const CANNOT_START: &str = "nothing can be filmed here: this program cannot start itself again";
 const ELSEWHERE: &str = "under QEMU's user mode, name it with --emulator";
 
+/// Bytes of code that are searched for the end of a sequence which a single step breaks.
+const SEQUENCE: usize = 64;
+
 /// The child, of which one thread is filmed.
 pub struct Tracee {
     child: Child,
@@ -29,6 +33,8 @@ pub struct Tracee {
     memory: File,
     /// The emulator's stub; without one the hold is ptrace.
     stub: Option<Stub>,
+    /// The program counter, where it was read since the last step.
+    at: Cell<Option<u64>>,
     ended: bool,
 }
 
@@ -72,7 +78,7 @@ impl Tracee {
         });
         match opened {
             Ok(((stub, thread, facts), memory)) => {
-                let tracee = Self { child, main, thread, memory, stub, ended: false };
+                let tracee = Self { child, main, thread, memory, stub, at: Cell::new(None), ended: false };
                 tracee.check_memory(&facts)?;
                 Ok((tracee, facts))
             }
@@ -105,7 +111,11 @@ impl Tracee {
 
     pub fn registers(&self) -> Result<Registers> {
         match &self.stub {
-            Some(stub) => Registers::of_stub(&stub.registers(number(self.thread))?),
+            Some(stub) => {
+                let registers = Registers::of_stub(&stub.registers(number(self.thread))?)?;
+                self.at.set(Some(registers.pc()));
+                Ok(registers)
+            }
             None => Ok(Registers::of(self.thread)?),
         }
     }
@@ -135,6 +145,24 @@ impl Tracee {
     pub fn step(&mut self) -> Result<()> {
         if let Some(stub) = &self.stub {
             let filmed = number(self.thread);
+            let at = self.at.take().map_or_else(|| self.registers().map(|registers| registers.pc()), Ok)?;
+            self.at.set(None);
+            let mut ends = processor::unbroken(&self.bytes(at, SEQUENCE).unwrap_or_default(), at);
+            ends.sort_unstable();
+            ends.dedup();
+            for &end in &ends {
+                stub.set_breakpoint(end, BREAKPOINT.len())?;
+            }
+            if !ends.is_empty() {
+                let stop = stub.go_on(None)?;
+                for &end in &ends {
+                    stub.clear_breakpoint(end, BREAKPOINT.len())?;
+                }
+                return match stop {
+                    Stop::Signal { thread, signal: TRAP } if thread == filmed => Ok(()),
+                    other => Err(self.lost(&other)),
+                };
+            }
             let mut delivered = None;
             loop {
                 match stub.step(filmed, delivered)? {
@@ -203,6 +231,7 @@ impl Tracee {
     fn run_to_by_stub(&mut self, address: u64, lowest: u64) -> Result<()> {
         loop {
             let Some(stub) = &self.stub else { return Err("there is no stub".into()) };
+            self.at.set(None);
             stub.set_breakpoint(address, BREAKPOINT.len())?;
             let mut delivered = None;
             let thread = loop {

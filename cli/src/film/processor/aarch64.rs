@@ -121,6 +121,32 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
     lines.collect()
 }
 
+/// Where a sequence ends that a single step breaks: a store-exclusive fails if the thread has stopped
+/// since the load-exclusive, so a loop of these two would never end. `code` begins with the
+/// instruction at `at`. The ends are behind the store, and where branches on the way lead to. There
+/// are none if the instruction is no load-exclusive.
+pub fn unbroken(code: &[u8], at: u64) -> Vec<u64> {
+    let words = code.chunks_exact(4).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    let mut ends = Vec::new();
+    for (word, here) in words.zip((at..).step_by(4)) {
+        // ldxr, ldaxr and those of other sizes and of pairs; then the stores (C4.1.94).
+        if here == at && word & 0x3fc0_0000 != 0x0840_0000 {
+            return Vec::new();
+        }
+        if word & 0x3fc0_0000 == 0x0800_0000 {
+            ends.push(here + 4);
+            return ends;
+        }
+        let distance = match word {
+            _ if word & 0xff00_0000 == 0x5400_0000 || word & 0x7e00_0000 == 0x3400_0000 => (word << 8) as i32 >> 13,
+            _ if word & 0x7e00_0000 == 0x3600_0000 => (word << 13) as i32 >> 18,
+            _ => continue,
+        };
+        ends.push(here.wrapping_add_signed(4 * i64::from(distance)));
+    }
+    Vec::new()
+}
+
 /// The target of `b` and `bl`.
 fn target(word: u32, at: u64) -> Option<u64> {
     let distance = i64::from((word << 6) as i32 >> 4);

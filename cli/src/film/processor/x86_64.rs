@@ -137,6 +137,11 @@ pub fn plain(address: u64) -> u64 {
     address
 }
 
+/// Where a sequence ends that a single step breaks: this processor has none.
+pub fn unbroken(_: &[u8], _: u64) -> Vec<u64> {
+    Vec::new()
+}
+
 /// Disassembles the code at `at`.
 pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -> Vec<Line> {
     let mut formatter = GasFormatter::new();
