@@ -1,5 +1,7 @@
 package exeunt
 
+import "time"
+
 // lookupOrArm returns the running goroutine's record, and gives it one if it has none.
 func lookupOrArm() *record {
 	if r := lookup(); r != nil {
@@ -16,12 +18,14 @@ func arm() *record {
 	g := getg()
 	if !useMap {
 		if r := allocate(g); r != nil {
+			r.armedAt = time.Since(started)
 			r.owner.Store(g)
 			setSpareWords(uint64(r.index))
 			return r
 		}
 	}
 	r := new(record)
+	r.armedAt = time.Since(started)
 	r.owner.Store(g)
 	fallback.add(g, r)
 	if !useMap {

@@ -74,6 +74,24 @@ func TestCoroutinesMayPanicAndCallGoexit(t *testing.T) {
 	j.want(t, "after a panic", "after Goexit")
 }
 
+func TestCoroutinesKnowHowTheyEnd(t *testing.T) {
+	var j journal
+	for _, end := range []func(){func() {}, runtime.Goexit, func() { panic(1) }} {
+		ended(func() {
+			defer func() { _ = recover() }()
+			next, stop := iter.Pull(func(yield func(int) bool) {
+				AtExit(func() { j.add(Ending().String()) })
+				yield(1)
+				end()
+			})
+			defer stop()
+			next()
+			next()
+		})
+	}
+	j.want(t, "returned", "exited", "returned")
+}
+
 func TestManyCoroutines(t *testing.T) {
 	stop := collect()
 	defer stop()

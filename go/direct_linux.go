@@ -23,7 +23,7 @@ func makeEndsDirect() error {
 	if useMap {
 		return nil // the hook in use is then returnHookSlow, which does not end in a jump
 	}
-	atReturn, _, _, _, _ := hookAddresses(true)
+	atReturn, _, _, _, _, _ := hookAddresses(true)
 	jump, err := image.One(site.Jump, atReturn, packagePath+".jumpToReturnTarget")
 	if err == nil {
 		err = patch.Replace(jump.At, jumpLength, common.returnTarget)

@@ -99,7 +99,7 @@ func TestAGoroutineThatUsesNothingGoesOnDirectly(t *testing.T) {
 	if useMap {
 		return // the map is then searched for every goroutine
 	}
-	atReturn, _, _, _, _ := hookAddresses(true)
+	atReturn, _, _, _, _, _ := hookAddresses(true)
 	for _, jump := range jumpsOf(t, atReturn) {
 		if jump.Target == common.returnTarget {
 			return

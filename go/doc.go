@@ -42,6 +42,7 @@
 // Linux on amd64 or arm64), the package changes nothing, and [Install] returns an error that says
 // what was found instead. Functions that need the redirection panic with the same error: [AtExit],
 // [ID], [With], the methods Set, Swap and GetOrInit of a [Local], and Get of one that [NewLocalFunc]
-// has made. Its other methods Get and Lookup, and [GetSafe], do not panic: there is nothing to find.
-// [Go], [Captured.Run] and the functions that [Wrap] returns call their function and pass on nothing.
+// has made. Its other methods Get and Lookup, [GetSafe] and [Goroutines] do not panic: there is nothing
+// to find. [Go], [Captured.Run] and the functions that [Wrap] returns call their function and pass on
+// nothing.
 package exeunt

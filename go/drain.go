@@ -4,8 +4,8 @@ import "io"
 
 // end drains a goroutine that is about to end, and releases its record. It then returns. If a
 // handler or a Close calls runtime.Goexit, end calls leave instead of returning.
-func (r *record) end(leave func()) {
-	r.leave = leave
+func (r *record) end(ending End, leave func()) {
+	r.ending, r.leave = ending, leave
 	r.contextAtEnd, r.hadContext = r.context, r.hasContext
 	r.pins++
 	r.running = 0 // an end that began in a handler replaces the one that ran the handler
@@ -39,8 +39,7 @@ func (r *record) drain() {
 // dropRemaining drops the values and handlers that are left after maxRounds.
 func (r *record) dropRemaining() {
 	report("exeunt: values and handlers were still being added after 100 rounds of closing and running them; the remaining ones are dropped", nil)
-	r.slots = [inlineSlots]slot{}
-	r.more = nil
+	r.dropSlots()
 	r.closes = false
 }
 
@@ -114,7 +113,7 @@ func (r *record) closeValues() {
 		within := r.closing
 		r.closes, r.closing = false, true
 		all := *closers.Load()
-		for i := inlineSlots + len(r.more) - 1; i >= 0; i-- {
+		for i := inlineSlots + len(r.moreSlots()) - 1; i >= 0; i-- {
 			s := r.slot(i)
 			if s == nil || *s == (slot{}) || i >= len(all) || all[i] == nil {
 				continue
@@ -130,8 +129,7 @@ func (r *record) closeValues() {
 			return
 		}
 	}
-	r.slots = [inlineSlots]slot{}
-	r.more = nil
+	r.dropSlots()
 }
 
 // reset closes and removes the values.
@@ -152,7 +150,8 @@ func (r *record) reset() {
 func (r *record) unload() {
 	r.dropHandlers()
 	r.reset()
-	r.id, r.context, r.hasContext = 0, nil, false
+	r.id.Store(0)
+	r.context, r.hasContext = nil, false
 	if r.pins == 0 && len(r.handlers) == 0 {
 		r.release()
 	}
@@ -170,9 +169,8 @@ func (r *record) release() {
 	if cap(r.handlers) > maxKeptHandlers {
 		r.handlers = nil
 	}
-	r.slots = [inlineSlots]slot{}
-	r.more = nil
-	r.id, r.closes, r.hasContext, r.pins = 0, false, false, 0
+	r.dropSlots()
+	r.closes, r.hasContext, r.pins, r.ending = false, false, 0, Running
 	r.context, r.contextAtEnd, r.hadContext, r.leave, r.aside = nil, nil, false, nil, nil
 	r.closing, r.running = false, 0
 	freeRecord(r)

@@ -42,6 +42,21 @@ func register(f func()) *handler {
 	return lookupOrArm().addHandler(f)
 }
 
+// Ending returns how the running goroutine ends, in functions that [AtExit] has registered and in
+// the Close of values. It returns [Running] while the goroutine is not ending.
+//
+// A handler or a Close that calls [os.Exit] changes it: what is then left of them sees
+// [ProcessExit]. A runtime.Goexit in a handler ends only the handler, and changes nothing. A panic
+// that is recovered by a deferred function of an inner frame than the entry function's is no end.
+// Of a goroutine that [iter.Pull] has started, the entry function is the sequence; it is [Returned]
+// also after a panic. Where the spare words of stacks are not used, Recovered is Returned.
+func Ending() End {
+	if r := lookup(); r != nil {
+		return r.ending
+	}
+	return Running
+}
+
 // ID returns a number that identifies the running goroutine. It is never 0. It stays the same until
 // the goroutine ends or calls [Unload], and no other goroutine of this process gets the same
 // number. It is not the number in the runtime's tracebacks.

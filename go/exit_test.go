@@ -146,7 +146,7 @@ func TestAPanicInAHandlerIsReportedWithItsStackAndTheOthersRun(t *testing.T) {
 	if !strings.HasPrefix(reports[0], "second\n") || !strings.HasPrefix(reports[1], "broken\n") {
 		t.Errorf("%q", reports)
 	}
-	for _, function := range []string{"panic(", "exeunt.handlerThatPanics(", "exeunt.(*record).runLast(", "exeunt.drainGoroutine(", "runtime.Goexit("} {
+	for _, function := range []string{"panic(", "exeunt.handlerThatPanics(", "exeunt.(*record).runLast(", "exeunt.drainGoexit(", "runtime.Goexit("} {
 		if !strings.Contains(reports[1], function) {
 			t.Errorf("%s is not in the stack:\n%s", function, reports[1])
 		}
@@ -380,9 +380,9 @@ func TestReturnFromMainRunsHandlers(t *testing.T) {
 	}
 	program := mainend(t, flags)
 	code, output := binary(t, nil, program)
-	want(t, code, output, 0, "main ends\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
+	want(t, code, output, 0, "main ends\nhandler that calls Goexit\nhandler of main, value 42 ending: main returned\nclosed\n")
 	code, output = binary(t, nil, program, "exit")
-	want(t, code, output, 7, "main ends\nhandler that calls Goexit\nhandler of main, value 42\nclosed\n")
+	want(t, code, output, 7, "main ends\nhandler that calls Goexit\nhandler of main, value 42 ending: process exit\nclosed\n")
 }
 
 // mainend builds that program.

@@ -66,11 +66,36 @@ drain:
 
 TEXT ·goexitHookSlow(SB), 0, $8-0
 	NO_LOCAL_POINTERS
-	CALL	·drainGoroutine(SB)
+	CALL	·drainGoexit(SB)
 	GO
 	MOVQ	·common+commonState_goexitTarget(SB), DX
 	CALL	DX    // never returns
 	UNDEF
+
+// When a panic is recovered, runtime.recovery calls runtime.gogo(buf) on the system's stack. gogo goes
+// on in the frame that had deferred the function which called recover, where that frame returns.
+// recoveryHook stores the address to which it returns, and how far it is from the stack's base, if no
+// frame nearer to the base has recovered a panic: the entry function's is the nearest, and the last.
+// buf.bp is where the frame has its caller's frame pointer, below the return address. R14 is g0, and
+// buf.g the goroutine.
+TEXT ·recoveryHook(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ	16(AX), CX                            // buf.g
+	MOVQ	8(CX), DX                             // g.stack.hi
+	ADDQ	-8(DX), CX                            // as in ARMED
+	XORQ	·common+commonState_secret(SB), CX
+	CMPQ	CX, -16(DX)
+	JNE	recover
+	MOVQ	const_gobufBP(AX), CX                 // buf.bp
+	MOVQ	DX, BX
+	SUBQ	CX, BX                                // how far it is from the base
+	CMPQ	BX, -32(DX)
+	JHI	recover
+	MOVQ	BX, -32(DX)
+	MOVQ	8(CX), CX
+	MOVQ	CX, -24(DX)
+recover:
+	MOVQ	·common+commonState_recoveryTarget(SB), DX // gogo, buf still in AX
+	JMP	DX
 
 // runtime.main and os.runtime_beforeExit call exithook.Run or runtime.runExitHooks, with the exit
 // code in AX.
@@ -164,8 +189,10 @@ TEXT ·callbackHookSlow(SB), NOSPLIT, $48-0
 	GO
 	RET
 
-// func hookAddresses(spareWords bool) (atReturn, atGoexit, ..., atCallback uintptr)
-TEXT ·hookAddresses(SB), NOSPLIT, $0-48
+// func hookAddresses(spareWords bool) (atReturn, atGoexit, ..., atCallback, atRecovery uintptr)
+TEXT ·hookAddresses(SB), NOSPLIT, $0-56
+	LEAQ	·recoveryHook(SB), AX
+	MOVQ	AX, atRecovery+48(FP)
 	CMPB	spareWords+0(FP), $0
 	JEQ	map
 	// Each pair stores the address of a function's first instruction in one result.

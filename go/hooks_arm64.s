@@ -59,10 +59,35 @@ drain:
 
 TEXT ·goexitHookSlow(SB), 0, $8-0
 	NO_LOCAL_POINTERS
-	CALL	·drainGoroutine(SB)
+	CALL	·drainGoexit(SB)
 	MOVD	·common+commonState_goexitTarget(SB), R9
 	CALL	(R9)  // never returns
 	UNDEF
+
+// When a panic is recovered, runtime.recovery calls runtime.gogo(buf) on the system's stack. gogo goes
+// on in the frame that had deferred the function which called recover, where that frame returns.
+// recoveryHook stores the address to which it returns, and how far it is from the stack's base, if no
+// frame nearer to the base has recovered a panic: the entry function's is the nearest, and the last.
+// The address is the word at buf.sp. The register g is g0, and buf.g the goroutine.
+TEXT ·recoveryHook(SB), NOSPLIT|NOFRAME, $0-0
+	MOVD	16(R0), R9                            // buf.g
+	MOVD	8(R9), R10                            // g.stack.hi
+	LDP	-16(R10), (R11, R12)                  // as in ARMED
+	MOVD	·common+commonState_secret(SB), R13
+	ADD	R9, R12, R12
+	EOR	R12, R13, R13
+	CMP	R11, R13
+	BNE	recover
+	MOVD	(R0), R11                             // buf.sp
+	SUB	R11, R10, R12                         // how far it is from the base
+	MOVD	-32(R10), R13
+	CMP	R13, R12
+	BHI	recover
+	MOVD	(R11), R11
+	STP	(R12, R11), -32(R10)
+recover:
+	MOVD	·common+commonState_recoveryTarget(SB), R9 // gogo, buf still in R0
+	JMP	(R9)
 
 // runtime.main and os.runtime_beforeExit call exithook.Run or runtime.runExitHooks, with the exit
 // code in R0.
@@ -145,8 +170,10 @@ TEXT ·callbackHookSlow(SB), NOSPLIT, $56-0
 	CALL	·drainCallback(SB)
 	RET
 
-// func hookAddresses(spareWords bool) (atReturn, atGoexit, ..., atCallback uintptr)
-TEXT ·hookAddresses(SB), NOSPLIT, $0-48
+// func hookAddresses(spareWords bool) (atReturn, atGoexit, ..., atCallback, atRecovery uintptr)
+TEXT ·hookAddresses(SB), NOSPLIT, $0-56
+	MOVD	$·recoveryHook(SB), R0
+	MOVD	R0, atRecovery+48(FP)
 	MOVBU	spareWords+0(FP), R0
 	CBZ	R0, map
 	// Each pair stores the address of a function's first instruction in one result.

@@ -5,6 +5,7 @@ package exeunt
 import (
 	"os"
 	"runtime"
+	"strings"
 	"unsafe"
 
 	"exeunt.invalid/exeunt/internal/site"
@@ -19,10 +20,37 @@ var coroFields site.Fields
 // The hooks (hooks_*.s) call the following functions on the goroutine that is ending, if it may
 // have a record.
 
-// drainGoroutine is called when a goroutine ends by return or by runtime.Goexit.
+// drainGoroutine is called when a goroutine ends by return.
 func drainGoroutine() {
 	if r := lookup(); r != nil {
-		r.end(callReturnTarget)
+		ending := Returned
+		if hasRecovered() {
+			ending = Recovered
+		}
+		r.end(ending, callReturnTarget)
+	}
+}
+
+// hasRecovered reports whether the entry function, which has returned, did so because a deferred
+// function of it has recovered a panic. Then no frame nearer to the stack's base has done so, and it has
+// returned to runtime.goexit. In go f(x) the entry function is a wrapper, which the compiler makes for one go
+// statement, and f returns to it.
+func hasRecovered() bool {
+	to := uintptr(0)
+	if !useMap {
+		to = recoveredTo()
+	}
+	if to == 0 || to == exitAddress {
+		return to != 0
+	}
+	name, _ := image.Func(to)
+	return strings.Contains(name, ".gowrap")
+}
+
+// drainGoexit is called when a goroutine ends by runtime.Goexit.
+func drainGoexit() {
+	if r := lookup(); r != nil {
+		r.end(Exited, callReturnTarget)
 	}
 }
 
@@ -30,7 +58,11 @@ func drainGoroutine() {
 // goroutine is drained. The others never run again, and a handler runs only on its own goroutine.
 func drainProcess(code int) {
 	if r := lookup(); r != nil {
-		r.end(func() { os.Exit(code) })
+		ending := ProcessExit
+		if calledFirst("runtime.main", "os.Exit") == "runtime.main" {
+			ending = MainReturned
+		}
+		r.end(ending, func() { os.Exit(code) })
 	}
 }
 
@@ -48,9 +80,27 @@ func drainCoroutine(g unsafe.Pointer, argument uintptr) {
 		}
 	}
 	if r := lookup(); r != nil {
-		r.end(leave)
+		// A deferred function of runtime.corostart makes the redirected call.
+		ending := Returned
+		if calledFirst("runtime.corostart", "runtime.Goexit") == "runtime.Goexit" {
+			ending = Exited
+		}
+		r.end(ending, leave)
 	}
 	leave()
+}
+
+// calledFirst returns which of two functions has the inner frame. One of them is among the few frames
+// that are outside of a hook.
+func calledFirst(a, b string) string {
+	var pcs [16]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if frame.Function == a || frame.Function == b || !more {
+			return frame.Function
+		}
+	}
 }
 
 // setCoroFields sets g.coroarg and g.coroexit, and returns the previous g.coroarg. The race
@@ -71,7 +121,7 @@ func setCoroFields(g, c unsafe.Pointer, exit bool) (before unsafe.Pointer) {
 // ends here. A callback on a goroutine that Go has started ends nothing.
 func drainCallback() {
 	if lookup() != nil && inOutermostCallback() {
-		lookup().end(nil)
+		lookup().end(Returned, nil)
 	}
 }
 
@@ -81,7 +131,7 @@ func drainCallback() {
 // unnoticed. It is drained now, so that the new callback does not find its values.
 func drainStaleCallback() {
 	if lookup() != nil && inOutermostCallback() {
-		lookup().end(nil)
+		lookup().end(Returned, nil)
 	}
 }
 
@@ -110,6 +160,7 @@ func goexitHook()
 func processHook()
 func coroutineHook()
 func callbackHook()
+func recoveryHook()
 func callbackHookSlow()
 func returnHookSlow()
 func goexitHookSlow()
@@ -121,7 +172,7 @@ func coroutineHookSlow()
 // those that always search for a record.
 //
 //go:noescape
-func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback uintptr)
+func hookAddresses(spareWords bool) (atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback, atRecovery uintptr)
 
 // callReturnTarget makes the redirected call of runtime.goexit1. It does not return.
 func callReturnTarget()

@@ -89,6 +89,14 @@ func (l *Local[T]) check() {
 var locals struct {
 	sync.Mutex
 	inheritable []inheritable // in the order of creation
+	named       []named       // in the order of their first names
+}
+
+// named is a local that has a name.
+type named struct {
+	name  string
+	index int
+	kind  kind
 }
 
 // inheritable is how a local passes on its value: inherit returns a function that sets the value in
@@ -163,6 +171,42 @@ func newLocal[T any](initial func() T) *Local[T] {
 	all = append(all[:len(all):len(all)], toClose)
 	closers.Store(&all)
 	return l
+}
+
+// Named gives the local a name, and returns the local:
+//
+//	var requests = exeunt.NewLocal[int]().Named("requests")
+//
+// [Goroutines] tells by these names which values a goroutine has. Several locals may have the same
+// name; a second call changes it.
+func (l *Local[T]) Named(name string) *Local[T] {
+	l.check()
+	locals.Lock()
+	defer locals.Unlock()
+	// Goroutines may be reading the old slice.
+	all := append(make([]named, 0, len(locals.named)+1), locals.named...)
+	for i := range all {
+		if all[i].index == l.index {
+			all[i].name = name
+			locals.named = all
+			return l
+		}
+	}
+	locals.named = append(all, named{name, l.index, l.kind})
+	return l
+}
+
+// Name returns the name that [Local.Named] has given to the local, or "".
+func (l *Local[T]) Name() string {
+	l.check()
+	locals.Lock()
+	defer locals.Unlock()
+	for _, local := range locals.named {
+		if local.index == l.index {
+			return local.name
+		}
+	}
+	return ""
 }
 
 // setFirst sets the value that a local's goroutine has at first, and returns its address.

@@ -44,6 +44,10 @@ func TestWhereThereIsNoPatchEngineEveryCallThatNeedsItSaysSo(t *testing.T) {
 	if _, ok := local.Lookup(); ok || local.Get() != 0 || GetSafe() != nil {
 		t.Error("a value is found")
 	}
+	if Ending() != Running {
+		t.Error("it is ending")
+	}
+	Goroutines()(func(g Goroutine) bool { t.Error("listed:", g); return true })
 	local.Del()
 	Reset()
 	Unload()

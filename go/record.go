@@ -3,8 +3,47 @@ package exeunt
 import (
 	"io"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
+
+// An End says how a goroutine ends. [Ending] returns it.
+type End uint8
+
+const (
+	// Running: the goroutine is not ending.
+	Running End = iota
+	// Returned: its entry function has returned. On a thread of C: its outermost callback has returned
+	// to C.
+	Returned
+	// Exited: it has called [runtime.Goexit], as t.FailNow and t.SkipNow do.
+	Exited
+	// ProcessExit: it has called [os.Exit], and is still within that call.
+	ProcessExit
+	// MainReturned: it is the main goroutine, and main.main has returned.
+	MainReturned
+	// Recovered: its entry function has returned because a panic has reached it, which a deferred
+	// function of it has recovered.
+	Recovered
+)
+
+func (e End) String() string {
+	switch e {
+	case Running:
+		return "running"
+	case Returned:
+		return "returned"
+	case Exited:
+		return "exited"
+	case ProcessExit:
+		return "process exit"
+	case MainReturned:
+		return "main returned"
+	case Recovered:
+		return "recovered"
+	}
+	return "unknown"
+}
 
 // A slot holds one local's value. Its layout depends on the local's kind; see local.go.
 type slot struct {
@@ -18,10 +57,10 @@ const (
 )
 
 // A record holds what one goroutine uses of this package. Only that goroutine accesses the fields,
-// except owner.
+// except in Goroutines, which reads some of them.
 type record struct {
 	owner      atomic.Uintptr // the goroutine's descriptor (g); 0 while the record is free
-	id         int64          // see ID; 0 until the first call
+	id         atomic.Int64   // see ID; 0 until the first call
 	index      uint32         // position in the table; 0 if the record is in the map
 	closes     bool           // some value set here may have to be closed
 	closing    bool           // an outer frame of this stack is closing values
@@ -29,17 +68,20 @@ type record struct {
 	hadContext bool           // hasContext as it was when the drain began
 	// pins counts the callers that use the record while they run code of the program. Such code may
 	// call Unload; while pins is not 0, Unload keeps the record.
-	pins     int32
-	running  int32 // nested handlers and Close calls of this drain
-	slots    [inlineSlots]slot
-	more     []slot
+	pins    int32
+	running int32 // nested handlers and Close calls of this drain
+	slots   [inlineSlots]slot
+	// more has the other slots. The slice never changes once it is here: Goroutines may be reading it.
+	more     atomic.Pointer[[]slot]
 	handlers []*handler // in the order of registration; stopped ones stay until there is no room
 	context  any
 	// leave ends the goroutine for good, in the way in which it was ending when the drain began. It
 	// is nil before the drain, and at the end of a callback from C.
 	leave        func()
-	contextAtEnd any    // context as it was when the drain began
-	aside        *aside // what the innermost Captured.Run has replaced
+	contextAtEnd any           // context as it was when the drain began
+	aside        *aside        // what the innermost Captured.Run has replaced
+	armedAt      time.Duration // since started
+	ending       End
 	// The size is recordSize on 64-bit systems; see read_linux.go.
 }
 
@@ -156,8 +198,8 @@ func (r *record) slot(index int) *slot {
 	if index < inlineSlots {
 		return &r.slots[index]
 	}
-	if index -= inlineSlots; index < len(r.more) {
-		return &r.more[index]
+	if more, index := r.moreSlots(), index-inlineSlots; index < len(more) {
+		return &more[index]
 	}
 	return nil
 }
@@ -168,9 +210,24 @@ func (r *record) slotToSet(index int) *slot {
 		return s
 	}
 	more := make([]slot, index-inlineSlots+1)
-	copy(more, r.more)
-	r.more = more
+	copy(more, r.moreSlots())
+	r.more.Store(&more)
 	return r.slot(index)
+}
+
+func (r *record) moreSlots() []slot {
+	if more := r.more.Load(); more != nil {
+		return *more
+	}
+	return nil
+}
+
+// dropSlots removes all values.
+func (r *record) dropSlots() {
+	r.slots = [inlineSlots]slot{}
+	if r.more.Load() != nil {
+		r.more.Store(nil)
+	}
 }
 
 // closers has a function for each local that returns what is to be closed of a slot. It is nil
@@ -180,12 +237,17 @@ var closers atomic.Pointer[[]func(*slot) io.Closer]
 // lastID is the last number that ID has returned.
 var lastID atomic.Int64
 
+// identity is called by the goroutine itself, and by Goroutines on others.
 func (r *record) identity() int64 {
-	if r.id == 0 {
-		r.id = lastID.Add(1)
+	if id := r.id.Load(); id != 0 {
+		return id
 	}
-	return r.id
+	r.id.CompareAndSwap(0, lastID.Add(1))
+	return r.id.Load()
 }
+
+// started is what armedAt counts from. To read the time since then is faster than to read the time.
+var started = time.Now()
 
 // localBase is the part of a Local that the assembly reads.
 type localBase struct {

@@ -74,7 +74,7 @@ func locate() ([]redirection, error) {
 	if err != nil {
 		return nil, err
 	}
-	atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback := hookAddresses(!useMap)
+	atReturn, atGoexit, atProcessExit, atCoroutineExit, atCallback, atRecovery := hookAddresses(!useMap)
 	var found []redirection
 	add := func(in uintptr, call site.Ref, code uintptr, next *uintptr) error {
 		name, _ := image.Func(in)
@@ -99,6 +99,15 @@ func locate() ([]redirection, error) {
 	}
 	if err := one(reflect.ValueOf(runtime.Goexit).Pointer(), atGoexit, &common.goexitTarget, "runtime.goexit1"); err != nil {
 		return nil, err
+	}
+	exitAddress = probeReturnAddress
+	// What tells a return after a recovered panic from others. Without it both are Returned.
+	if recovery := near(reflect.ValueOf(runtime.Goexit).Pointer(), "runtime.recovery"); recovery != 0 && !useMap {
+		if call, err := image.One(site.Call, recovery, "runtime.gogo"); err == nil {
+			if err := add(recovery, call, atRecovery, &common.recoveryTarget); err != nil {
+				return nil, err
+			}
+		}
 	}
 	// Ends of the process: return from main.main, and os.Exit. Builds with the race detector have
 	// two calls in runtime.main.
@@ -163,19 +172,27 @@ func coroutineExit(corostart uintptr) (in uintptr, call site.Ref, err error) {
 	return in, call, err
 }
 
+const reach = 64 << 10
+
+// near finds a function of the same source file as one at this address. It returns 0 if there is none
+// within reach.
+func near(address uintptr, function string) uintptr {
+	const step = 16
+	for distance := uintptr(0); distance < reach; distance += step {
+		for _, pc := range []uintptr{address - distance, address + distance} {
+			if name, entry := image.Func(pc); name == function {
+				return entry
+			}
+		}
+	}
+	return 0
+}
+
 // findCgocallbackg finds runtime.cgocallbackg. It need not have a frame on any stack now. But
 // runtime.cgocallback takes its address, and is near runtime.goexit: both are assembly of the same
 // file.
 func findCgocallbackg(goexit uintptr) (uintptr, error) {
-	const step, reach = 16, 64 << 10
-	callback := uintptr(0)
-	for distance := uintptr(0); distance < reach && callback == 0; distance += step {
-		for _, pc := range []uintptr{goexit - distance, goexit + distance} {
-			if name, entry := image.Func(pc); name == "runtime.cgocallback" {
-				callback = entry
-			}
-		}
-	}
+	callback := near(goexit, "runtime.cgocallback")
 	if callback == 0 {
 		return 0, fmt.Errorf("the program uses cgo, but there is no runtime.cgocallback within %d bytes of runtime.goexit", reach)
 	}

@@ -12,6 +12,8 @@ TEXT ·setSpareWords(SB), NOSPLIT, $0-8
 	ADDQ	AX, CX
 	XORQ	·common+commonState_secret(SB), CX // (g + index) ^ secret
 	MOVQ	CX, -16(DX)        // the check word
+	MOVQ	$0, -24(DX)        // no panic has been recovered ...
+	MOVQ	$-1, -32(DX)       // ... at any depth
 	RET
 
 // func clearSpareWords()
@@ -20,6 +22,14 @@ TEXT ·clearSpareWords(SB), NOSPLIT, $0-0
 	MOVQ	8(CX), DX          // g.stack.hi
 	MOVQ	$0, -8(DX)         // the index, ...
 	MOVQ	$0, -16(DX)        // ... and a check word valid only for g = secret, which is odd
+	RET
+
+// func recoveredTo() uintptr
+TEXT ·recoveredTo(SB), NOSPLIT, $0-8
+	MOVQ	(TLS), CX          // g
+	MOVQ	8(CX), DX          // g.stack.hi
+	MOVQ	-24(DX), AX
+	MOVQ	AX, ret+0(FP)
 	RET
 
 // func getg() uintptr

@@ -18,7 +18,8 @@ import (
 //	 g.stack.hi ─┐
 //	             │  index of the record            hi-8
 //	             │  (g + index) ^ secret           hi-16: the check word
-//	             │  not used                       hi-24, hi-32 (arm64: and more)
+//	             │  see recoveryHook               hi-24, hi-32
+//	             │  not used                       only on arm64
 //	             │  return address: goexit+1       hi-40 (arm64: in the link register)
 //	             │  frame of the entry function
 //
@@ -44,6 +45,8 @@ type commonState struct {
 	// finds no record calls slow.
 	mapped uint32
 	slow   func(*localBase) unsafe.Pointer
+	// The target of a redirected call that no exit makes.
+	recoveryTarget uintptr
 }
 
 var common = commonState{
@@ -58,6 +61,13 @@ var common = commonState{
 //go:noescape
 func setSpareWords(index uint64)
 func clearSpareWords()
+
+// recoveredTo returns what recoveryHook has stored since setSpareWords, or 0.
+func recoveredTo() uintptr
+
+// exitAddress is the address in runtime.goexit to which entry functions return. It is 0 before exits
+// are redirected.
+var exitAddress uintptr
 
 // getg returns the address of the running goroutine's descriptor. Descriptors are never freed.
 //

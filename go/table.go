@@ -118,7 +118,8 @@ func newChunk(home *shard) *chunk {
 	return c
 }
 
-// freeRecord takes back a record that its goroutine no longer uses.
+// freeRecord takes back a record that its goroutine no longer uses. While Goroutines has the lock, a
+// record that has an owner keeps it, and the owner cannot end.
 func freeRecord(r *record) {
 	g := r.owner.Swap(0)
 	if r.index == 0 {
@@ -129,6 +130,9 @@ func freeRecord(r *record) {
 	home := c.home
 	home.Lock()
 	defer home.Unlock()
+	if r.id.Load() != 0 {
+		r.id.Store(0) // not before: Goroutines could give another number to the ended goroutine here
+	}
 	place := int16(r.index % chunkRecords)
 	c.next[place] = c.first
 	c.first = place

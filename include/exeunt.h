@@ -322,6 +322,65 @@ int exeunt_returned_value(void **value);
 size_t exeunt_stacks(struct exeunt_stack *stacks, size_t room);
 
 // =================================================================================================
+// The ends of all threads and of main: for tools that watch a whole program
+// =================================================================================================
+
+// The end of a stack, as `exeunt_on_every_end` describes it.
+typedef struct exeunt_stack_end {
+  // `EXEUNT_KIND_THREAD` or `EXEUNT_KIND_MAIN`.
+  int kind;
+  // `EXEUNT_ENDING_RETURNED`, `EXEUNT_ENDING_EXITED`, `EXEUNT_ENDING_CANCELLED`, or
+  // `EXEUNT_ENDING_UNKNOWN`.
+  int ending;
+  // What the stack's function has returned, or what `pthread_exit` was given; null with other
+  // endings. Of `main` and C11's threads it is the `int`.
+  void *value;
+  // 1 if the stack is armed: then its handlers run next. Otherwise 0.
+  int armed;
+} exeunt_stack_end;
+
+// A function for `exeunt_on_every_end`. `end` is good until it returns. `arg` is what that call was
+// given.
+typedef void (*exeunt_end_fn)(const struct exeunt_stack_end *end, void *arg);
+
+// Has `function` called with `arg` at the end of every thread (of `pthread_create` and of C11) and
+// of `main`, whether their stacks are armed or not, and whether they are there already or begin
+// later. It is for tools that watch a whole program.
+//
+// This needs code redirect, and chooses it for the process if nothing is chosen yet. It patches
+// libc's code for all these kinds at once, on any thread.
+//
+// `function` runs on the stack that ends, when the frames of the stack's function are gone, before
+// the thread's pthread keys and C++ `thread_local` destructors, and before the stack's own handlers.
+// It is called by returns, `pthread_exit` and cancellation. It is not called by `exit`, `_exit` or a
+// fatal signal, which end the process, nor for fibers. Before glibc 2.34 it is not called where
+// `main` ends by `pthread_exit`.
+//
+// exeunt allocates nothing for the call and takes no lock. `function` may run on several threads at
+// once, and is no signal handler. It must return: it must not end the thread, nor throw.
+// Cancellation is deferred meanwhile. It must not arm the stack nor use storage, nor call
+// `exeunt_restore_code_sites`.
+//
+// Returns 0; `EXEUNT_EINVALID` for a null `function`; `EXEUNT_EREDIRECT` if the process uses slot
+// redirect; `EXEUNT_EBUSY` if another function is registered; `EXEUNT_ENO_CODE_SITE` where not all
+// of libc's code can be found and patched, and with musl and on macOS; or a code of
+// `exeunt_at_exit`. After an error no code has changed.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: `function` must be good to call with `arg` on any thread at any time, and its code must
+// stay loaded, also after it was taken back: a thread may be running it.
+EXEUNT_CHECK_RESULT int exeunt_on_every_end(exeunt_end_fn function, void *arg);
+
+// Takes back the function of `exeunt_on_every_end`: no call of it begins from now on. Calls that
+// have begun on other threads go on. `exeunt_restore_code_sites` then puts libc's code back.
+//
+// Returns 0; or `EXEUNT_EABSENT` if there is none.
+//
+// Thread-safe. Not for signal handlers.
+int exeunt_stop_every_end(void);
+
+// =================================================================================================
 // Values: a pointer under a key, for each stack
 //
 // The key is the address of a variable of yours. A value that you get is a pointer that you have
@@ -593,7 +652,7 @@ int exeunt_scope_end(struct exeunt_scope *scope);
 #define EXEUNT_ENO_MEMORY -11
 
 // An outer frame of this very stack is changing the stack's storage, or this thread is recognising
-// exit trampolines.
+// exit trampolines, or another function is called at every end.
 #define EXEUNT_EBUSY -12
 
 // A stack local was used while its own value was being created or dropped (Rust only).
@@ -629,6 +688,13 @@ int exeunt_scope_end(struct exeunt_scope *scope);
 
 // `main` has not begun. The caller is a constructor, or the initialiser of a static.
 #define EXEUNT_ETOO_EARLY -22
+
+// The patched exit trampolines are in use: by armed stacks, or by a function that is called at
+// every end.
+#define EXEUNT_EIN_USE -23
+
+// The word at the given address is no foot of a stack that can be armed.
+#define EXEUNT_ENO_FOOT -24
 
 // The meaning of a code, in one sentence. The string is static: never null, and never to be freed.
 //
@@ -685,6 +751,119 @@ EXEUNT_CHECK_RESULT int exeunt_redirect_call(void *site, const void *expected_ta
 //
 // Thread-safe. Not for signal handlers.
 EXEUNT_CHECK_RESULT int exeunt_undo_redirect_call(void *site);
+
+// =================================================================================================
+// The redirect of the process
+// =================================================================================================
+
+// Slot redirect: exeunt rewrites one word of each armed stack. The default.
+#define EXEUNT_REDIRECT_SLOT 1
+
+// Code redirect: exeunt patches a call in libc, once for each kind of stack.
+#define EXEUNT_REDIRECT_CODE 2
+
+// Slot redirect; code redirect where the thread that arms the first stack has a shadow stack.
+#define EXEUNT_REDIRECT_AUTO 3
+
+// Chooses the redirect of the whole process, one of the `EXEUNT_REDIRECT_` numbers, before the
+// first stack is armed. The environment variable `EXEUNT_REDIRECT` has no effect then.
+//
+// Returns 0, also if this redirect was chosen before; `EXEUNT_EREDIRECT` if the process has chosen
+// another one, or has armed a stack with another one; or `EXEUNT_EINVALID` for another number.
+// After an error nothing has changed.
+//
+// Thread-safe. Not for signal handlers.
+EXEUNT_CHECK_RESULT int exeunt_install_redirect(int redirect);
+
+// Puts all code of libc back that code redirect has patched: every byte is as it was. It is for
+// tools that leave a program which goes on. The process still uses code redirect: the next stack
+// that is armed patches it again. A thread that is in exeunt's hook goes on from there, so exeunt
+// stays loaded.
+//
+// Returns 0, also if nothing was patched; `EXEUNT_EIN_USE` if stacks are armed whose ends need the
+// patched code, or if a function is registered by `exeunt_on_every_end`; or
+// `EXEUNT_ENO_CODE_SITE` if the system refuses to write, or other code has changed it meanwhile.
+// After an error nothing has changed.
+//
+// Thread-safe. Not for signal handlers.
+EXEUNT_CHECK_RESULT int exeunt_restore_code_sites(void);
+
+// Whether a word of a stack is an address of one of exeunt's trampolines, which the foot of a
+// stack holds that slot redirect has armed: 1 or 0. Other copies of exeunt in the process have
+// other trampolines. A signature of the word (pointer authentication) is ignored.
+//
+// Thread-safe and async-signal-safe.
+int exeunt_is_own_trampoline(const void *word);
+
+// =================================================================================================
+// Arming by the address of a foot: for tools that arm threads which are stopped
+// =================================================================================================
+
+// What `exeunt_reserve` reserves for one stack. Its contents are private.
+typedef struct exeunt_reservation {
+  uint64_t opaque[4];
+} exeunt_reservation;
+
+// Reserves what it takes to arm a stack whose foot you know: a record with this handler, and room in
+// the stack map. `exeunt_arm_reserved` then arms that stack with a few stores, without code that
+// runs on it. It is for tools that arm threads which are stopped, in any code. It serves stacks of
+// threads and of `main`, with glibc.
+//
+// `foot` is the address of the stack's foot: the word that holds the return address of the thread's
+// start routine, or of `main`. `base` is the stack pointer once that function has returned; on
+// x86_64 it is `foot + 8`. `exeunt_stacks` shows both of an armed stack: a thread's base lies at a
+// constant distance below its descriptor (`pthread_self`).
+//
+// This takes locks, allocates, and at a process's first use it may start a few threads, which end at
+// once, and patch code (code redirect). So call it while all threads run. It reads the stack, and
+// changes nothing there.
+//
+// Returns 0; `EXEUNT_EINVALID` for a null `reservation` or `handler`; `EXEUNT_ENO_FOOT` if the word
+// at `foot` leads to no known exit trampoline of threads or of `main`; `EXEUNT_EALREADY_ARMED`; or a
+// code of `exeunt_at_exit`. After an error nothing has changed, and `reservation` holds nothing.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: if there is memory at `foot` and `base`, it must stay mapped until this returns, with
+// 512 bytes above the base. `reservation` must be null or good to write to. `handler` as for
+// `exeunt_at_exit`.
+EXEUNT_CHECK_RESULT
+int exeunt_reserve(struct exeunt_reservation *reservation,
+                   const void *foot,
+                   const void *base,
+                   exeunt_fn handler,
+                   void *arg);
+
+// Arms the stack that `exeunt_reserve` has reserved for, whichever thread calls: from now on its end
+// calls the handler, as if that stack's own code had called `exeunt_at_exit`. (But where `main` calls
+// `exit`, it runs as an `atexit` function.) Stores the stack's identity in `*id`, if `id` is not
+// null.
+//
+// This allocates nothing, frees nothing and takes no lock, so the stack's thread may be stopped
+// anywhere, with any lock held.
+//
+// Returns 0, and then `reservation` holds nothing any more; `EXEUNT_ENO_FOOT` if the word at the
+// foot is no known exit any more, or an earlier stack on that memory has not been drained;
+// `EXEUNT_EALREADY_ARMED`; or `EXEUNT_EINVALID` for a reservation that is null or holds nothing.
+// After an error nothing has changed, and `reservation` holds what it held. `exeunt_last_error`
+// gives the code's sentence alone.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: `exeunt_reserve` must have written `reservation`. The stack must be the running one, or
+// its thread must be stopped until this returns. The thread must be in its start routine (or
+// `main`) or in what that has called: its stack pointer is at or below the foot, or on another
+// stack while its own one is suspended there. It must not be in a call into exeunt. The memory must
+// be mapped, as for `exeunt_reserve`. `id` must be null or good to write to.
+EXEUNT_CHECK_RESULT int exeunt_arm_reserved(struct exeunt_reservation *reservation, uint64_t *id);
+
+// Gives back what `exeunt_reserve` has reserved. The handler is not called. Does nothing for a
+// reservation that is null or holds nothing. It frees memory, so call it while all threads run.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: `exeunt_reserve` must have written `reservation`, unless it is null.
+void exeunt_drop_reservation(struct exeunt_reservation *reservation);
 
 #ifdef __cplusplus
 } // extern "C"

@@ -34,7 +34,8 @@
 //! - [`tag`]: an identity without any storage.
 //! - [`enter()`], [`enter_on`], [`register_trampoline`], [`discard`]: all this on fibers whose
 //!   function never returns.
-//! - [`Stack::current`], [`stacks`], [`survey`], [`code_sites`]: diagnosis.
+//! - [`Stack::current`], [`stacks`], [`survey`], [`code_sites`], [`is_own_trampoline`]: diagnosis.
+//! - [`on_every_end`], [`restore_code_sites`], [`reserve`], [`at_exit_at_foot`]: for tools that watch a whole program.
 //!
 //! # Errors and panics
 //!
@@ -156,25 +157,27 @@ mod record;
 mod storage;
 mod unwind;
 
-pub use base::ending::Ending;
+pub use base::ending::{Ending, StackEnd};
 pub use base::error::Error;
 pub use base::kind::Kind;
 pub use base::redirect::Redirect;
 pub use base::stack_id::StackId;
 pub use base::unrecognised::{Frame, Unrecognised};
 pub use exit::redirect::code_site::CodeSite;
-pub use face::at_exit::{Registration, at_exit, at_exit_stoppable, id, reset, unload};
+pub use face::at_exit::{Registration, at_exit, at_exit_at_foot, at_exit_stoppable, id, reset, unload};
 pub use face::builder::Builder;
-pub use face::code_sites::code_sites;
+pub use face::code_sites::{code_sites, restore_code_sites};
 pub use face::discard::discard;
 pub use face::ending::{ending, returned_value};
 pub use face::enter::{enter, enter_on, register_trampoline};
+pub use face::every_end::{EveryEnd, on_every_end};
 pub use face::inherit::{set_inheritable, set_inheritable_by};
 pub use face::keyed::{del, get, set, with};
 pub use face::local::LocalKey;
+pub use face::reserve::{Reservation, reserve};
 pub use face::slots::{Shared, Slot};
 pub use face::stack::{FootInfo, Stack};
 pub use face::stacks::{ArmedStack, stacks};
-pub use face::survey::{ExitTrampoline, Survey, survey};
+pub use face::survey::{ExitTrampoline, Survey, is_own_trampoline, survey};
 pub use face::{context, slots, tag};
 pub use storage::key::Key;

@@ -32,15 +32,26 @@ fn libcs_code_stays_one_mapping_when_the_exits_of_all_kinds_of_stacks_are_patche
         let before = code_of_libc();
         assert_eq!(before.len(), 1, "{before:#?}");
         Builder::new().redirect(Redirect::Code).install().unwrap();
+        assert_eq!(code_of_libc(), before, "installed");
         let count = || {
             RAN.fetch_add(1, Ordering::Relaxed);
         };
-        on_a_thread(move || exeunt::at_exit(count).unwrap());
-        assert_eq!(code_of_libc(), before, "a thread was armed");
+        let armed = before.clone();
+        on_a_thread(move || {
+            exeunt::at_exit(|| unreachable!("unloaded")).unwrap();
+            assert_eq!(code_of_libc(), armed, "a thread is armed");
+            exeunt::unload().unwrap();
+            assert_eq!(code_of_libc(), armed, "it was unloaded");
+            exeunt::at_exit(count).unwrap();
+        });
+        assert_eq!(RAN.load(Ordering::Relaxed), 1);
+        assert_eq!(code_of_libc(), before, "it was drained");
         let pages = Pages::new(64 * 1024);
         // SAFETY: the memory exists as long as the fiber, which stays on this thread.
         unsafe { Fiber::new(pages.range(), move |_| exeunt::at_exit(count).unwrap()) }.finish();
-        assert_eq!(code_of_libc(), before, "a fiber was armed");
+        assert_eq!(code_of_libc(), before, "a fiber was armed and drained");
+        exeunt::at_exit(count).unwrap();
+        assert_eq!(code_of_libc(), before, "the main thread, or the one that runs tests, is armed");
         assert_eq!(RAN.load(Ordering::Relaxed), 2);
         let patched = exeunt::code_sites().unwrap().iter().filter(|site| site.applied).count();
         assert!(patched >= 2, "{patched}");

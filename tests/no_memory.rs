@@ -221,6 +221,29 @@ fn where_an_allocation_fails_on_a_stack_with_many_values_none_of_them_changes() 
 }
 
 #[test]
+fn a_key_that_is_there_is_set_again_without_memory() {
+    process::alone("a_key_that_is_there_is_set_again_without_memory", || {
+        std::thread::spawn(|| {
+            exeunt::set("another", 1).expect("there is memory");
+            exeunt::set("key", 1).expect("there is memory");
+            // In any order: the table has room for both.
+            for number in 2..200 {
+                let key = if number % 3 == 0 { "another" } else { "key" };
+                let (_, result) = failing_at(0, || exeunt::set(key, number));
+                if result == Err(Error::OutOfMemory) {
+                    // The list of values grows until it is 32 gaps long.
+                    assert!(number < 70, "{number}");
+                    exeunt::set(key, number).expect("there is memory");
+                }
+                assert_eq!(exeunt::get(key), Some(number));
+            }
+        })
+        .join()
+        .expect("no panic in the thread");
+    });
+}
+
+#[test]
 fn a_reset_and_an_unload_without_memory_drop_everything() {
     process::alone("a_reset_and_an_unload_without_memory_drop_everything", || {
         for unloads in [false, true] {

@@ -132,6 +132,69 @@ fn a_replaced_value_is_dropped_when_the_new_one_is_in_place() {
 }
 
 #[test]
+fn a_replaced_value_of_the_same_type_is_dropped_when_the_new_one_is_in_place() {
+    let log = Log::new();
+    let theirs = log.clone();
+    on_a_thread(move || {
+        let log = theirs.clone();
+        let value = move |name: &'static str| {
+            let log = log.clone();
+            let number = name.len();
+            let goes = move || {
+                let now = exeunt::with(&"key", |now: Option<&(Destructor, usize)>| now.map(|now| now.1));
+                log.note(format!("{name} goes, there is {now:?}"));
+            };
+            (Destructor::new(goes), number)
+        };
+        for name in ["a", "bc", "def"] {
+            exeunt::set("key", value(name)).unwrap();
+            theirs.note("set is done");
+        }
+    });
+    let there = ["a goes, there is Some(2)", "set is done", "bc goes, there is Some(3)", "set is done"];
+    assert_eq!(log.take(), [&["set is done"], &there[..], &["def goes, there is None"]].concat());
+}
+
+#[test]
+fn a_replaced_value_may_panic_unload_and_set_its_key_again_when_it_is_dropped() {
+    let log = Log::new();
+    let theirs = log.clone();
+    on_a_thread(move || {
+        let set = |goes: fn()| exeunt::set("key", Destructor::new(goes));
+        set(|| panic!("as asked")).unwrap();
+        let log = theirs.clone();
+        let key = std::panic::catch_unwind(|| set(|| exeunt::unload().unwrap()));
+        log.note(format!(
+            "panicked {}, is there {}",
+            key.is_err(),
+            exeunt::with("key", |now: Option<&Destructor>| now.is_some())
+        ));
+        set(|| ()).unwrap();
+        log.note(format!("unloaded {}", exeunt::with("key", |now: Option<&Destructor>| now.is_none())));
+        set(|| exeunt::set("key", 7).unwrap()).unwrap();
+        set(|| ()).unwrap();
+        log.note(format!("{:?}", exeunt::get::<i32>("key")));
+    });
+    assert_eq!(log.take(), ["panicked true, is there true", "unloaded true", "Some(7)"]);
+}
+
+#[test]
+fn values_that_are_set_again_in_any_order_are_dropped_last_set_first() {
+    let log = Log::new();
+    let theirs = log.clone();
+    on_a_thread(move || {
+        for round in 0..40 {
+            for key in [0, 1, 2, 3] {
+                exeunt::set((key * round) % 5, theirs.loud(format!("{} {round} {key}", (key * round) % 5))).unwrap();
+            }
+        }
+        theirs.take();
+    });
+    // The last round, 39, sets 0, 4, 3, 2. The one before, 38, sets 1.
+    assert_eq!(log.take(), ["drop 2 39 3", "drop 3 39 2", "drop 4 39 1", "drop 0 39 0", "drop 1 38 2"]);
+}
+
+#[test]
 fn setting_a_key_again_makes_its_value_the_last_one() {
     let log = Log::new();
     let theirs = log.clone();

@@ -147,9 +147,12 @@ fn threads_of_libcs_own_have_rows_as_well() {
     // SAFETY: a constant of libc's.
     let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) }.to_str().expect("a number");
     let minor: u32 = version.split('.').nth(1).and_then(|minor| minor.parse().ok()).expect("a number");
-    assert_eq!(kinds, ["main", if minor < 34 { "pthread" } else { "other" }]);
-    assert_eq!(rows[1]["end"]["how"], "alive");
-    assert_eq!(rows[1]["started_by"] == Value::Null, minor >= 34, "{rows:?}");
+    let kind = if minor < 34 { "pthread" } else { "other" };
+    assert_eq!(kinds, ["main", kind, kind]);
+    for row in &rows[1..] {
+        assert_eq!(row["end"]["how"], "alive");
+        assert_eq!(row["started_by"] == Value::Null, minor >= 34, "{rows:?}");
+    }
 }
 
 #[test]
@@ -198,6 +201,20 @@ fn the_use_of_a_stack_is_a_bound() {
     let touched = |index: usize| rows[index]["stack"]["touched"].as_u64().expect("a number");
     assert!((1 << 20..2 << 20).contains(&touched(3)), "goes_deep used 1 MiB: {}", rows[3]);
     assert!(touched(2) < 1 << 20, "exits did not: {}", rows[2]);
+}
+
+#[test]
+fn threads_on_the_same_stack_have_a_use_of_it_each() {
+    let (_, rows, _) = json("depths");
+    assert_eq!(rows.len(), 16);
+    for rows in rows[1..].chunks(5) {
+        let touched = |index: usize| rows[index]["stack"]["touched"].as_u64().expect("a number");
+        assert!((1 << 20..2 << 20).contains(&touched(0)), "goes_deep used 1 MiB: {}", rows[0]);
+        assert!(touched(2) >= 2 << 20, "leaves_a_gap used 2 MiB: {}", rows[2]);
+        for index in [1, 3, 4] {
+            assert!(touched(index) < 256 << 10, "returns used little: {}", rows[index]);
+        }
+    }
 }
 
 #[test]

@@ -94,7 +94,7 @@
 //!
 //! | | Linux | macOS, x86_64 |
 //! |---|---|---|
-//! | code is made writable by | `mprotect` of the whole mapping (of a page where that is refused or locked in memory), or written through `/proc/self/mem` | `mach_vm_protect` with `VM_PROT_COPY`: a private copy of the page |
+//! | code is made writable by | `mprotect` of the whole mapping (of a page where that is refused), or written through `/proc/self/mem` | `mach_vm_protect` with `VM_PROT_COPY`: a private copy of the page |
 //! | while one word is written it is | readable, writable, executable | the same |
 //! | every thread executes the new code, because of | `membarrier`, which promises it | a right removed from a page: the kernel interrupts each processor that runs this process. Apple does not promise this |
 //! | afterwards | all as before | the protection is as before; the page stays a private copy, whose *greatest* protection includes writing |

@@ -177,6 +177,76 @@ fn without_mprotect_and_proc_mem_nothing_is_written() {
 }
 
 #[test]
+fn where_no_code_may_become_writable_it_is_written_by_the_fallback_and_stays_one_mapping() {
+    in_child("where_no_code_may_become_writable_it_is_written_by_the_fallback_and_stays_one_mapping", || {
+        const PR_SET_MDWE: libc::c_int = 65;
+        const PR_MDWE_REFUSE_EXEC_GAIN: libc::c_ulong = 1;
+        // SAFETY: it only restricts this process.
+        if unsafe { libc::prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) } != 0 {
+            return println!("PR_SET_MDWE needs Linux 6.3: nothing is tested");
+        }
+        let here = at(exeunt_site_call);
+        refused(near(), Fallback::Refuse, Error::Protect { at: here, errno: libc::EACCES });
+        let pieces = lines_of_code();
+        let mut patch = near().unwrap();
+        // SAFETY: the fixture's target.
+        unsafe { patch.apply() }.unwrap();
+        // SAFETY: the fixture's function.
+        assert_eq!(unsafe { exeunt_fn_call() }, 2);
+        assert_eq!(lines_of_code(), pieces);
+    });
+}
+
+/// The executable mappings, as the kernel lists them.
+fn lines_of_code() -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+    text.lines().filter(|line| line.contains("-xp ")).map(str::to_owned).collect()
+}
+
+/// `vm.overcommit_memory=2` refuses by the same error number, in the same call.
+#[test]
+fn where_the_whole_mapping_may_not_become_writable_the_page_alone_does() {
+    if cfg!(target_arch = "aarch64") {
+        return println!("user-mode QEMU does not pass on this limit: nothing is tested");
+    }
+    in_child("where_the_whole_mapping_may_not_become_writable_the_page_alone_does", || {
+        let here = at(exeunt_site_jump);
+        let code = raw::mapping::executable(here).unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let data = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+        let kilobytes: u64 = data.trim().trim_end_matches(" kB").parse().unwrap();
+        let room = 64 << 10;
+        assert!(code.end - code.start > 2 * room, "{code:x?}");
+        let pieces = lines_of_code().len();
+        let limit = libc::rlimit { rlim_cur: (kilobytes << 10) + room as u64, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the child is alone, and its limits are its own.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
+        // SAFETY: the fixture's code, and one thread.
+        let done = unsafe { raw::retarget(here, at(exeunt_one), at(exeunt_two), 0, Fallback::Refuse) };
+        let no_limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &no_limit) }, 0);
+        done.unwrap();
+        // SAFETY: the fixture's function.
+        assert_eq!(unsafe { exeunt_fn_jump() }, 2);
+        assert_eq!(lines_of_code().len(), pieces + 2);
+        assert_eq!(writable_code(), []);
+    });
+}
+
+#[test]
+fn without_a_lock_against_other_copies_code_is_patched_all_the_same() {
+    in_child("without_a_lock_against_other_copies_code_is_patched_all_the_same", || {
+        if refuse(libc::SYS_flock, None) {
+            // SAFETY: the fixture's target.
+            unsafe { near().unwrap().apply() }.unwrap();
+            // SAFETY: the fixture's function.
+            assert_eq!(unsafe { exeunt_fn_call() }, 2);
+        }
+    });
+}
+
+#[test]
 fn without_mmap_there_is_no_stub_and_nothing_is_written() {
     in_child("without_mmap_there_is_no_stub_and_nothing_is_written", || {
         let plan = far();

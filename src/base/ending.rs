@@ -1,4 +1,7 @@
-//! [`Ending`]: how a stack ends. [`Cause`]: what began its drain, from which that follows.
+//! [`Ending`]: how a stack ends. [`StackEnd`]: one end. [`Cause`]: what began a drain, from which the
+//! ending follows.
+
+use super::kind::Kind;
 
 /// How a stack ends: see [`ending`](crate::ending).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,6 +34,22 @@ pub enum Ending {
     /// C's `exeunt_scope_end` ends it. Where a C++ destructor calls that, this may be a return or
     /// an exception.
     Scope,
+}
+
+/// The end of a stack: see [`on_every_end`](crate::on_every_end) and
+/// [`at_exit_at_foot`](crate::at_exit_at_foot).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct StackEnd {
+    /// What the stack is to the system.
+    pub kind: Kind,
+    /// How it ends. For `on_every_end` it is [`Ending::Returned`], [`Ending::Exited`] or
+    /// [`Ending::Cancelled`]; [`Ending::Unknown`] where exeunt could start no thread for the one experiment that it needs.
+    pub ending: Ending,
+    /// The value that the stack ends with, as [`returned_value`](crate::returned_value) gives it.
+    pub value: Option<usize>,
+    /// Whether the stack is armed. For `on_every_end`, it drains next then.
+    pub is_armed: bool,
 }
 
 /// What began a drain. [`Ending`] follows from it, and from what the frames and the thread then

@@ -92,6 +92,24 @@ pub enum Error {
         /// The error number (`errno`).
         errno: i32,
     },
+    /// Another function is called at every end of a stack already.
+    EveryEndTaken,
+    /// The word at the given address is no foot of a stack that can be armed.
+    NoFoot {
+        /// The address.
+        address: usize,
+        /// The word found there. Zero if it was not read.
+        found: usize,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The patched exit trampolines are in use.
+    CodeSitesInUse {
+        /// How many stacks are armed whose ends need them.
+        armed: usize,
+        /// Whether a function is called at every end.
+        every_end: bool,
+    },
     /// exeunt is calling this code, an allocator or a handler of `fork`, in an outer frame of this
     /// stack, and the code has requested something that takes another such call.
     Reentered,
@@ -197,6 +215,19 @@ impl fmt::Display for Error {
                     libc::EPERM | libc::EACCES | libc::ENOSYS => "allow it, where a filter or a policy refuses it",
                     _ => "make room for one more thread (ulimit -u, a cgroup's pids.max), open file or page of memory",
                 }
+            ),
+            Self::EveryEndTaken => f.write_str(
+                "another function is called at every end of a stack already, and there is room for one in a process: \
+                 take that one back first",
+            ),
+            Self::NoFoot { address, found, reason } => {
+                write!(f, "the word at {address:#x}, {found:#x}, is no foot of a stack that can be armed: {reason}")
+            }
+            Self::CodeSitesInUse { armed, every_end } => write!(
+                f,
+                "the patched exit trampolines are in use: {armed} stacks are armed whose ends need them, and {} \
+                 function is called at every end: unload these stacks, or let them end, and take the function back",
+                if *every_end { "a" } else { "no" }
             ),
             Self::Reentered => f.write_str(
                 "exeunt is calling this code (an allocator, or a handler of fork) in an outer frame of this very \

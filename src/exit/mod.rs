@@ -2,6 +2,7 @@
 //!
 //! - `walk`: finds the running stack's foot.
 //! - `recognition`: recognises exit trampolines, by experiment and by structure.
+//! - `known_kinds`: recognises those of all threads and of `main`, without their stacks.
 //! - `refusal`: the error for a stack on which no foot was found.
 //! - `trampoline`: the pool of trampolines.
 //! - `landing`: where a thread goes that ends without a return.
@@ -10,6 +11,8 @@
 //! - `process_lock`: the lock of recognition and patching.
 //! - `shadow_stack`: whether the running thread has one.
 
+#[cfg(target_env = "gnu")]
+pub(crate) mod known_kinds;
 #[cfg(not(target_env = "gnu"))]
 #[path = "landing/none.rs"]
 pub(crate) mod landing;

@@ -154,10 +154,22 @@ fn recognise_c11(addresses: &[usize]) -> Result<bool, Error> {
     // Another place would be in a wrapper, which is a frame like any other.
     let found = found.filter(|&address| is_inside(address));
     if let Some(address) = found {
-        add(address, Kind::Thread, c"start_thread (C11)", Reached::ByReturn)?;
+        add_c11(address)?;
     }
     DONE.store(true, Ordering::Release);
     Ok(found.is_some_and(|address| addresses.contains(&address)))
+}
+
+/// Adds the address where functions of C11's threads return to.
+#[cfg(target_os = "linux")]
+pub(crate) fn add_c11(address: usize) -> Result<(), Error> {
+    add(address, Kind::Thread, c"start_thread (C11)", Reached::ByReturn).map(drop)
+}
+
+/// Adds the address where `main` returns to.
+#[cfg(target_env = "gnu")]
+pub(crate) fn add_main(address: usize, name: &'static CStr) -> Result<(), Error> {
+    add(address, Kind::Main, name, Reached::ByReturn).map(drop)
 }
 
 /// A wrapper that a runtime has registered: where its code is, and its name.

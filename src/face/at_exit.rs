@@ -3,10 +3,12 @@
 
 use crate::base::alloc::{refused, try_box};
 use crate::base::cancellation::Uncancelled;
+use crate::base::ending::StackEnd;
 use crate::base::error::Error;
 use crate::base::stack_id::StackId;
-use crate::life::{arm, lookup, unload};
+use crate::life::{arm, ending, lookup, unload};
 use crate::machine::arch::stack_pointer;
+use crate::record::drain;
 use crate::storage::handlers::Handler;
 use std::fmt;
 use std::marker::PhantomData;
@@ -75,6 +77,36 @@ pub(crate) fn id_for(face: usize) -> Result<StackId, Error> {
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub fn at_exit(handler: impl FnOnce() + 'static) -> Result<(), Error> {
     register(try_box(handler).map_err(|_| refused())?, own_frame()).map(drop).map_err(|(error, _)| error)
+}
+
+/// As [`at_exit`], where you know the foot and the base of the running stack: then arming a thread's
+/// stack, or main's, needs no walk. It is for start routines that stand before the program's own, as
+/// of libraries which are loaded before it (`LD_PRELOAD`).
+///
+/// At the first instruction of an x86_64 function the stack pointer is the foot, if the function is
+/// the stack's entry function, and `base` is `foot + 8`. On aarch64 the base is the stack pointer at
+/// that instruction, and the foot is the word in which the function then stores `x30`.
+///
+/// The word at `foot` decides. If it leads to no exit trampoline of a thread or of `main` that this
+/// process has met before, or if the stack is armed already, this does what `at_exit` does. So it does
+/// on a process's first thread. `handler` is told of the end, without the walk that
+/// [`ending`](crate::ending) may need. A handler that has captured nothing takes no memory of its own.
+///
+/// # Safety
+/// `foot` and `base` must be those of the running stack.
+///
+/// # Errors
+/// As [`at_exit`].
+pub unsafe fn at_exit_at_foot(
+    foot: usize,
+    base: usize,
+    handler: impl FnOnce(&StackEnd) + 'static,
+) -> Result<(), Error> {
+    drain::ask_for_record();
+    let handler: Handler = try_box(|| handler(&ending::of_handler())).map_err(|_| refused())?;
+    // SAFETY: the caller's promise.
+    let (record, is_new) = unsafe { arm::record_at_foot(foot, base) }?;
+    record.push(handler).map(drop).map_err(|(error, _)| unload::undo(record, is_new, error))
 }
 
 /// As [`at_exit`], of a handler that you can take back: [`Registration::stop`].

@@ -5,6 +5,7 @@ use crate::base::alloc::{refused, try_box};
 use crate::base::cancellation::Uncancelled;
 use crate::base::counted::OnStack;
 use crate::base::error::Error;
+use crate::base::guard::{OnDrop, catch_panic};
 use crate::life::arm;
 use crate::life::lookup;
 use crate::life::unload;
@@ -13,11 +14,12 @@ use crate::record::header::Record;
 use crate::storage::key::{Key, hash_of};
 use crate::storage::values::{Addition, Keyed, MakeChild, Removed, Values};
 use std::hash::Hash;
+use std::mem::needs_drop;
 
 /// Stores `value` under `key` on this stack, and arms the stack if it is not armed.
 ///
-/// An old value of the key is dropped after the new one is in place. Keys of distinct types never
-/// clash: `1_u32` and `1_u64` are two keys. When the stack ends, values are dropped after the
+/// An old value of the key is dropped after the new one is in place. Which of the two equal keys
+/// stays is not specified. Keys of distinct types never clash: `1_u32` and `1_u64` are two keys. When the stack ends, values are dropped after the
 /// handlers have run, last set first. Setting a key again makes it the last one.
 ///
 /// # Errors
@@ -34,7 +36,36 @@ use std::hash::Hash;
 /// ```
 #[inline(never)]
 pub fn set<K: Hash + Eq + 'static, V: 'static>(key: K, value: V) -> Result<(), Error> {
-    set_with_child(hash_of(&key), key, value, None, NoHooks, stack_pointer())
+    let hash = hash_of(&key);
+    match replace(hash, &key, value)? {
+        Ok(old) => {
+            drop_replaced(old, key);
+            Ok(())
+        }
+        Err(value) => set_with_child(hash, key, value, None, NoHooks, stack_pointer()),
+    }
+}
+
+/// Puts `value` in the place of the key's old value, which it returns, without an allocation.
+/// `Ok(Err(value))` where that cannot be, and nothing has changed.
+fn replace<V: 'static>(hash: u64, key: &impl Key, value: V) -> Result<Result<V, V>, Error> {
+    let Some(record) = lookup::lookup_verified() else { return Ok(Err(value)) };
+    match record.compare(|values| values.find(hash, key))? {
+        Some(index) => record.change_values(|values| values.replace(hash, index, value)),
+        None => Ok(Err(value)),
+    }
+}
+
+/// Drops what a [`replace`] has left over, as [`Removed::drop_now`] does.
+fn drop_replaced<K, V>(old: V, key: K) {
+    if !needs_drop::<K>() && !needs_drop::<V>() {
+        return;
+    }
+    let _uncancelled = Uncancelled::new();
+    let mut key = Some(key);
+    // This runs also where the value's destructor panics.
+    let _rest = OnDrop(|| catch_panic(|| drop(key.take())));
+    drop(old);
 }
 
 /// What a caller of [`set_with_child`] does before the value is stored.

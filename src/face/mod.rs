@@ -8,6 +8,8 @@
 //! - `slots`: dynamic slots.
 //! - `enter`, `discard`: fibers.
 //! - `tag`: stack tags.
+//! - `every_end`: a function that is called at every end.
+//! - `reserve`: arming by the address of a foot.
 //! - `stack`, `stacks`, `survey`, `code_sites`, `builder`: diagnosis and the choice of a redirect.
 
 pub(crate) mod at_exit;
@@ -17,10 +19,12 @@ pub mod context;
 pub(crate) mod discard;
 pub(crate) mod ending;
 pub(crate) mod enter;
+pub(crate) mod every_end;
 pub(crate) mod inherit;
 pub(crate) mod keyed;
 pub(crate) mod local;
 mod local_cells;
+pub(crate) mod reserve;
 pub mod slots;
 pub(crate) mod stack;
 pub(crate) mod stacks;

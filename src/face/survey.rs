@@ -4,6 +4,7 @@ use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::base::redirect::Redirect;
 use crate::exit::{recognition, redirect, shadow_stack, trampoline};
+use crate::machine::arch;
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use std::fmt;
@@ -85,4 +86,28 @@ pub fn survey() -> Result<Survey, Error> {
         shadow_stack: shadow_stack::is_active(),
         redirect: redirect::choice::likely()?.redirect(),
     })
+}
+
+/// Whether a word of a stack is an address of one of exeunt's trampolines, which a redirected foot
+/// holds: then this copy of exeunt has armed that stack, by slot redirect. Under code redirect feet
+/// stay as they are.
+///
+/// A tool that reads another thread's stack asks this before it arms that stack. The signature of a
+/// word that is signed (pointer authentication) is ignored. Other copies of exeunt in the process
+/// have other trampolines.
+///
+/// This takes no lock and allocates nothing. It is async-signal-safe.
+///
+/// # Examples
+/// ```
+/// # std::thread::spawn(|| {
+/// exeunt::id()?;
+/// let foot = exeunt::Stack::current().foot().unwrap().clone();
+/// assert_eq!(exeunt::is_own_trampoline(foot.word), foot.word != foot.original);
+/// assert!(!exeunt::is_own_trampoline(foot.original));
+/// # Ok::<(), exeunt::Error>(())
+/// # }).join().unwrap().unwrap();
+/// ```
+pub fn is_own_trampoline(word: usize) -> bool {
+    trampoline::is_label(arch::strip(word))
 }

@@ -33,7 +33,7 @@ pub const EXEUNT_ENO_SUCH_SLOT: c_int = -10;
 /// There is no memory.
 pub const EXEUNT_ENO_MEMORY: c_int = -11;
 /// An outer frame of this very stack is changing the stack's storage, or this thread is recognising
-/// exit trampolines.
+/// exit trampolines, or another function is called at every end.
 pub const EXEUNT_EBUSY: c_int = -12;
 /// A stack local was used while its own value was being created or dropped (Rust only).
 pub const EXEUNT_ERECURSIVE_INIT: c_int = -13;
@@ -61,6 +61,13 @@ pub const EXEUNT_ECALL_FAILED: c_int = -20;
 pub const EXEUNT_EENDED: c_int = -21;
 /// `main` has not begun. The caller is a constructor, or the initialiser of a static.
 pub const EXEUNT_ETOO_EARLY: c_int = -22;
+
+/// The patched exit trampolines are in use: by armed stacks, or by a function that is called at
+/// every end.
+pub const EXEUNT_EIN_USE: c_int = -23;
+
+/// The word at the given address is no foot of a stack that can be armed.
+pub const EXEUNT_ENO_FOOT: c_int = -24;
 
 /// Why a call from C failed.
 pub(super) enum Failure {
@@ -98,7 +105,9 @@ impl Failure {
                 Error::SlotsExhausted => EXEUNT_ESLOTS_EXHAUSTED,
                 Error::NoSuchSlot(_) => EXEUNT_ENO_SUCH_SLOT,
                 Error::OutOfMemory => EXEUNT_ENO_MEMORY,
-                Error::Busy | Error::Reentered => EXEUNT_EBUSY,
+                Error::Busy | Error::Reentered | Error::EveryEndTaken => EXEUNT_EBUSY,
+                Error::CodeSitesInUse { .. } => EXEUNT_EIN_USE,
+                Error::NoFoot { .. } => EXEUNT_ENO_FOOT,
                 Error::CallFailed { .. } => EXEUNT_ECALL_FAILED,
                 Error::RecursiveInit => EXEUNT_ERECURSIVE_INIT,
             },
@@ -153,6 +162,14 @@ pub(super) fn report(failure: Failure) -> c_int {
     code
 }
 
+/// As [`report`], and keeps the code alone: it frees no earlier failure, and needs no place for this
+/// one. `exeunt_last_error` then gives the code's sentence.
+pub(super) fn report_code(error: Error) -> c_int {
+    let code = Failure::Error(error).code();
+    LAST_CODE.set(code);
+    code
+}
+
 /// Runs the body of a C function, and turns its result or its panic into a code.
 #[inline(always)]
 pub(super) fn shielded(body: impl FnOnce() -> Result<(), Failure>) -> c_int {
@@ -197,7 +214,8 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_ENO_SUCH_SLOT => c"no slot has this number: it was never allocated, or it was freed",
         EXEUNT_ENO_MEMORY => c"no memory for this stack's record or its place in the stack map",
         EXEUNT_EBUSY => {
-            c"an outer frame of this very stack is changing its storage, or this thread is recognising exit trampolines"
+            c"an outer frame of this very stack is changing its storage, or this thread is recognising exit trampolines, or \
+              another function is called at every end"
         }
         EXEUNT_ECALL_FAILED => {
             c"a call failed that exeunt needs to recognise exit trampolines; the next use tries again, and \
@@ -208,6 +226,14 @@ fn words(code: c_int) -> &'static CStr {
         EXEUNT_EINVALID => c"a required argument is null, or a range is empty",
         EXEUNT_EPANIC => c"a defect of exeunt: it caught a panic of its own",
         EXEUNT_ESHARED_PAGE => c"the scope's page belongs to another live stack as well: use exeunt_enter",
+        EXEUNT_EIN_USE => {
+            c"the patched exit trampolines are in use: unload armed stacks, or let them end, and take the function of \
+              every end back"
+        }
+        EXEUNT_ENO_FOOT => {
+            c"the word at the given address is no foot of a stack that can be armed: it leads to no known exit trampoline, \
+              is not where it was reserved, or an earlier stack on that memory has not been drained"
+        }
         _ => c"not a code of exeunt",
     }
 }

@@ -5,11 +5,15 @@
 //! - `handlers`: `exeunt_at_exit`, `exeunt_at_exit_owned`, `exeunt_at_exit_stoppable`,
 //!   `exeunt_stop`, `exeunt_unload`, `exeunt_id`.
 //! - `ending`: `exeunt_ending`, `exeunt_returned_value`, `exeunt_stacks`.
+//! - `every_end`: `exeunt_on_every_end`, `exeunt_stop_every_end`.
 //! - `values`, `cache`: keyed values.
 //! - `slots`: dynamic slots.
 //! - `fibers`: `exeunt_enter`, `exeunt_enter_on`, `exeunt_discard`, `exeunt_register_trampoline`.
 //! - `scope`: `exeunt_scope_begin`, `exeunt_scope_end`.
 //! - `patch`: `exeunt_redirect_call`, `exeunt_undo_redirect_call`.
+//! - `redirect`: `exeunt_install_redirect`, `exeunt_restore_code_sites`,
+//!   `exeunt_is_own_trampoline`.
+//! - `reserve`: `exeunt_reserve`, `exeunt_arm_reserved`, `exeunt_drop_reservation`.
 //! - `version`: `exeunt_version`.
 //! - `code`: the codes, `exeunt_strerror`, `exeunt_last_code`, `exeunt_last_error`.
 //!
@@ -26,9 +30,12 @@
 mod cache;
 mod code;
 mod ending;
+mod every_end;
 mod fibers;
 mod handlers;
 mod patch;
+mod redirect;
+mod reserve;
 mod scope;
 mod slots;
 mod types;

@@ -14,10 +14,12 @@ use crate::base::cold::cold_path;
 use crate::base::ending::Cause;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
+use crate::base::kind::Kind;
 use crate::exit::redirect::plan::Plan;
 use crate::exit::redirect::{self, code};
+use crate::exit::trampoline;
 use crate::exit::walk::{self, Found};
-use crate::machine::arch::Registers;
+use crate::machine::arch::{self, Registers};
 use crate::map::claims::InsertError;
 use crate::map::supply::AtBase;
 use crate::record::header::Record;
@@ -93,6 +95,28 @@ fn find_or_arm(sp: usize, face: usize) -> Result<(&'static Record, bool), Error>
     Ok(armed)
 }
 
+/// As [`record_or_new_for`], without a walk: for a stack of a thread's or main's with this foot and
+/// this base. Where the foot leads to no exit trampoline that was met before, or the stack is armed,
+/// a walk decides.
+///
+/// # Safety
+/// They must be the running stack's.
+#[inline(never)]
+pub(crate) unsafe fn record_at_foot(address: usize, base: usize) -> Result<(&'static Record, bool), Error> {
+    // SAFETY: the caller's promise.
+    let word = unsafe { arch::word_of_stack(address) };
+    let is_of_thread = |number: &usize| {
+        matches!(trampoline::kind(*number), Kind::Thread | Kind::Main) && !trampoline::is_landing(*number)
+    };
+    match trampoline::number_of_original(arch::strip(word)).filter(is_of_thread) {
+        Some(trampoline) if STACKS.by_base(base).is_none() => {
+            // SAFETY: the caller's promise: where a walk would lead to.
+            unsafe { arm(Foot { address, word, base, trampoline, frame_pointer_at: None }, 0) }
+        }
+        _ => find_or_arm(arch::stack_pointer(), INLINED),
+    }
+}
+
 /// Arms the running stack. After an error nothing has changed. Returns also whether this call has
 /// armed it: the allocator may be user code, and have armed it meanwhile.
 ///
@@ -111,16 +135,19 @@ unsafe fn arm(foot: Foot, armed_from: usize) -> Result<(&'static Record, bool), 
 
 /// Plans the arming of the stack with this foot.
 #[inline]
-fn plan(foot: Foot) -> Result<Plan, Error> {
-    #[cfg(code_redirect)]
-    let before_patching = fork::prepare_forks;
-    #[cfg(not(code_redirect))]
-    let before_patching = || Ok(());
+pub(super) fn plan(foot: Foot) -> Result<Plan, Error> {
     let plan = redirect::plan::plan(foot, before_patching)?;
     if plan.is_lost_without_net() && !safety_net::can_attach() {
         return Err(Error::StackHasEnded);
     }
     Ok(plan)
+}
+
+/// What has to be done before code is patched.
+pub(super) fn before_patching() -> Result<(), Error> {
+    #[cfg(code_redirect)]
+    fork::prepare_forks()?;
+    Ok(())
 }
 
 /// The result of [`arm_at`].
@@ -191,6 +218,12 @@ pub(crate) unsafe fn arm_at(plan: Plan, armed_from: usize) -> Result<Arming, Err
     // the stack, `set_canary` has made the record live.)
     unsafe { plan.redirect(record) };
     record.set_armed();
+    if plan.has_lost_hook() {
+        if let Err(error) = plan.patch_again(before_patching) {
+            disarm(record, abandoned);
+            return Err(error);
+        }
+    }
     if plan.needs_net() {
         cold_path();
         safety_net::attach(record);
@@ -200,6 +233,19 @@ pub(crate) unsafe fn arm_at(plan: Plan, armed_from: usize) -> Result<Arming, Err
         }
     }
     Ok(Arming { record, abandoned, is_new: true })
+}
+
+/// Puts the exit of the running stack back, which was armed in vain.
+#[cold]
+fn disarm(record: &'static Record, abandoned: Option<&'static Record>) {
+    // SAFETY: this is the running stack's record, which was armed a moment ago and is not draining.
+    if unsafe { redirect::plan::restore(record) } {
+        record.release();
+    }
+    if let Some(abandoned) = abandoned {
+        // Its end is due anyway.
+        abandoned.drain_and_release_abandoned(Cause::Abandoned);
+    }
 }
 
 /// The record, if it belongs to the running stack, whose foot is at `foot`: then the allocator has

@@ -2,11 +2,11 @@
 //! it (`Cause`). The rest follows from what its frames and the thread hold, when code asks.
 
 use super::lookup;
-use crate::base::ending::{Cause, Ending};
+use crate::base::ending::{Cause, Ending, StackEnd};
 use crate::base::kind::Kind;
 use crate::exit::{thread_end, trampoline};
 use crate::machine::{arch, clib};
-use crate::record::drain::may_drain_abandoned;
+use crate::record::drain::{may_drain_abandoned, of_handler as of_handler_s_record};
 use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use crate::unwind::around::frame_around;
@@ -42,6 +42,17 @@ fn is_in_running_frames(place: usize) -> bool {
 pub(crate) fn ending() -> Option<Ending> {
     let (record, cause) = current()?;
     Some(resolve(record, cause))
+}
+
+/// The end that this handler belongs to, for the code with which it begins. It needs no walk.
+pub(crate) fn of_handler() -> StackEnd {
+    let found = of_handler_s_record().and_then(|record| Some((record, record.cause()?)));
+    // Always found: the handler runs in a drain, and `ask_for_record` came before it was registered.
+    let Some((record, cause)) = found else {
+        return StackEnd { kind: Kind::Unknown, ending: Ending::Unknown, value: None, is_armed: true };
+    };
+    let ending = resolve(record, cause);
+    StackEnd { kind: record.kind(), ending, value: value_of(record, cause, ending), is_armed: true }
 }
 
 fn resolve(record: &Record, cause: Cause) -> Ending {
@@ -109,11 +120,40 @@ fn by_net(record: &Record) -> Ending {
 /// The value that the stack ends with: that of its entry function, or of `pthread_exit`.
 pub(crate) fn returned_value() -> Option<usize> {
     let (record, cause) = current()?;
-    match resolve(record, cause) {
+    value_of(record, cause, resolve(record, cause))
+}
+
+fn value_of(record: &Record, cause: Cause, ending: Ending) -> Option<usize> {
+    match ending {
         Ending::Returned => returned(record, cause),
         Ending::Exited => thread_end::value(),
         _ => None,
     }
+}
+
+/// How the running thread ends, which a hook has met, and whether it is the main thread. Only if
+/// [`knows_ends`] was true.
+#[cfg(code_redirect)]
+pub(super) fn at_hook(kind: Kind, base: usize) -> (Ending, Option<usize>) {
+    match thread_end::is_exiting() {
+        Some(true) => match thread_exit() {
+            Ending::Exited => (Ending::Exited, thread_end::value()),
+            ending => (ending, None),
+        },
+        Some(false) if kind == Kind::Main => {
+            // SAFETY: the frame of the hook, which calls this, ends at the base.
+            let argument = unsafe { arch::word_of_stack(arch::hook_argument(base)) };
+            (Ending::Returned, Some(argument as i32 as isize as usize))
+        }
+        Some(false) => (Ending::Returned, thread_end::value()),
+        None => (Ending::Unknown, None),
+    }
+}
+
+/// Whether [`at_hook`] can tell one end from the other. The first call in a process starts a thread.
+#[cfg(code_redirect)]
+pub(super) fn knows_ends() -> bool {
+    thread_end::is_exiting().is_some()
 }
 
 /// What the entry function of the stack with this record has returned.

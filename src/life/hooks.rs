@@ -2,6 +2,8 @@
 //! hooks in `asm/` call.
 
 use super::drain;
+#[cfg(code_redirect)]
+use super::every_end;
 use crate::base::ending::Cause;
 use crate::base::kind::Kind;
 use crate::exit::redirect::mark;
@@ -9,7 +11,8 @@ use crate::record::header::Record;
 use crate::record::stacks::STACKS;
 use crate::storage::borrow::Lent;
 
-/// Drains the running stack if it is armed. The hooks call this at the end of each stack. `slot` is
+/// Calls the function of `on_every_end`, and then drains the running stack if it is armed. The hooks
+/// call this at the end of each stack. `slot` is
 /// a word that keeps its content while this runs, and stands for the foot meanwhile. `base` is the
 /// stack pointer of the exit trampoline, and `frame_pointer` its register.
 ///
@@ -21,9 +24,16 @@ unsafe extern "C" fn exeunt_hook(slot: *mut usize, base: usize, frame_pointer: u
     let own = |record: &&Record| {
         record.drains_at_hook() && (record.kind() != Kind::Fiber || mark::matches_frame_pointer(record, frame_pointer))
     };
-    let Some(record) = STACKS.by_base(base).filter(own) else { return };
+    let record = STACKS.by_base(base).filter(own);
     // SAFETY: the caller's promise.
-    unsafe { end(record, slot) };
+    #[cfg(code_redirect)]
+    unsafe {
+        every_end::report(slot, base, record.is_some());
+    }
+    if let Some(record) = record {
+        // SAFETY: the caller's promise.
+        unsafe { end(record, slot) };
+    }
 }
 
 /// Drains the running stack, for the hook in x86_64's `__start_context`, which passes the address

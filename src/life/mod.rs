@@ -5,6 +5,8 @@ pub(crate) mod arm;
 pub(crate) mod drain;
 pub(crate) mod ending;
 #[cfg(code_redirect)]
+pub(crate) mod every_end;
+#[cfg(code_redirect)]
 pub(crate) mod fork;
 mod hooks;
 mod lent;
@@ -13,6 +15,8 @@ pub(crate) mod lookup;
 mod main_key;
 #[cfg(all(test, target_os = "linux", feature = "code"))]
 mod redirect_tests;
+#[cfg(target_env = "gnu")]
+pub(crate) mod reserve;
 mod safety_net;
 #[cfg(test)]
 mod tests;

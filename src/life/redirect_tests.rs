@@ -53,6 +53,35 @@ fn auto_chooses_code_redirect_with_a_shadow_stack() {
     });
 }
 
+#[test]
+fn a_stack_whose_exit_trampoline_is_restored_while_it_is_armed_patches_it_again() {
+    const NAME: &str = "a_stack_whose_exit_trampoline_is_restored_while_it_is_armed_patches_it_again";
+    use crate::exit::walk::{Found, walk_to_foot};
+    use crate::life::{arm, every_end};
+    use crate::machine::arch::Registers;
+    let is_patched = || crate::code_sites().expect("they are found").iter().any(|site| site.applied);
+    alone(&format!("life::redirect_tests::{NAME}"), "EXEUNT_TEST_ALONE", || {
+        assert_eq!(Builder::new().redirect(Redirect::Code).install(), Ok(()));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        on_a_thread(move || {
+            // SAFETY: registers of this function.
+            let Ok(Found::Unarmed(foot, _)) = (unsafe { walk_to_foot(Registers::here()) }) else {
+                panic!("a thread's stack has a foot");
+            };
+            let plan = arm::plan(foot).expect("it can be armed");
+            assert!(is_patched());
+            assert_eq!(every_end::restore_code(), Ok(()));
+            assert!(!is_patched());
+            // SAFETY: the plan is for this stack.
+            let arming = unsafe { arm::arm_at(plan, 0) }.expect("there is memory");
+            assert!(is_patched() && arming.is_new);
+            assert_eq!(every_end::restore_code(), Err(Error::CodeSitesInUse { armed: 1, every_end: false }));
+            crate::at_exit(move || sender.send(1).expect("somebody waits")).expect("it is armed");
+        });
+        assert_eq!(receiver.recv(), Ok(1));
+    });
+}
+
 #[cfg(target_env = "gnu")]
 extern "C-unwind" fn arms_and_exits(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
     let times = times.expose_provenance();

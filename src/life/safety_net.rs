@@ -72,7 +72,8 @@ pub(crate) fn can_attach() -> bool {
 /// Whether `exit` will run [`main_exits`].
 static ATEXIT_REGISTERED: AtomicBool = AtomicBool::new(false);
 
-/// The stack that [`main_exits`] drains: its record and identity, and its thread. It is kept here
+/// The stack that [`main_exits`] drains: its record and identity, and its thread (zero where another
+/// thread has armed it). It is kept here
 /// because `exit` may call that function from code without unwind tables (`__do_global_dtors_aux`
 /// of gcc's `crtbegin.o`), where no walk leads on.
 static MAIN: (AtomicPtr<Record>, AtomicU64, AtomicUsize) =
@@ -98,12 +99,36 @@ extern "C" fn main_exits() {
     let Some(record) = (unsafe { record.load(Ordering::Relaxed).as_ref() }) else { return };
     let is_armed = record.id().is_some_and(|now| now.get() == id.load(Ordering::Relaxed));
     // Another thread that calls `exit` does not end main's stack.
-    if is_armed && thread.load(Ordering::Relaxed) == this_thread() {
+    let is_its_thread = match thread.load(Ordering::Relaxed) {
+        0 => runs_on(record),
+        thread => thread == this_thread(),
+    };
+    if is_armed && is_its_thread {
         // For a handler that calls `exit`. It takes the place of the one that is running, and so
         // needs no memory (glibc's `__new_exitfn`).
         register_atexit();
         drain::with_live_frames(record, Cause::ProcessExit);
     }
+}
+
+/// Whether the running thread's own stack is the one with this record.
+fn runs_on(record: &Record) -> bool {
+    clib::thread_bounds().is_some_and(|bounds| bounds.contains(&record.base().wrapping_sub(1)))
+}
+
+/// Makes sure that [`attach_to_main`] has an effect.
+#[cfg(target_env = "gnu")]
+pub(super) fn register_for_main() -> Result<(), Error> {
+    if register_atexit() { Ok(()) } else { Err(Error::OutOfMemory) }
+}
+
+/// Attaches the last net, the `atexit` function, to main's stack, whose record this is. The running
+/// thread need not be main's: thread-locals of main are out of reach.
+#[cfg(target_env = "gnu")]
+pub(super) fn attach_to_main(record: &'static Record) {
+    MAIN.0.store(ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
+    MAIN.1.store(record.id().map_or(0, StackId::get), Ordering::Relaxed);
+    MAIN.2.store(0, Ordering::Release);
 }
 
 /// Makes sure that the net can be attached to the running thread's stack, which is about to be
@@ -154,6 +179,9 @@ pub(crate) fn update_id(record: &'static Record, before: Option<StackId>) {
         |net: &Net| net.armed.get().is_some_and(|(attached, id)| ptr::eq(attached, record) && Some(id) == before);
     if NET.with(is_attached) {
         attach(record);
+    } else if ptr::eq(MAIN.0.load(Ordering::Relaxed), record) && MAIN.2.load(Ordering::Relaxed) == 0 {
+        // `attach_to_main` has attached it.
+        MAIN.1.store(record.id().map_or(0, StackId::get), Ordering::Relaxed);
     }
 }
 

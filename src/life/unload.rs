@@ -64,9 +64,14 @@ fn disarm(record: &'static Record) {
 /// Drops all values of the running stack, whose record this is. An error from inside a key's `Eq`.
 pub(crate) fn clear(record: &'static Record) -> Result<(), Error> {
     record.may_change()?;
-    let lent = lent_by_frames(record);
     let _kept_armed = record.keep_armed();
-    record.forget_values(|local| lent.may_include(local, record.base()));
+    if record.has_had_values() {
+        // Not for nothing: this may walk the stack.
+        let lent = lent_by_frames(record);
+        record.forget_values(|local| lent.may_include(local, record.base()));
+    } else {
+        record.drop_pending();
+    }
     if let Some(table) = record.slots() {
         slot_table::clear(table);
     }

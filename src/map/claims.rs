@@ -46,6 +46,24 @@ impl<R: Owner> StackMap<R> {
         if self.claim(entry, page, record) { Ok(()) } else { self.insert_extra(record) }
     }
 
+    /// Makes room for [`StackMap::insert_reserved`] at this base: `false` without memory. `record` is
+    /// one that the caller has to itself.
+    pub(crate) fn reserve(&'static self, base: usize, record: &'static R) -> bool {
+        let has_entry = self.pages.ensure_entry(page_of_base(base) << PAGE).is_some();
+        // A node that is free from now on, unless another record takes it.
+        let has_node = has_entry && self.extras.insert(record);
+        self.extras.remove(record);
+        has_node
+    }
+
+    /// As [`StackMap::insert`], without memory: `false` where [`StackMap::reserve`] was not called,
+    /// and where other stacks share the page of this base and have taken all room meanwhile.
+    pub(crate) fn insert_reserved(&'static self, record: &'static R) -> bool {
+        let page = page_of_base(record.base());
+        let Some(entry) = self.pages.entry(page << PAGE) else { return false };
+        self.claim(entry, page, record) || self.extras.insert_in_free_node(record)
+    }
+
     #[cold]
     fn insert_extra(&'static self, record: &'static R) -> Result<(), InsertError<R>> {
         if !self.extras.insert(record) {

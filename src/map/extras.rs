@@ -58,6 +58,14 @@ impl<R: 'static> Extras<R> {
         }
     }
 
+    /// As [`Self::insert`], without memory: only if a node is free.
+    pub(super) fn insert_in_free_node(&self, record: &'static R) -> bool {
+        let pointer = pointer(record);
+        let null = std::ptr::null_mut();
+        self.nodes()
+            .any(|node| node.record.compare_exchange(null, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &'static R> {
         // SAFETY: nodes hold null or an item of the slab, which lives for ever.
         self.nodes().filter_map(|node| unsafe { node.record.load(Ordering::Acquire).as_ref() })

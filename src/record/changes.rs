@@ -92,7 +92,8 @@ impl Record {
         // SAFETY: this is the record's own stack, and no code changes the record while the
         // reference lives.
         let count = || unsafe { (*self.contents.get()).handlers.len_with_gaps() };
-        let pending = self.defer(count, |own| own.values.defer_handlers(&mut own.handlers));
+        // A single one leaves none to be kept meanwhile.
+        let pending = count() > 1 && self.defer(count, |own| own.values.defer_handlers(&mut own.handlers));
         for _ in 0..if pending { 0 } else { count() } {
             // Without memory for pending drops they go one by one.
             let first = self.change_handlers().ok().and_then(|mut handlers| handlers.take_first());
@@ -138,6 +139,13 @@ impl Record {
         while let Ok(Some(pending)) = self.change_values(Values::pop_pending) {
             isolated(|| pending.drop_now(self));
         }
+    }
+
+    /// Whether there is a value, or a gap that one has left.
+    pub(crate) fn has_had_values(&self) -> bool {
+        // SAFETY: this is the record's own stack, and no code changes the record while the reference
+        // lives.
+        unsafe { (*self.contents.get()).values.has_had_values() }
     }
 
     /// Whether nothing is stored here, and no outer frame goes on to use the record.

@@ -15,7 +15,7 @@ use crate::storage::slot_table;
 use crate::storage::values::{Removed, Values};
 use std::cell::Cell;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The drains of abandoned stacks that are under way, or were left by a handler that never came
 /// back.
@@ -24,6 +24,26 @@ static ABANDONED_DRAINS: AtomicUsize = AtomicUsize::new(0);
 /// Whether an abandoned stack may be draining.
 pub(crate) fn may_drain_abandoned() -> bool {
     ABANDONED_DRAINS.load(Ordering::Relaxed) != 0
+}
+
+thread_local! {
+    /// The record whose handler begins. Only the handler's first instructions read it, so no fiber has
+    /// moved to another thread since it was set.
+    static OF_HANDLER: Cell<*const Record> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Whether some handler calls [`of_handler`].
+static IS_ASKED_FOR: AtomicBool = AtomicBool::new(false);
+
+/// Makes [`of_handler`] right in handlers that begin from now on.
+pub(crate) fn ask_for_record() {
+    IS_ASKED_FOR.store(true, Ordering::Relaxed);
+}
+
+/// The record of the running handler, for code with which the handler begins.
+pub(crate) fn of_handler() -> Option<&'static Record> {
+    // SAFETY: null, or a record, which are never freed.
+    unsafe { OF_HANDLER.get().as_ref() }
 }
 
 impl Record {
@@ -38,14 +58,16 @@ impl Record {
     #[inline]
     pub(crate) fn drain(&self, lent: Lent) {
         self.set_draining();
-        // SAFETY: this is the record's own stack, and no code changes the record while the
-        // reference lives.
-        if self.reentrancy().get() > 0 || unsafe { (*self.contents.get()).values.has_had_values() } {
+        if self.reentrancy().get() > 0 || self.has_had_values() {
             cold_path();
             self.abandon_frames(lent);
         }
         loop {
             while let Some(handler) = self.change().ok().and_then(|mut own| own.handlers.pop()) {
+                if IS_ASKED_FOR.load(Ordering::Relaxed) {
+                    cold_path();
+                    OF_HANDLER.set(self);
+                }
                 isolated(handler);
             }
             if !self.drop_last(lent) {
@@ -58,9 +80,7 @@ impl Record {
     /// whether there was something.
     #[inline]
     fn drop_last(&self, lent: Lent) -> bool {
-        // SAFETY: as in `drain`.
-        let may_have_some = unsafe { (*self.contents.get()).values.has_had_values() };
-        may_have_some && self.drop_last_value(lent)
+        self.has_had_values() && self.drop_last_value(lent)
             || self.slots().is_some_and(slot_table::clear)
             || self.finish_predecessor()
     }

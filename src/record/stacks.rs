@@ -131,6 +131,13 @@ impl Record {
         }
     }
 
+    /// Takes the record away from a stack that was armed in vain. The caller has it to itself again,
+    /// with its contents.
+    pub(crate) fn withdraw(&'static self) {
+        self.set_free();
+        self.unlist();
+    }
+
     pub(super) fn unlist(&'static self) {
         STACKS.remove(self);
         self.forget_base();

@@ -285,6 +285,31 @@ impl Values {
         old
     }
 
+    /// Puts `value` in the place of the value that was found at `index`, makes it the last one, and
+    /// returns the old one. `Err` with `value`, and nothing has changed, where that needs more: the
+    /// old value is of another type, is inheritable, or is still in use, or there is no room.
+    pub(crate) fn replace<V: 'static>(&mut self, hash: u64, index: usize, value: V) -> Result<V, V> {
+        let last = index + 1 == self.in_order.len();
+        if !last && self.in_order.len() == self.in_order.capacity() {
+            return Err(value);
+        }
+        let Some(Value::Keyed(Keyed { value: place, child: None, .. })) = &mut self.in_order[index] else {
+            return Err(value);
+        };
+        let Some(place) = place.get_mut().and_then(|place| place.downcast_mut::<V>()) else { return Err(value) };
+        let old = std::mem::replace(place, value);
+        if !last {
+            if let Some(entry) = self.by_key.find_mut(hash, |&other| other == index) {
+                *entry = self.in_order.len();
+            }
+            let moved = self.in_order[index].take();
+            self.in_order.push(moved);
+            self.gaps += 1;
+            self.compact();
+        }
+        Ok(old)
+    }
+
     /// The inheritable values, in the order in which they were set, with the functions that make
     /// the children's values.
     pub(crate) fn inheritable(&self) -> Vec<(OnStack<dyn Any>, MakeChild)> {

@@ -22,6 +22,14 @@ int bridge_is_armed(void);
 const char *bridge_ending(void); // the variant's name, or "None"
 int bridge_returned_value(uintptr_t *value); // 1 where there is one, otherwise 0
 
+// Kinds as below.
+int bridge_on_every_end(void (*function)(int kind, const char *ending, int has_value, uintptr_t value, int armed));
+int bridge_stop_every_end(void);
+int bridge_restore_code_sites(void); // 1 in use
+
+int bridge_place(uintptr_t *foot, uintptr_t *base); // of the running stack
+int bridge_arm_at(uintptr_t foot, uintptr_t base, void (*function)(void *), void *argument);
+
 struct bridge_foot {
     uintptr_t address, word, original;
     int kind; // 1 thread, 2 main, 3 fiber

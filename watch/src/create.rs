@@ -9,7 +9,7 @@ use crate::backtrace;
 use crate::files;
 use crate::life;
 use crate::room::{self, GetDefault, Room};
-use crate::shared::{birth, current, give_back, keeping_errno, new_row, now, tid};
+use crate::shared::{birth, current, give_back, keeping_errno, known_tid, new_row, now, tid};
 use crate::table::{Row, flag, kind, state};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -27,6 +27,8 @@ std::arch::global_asm!(
     "exeunt_watch_thread:",
     ".cfi_startproc",
     "endbr64",
+    // The stack pointer is the foot's address here.
+    "mov rsi, rsp",
     "sub rsp, 8",
     ".cfi_adjust_cfa_offset 8",
     "call {begins}",
@@ -49,6 +51,7 @@ std::arch::global_asm!(
     ".cfi_adjust_cfa_offset 8",
     "push rdx",
     ".cfi_adjust_cfa_offset 8",
+    "lea rdi, [rsp + 24]",
     "call {main_begins}",
     "pop rdx",
     ".cfi_adjust_cfa_offset -8",
@@ -78,6 +81,7 @@ std::arch::global_asm!(
     ".cfi_offset 29, -16",
     ".cfi_offset 30, -8",
     "mov x29, sp",
+    "add x1, sp, #8",
     "bl {begins}",
     "mov x9, x0",
     "mov x0, x1",
@@ -102,6 +106,7 @@ std::arch::global_asm!(
     "mov x29, sp",
     "stp x0, x1, [sp, #16]",
     "str x2, [sp, #32]",
+    "add x0, sp, #8",
     "bl {main_begins}",
     "mov x9, x0",
     "ldp x0, x1, [sp, #16]",
@@ -276,7 +281,7 @@ fn born(kind: u32, start: *mut c_void, argument: *mut c_void, caller: usize) -> 
     let row = new_row()?;
     row.kind.store(kind, Relaxed);
     row.creator.store(current(), Relaxed);
-    row.creator_tid.store(tid(), Relaxed);
+    row.creator_tid.store(known_tid(), Relaxed);
     row.entry.store(start as u64, Relaxed);
     row.argument.store(argument as u64, Relaxed);
     row.caller.store(caller as u64, Relaxed);
@@ -314,15 +319,23 @@ struct Routine {
     argument: usize,
 }
 
+/// The foot and the base of a stack whose entry function, one of those above, has its return address
+/// at `foot`.
+fn place(foot: usize, frame: usize) -> (usize, usize) {
+    (foot, if cfg!(target_arch = "x86_64") { foot + 8 } else { foot - 8 + frame })
+}
+
 /// On a new thread: writes that it lives. Returns what it was created for.
 ///
 /// # Safety
-/// `row` is what `create_pthread` or `create_c11` has passed.
-unsafe extern "C" fn thread_begins(row: *const Row) -> Routine {
+/// `row` is what `create_pthread` or `create_c11` has passed, and `foot` the address of the return
+/// address of `exeunt_watch_thread`.
+unsafe extern "C" fn thread_begins(row: *const Row, foot: usize) -> Routine {
     // SAFETY: by the contract a row of the table, which is never unmapped.
     let row = unsafe { &*row };
     let routine = Routine { start: row.entry.load(Relaxed) as usize, argument: row.argument.load(Relaxed) as usize };
-    keeping_errno(|| life::begun(row));
+    // SAFETY: the running stack's, by the contract.
+    keeping_errno(|| unsafe { life::begun(row, place(foot, 16)) });
     routine
 }
 
@@ -367,10 +380,14 @@ unsafe extern "C" fn __libc_start_main(
 }
 
 /// On the main thread, at the beginning of `main`. Returns the program's `main`.
-unsafe extern "C" fn main_begins() -> usize {
+///
+/// # Safety
+/// `foot` is the address of the return address of `exeunt_watch_main`.
+unsafe extern "C" fn main_begins(foot: usize) -> usize {
     // SAFETY: `__libc_start_main` has stored a row of the table, which is never unmapped.
     if let Some(row) = unsafe { MAIN_ROW.load(Acquire).as_ref() } {
-        keeping_errno(|| life::begun(row));
+        // SAFETY: the running stack's, by the contract.
+        keeping_errno(|| unsafe { life::begun(row, place(foot, 48)) });
     }
     MAIN.load(Relaxed)
 }

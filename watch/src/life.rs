@@ -5,31 +5,40 @@ use crate::shared::{
 };
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
-use exeunt::Ending;
+use exeunt::{Ending, StackEnd};
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-/// The running thread's stack begins, and this is its row.
-pub fn begun(row: &'static Row) {
+/// The running thread's stack begins, and this is its row. `place`: its foot and its base.
+///
+/// # Safety
+/// They are the running stack's.
+pub unsafe fn begun(row: &'static Row, place: (usize, usize)) {
     set_current(row);
     row.tid.store(tid(), Relaxed);
     row.began.store(now(), Relaxed);
     // On a stack that is too small this frame is all there is, and its creator knew where it is.
     if row.flags.load(Relaxed) & flag::NOT_ARMED == 0 {
-        arm(row);
+        // SAFETY: by the contract.
+        unsafe { arm(row, place) };
     } else {
         row.state.store(state::ALIVE, Release);
     }
 }
 
+/// # Safety
+/// As `begun`.
 #[inline(never)]
-fn arm(row: &'static Row) {
+unsafe fn arm(row: &'static Row, (foot, base): (usize, usize)) {
     let (low, high) = touched::bounds(row.stack_size.load(Relaxed) as usize);
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
     row.state.store(state::ALIVE, Release);
-    if let Err(error) = exeunt::at_exit(move || keeping_errno(|| ended(row))) {
+    // Without what it captured the handler takes no memory. So a thread that allocates nothing itself
+    // needs no cache of the allocator's.
+    // SAFETY: by the contract.
+    if let Err(error) = unsafe { exeunt::at_exit_at_foot(foot, base, |end| keeping_errno(|| ended(end))) } {
         row.reason.store(error.to_string().as_bytes());
         row.flags.fetch_or(flag::NOT_ARMED, Relaxed);
     }
@@ -37,28 +46,28 @@ fn arm(row: &'static Row) {
 
 /// The running thread's entry function is over. A child by `fork` runs this as well, on the copy of
 /// the stack that forked.
-fn ended(row: &'static Row) {
-    let Some(row) = present(row) else { return };
+fn ended(end: &StackEnd) {
+    let Some(row) = present() else { return };
     row.ended.store(now(), Relaxed);
     name(row);
-    times(row);
-    used(row, true);
-    how(row);
+    let faulted = times(row);
+    used(row, true, faulted);
+    how(row, end);
     row.state.store(state::ENDED, Release);
 }
 
 /// How the running stack ends.
-fn how(row: &Row) {
-    let how = match exeunt::ending() {
-        Some(Ending::Returned) => ending::RETURNED,
-        Some(Ending::Exited) => ending::EXITED,
-        Some(Ending::Cancelled) => ending::CANCELLED,
-        Some(Ending::ProcessExit) => ending::PROCESS_EXIT,
-        Some(Ending::Unwound) => ending::UNWOUND,
+fn how(row: &Row, end: &StackEnd) {
+    let how = match end.ending {
+        Ending::Returned => ending::RETURNED,
+        Ending::Exited => ending::EXITED,
+        Ending::Cancelled => ending::CANCELLED,
+        Ending::ProcessExit => ending::PROCESS_EXIT,
+        Ending::Unwound => ending::UNWOUND,
         _ => ending::OTHER,
     };
     row.ending.store(how, Relaxed);
-    if let Some(value) = exeunt::returned_value() {
+    if let Some(value) = end.value {
         row.value.store(value as u64, Relaxed);
         row.flags.fetch_or(flag::VALUE, Relaxed);
     }
@@ -80,20 +89,21 @@ pub fn process_ends(orderly: bool) {
         let own = id(row) == this_row;
         match row.state.load(Relaxed) {
             state::ALIVE => {
+                let mut faulted = true;
                 if own {
                     row.flags.fetch_or(flag::ENDED_PROCESS, Relaxed);
                     name(row);
-                    times(row);
+                    faulted = times(row);
                 } else if row.tid.load(Relaxed) == this || !sample(row) {
                     // It is gone, and has passed by its handler.
                     continue;
                 }
-                used(row, orderly);
+                used(row, orderly, faulted);
                 row.ended.store(now(), Relaxed);
                 row.flags.fetch_or(flag::SAMPLED, Release);
             }
             // `main` has returned and its thread still runs the handlers of `exit`.
-            state::ENDED if own => times(row),
+            state::ENDED if own => _ = times(row),
             _ => (),
         }
     }
@@ -170,8 +180,8 @@ fn name(row: &Row) {
     row.name.store(&name);
 }
 
-/// The running thread's CPU times.
-fn times(row: &Row) {
+/// The running thread's CPU times. Returns whether the kernel has given it memory by a page fault.
+fn times(row: &Row) -> bool {
     // SAFETY: all zeros are a valid `rusage`, which the call fills.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -181,6 +191,7 @@ fn times(row: &Row) {
     let microseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
     row.user.store(microseconds(usage.ru_utime), Relaxed);
     row.system.store(microseconds(usage.ru_stime), Relaxed);
+    usage.ru_minflt + usage.ru_majflt != 0
 }
 
 /// Name and CPU times of a thread that runs on, from the kernel's files. `stat` has the times in
@@ -240,8 +251,12 @@ fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> 
     buffer.get(..usize::try_from(length).ok()?)
 }
 
-/// The depth that the stack's use had. `room`: the running stack has some.
-fn used(row: &Row, room: bool) {
+/// The depth that the stack's use had. `room`: the running stack has some. `faulted`: unless it is
+/// the running one, whose thread has had no page fault.
+fn used(row: &Row, room: bool, faulted: bool) {
     let (low, high) = (row.stack_low.load(Relaxed) as usize, row.stack_high.load(Relaxed) as usize);
-    row.stack_touched.store(touched::lowest(low, high, room) as u64, Relaxed);
+    let is_of_libc = row.stack_size.load(Relaxed) != 0;
+    let near = if faulted || !is_of_libc { None } else { touched::lowest_near(low, high) };
+    let lowest = near.unwrap_or_else(|| touched::lowest(low, high, room));
+    row.stack_touched.store(lowest as u64, Relaxed);
 }

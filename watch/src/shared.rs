@@ -65,12 +65,9 @@ extern "C" fn in_child() {
     }
 }
 
-/// The row of the running thread: `row`, or after `fork` the one that the child has made for it.
-pub fn present(row: &'static Row) -> Option<&'static Row> {
+/// The row of the running thread. After `fork` it is the one that the child has made for it.
+pub fn present() -> Option<&'static Row> {
     let table = own_table()?;
-    if row.process.load(Relaxed) == PROCESS.load(Relaxed) {
-        return Some(row);
-    }
     let own = table.rows.get((current() as usize).checked_sub(1)?)?;
     (own.process.load(Relaxed) == PROCESS.load(Relaxed)).then_some(own)
 }
@@ -202,7 +199,12 @@ pub fn clock(clock: libc::clockid_t) -> Option<u64> {
     (failed == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// The running thread's number.
+/// The running thread's number, which its row has, if it has a row.
+pub fn known_tid() -> u32 {
+    present().map(|row| row.tid.load(Relaxed)).filter(|&tid| tid != 0).unwrap_or_else(tid)
+}
+
+/// The running thread's number, by a system call.
 pub fn tid() -> u32 {
     // glibc has a function for this since 2.30. SAFETY: has no conditions.
     unsafe { libc::syscall(libc::SYS_gettid) as u32 }

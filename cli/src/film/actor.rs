@@ -129,6 +129,8 @@ fn perform(kind: Kind, is_emulated: bool) -> Result<(), Box<dyn std::error::Erro
                     exeunt::unload()?;
                 }
             }
+            // The filmed program is another one.
+            Kind::Goroutine => return Err("this program has no goroutines".into()),
             Kind::Enter => {
                 if is_filmed {
                     stop(on_stack as *const () as usize, None)?;

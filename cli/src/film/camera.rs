@@ -1,6 +1,7 @@
 //! The camera: takes shots of the stopped thread, and moves it on, step by step or faster.
 
 use super::actor::Facts;
+use super::goroutine::stack::Goroutine;
 use super::objects::AddressSpace;
 use super::processor::{self, Registers};
 use super::record::{self, RecordAt};
@@ -61,6 +62,8 @@ pub struct Camera {
     pub chapters: Vec<(Heading, usize)>,
     /// The foot's address, once it is known.
     pub foot: Option<u64>,
+    /// What is known of a filmed goroutine.
+    pub goroutine: Option<Goroutine>,
     record: Option<RecordAt>,
     /// Another place whose code is shown.
     looks_at: Option<u64>,
@@ -80,6 +83,7 @@ impl Camera {
             listings: Pool::new(),
             chapters: Vec::new(),
             foot: None,
+            goroutine: None,
             record: None,
             looks_at: None,
             skipped: None,
@@ -93,6 +97,15 @@ impl Camera {
 
     pub fn registers(&self) -> Result<Registers> {
         self.tracee.registers()
+    }
+
+    pub fn word(&self, at: u64) -> Option<u64> {
+        self.tracee.word(at)
+    }
+
+    /// From now on only the filmed thread runs.
+    pub fn freeze_others(&mut self) -> Result<()> {
+        self.tracee.freeze_others()
     }
 
     /// Takes a shot of the present state.
@@ -121,7 +134,10 @@ impl Camera {
             .map(|(at, count)| (at, (0..count as u64).map_while(|number| read(at + 8 * number)).collect()))
             .collect();
         let backtrace = unwinder::backtrace(&self.space, &registers, &read);
-        let record = self.record.as_ref().map(|record| record.shown(&read));
+        let record = match &self.goroutine {
+            Some(goroutine) => goroutine.record(&read),
+            None => self.record.as_ref().map(|record| record.shown(&read)),
+        };
         let row = backtrace.frames.first().and_then(|frame| frame.shown.row.as_ref());
         let range = row.map(|row| (row.function[0].0, row.function[1].0));
         let listing = match range {
@@ -191,6 +207,11 @@ impl Camera {
         self.shoot()
     }
 
+    /// Executes one instruction, and takes no shot.
+    pub fn pass(&mut self) -> Result<()> {
+        self.tracee.step()
+    }
+
     /// Runs at full speed to `address`, and takes a shot there.
     pub fn run_to(&mut self, address: u64, lowest: u64) -> Result<()> {
         self.go_to(address, lowest)?;
@@ -204,12 +225,17 @@ impl Camera {
         self.space.read_mappings()
     }
 
+    /// The instructions of a range of code.
+    pub fn lines(&self, range: std::ops::Range<u64>) -> Vec<Line> {
+        let code = self.tracee.bytes(range.start, (range.end - range.start) as usize).unwrap_or_default();
+        processor::disassemble(&code, range.start, &|_| None)
+    }
+
     /// The instruction before the address that an exit trampoline's call returns to.
     pub fn call_before(&self, returns_to: u64) -> Option<u64> {
         let file = self.space.file(returns_to)?;
         let (start, end) = unwinder::function_range(file, returns_to - 1)?;
-        let code = self.tracee.bytes(start, (end - start) as usize)?;
-        let lines = processor::disassemble(&code, start, &|_| None);
+        let lines = self.lines(start..end);
         let behind = lines.iter().position(|line| line.at == Word(returns_to))?;
         lines.get(behind.checked_sub(1)?).filter(|line| line.flow == Flow::Call).map(|line| line.at.0)
     }
@@ -292,6 +318,7 @@ impl Camera {
             listings: self.listings,
             chapters: self.chapters,
             foot: self.foot.ok_or("the foot was not found")?,
+            goroutine: self.goroutine,
         };
         Ok((film, self.tracee.finish()?))
     }
@@ -305,6 +332,7 @@ pub struct Film {
     pub listings: Pool<Listing>,
     pub chapters: Vec<(Heading, usize)>,
     pub foot: u64,
+    pub goroutine: Option<Goroutine>,
 }
 
 /// The five functions that most of the instructions belong to.

@@ -1,6 +1,7 @@
 //! From what was shot to the recording.
 
 use super::camera::{Film, Heading, Shot};
+use super::goroutine;
 use super::kind::Kind;
 use super::narrate;
 use super::processor::{self, REGISTERS};
@@ -20,13 +21,20 @@ pub fn recording(kind: Kind, mut film: Film) -> Result<Recording> {
     let mut steps = Vec::new();
     for (number, shot) in film.shots.iter().enumerate() {
         let former = number.checked_sub(1).map(|former| &film.shots[former]);
-        let (what, why) = narrate::sentences(&film, &roles, former, shot, film.shots.get(number + 1));
+        let what = narrate::what(&film, &roles, former, shot);
+        let why = match &film.goroutine {
+            Some(goroutine) => goroutine::narrate::why(&film, goroutine, &roles, former, shot),
+            None => narrate::why(&film, &roles, former, shot, film.shots.get(number + 1)),
+        };
         let registers = shot.registers.all();
         let changed = former.map_or_else(Vec::new, |former| {
             let pairs = former.registers.all().into_iter().zip(&registers);
             pairs.enumerate().filter(|(_, (was, is))| was != *is).map(|(number, _)| number).collect()
         });
-        let complete = shot.backtrace.frames.len() >= outermost.len() && outer(shot, outermost.len()) == outermost;
+        let complete = match &film.goroutine {
+            Some(_) => ends_in(&film, shot, roles.before),
+            None => shot.backtrace.frames.len() >= outermost.len() && outer(shot, outermost.len()) == outermost,
+        };
         let is_first = film.chapters.iter().any(|(_, first)| *first == number);
         let changes_foot = former.is_some_and(|former| former.word(roles.foot) != shot.word(roles.foot));
         steps.push(Step {
@@ -51,7 +59,10 @@ pub fn recording(kind: Kind, mut film: Film) -> Result<Recording> {
     let exit_trampoline = film.facts.trampolines.iter().find(|(_, at, _)| *at == processor::plain(roles.before));
     let exit_trampoline = exit_trampoline.map(|(name, ..)| name.clone()).unwrap_or_default();
     let chapters = chapters(&film);
-    let outermost_names = outermost.iter().map(|pc| film.space.name(pc.wrapping_sub(1))).collect();
+    let mut outermost_names: Vec<_> = outermost.iter().map(|pc| film.space.name(pc.wrapping_sub(1))).collect();
+    if film.goroutine.is_some() {
+        outermost_names.push(exit_trampoline.clone());
+    }
     let visited = film.shots.iter().flat_map(|shot| [Some(shot.registers.pc()), shot.other.map(|(_, at)| at)]);
     let visited: BTreeSet<u64> = visited.flatten().collect();
     let pool = std::mem::replace(&mut film.listings, Pool::new());
@@ -65,7 +76,10 @@ pub fn recording(kind: Kind, mut film: Film) -> Result<Recording> {
         machine: Machine {
             processor: processor::NAME,
             system: format!("{} {}", kernel.system, kernel.release),
-            libc: format!("{} {}", libc.name, libc.version),
+            libc: match &film.goroutine {
+                Some(goroutine) => format!("{}, without libc", goroutine.version),
+                None => format!("{} {}", libc.name, libc.version),
+            },
             exeunt: env!("CARGO_PKG_VERSION"),
             redirect: kind.redirect(),
         },
@@ -95,6 +109,13 @@ fn outermost(film: &Film, roles: &Roles) -> Option<Vec<u64>> {
         // The exit trampoline itself moves on when the entry function has returned.
         (exit > 0).then(|| frames[exit + 1..].iter().map(|frame| frame.pc).collect())
     })
+}
+
+/// Whether the outermost frame is in the function that this address leads into.
+fn ends_in(film: &Film, shot: &Shot, address: u64) -> bool {
+    let function = |at: u64| film.space.function(at).map(|(_, start)| start);
+    let last = shot.backtrace.frames.last();
+    last.is_some_and(|last| function(last.shown.looked_up.0) == function(address.wrapping_sub(1)))
 }
 
 fn outer(shot: &Shot, count: usize) -> Vec<u64> {

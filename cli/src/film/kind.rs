@@ -17,6 +17,8 @@ pub enum Kind {
     PthreadExit,
     /// A thread whose start routine returns, with code redirect
     Code,
+    /// A goroutine whose entry function returns (needs Go)
+    Goroutine,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             Self::Enter => "enter",
             Self::PthreadExit => "pthread_exit",
             Self::Code => "code",
+            Self::Goroutine => "goroutine",
         }
     }
 
@@ -40,6 +43,7 @@ impl Kind {
             Self::Enter => "A function returns into exeunt::enter",
             Self::PthreadExit => "A thread ends by pthread_exit",
             Self::Code => "A thread returns, with code redirect",
+            Self::Goroutine => "A goroutine returns",
         }
     }
 
@@ -73,10 +77,17 @@ impl Kind {
                  the exit trampoline makes once the entry function has returned: it leads to a hook. This is done once \
                  for all threads of the process."
             }
+            Self::Goroutine => {
+                "A go statement has started a goroutine. Its entry function registers an exit handler with exeunt.AtExit \
+                 and returns. The foot of a goroutine leads into runtime.goexit. The Go module leaves it as it is, and \
+                 changes the call that runtime.goexit makes. The filmed program runs with GOMAXPROCS=1, without \
+                 garbage collection and asynchronous preemption, and its other threads are stopped, so that nothing \
+                 interrupts this goroutine. It starts with a stack that is large enough and does not move."
+            }
         }
     }
 
     pub fn redirect(self) -> &'static str {
-        if self == Self::Code { "code redirect" } else { "slot redirect" }
+        if matches!(self, Self::Code | Self::Goroutine) { "code redirect" } else { "slot redirect" }
     }
 }

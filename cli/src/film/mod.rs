@@ -5,10 +5,11 @@
 //! |---|---|
 //! | `kind` | what can be filmed |
 //! | `actor` | the filmed process |
-//! | `tracee` | the recorder's hold on it, by ptrace or an emulator's stub |
+//! | `tracee`, `tracee/` | the recorder's hold on it, by ptrace or an emulator's stub |
 //! | `stub` | a debugger's stub, by GDB's remote protocol |
 //! | `processor/` | registers, breakpoints and instructions of each processor |
-//! | `objects` | names and unwind tables of the mapped files |
+//! | `goroutine/` | the film of a goroutine: its program and what is different |
+//! | `objects`, `debug_frame` | names and unwind tables of the mapped files |
 //! | `unwinder` | backtraces with the rows that lead from frame to frame |
 //! | `record` | finds the record and the stack map's entry in the child's memory |
 //! | `camera` | shots, single steps, fast-forward |
@@ -21,6 +22,8 @@
 mod actor;
 mod camera;
 mod cook;
+mod debug_frame;
+mod goroutine;
 mod kind;
 mod narrate;
 mod objects;
@@ -42,6 +45,9 @@ use recording::Recording;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracee::{Result, Tracee};
+
+/// How often the film of a goroutine begins anew where Go's runtime wants to preempt it.
+const ATTEMPTS: usize = 5;
 
 /// What the command makes of a recording.
 #[derive(clap::Args)]
@@ -109,9 +115,34 @@ fn show(options: &Options) -> Result<()> {
 
 /// Films a stack of this kind.
 fn recorded(kind: Kind, emulator: Option<&str>) -> Result<Recording> {
+    if kind == Kind::Goroutine {
+        if emulator.is_some() {
+            return Err("a goroutine is filmed without an emulator".into());
+        }
+        return recorded_goroutine();
+    }
     let (tracee, facts) = Tracee::start(kind.name(), emulator)?;
     let mut camera = Camera::new(tracee, facts)?;
     script::film(kind, &mut camera)?;
+    developed(kind, camera)
+}
+
+/// Films a goroutine.
+fn recorded_goroutine() -> Result<Recording> {
+    let program = goroutine::program::build()?;
+    for _ in 0..ATTEMPTS {
+        let (tracee, facts, goroutine) = goroutine::start::start(&program)?;
+        let mut camera = Camera::new(tracee, facts)?;
+        camera.goroutine = Some(goroutine);
+        if goroutine::script::film(&mut camera)? {
+            return developed(Kind::Goroutine, camera);
+        }
+    }
+    Err("Go's runtime preempted the goroutine at its beginning, each time".into())
+}
+
+/// Lets the filmed process go on to its end, and makes the recording.
+fn developed(kind: Kind, camera: Camera) -> Result<Recording> {
     let (film, status) = camera.finish()?;
     if status != 0 {
         return Err(format!("the filmed process ended with status {status}, and not as it should").into());

@@ -5,31 +5,20 @@ use super::processor::{self, REGISTERS};
 use super::recording::{Flow, Line, Word};
 use super::words::Roles;
 
-/// The sentences about the step from `former` to `shot`.
-pub fn sentences(
-    film: &Film,
-    roles: &Roles,
-    former: Option<&Shot>,
-    shot: &Shot,
-    next: Option<&Shot>,
-) -> (String, String) {
-    let Some(former) = former else {
-        let place = film.space.place(shot.registers.pc());
-        return (format!("The film begins at {place}."), why_it_begins(roles, film, shot));
-    };
-    let Some(line) = line_of(film, former) else { return (String::new(), String::new()) };
+/// What happened in the step from `former` to `shot`.
+pub fn what(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot) -> String {
+    let place = film.space.place(shot.registers.pc());
+    let Some(former) = former else { return format!("The film begins at {place}.") };
+    let Some(line) = line_of(film, former) else { return String::new() };
     let written = written(&line, former, shot);
     if let Some(skipped) = &shot.skipped {
-        let place = film.space.place(shot.registers.pc());
-        let what = match skipped.instructions {
+        return match skipped.instructions {
             Some(count) => format!("{count} instructions later. They are left out. Now at {place}."),
             None => format!("The thread ran at full speed to {place}; that part is not shown."),
         };
-        return (what, why_after_skip(film, roles, shot, next, skipped.instructions.is_some()));
     }
-    let place = film.space.place(shot.registers.pc());
     let text = line.text.split("  #").next().unwrap_or_default();
-    let what = match line.flow {
+    match line.flow {
         Flow::Call => {
             let pushed =
                 written.first().map(|(at, word)| format!("put the return address {word:#x} on the stack at {at:#x}"));
@@ -53,17 +42,26 @@ pub fn sentences(
         },
         Flow::Jump => format!("`{text}`: execution goes on at {place}."),
         Flow::On => moved(film, roles, text, former, shot, &written),
-    };
-    (what, why(film, roles, &line, former, shot, &written))
+    }
 }
 
-fn line_of(film: &Film, shot: &Shot) -> Option<Line> {
+/// Why it happened.
+pub fn why(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot, next: Option<&Shot>) -> String {
+    let Some(former) = former else { return why_it_begins(roles, film, shot) };
+    let Some(line) = line_of(film, former) else { return String::new() };
+    match &shot.skipped {
+        Some(skipped) => why_after_skip(film, roles, shot, next, skipped.instructions.is_some()),
+        None => why_one(film, roles, &line, former, shot, &written(&line, former, shot)),
+    }
+}
+
+pub fn line_of(film: &Film, shot: &Shot) -> Option<Line> {
     let listing = film.listings.get(shot.listing?);
     listing.lines.iter().find(|line| line.at == Word(shot.registers.pc())).cloned()
 }
 
 /// The words at or above the stack pointer that differ.
-fn written(line: &Line, former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
+pub fn written(line: &Line, former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
     // aarch64's stores that make the room that they store to: `stp x29, x30, [sp, #-160]!`.
     let is_stored = |at: u64| line.text.contains("]!") && at < shot.registers.sp() + 16;
     let mut written = Vec::new();
@@ -86,7 +84,7 @@ fn written(line: &Line, former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
 }
 
 /// Registers that differ, but for the program counter and flags: number, and the value.
-fn registers(former: &Shot, shot: &Shot) -> Vec<(usize, u64)> {
+pub fn registers(former: &Shot, shot: &Shot) -> Vec<(usize, u64)> {
     let pairs = former.registers.all().into_iter().zip(shot.registers.all());
     let changed = pairs.enumerate().filter(|(_, (was, is))| was != is);
     changed
@@ -103,7 +101,8 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
     };
     let changed: Vec<_> =
         registers(former, shot).into_iter().filter(|(number, _)| !matches!(REGISTERS[*number], "rsp" | "sp")).collect();
-    if let Some(&(at, word)) = written.last() {
+    let makes_room = is < was && text.starts_with("sub");
+    if let (Some(&(at, word)), false) = (written.last(), makes_room) {
         let place = if at == roles.foot { "the foot".to_owned() } else { format!("the stack at {at:#x}") };
         let room = if was.saturating_sub(is) > 16 {
             format!("moved the stack pointer {} bytes inwards, to {is:#x}, and ", was - is)
@@ -118,9 +117,12 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
     }
     if is < was {
         return format!(
-            "`{text}` moved the stack pointer {} bytes inwards, to {is:#x}: room for {} words.",
+            "`{text}` moved the stack pointer {} bytes inwards, to {is:#x}: room for {}.",
             was - is,
-            (was - is) / 8
+            match (was - is) / 8 {
+                1 => "one word".to_owned(),
+                count => format!("{count} words"),
+            }
         );
     }
     if let Some(&(number, value)) = changed.first() {
@@ -214,24 +216,26 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, next: Option<&Shot>, 
     }
 }
 
-/// What code redirect has changed, from the code before and after.
 fn patched(film: &Film, shot: &Shot) -> String {
+    let changed = change(film, shot).unwrap_or_default();
+    format!("The stack is armed, and the foot is as it was. {changed}").trim_end().to_owned()
+}
+
+/// What code redirect has changed, from the code before and after.
+pub fn change(film: &Film, shot: &Shot) -> Option<String> {
     let instruction = |shot: &Shot| {
         let (listing, at) = shot.other?;
         let line = film.listings.get(listing).lines.iter().find(|line| line.at == Word(at))?;
         Some((at, line.text.clone(), line.bytes.clone()))
     };
-    let before = film.shots.iter().find_map(instruction);
-    match (before, instruction(shot)) {
-        (Some((at, was, bytes_before)), Some((_, is, bytes_after))) => format!(
-            "The stack is armed, and the foot is as it was. exeunt has patched one instruction, at {at:#x}: `{was}` \
-             ({bytes_before}) became `{is}` ({bytes_after})."
-        ),
-        _ => "The stack is armed, and the foot is as it was.".to_owned(),
-    }
+    let (at, was, bytes_before) = film.shots.iter().find_map(instruction)?;
+    let (_, is, bytes_after) = instruction(shot)?;
+    Some(format!(
+        "exeunt has patched one instruction, at {at:#x}: `{was}` ({bytes_before}) became `{is}` ({bytes_after})."
+    ))
 }
 
-fn why(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, written: &[(u64, u64)]) -> String {
+fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, written: &[(u64, u64)]) -> String {
     let original = processor::plain(roles.before);
     let is_original = |word: u64| film.facts.trampolines.iter().any(|(_, at, _)| *at == processor::plain(word));
     let pc = shot.registers.pc();

@@ -1,5 +1,6 @@
 //! The files that are mapped in the child: names of their functions, and their unwind tables.
 
+use super::debug_frame::DebugFrames;
 use super::processor;
 use super::tracee::Result;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SegmentFlags, SymbolKind};
@@ -27,6 +28,8 @@ pub struct ObjectFile {
     pub eh_frame: (u64, Vec<u8>),
     pub eh_frame_hdr: (u64, Vec<u8>),
     pub text: u64,
+    /// The table of files that have no `.eh_frame`: Go's.
+    pub debug_frame: Option<DebugFrames>,
     /// Functions: address in the file, size, name as it is there. In order.
     symbols: Vec<(u64, u64, String)>,
 }
@@ -203,6 +206,10 @@ fn read_file(mapping: &Mapping, is_emulated: bool) -> Option<ObjectFile> {
         eh_frame: section(".eh_frame").unwrap_or_default(),
         eh_frame_hdr: section(".eh_frame_hdr").unwrap_or_default(),
         text: file.section_by_name(".text").map_or(0, |section| section.address()),
+        debug_frame: file
+            .section_by_name(".debug_frame")
+            .filter(|_| file.section_by_name(".eh_frame").is_none())
+            .and_then(|section| DebugFrames::of(&section.uncompressed_data().ok()?)),
         symbols,
     })
 }
@@ -224,8 +231,10 @@ fn debug_file(file: &object::File<'_>) -> Option<Vec<u8>> {
     std::fs::read(format!("/usr/lib/debug/.build-id/{folder}/{name}.debug")).ok()
 }
 
-/// A symbol's name as a reader wants it: demangled, without a version.
+/// A symbol's name as a reader wants it: demangled, without a version, and without the calling
+/// convention that Go's linker adds to names of assembly.
 fn shown(name: &str) -> String {
     let name = name.split('@').next().unwrap_or(name);
+    let name = name.strip_suffix(".abi0").unwrap_or(name);
     format!("{:#}", rustc_demangle::demangle(name))
 }

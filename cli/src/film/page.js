@@ -54,7 +54,7 @@ function list(title, id, number, at) {
 function backtrace(step) {
   fill("trace", ...step.backtrace.map((number, at) => {
     const found = film.frames[number];
-    const side = found.name.startsWith("exeunt_") ? "ours" : found.pc === film.stack.returns_to ? "theirs" : "";
+    const side = /^exeunt(_|.*\/exeunt\.)/.test(found.name) ? "ours" : found.pc === film.stack.returns_to ? "theirs" : "";
     const button = element("button", { class: side, onclick: () => { frame = at; backtrace(step); } }, `${found.pc}  ${found.name}`);
     button.setAttribute("aria-current", String(at === frame));
     return element("li", {}, button);
@@ -84,7 +84,8 @@ function show(number, replaces) {
   const step = film.steps[now];
   const chapter = film.chapters[step.chapter];
   // The most interesting row is that of the trampoline, where the foot leads there.
-  frame = Math.max(0, step.backtrace.findIndex((number) => film.frames[number].pc === film.stack.leads_to));
+  const leadsThere = film.stack.after !== film.stack.before;
+  frame = Math.max(0, step.backtrace.findIndex((number) => leadsThere && film.frames[number].pc === film.stack.leads_to));
   document.querySelectorAll("nav button").forEach((button, at) => button.setAttribute("aria-current", String(at === step.chapter)));
   $("slider").value = now;
   $("number").textContent = `${now + 1} of ${film.steps.length}`;

@@ -1,6 +1,7 @@
 //! The page: one file, with the recording, a script that shows it, and pictures of its key steps
 //! for readers without scripts and for paper.
 
+use super::kind::Kind;
 use super::recording::{Recording, Step, Word};
 use std::fmt::Write;
 
@@ -21,6 +22,11 @@ pub fn page(recording: &Recording) -> Result<String, serde_json::Error> {
         machine.redirect,
         recording.steps.len()
     ));
+    let leads_to_record = if recording.kind == Kind::Goroutine.name() {
+        "the spare words that lead to it"
+    } else {
+        "the stack map's entry for the base's page"
+    };
     let pictures = pictures(recording);
     Ok(format!(
         r#"<!DOCTYPE html>
@@ -60,7 +66,7 @@ pub fn page(recording: &Recording) -> Result<String, serde_json::Error> {
 <section class="panel" style="grid-column: 1 / -1"><h2>The row of the unwind table that leads to the next frame</h2>
 <p class="faint" id="looked"></p><div class="scroll"><table class="row"><tbody id="row"></tbody></table></div></section>
 <section class="panel" style="grid-column: 1 / -1"><h2>Registers, before the marked line is executed</h2><div class="registers" id="registers"></div></section>
-<section class="panel" id="record-panel" style="grid-column: 1 / -1"><h2>The stack's record, at <span id="record-at"></span>, and the stack map's entry for the base's page</h2>
+<section class="panel" id="record-panel" style="grid-column: 1 / -1"><h2>The stack's record, at <span id="record-at"></span>, and {leads_to_record}</h2>
 <div class="scroll"><table class="row"><tbody id="record"></tbody></table></div></section>
 </div>
 <p class="faint">Keys: left and right arrow, Home, End; Page Up and Page Down for chapters; p plays. A step's address ends with #step-N, a chapter's with #chapter-N.

@@ -7,7 +7,7 @@ use super::recording::Flow;
 use super::tracee::Result;
 
 /// Instructions of one function that a film shows at most.
-const LONGEST: usize = 400;
+pub const LONGEST: usize = 400;
 
 /// What is shown of the exit trampoline after the entry function's return.
 const LAST: usize = 5;
@@ -90,6 +90,7 @@ pub fn film(kind: Kind, camera: &mut Camera) -> Result<()> {
             begin_with_call(camera)?;
             return code(camera);
         }
+        Kind::Goroutine => return Err("a goroutine's film has a script of its own".into()),
         Kind::PthreadExit => {
             camera.chapter(BEGINS);
             begin_with_call(camera)?;
@@ -237,7 +238,7 @@ fn step_over(camera: &mut Camera) -> Result<()> {
 }
 
 /// The address behind the next instruction.
-fn behind_line(camera: &Camera) -> Result<u64> {
+pub fn behind_line(camera: &Camera) -> Result<u64> {
     let line = camera.line()?;
     Ok(line.at.0 + line.bytes.split(' ').count() as u64)
 }
@@ -286,7 +287,7 @@ fn trampoline(camera: &mut Camera) -> Result<()> {
     Err("the trampoline does not return".into())
 }
 
-fn to_call(camera: &mut Camera) -> Result<()> {
+pub fn to_call(camera: &mut Camera) -> Result<()> {
     for _ in 0..LONGEST {
         if camera.line()?.flow == Flow::Call {
             return Ok(());

@@ -1,6 +1,8 @@
 //! The child, and the recorder's hold on it: stops, single steps, breakpoints, memory. The hold is
 //! ptrace, or the stub of an emulator that runs the child.
 
+mod frozen;
+
 use super::actor::Facts;
 use super::processor::{self, BREAKPOINT, BREAKPOINT_ADVANCES, Registers};
 use super::stub::{Stop, Stub, TRAP};

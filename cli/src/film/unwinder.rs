@@ -63,6 +63,10 @@ pub fn backtrace(space: &AddressSpace, registers: &Registers, read: &Read<'_>) -
         };
         is_exact = step.is_signal_frame;
         let before = columns.get(usize::from(STACK_POINTER_COLUMN)).copied().flatten();
+        if let Some(why) = space.file(looked_up).and_then(|file| file.debug_frame.as_ref()?.ends_at(&name)) {
+            frames.push(frame(Some(step.row), None, Vec::new()));
+            return Backtrace { frames, ended: format!("It ends at {name}: {why}") };
+        }
         frames.push(frame(Some(step.row), step.return_address_at, step.saved));
         let Some(next) = step.return_address else {
             return Backtrace {
@@ -93,52 +97,67 @@ struct Step {
 }
 
 fn step(file: &ObjectFile, address: u64, is_exact: bool, columns: &[Option<u64>], read: &Read<'_>) -> Option<Step> {
-    with_fde(file, address, |fde, eh_frame, bases| {
-        let mut context = UnwindContext::new();
-        let row = fde.unwind_info_for_address(eh_frame, bases, &mut context, address - file.bias).ok()?;
-        let evaluate = Evaluator { section: eh_frame, columns, read };
-        let (cfa_rule, cfa) = evaluate.cfa(row.cfa())?;
-        let (mut return_rule, return_address, return_address_at) =
-            evaluate.register(&return_rule(row, is_exact), RETURN_COLUMN, cfa);
-        let mut next = columns.to_vec();
-        let mut shown = Vec::new();
-        let mut saved = Vec::new();
-        for (register, rule) in row.registers() {
-            let number = register.0;
-            let Some(&name) = COLUMNS.get(usize::from(number)) else { continue };
-            if number == RETURN_COLUMN {
-                continue;
-            }
-            let (rule, value, at) = evaluate.register(rule, number, cfa);
-            next[usize::from(number)] = value;
-            saved.extend(at.map(|at| (name, at)));
-            shown.push((name, rule));
+    let place = address.checked_sub(file.bias)?;
+    if let Some(table) = &file.debug_frame {
+        let (fde, section, bases) = table.find(place)?;
+        return evaluated(file, place, is_exact, (&fde, &section, &bases), columns, read);
+    }
+    let (fde, section, bases) = find(file, place)?;
+    evaluated(file, place, is_exact, (&fde, &section, &bases), columns, read)
+}
+
+fn evaluated<'a, S: UnwindSection<Bytes<'a>>>(
+    file: &ObjectFile,
+    place: u64,
+    is_exact: bool,
+    (fde, section, bases): (&FrameDescriptionEntry<Bytes<'a>>, &S, &BaseAddresses),
+    columns: &[Option<u64>],
+    read: &Read<'_>,
+) -> Option<Step> {
+    let mut context = UnwindContext::new();
+    let row = fde.unwind_info_for_address(section, bases, &mut context, place).ok()?;
+    let evaluate = Evaluator { section, columns, read };
+    let (cfa_rule, cfa) = evaluate.cfa(row.cfa())?;
+    let (mut return_rule, return_address, return_address_at) =
+        evaluate.register(&return_rule(row, is_exact), RETURN_COLUMN, cfa);
+    let mut next = columns.to_vec();
+    let mut shown = Vec::new();
+    let mut saved = Vec::new();
+    for (register, rule) in row.registers() {
+        let number = register.0;
+        let Some(&name) = COLUMNS.get(usize::from(number)) else { continue };
+        if number == RETURN_COLUMN {
+            continue;
         }
-        if !row.registers().any(|(register, _)| register.0 == STACK_POINTER_COLUMN) {
-            next[usize::from(STACK_POINTER_COLUMN)] = Some(cfa);
-        }
-        let signed = return_address.filter(|&address| processor::plain(address) != address);
-        let return_address = return_address.map(processor::plain);
-        if let (Some(_), Some(plain)) = (signed, return_address) {
-            return_rule.numbers += &format!("; without its signature {plain:#x}");
-        }
-        next[usize::from(RETURN_COLUMN)] = return_address;
-        let absolute = |address: u64| Word(address.wrapping_add(file.bias));
-        Some(Step {
-            row: Row {
-                function: [absolute(fde.initial_address()), absolute(fde.initial_address() + fde.len())],
-                range: [absolute(row.start_address()), absolute(row.end_address())],
-                cfa: cfa_rule,
-                return_address: return_rule,
-                registers: shown,
-            },
-            cfa,
-            columns: next,
-            return_address,
-            return_address_at,
-            saved,
-            is_signal_frame: fde.is_signal_trampoline(),
-        })
+        let (rule, value, at) = evaluate.register(rule, number, cfa);
+        next[usize::from(number)] = value;
+        saved.extend(at.map(|at| (name, at)));
+        shown.push((name, rule));
+    }
+    if !row.registers().any(|(register, _)| register.0 == STACK_POINTER_COLUMN) {
+        next[usize::from(STACK_POINTER_COLUMN)] = Some(cfa);
+    }
+    let signed = return_address.filter(|&address| processor::plain(address) != address);
+    let return_address = return_address.map(processor::plain);
+    if let (Some(_), Some(plain)) = (signed, return_address) {
+        return_rule.numbers += &format!("; without its signature {plain:#x}");
+    }
+    next[usize::from(RETURN_COLUMN)] = return_address;
+    let absolute = |address: u64| Word(address.wrapping_add(file.bias));
+    Some(Step {
+        row: Row {
+            function: [absolute(fde.initial_address()), absolute(fde.initial_address() + fde.len())],
+            range: [absolute(row.start_address()), absolute(row.end_address())],
+            cfa: cfa_rule,
+            return_address: return_rule,
+            registers: shown,
+        },
+        cfa,
+        columns: next,
+        return_address,
+        return_address_at,
+        saved,
+        is_signal_frame: fde.is_signal_trampoline(),
     })
 }
 
@@ -160,13 +179,13 @@ fn plus(offset: i64) -> String {
     if offset < 0 { format!("- {}", -offset) } else { format!("+ {offset}") }
 }
 
-struct Evaluator<'a> {
-    section: &'a EhFrame<Bytes<'a>>,
+struct Evaluator<'a, S> {
+    section: &'a S,
     columns: &'a [Option<u64>],
     read: &'a Read<'a>,
 }
 
-impl Evaluator<'_> {
+impl<'b, S: UnwindSection<Bytes<'b>>> Evaluator<'_, S> {
     fn column(&self, number: u16) -> Option<u64> {
         self.columns.get(usize::from(number)).copied().flatten()
     }
@@ -342,16 +361,19 @@ impl Evaluator<'_> {
 
 /// The range of the function at `address`, from its table.
 pub fn function_range(file: &ObjectFile, address: u64) -> Option<(u64, u64)> {
-    with_fde(file, address, |fde, _, _| {
-        Some((fde.initial_address().wrapping_add(file.bias), fde.end_address().wrapping_add(file.bias)))
-    })
+    let place = address.checked_sub(file.bias)?;
+    let fde = match &file.debug_frame {
+        Some(table) => table.find(place)?.0,
+        None => find(file, place)?.0,
+    };
+    Some((fde.initial_address().wrapping_add(file.bias), fde.end_address().wrapping_add(file.bias)))
 }
 
-fn with_fde<'a, T>(
-    file: &'a ObjectFile,
-    address: u64,
-    then: impl FnOnce(&FrameDescriptionEntry<Bytes<'a>>, &EhFrame<Bytes<'a>>, &BaseAddresses) -> Option<T>,
-) -> Option<T> {
+/// The entry of `.eh_frame` for an address of the file.
+fn find(
+    file: &ObjectFile,
+    place: u64,
+) -> Option<(FrameDescriptionEntry<Bytes<'_>>, EhFrame<Bytes<'_>>, BaseAddresses)> {
     let mut eh_frame = EhFrame::new(&file.eh_frame.1, LittleEndian);
     // aarch64 has an instruction of its own in unwind tables: the return address is signed.
     eh_frame.set_vendor(processor::VENDOR);
@@ -359,11 +381,10 @@ fn with_fde<'a, T>(
         .set_eh_frame(file.eh_frame.0)
         .set_eh_frame_hdr(file.eh_frame_hdr.0)
         .set_text(file.text);
-    let place = address.checked_sub(file.bias)?;
     let header = EhFrameHdr::new(&file.eh_frame_hdr.1, LittleEndian).parse(&bases, 8).ok();
     let fde = match header.as_ref().and_then(|header| header.table()) {
         Some(table) => table.fde_for_address(&eh_frame, &bases, place, EhFrame::cie_from_offset).ok()?,
         None => eh_frame.fde_for_address(&bases, place, EhFrame::cie_from_offset).ok()?,
     };
-    then(&fde, &eh_frame, &bases)
+    Some((fde, eh_frame, bases))
 }

@@ -45,9 +45,14 @@ impl Roles {
         let mut changing = Vec::new();
         let mut spare = None;
         let mut landing = None;
+        let goroutine = film.goroutine.as_ref();
         for pair in film.shots.windows(2) {
             for number in 0..64 {
                 let at = foot + 8 * number;
+                // Behind a goroutine's base another object of the heap follows.
+                if goroutine.is_some_and(|goroutine| at >= goroutine.stack.end) {
+                    break;
+                }
                 let (Some(was), Some(is)) = (pair[0].word(at), pair[1].word(at)) else { continue };
                 if was == is || !in_frame(at, &pair[1]) {
                     continue;
@@ -70,7 +75,10 @@ impl Roles {
         if let Some(spare) = spare {
             landing = spare.checked_sub(8 * LANDING_BELOW_SPARE).filter(|at| changing.contains(at));
         }
-        let memory = film.space.mapping(foot).map_or(foot..foot, |mapping| mapping.range.clone());
+        let memory = match goroutine {
+            Some(goroutine) => goroutine.stack.clone(),
+            None => film.space.mapping(foot).map_or(foot..foot, |mapping| mapping.range.clone()),
+        };
         Some(Self { foot, before, after, spare, landing, changing, memory })
     }
 
@@ -99,14 +107,23 @@ impl Roles {
         shown.extend(words);
         shown.sort_unstable();
         shown.dedup();
+        if let Some(goroutine) = &film.goroutine {
+            // Once the goroutine has ended, the stack pointer is in another stack.
+            shown.retain(|at| *at < goroutine.stack.end || sp >= goroutine.stack.end);
+        }
         shown
             .into_iter()
             .rev()
             .filter_map(|at| {
                 let word = shot.word(at)?;
                 let (class, note) = if at < sp { ("dead", below(film, word)) } else { self.note(film, shot, at, word) };
+                let its = film.goroutine.as_ref().and_then(|goroutine| goroutine.word(at, shot.record.is_some()));
+                let (name, class, note) = match its {
+                    Some((name, note)) => (Some(name.to_owned()), "number", note.to_owned()),
+                    None => (self.name(at), class, note),
+                };
                 let changed = former.and_then(|former| former.word(at)).is_some_and(|was| was != word);
-                Some(StackWord { at: Word(at), word: Word(word), name: self.name(at), note, class, changed })
+                Some(StackWord { at: Word(at), word: Word(word), name, note, class, changed })
             })
             .collect()
     }

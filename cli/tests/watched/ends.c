@@ -40,6 +40,17 @@ void *goes_deep(void *word) {
     for (size_t at = 0; at < sizeof bytes; at += 512) bytes[at] = 1;
     return word;
 }
+__attribute__((noinline)) void touches_below(void) {
+    volatile char byte = 1;
+    (void)byte;
+}
+void *leaves_a_gap(void *word) {
+    /* A frame of which nothing is touched but its ends. */
+    volatile char *bytes = __builtin_alloca(2 << 20);
+    bytes[0] = 1;
+    touches_below();
+    return word;
+}
 int is_c11(void *word) { return *(int *)word; }
 void *creates(void *word) {
     pthread_t thread;
@@ -106,7 +117,7 @@ void *exits_if_it_has_the_number(void *word) {
     exit(5);
 }
 
-static void expires(union sigval value) { (void)value; }
+static void expires(union sigval ready) { waits(ready.sival_ptr); }
 
 static void handled(int signal) {
     (void)signal;
@@ -129,12 +140,17 @@ int main(int argc, char **argv) {
         return read(0, &byte, 1) != 0;
     }
     if (!strcmp(how, "timer")) {
-        /* libc starts a thread of its own for this. */
+        /* libc starts a thread of its own for this, and that one starts a thread for each expiration. When
+           the second waits, both have begun. */
+        int ends[2];
+        char byte;
+        if (pipe(ends)) abort();
         struct sigevent event = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = expires};
-        struct itimerspec never = {.it_value = {.tv_sec = 1000}};
+        event.sigev_value.sival_ptr = &ends[1];
+        struct itimerspec soon = {.it_value = {.tv_nsec = 1}};
         timer_t timer;
-        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &never, NULL)) abort();
-        return 0;
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &soon, NULL)) abort();
+        return read(ends[0], &byte, 1) != 1;
     }
     if (!strcmp(how, "eight")) {
         run(returns, (void *)8);
@@ -152,6 +168,17 @@ int main(int argc, char **argv) {
         for (int round = 0; round < 2000; round++) {
             pthread_t thread;
             if (pthread_create(&thread, NULL, returns, NULL) || pthread_join(thread, NULL)) abort();
+        }
+        return 0;
+    }
+    if (!strcmp(how, "depths")) {
+        /* One after the other on the same stack. */
+        for (int round = 0; round < 3; round++) {
+            run(goes_deep, NULL);
+            run(returns, NULL);
+            run(leaves_a_gap, NULL);
+            run(returns, NULL);
+            run(returns, NULL);
         }
         return 0;
     }

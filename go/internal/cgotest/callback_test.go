@@ -22,7 +22,7 @@ func TestACallbackFromAThreadOfCEndsWhenItReturns(t *testing.T) {
 		}
 		local.Set(n)
 		exeunt.AtExit(func() {
-			if local.Get() == n {
+			if local.Get() == n && exeunt.Ending() == exeunt.Returned {
 				ran.Add(1)
 			}
 		})

@@ -21,7 +21,7 @@ func main() {
 	value := exeunt.NewLocal[int]()
 	value.Set(42)
 	exeunt.NewLocal[resource]().Set(resource{})
-	exeunt.AtExit(func() { fmt.Println("handler of main, value", value.Get()) })
+	exeunt.AtExit(func() { fmt.Println("handler of main, value", value.Get(), "ending:", exeunt.Ending()) })
 	exeunt.AtExit(func() {
 		fmt.Println("handler that calls Goexit")
 		runtime.Goexit()

@@ -23,7 +23,8 @@ pub const WORDING: Wording = Wording {
     number: "error",
     look_up: "/proc/self/maps cannot be read",
     look_up_advice: "mount /proc",
-    protect_advice: "a seccomp filter or SELinux (execmod) may forbid it",
+    protect_advice: "a seccomp filter, SELinux (execmem) or PR_SET_MDWE \
+                     (systemd: MemoryDenyWriteExecute) may forbid it",
     synchronise: "membarrier(PRIVATE_EXPEDITED_SYNC_CORE) is refused",
     synchronise_advice: "it needs Linux 4.16",
     then: "membarrier",

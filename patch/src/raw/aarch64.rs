@@ -11,6 +11,7 @@ pub const BRANCH_LEN: usize = 4;
 /// System call numbers.
 pub mod nr {
     #![allow(missing_docs)]
+    pub const FLOCK: usize = 32;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
     pub const READ: usize = 63;
@@ -18,6 +19,7 @@ pub mod nr {
     pub const MPROTECT: usize = 226;
     pub const MSYNC: usize = 227;
     pub const MEMBARRIER: usize = 283;
+    pub const MLOCK2: usize = 284;
 }
 
 /// Makes a system call of up to four arguments. Returns the kernel's result unchanged, including

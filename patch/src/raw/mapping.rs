@@ -14,6 +14,10 @@ use super::refusal::{Reason, Refusal};
 use super::syscall::{File, PROT_BTI, PROT_EXEC, PROT_MTE, PROT_READ, PROT_WRITE};
 use core::mem::MaybeUninit;
 
+/// In the flags of `smaps`: pages are locked in memory when they are first used. This is not a
+/// `PROT_…` bit.
+const LOCKED_ON_FAULT: u32 = 1 << 31;
+
 /// One mapping. [`Mapping::NONE`] where nothing is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -52,11 +56,22 @@ pub fn mapping(address: usize) -> Result<Mapping, Refusal> {
     let answer = || {
         let mut found = search(b"/proc/self/maps\0", b"/proc/thread-self/maps\0", address, false)?;
         if cfg!(target_arch = "aarch64") {
-            found.protection |= search(b"/proc/self/smaps\0", b"/proc/thread-self/smaps\0", address, true)?.protection;
+            found.protection |= flags(address)? & !LOCKED_ON_FAULT;
         }
         Ok(found)
     };
     answer().map_err(|errno| Refusal::with(Reason::NoMaps, errno))
+}
+
+/// Whether pages of the mapping at `address`, which is locked, are locked when they are first used
+/// (`MLOCK_ONFAULT`), and not all of them at once.
+pub(super) fn is_locked_on_fault(address: usize) -> Result<bool, u16> {
+    Ok(flags(address)? & LOCKED_ON_FAULT != 0)
+}
+
+/// The flags of the mapping at `address`, from `smaps`.
+fn flags(address: usize) -> Result<u32, u16> {
+    Ok(search(b"/proc/self/smaps\0", b"/proc/thread-self/smaps\0", address, true)?.protection)
 }
 
 /// Falls back to this thread's own list: `/proc/self` is the main thread, whose list is empty once
@@ -188,6 +203,7 @@ impl Text {
                 (_, b'\n') => break,
                 (b'b', b't') => bits |= PROT_BTI,
                 (b'm', b't') => bits |= PROT_MTE,
+                (b'l', b'f') => bits |= LOCKED_ON_FAULT,
                 _ => {}
             }
             last = byte;

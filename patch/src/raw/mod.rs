@@ -17,7 +17,7 @@
 //! |---|---|
 //! | everything that can be refused is refused before a byte changes | `site` is the first byte of an instruction |
 //! | a thread running there executes the old branch or the new one | the code stays mapped, and no other code changes the protection of its mapping |
-//! | the mapping is one piece with its former protection again, also after a failure (see `write.rs`) | one call at a time in the process (there is no lock here) |
+//! | the mapping is one piece with its former protection again, also after a failure (see `write.rs`) | one call at a time (other copies of this crate in the process wait, see `write.rs`) |
 //! | when it returns, every thread executes the new branch | `new` can be called wherever `expected` could |
 //!
 //! # Why one store is safe

@@ -1,4 +1,4 @@
-//! The seven system calls. Each returns the kernel's error number as its error.
+//! The nine system calls. Each returns the kernel's error number as its error.
 
 use super::arch::{nr, syscall};
 
@@ -18,6 +18,11 @@ pub const EINVAL: u16 = 22;
 
 const EBUSY: u16 = 16;
 const MS_INVALIDATE: usize = 2;
+const MLOCK_ONFAULT: usize = 1;
+
+const EINTR: u16 = 4;
+const LOCK_EX: usize = 2;
+const LOCK_UN: usize = 8;
 
 const AT_FDCWD: usize = -100isize as usize;
 const O_RDONLY: usize = 0;
@@ -48,6 +53,14 @@ pub unsafe fn mprotect(at: usize, len: usize, protection: u32) -> Result<(), u16
 pub fn is_locked(at: usize, len: usize) -> bool {
     // SAFETY: no memory is changed.
     answer(unsafe { syscall(nr::MSYNC, at, len, MS_INVALIDATE, 0) }) == Err(EBUSY)
+}
+
+/// Locks pages in memory: those that are there, and others when they are first used, or at once
+/// (`mlock2(2)`).
+pub(super) fn lock(at: usize, len: usize, on_fault: bool) -> Result<(), u16> {
+    let how = if on_fault { MLOCK_ONFAULT } else { 0 };
+    // SAFETY: no memory is changed.
+    answer(unsafe { syscall(nr::MLOCK2, at, len, how, 0) }).map(|_| ())
 }
 
 /// Registers this process for [`synchronise_cores`], and tries it once, so that a refusal comes
@@ -106,6 +119,38 @@ impl File {
     pub unsafe fn write_at(&self, from: *const u8, len: usize, offset: usize) -> Result<usize, u16> {
         // SAFETY: the caller's promise.
         answer(unsafe { syscall(nr::PWRITE64, self.0, from as usize, len, offset) })
+    }
+}
+
+/// The exclusive use of the process's code among all copies of this crate in the process.
+pub(super) struct Exclusive(File);
+
+impl Exclusive {
+    /// Waits until no other thread of the process has it. `None` where the kernel refuses.
+    ///
+    /// Copies share no variable, so they share a file that belongs to the process alone: they lock
+    /// `/proc/self/comm` by `flock(2)`, for which each open file is another owner. A child of
+    /// `fork` has a `/proc/self` of its own, and no lock on it.
+    pub(super) fn wait() -> Option<Self> {
+        let file = File::open(b"/proc/self/comm\0").ok()?;
+        // A signal's handler ends the wait. Bounded, as every loop here.
+        for _ in 0..1000 {
+            // SAFETY: the command does not change memory.
+            match answer(unsafe { syscall(nr::FLOCK, file.0, LOCK_EX, 0, 0) }) {
+                Ok(_) => return Some(Self(file)),
+                Err(EINTR) => {}
+                Err(_) => break,
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        // Closing the descriptor is not enough: a child of a `fork` meanwhile has a copy of it.
+        // SAFETY: as above.
+        unsafe { syscall(nr::FLOCK, self.0.0, LOCK_UN, 0, 0) };
     }
 }
 

@@ -15,9 +15,11 @@ pub mod nr {
     pub const CLOSE: usize = 3;
     pub const MPROTECT: usize = 10;
     pub const PWRITE64: usize = 18;
-    pub const OPENAT: usize = 257;
     pub const MSYNC: usize = 26;
+    pub const FLOCK: usize = 73;
+    pub const OPENAT: usize = 257;
     pub const MEMBARRIER: usize = 324;
+    pub const MLOCK2: usize = 325;
 }
 
 /// Makes a system call of up to four arguments. Returns the kernel's result unchanged, including

@@ -51,8 +51,8 @@ pub(crate) struct Landing {
     base: usize,
 }
 
-/// The largest distance of the buffer from the base: exit trampolines have small frames.
-const REACH: usize = 512;
+/// The largest distance of the buffer's end from the base: exit trampolines have small frames.
+pub(crate) const REACH: usize = 512;
 
 /// The running thread's newest buffer; null before its exit trampoline has made the first one.
 fn newest() -> *mut Buffer {
@@ -102,6 +102,21 @@ impl Landing {
         (landing.leads_to() == target).then_some(landing)
     }
 
+    /// The landing of a stack with this base, whose entry function returns to `original`, by what
+    /// its exit trampoline's frame holds: for code of another stack, which cannot ask libc. `secret`
+    /// is that of any other landing of the process. Two words have to fit: the stack pointer, which
+    /// is the base, and an address in the exit trampoline.
+    ///
+    /// # Safety
+    /// The [`REACH`] bytes from `base` on must be memory of a stack.
+    pub(crate) unsafe fn search(base: usize, secret: usize, original: usize) -> Option<Self> {
+        (0..=REACH - size_of::<Buffer>()).step_by(size_of::<usize>()).find_map(|distance| {
+            let landing = Self { buffer: ptr::with_exposed_provenance_mut(base + distance), base };
+            // In this order: the second one looks up unwind tables.
+            (landing.secret() == secret && landing.target(original).is_some()).then_some(landing)
+        })
+    }
+
     /// How far above the base the buffer is.
     pub(crate) fn distance(self) -> usize {
         self.buffer.addr() - self.base
@@ -121,7 +136,7 @@ impl Landing {
     /// glibc mixes the pointers in a `jmp_buf` with a secret of the process. One of them is known:
     /// the exit trampoline fills the `jmp_buf` in the frame from which it calls, so the stack
     /// pointer in it is the base. That gives the secret.
-    fn secret(self) -> usize {
+    pub(crate) fn secret(self) -> usize {
         // SAFETY: a word of the `jmp_buf`.
         unsafe { self.jump(STACK_POINTER).read_volatile() }.rotate_right(ROTATION) ^ self.base
     }

@@ -83,6 +83,15 @@ pub(crate) fn likely() -> Result<Method, Error> {
     }
 }
 
+/// The redirect that was chosen, if one was.
+#[cfg(all(code_redirect, target_env = "gnu"))]
+pub(crate) fn chosen() -> Option<Redirect> {
+    match CHOICE.load(Ordering::Acquire) {
+        0 => None,
+        made => Some(Method::from_raw(made).redirect()),
+    }
+}
+
 /// Whether this process uses code redirect.
 #[inline(always)]
 pub(crate) fn is_code() -> bool {

@@ -9,13 +9,24 @@ const REASON: &str = if cfg!(all(target_os = "macos", target_arch = "aarch64")) 
     "this build of exeunt is without the feature `code`"
 };
 
-fn error() -> Error {
+/// Why code redirect does not exist here.
+pub(crate) fn unavailable() -> Error {
     Error::NoCodeSite(REASON.into())
 }
 
 /// No exit trampoline can be patched.
 pub(super) fn ensure(_number: usize, _before_patching: fn() -> Result<(), Error>) -> Result<(), Error> {
-    Err(error())
+    Err(unavailable())
+}
+
+/// All stacks that are armed by code redirect: none.
+pub(super) fn is_patched(_number: usize) -> bool {
+    true
+}
+
+/// There is nothing to undo.
+pub(crate) fn restore(_refuse: impl FnOnce() -> Option<Error>) -> Result<(), Error> {
+    Ok(())
 }
 
 /// No exit trampoline is patched.
@@ -25,10 +36,10 @@ pub(super) fn landing_bypasses_hook(_number: usize) -> bool {
 
 /// Why it cannot be patched.
 pub(super) fn problem(_number: usize) -> Option<Error> {
-    Some(error())
+    Some(unavailable())
 }
 
 /// One description of the exit trampoline, with the reason.
 pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
-    vec![CodeSite { problem: Some(error()), ..CodeSite::blank(number) }]
+    vec![CodeSite { problem: Some(unavailable()), ..CodeSite::blank(number) }]
 }

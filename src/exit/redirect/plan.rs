@@ -3,7 +3,7 @@
 
 use super::code::{self, CodePlan};
 use super::slot::{self, SlotPlan};
-use super::{choice, mark};
+use super::{choice, mark, sites};
 use crate::base::cold::cold_path;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
@@ -91,6 +91,22 @@ impl Plan {
         }
     }
 
+    /// Whether the exit trampoline is as it was again, although the stack needs it patched: another
+    /// thread has just restored it. The stack's record must be armed.
+    #[inline]
+    pub(crate) fn has_lost_hook(&self) -> bool {
+        match self.method_plan {
+            MethodPlan::Code(_) => !sites::is_patched(self.trampoline),
+            _ => false,
+        }
+    }
+
+    /// Patches the exit trampoline again, if [`Self::has_lost_hook`].
+    #[cold]
+    pub(crate) fn patch_again(&self, before_patching: fn() -> Result<(), Error>) -> Result<(), Error> {
+        sites::ensure(self.trampoline, before_patching)
+    }
+
     /// Whether it is main's stack, and `pthread_exit` would bypass both the redirect and the safety
     /// net.
     #[cfg(target_env = "gnu")]
@@ -149,6 +165,54 @@ pub(crate) fn plan(foot: Foot, before_patching: fn() -> Result<(), Error>) -> Re
             cold_path();
             MethodPlan::Code(code::plan(foot, before_patching)?)
         }
+    };
+    Ok(planned(foot, method_plan))
+}
+
+/// Learns all that [`plan_elsewhere`] needs for the stack with this foot, a thread's or main's. It
+/// may take locks, allocate and patch code. `learn_secret` arms some other thread's stack.
+///
+/// # Safety
+/// The foot and the bytes above it that `slot::learn` names must be memory of a stack.
+#[cfg(target_env = "gnu")]
+pub(crate) unsafe fn prepare_elsewhere(
+    foot: Foot,
+    before_patching: fn() -> Result<(), Error>,
+    learn_secret: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    match choice::made()? {
+        Method::Code => sites::ensure(foot.trampoline, before_patching)?,
+        Method::Slot => {
+            if !slot::knows_secret() {
+                learn_secret()?;
+            }
+            // SAFETY: the caller's promise.
+            unsafe { slot::learn(foot) }?;
+        }
+    }
+    plan_elsewhere(foot).map(drop)
+}
+
+/// Plans the arming of the stack with this foot, a thread's or main's, which need not be the running
+/// one. Takes no lock, allocates nothing, and learns nothing.
+#[cfg(target_env = "gnu")]
+pub(crate) fn plan_elsewhere(foot: Foot) -> Result<Plan, Error> {
+    let no_foot = |reason| Error::NoFoot { address: foot.address, found: foot.word, reason };
+    let method_plan = match choice::made()? {
+        Method::Slot if crate::exit::shadow_stack::is_active() => return Err(Error::ShadowStack),
+        Method::Slot => {
+            let writes = slot::plan_elsewhere(foot);
+            MethodPlan::Slot(
+                writes.ok_or_else(|| no_foot("its exit trampoline's frame is not as that of other stacks"))?,
+            )
+        }
+        Method::Code if !sites::is_patched(foot.trampoline) => {
+            return Err(no_foot("its exit trampoline is not patched any more"));
+        }
+        Method::Code if sites::landing_bypasses_hook(foot.trampoline) => {
+            return Err(no_foot("pthread_exit's end comes by no hook"));
+        }
+        Method::Code => MethodPlan::Code(CodePlan::Mark(None)),
     };
     Ok(planned(foot, method_plan))
 }

@@ -1,5 +1,5 @@
-//! Patches exit trampolines, each once per process. `ensure` patches, `problem` and `survey` say
-//! what it would do.
+//! Patches exit trampolines, each once per process. `ensure` and `ensure_all` patch, `restore` undoes
+//! that, `problem` and `survey` say what they would do.
 
 use super::code_site::CodeSite;
 use super::return_points;
@@ -12,7 +12,7 @@ use crate::exit::recognition;
 use crate::exit::trampoline;
 use exeunt_patch::Patch;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Whether all sites of trampoline N are patched.
 static DONE: [AtomicBool; trampoline::COUNT] = [const { AtomicBool::new(false) }; trampoline::COUNT];
@@ -30,6 +30,42 @@ pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) 
     if DONE[number].load(Ordering::Acquire) {
         return Ok(());
     }
+    get_ready(number, before_patching)?;
+    recognition::locked(|lock| {
+        let before = APPLIED.lock().unwrap_or_else(PoisonError::into_inner).len();
+        patch_sites(lock, number).inspect_err(|_| undo_from(before))?;
+        DONE[number].store(true, Ordering::Release);
+        Ok(())
+    })
+}
+
+/// Patches the exit trampolines of these numbers, and then runs `last`. After an error of either,
+/// what this call has patched is as it was.
+#[cfg(target_env = "gnu")]
+pub(crate) fn ensure_all(
+    numbers: &[usize],
+    before_patching: fn() -> Result<(), Error>,
+    last: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    for &number in numbers {
+        get_ready(number, before_patching)?;
+    }
+    recognition::locked(|lock| {
+        let before = APPLIED.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let is_new = |number: &&usize| !DONE[**number].load(Ordering::Acquire);
+        let mut patched = numbers.iter().filter(is_new).try_for_each(|&number| patch_sites(lock, number));
+        if patched.is_ok() {
+            patched = last();
+        }
+        // No stack relies on the new patches before they are marked as done.
+        patched.inspect_err(|_| undo_from(before))?;
+        numbers.iter().for_each(|&number| DONE[number].store(true, Ordering::Release));
+        Ok(())
+    })
+}
+
+/// What patching needs before it takes the process lock. `before_patching` runs last.
+fn get_ready(number: usize, before_patching: fn() -> Result<(), Error>) -> Result<(), Error> {
     if let Some(error) = refused_before(number).filter(|_| !is_left_to_net(number)) {
         return Err(error);
     }
@@ -43,34 +79,73 @@ pub(super) fn ensure(number: usize, before_patching: fn() -> Result<(), Error>) 
         // registers.
         before_patching()?;
     }
-    get_ready(number)?;
-    recognition::locked(|lock| {
-        // Under the lock: what another thread has half patched has no known shape.
-        let sites = match find(number) {
-            Err(_) if is_left_to_net(number) => Sites { found: Vec::new(), landing_bypasses_hook: false },
-            sites => sites?,
+    learn(number)
+}
+
+/// Patches the sites of the exit trampoline `number`. After an error some may be patched.
+fn patch_sites(lock: &ProcessLock, number: usize) -> Result<(), Error> {
+    // Under the lock: what another thread has half patched has no known shape.
+    let sites = match find(number) {
+        Err(_) if is_left_to_net(number) => Sites { found: Vec::new(), landing_bypasses_hook: false },
+        sites => sites?,
+    };
+    let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
+    for found in sites.found {
+        patch(lock, found, &mut applied, number)?;
+    }
+    LANDING_BYPASSES_HOOK[number].store(sites.landing_bypasses_hook, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Undoes the patches behind the first `before`, under the process lock. Writing has worked a moment
+/// ago. If it fails now, the hook stays, and does nothing on stacks without a record.
+fn undo_from(before: usize) {
+    let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
+    let undone = applied.split_off(before);
+    applied.extend(undone.into_iter().filter_map(|mut kept| kept.patch.undo().is_err().then_some(kept)));
+}
+
+/// Whether the exit trampoline `number` is patched. [`restore`] may have changed that.
+pub(super) fn is_patched(number: usize) -> bool {
+    // In the order of all such accesses, after the record was armed and before `restore` looks for
+    // armed records, or the other way around: one of the two sees the other.
+    fence(Ordering::SeqCst);
+    DONE[number].load(Ordering::SeqCst)
+}
+
+/// Undoes all patches, if `refuse` gives no error. It runs when [`is_patched`] is false already, so
+/// a stack that is armed afterwards patches its exit trampoline again. After an error all is as it
+/// was.
+pub(crate) fn restore(refuse: impl FnOnce() -> Option<Error>) -> Result<(), Error> {
+    recognition::locked(|_| {
+        let was_done: [bool; trampoline::COUNT] =
+            std::array::from_fn(|number| DONE[number].swap(false, Ordering::SeqCst));
+        let keep = |error| {
+            DONE.iter().zip(was_done).for_each(|(done, was_done)| done.store(was_done, Ordering::Release));
+            Err(error)
         };
+        fence(Ordering::SeqCst);
+        if let Some(error) = refuse() {
+            return keep(error);
+        }
         let mut applied = APPLIED.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = applied.len();
-        for found in sites.found {
-            let done = patch(lock, found, &mut applied, number);
-            if let Err(error) = done {
-                let undone = applied.split_off(before);
-                // Writing has worked a moment ago. If it fails now, the hook stays, and does
-                // nothing on stacks without a record.
-                applied.extend(undone.into_iter().filter_map(|mut kept| kept.patch.undo().is_err().then_some(kept)));
-                return Err(error);
+        for at in (0..applied.len()).rev() {
+            if let Err(error) = applied[at].patch.undo() {
+                for undone in &mut applied[at + 1..] {
+                    // SAFETY: as when it was applied first.
+                    let _ = unsafe { undone.patch.apply() };
+                }
+                return keep(Error::NoCodeSite(format!("{error}").into()));
             }
         }
-        LANDING_BYPASSES_HOOK[number].store(sites.landing_bypasses_hook, Ordering::Relaxed);
-        DONE[number].store(true, Ordering::Release);
+        applied.clear();
         Ok(())
     })
 }
 
 /// Prepares the search for sites of the exit trampoline `number`. At the other end of `main` there
 /// is a call that threads make as well, so the threads' exit trampoline has to be known.
-fn get_ready(number: usize) -> Result<(), Error> {
+fn learn(number: usize) -> Result<(), Error> {
     if trampoline::kind(number) == Kind::Main { recognition::probe() } else { Ok(()) }
 }
 
@@ -90,12 +165,12 @@ pub(super) fn problem(number: usize) -> Option<Error> {
         Err(_) if is_left_to_net(number) => Ok(None),
         Err(error) => Err(error),
     };
-    get_ready(number).and_then(|()| recognition::locked(search)).unwrap_or_else(Some)
+    learn(number).and_then(|()| recognition::locked(search)).unwrap_or_else(Some)
 }
 
 /// Describes the sites of the exit trampoline `number`.
 pub(crate) fn survey(number: usize) -> Vec<CodeSite> {
-    let looked = get_ready(number).and_then(|()| recognition::locked(|_| Ok(look(number))));
+    let looked = learn(number).and_then(|()| recognition::locked(|_| Ok(look(number))));
     looked.unwrap_or_else(|error| vec![CodeSite { problem: Some(error), ..CodeSite::blank(number) }])
 }
 
@@ -176,7 +251,7 @@ fn patch(lock: &ProcessLock, found: Found, applied: &mut Vec<Applied>, number: u
     }
     // Room for the push below: an applied patch that is not stored could not be undone.
     applied.try_reserve(1).map_err(|_| Error::OutOfMemory)?;
-    return_points::add(found.site.next().map_err(refused(number))?.address().addr());
+    return_points::add(found.site.next().map_err(refused(number))?.address().addr(), trampoline::kind(number));
     let mut tries = 0;
     let (patch, target) = loop {
         // The hook is complete before any thread can reach it.

@@ -58,11 +58,49 @@ pub(super) fn plan(foot: Foot) -> Result<SlotPlan, Error> {
         cold_path();
         return Err(Error::ShadowStack);
     }
-    match KNOWN_LAYOUTS[foot.trampoline].plan(foot) {
+    match KNOWN_LAYOUTS[foot.trampoline].plan(foot, signing(foot.address)) {
         Some(writes) => Ok(writes),
         None => plan_unknown(foot),
     }
 }
+
+/// [`plan`] for a stack that need not be the running one, and whose layout is known ([`learn`]).
+/// Takes no lock and allocates nothing. `None` if its layout differs from the known one, or if its
+/// entry function signs return addresses in a way that only its unwind table shows.
+#[cfg(target_env = "gnu")]
+pub(super) fn plan_elsewhere(foot: Foot) -> Option<SlotPlan> {
+    KNOWN_LAYOUTS[foot.trampoline].plan(foot, || None)
+}
+
+/// Learns the layout of the exit trampoline that the stack with this foot ends in, from the memory of
+/// that stack, which need not be the running one. Returns whether it is known now.
+///
+/// # Safety
+/// The foot, and the [`REACH`] bytes above it, must be memory of a stack.
+#[cfg(target_env = "gnu")]
+pub(super) unsafe fn learn(foot: Foot) -> Result<bool, Error> {
+    let layout = &KNOWN_LAYOUTS[foot.trampoline];
+    if layout.distance.load(Ordering::Acquire) != 0 {
+        return Ok(true);
+    }
+    let secret = SECRET.load(Ordering::Acquire);
+    // SAFETY: the caller's promise.
+    let landing = unsafe { Landing::search(foot.base, secret, trampoline::original(foot.trampoline)) };
+    if landing.is_some() {
+        plan_with(foot, landing, || None)?;
+    }
+    Ok(layout.distance.load(Ordering::Acquire) != 0)
+}
+
+/// Whether some thread's landing has shown the secret of all landings, which [`learn`] needs.
+#[cfg(target_env = "gnu")]
+pub(super) fn knows_secret() -> bool {
+    KNOWN_LAYOUTS.iter().any(|layout| layout.distance.load(Ordering::Acquire) != 0)
+}
+
+/// What libc mixes into the pointers of all landings.
+#[cfg(target_env = "gnu")]
+static SECRET: AtomicUsize = AtomicUsize::new(0);
 
 /// The layout that the first thread of an exit trampoline has shown. A function's frame has one
 /// shape, so the feet and landings of all its threads have one, too.
@@ -92,7 +130,7 @@ static KNOWN_LAYOUTS: [KnownLayout; trampoline::COUNT] = [const {
 impl KnownLayout {
     /// The plan for a stack with this layout. `None` if its layout differs.
     #[inline]
-    fn plan(&self, foot: Foot) -> Option<SlotPlan> {
+    fn plan(&self, foot: Foot, signing: impl FnOnce() -> Option<arch::Signing>) -> Option<SlotPlan> {
         let distance = self.distance.load(Ordering::Acquire);
         if distance == 0 {
             return None;
@@ -106,7 +144,7 @@ impl KnownLayout {
         if spare == foot.address {
             return None;
         }
-        let word = arch::replace_address(foot.word, original, label, foot.base, signing(foot.address))?;
+        let word = arch::replace_address(foot.word, original, label, foot.base, signing)?;
         Some(SlotPlan {
             word,
             keep: Some((spare, original)),
@@ -119,6 +157,8 @@ impl KnownLayout {
     fn note(&self, landing: Landing, lands: usize, landing_label: usize, original: usize, label: usize) {
         self.lands.store(lands, Ordering::Relaxed);
         self.landing_label.store(landing_label, Ordering::Relaxed);
+        #[cfg(target_env = "gnu")]
+        SECRET.store(landing.secret(), Ordering::Release);
         self.original.store(original, Ordering::Relaxed);
         self.label.store(label, Ordering::Relaxed);
         self.distance.store(landing.distance(), Ordering::Release);
@@ -128,9 +168,17 @@ impl KnownLayout {
 /// [`plan`] for a stack without a known layout.
 #[inline(never)]
 fn plan_unknown(foot: Foot) -> Result<SlotPlan, Error> {
+    plan_with(foot, find_landing(trampoline::kind(foot.trampoline), foot.base), signing(foot.address))
+}
+
+/// [`plan_unknown`] for a stack with this landing.
+fn plan_with(
+    foot: Foot,
+    landing: Option<Landing>,
+    signing: impl FnOnce() -> Option<arch::Signing>,
+) -> Result<SlotPlan, Error> {
     let number = foot.trampoline;
     let original = trampoline::original(number);
-    let landing = find_landing(trampoline::kind(number), foot.base);
     // The frame of `enter` has such a word as well, which holds the original already.
     let entered = (original == trampoline::enter_return()).then_some(foot.base);
     // If another copy of the library keeps the original in the spare word, that word is the foot of
@@ -138,7 +186,7 @@ fn plan_unknown(foot: Foot) -> Result<SlotPlan, Error> {
     let spare = landing.map(Landing::spare).or(entered).filter(|&spare| spare != foot.address);
     let keeping = spare.and_then(|spare| Some((spare, trampoline::label_for_spare_word(spare - foot.base)?)));
     let label = keeping.map_or_else(|| trampoline::label(number), |(_, label)| label);
-    let Some(word) = arch::replace_address(foot.word, original, label, foot.base, signing(foot.address)) else {
+    let Some(word) = arch::replace_address(foot.word, original, label, foot.base, signing) else {
         return Err(Error::ForeignFoot { address: foot.address, found: foot.word, expected: original });
     };
     let mut lands = None;

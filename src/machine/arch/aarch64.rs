@@ -309,6 +309,18 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     address.wrapping_add_signed(distance) == exit
 }
 
+/// Whether the call that returns to `address` is made through a register.
+///
+/// # Safety
+/// The word before `address` must be code.
+#[cfg(target_env = "gnu")]
+pub(crate) unsafe fn called_indirectly(address: usize) -> bool {
+    // SAFETY: the caller promises code here.
+    let instruction = unsafe { ((address - 4) as *const u32).read() };
+    // `blr`, and with pointer authentication `blraa`, `blrab`, `blraaz`, `blrabz`.
+    instruction & 0xffff_fc1f == 0xd63f_0000 || instruction & 0xfeff_f800 == 0xd63f_0800
+}
+
 /// Whether the code at `address` passes an entry function's result to `target`: at most one
 /// instruction that extends it, and `bl target`.
 ///

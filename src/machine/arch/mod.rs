@@ -16,6 +16,7 @@
 //! | `shadow_stack_active` | whether a shadow stack checks this thread's returns |
 //! | `ends_in_exit` | whether the code at an address passes a result to `exit`; Linux only |
 //! | `called_directly` | the target of the direct call before a return address; Linux only |
+//! | `called_indirectly` | whether the call before a return address is none by name; glibc only |
 //! | `dwarf` | the numbers of registers in unwind tables; Linux only |
 //! | `trampoline_result`, `trampoline_goes_on_to`, `hook_argument` | words of the frames in `asm/` |
 //! | `landing` | the layout of glibc's `jmp_buf`; Linux only |

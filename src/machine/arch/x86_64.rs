@@ -242,6 +242,30 @@ pub(crate) unsafe fn ends_in_exit(address: usize, exit: usize) -> bool {
     }
 }
 
+/// Whether the call that returns to `address` is made through a register or through memory.
+///
+/// # Safety
+/// The 7 bytes before `address` must be code.
+#[cfg(target_env = "gnu")]
+pub(crate) unsafe fn called_indirectly(address: usize) -> bool {
+    // SAFETY: the caller's promise.
+    let before = |distance: usize| unsafe { ((address - distance) as *const u8).read() };
+    // `call r/m64` is ff /2. The length follows from the ModRM byte's mode, and its register 4 has
+    // a SIB byte.
+    let is_call = |length: usize, mode: u8, has_sib: bool| {
+        let modrm = before(length - 1);
+        before(length) == 0xff && modrm >> 6 == mode && modrm >> 3 & 7 == 2 && (modrm & 7 == 4) == has_sib
+    };
+    before(2) == 0xff && before(1) >> 3 == 0b11_010
+        || is_call(2, 0, false) && before(1) & 7 != 5
+        || is_call(3, 0, true)
+        || is_call(3, 1, false)
+        || is_call(4, 1, true)
+        || is_call(6, 2, false)
+        || is_call(7, 2, true)
+        || before(6) == 0xff && before(5) == 0x15
+}
+
 /// Whether the code at `address` passes an entry function's result to `target`: moves it from `rax`
 /// to `rdi`, perhaps extended, and calls `target`.
 ///

@@ -5,7 +5,7 @@
 //! address ([`PROBES`], `threads.rs`). That of `main` is recognised by its code ([`main_exit`]).
 
 use super::probe::Probe;
-use super::threads::{ThreadStart, exeunt_probe, probe_thread};
+use super::threads::{ThreadStart, exeunt_probe, own_functions, probe_thread};
 use crate::base::error::Error;
 use crate::base::kind::Kind;
 use crate::base::symbols::exported_symbol;
@@ -99,6 +99,16 @@ pub(crate) fn main_exit(address: usize, outer: &[usize]) -> Option<&'static CStr
     let named = is_start(address) || outer.first().is_some_and(|&outer| is_start(outer));
     let is_main = named || exported_symbol(libc::exit as *const () as usize).is_none();
     is_main.then(|| if has_start_call_main() { c"__libc_start_call_main" } else { c"__libc_start_main" })
+}
+
+/// libc's own `__libc_start_main` and `exit`. `None` in a program without a dynamic linker.
+pub(crate) fn start_and_exit() -> Result<Option<[usize; 2]>, Error> {
+    Ok(own_functions([c"__libc_start_main", c"exit"])?.map(|found| found.map(|function| function as usize)))
+}
+
+/// The name of the exit trampoline of `main`.
+pub(crate) fn main_exit_name() -> &'static CStr {
+    if has_start_call_main() { c"__libc_start_call_main" } else { c"__libc_start_main" }
 }
 
 /// Whether the return address lies in libc's `__libc_start_main`, which the program's first code

@@ -8,6 +8,7 @@
 //! | `PROBES` | experiments that find the addresses of exit trampolines ([`probe::Probe`]) |
 //! | `probe_c11` | the same for C11's threads; Linux only |
 //! | `main_exit` | the exit trampoline of `main`, by the shape of its code |
+//! | `start_and_exit`, `main_exit_name` | the functions at the two ends of `main`, and the exit trampoline's name; glibc only |
 //! | `is_start` | whether an address lies in the function that calls `main`; glibc only |
 //! | `is_behind_indirect_call` | whether a return address follows a call by a pointer; Linux only |
 //! | `ends_in_pthread_exit` | whether the code at a return address calls `pthread_exit`; musl only |

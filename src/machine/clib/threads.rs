@@ -63,7 +63,7 @@ const LIBRARIES: &[&CStr] = if cfg!(target_env = "gnu") { &[c"libc.so.6", c"libp
 ///
 /// `Ok(None)` in a program without a dynamic linker: it has only the functions that it was linked
 /// with.
-fn own_functions<const N: usize>(names: [&CStr; N]) -> Result<Option<[*mut c_void; N]>, Error> {
+pub(super) fn own_functions<const N: usize>(names: [&CStr; N]) -> Result<Option<[*mut c_void; N]>, Error> {
     if !has_dynamic_linker() {
         return Ok(None);
     }

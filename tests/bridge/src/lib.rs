@@ -96,8 +96,12 @@ pub extern "C" fn bridge_panic_at_exit() -> c_int {
 /// The name of [`exeunt::ending`]'s variant.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_ending() -> *const c_char {
+    name_of(exeunt::ending()).as_ptr()
+}
+
+fn name_of(ending: Option<exeunt::Ending>) -> &'static CStr {
     use exeunt::Ending;
-    let name = match exeunt::ending() {
+    match ending {
         None => c"None",
         Some(Ending::Unknown) => c"Unknown",
         Some(Ending::Returned) => c"Returned",
@@ -109,8 +113,80 @@ pub extern "C" fn bridge_ending() -> *const c_char {
         Some(Ending::Discarded) => c"Discarded",
         Some(Ending::Scope) => c"Scope",
         Some(_) => c"another",
-    };
-    name.as_ptr()
+    }
+}
+
+/// [`exeunt::on_every_end`]. The function gets the kind as in `bridge_foot`, the name of the ending,
+/// whether there is a value, the value, and whether the stack is armed.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_on_every_end(function: extern "C" fn(c_int, *const c_char, c_int, usize, c_int)) -> c_int {
+    answer(|| {
+        let every_end = exeunt::on_every_end(move |end| {
+            let has_value = c_int::from(end.value.is_some());
+            let (name, value) = (name_of(Some(end.ending)).as_ptr(), end.value.unwrap_or(0));
+            function(end.kind as c_int, name, has_value, value, c_int::from(end.is_armed));
+        })?;
+        *EVERY_END.lock().unwrap() = Some(every_end);
+        Ok(0)
+    })
+}
+
+static EVERY_END: std::sync::Mutex<Option<exeunt::EveryEnd>> = std::sync::Mutex::new(None);
+
+/// [`exeunt::EveryEnd::stop`].
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_stop_every_end() -> c_int {
+    answer(|| {
+        let every_end = EVERY_END.lock().unwrap().take();
+        every_end.map(exeunt::EveryEnd::stop);
+        Ok(0)
+    })
+}
+
+/// Arms the running stack, notes the places of its foot and its base, and unloads it.
+///
+/// # Safety
+/// `foot` and `base` must be good to write to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_place(foot: *mut usize, base: *mut usize) -> c_int {
+    answer(|| {
+        let id = exeunt::id()?;
+        let here = exeunt::stacks().find(|stack| stack.id == id).expect("this stack is armed");
+        exeunt::unload()?;
+        // SAFETY: the caller's promise.
+        unsafe { (*foot, *base) = (here.foot, here.base) };
+        Ok(0)
+    })
+}
+
+/// [`exeunt::reserve`] and [`exeunt::Reservation::arm`].
+///
+/// # Safety
+/// As for these two.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_arm_at(
+    foot: usize,
+    base: usize,
+    function: extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+) -> c_int {
+    let argument = argument.expose_provenance();
+    answer(|| {
+        // SAFETY: the caller's promise.
+        let reserved =
+            unsafe { exeunt::reserve(foot, base, move || function(std::ptr::with_exposed_provenance_mut(argument))) }?;
+        // SAFETY: as above.
+        unsafe { reserved.arm() }.map(|_| 0).map_err(|(error, _)| error)
+    })
+}
+
+/// [`exeunt::restore_code_sites`]; 1 if the sites are in use.
+#[unsafe(no_mangle)]
+pub extern "C" fn bridge_restore_code_sites() -> c_int {
+    answer(|| match exeunt::restore_code_sites() {
+        Err(Error::CodeSitesInUse { .. }) => Ok(1),
+        other => other.map(|()| 0),
+    })
 }
 
 /// [`exeunt::returned_value`]; 1 where there is one, otherwise 0.

@@ -1,0 +1,9 @@
+//go:build linux && !go1.25
+
+package exeunt
+
+// gobufBP is the offset of bp in the runtime's gobuf (src/runtime/runtime2.go), which has had a field
+// more until Go 1.24.
+//
+//lint:ignore U1000 for assembly
+const gobufBP = 48

@@ -1,0 +1,168 @@
+//! A function that is called at the end of every thread and of `main`.
+#![cfg(all(target_os = "linux", target_env = "gnu", feature = "code"))]
+
+#[path = "c/harness.rs"]
+mod harness;
+
+mod common;
+
+use common::{Log, on_a_thread, process};
+use exeunt::{Builder, Ending, Error, Kind, Redirect};
+use harness::{Build, Program};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+fn program() -> &'static Program {
+    static PROGRAM: OnceLock<Program> = OnceLock::new();
+    PROGRAM.get_or_init(|| Build::linked("every_end.c", &["-O2"]).build())
+}
+
+/// Runs the case of `tests/c/every_end.c`, with the function registered on each of two threads.
+#[track_caller]
+fn expect(case: &str, status: i32, lines: &[&str]) {
+    program().run(&[case, "on main"]).expect(status, lines);
+    let registers: &[&str] = &["registers: thread Returned 0"];
+    program().run(&[case, "on a thread"]).expect(status, &[registers, lines].concat());
+}
+
+/// Since glibc 2.34 `main` ends by `pthread_exit` through a call that threads make as well.
+fn pthread_exit_of_main_meets_a_call() -> bool {
+    // SAFETY: glibc returns a string that is never freed.
+    let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) }.to_str().unwrap();
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap());
+    (numbers.next(), numbers.next()) >= (Some(2), Some(34))
+}
+
+const KEY: &str = "key of it destroyed";
+
+#[test]
+fn a_thread_s_ends_are_reported_before_its_keys_are_destroyed() {
+    expect("thread returns", 0, &["it: thread Returned 0x1234", KEY, "atexit"]);
+    expect("thread exits", 0, &["it: thread Exited 0x1234", KEY, "atexit"]);
+    expect("thread is cancelled", 0, &["it: thread Cancelled", KEY, "atexit"]);
+    expect("thread is there already", 0, &["it: thread Returned 0x8", KEY, "atexit"]);
+}
+
+#[test]
+fn a_c11_thread_s_end_is_reported() {
+    expect("C11 thread returns", 0, &["it: thread Returned 0xfffffffffffffff9", KEY, "atexit"]);
+}
+
+#[test]
+fn main_s_end_is_reported_once_although_main_was_never_armed() {
+    expect("main returns", 256 - 42, &["main: main Returned 0xffffffffffffffd6", "atexit"]);
+    if pthread_exit_of_main_meets_a_call() {
+        expect("main exits its thread", 0, &["main: main Exited 0x7", "atexit"]);
+        let lines = ["main: main Exited 0x7", "joins: thread Returned 0", "atexit"];
+        expect("main exits its thread first", 0, &lines);
+    }
+}
+
+#[test]
+fn an_end_of_the_process_is_not_reported() {
+    expect("main exits", 43, &["atexit"]);
+}
+
+#[test]
+fn the_end_of_an_armed_stack_is_reported_before_its_handlers_run() {
+    expect("thread is armed", 0, &["it: thread Returned 0x1234, armed", "handler of it", KEY, "atexit"]);
+    expect("main is armed", 3, &["main: main Returned 0x3, armed", "handler of main", "atexit"]);
+}
+
+#[test]
+fn a_function_that_is_taken_back_leaves_libc_s_code_as_it_was() {
+    let lines = [KEY, "restored", KEY, "handler of it", KEY, "it: thread Returned 0x1234", KEY, "atexit"];
+    expect("taken back", 0, &lines);
+}
+
+#[test]
+fn under_slot_redirect_it_is_refused_and_nothing_is_patched() {
+    process::alone("under_slot_redirect_it_is_refused_and_nothing_is_patched", || {
+        Builder::new().redirect(Redirect::Slot).install().unwrap();
+        let error = exeunt::on_every_end(|_| unreachable!()).unwrap_err();
+        assert_eq!(error, Error::RedirectChosen { chosen: Redirect::Slot, wanted: Redirect::Code });
+        on_a_thread(|| ());
+        assert!(exeunt::code_sites().unwrap().iter().all(|site| !site.applied));
+    });
+}
+
+#[test]
+fn a_panic_in_the_function_leaves_the_thread_s_end_as_it_is() {
+    process::alone("a_panic_in_the_function_leaves_the_thread_s_end_as_it_is", || {
+        let log = Log::new();
+        let theirs = log.clone();
+        let every_end = exeunt::on_every_end(|_| panic!("caught by exeunt")).unwrap();
+        assert_eq!(on_a_thread(move || exeunt::at_exit(theirs.noting("handler")).map(|()| 5)), Ok(5));
+        every_end.stop();
+        assert_eq!(log.take(), ["handler"]);
+    });
+}
+
+#[test]
+fn every_end_of_many_threads_is_reported_while_stacks_are_armed_and_code_is_restored() {
+    const NAME: &str = "every_end_of_many_threads_is_reported_while_stacks_are_armed_and_code_is_restored";
+    const ROUNDS: usize = if cfg!(target_arch = "aarch64") { 9 } else { 30 };
+    static ENDS: AtomicUsize = AtomicUsize::new(0);
+    static HANDLERS: AtomicUsize = AtomicUsize::new(0);
+    static GO_ON: AtomicBool = AtomicBool::new(true);
+    process::alone(NAME, || {
+        Builder::new().redirect(Redirect::Code).install().unwrap();
+        // Stacks are armed whose trampoline is being restored at that moment.
+        let restoring = std::thread::spawn(|| {
+            let mut restored = 0;
+            while GO_ON.load(Ordering::Relaxed) {
+                match exeunt::restore_code_sites() {
+                    Ok(()) => restored += 1,
+                    Err(Error::CodeSitesInUse { .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+                std::thread::yield_now();
+            }
+            restored
+        });
+        let mut armed = 0;
+        for round in 0..ROUNDS {
+            let every_end = (round % 3 == 0).then(|| {
+                exeunt::on_every_end(|end| {
+                    assert_eq!((end.kind, end.ending), (Kind::Thread, Ending::Returned));
+                    ENDS.fetch_add(1, Ordering::Relaxed);
+                })
+                .unwrap()
+            });
+            let before = ENDS.load(Ordering::Relaxed);
+            let threads: Vec<_> = (0..4)
+                .map(|number| {
+                    std::thread::spawn(move || {
+                        if number < 2 {
+                            exeunt::at_exit(|| {
+                                HANDLERS.fetch_add(1, Ordering::Relaxed);
+                            })
+                            .unwrap();
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            armed += 2;
+            assert_eq!(HANDLERS.load(Ordering::Relaxed), armed, "in round {round}");
+            let expected = before + 4 * usize::from(every_end.is_some());
+            assert_eq!(ENDS.load(Ordering::Relaxed), expected, "in round {round}");
+            if let Some(every_end) = every_end {
+                every_end.stop();
+            }
+        }
+        GO_ON.store(false, Ordering::Relaxed);
+        assert!(restoring.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn the_words_of_redirected_feet_are_own_trampolines() {
+    let (before, armed) = on_a_thread(|| {
+        let before = exeunt::Stack::current().foot().unwrap().word;
+        exeunt::id().unwrap();
+        (before, exeunt::Stack::current().foot().unwrap().word)
+    });
+    assert!(!exeunt::is_own_trampoline(before) && !exeunt::is_own_trampoline(0));
+    assert_eq!(exeunt::is_own_trampoline(armed), exeunt::survey().unwrap().redirect == Redirect::Slot);
+}
