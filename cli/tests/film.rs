@@ -48,9 +48,12 @@ fn film(kind: &str) -> Option<Value> {
     film_and_page(kind).map(|(film, _)| film)
 }
 
+/// Films by their kinds: the recording, and the page that has it.
+type Films = HashMap<String, Option<(Value, String)>>;
+
 /// The recording, and the page that has it.
 fn film_and_page(kind: &str) -> Option<(Value, String)> {
-    static FILMS: OnceLock<Mutex<HashMap<String, Option<(Value, String)>>>> = OnceLock::new();
+    static FILMS: OnceLock<Mutex<Films>> = OnceLock::new();
     let mut films = FILMS.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     films.entry(kind.to_owned()).or_insert_with(|| record(kind)).clone()
 }
