@@ -7,9 +7,10 @@
 
 mod common;
 
-use common::{exeunt, text};
+use common::text;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::process::{Command, Output};
 use std::sync::{Mutex, OnceLock};
 
 /// What is filmed, and the chapters of its film.
@@ -19,23 +20,70 @@ const SLOT_ENDS: [&str; 5] =
 /// The exit handler of all films but the goroutine's.
 const HANDLER: &str = "exeunt::film::actor::on_exit";
 
+/// All that is filmed.
+const KINDS: [&str; 7] = ["thread", "main", "fiber", "enter", "pthread_exit", "code", "goroutine"];
+
+/// `exeunt film` with these arguments. Variables name another processor's program with what runs it,
+/// and the emulator that it films by (`.ci/film`).
+fn exeunt_film(arguments: &[&str]) -> Command {
+    let mut command = match std::env::var("EXEUNT_TEST_FILM_PROGRAM") {
+        Ok(words) => {
+            let mut words = words.split_whitespace();
+            let mut command = Command::new(words.next().expect("a program"));
+            command.args(words);
+            command
+        }
+        Err(_) => common::exeunt(),
+    };
+    command.arg("film");
+    if let Ok(emulator) = std::env::var("EXEUNT_TEST_FILM_EMULATOR") {
+        command.args(["--emulator", &emulator]);
+    }
+    command.args(arguments);
+    command
+}
+
 /// A film of this kind; each kind is filmed once. `None` if this system forbids it.
 fn film(kind: &str) -> Option<Value> {
-    static FILMS: OnceLock<Mutex<HashMap<String, Option<Value>>>> = OnceLock::new();
+    film_and_page(kind).map(|(film, _)| film)
+}
+
+/// Films by their kinds: the recording, and the page that has it.
+type Films = HashMap<String, Option<(Value, String)>>;
+
+/// The recording, and the page that has it.
+fn film_and_page(kind: &str) -> Option<(Value, String)> {
+    static FILMS: OnceLock<Mutex<Films>> = OnceLock::new();
     let mut films = FILMS.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     films.entry(kind.to_owned()).or_insert_with(|| record(kind)).clone()
 }
 
-fn record(kind: &str) -> Option<Value> {
-    let output = exeunt().args(["film", kind, "--json"]).output().expect("the program starts");
-    if output.status.success() {
-        return Some(serde_json::from_slice(&output.stdout).expect("one JSON object"));
+fn record(kind: &str) -> Option<(Value, String)> {
+    let file = std::env::temp_dir().join(format!("exeunt-film-{kind}-{}.html", std::process::id()));
+    let output = exeunt_film(&[kind, "-o"]).arg(&file).output().expect("the program starts");
+    if !is_allowed(kind, &output) {
+        return None;
     }
+    let page = std::fs::read_to_string(&file).expect("the page");
+    std::fs::remove_file(&file).expect("it was written");
+    let (_, json) = page.split_once("id=\"film\">").expect("a recording");
+    let (json, _) = json.split_once("</script>").expect("its end");
+    Some((serde_json::from_str(json).expect("JSON"), page))
+}
+
+/// Whether something was filmed: not where this system forbids it.
+fn is_allowed(kind: &str, output: &Output) -> bool {
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("nothing can be filmed here: this"), "film {kind}: {output:?}");
-    assert!(kind != "goroutine" || std::env::var_os("EXEUNT_NEEDS_GO").is_none(), "EXEUNT_NEEDS_GO is set: {said}");
-    eprintln!("NOT RUN: nothing was filmed, because {said}");
-    None
+    assert!(output.status.success() || said.contains("nothing can be filmed here: this"), "film {kind}: {output:?}");
+    if !output.status.success() {
+        assert!(kind != "goroutine" || std::env::var_os("EXEUNT_NEEDS_GO").is_none(), "EXEUNT_NEEDS_GO is set: {said}");
+        eprintln!("NOT RUN: nothing was filmed, because {said}");
+    }
+    output.status.success()
+}
+
+fn is_x86_64(film: &Value) -> bool {
+    film["machine"]["processor"] == "x86_64"
 }
 
 fn number(value: &Value) -> u64 {
@@ -118,9 +166,9 @@ fn a_thread_s_film_shows_the_foot_before_and_after_and_the_real_exit() {
     assert_eq!(stack["exit_trampoline"], "start_thread");
     // The call writes the foot: the address behind it.
     let (call, entry) = (&steps(&film)[0], &steps(&film)[1]);
-    let behind = number(&stack["before"]);
+    let behind = number(&stack["returns_to"]);
     assert!((1..16).contains(&(behind - number(&call["pc"]))), "the film begins with the call of the entry function");
-    if cfg!(target_arch = "x86_64") {
+    if is_x86_64(&film) {
         assert_eq!(sp(entry), number(&stack["foot"]));
         assert_eq!(sp(call), sp(entry) + 8);
     }
@@ -128,16 +176,40 @@ fn a_thread_s_film_shows_the_foot_before_and_after_and_the_real_exit() {
     let first = film["chapters"].as_array().and_then(|chapters| chapters.last()).expect("chapters")["first"].as_u64();
     let last = &steps(&film)[first.expect("a number") as usize];
     assert_eq!(number(&last["pc"]), behind);
-    let result = if cfg!(target_arch = "x86_64") { "rax" } else { "x0" };
+    let result = if is_x86_64(&film) { "rax" } else { "x0" };
     let register = film["registers"].as_array().expect("names").iter().position(|name| name == result).expect(result);
     assert_eq!(number(&last["registers"][register]), 0x5ee);
+}
+
+#[test]
+fn a_signed_foot_gets_a_signed_address_that_passes_the_check() {
+    if std::env::var("EXEUNT_TEST_FILM_EMULATOR").is_err() {
+        eprintln!("NOT RUN: this program does not sign return addresses. `.ci/film` films one that does.");
+        return;
+    }
+    let film = film("thread").expect("an emulator can be filmed");
+    let stack = &film["stack"];
+    for (signed, plain) in [("before", "returns_to"), ("after", "leads_to")] {
+        let (signed, plain) = (number(&stack[signed]), number(&stack[plain]));
+        assert_ne!(signed, plain, "no signature");
+        assert_eq!(signed & 0xffff_ffff_ffff, plain, "a signature is above the address");
+    }
+    // The entry function checks exeunt's signature, and the trampoline its own.
+    let checks: Vec<&str> = steps(&film)
+        .iter()
+        .filter_map(|step| step["what"].as_str())
+        .filter_map(|what| what.strip_prefix("`autiasp` changed x30 to "))
+        .collect();
+    assert_eq!(checks.len(), 2, "{checks:?}");
+    assert!(checks[0].starts_with(stack["leads_to"].as_str().expect("an address")), "{checks:?}");
+    assert!(checks[1].starts_with(stack["returns_to"].as_str().expect("an address")), "{checks:?}");
 }
 
 #[test]
 fn unwinders_find_the_original_address_before_the_foot_leads_to_the_trampoline() {
     let Some(film) = film("thread") else { return };
     let stack = &film["stack"];
-    let (foot, before, after) = (number(&stack["foot"]), number(&stack["before"]), number(&stack["after"]));
+    let (foot, original, after) = (number(&stack["foot"]), number(&stack["returns_to"]), number(&stack["after"]));
     let spare = steps(&film)
         .iter()
         .flat_map(|step| step["words"].as_array().expect("words"))
@@ -145,7 +217,7 @@ fn unwinders_find_the_original_address_before_the_foot_leads_to_the_trampoline()
         .map(|word| number(&word["at"]))
         .expect("a spare word");
     let first = |at: u64, wanted: u64| steps(&film).iter().position(|step| word_at(step, at) == Some(wanted));
-    assert!(first(spare, before).expect("kept") < first(foot, after).expect("redirected"));
+    assert!(first(spare, original).expect("kept") < first(foot, after).expect("redirected"));
 }
 
 #[test]
@@ -160,7 +232,9 @@ fn the_record_and_its_entry_are_those_of_the_stack() {
     let armed = shown.iter().find(|step| field(step, "phase")[2] == "armed").expect("an armed step");
     assert_eq!(field(armed, "canary_at")[1], stack["foot"]);
     assert_eq!(field(armed, "canary_word")[1], stack["after"]);
-    assert_eq!(number(&field(armed, "base")[1]), number(&stack["foot"]) + 8);
+    // On aarch64 the entry function chooses where in its frame the foot is.
+    let above = number(&field(armed, "base")[1]) - number(&stack["foot"]);
+    assert!(if is_x86_64(&film) { above == 8 } else { above >= 8 }, "the base is {above} bytes above the foot");
     assert_ne!(number(&field(armed, "id")[1]), 0);
     let entry = &armed["record"]["entry"];
     assert_eq!(number(&entry[2]), number(&armed["record"]["at"]) | 1, "the record owns the entry: {entry}");
@@ -191,15 +265,18 @@ fn enter_s_film_ends_in_exeunt_s_own_frame() {
 fn a_fiber_s_trampoline_has_an_expression_that_gives_the_original_address() {
     let Some(film) = film("fiber") else { return };
     check_slot(&film, ["A function on the stack", "Arming"]);
-    let (before, after) = (&film["stack"]["before"], &film["stack"]["after"]);
+    let (original, trampoline) = (&film["stack"]["returns_to"], &film["stack"]["leads_to"]);
     // An armed stack, before its end: the trampoline is a frame, looked up one byte before.
     let frames = film["frames"].as_array().expect("frames");
-    let frame = frames.iter().find(|frame| frame["pc"] == *after && frame["looked_up"] != *after).expect("that frame");
+    let frame = frames
+        .iter()
+        .find(|frame| frame["pc"] == *trampoline && frame["looked_up"] != *trampoline)
+        .expect("that frame");
     let rule = &frame["row"]["return_address"];
     let expression = rule["expression"].as_array().expect("an expression");
     assert!(expression.len() > 3, "{rule}");
-    assert_eq!(rule["value"], *before);
-    assert_eq!(expression.last().expect("operations")[1].as_array().and_then(|stack| stack.last()), Some(before));
+    assert_eq!(rule["value"], *original);
+    assert_eq!(expression.last().expect("operations")[1].as_array().and_then(|stack| stack.last()), Some(original));
 }
 
 #[test]
@@ -213,7 +290,7 @@ fn pthread_exit_s_film_lands_in_a_trampoline_and_not_by_the_foot() {
     let stack = &film["stack"];
     let trampoline =
         steps(&film).iter().find(|step| name(&film, step, 0) == "exeunt_trampoline").expect("a trampoline");
-    assert_ne!(trampoline["pc"], stack["after"], "another trampoline than the foot's stands for the landing");
+    assert_ne!(trampoline["pc"], stack["leads_to"], "another trampoline than the foot's stands for the landing");
     for (at, step) in steps(&film).iter().enumerate() {
         // libc's longjmp changes registers one by one.
         let name = name(&film, step, 0);
@@ -256,6 +333,11 @@ fn code_redirect_s_film_has_a_foot_that_stays_and_a_call_that_changes() {
         let is_named = step["why"].as_str().expect("a reason").contains("no unwind table");
         assert!(step["complete"] == true || is_named, "step {}: {}", at + 1, step["ended"]);
     }
+}
+
+fn recorded_as_json(kind: &str) -> Option<Value> {
+    let output = exeunt_film(&[kind, "--json"]).output().expect("the program starts");
+    is_allowed(kind, &output).then(|| serde_json::from_slice(&output.stdout).expect("one JSON object"))
 }
 
 #[test]
@@ -369,7 +451,7 @@ fn a_goroutine_s_film_leaves_no_files_behind() {
     }
     let folder = std::env::temp_dir().join(format!("exeunt-film-go-{}", std::process::id()));
     std::fs::create_dir(&folder).expect("a new folder");
-    let output = exeunt().args(["film", "goroutine", "--text"]).env("TMPDIR", &folder).output();
+    let output = exeunt_film(&["goroutine", "--text"]).env("TMPDIR", &folder).output();
     let output = output.expect("the program starts");
     assert!(output.status.success(), "{output:?}");
     let steps = text(&output).lines().filter(|line| line.starts_with("step ")).count();
@@ -381,7 +463,7 @@ fn a_goroutine_s_film_leaves_no_files_behind() {
 #[test]
 fn without_go_the_film_of_a_goroutine_says_what_to_install() {
     let nowhere = std::env::temp_dir().join("exeunt-film-nowhere");
-    let output = exeunt().args(["film", "goroutine"]).env("PATH", nowhere).env_remove("GOROOT").output();
+    let output = exeunt_film(&["goroutine"]).env("PATH", nowhere).env_remove("GOROOT").output();
     let output = output.expect("the program starts");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -391,7 +473,7 @@ fn without_go_the_film_of_a_goroutine_says_what_to_install() {
 
 #[test]
 fn each_step_says_what_happened_with_numbers_of_this_recording() {
-    let (Some(one), Some(other)) = (film("thread"), record("thread")) else { return };
+    let (Some(one), Some(other)) = (film("thread"), recorded_as_json("thread")) else { return };
     for step in steps(&one) {
         assert!(!step["what"].as_str().expect("a sentence").is_empty(), "{step}");
     }
@@ -401,21 +483,11 @@ fn each_step_says_what_happened_with_numbers_of_this_recording() {
 
 #[test]
 fn the_page_stands_alone_and_has_the_recording_and_pictures() {
-    if film("thread").is_none() {
-        return;
-    }
-    let file = std::env::temp_dir().join(format!("exeunt-film-{}.html", std::process::id()));
-    let output = exeunt().args(["film", "thread", "-o"]).arg(&file).output().expect("the program starts");
-    assert!(output.status.success(), "{output:?}");
-    let page = std::fs::read_to_string(&file).expect("the page");
-    std::fs::remove_file(&file).expect("it was written");
+    let Some((film, page)) = film_and_page("thread") else { return };
     assert!(page.len() < 2_000_000, "{} bytes", page.len());
     for outside in ["http://", "https://", "src=", "@import", "url("] {
         assert!(!page.contains(outside), "the page refers to something else: {outside}");
     }
-    let (_, json) = page.split_once("id=\"film\">").expect("a recording");
-    let (json, _) = json.split_once("</script>").expect("its end");
-    let film: Value = serde_json::from_str(json).expect("JSON");
     let pictures = page.matches("<figure id=\"picture-").count();
     assert_eq!(pictures, steps(&film).iter().filter(|step| step["key"] == true).count());
     assert!(pictures >= chapters(&film).len(), "each chapter has a picture");
@@ -427,7 +499,7 @@ fn the_film_as_text_has_every_step() {
     if film("enter").is_none() {
         return;
     }
-    let output = exeunt().args(["film", "enter", "--text"]).output().expect("the program starts");
+    let output = exeunt_film(&["enter", "--text"]).output().expect("the program starts");
     let text = text(&output);
     for chapter in SLOT_ENDS {
         assert!(text.contains(&format!("\n{chapter}  ")), "{chapter}: {text}");
@@ -439,7 +511,7 @@ fn the_film_as_text_has_every_step() {
 
 #[test]
 fn a_kind_that_does_not_exist_is_refused_with_the_list() {
-    let output = exeunt().args(["film", "coroutine"]).output().expect("the program starts");
+    let output = exeunt_film(&["coroutine"]).output().expect("the program starts");
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("thread") && said.contains("pthread_exit"), "{said}");
@@ -469,53 +541,64 @@ fromHash();
 if (text("number") !== `3 of ${film.steps.length}`) faults.push("the link to step 3 does not lead there");
 dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
 if (text("number") !== `2 of ${film.steps.length}`) faults.push("the left arrow does not go back");
-document.title = faults.length ? `FAULTS: ${faults.join("; ")}` : `WALKED ${film.steps.length}`;
+parent.postMessage({ name: window.name, said: faults.length ? `FAULTS: ${faults.join("; ")}` : `WALKED ${film.steps.length}` }, "*");
 </script>"##;
 
+/// The widths at which each page is looked at: a screen's, and a telephone's.
+const WIDTHS: [u32; 2] = [1280, 390];
+
 #[test]
-fn in_a_browser_each_step_shows_what_the_recording_says() {
+fn in_a_browser_each_step_of_each_film_shows_what_the_recording_says() {
     let Some(chromium) =
         ["/usr/bin/chromium", "/usr/bin/google-chrome"].into_iter().find(|path| std::path::Path::new(path).exists())
     else {
         eprintln!("NOT RUN: no page was looked at, since there is no /usr/bin/chromium.");
         return;
     };
-    if film("code").is_none() {
-        return;
-    }
     let folder = std::env::temp_dir().join(format!("exeunt-film-browser-{}", std::process::id()));
     std::fs::create_dir(&folder).expect("a new folder");
-    for (kind, width) in [("code", 1280), ("fiber", 390), ("goroutine", 390)] {
-        if film(kind).is_none() {
-            continue;
-        }
-        let file = folder.join(format!("{kind}.html"));
-        let output = exeunt().args(["film", kind, "-o"]).arg(&file).output().expect("the program starts");
-        assert!(output.status.success(), "{output:?}");
-        let page = std::fs::read_to_string(&file).expect("the page");
+    // One page has all films, in frames, and shows what their scripts tell it.
+    let mut frames = String::new();
+    let mut expected = Vec::new();
+    let kinds = std::env::var("EXEUNT_TEST_FILM_KINDS").unwrap_or_else(|_| KINDS.join(" "));
+    for kind in kinds.split_whitespace() {
+        let Some((film, page)) = film_and_page(kind) else { continue };
         assert!(page.len() < 2_000_000, "{kind}: {} bytes", page.len());
-        let page = page.replace("</body>", &format!("{WALK}</body>"));
-        std::fs::write(&file, page).expect("the page");
-        let output = std::process::Command::new("timeout")
-            .args([
-                "60",
-                chromium,
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--enable-logging=stderr",
-                "--dump-dom",
-            ])
-            .arg(format!("--window-size={width},900"))
-            .arg(format!("--user-data-dir={}", folder.join("profile").display()))
-            .arg(format!("file://{}", file.display()))
-            .output()
-            .expect("the browser starts");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!said.contains("CONSOLE"), "an error in the console: {said}");
-        let shown = String::from_utf8_lossy(&output.stdout);
-        let title = shown.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap_or_default();
-        assert!(title.starts_with("WALKED "), "{kind}: {title:?} {said}");
+        std::fs::write(folder.join(format!("{kind}.html")), page.replace("</body>", &format!("{WALK}</body>")))
+            .expect("the page");
+        for width in WIDTHS {
+            frames +=
+                &format!("<iframe name=\"{kind}-{width}\" src=\"{kind}.html\" width={width} height=1500></iframe>\n");
+            expected.push(format!("<li>{kind}-{width} WALKED {}</li>", steps(&film).len()));
+        }
     }
+    let page = folder.join("all.html");
+    let script = "addEventListener('message', ({ data }) => { const item = document.createElement('li'); \
+                  item.textContent = `${data.name} ${data.said}`; document.getElementById('said').append(item); });";
+    if expected.is_empty() {
+        return;
+    }
+    std::fs::write(&page, format!("<ul id=\"said\" hidden></ul>\n<script>{script}</script>\n{frames}"))
+        .expect("the page");
+    // What it looked like stays, for people.
+    let picture = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("films.png");
+    let output = Command::new("timeout")
+        .args(["120", chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"])
+        .args(["--dump-dom", "--virtual-time-budget=5000", "--hide-scrollbars"])
+        .arg(format!("--window-size=1740,{}", 1510 * kinds.split_whitespace().count()))
+        .arg(format!("--screenshot={}", picture.display()))
+        .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .expect("the browser starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let console: Vec<&str> = said.lines().filter(|line| line.contains("CONSOLE")).collect();
+    assert!(console.is_empty(), "in the console: {console:?}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let shown = shown.split("</ul>").next().unwrap_or_default();
+    for item in expected {
+        assert!(shown.contains(&item), "{item}: {shown} {said}");
+    }
+    assert!(picture.is_file(), "no screenshot: {said}");
     std::fs::remove_dir_all(&folder).expect("it was made above");
 }

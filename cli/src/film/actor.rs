@@ -38,8 +38,10 @@ pub struct Site {
 /// The result of entry functions.
 const RESULT: usize = 0x5ee;
 
-/// Seconds after which the child ends itself: a recorder that fails must leave no child behind.
+/// Seconds after which the child ends itself: a recorder that fails must leave no child behind. An
+/// emulator is slower.
 const TIMEOUT: libc::c_uint = 120;
+const TIMEOUT_EMULATED: libc::c_uint = 600;
 
 static HANDLED: AtomicUsize = AtomicUsize::new(0);
 
@@ -80,8 +82,8 @@ fn arm() {
 
 /// Runs the actor's part. Its exit status is zero if the stack's handler ran once and its result
 /// arrived.
-pub fn run(kind: Kind) -> ExitCode {
-    match perform(kind) {
+pub fn run(kind: Kind, is_emulated: bool) -> ExitCode {
+    match perform(kind, is_emulated) {
         Ok(()) if HANDLED.load(Ordering::Relaxed) == 1 => ExitCode::SUCCESS,
         Ok(()) => ExitCode::from(4),
         Err(error) => {
@@ -91,10 +93,11 @@ pub fn run(kind: Kind) -> ExitCode {
     }
 }
 
-fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
+fn perform(kind: Kind, is_emulated: bool) -> Result<(), Box<dyn std::error::Error>> {
     // SAFETY: asks for a signal, later.
-    unsafe { libc::alarm(TIMEOUT) };
+    unsafe { libc::alarm(if is_emulated { TIMEOUT_EMULATED } else { TIMEOUT }) };
     Builder::new().redirect(if kind == Kind::Code { Redirect::Code } else { Redirect::Slot }).install()?;
+    let stop = |begin: usize, result| stop(begin, result, is_emulated);
     // First a rehearsal, from the same place in the code: the exit trampolines are recognised, and
     // the walk to the foot is remembered. Without it the film would have a million instructions to
     // step through.
@@ -147,7 +150,7 @@ fn perform(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Tells the facts, and stops until the recorder lets this process go on.
-fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::Error>> {
+fn stop(begin: usize, result: Option<usize>, is_emulated: bool) -> Result<(), Box<dyn std::error::Error>> {
     let facts = Facts {
         begin: begin as u64,
         handler: on_exit as *const () as u64,
@@ -159,11 +162,11 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
         result: result.map(|result| result as u64),
         sites: sites()?,
     };
-    if let Err(error) = ptrace::traceme() {
+    if !is_emulated && let Err(error) = ptrace::traceme() {
         return Err(format!(
             "this system does not let a process trace its own child (ptrace: {error}); in a container allow it \
              (--cap-add=SYS_PTRACE, or another seccomp profile), elsewhere see /proc/sys/kernel/yama/ptrace_scope, \
-             and in place of QEMU's user mode use a real machine."
+             and under QEMU's user mode name it with --emulator."
         )
         .into());
     }
@@ -172,7 +175,9 @@ fn stop(begin: usize, result: Option<usize>) -> Result<(), Box<dyn std::error::E
     writeln!(output)?;
     output.flush()?;
     drop(output);
-    raise(Signal::SIGSTOP)?;
+    // An emulator reports each signal of the process to its debugger, but for SIGSTOP, which stops
+    // the emulator.
+    raise(if is_emulated { Signal::SIGTRAP } else { Signal::SIGSTOP })?;
     Ok(())
 }
 

@@ -47,6 +47,7 @@ pub enum Last {
 }
 
 /// A chapter's title, and what it is about.
+#[derive(Clone, Copy)]
 pub struct Heading {
     pub title: &'static str,
     pub text: &'static str,
@@ -73,7 +74,7 @@ pub struct Camera {
 impl Camera {
     pub fn new(tracee: Tracee, facts: Facts) -> Result<Self> {
         let trampolines = facts.trampolines.iter().map(|(name, at, _)| (*at, name.clone())).collect();
-        let space = AddressSpace::of(tracee.process(), trampolines)?;
+        let space = AddressSpace::of(tracee.process(), tracee.is_emulated(), trampolines)?;
         Ok(Self {
             tracee,
             space,
@@ -265,7 +266,7 @@ impl Camera {
         let mut before = self.registers()?;
         let mut words = self.tracee.words(foot, WATCHED);
         let mut count = 0;
-        let mut functions: HashMap<String, u64> = HashMap::new();
+        let mut functions: HashMap<u64, u64> = HashMap::new();
         for _ in 0..PATIENCE {
             self.tracee.step()?;
             let now = self.registers()?;
@@ -273,26 +274,23 @@ impl Camera {
             if words_now != words {
                 let instead =
                     words.iter().enumerate().map(|(number, word)| (foot + 8 * number as u64, *word)).collect();
-                self.skipped = skipped(count, &mut functions);
+                self.skipped = skipped(&self.space, count, &mut functions);
                 self.shoot_as(before, &instead)?;
-                self.look_for_record(foot);
+                self.look_for_record(foot)?;
                 self.shoot()?;
                 count = 0;
             } else {
                 count += 1;
-                if let Some((name, _)) = self.space.function(before.pc()) {
-                    match functions.get_mut(name) {
-                        Some(instructions) => *instructions += 1,
-                        None => drop(functions.insert(name.to_owned(), 1)),
-                    }
+                if let Some(beginning) = self.space.beginning(before.pc()) {
+                    *functions.entry(beginning).or_default() += 1;
                 }
             }
             if until(&now) {
                 if last == Last::Shown && count > 0 {
-                    self.skipped = skipped(count - 1, &mut functions);
+                    self.skipped = skipped(&self.space, count - 1, &mut functions);
                     self.shoot_as(before, &HashMap::new())?;
                 } else {
-                    self.skipped = skipped(count, &mut functions);
+                    self.skipped = skipped(&self.space, count, &mut functions);
                 }
                 return Ok(());
             }
@@ -301,11 +299,14 @@ impl Camera {
         Err("the film does not come to an end".into())
     }
 
-    fn look_for_record(&mut self, foot: u64) {
+    fn look_for_record(&mut self, foot: u64) -> Result<()> {
         if self.record.is_none() {
+            // Arming can have mapped the memory that the stack map's entry is in.
+            self.space.read_mappings()?;
             let word = self.tracee.word(foot).unwrap_or_default();
             self.record = record::find(self.space.data(), foot, word, &|at, count| self.tracee.bytes(at, count));
         }
+        Ok(())
     }
 
     /// Lets the child go on to its end.
@@ -335,8 +336,9 @@ pub struct Film {
 }
 
 /// The five functions that most of the instructions belong to.
-fn skipped(count: u64, functions: &mut HashMap<String, u64>) -> Option<Skipped> {
-    let mut functions: Vec<_> = std::mem::take(functions).into_iter().collect();
+fn skipped(space: &AddressSpace, count: u64, functions: &mut HashMap<u64, u64>) -> Option<Skipped> {
+    let named = std::mem::take(functions).into_iter().map(|(beginning, count)| (space.name(beginning), count));
+    let mut functions: Vec<_> = named.collect();
     functions.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     functions.truncate(5);
     (count > 0).then_some(Skipped { instructions: Some(count), functions })

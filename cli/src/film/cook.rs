@@ -87,6 +87,8 @@ pub fn recording(kind: Kind, mut film: Film) -> Result<Recording> {
             foot: Word(roles.foot),
             before: Word(roles.before),
             after: Word(roles.after),
+            returns_to: Word(processor::plain(roles.before)),
+            leads_to: Word(processor::plain(roles.after)),
             exit_trampoline,
             outermost: outermost_names,
         },

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `kind` | what can be filmed |
 //! | `actor` | the filmed process |
-//! | `tracee`, `tracee/` | the recorder's hold on it, by ptrace |
+//! | `tracee`, `tracee/` | the recorder's hold on it, by ptrace or an emulator's stub |
+//! | `stub` | a debugger's stub, by GDB's remote protocol |
 //! | `processor/` | registers, breakpoints and instructions of each processor |
 //! | `goroutine/` | the film of a goroutine: its program and what is different |
 //! | `objects`, `debug_frame` | names and unwind tables of the mapped files |
@@ -31,6 +32,7 @@ mod processor;
 mod record;
 mod recording;
 mod script;
+mod stub;
 mod text;
 mod tracee;
 mod unwinder;
@@ -65,6 +67,13 @@ pub struct Options {
     /// Print the recording as one JSON object instead
     #[arg(long, conflicts_with = "text")]
     json: bool,
+    /// Run the filmed process by this emulator, a command of QEMU's user mode
+    ///
+    /// The emulator's stub for debuggers takes the place of ptrace, which QEMU's user mode does not
+    /// have. On x86_64, with this program compiled for aarch64:
+    /// qemu-aarch64-static -cpu max exeunt film --emulator "qemu-aarch64-static -cpu max"
+    #[arg(long, value_name = "COMMAND")]
+    emulator: Option<String>,
     /// Be the filmed process
     #[arg(long, hide = true)]
     actor: bool,
@@ -72,7 +81,7 @@ pub struct Options {
 
 pub fn run(options: &Options) -> ExitCode {
     if options.actor {
-        return actor::run(options.kind);
+        return actor::run(options.kind, options.emulator.is_some());
     }
     match show(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,7 +93,7 @@ pub fn run(options: &Options) -> ExitCode {
 }
 
 fn show(options: &Options) -> Result<()> {
-    let recording = recorded(options.kind)?;
+    let recording = recorded(options.kind, options.emulator.as_deref())?;
     if options.json {
         println!("{}", serde_json::to_string(&recording)?);
         return Ok(());
@@ -105,11 +114,14 @@ fn show(options: &Options) -> Result<()> {
 }
 
 /// Films a stack of this kind.
-fn recorded(kind: Kind) -> Result<Recording> {
+fn recorded(kind: Kind, emulator: Option<&str>) -> Result<Recording> {
     if kind == Kind::Goroutine {
+        if emulator.is_some() {
+            return Err("a goroutine is filmed without an emulator".into());
+        }
         return recorded_goroutine();
     }
-    let (tracee, facts) = Tracee::start(kind.name())?;
+    let (tracee, facts) = Tracee::start(kind.name(), emulator)?;
     let mut camera = Camera::new(tracee, facts)?;
     script::film(kind, &mut camera)?;
     developed(kind, camera)

@@ -10,7 +10,7 @@ pub fn what(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot) -> S
     let place = film.space.place(shot.registers.pc());
     let Some(former) = former else { return format!("The film begins at {place}.") };
     let Some(line) = line_of(film, former) else { return String::new() };
-    let written = written(former, shot);
+    let written = written(&line, former, shot);
     if let Some(skipped) = &shot.skipped {
         return match skipped.instructions {
             Some(count) => format!("{count} instructions later. They are left out. Now at {place}."),
@@ -22,17 +22,23 @@ pub fn what(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot) -> S
         Flow::Call => {
             let pushed =
                 written.first().map(|(at, word)| format!("put the return address {word:#x} on the stack at {at:#x}"));
-            let pushed = pushed.unwrap_or_else(|| "kept the return address".to_owned());
+            let pushed = pushed.unwrap_or_else(|| {
+                let kept = processor::LINK_REGISTER.and_then(|at| shot.registers.all().get(at).copied());
+                let name = processor::LINK_REGISTER.map_or("", |at| REGISTERS[at]);
+                kept.map_or_else(String::new, |kept| format!("put the return address {kept} into {name}"))
+            });
             format!("`{text}` {pushed} and went on at {place}.")
         }
-        Flow::Return => match former.word(former.registers.sp()) {
-            Some(word) if word == shot.registers.pc() => {
-                format!(
-                    "`{text}` took {word:#x} from the stack at {:#x} and went on there: {place}.",
-                    former.registers.sp()
-                )
+        Flow::Return => match processor::LINK_REGISTER {
+            Some(register) => {
+                let pc = shot.registers.pc();
+                format!("`{text}` went on at the address in {}, {pc:#x}: {place}.", REGISTERS[register])
             }
-            _ => format!("`{text}` went on at {place}."),
+            None => format!(
+                "`{text}` took {:#x} from the stack at {:#x} and went on there: {place}.",
+                shot.registers.pc(),
+                former.registers.sp()
+            ),
         },
         Flow::Jump => format!("`{text}`: execution goes on at {place}."),
         Flow::On => moved(film, roles, text, former, shot, &written),
@@ -45,7 +51,7 @@ pub fn why(film: &Film, roles: &Roles, former: Option<&Shot>, shot: &Shot, next:
     let Some(line) = line_of(film, former) else { return String::new() };
     match &shot.skipped {
         Some(skipped) => why_after_skip(film, roles, shot, next, skipped.instructions.is_some()),
-        None => why_one(film, roles, &line, former, shot, &written(former, shot)),
+        None => why_one(film, roles, &line, former, shot, &written(&line, former, shot)),
     }
 }
 
@@ -55,15 +61,21 @@ pub fn line_of(film: &Film, shot: &Shot) -> Option<Line> {
 }
 
 /// The words at or above the stack pointer that differ.
-pub fn written(former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
+pub fn written(line: &Line, former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
+    // aarch64's stores that make the room that they store to: `stp x29, x30, [sp, #-160]!`.
+    let is_stored = |at: u64| line.text.contains("]!") && at < shot.registers.sp() + 16;
     let mut written = Vec::new();
     for (start, words) in &shot.parts {
         for (number, word) in words.iter().enumerate() {
             let at = start + 8 * number as u64;
-            let is_new = at < former.registers.sp() && former.registers.sp().saturating_sub(shot.registers.sp()) <= 16;
+            let is_near = former.registers.sp().saturating_sub(shot.registers.sp()) <= 16;
+            let is_new = at < former.registers.sp() && (is_near || is_stored(at));
             // A larger room is only made, and not filled.
             let is_room = at < former.registers.sp() && !is_new;
-            if at >= shot.registers.sp() && !is_room && former.word(at).is_some_and(|was| was != *word || is_new) {
+            if at >= shot.registers.sp()
+                && !is_room
+                && former.word(at).map_or(is_stored(at), |was| was != *word || is_new)
+            {
                 written.push((at, *word));
             }
         }
@@ -90,9 +102,18 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
     let changed: Vec<_> =
         registers(former, shot).into_iter().filter(|(number, _)| !matches!(REGISTERS[*number], "rsp" | "sp")).collect();
     let makes_room = is < was && text.starts_with("sub");
-    if let (Some(&(at, word)), true) = (written.last(), !makes_room && (is >= was || was.saturating_sub(is) <= 16)) {
+    if let (Some(&(at, word)), false) = (written.last(), makes_room) {
         let place = if at == roles.foot { "the foot".to_owned() } else { format!("the stack at {at:#x}") };
-        return format!("`{text}` stored {} in {place}.", one((at, word)));
+        let room = if was.saturating_sub(is) > 16 {
+            format!("moved the stack pointer {} bytes inwards, to {is:#x}, and ", was - is)
+        } else {
+            String::new()
+        };
+        if let (true, [.., former, _]) = (text.starts_with("stp x"), written) {
+            let stored = one(*former);
+            return format!("`{text}` {room}stored {stored} at {:#x}, and {} in {place}.", former.0, one((at, word)));
+        }
+        return format!("`{text}` {room}stored {} in {place}.", one((at, word)));
     }
     if is < was {
         return format!(
@@ -119,11 +140,22 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
 fn why_it_begins(roles: &Roles, film: &Film, shot: &Shot) -> String {
     let place = film.space.name(shot.registers.pc());
     match line_of(film, shot).map(|line| line.flow) {
-        Some(Flow::Call) => format!(
-            "The next instruction is the call of the entry function. The function {place} has started this stack, \
-             and its call will put the return address into the word at {:#x}: the foot.",
-            roles.foot
-        ),
+        Some(Flow::Call) => {
+            let puts = match processor::LINK_REGISTER {
+                Some(register) => {
+                    format!(
+                        "its call puts the return address into {}. The entry function will store it in",
+                        REGISTERS[register]
+                    )
+                }
+                None => "its call will put the return address into".to_owned(),
+            };
+            format!(
+                "The next instruction is the call of the entry function. The function {place} has started this stack, \
+                 and {puts} the word at {:#x}: the foot.",
+                roles.foot
+            )
+        }
         _ => format!("The foot of this stack is the word at {:#x}.", roles.foot),
     }
 }
@@ -145,6 +177,11 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, next: Option<&Shot>, 
              of exeunt's.",
             site.trampoline
         );
+    }
+    if leaves && link_register(shot) == Some(roles.after) {
+        return "The foot's word is in the link register, x30, by now: the entry function will return there. The next \
+                instruction frees the frame that the foot is in."
+            .to_owned();
     }
     if leaves && flow == Some(Flow::Return) {
         return "The next instruction is the return of the entry function. It takes its word from the foot.".to_owned();
@@ -200,9 +237,12 @@ pub fn change(film: &Film, shot: &Shot) -> Option<String> {
 
 fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, written: &[(u64, u64)]) -> String {
     let original = processor::plain(roles.before);
-    let is_original = |word: u64| film.facts.trampolines.iter().any(|(_, at, _)| *at == word);
+    let is_original = |word: u64| film.facts.trampolines.iter().any(|(_, at, _)| *at == processor::plain(word));
     let pc = shot.registers.pc();
-    let popped = former.word(former.registers.sp());
+    let after = processor::plain(roles.after);
+    if let Some(why) = by_link_register(film, roles, line, former, shot, written) {
+        return why;
+    }
     for &(at, word) in written {
         let was = former.word(at);
         if at == roles.foot && was == Some(roles.before) && word == roles.after {
@@ -241,25 +281,21 @@ fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, 
         return "glibc restores the registers that the landing has kept. All frames of this stack are gone now."
             .to_owned();
     }
-    if line.flow == Flow::Jump
-        && former.registers.sp() > roles.foot
-        && popped != Some(roles.after)
-        && enters(film, former, shot)
-    {
+    if line.flow == Flow::Jump && former.registers.sp() > roles.foot && pc != after && enters(film, former, shot) {
         return "The stack is unwound, and this jump goes to the landing. The jmp_buf's program counter is the one that \
                 exeunt has put there, so the thread is in a trampoline, with the stack pointer at the base."
             .to_owned();
     }
-    if line.flow == Flow::Return && popped == Some(roles.after) && roles.after != roles.before {
+    if line.flow == Flow::Return && pc == after && roles.after != roles.before {
         return "The function has no part in this. Its ret takes the foot's word as ever, and that word leads to \
                 exeunt's trampoline. The stack pointer is at the base now: this stack's own frames are all gone."
             .to_owned();
     }
-    let landing = film.facts.trampolines.iter().find(|(_, at, unwound)| *unwound && popped == Some(*at));
+    let landing = film.facts.trampolines.iter().find(|(_, at, unwound)| *unwound && *at == pc);
     if let (Flow::Return, Some((name, ..))) = (line.flow, landing) {
         return format!("This is the landing: where pthread_exit would have jumped to without exeunt, in {name}.");
     }
-    if line.flow == Flow::Return && popped == Some(roles.before) && former.registers.sp() == roles.foot {
+    if line.flow == Flow::Return && pc == original {
         let result = film.facts.result.filter(|result| *result == shot.registers.result());
         let result = result
             .map_or(String::new(), |result| format!(" The result is as the entry function left it: {result:#x}."));
@@ -271,8 +307,7 @@ fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, 
              exit trampoline expects them.{result}"
         );
     }
-    let in_trampoline =
-        [former, shot].map(|shot| film.space.function(shot.registers.pc()).map(|(name, _)| name.to_owned()));
+    let in_trampoline = [former, shot].map(|shot| film.space.function(shot.registers.pc()).map(|(name, _)| name));
     let name = in_trampoline[0].as_deref().unwrap_or_default();
     if !name.starts_with("exeunt_") {
         return String::new();
@@ -360,14 +395,74 @@ fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, 
     {
         return "The stack pointer is at the foot, which holds the original return address.".to_owned();
     }
-    if !handled && line.text.contains("mov") {
+    let has = |others: [&str; 2]| line.text.contains("mov") || others.iter().any(|other| line.text.starts_with(other));
+    if !handled && has(["stp", "str"]) {
         return "The drain may change this register, and a result or an argument can be in it. So it is kept."
             .to_owned();
     }
-    if handled && line.text.contains("mov") {
+    if handled && has(["ldp", "ldr"]) {
         return "What was kept before the drain is put back.".to_owned();
     }
     String::new()
+}
+
+fn link_register(shot: &Shot) -> Option<u64> {
+    Some(shot.registers.all().get(processor::LINK_REGISTER?)?.0)
+}
+
+/// Why, where calls keep the return address in a register: it is stored, signed, loaded and checked.
+fn by_link_register(
+    film: &Film,
+    roles: &Roles,
+    line: &Line,
+    former: &Shot,
+    shot: &Shot,
+    written: &[(u64, u64)],
+) -> Option<String> {
+    let (was, is) = (link_register(former)?, link_register(shot)?);
+    let is_redirected = roles.after != roles.before;
+    let leads = processor::plain(is);
+    let is_original = |word: u64| film.facts.trampolines.iter().any(|(_, at, _)| *at == processor::plain(word));
+    let why = if line.flow == Flow::Call && is == processor::plain(roles.before) {
+        "This is the first frame of the user's code. Its return address is in x30, and in no word of the stack so far."
+    } else if written.contains(&(roles.foot, roles.before)) && link_register(former) == Some(roles.before) {
+        "The call has put the return address into x30, the link register, and the function stores it on the stack, \
+         since its own calls use that register. This word is the foot of the stack: the function will return to this \
+         address, unless somebody changes it."
+    } else if line.text.starts_with("paciasp") {
+        "This signs the return address in x30. The bits above the address are now a code, computed from the address, \
+         the stack pointer and a key of the process. Without the key, code that changes the stored word \
+         cannot compute a new one."
+    } else if line.text.starts_with("autiasp") && leads == processor::plain(roles.after) && is_redirected {
+        "This checks the signature, and takes it out. The foot's word passes, though exeunt has changed it: exeunt runs \
+         in this process, and has signed the trampoline's address with the same key and for the same stack pointer."
+    } else if line.text.starts_with("autiasp") {
+        "This checks the signature of the return address, and takes it out. A wrong one would stop the process, here or \
+         at the return."
+    } else if is == roles.after && was != is && is_redirected {
+        "The function loads its return address from the foot, as ever. So x30 leads to exeunt's trampoline, and the next \
+         return goes there."
+    } else if is == roles.after && is_redirected && crosses(roles, former, shot) {
+        "The frame that the foot is in is free now. The word itself is in x30, and the return goes there."
+    } else if was != is && is_original(is) && line.flow == Flow::On && crosses(roles, former, shot) {
+        "The common part takes the original address back from the stack, and frees its frame."
+    } else if was != is && is_original(is) && is == leads && line.flow == Flow::On {
+        "x30 now has the original address, which this trampoline stands for. A call from the exit trampoline would leave \
+         the same there, so the common part is like a function that the exit trampoline has called."
+    } else if is_original(is) && written.iter().any(|(_, word)| *word == is) {
+        "The original address is kept in a frame again, for the time of the drain. The word that was the foot gets a \
+         mark, by which exeunt recognises that this stack is draining."
+    } else if registers(former, shot).iter().any(|(_, value)| is_original(*value)) && line.flow == Flow::On {
+        "This is the original address. It comes from the trampoline's cell, a word of memory that each trampoline has."
+    } else {
+        return None;
+    };
+    Some(why.to_owned())
+}
+
+/// Whether the stack pointer has passed the foot.
+fn crosses(roles: &Roles, former: &Shot, shot: &Shot) -> bool {
+    former.registers.sp() <= roles.foot && shot.registers.sp() > roles.foot
 }
 
 /// Whether this step leads from other code to code of exeunt's.

@@ -1,10 +1,14 @@
 //! The files that are mapped in the child: names of their functions, and their unwind tables.
 
 use super::debug_frame::DebugFrames;
+use super::processor;
 use super::tracee::Result;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SegmentFlags, SymbolKind};
 use std::ops::Range;
 use std::path::Path;
+
+/// The smallest page of memory.
+const PAGE: u64 = 4096;
 
 /// One line of `/proc/PID/maps`.
 pub struct Mapping {
@@ -26,13 +30,25 @@ pub struct ObjectFile {
     pub text: u64,
     /// The table of files that have no `.eh_frame`: Go's.
     pub debug_frame: Option<DebugFrames>,
-    /// Functions: address in the file, size, name. In order.
+    /// Functions: address in the file, size, name as it is there. In order.
     symbols: Vec<(u64, u64, String)>,
+}
+
+impl ObjectFile {
+    /// The symbol of the function at `address`.
+    fn symbol(&self, address: u64) -> Option<&(u64, u64, String)> {
+        let place = address.checked_sub(self.bias)?;
+        let after = self.symbols.partition_point(|&(start, ..)| start <= place);
+        let symbol = self.symbols.get(after.checked_sub(1)?)?;
+        (place < symbol.0 + symbol.1.max(1)).then_some(symbol)
+    }
 }
 
 /// The child's address space.
 pub struct AddressSpace {
     process: i32,
+    /// An emulator maps the process's code as data, since it translates it.
+    is_emulated: bool,
     mappings: Vec<Mapping>,
     files: Vec<(Range<u64>, ObjectFile)>,
     /// Exit trampolines by the address that is returned to.
@@ -40,24 +56,31 @@ pub struct AddressSpace {
 }
 
 impl AddressSpace {
-    pub fn of(process: i32, trampolines: Vec<(u64, String)>) -> Result<Self> {
-        let mut space = Self { process, mappings: Vec::new(), files: Vec::new(), trampolines };
+    pub fn of(process: i32, is_emulated: bool, trampolines: Vec<(u64, String)>) -> Result<Self> {
+        let mut space = Self { process, is_emulated, mappings: Vec::new(), files: Vec::new(), trampolines };
         space.read_mappings()?;
         for mapping in &space.mappings {
             if !mapping.executable || !mapping.what.starts_with('/') {
                 continue;
             }
-            if let Some(file) = read_file(mapping) {
+            if let Some(file) = read_file(mapping, is_emulated) {
                 space.files.push((mapping.range.clone(), file));
             }
         }
+        // Of the read-only mappings of files now only those are left that are code.
+        space.read_mappings()?;
         Ok(space)
     }
 
     /// Reads the list of mappings anew: threads get stacks.
     pub fn read_mappings(&mut self) -> Result<()> {
         let text = std::fs::read_to_string(format!("/proc/{}/maps", self.process))?;
-        self.mappings = text.lines().filter_map(parse).collect();
+        self.mappings = text.lines().filter_map(|line| parse(line, self.is_emulated)).collect();
+        if self.is_emulated && !self.files.is_empty() {
+            for mapping in self.mappings.iter_mut().filter(|mapping| mapping.what.starts_with('/')) {
+                mapping.executable = self.files.iter().any(|(range, _)| range.start == mapping.range.start);
+            }
+        }
         Ok(())
     }
 
@@ -78,12 +101,16 @@ impl AddressSpace {
     }
 
     /// The function at `address`: its name, and where it begins.
-    pub fn function(&self, address: u64) -> Option<(&str, u64)> {
+    pub fn function(&self, address: u64) -> Option<(String, u64)> {
         let file = self.file(address)?;
-        let place = address - file.bias;
-        let after = file.symbols.partition_point(|&(start, ..)| start <= place);
-        let (start, size, name) = file.symbols.get(after.checked_sub(1)?)?;
-        (place < start + (*size).max(1)).then_some((name, start + file.bias))
+        let (start, _, name) = file.symbol(address)?;
+        Some((shown(name), start + file.bias))
+    }
+
+    /// Where the function at `address` begins.
+    pub fn beginning(&self, address: u64) -> Option<u64> {
+        let file = self.file(address)?;
+        Some(file.symbol(address)?.0 + file.bias)
     }
 
     /// `name+0x12`, by a symbol; by the exit trampoline; by the file.
@@ -92,7 +119,7 @@ impl AddressSpace {
             if distance == 0 { name.to_owned() } else { format!("{name}+{distance:#x}") }
         };
         if let Some((name, start)) = self.function(address) {
-            return with(name, address - start);
+            return with(&name, address - start);
         }
         if let Some((at, name)) = self.trampolines.iter().find(|(at, _)| address.abs_diff(*at) < 0x80) {
             return match address.checked_sub(*at) {
@@ -118,14 +145,14 @@ impl AddressSpace {
             return name.clone();
         }
         match (self.function(address), self.file(address)) {
-            (Some((name, _)), _) => name.to_owned(),
+            (Some((name, _)), _) => name,
             (None, Some(file)) => format!("{}+{:#x}", file.name, address - file.bias),
             (None, None) => format!("{address:#x}"),
         }
     }
 }
 
-fn parse(line: &str) -> Option<Mapping> {
+fn parse(line: &str, is_emulated: bool) -> Option<Mapping> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
     let permissions = fields.next()?;
@@ -133,15 +160,18 @@ fn parse(line: &str) -> Option<Mapping> {
     let what = fields.nth(2).unwrap_or_default();
     Some(Mapping {
         range: u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?,
-        executable: permissions.contains('x'),
+        executable: if is_emulated { permissions.starts_with("r--") } else { permissions.contains('x') },
         what: what.to_owned(),
         offset,
     })
 }
 
-fn read_file(mapping: &Mapping) -> Option<ObjectFile> {
+fn read_file(mapping: &Mapping, is_emulated: bool) -> Option<ObjectFile> {
     let bytes = std::fs::read(&mapping.what).ok()?;
     let file = object::File::parse(&*bytes).ok()?;
+    if file.architecture() != processor::ARCHITECTURE {
+        return None;
+    }
     // The segment that the mapping is of. Its first and last page may have parts of other segments.
     let segment = file.segments().find(|segment| {
         let (offset, size) = segment.file_range();
@@ -149,6 +179,7 @@ fn read_file(mapping: &Mapping) -> Option<ObjectFile> {
         matches!(flags, SegmentFlags::Elf { p_flags } if p_flags & object::elf::PF_X != 0)
             && offset < mapping.offset + (mapping.range.end - mapping.range.start)
             && mapping.offset < offset + size
+            && (!is_emulated || mapping.offset == offset & !(PAGE - 1))
     })?;
     let bias = mapping
         .range
@@ -166,7 +197,7 @@ fn read_file(mapping: &Mapping) -> Option<ObjectFile> {
     {
         symbols.extend(self::symbols(&debug));
     }
-    symbols.sort();
+    symbols.sort_unstable();
     // Of several names of one function the first one, and none of the local ones of assembly.
     symbols.dedup_by_key(|(start, ..)| *start);
     Some(ObjectFile {
@@ -188,7 +219,7 @@ fn symbols(file: &object::File<'_>) -> Vec<(u64, u64, String)> {
     file.symbols()
         .chain(file.dynamic_symbols())
         .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
-        .filter_map(|symbol| Some((symbol.address(), symbol.size(), shown(symbol.name().ok()?))))
+        .filter_map(|symbol| Some((symbol.address(), symbol.size(), symbol.name().ok()?.to_owned())))
         .collect()
 }
 

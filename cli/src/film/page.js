@@ -54,7 +54,7 @@ function list(title, id, number, at) {
 function backtrace(step) {
   fill("trace", ...step.backtrace.map((number, at) => {
     const found = film.frames[number];
-    const side = /^exeunt(_|.*\/exeunt\.)/.test(found.name) ? "ours" : found.pc === film.stack.before ? "theirs" : "";
+    const side = /^exeunt(_|.*\/exeunt\.)/.test(found.name) ? "ours" : found.pc === film.stack.returns_to ? "theirs" : "";
     const button = element("button", { class: side, onclick: () => { frame = at; backtrace(step); } }, `${found.pc}  ${found.name}`);
     button.setAttribute("aria-current", String(at === frame));
     return element("li", {}, button);
@@ -85,7 +85,7 @@ function show(number, replaces) {
   const chapter = film.chapters[step.chapter];
   // The most interesting row is that of the trampoline, where the foot leads there.
   const leadsThere = film.stack.after !== film.stack.before;
-  frame = Math.max(0, step.backtrace.findIndex((number) => leadsThere && film.frames[number].pc === film.stack.after));
+  frame = Math.max(0, step.backtrace.findIndex((number) => leadsThere && film.frames[number].pc === film.stack.leads_to));
   document.querySelectorAll("nav button").forEach((button, at) => button.setAttribute("aria-current", String(at === step.chapter)));
   $("slider").value = now;
   $("number").textContent = `${now + 1} of ${film.steps.length}`;
@@ -122,7 +122,11 @@ const chapterOf = (by) => {
   const wanted = Math.max(0, Math.min(film.chapters.length - 1, film.steps[now].chapter + by));
   show(film.chapters[wanted].first);
 };
-const fromHash = () => { const found = /^#step-(\d+)$/.exec(location.hash); if (found) show(Number(found[1]) - 1, false); else show(0, false); };
+const fromHash = () => {
+  const [, part, number] = /^#(step|chapter)-(\d+)$/.exec(location.hash) ?? [null, "step", "1"];
+  const chapter = film.chapters[number - 1];
+  show(part === "step" ? number - 1 : chapter ? chapter.first : 0, false);
+};
 
 document.documentElement.classList.add("scripted");
 fill("chapters", ...film.chapters.map((chapter) => element("button", { onclick: () => show(chapter.first) }, chapter.title)));

@@ -69,7 +69,7 @@ pub fn page(recording: &Recording) -> Result<String, serde_json::Error> {
 <section class="panel" id="record-panel" style="grid-column: 1 / -1"><h2>The stack's record, at <span id="record-at"></span>, and {leads_to_record}</h2>
 <div class="scroll"><table class="row"><tbody id="record"></tbody></table></div></section>
 </div>
-<p class="faint">Keys: left and right arrow, Home, End; Page Up and Page Down for chapters; p plays. A step's address ends with #step-N.
+<p class="faint">Keys: left and right arrow, Home, End; Page Up and Page Down for chapters; p plays. A step's address ends with #step-N, a chapter's with #chapter-N.
 Click a frame of the backtrace to see its row.</p>
 </main>
 <div id="pictures">
@@ -103,7 +103,13 @@ fn pictures(recording: &Recording) -> String {
         if chapter != Some(step.chapter) {
             chapter = Some(step.chapter);
             let its = &recording.chapters[step.chapter];
-            let _ = writeln!(pictures, "<h3>{}</h3>\n<p>{}</p>", escaped(its.title), escaped(its.text));
+            let _ = writeln!(
+                pictures,
+                "<h3 id=\"chapter-{}\">{}</h3>\n<p>{}</p>",
+                step.chapter + 1,
+                escaped(its.title),
+                escaped(its.text)
+            );
         }
         pictures += &picture(recording, number, step);
     }

@@ -58,6 +58,9 @@ pub struct StackShown {
     /// Its word before the stack was armed, and after.
     pub before: Word,
     pub after: Word,
+    /// Where these two lead: the same without what a signature puts into them.
+    pub returns_to: Word,
+    pub leads_to: Word,
     pub exit_trampoline: String,
     /// The outermost frames, which a complete backtrace ends with.
     pub outermost: Vec<String>,

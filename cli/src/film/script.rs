@@ -2,6 +2,7 @@
 
 use super::camera::{Camera, Heading, Last};
 use super::kind::Kind;
+use super::processor;
 use super::recording::Flow;
 use super::tracee::Result;
 
@@ -169,8 +170,23 @@ fn leave_by(camera: &mut Camera, on_the_way: Heading, there: Heading) -> Result<
     let foot = camera.foot.ok_or("the foot is not known")?;
     camera.step()?;
     camera.silently(Last::Shown, |registers| registers.sp() > foot)?;
-    camera.chapter(there);
-    camera.shoot()
+    if processor::LINK_REGISTER.is_none() {
+        camera.chapter(there);
+        return camera.shoot();
+    }
+    // The stack pointer is at the base before the function returns, or longjmp jumps.
+    camera.shoot()?;
+    for _ in 0..LONGEST {
+        let leaves = camera.line()?.flow != Flow::On;
+        if leaves {
+            camera.chapter(there);
+        }
+        camera.step()?;
+        if leaves {
+            return Ok(());
+        }
+    }
+    Err("the entry function does not end".into())
 }
 
 /// Begins with the exit trampoline's call of the entry function.

@@ -118,7 +118,7 @@ fn evaluated<'a, S: UnwindSection<Bytes<'a>>>(
     let row = fde.unwind_info_for_address(section, bases, &mut context, place).ok()?;
     let evaluate = Evaluator { section, columns, read };
     let (cfa_rule, cfa) = evaluate.cfa(row.cfa())?;
-    let (return_rule, return_address, return_address_at) =
+    let (mut return_rule, return_address, return_address_at) =
         evaluate.register(&return_rule(row, is_exact), RETURN_COLUMN, cfa);
     let mut next = columns.to_vec();
     let mut shown = Vec::new();
@@ -137,7 +137,11 @@ fn evaluated<'a, S: UnwindSection<Bytes<'a>>>(
     if !row.registers().any(|(register, _)| register.0 == STACK_POINTER_COLUMN) {
         next[usize::from(STACK_POINTER_COLUMN)] = Some(cfa);
     }
+    let signed = return_address.filter(|&address| processor::plain(address) != address);
     let return_address = return_address.map(processor::plain);
+    if let (Some(_), Some(plain)) = (signed, return_address) {
+        return_rule.numbers += &format!("; without its signature {plain:#x}");
+    }
     next[usize::from(RETURN_COLUMN)] = return_address;
     let absolute = |address: u64| Word(address.wrapping_add(file.bias));
     Some(Step {
@@ -163,7 +167,7 @@ fn evaluated<'a, S: UnwindSection<Bytes<'a>>>(
 fn return_rule(row: &UnwindTableRow<usize>, is_exact: bool) -> RegisterRule<usize> {
     let found = row.registers().find(|(register, _)| register.0 == RETURN_COLUMN);
     let otherwise =
-        if cfg!(target_arch = "aarch64") && is_exact { RegisterRule::SameValue } else { RegisterRule::Undefined };
+        if processor::LINK_REGISTER.is_some() && is_exact { RegisterRule::SameValue } else { RegisterRule::Undefined };
     found.map_or(otherwise, |(_, rule)| rule.clone())
 }
 
@@ -370,7 +374,9 @@ fn find(
     file: &ObjectFile,
     place: u64,
 ) -> Option<(FrameDescriptionEntry<Bytes<'_>>, EhFrame<Bytes<'_>>, BaseAddresses)> {
-    let eh_frame = EhFrame::new(&file.eh_frame.1, LittleEndian);
+    let mut eh_frame = EhFrame::new(&file.eh_frame.1, LittleEndian);
+    // aarch64 has an instruction of its own in unwind tables: the return address is signed.
+    eh_frame.set_vendor(processor::VENDOR);
     let bases = BaseAddresses::default()
         .set_eh_frame(file.eh_frame.0)
         .set_eh_frame_hdr(file.eh_frame_hdr.0)

@@ -1,7 +1,8 @@
 //! What each word of the stack is.
 
 use super::camera::{Film, Shot};
-use super::processor;
+use super::objects::AddressSpace;
+use super::processor::{self, JUMP_BUFFER, LANDING_BELOW_SPARE};
 use super::recording::{StackWord, Word};
 use std::ops::Range;
 
@@ -20,22 +21,6 @@ pub struct Roles {
     /// The memory that the stack is in.
     memory: Range<u64>,
 }
-
-/// The words of glibc's `__pthread_unwind_buf_t` from its spare word downwards
-/// (`src/exit/landing/glibc.rs`): the three before it, the `jmp_buf`'s flag, and its last word, the
-/// program counter.
-const LANDING_BELOW_SPARE: u64 = if cfg!(target_arch = "x86_64") { 5 } else { u64::MAX / 8 };
-/// The other registers of x86_64's `jmp_buf`, from the program counter downwards.
-const JUMP_BUFFER: [&str; 8] = [
-    "landing: rip",
-    "landing: rsp",
-    "landing: r15",
-    "landing: r14",
-    "landing: r13",
-    "landing: r12",
-    "landing: rbp",
-    "landing: rbx",
-];
 
 impl Roles {
     pub fn of(film: &Film) -> Option<Self> {
@@ -88,7 +73,7 @@ impl Roles {
         });
         let spare = spare.or(kept);
         if let Some(spare) = spare {
-            landing = spare.checked_sub(LANDING_BELOW_SPARE.wrapping_mul(8)).filter(|at| changing.contains(at));
+            landing = spare.checked_sub(8 * LANDING_BELOW_SPARE).filter(|at| changing.contains(at));
         }
         let memory = match goroutine {
             Some(goroutine) => goroutine.stack.clone(),
@@ -104,8 +89,9 @@ impl Roles {
         if Some(at) == self.spare {
             return Some("spare word".to_owned());
         }
-        let below = self.landing?.checked_sub(at)?;
-        JUMP_BUFFER.get((below / 8) as usize).map(|name| (*name).to_owned())
+        let landing = self.landing?;
+        let found = JUMP_BUFFER.iter().find(|(words, _)| landing.wrapping_add_signed(8 * words) == at);
+        found.map(|(_, name)| (*name).to_owned())
     }
 
     /// The words of one shot that are shown: around the stack pointer, around the foot, and those
@@ -117,7 +103,8 @@ impl Roles {
         shown.extend((0..7).map(|number| self.foot - 8 * 3 + 8 * number));
         shown.extend(&self.changing);
         let landing = self.landing.into_iter();
-        shown.extend(landing.flat_map(|landing| (0..JUMP_BUFFER.len() as u64).map(move |below| landing - 8 * below)));
+        let words = landing.flat_map(|at| JUMP_BUFFER.map(|(words, _)| at.wrapping_add_signed(8 * words)));
+        shown.extend(words);
         shown.sort_unstable();
         shown.dedup();
         if let Some(goroutine) = &film.goroutine {
@@ -145,15 +132,15 @@ impl Roles {
     pub fn note(&self, film: &Film, shot: &Shot, at: u64, word: u64) -> (&'static str, String) {
         let space = &film.space;
         if word == self.after && self.after != self.before {
-            return ("ours", format!("exeunt's trampoline: {}", space.place(processor::plain(word))));
+            return ("ours", format!("exeunt's trampoline: {}", place(space, word)));
         }
         if processor::plain(word) == processor::plain(self.before) {
-            return ("theirs", format!("into the exit trampoline: {}", space.place(processor::plain(word))));
+            return ("theirs", format!("into the exit trampoline: {}", place(space, word)));
         }
         for frame in &shot.backtrace.frames {
             if frame.return_address_at == Some(at) {
                 let of = space.name(frame.shown.looked_up.0);
-                return ("return", format!("return address of {of}: {}", space.place(processor::plain(word))));
+                return ("return", format!("return address of {of}: {}", place(space, word)));
             }
             if let Some((register, _)) = frame.saved.iter().find(|(_, saved)| *saved == at) {
                 let of = space.name(frame.shown.looked_up.0);
@@ -167,7 +154,7 @@ impl Roles {
             return ("stack", "an address of this stack".to_owned());
         }
         match space.mapping(processor::plain(word)) {
-            Some(mapping) if mapping.executable => ("code", space.place(processor::plain(word))),
+            Some(mapping) if mapping.executable => ("code", place(space, word)),
             Some(mapping) if mapping.what == "[heap]" => ("data", "an address of the heap".to_owned()),
             Some(mapping) if mapping.what.is_empty() => ("data", "an address of other memory".to_owned()),
             Some(mapping) => {
@@ -181,10 +168,16 @@ impl Roles {
     }
 }
 
+/// The place that a word leads to, and whether it is signed.
+fn place(space: &AddressSpace, word: u64) -> String {
+    let place = space.place(processor::plain(word));
+    if word == processor::plain(word) { place } else { format!("{place}; signed") }
+}
+
 /// A word below the stack pointer.
 fn below(film: &Film, word: u64) -> String {
-    match film.space.mapping(word) {
-        Some(mapping) if mapping.executable => format!("below the stack pointer; was {}", film.space.place(word)),
+    match film.space.mapping(processor::plain(word)) {
+        Some(mapping) if mapping.executable => format!("below the stack pointer; was {}", place(&film.space, word)),
         _ => "below the stack pointer: free".to_owned(),
     }
 }

@@ -23,7 +23,7 @@ pub fn why(film: &Film, goroutine: &Goroutine, roles: &Roles, former: Option<&Sh
                 for a goroutine that begins later. This is the last instruction on this stack."
             .to_owned();
     }
-    let reason = words_written(goroutine, former, shot)
+    let reason = words_written(&line, goroutine, former, shot)
         .or_else(|| branch(film, roles, &line, former, shot))
         .or_else(|| instruction(film, &line, former, shot))
         .or_else(|| value(goroutine, former, shot))
@@ -60,9 +60,9 @@ fn after_skip(film: &Film, goroutine: &Goroutine, shot: &Shot) -> String {
     "The handler is in the goroutine's record. Nothing else has changed for the code that runs here.".to_owned()
 }
 
-fn words_written(goroutine: &Goroutine, former: &Shot, shot: &Shot) -> Option<&'static str> {
+fn words_written(line: &Line, goroutine: &Goroutine, former: &Shot, shot: &Shot) -> Option<&'static str> {
     let end = goroutine.stack.end;
-    written(former, shot).iter().find_map(|(at, _)| match end.wrapping_sub(*at) {
+    written(line, former, shot).iter().find_map(|(at, _)| match end.wrapping_sub(*at) {
         8 => Some(
             "This is the record's index. It is no pointer, because the collector does not look for pointers here. If the \
              stack grows and is moved, the runtime copies this word as well.",

@@ -1,13 +1,17 @@
-//! What the recorder has to know of aarch64. It compiles, and nobody has recorded a film with it
-//! yet: QEMU's user mode has no ptrace.
+//! What the recorder has to know of aarch64.
 
 use crate::film::recording::{Flow, Line, Word};
+use crate::film::tracee::Result;
 use disarm64::decoder;
 use disarm64::format_insn::format_insn_pc;
+use gimli::Vendor;
 use nix::sys::ptrace::{self, regset::NT_PRSTATUS};
 use nix::unistd::Pid;
+use object::Architecture;
 
 pub const NAME: &str = "aarch64";
+pub const VENDOR: Vendor = Vendor::AArch64;
+pub const ARCHITECTURE: Architecture = Architecture::Aarch64;
 
 /// The instruction that stops a process (`brk #0`), and how far behind it the program counter is
 /// then.
@@ -19,6 +23,16 @@ pub const REGISTERS: [&str; 34] = [
     "pc", "sp", "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",
     "x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x29", "x30", "pstate",
 ];
+
+/// The register that calls put the return address into, by its number in [`REGISTERS`].
+pub const LINK_REGISTER: Option<usize> = Some(32);
+
+/// The landing in glibc's `__pthread_unwind_buf_t`: its program counter is so many words below the
+/// buffer's last word, and these words are from there upwards and downwards (`setjmp` stores x19 to
+/// x30, the stack pointer, d8 to d15; the flag and four words follow).
+pub const LANDING_BELOW_SPARE: u64 = 15;
+pub const JUMP_BUFFER: [(i64, &str); 4] =
+    [(2, "landing: sp"), (0, "landing: x30"), (-1, "landing: x29"), (-2, "landing: x28")];
 
 /// The column of the return address, and the names of columns, in unwind tables (DWARF for the Arm
 /// 64-bit Architecture, section 4.1).
@@ -39,6 +53,18 @@ pub struct Registers(libc::user_regs_struct);
 impl Registers {
     pub fn of(thread: Pid) -> nix::Result<Self> {
         ptrace::getregset::<NT_PRSTATUS>(thread).map(Self)
+    }
+
+    /// From a stub's packet: x0 to x30, sp, pc, and four bytes of cpsr.
+    pub fn of_stub(bytes: &[u8]) -> Result<Self> {
+        let Some((words, rest)) = bytes.split_at_checked(33 * 8) else {
+            return Err("the stub sends other registers than those of aarch64".into());
+        };
+        let mut words = words.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
+        let regs = std::array::from_fn(|_| words.next().unwrap_or_default());
+        let [sp, pc] = std::array::from_fn(|_| words.next().unwrap_or_default());
+        let pstate = rest.first_chunk().map_or(0, |flags| u32::from_le_bytes(*flags).into());
+        Ok(Self(libc::user_regs_struct { regs, sp, pc, pstate }))
     }
 
     pub fn set_pc(&mut self, thread: Pid, pc: u64) -> nix::Result<()> {
@@ -85,6 +111,7 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
         if !is_known {
             text = format!(".inst {word:#010x}");
         }
+        text = text.replace("\t\t", " ").replace('\t', " ");
         if let Some(name) = target(word, at).and_then(name) {
             text += &format!("  # {name}");
         }
@@ -92,6 +119,32 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
         Line { at: Word(at), bytes: bytes.join(" "), text, flow: flow(word) }
     });
     lines.collect()
+}
+
+/// Where a sequence ends that a single step breaks: a store-exclusive fails if the thread has stopped
+/// since the load-exclusive, so a loop of these two would never end. `code` begins with the
+/// instruction at `at`. The ends are behind the store, and where branches on the way lead to. There
+/// are none if the instruction is no load-exclusive.
+pub fn unbroken(code: &[u8], at: u64) -> Vec<u64> {
+    let words = code.chunks_exact(4).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    let mut ends = Vec::new();
+    for (word, here) in words.zip((at..).step_by(4)) {
+        // ldxr, ldaxr and those of other sizes and of pairs; then the stores (C4.1.94).
+        if here == at && word & 0x3fc0_0000 != 0x0840_0000 {
+            return Vec::new();
+        }
+        if word & 0x3fc0_0000 == 0x0800_0000 {
+            ends.push(here + 4);
+            return ends;
+        }
+        let distance = match word {
+            _ if word & 0xff00_0000 == 0x5400_0000 || word & 0x7e00_0000 == 0x3400_0000 => (word << 8) as i32 >> 13,
+            _ if word & 0x7e00_0000 == 0x3600_0000 => (word << 13) as i32 >> 18,
+            _ => continue,
+        };
+        ends.push(here.wrapping_add_signed(4 * i64::from(distance)));
+    }
+    Vec::new()
 }
 
 /// The target of `b` and `bl`.

@@ -1,11 +1,16 @@
 //! What the recorder has to know of x86_64.
 
 use crate::film::recording::{Flow, Line, Word};
+use crate::film::tracee::Result;
+use gimli::Vendor;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter};
 use nix::sys::ptrace;
 use nix::unistd::Pid;
+use object::Architecture;
 
 pub const NAME: &str = "x86_64";
+pub const VENDOR: Vendor = Vendor::Default;
+pub const ARCHITECTURE: Architecture = Architecture::X86_64;
 
 /// The instruction that stops a process, and how far behind it the program counter is then.
 pub const BREAKPOINT: &[u8] = &[0xcc];
@@ -15,6 +20,24 @@ pub const BREAKPOINT_ADVANCES: u64 = 1;
 pub const REGISTERS: [&str; 18] = [
     "rip", "rsp", "rax", "rdx", "rdi", "rsi", "rcx", "r8", "r9", "r10", "r11", "rbx", "rbp", "r12", "r13", "r14",
     "r15", "eflags",
+];
+
+/// Calls put the return address on the stack, and not into a register.
+pub const LINK_REGISTER: Option<usize> = None;
+
+/// The landing in glibc's `__pthread_unwind_buf_t`: its program counter is so many words below the
+/// buffer's last word, and these words are from there downwards (`setjmp` stores eight registers;
+/// the flag and four words follow).
+pub const LANDING_BELOW_SPARE: u64 = 5;
+pub const JUMP_BUFFER: [(i64, &str); 8] = [
+    (0, "landing: rip"),
+    (-1, "landing: rsp"),
+    (-2, "landing: r15"),
+    (-3, "landing: r14"),
+    (-4, "landing: r13"),
+    (-5, "landing: r12"),
+    (-6, "landing: rbp"),
+    (-7, "landing: rbx"),
 ];
 
 /// The column of the return address, and the names of columns, in unwind tables (System V ABI,
@@ -32,6 +55,40 @@ pub struct Registers(libc::user_regs_struct);
 impl Registers {
     pub fn of(thread: Pid) -> nix::Result<Self> {
         ptrace::getregs(thread).map(Self)
+    }
+
+    /// From a stub's packet: the registers as below, and four bytes of eflags.
+    pub fn of_stub(bytes: &[u8]) -> Result<Self> {
+        let Some((words, rest)) = bytes.split_at_checked(17 * 8) else {
+            return Err("the stub sends other registers than those of x86_64".into());
+        };
+        let mut words = words.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
+        let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip] =
+            std::array::from_fn(|_| words.next().unwrap_or_default());
+        let eflags = rest.first_chunk().map_or(0, |flags| u32::from_le_bytes(*flags).into());
+        // SAFETY: the structure has integers alone, so zeros are a value of it.
+        let others: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        Ok(Self(libc::user_regs_struct {
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rbp,
+            rsp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rip,
+            eflags,
+            ..others
+        }))
     }
 
     pub fn set_pc(&mut self, thread: Pid, pc: u64) -> nix::Result<()> {
@@ -78,6 +135,11 @@ impl Registers {
 /// An address without what a signature puts into it.
 pub fn plain(address: u64) -> u64 {
     address
+}
+
+/// Where a sequence ends that a single step breaks: this processor has none.
+pub fn unbroken(_: &[u8], _: u64) -> Vec<u64> {
+    Vec::new()
 }
 
 /// Disassembles the code at `at`.

@@ -7,6 +7,7 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::fs::File;
 use std::process::Child;
 use std::time::Duration;
@@ -28,7 +29,7 @@ impl Tracee {
         let held = File::options().read(true).write(true).open(format!("/proc/{main}/mem"));
         let options = Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
         match held.and_then(|memory| ptrace::setoptions(main, options).map(|()| memory).map_err(Into::into)) {
-            Ok(memory) => Ok(Self { child, main, thread: main, memory, ended: false }),
+            Ok(memory) => Ok(Self { child, main, thread: main, memory, stub: None, at: Cell::new(None), ended: false }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
