@@ -6,7 +6,8 @@ use super::objects::AddressSpace;
 use super::processor::{self, Registers};
 use super::record::{self, RecordAt};
 use super::recording::{Flow, Line, Listing, Pool, RecordShown, Skipped, Word};
-use super::tracee::{Result, Tracee};
+use super::result::Result;
+use super::tracee::Tracee;
 use super::unwinder::{self, Backtrace};
 use std::collections::HashMap;
 

@@ -6,7 +6,7 @@ use super::kind::Kind;
 use super::narrate;
 use super::processor::{self, REGISTERS};
 use super::recording::{Chapter, Listing, Machine, Pool, Recording, StackShown, Step, Word};
-use super::tracee::Result;
+use super::result::Result;
 use super::words::Roles;
 use crate::machine;
 use std::collections::BTreeSet;

@@ -16,6 +16,7 @@
 //! | `script` | what is filmed of each kind of stack |
 //! | `words`, `narrate`, `cook` | from shots to the recording: what each word is, sentences |
 //! | `recording` | the recording |
+//! | `result` | the error of all that can fail |
 //! | `page` | the page, with `page.css` and `page.js` |
 //! | `text` | the film in a terminal |
 
@@ -31,6 +32,7 @@ mod page;
 mod processor;
 mod record;
 mod recording;
+mod result;
 mod script;
 mod stub;
 mod text;
@@ -42,9 +44,10 @@ pub use kind::Kind;
 
 use camera::Camera;
 use recording::Recording;
+use result::Result;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracee::{Result, Tracee};
+use tracee::Tracee;
 
 /// How often the film of a goroutine begins anew where Go's runtime wants to preempt it.
 const ATTEMPTS: usize = 5;

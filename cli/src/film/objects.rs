@@ -2,7 +2,7 @@
 
 use super::debug_frame::DebugFrames;
 use super::processor;
-use super::tracee::Result;
+use super::result::Result;
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SegmentFlags, SymbolKind};
 use std::ops::Range;
 use std::path::Path;

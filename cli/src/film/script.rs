@@ -4,7 +4,7 @@ use super::camera::{Camera, Heading, Last};
 use super::kind::Kind;
 use super::processor;
 use super::recording::Flow;
-use super::tracee::Result;
+use super::result::Result;
 
 /// Instructions of one function that a film shows at most.
 pub const LONGEST: usize = 400;

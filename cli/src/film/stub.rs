@@ -4,7 +4,7 @@
 //! A packet is `$text#sum`, and each side answers a packet with `+`. The stub stops the thread that
 //! has come to a breakpoint, and lets the others run.
 
-use super::tracee::Result;
+use super::result::Result;
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;

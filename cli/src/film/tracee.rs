@@ -5,6 +5,7 @@ mod frozen;
 
 use super::actor::Facts;
 use super::processor::{self, BREAKPOINT, BREAKPOINT_ADVANCES, Registers};
+use super::result::Result;
 use super::stub::{Stop, Stub, TRAP};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
@@ -17,8 +18,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-
-pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const CANNOT_START: &str = "nothing can be filmed here: this program cannot start itself again";
 const ELSEWHERE: &str = "under QEMU's user mode, name it with --emulator";

@@ -43,17 +43,10 @@ pub fn run(options: &Options) -> ExitCode {
     match watch(options) {
         Ok(code) => code,
         Err(refusal) => {
-            say(&refusal.reason);
+            refusal::say(&refusal.reason);
             ExitCode::from(refusal.status)
         }
     }
-}
-
-/// A line on standard error. `eprintln!` would panic if that is closed.
-#[cfg(target_os = "linux")]
-fn say(line: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "exeunt watch: {line}");
 }
 
 #[cfg(target_os = "linux")]
@@ -116,10 +109,10 @@ fn watch(options: &Options) -> Result<ExitCode, refusal::Refusal> {
         failure = report::print(&mut output, options, &rows, &told, &stacks, &end).err();
     }
     if let Some(error) = failure {
-        say(&format!("the output: {error}"));
+        refusal::say(&format!("the output: {error}"));
     }
     if let Some(Err(error)) = trace.map(|file| trace::write(file, options, &rows)) {
-        say(&format!("the trace: {error}"));
+        refusal::say(&format!("the trace: {error}"));
     }
     Ok(process::end_as(&end.outcome))
 }

@@ -138,3 +138,9 @@ pub fn elf(file: File) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// A line on standard error. `eprintln!` would panic if that is closed.
+pub fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "exeunt watch: {line}");
+}

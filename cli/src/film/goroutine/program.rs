@@ -1,6 +1,6 @@
 //! The filmed program's source, the Go module that it uses, and their build.
 
-use crate::film::tracee::Result;
+use crate::film::result::Result;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -2,8 +2,8 @@
 
 use crate::film::camera::{Camera, Heading};
 use crate::film::recording::Flow;
+use crate::film::result::Result;
 use crate::film::script::{LONGEST, behind_line, to_call};
-use crate::film::tracee::Result;
 
 /// Goroutines that begin or go on before the filmed one.
 const OTHERS: usize = 1000;

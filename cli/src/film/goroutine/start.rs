@@ -3,7 +3,8 @@
 use super::program::Program;
 use super::stack::Goroutine;
 use crate::film::actor::{Facts, Site};
-use crate::film::tracee::{Result, Tracee};
+use crate::film::result::Result;
+use crate::film::tracee::Tracee;
 use nix::sys::ptrace;
 use object::{Object, ObjectSymbol};
 use std::os::unix::process::CommandExt;

@@ -1,7 +1,7 @@
 //! What the recorder has to know of aarch64.
 
 use crate::film::recording::{Flow, Line, Word};
-use crate::film::tracee::Result;
+use crate::film::result::Result;
 use disarm64::decoder;
 use disarm64::format_insn::format_insn_pc;
 use gimli::Vendor;

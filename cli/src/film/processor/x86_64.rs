@@ -1,7 +1,7 @@
 //! What the recorder has to know of x86_64.
 
 use crate::film::recording::{Flow, Line, Word};
-use crate::film::tracee::Result;
+use crate::film::result::Result;
 use gimli::Vendor;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter};
 use nix::sys::ptrace;

@@ -1,8 +1,9 @@
 //! A hold on a program that is traced from its first instruction on, and of which only one thread
 //! runs.
 
-use super::{Result, Tracee};
+use super::Tracee;
 use crate::film::processor::Registers;
+use crate::film::result::Result;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
