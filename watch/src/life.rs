@@ -1,5 +1,6 @@
 //! What is written of a stack when it begins and when it ends.
 
+use crate::fibers;
 use crate::shared::{
     clock, current, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid,
 };
@@ -78,6 +79,12 @@ pub fn process_ends(orderly: bool) {
         }
         // The kernel uses a thread's number again, so the number of a row that is over says nothing.
         let own = id(row) == this_row;
+        if row.kind.load(Relaxed) == kind::FIBER {
+            if row.state.load(Acquire) == state::ALIVE {
+                fibers::process_ends(row);
+            }
+            continue;
+        }
         match row.state.load(Relaxed) {
             state::ALIVE => {
                 if own {
@@ -115,7 +122,7 @@ fn others(table: &Table, process: u32) {
     let mut known = HashMap::from([(tid(), u64::MAX)]);
     let mut born = 0;
     for row in table.rows[..used_rows].iter().filter(|row| row.process.load(Relaxed) == process) {
-        if row.flags.load(Relaxed) & flag::REPLACED != 0 {
+        if row.flags.load(Relaxed) & flag::REPLACED != 0 || row.kind.load(Relaxed) == kind::FIBER {
             continue;
         }
         let until = match row.state.load(Acquire) {

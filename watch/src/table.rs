@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// The most stacks that are recorded. The memory is touched row by row, so only rows that are used
 /// take any.
 pub const ROWS: usize = 1 << 18;
+/// Fibers get no rows beyond this one, so that there are some for threads.
+pub const FIBER_ROWS: usize = ROWS / 2;
 /// The most files that code of entry functions and of creators lies in.
 pub const FILES: usize = 256;
 /// The environment variable that says where this memory is: `PROCESS:DESCRIPTOR` of the command.
@@ -40,6 +42,8 @@ pub mod kind {
     pub const OTHER: u32 = 4;
     /// The thread that has called `fork`, in the child.
     pub const FORK: u32 = 5;
+    /// A fiber by `makecontext`.
+    pub const FIBER: u32 = 6;
 }
 
 /// Bits of `Row::flags`.
@@ -65,6 +69,8 @@ pub mod ending {
     pub const UNWOUND: u32 = 5;
     /// Another one, of a later version.
     pub const OTHER: u32 = 6;
+    /// Of a fiber: the program has made another one in the same memory, or has unmapped it.
+    pub const ABANDONED: u32 = 7;
 }
 
 /// All of it.
@@ -82,6 +88,8 @@ pub struct Table {
     pub follow: AtomicU32,
     /// Set by the command. 1: each birth is written to `Births`.
     pub backtraces: AtomicU32,
+    /// How many fibers have found no room.
+    pub fibers_without: AtomicU32,
     /// When the library was initialized: CLOCK_MONOTONIC, in nanoseconds.
     pub began: AtomicU64,
     pub files: [File; FILES],
@@ -125,6 +133,7 @@ pub struct Row {
     pub state: AtomicU32,
     pub kind: AtomicU32,
     pub flags: AtomicU32,
+    /// Of a fiber: the thread that it ran on last.
     pub tid: AtomicU32,
     pub process: AtomicU32,
     /// The id of the creator's stack, or 0.
@@ -135,9 +144,12 @@ pub struct Row {
     /// Indices in `Table::files` plus 1, or 0.
     pub entry_file: AtomicU32,
     pub caller_file: AtomicU32,
+    /// Of a fiber: how many times it went on on another thread than before.
+    pub migrations: AtomicU32,
     pub entry: AtomicU64,
+    /// Of a fiber: its `uc_link`.
     pub argument: AtomicU64,
-    /// Where `pthread_create` was called.
+    /// Where `pthread_create` or `makecontext` was called.
     pub caller: AtomicU64,
     /// Times of CLOCK_MONOTONIC, in nanoseconds.
     pub created: AtomicU64,

@@ -16,10 +16,14 @@ pub struct Stack {
     pub entry: String,
     /// None for the main thread, and where no known call has created the stack.
     pub started_by: Option<Creator>,
+    /// Of a fiber: how many times it went on on another thread than before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migrations: Option<u32>,
     /// Since the program's start.
     pub start_ns: u64,
     pub life_ns: u64,
-    /// None where nobody could read them: the process was killed, or the thread is not there.
+    /// None for fibers, whose time is their threads', and where nobody could read them: the process was
+    /// killed, or the thread is not there.
     pub cpu: Option<Cpu>,
     pub stack: Option<Use>,
     pub end: End,
@@ -71,6 +75,8 @@ pub enum End {
     Unwound,
     /// Its entry function is over.
     Ended,
+    /// A fiber that had not ended when the program made another one in its memory or unmapped it.
+    Abandoned,
     /// It was there when the process ended.
     Alive,
     /// Its process has executed another program.
@@ -148,7 +154,8 @@ impl Stacks {
 
     /// Whether stacks found no room in the table.
     pub fn lost(&self) -> bool {
-        self.table.rows_used.load(Relaxed) as usize > self.table.rows.len()
+        let found_none = self.table.fibers_without.load(Relaxed) > 0;
+        found_none || self.table.rows_used.load(Relaxed) as usize > self.table.rows.len()
     }
 
     /// Whether the program has loaded the library.
@@ -167,6 +174,7 @@ impl Stacks {
         if state == 0 || state == state::REFUSED {
             return None;
         }
+        let is_fiber = row.kind.load(Relaxed) == kind::FIBER;
         let zero = self.table.began.load(Relaxed);
         let (created, ended) = (row.created.load(Relaxed), row.ended.load(Relaxed));
         let ended = if ended == 0 { self.over } else { ended };
@@ -181,6 +189,7 @@ impl Stacks {
                 ending::CANCELLED => End::Cancelled,
                 ending::PROCESS_EXIT => End::Exit,
                 ending::UNWOUND => End::Unwound,
+                ending::ABANDONED => End::Abandoned,
                 _ => End::Ended,
             }
         } else if flags & flag::REPLACED != 0 {
@@ -216,8 +225,9 @@ impl Stacks {
             started_by,
             start_ns: created.saturating_sub(zero),
             life_ns: ended.saturating_sub(created),
-            cpu: complete.then(|| Cpu { user_us: number(&row.user), system_us: number(&row.system) }),
-            stack: (complete && number(&row.stack_high) != 0).then(|| Use {
+            migrations: is_fiber.then(|| row.migrations.load(Relaxed)),
+            cpu: (complete && !is_fiber).then(|| Cpu { user_us: number(&row.user), system_us: number(&row.system) }),
+            stack: (complete && number(&row.stack_high) != 0 && number(&row.stack_touched) != 0).then(|| Use {
                 touched: number(&row.stack_high) - number(&row.stack_touched),
                 size: number(&row.stack_high) - number(&row.stack_low),
             }),
@@ -253,6 +263,7 @@ fn kind_name(kind: u32) -> &'static str {
         kind::PTHREAD => "pthread",
         kind::C11 => "C11",
         kind::FORK => "fork",
+        kind::FIBER => "fiber",
         _ => "other",
     }
 }
