@@ -16,7 +16,6 @@ use crate::{backtrace, touched};
 use libc::ucontext_t;
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32};
@@ -553,7 +552,7 @@ const IN_REGISTERS: usize = if cfg!(target_arch = "x86_64") { 6 } else { 8 };
 
 /// A word of `ucontext_t` that neither libc nor the kernel uses: the last of what both have reserved.
 #[cfg(target_arch = "x86_64")]
-const OWNER_AT: usize = offset_of!(ucontext_t, uc_mcontext) + 23 * 8 + 8 + 7 * 8;
+const OWNER_AT: usize = std::mem::offset_of!(ucontext_t, uc_mcontext) + 23 * 8 + 8 + 7 * 8;
 #[cfg(target_arch = "aarch64")]
 const OWNER_AT: usize = size_of::<ucontext_t>() - 8;
 
