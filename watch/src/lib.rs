@@ -23,3 +23,4 @@ mod room;
 mod shared;
 mod table;
 mod touched;
+mod waits;

@@ -1,11 +1,11 @@
 //! What is written of a stack when it begins and when it ends.
 
-use crate::fibers;
 use crate::shared::{
     clock, current, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid,
 };
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
+use crate::{fibers, files, waits};
 use exeunt::Ending;
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -87,6 +87,9 @@ pub fn process_ends(orderly: bool) {
         }
         match row.state.load(Relaxed) {
             state::ALIVE => {
+                if orderly && !own {
+                    waits::write(table, row);
+                }
                 if own {
                     row.flags.fetch_or(flag::ENDED_PROCESS, Relaxed);
                     name(row);
@@ -106,6 +109,9 @@ pub fn process_ends(orderly: bool) {
     }
     if orderly {
         others(table, process);
+        if table.waits_used.load(Relaxed) > 0 {
+            files::add_all();
+        }
     }
     if table.process.load(Relaxed) == process {
         table.finished.store(1, Release);
@@ -145,6 +151,7 @@ fn others(table: &Table, process: u32) {
         row.tid.store(tid, Relaxed);
         row.created.store(table.began.load(Relaxed), Relaxed);
         if sample(row) {
+            waits::write(table, row);
             row.ended.store(now(), Relaxed);
             row.flags.store(flag::SAMPLED, Relaxed);
             row.state.store(state::ALIVE, Release);
@@ -216,7 +223,7 @@ fn number(text: Option<&[u8]>) -> u64 {
 
 /// A file's beginning, by system calls alone: `_exit` may be called in a signal handler, where
 /// nothing may allocate.
-fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+pub fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     struct Path {
         // One byte stays 0.
         bytes: [u8; 64],

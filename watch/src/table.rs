@@ -94,6 +94,28 @@ pub struct Table {
     pub began: AtomicU64,
     pub files: [File; FILES],
     pub rows: [Row; ROWS],
+    /// How many of the waits are used.
+    pub waits_used: AtomicU32,
+    pub waits: [Wait; WAITS],
+}
+
+/// For how many of the threads that wait when the process ends it is said where.
+pub const WAITS: usize = 1 << 10;
+/// How many words of each one's stack are copied.
+pub const WORDS: usize = 250;
+
+/// Where a thread waited when the process ended.
+#[repr(C)]
+pub struct Wait {
+    /// The thread's id, when the rest is there.
+    pub row: AtomicU32,
+    /// The system call's number.
+    pub call: AtomicU32,
+    pub pc: AtomicU64,
+    pub sp: AtomicU64,
+    /// How many words of the stack were copied, from the stack pointer on.
+    pub words: AtomicU32,
+    pub stack: [AtomicU64; WORDS],
 }
 
 /// Where each stack was created. It follows the table in the file, from the next whole 64 KiB on, and

@@ -84,10 +84,16 @@ pub fn print(
     } else {
         let lines: Vec<_> = rows.iter().map(|stack| cells(stack)).collect();
         table(to, &HEAD, &lines, |to, index| {
-            rows[index]
-                .created_at
-                .iter()
-                .try_for_each(|frame| writeln!(to, "{}", paint(FAINT, format!("      at {frame}"))))
+            let stack = rows[index];
+            let mut below =
+                |word: &str, frame: &String| writeln!(to, "{}", paint(FAINT, format!("      {word} {frame}")));
+            stack.created_at.iter().try_for_each(|frame| below("at", frame))?;
+            match &stack.end {
+                End::Alive { place: Some(place) } if options.backtrace => {
+                    place.frames.iter().try_for_each(|frame| below("in", frame))
+                }
+                _ => Ok(()),
+            }
         })?;
     }
     if rows.len() < all.len() && !options.summary {
@@ -129,7 +135,7 @@ fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &Program
 /// What had become of a thread when the process ended.
 fn state(end: &End) -> &'static str {
     match end {
-        End::Alive | End::EndedProcess => "still ran",
+        End::Alive { .. } | End::EndedProcess => "still ran",
         End::Replaced => "replaced by exec",
         End::NeverRan => "never ran",
         End::NotArmed { .. } => "not armed",
@@ -259,7 +265,11 @@ fn how(end: &End) -> String {
         End::Unwound => "left by an exception".into(),
         End::Ended => "ended".into(),
         End::Abandoned => "abandoned".into(),
-        End::Alive => "alive when the process ended".into(),
+        End::Alive { place: Some(place) } => {
+            let caller = place.caller.as_ref().map_or(String::new(), |caller| format!(" of {}", shortened(caller, 40)));
+            format!("alive when the process ended, in {}{caller}", place.call)
+        }
+        End::Alive { place: None } => "alive when the process ended".into(),
         End::Replaced => "replaced by exec".into(),
         End::EndedProcess => "ended the process".into(),
         End::NotArmed { reason } => format!("not armed: {reason}"),

@@ -2,6 +2,7 @@
 
 use super::names::Names;
 use super::table::{Births, Row, Table, ending, flag, kind, state};
+use super::waits::{self, Unwinder};
 use serde::Serialize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -77,8 +78,11 @@ pub enum End {
     Ended,
     /// A fiber that had not ended when the program made another one in its memory or unmapped it.
     Abandoned,
-    /// It was there when the process ended.
-    Alive,
+    /// It was there when the process ended, and waited at this place, if that is known.
+    Alive {
+        #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+        place: Option<Place>,
+    },
     /// Its process has executed another program.
     Replaced,
     /// This one has ended the process: by `exit` or `_exit`.
@@ -89,10 +93,34 @@ pub enum End {
     NeverRan,
 }
 
+/// Where a thread waited.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The system call.
+    pub call: String,
+    /// The innermost function that is not libc's, if the unwind tables lead to it.
+    pub caller: Option<String>,
+    /// Functions, innermost first, as far as the unwind tables lead.
+    pub frames: Vec<String>,
+}
+
+struct Frame {
+    function: String,
+    of_libc: bool,
+}
+
+fn is_libc(path: &str) -> bool {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    ["libc.so", "libc-2.", "libpthread", "libthr", "librt"].iter().any(|name| file.starts_with(name))
+}
+
 impl End {
     /// Whether the stack's entry function is over.
     pub fn is_over(&self) -> bool {
-        !matches!(self, Self::Alive | Self::Replaced | Self::EndedProcess | Self::NotArmed { .. } | Self::NeverRan)
+        !matches!(
+            self,
+            Self::Alive { .. } | Self::Replaced | Self::EndedProcess | Self::NotArmed { .. } | Self::NeverRan
+        )
     }
 }
 
@@ -101,6 +129,7 @@ pub struct Stacks {
     table: &'static Table,
     births: &'static Births,
     names: Names,
+    unwinder: Unwinder,
     /// By index, whether `ended` has returned the row; up to `first` all are.
     returned: Vec<bool>,
     first: usize,
@@ -110,7 +139,15 @@ pub struct Stacks {
 
 impl Stacks {
     pub fn new(table: &'static Table, births: &'static Births) -> Self {
-        Self { table, births, names: Names::default(), returned: Vec::new(), first: 0, over: 0 }
+        Self {
+            table,
+            births,
+            names: Names::default(),
+            unwinder: Unwinder::default(),
+            returned: Vec::new(),
+            first: 0,
+            over: 0,
+        }
     }
 
     /// From now on the stacks that are still there count as ended by the process's end.
@@ -199,7 +236,7 @@ impl Stacks {
         } else if flags & flag::ENDED_PROCESS != 0 {
             End::EndedProcess
         } else {
-            End::Alive
+            End::Alive { place: self.place(id) }
         };
         let number = |value: &std::sync::atomic::AtomicU64| value.load(Relaxed);
         let created_by_call = !matches!(row.kind.load(Relaxed), kind::MAIN | kind::OTHER);
@@ -245,6 +282,29 @@ impl Stacks {
             birth.frames.iter().zip(&birth.files).map(|(frame, file)| (frame.load(Relaxed), file.load(Relaxed)));
         // A call lies before the address where it returns to.
         frames.take_while(|&(frame, _)| frame != 0).map(|(frame, file)| self.function(file, frame - 1)).collect()
+    }
+
+    /// Where the thread waited when the process ended.
+    fn place(&mut self, id: u32) -> Option<Place> {
+        let table = self.table;
+        let used = (table.waits_used.load(Acquire) as usize).min(table.waits.len());
+        let wait = table.waits[..used].iter().find(|wait| wait.row.load(Acquire) == id)?;
+        let frames = self.unwinder.frames(table, wait);
+        let call = waits::call_name(wait.call.load(Relaxed));
+        let frames: Vec<Frame> = frames
+            .into_iter()
+            .map(|frame| Frame {
+                function: match frame.file {
+                    Some(file) => self.names.of(&file.path.load(), frame.pc.wrapping_sub(file.base.load(Relaxed))),
+                    None => format!("{:#x}", frame.pc),
+                },
+                of_libc: frame.file.is_some_and(|file| is_libc(&file.path.load())),
+            })
+            // The foot of an armed stack leads there.
+            .take_while(|frame| frame.function != "exeunt_trampoline")
+            .collect();
+        let caller = frames.iter().find(|frame| !frame.of_libc).map(|frame| frame.function.clone());
+        Some(Place { call, caller, frames: frames.into_iter().map(|frame| frame.function).collect() })
     }
 
     /// The name of the function with this address, in the file with this number.
