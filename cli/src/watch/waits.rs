@@ -31,6 +31,18 @@ pub struct Frame<'a> {
 #[derive(Default)]
 pub struct Unwinder {
     files: HashMap<String, Option<Section>>,
+    /// By file and address: many threads wait at one place.
+    known: HashMap<(String, u64), Option<Rules>>,
+}
+
+/// How to get from a frame to its caller.
+#[derive(Clone)]
+struct Rules {
+    /// From the stack pointer, or else from the frame pointer.
+    cfa_from_sp: bool,
+    cfa: i64,
+    return_address: RegisterRule<usize>,
+    fp: RegisterRule<usize>,
 }
 
 /// `.eh_frame`, and the address where it is in the file's own addresses.
@@ -75,32 +87,47 @@ impl Unwinder {
 
     /// The caller's registers. None at the outermost frame, and where they are not known.
     fn step(&mut self, file: &File, pc: u64, state: &State, word: impl Fn(u64) -> Option<u64>) -> Option<State> {
-        let path = file.path.load();
-        let section = self.files.entry(path).or_insert_with_key(|path| section(path)).as_ref()?;
-        let tables = EhFrame::new(&section.bytes, LittleEndian);
-        let bases = BaseAddresses::default().set_eh_frame(section.address).set_text(section.text).set_got(section.got);
-        let mut context = UnwindContext::new();
         let address = pc.wrapping_sub(file.base.load(Relaxed));
-        let row = tables.unwind_info_for_address(&bases, &mut context, address, EhFrame::cie_from_offset).ok()?;
-        let [sp, fp, return_address] = REGISTERS;
-        let CfaRule::RegisterAndOffset { register, offset } = *row.cfa() else { return None };
-        let cfa = match register {
-            register if register == sp => Some(state.sp),
-            register if register == fp => state.fp,
-            _ => None,
-        };
-        let cfa = cfa?.wrapping_add_signed(offset);
+        let place = (file.path.load(), address);
+        let rules = match self.known.get(&place) {
+            Some(rules) => rules.clone(),
+            None => {
+                let rules = self.rules(&place.0, address);
+                self.known.insert(place, rules.clone());
+                rules
+            }
+        }?;
+        let cfa = if rules.cfa_from_sp { state.sp } else { state.fp? }.wrapping_add_signed(rules.cfa);
         let saved = |rule| match rule {
             RegisterRule::Offset(offset) => word(cfa.wrapping_add_signed(offset)),
             _ => None,
         };
-        let caller_fp = match row.register(fp) {
+        let caller_fp = match rules.fp {
             RegisterRule::Undefined | RegisterRule::SameValue => state.fp,
             rule => saved(rule),
         };
         // The stack grows down: a caller's frame lies above.
         (cfa > state.sp).then_some(())?;
-        Some(State { pc: without_signature(saved(row.register(return_address))?), sp: cfa, fp: caller_fp })
+        Some(State { pc: without_signature(saved(rules.return_address)?), sp: cfa, fp: caller_fp })
+    }
+}
+
+impl Unwinder {
+    /// The table's row for an address of the file's own.
+    fn rules(&mut self, path: &str, address: u64) -> Option<Rules> {
+        let section = self.files.entry(path.to_owned()).or_insert_with_key(|path| section(path)).as_ref()?;
+        let tables = EhFrame::new(&section.bytes, LittleEndian);
+        let bases = BaseAddresses::default().set_eh_frame(section.address).set_text(section.text).set_got(section.got);
+        let mut context = UnwindContext::new();
+        let row = tables.unwind_info_for_address(&bases, &mut context, address, EhFrame::cie_from_offset).ok()?;
+        let [sp, fp, return_address] = REGISTERS;
+        let CfaRule::RegisterAndOffset { register, offset } = *row.cfa() else { return None };
+        (register == sp || register == fp).then(|| Rules {
+            cfa_from_sp: register == sp,
+            cfa: offset,
+            return_address: row.register(return_address),
+            fp: row.register(fp),
+        })
     }
 }
 
