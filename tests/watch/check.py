@@ -1,4 +1,4 @@
-"""Checks the rows of `exeunt watch --json`: FILE [--cpu] [--at-least N]."""
+"""Checks the rows of `exeunt watch --json`: FILE [--cpu] [--at-least N] [--fibers N] [--ended N] [--entered NAME:N]."""
 import json
 import sys
 
@@ -17,6 +17,16 @@ if unarmed:
     faults.append(f"{len(unarmed)} stacks were not armed: {unarmed[0]}")
 if "--at-least" in sys.argv and len(rows) < int(sys.argv[sys.argv.index("--at-least") + 1]):
     faults.append(f"{len(rows)} rows")
+if "--ended" in sys.argv and len(over) < int(sys.argv[sys.argv.index("--ended") + 1]):
+    faults.append(f"{len(over)} ends")
+if "--entered" in sys.argv:
+    name, number = sys.argv[sys.argv.index("--entered") + 1].split(":")
+    if len([row for row in over if row["entry"] == name]) < int(number):
+        faults.append(f"fewer than {number} ends of {name}")
+if "--fibers" in sys.argv:
+    fibers = [row for row in rows if row["kind"] == "fiber"]
+    if len(fibers) < int(sys.argv[sys.argv.index("--fibers") + 1]) or any(row["migrations"] for row in fibers):
+        faults.append(f"fibers: {fibers}")
 if "--cpu" in sys.argv:
     mine = sum(row["cpu"]["user_us"] + row["cpu"]["system_us"] for row in rows if row["cpu"])
     all_of_it = process["user_us"] + process["system_us"]

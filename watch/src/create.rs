@@ -6,10 +6,11 @@
 //! address is in a register, and exeunt can only redirect the one that this frame has stored.
 
 use crate::backtrace;
+use crate::fibers;
 use crate::files;
 use crate::life;
 use crate::room::{self, GetDefault, Room};
-use crate::shared::{birth, current, give_back, keeping_errno, known_tid, new_row, now, tid};
+use crate::shared::{birth, current, give_back, id, keeping_errno, known_tid, new_row, now, tid};
 use crate::table::{Row, flag, kind, state};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -280,7 +281,7 @@ fn born(kind: u32, start: *mut c_void, argument: *mut c_void, caller: usize) -> 
     }
     let row = new_row()?;
     row.kind.store(kind, Relaxed);
-    row.creator.store(current(), Relaxed);
+    row.creator.store(fibers::running().map_or_else(current, id), Relaxed);
     row.creator_tid.store(known_tid(), Relaxed);
     row.entry.store(start as u64, Relaxed);
     row.argument.store(argument as u64, Relaxed);
@@ -302,7 +303,7 @@ fn refused(row: &Row, refused: bool) {
 }
 
 /// The next definition of a function after this library's.
-fn next(known: &AtomicPtr<c_void>, name: &CStr) -> Option<*mut c_void> {
+pub fn next(known: &AtomicPtr<c_void>, name: &CStr) -> Option<*mut c_void> {
     let mut found = known.load(Relaxed);
     if found.is_null() {
         // SAFETY: the name ends with a zero.

@@ -71,6 +71,28 @@ fn find(address: u64) -> Option<Found> {
     (stopped == 1).then_some(found)
 }
 
+/// Adds all files that code lies in.
+pub fn add_all() {
+    unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, starts: *mut c_void) -> c_int {
+        // SAFETY: `add_all` passes a list of its frame; the dynamic linker passes a description that
+        // is valid during this call, with `dlpi_phnum` program headers.
+        let (starts, base, headers) = unsafe {
+            let info = &*info;
+            let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
+            (&mut *starts.cast::<Vec<usize>>(), info.dlpi_addr, headers)
+        };
+        let first = headers.iter().find(|header| header.p_type == libc::PT_LOAD);
+        starts.extend(first.map(|header| (base + header.p_vaddr) as usize));
+        0
+    }
+    let mut starts = Vec::<usize>::new();
+    // SAFETY: `visit` takes the pointer as what it is.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut starts).cast()) };
+    for start in starts {
+        of(start);
+    }
+}
+
 fn add(found: &Found) -> u32 {
     let Some(table) = table() else { return 0 };
     let index = table.files_used.fetch_add(1, Relaxed) as usize;

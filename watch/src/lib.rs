@@ -1,8 +1,8 @@
 //! The library that `exeunt watch` loads into the program that it watches (`LD_PRELOAD`).
 //!
 //! It stands in for `pthread_create`, `thrd_create` and `__libc_start_main`, puts a handler of
-//! [`exeunt::at_exit`] on each stack, and writes a row for each into memory that it shares with the
-//! command (`table.rs`). It uses the public face of exeunt alone.
+//! [`exeunt::at_exit`] on each thread's stack, and writes a row for each into memory that it shares
+//! with the command (`table.rs`). Fibers have a way of their own (`fibers.rs`). It uses the public face of exeunt alone.
 //!
 //! - It keeps no descriptor open, so programs that close all descriptors go on as without it.
 //! - exeunt starts one thread before `main`, which ends at once: by it exeunt finds out where the
@@ -20,6 +20,7 @@ mod attach;
 mod backtrace;
 mod begin;
 mod create;
+mod fibers;
 mod files;
 mod finish;
 mod life;
@@ -27,3 +28,4 @@ mod room;
 mod shared;
 mod table;
 mod touched;
+mod waits;

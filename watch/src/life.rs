@@ -5,6 +5,7 @@ use crate::shared::{
 };
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
+use crate::{fibers, files, waits};
 use exeunt::{Ending, StackEnd};
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -91,9 +92,18 @@ pub fn process_ends(orderly: bool) {
         }
         // The kernel uses a thread's number again, so the number of a row that is over says nothing.
         let own = id(row) == this_row;
+        if row.kind.load(Relaxed) == kind::FIBER {
+            if row.state.load(Acquire) == state::ALIVE {
+                fibers::process_ends(row);
+            }
+            continue;
+        }
         match row.state.load(Relaxed) {
             state::ALIVE => {
                 let mut faulted = true;
+                if orderly && !own {
+                    waits::write(table, row);
+                }
                 if own {
                     row.flags.fetch_or(flag::ENDED_PROCESS, Relaxed);
                     name(row);
@@ -113,6 +123,9 @@ pub fn process_ends(orderly: bool) {
     }
     if orderly {
         others(table, process);
+        if table.waits_used.load(Relaxed) > 0 {
+            files::add_all();
+        }
     }
     if table.process.load(Relaxed) == process {
         table.finished.store(1, Release);
@@ -129,7 +142,7 @@ fn others(table: &Table, process: u32) {
     let mut known = HashMap::from([(tid(), u64::MAX)]);
     let mut born = 0;
     for row in table.rows[..used_rows].iter().filter(|row| row.process.load(Relaxed) == process) {
-        if row.flags.load(Relaxed) & flag::REPLACED != 0 {
+        if row.flags.load(Relaxed) & flag::REPLACED != 0 || row.kind.load(Relaxed) == kind::FIBER {
             continue;
         }
         let until = match row.state.load(Acquire) {
@@ -153,6 +166,7 @@ fn others(table: &Table, process: u32) {
         row.tid.store(tid, Relaxed);
         row.created.store(table.began.load(Relaxed), Relaxed);
         if sample(row) {
+            waits::write(table, row);
             row.ended.store(now(), Relaxed);
             row.flags.store(flag::SAMPLED, Relaxed);
             row.state.store(state::ALIVE, Release);
@@ -229,7 +243,7 @@ fn number(text: Option<&[u8]>) -> u64 {
 
 /// A file's beginning, by system calls alone: `_exit` may be called in a signal handler, where
 /// nothing may allocate.
-fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+pub fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     struct Path {
         // One byte stays 0.
         bytes: [u8; 64],

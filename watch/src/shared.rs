@@ -1,6 +1,6 @@
 //! The memory that is shared with the command, while this process is the watched one.
 
-use crate::table::{Birth, Births, ROWS, Row, Table, kind, state};
+use crate::table::{Birth, Births, FIBER_ROWS, ROWS, Row, Table, kind, state};
 use std::cell::Cell;
 use std::ptr;
 use std::sync::Once;
@@ -169,6 +169,24 @@ pub fn new_row() -> Option<&'static Row> {
     let row = table.rows.get(index as usize)?;
     row.process.store(PROCESS.load(Relaxed), Relaxed);
     Some(row)
+}
+
+/// A row for a new fiber, if there are enough for threads as well.
+pub fn new_fiber_row() -> Option<&'static Row> {
+    let table = own_table()?;
+    if table.rows_used.load(Relaxed) as usize >= FIBER_ROWS {
+        table.fibers_without.fetch_add(1, Relaxed);
+        return None;
+    }
+    let row = new_row()?;
+    // It may have been given back by a thread.
+    row.tid.store(0, Relaxed);
+    Some(row)
+}
+
+/// Whether the row is one of this process's, and not of the parent that it is a copy of.
+pub fn is_own_row(row: &Row) -> bool {
+    own_table().is_some() && row.process.load(Relaxed) == PROCESS.load(Relaxed)
 }
 
 /// The row's id.

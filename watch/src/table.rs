@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// The most stacks that are recorded. The memory is touched row by row, so only rows that are used
 /// take any.
 pub const ROWS: usize = 1 << 18;
+/// Fibers get no rows beyond this one, so that there are some for threads.
+pub const FIBER_ROWS: usize = ROWS / 2;
 /// The most files that code of entry functions and of creators lies in.
 pub const FILES: usize = 256;
 /// The environment variable that says where this memory is: `PROCESS:DESCRIPTOR` of the command.
@@ -42,6 +44,8 @@ pub mod kind {
     pub const FORK: u32 = 5;
     /// A thread of a process that ran already: nobody saw which call has created it.
     pub const THREAD: u32 = 6;
+    /// A fiber by `makecontext`.
+    pub const FIBER: u32 = 7;
 }
 
 /// Bits of `Row::flags`.
@@ -69,6 +73,8 @@ pub mod ending {
     pub const UNWOUND: u32 = 5;
     /// Another one, of a later version.
     pub const OTHER: u32 = 6;
+    /// Of a fiber: the program has made another one in the same memory, or has unmapped it.
+    pub const ABANDONED: u32 = 7;
 }
 
 /// What the library does in a process that ran already: values of `Table::attached`.
@@ -96,6 +102,8 @@ pub struct Table {
     pub follow: AtomicU32,
     /// Set by the command. 1: each birth is written to `Births`.
     pub backtraces: AtomicU32,
+    /// How many fibers have found no room.
+    pub fibers_without: AtomicU32,
     /// A value of `attached`, or 0.
     pub attached: AtomicU32,
     /// When the library was initialized, or when a process began that ran already:
@@ -107,6 +115,28 @@ pub struct Table {
     pub problem: Text<64>,
     pub files: [File; FILES],
     pub rows: [Row; ROWS],
+    /// How many of the waits are used.
+    pub waits_used: AtomicU32,
+    pub waits: [Wait; WAITS],
+}
+
+/// For how many of the threads that wait when the process ends it is said where.
+pub const WAITS: usize = 1 << 10;
+/// How many words of each one's stack are copied.
+pub const WORDS: usize = 250;
+
+/// Where a thread waited when the process ended.
+#[repr(C)]
+pub struct Wait {
+    /// The thread's id, when the rest is there.
+    pub row: AtomicU32,
+    /// The system call's number.
+    pub call: AtomicU32,
+    pub pc: AtomicU64,
+    pub sp: AtomicU64,
+    /// How many words of the stack were copied, from the stack pointer on.
+    pub words: AtomicU32,
+    pub stack: [AtomicU64; WORDS],
 }
 
 /// Where each stack was created. It follows the table in the file, from the next whole 64 KiB on, and
@@ -146,6 +176,7 @@ pub struct Row {
     pub state: AtomicU32,
     pub kind: AtomicU32,
     pub flags: AtomicU32,
+    /// Of a fiber: the thread that it ran on last.
     pub tid: AtomicU32,
     pub process: AtomicU32,
     /// The id of the creator's stack, or 0.
@@ -156,9 +187,12 @@ pub struct Row {
     /// Indices in `Table::files` plus 1, or 0.
     pub entry_file: AtomicU32,
     pub caller_file: AtomicU32,
+    /// Of a fiber: how many times it went on on another thread than before.
+    pub migrations: AtomicU32,
     pub entry: AtomicU64,
+    /// Of a fiber: its `uc_link`.
     pub argument: AtomicU64,
-    /// Where `pthread_create` was called.
+    /// Where `pthread_create` or `makecontext` was called.
     pub caller: AtomicU64,
     /// Times of CLOCK_MONOTONIC, in nanoseconds.
     pub created: AtomicU64,

@@ -28,6 +28,8 @@ mod stacks;
 mod table;
 #[cfg(target_os = "linux")]
 mod trace;
+#[cfg(target_os = "linux")]
+mod waits;
 
 pub use options::Options;
 use std::process::ExitCode;

@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
 
-    /// Say where each stack was created, frame by frame
+    /// Say where each stack was created, and where it waited when the process ended, frame by frame
     #[arg(long, conflicts_with_all = ["live", "summary"])]
     pub backtrace: bool,
 

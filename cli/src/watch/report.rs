@@ -25,7 +25,7 @@ impl Output {
 }
 
 /// The widths of rows that are printed one by one.
-const LIVE: [usize; 12] = [4, 7, 15, 7, 24, 32, 9, 9, 9, 9, 20, 0];
+const LIVE: [usize; 13] = [4, 7, 15, 7, 24, 32, 9, 9, 9, 9, 10, 20, 0];
 
 /// Before the first row of `--live`.
 pub fn begin(output: &mut Output, options: &Options) -> io::Result<()> {
@@ -84,14 +84,20 @@ pub fn print(
     } else {
         let lines: Vec<_> = rows.iter().map(|stack| cells(stack)).collect();
         table(to, &HEAD, &lines, |to, index| {
-            rows[index]
-                .created_at
-                .iter()
-                .try_for_each(|frame| writeln!(to, "{}", paint(FAINT, format!("      at {frame}"))))
+            let stack = rows[index];
+            let mut below =
+                |word: &str, frame: &String| writeln!(to, "{}", paint(FAINT, format!("      {word} {frame}")));
+            stack.created_at.iter().try_for_each(|frame| below("at", frame))?;
+            match &stack.end {
+                End::Alive { place: Some(place) } if options.backtrace => {
+                    place.frames.iter().try_for_each(|frame| below("in", frame))
+                }
+                _ => Ok(()),
+            }
         })?;
     }
     if rows.len() < all.len() && !options.summary {
-        writeln!(to, "{}", paint(FAINT, format!("{} of {} threads", rows.len(), all.len())))?;
+        writeln!(to, "{}", paint(FAINT, format!("{} of {}", rows.len(), what_there_was(all))))?;
     }
     to.flush()
 }
@@ -135,7 +141,7 @@ fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &Program
 /// What had become of a thread when the process ended.
 fn state(end: &End) -> &'static str {
     match end {
-        End::Alive | End::EndedProcess => "still ran",
+        End::Alive { .. } | End::EndedProcess => "still ran",
         End::RunsOn => "run on",
         End::Replaced => "replaced by exec",
         End::NeverRan => "never ran",
@@ -169,10 +175,9 @@ fn headline(
     writeln!(to, "{}", paint(TITLE, line))?;
     writeln!(
         to,
-        "{}; {} {}: {counts}; CPU {} user, {} system, {} of it in {which}",
+        "{}; {}: {counts}; CPU {} user, {} system, {} of it in {which}",
         process::in_words(&end.outcome),
-        all.len(),
-        if all.len() == 1 { "thread" } else { "threads" },
+        what_there_was(all),
         time(end.user * 1000),
         time(end.system * 1000),
         time(rows * 1000),
@@ -190,15 +195,26 @@ fn headline(
         writeln!(to, "{what}. The times of its threads that lived then are not known.")?;
     }
     if stacks.lost() {
-        writeln!(to, "There were more threads than the table has rows; the last ones are missing.")?;
+        writeln!(to, "There were more stacks than the table has rows; the last ones are missing.")?;
     }
     Ok(())
+}
+
+/// How many threads and fibers.
+fn what_there_was(all: &[Stack]) -> String {
+    let fibers = all.iter().filter(|stack| stack.migrations.is_some()).count();
+    let threads = all.len() - fibers;
+    let mut said = format!("{threads} {}", if threads == 1 { "thread" } else { "threads" });
+    if fibers > 0 {
+        said += &format!(", {fibers} {}", if fibers == 1 { "fiber" } else { "fibers" });
+    }
+    said
 }
 
 /// A column: its heading, and whether it is aligned to the right.
 type Heading = (&'static str, bool);
 
-const HEAD: [Heading; 12] = [
+const HEAD: [Heading; 13] = [
     ("id", true),
     ("tid", true),
     ("name", false),
@@ -209,13 +225,17 @@ const HEAD: [Heading; 12] = [
     ("life", true),
     ("user", true),
     ("system", true),
+    (MIGRATIONS, true),
     ("stack, at most", false),
     ("how it ended", false),
 ];
 
+/// This column is for fibers, and left out where there are none.
+const MIGRATIONS: &str = "migrations";
+
 const SUMMARY: [Heading; 9] = [
     ("entry function", false),
-    ("threads", true),
+    ("stacks", true),
     ("ended", true),
     ("most at once", true),
     ("mean life", true),
@@ -225,8 +245,9 @@ const SUMMARY: [Heading; 9] = [
     ("started by", false),
 ];
 
-fn cells(stack: &Stack) -> [String; 12] {
-    let cpu = |read: fn(super::stacks::Cpu) -> u64| stack.cpu.map_or("?".into(), |cpu| time(read(cpu) * 1000));
+fn cells(stack: &Stack) -> [String; 13] {
+    let unknown = if stack.migrations.is_some() { "" } else { "?" };
+    let cpu = |read: fn(super::stacks::Cpu) -> u64| stack.cpu.map_or(unknown.into(), |cpu| time(read(cpu) * 1000));
     [
         stack.id.to_string(),
         stack.tid.to_string(),
@@ -238,6 +259,7 @@ fn cells(stack: &Stack) -> [String; 12] {
         time(stack.life_ns),
         cpu(|cpu| cpu.user_us),
         cpu(|cpu| cpu.system_us),
+        stack.migrations.map_or(String::new(), |number| number.to_string()),
         stack.stack.map_or("?".into(), |used| format!("{} of {}", size(used.touched), size(used.size))),
         how(&stack.end),
     ]
@@ -253,7 +275,12 @@ fn how(end: &End) -> String {
         End::Ended => "ended".into(),
         End::Unseen => "ended, unseen".into(),
         End::RunsOn => "runs on".into(),
-        End::Alive => "alive when the process ended".into(),
+        End::Abandoned => "abandoned".into(),
+        End::Alive { place: Some(place) } => {
+            let caller = place.caller.as_ref().map_or(String::new(), |caller| format!(" of {}", shortened(caller, 40)));
+            format!("alive when the process ended, in {}{caller}", place.call)
+        }
+        End::Alive { place: None } => "alive when the process ended".into(),
         End::Replaced => "replaced by exec".into(),
         End::EndedProcess => "ended the process".into(),
         End::NotArmed { reason } => format!("not armed: {reason}"),
@@ -329,6 +356,9 @@ fn most_at_once(group: &[&Stack]) -> usize {
     most.try_into().unwrap_or(0)
 }
 
+/// The width of a column that is not printed.
+const LEFT_OUT: usize = usize::MAX;
+
 /// `below` writes what follows a row.
 fn table<const N: usize, W: Write>(
     to: &mut W,
@@ -337,6 +367,9 @@ fn table<const N: usize, W: Write>(
     below: impl Fn(&mut W, usize) -> io::Result<()>,
 ) -> io::Result<()> {
     let width = |column: usize| {
+        if head[column].0 == MIGRATIONS && rows.iter().all(|row| row[column].is_empty()) {
+            return LEFT_OUT;
+        }
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([head[column].0.len()]).max().unwrap_or(0)
     };
@@ -355,7 +388,7 @@ fn headings<const N: usize>(to: &mut impl Write, head: &[Heading; N], widths: &[
 
 fn line<const N: usize>(head: &[Heading; N], widths: &[usize; N], cells: &[String; N]) -> String {
     let mut line = String::new();
-    for (column, cell) in cells.iter().enumerate() {
+    for (column, cell) in cells.iter().enumerate().filter(|&(column, _)| widths[column] != LEFT_OUT) {
         let width = widths[column];
         line += &if head[column].1 { format!("{cell:>width$}") } else { format!("{cell:width$}") };
         line += "  ";

@@ -2,6 +2,7 @@
 
 use super::names::Names;
 use super::table::{Births, Row, Table, attached, ending, flag, kind, state};
+use super::waits::{self, Unwinder};
 use serde::Serialize;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -16,10 +17,14 @@ pub struct Stack {
     pub entry: String,
     /// None for the main thread, and where no known call has created the stack.
     pub started_by: Option<Creator>,
+    /// Of a fiber: how many times it went on on another thread than before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migrations: Option<u32>,
     /// Since the program's start.
     pub start_ns: u64,
     pub life_ns: u64,
-    /// None where nobody could read them: the process was killed, or the thread is not there.
+    /// None for fibers, whose time is their threads', and where nobody could read them: the process was
+    /// killed, or the thread is not there.
     pub cpu: Option<Cpu>,
     pub stack: Option<Use>,
     pub end: End,
@@ -75,8 +80,13 @@ pub enum End {
     Unseen,
     /// It was there when the command let go of its process.
     RunsOn,
-    /// It was there when the process ended.
-    Alive,
+    /// A fiber that had not ended when the program made another one in its memory or unmapped it.
+    Abandoned,
+    /// It was there when the process ended, and waited at this place, if that is known.
+    Alive {
+        #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+        place: Option<Place>,
+    },
     /// Its process has executed another program.
     Replaced,
     /// This one has ended the process: by `exit` or `_exit`.
@@ -87,12 +97,38 @@ pub enum End {
     NeverRan,
 }
 
+/// Where a thread waited.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The system call.
+    pub call: String,
+    /// The innermost function that is not libc's, if the unwind tables lead to it.
+    pub caller: Option<String>,
+    /// Functions, innermost first, as far as the unwind tables lead.
+    pub frames: Vec<String>,
+}
+
+struct Frame {
+    function: String,
+    of_libc: bool,
+}
+
+fn is_libc(path: &str) -> bool {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    ["libc.so", "libc-2.", "libpthread", "libthr", "librt"].iter().any(|name| file.starts_with(name))
+}
+
 impl End {
     /// Whether the stack's entry function is over.
     pub fn is_over(&self) -> bool {
         !matches!(
             self,
-            Self::Alive | Self::RunsOn | Self::Replaced | Self::EndedProcess | Self::NotArmed { .. } | Self::NeverRan
+            Self::Alive { .. }
+                | Self::RunsOn
+                | Self::Replaced
+                | Self::EndedProcess
+                | Self::NotArmed { .. }
+                | Self::NeverRan
         )
     }
 }
@@ -102,6 +138,7 @@ pub struct Stacks {
     table: &'static Table,
     births: &'static Births,
     names: Names,
+    unwinder: Unwinder,
     /// By index, whether `ended` has returned the row; up to `first` all are.
     returned: Vec<bool>,
     first: usize,
@@ -111,7 +148,15 @@ pub struct Stacks {
 
 impl Stacks {
     pub fn new(table: &'static Table, births: &'static Births) -> Self {
-        Self { table, births, names: Names::default(), returned: Vec::new(), first: 0, over: 0 }
+        Self {
+            table,
+            births,
+            names: Names::default(),
+            unwinder: Unwinder::default(),
+            returned: Vec::new(),
+            first: 0,
+            over: 0,
+        }
     }
 
     /// From now on the stacks that are still there count as ended by the process's end.
@@ -164,7 +209,8 @@ impl Stacks {
 
     /// Whether stacks found no room in the table.
     pub fn lost(&self) -> bool {
-        self.table.rows_used.load(Relaxed) as usize > self.table.rows.len()
+        let found_none = self.table.fibers_without.load(Relaxed) > 0;
+        found_none || self.table.rows_used.load(Relaxed) as usize > self.table.rows.len()
     }
 
     /// Whether the program has loaded the library.
@@ -183,6 +229,7 @@ impl Stacks {
         if state == 0 || state == state::REFUSED {
             return None;
         }
+        let is_fiber = row.kind.load(Relaxed) == kind::FIBER;
         let zero = self.table.began.load(Relaxed);
         let (created, ended) = (row.created.load(Relaxed), row.ended.load(Relaxed));
         let ended = if ended == 0 { self.over } else { ended };
@@ -198,6 +245,7 @@ impl Stacks {
                 ending::CANCELLED => End::Cancelled,
                 ending::PROCESS_EXIT => End::Exit,
                 ending::UNWOUND => End::Unwound,
+                ending::ABANDONED => End::Abandoned,
                 _ => End::Ended,
             }
         } else if flags & flag::REPLACED != 0 {
@@ -209,7 +257,7 @@ impl Stacks {
         } else if self.table.attached.load(Acquire) == attached::OFF {
             End::RunsOn
         } else {
-            End::Alive
+            End::Alive { place: self.place(id) }
         };
         let number = |value: &std::sync::atomic::AtomicU64| value.load(Relaxed);
         let created_by_call = !matches!(row.kind.load(Relaxed), kind::MAIN | kind::OTHER | kind::THREAD);
@@ -237,8 +285,9 @@ impl Stacks {
             started_by,
             start_ns: created.saturating_sub(zero),
             life_ns: ended.saturating_sub(created),
-            cpu: complete.then(|| Cpu { user_us: number(&row.user), system_us: number(&row.system) }),
-            stack: (complete && number(&row.stack_high) != 0).then(|| Use {
+            migrations: is_fiber.then(|| row.migrations.load(Relaxed)),
+            cpu: (complete && !is_fiber).then(|| Cpu { user_us: number(&row.user), system_us: number(&row.system) }),
+            stack: (complete && number(&row.stack_high) != 0 && number(&row.stack_touched) != 0).then(|| Use {
                 touched: number(&row.stack_high) - number(&row.stack_touched),
                 size: number(&row.stack_high) - number(&row.stack_low),
             }),
@@ -258,6 +307,29 @@ impl Stacks {
         frames.take_while(|&(frame, _)| frame != 0).map(|(frame, file)| self.function(file, frame - 1)).collect()
     }
 
+    /// Where the thread waited when the process ended.
+    fn place(&mut self, id: u32) -> Option<Place> {
+        let table = self.table;
+        let used = (table.waits_used.load(Acquire) as usize).min(table.waits.len());
+        let wait = table.waits[..used].iter().find(|wait| wait.row.load(Acquire) == id)?;
+        let frames = self.unwinder.frames(table, wait);
+        let call = waits::call_name(wait.call.load(Relaxed));
+        let frames: Vec<Frame> = frames
+            .into_iter()
+            .map(|frame| Frame {
+                function: match frame.file {
+                    Some(file) => self.names.of(&file.path.load(), frame.pc.wrapping_sub(file.base.load(Relaxed))),
+                    None => format!("{:#x}", frame.pc),
+                },
+                of_libc: frame.file.is_some_and(|file| is_libc(&file.path.load())),
+            })
+            // The foot of an armed stack leads there.
+            .take_while(|frame| frame.function != "exeunt_trampoline")
+            .collect();
+        let caller = frames.iter().find(|frame| !frame.of_libc).map(|frame| frame.function.clone());
+        Some(Place { call, caller, frames: frames.into_iter().map(|frame| frame.function).collect() })
+    }
+
     /// The name of the function with this address, in the file with this number.
     fn function(&mut self, file: u32, address: u64) -> String {
         let file = (file as usize).checked_sub(1).and_then(|index| self.table.files.get(index));
@@ -275,6 +347,7 @@ fn kind_name(kind: u32) -> &'static str {
         kind::C11 => "C11",
         kind::FORK => "fork",
         kind::THREAD => "thread",
+        kind::FIBER => "fiber",
         _ => "other",
     }
 }
