@@ -71,6 +71,11 @@ fn words_written(line: &Line, goroutine: &Goroutine, former: &Shot, shot: &Shot)
             "This is the check word. Memory of a stack is used again without being cleared, so an index alone could be \
              an old one. From now on the goroutine has a record.",
         ),
+        24 => Some("Where a frame goes on that recovers a panic. Nothing has been recovered."),
+        32 => Some(
+            "How far from the base the nearest frame is that has recovered a panic: none has. By these two words \
+             exeunt.Ending tells a handler whether the entry function has recovered one.",
+        ),
         _ => None,
     })
 }

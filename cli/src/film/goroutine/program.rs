@@ -16,7 +16,8 @@ macro_rules! embedded {
 /// module.
 const MODULE: &[(&str, &[u8])] = embedded![
     "go.mod" "arm.go" "capture.go" "context.go" "coroutine_experiment_linux.go" "coroutine_linux.go"
-    "coroutine_old_linux.go" "descriptor.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "goroutines.go" "hooks_amd64.s" "hooks_linux.go"
+    "coroutine_old_linux.go" "descriptor.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "gobuf_linux.go"
+    "gobuf_old_linux.go" "goroutines.go" "hooks_amd64.s" "hooks_linux.go"
     "image_linux.go" "inherit.go" "install.go" "local.go" "lookup.go" "map.go" "probe_amd64.s" "probe_linux.go"
     "read_amd64.s" "read_linux.go" "read_linux_amd64.go" "record.go" "redirect_linux.go" "report.go" "slow.go"
     "slow_linux.go" "stack_amd64.s" "stack_linux.go" "table.go" "internal/patch/exeunt_linux_amd64.syso"
