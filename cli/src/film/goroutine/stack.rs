@@ -57,10 +57,11 @@ impl Goroutine {
         match (self.stack.end.checked_sub(at)?, has_record) {
             (8, true) => Some(("spare word: index", "where the goroutine's record is in the module's table")),
             (16, true) => Some(("spare word: check", "(g + index) exclusive or the module's secret")),
-            (8 | 16, false) => {
+            (8 | 16 | 24 | 32, false) => {
                 Some(("spare word", "the runtime leaves it free; the module uses it while there is a record"))
             }
-            (24 | 32, _) => Some(("spare word", "the runtime leaves it free, and no code uses it")),
+            (24, true) => Some(("spare word: address", "where a frame goes on that recovers a panic; 0: none has")),
+            (32, true) => Some(("spare word: distance", "of that frame from the base; all ones: there is none")),
             _ => None,
         }
     }
