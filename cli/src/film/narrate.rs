@@ -186,6 +186,12 @@ fn why_after_skip(film: &Film, roles: &Roles, shot: &Shot, next: Option<&Shot>, 
     if leaves && flow == Some(Flow::Return) {
         return "The next instruction is the return of the entry function. It takes its word from the foot.".to_owned();
     }
+    let text = line_of(film, shot).map_or(String::new(), |line| line.text);
+    if leaves && text.contains("x30") && text.contains("[sp") {
+        return "The next instruction loads the return address of the entry function from the foot, and frees the frame \
+                that the foot is in."
+            .to_owned();
+    }
     if leaves {
         return "glibc has unwound the stack: it ran the cleanups of each frame. The next instruction puts the landing's \
                 stack pointer into the register, which is the base."
@@ -277,7 +283,13 @@ fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, 
                 the function will return to this address, unless somebody changes it."
             .to_owned();
     }
-    if shot.registers.sp() > roles.foot && former.registers.sp() < roles.foot && line.flow == Flow::On {
+    let in_trampoline = [former, shot].map(|shot| film.space.function(shot.registers.pc()).map(|(name, _)| name));
+    let name = in_trampoline[0].as_deref().unwrap_or_default();
+    if shot.registers.sp() > roles.foot
+        && former.registers.sp() < roles.foot
+        && line.flow == Flow::On
+        && !name.starts_with("exeunt_")
+    {
         return "glibc restores the registers that the landing has kept. All frames of this stack are gone now."
             .to_owned();
     }
@@ -307,8 +319,6 @@ fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, 
              exit trampoline expects them.{result}"
         );
     }
-    let in_trampoline = [former, shot].map(|shot| film.space.function(shot.registers.pc()).map(|(name, _)| name));
-    let name = in_trampoline[0].as_deref().unwrap_or_default();
     if !name.starts_with("exeunt_") {
         return String::new();
     }
@@ -352,9 +362,12 @@ fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, 
     if pc != former.registers.pc() && line.flow == Flow::Jump {
         let common = if name.contains("hook") { "hooks" } else { "trampolines" };
         if enters(film, shot, former) {
-            return "The hook is done. The word at the stack pointer is the address behind the patched call, as if the \
-                    call had led here by itself."
-                .to_owned();
+            let place = processor::LINK_REGISTER.map_or("The word at the stack pointer".to_owned(), |register| {
+                format!("The word in {}", REGISTERS[register])
+            });
+            return format!(
+                "The hook is done. {place} is the address behind the patched call, as if the call had led here by itself."
+            );
         }
         return format!("All {common} share this common part.");
     }
@@ -444,12 +457,14 @@ fn by_link_register(
          return goes there."
     } else if is == roles.after && is_redirected && crosses(roles, former, shot) {
         "The frame that the foot is in is free now. The word itself is in x30, and the return goes there."
+    } else if was != is && is_original(is) && !is_redirected && crosses(roles, former, shot) {
+        "The function loads its return address from the foot, which is as it was."
     } else if was != is && is_original(is) && line.flow == Flow::On && crosses(roles, former, shot) {
         "The common part takes the original address back from the stack, and frees its frame."
     } else if was != is && is_original(is) && is == leads && line.flow == Flow::On {
         "x30 now has the original address, which this trampoline stands for. A call from the exit trampoline would leave \
          the same there, so the common part is like a function that the exit trampoline has called."
-    } else if is_original(is) && written.iter().any(|(_, word)| *word == is) {
+    } else if is_original(is) && line.text.contains("x30") && written.iter().any(|(_, word)| *word == is) {
         "The original address is kept in a frame again, for the time of the drain. The word that was the foot gets a \
          mark, by which exeunt recognises that this stack is draining."
     } else if registers(former, shot).iter().any(|(_, value)| is_original(*value)) && line.flow == Flow::On {
