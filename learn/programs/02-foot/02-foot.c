@@ -36,8 +36,8 @@ static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *data) {
     struct found *found = data;
     uintptr_t address = _Unwind_GetIP(context);
     if (found->foot_cfa) found->after++; // frames of libc's own, after the foot
-    // In a step _Unwind_GetIP gives the return address that leads into a frame, and _Unwind_GetCFA the
-    // stack pointer there: the CFA of the function that returns to it, here of the entry function.
+    // The step for start_thread's frame: its place is the return address of the entry function. For that
+    // frame _Unwind_GetCFA gives the stack pointer before the call, which is the CFA of the entry function.
     if (address == exit_address) found->foot_cfa = _Unwind_GetCFA(context);
     return _URC_NO_REASON;
 }
