@@ -18,6 +18,7 @@
 //! | `recording` | the recording |
 //! | `result` | the error of all that can fail |
 //! | `page` | the page, with `page.css` and `page.js` |
+//! | `svg` | an animated picture |
 //! | `text` | the film in a terminal |
 
 mod actor;
@@ -35,6 +36,7 @@ mod recording;
 mod result;
 mod script;
 mod stub;
+mod svg;
 mod text;
 mod tracee;
 mod unwinder;
@@ -59,6 +61,8 @@ pub struct Options {
     #[arg(default_value = "thread")]
     kind: Kind,
     /// Write the page to this file instead of film-KIND.html
+    ///
+    /// A name that ends in .svg gets an animated picture with a scene for each chapter.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["text", "json"])]
     output: Option<PathBuf>,
     /// Play the film in the terminal instead
@@ -105,7 +109,11 @@ fn show(options: &Options) -> Result<()> {
         return Ok(text::play(&recording)?);
     }
     let file = options.output.clone().unwrap_or_else(|| format!("film-{}.html", options.kind.name()).into());
-    let page = page::page(&recording)?;
+    let page = if file.extension().is_some_and(|end| end == "svg") {
+        svg::picture(&recording)
+    } else {
+        page::page(&recording)?
+    };
     std::fs::write(&file, &page).map_err(|error| format!("{}: {error}", file.display()))?;
     println!(
         "{}: {} steps, {} kB. Open it in a browser.",
