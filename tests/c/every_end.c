@@ -6,26 +6,30 @@
 #include <link.h>
 #include <threads.h>
 
-// The bytes of libc's code.
-static int find_code(struct dl_phdr_info *object, size_t size, void *sum) {
+static int has(const ElfW(Phdr) *header, uintptr_t start, uintptr_t address) {
+    return header->p_type == PT_LOAD && (header->p_flags & PF_X) && address - start < header->p_memsz;
+}
+
+// Adds the bytes of this object's code, if it is libc's. Before 2.34 glibc's code of threads is in a
+// library of its own.
+static int add_code(struct dl_phdr_info *object, size_t size, void *sum) {
     (void)size;
     for (int number = 0; number < object->dlpi_phnum; number++) {
         const ElfW(Phdr) *header = &object->dlpi_phdr[number];
         uintptr_t start = object->dlpi_addr + header->p_vaddr;
-        if (header->p_type != PT_LOAD || !(header->p_flags & PF_X) || (uintptr_t)&exit - start >= header->p_memsz)
+        if (!has(header, start, (uintptr_t)&exit) && !has(header, start, (uintptr_t)&pthread_join))
             continue;
-        uint64_t hash = 14695981039346656037u;
+        uint64_t hash = *(uint64_t *)sum;
         for (size_t at = 0; at < header->p_filesz; at++)
             hash = (hash ^ ((const unsigned char *)start)[at]) * 1099511628211u;
         *(uint64_t *)sum = hash;
-        return 1;
     }
     return 0;
 }
 
 static uint64_t code(void) {
-    uint64_t sum = 0;
-    MUST(dl_iterate_phdr(find_code, &sum) == 1);
+    uint64_t sum = 14695981039346656037u;
+    dl_iterate_phdr(add_code, &sum);
     return sum;
 }
 
