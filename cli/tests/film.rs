@@ -498,6 +498,27 @@ fn the_page_stands_alone_and_has_the_recording_and_pictures() {
 }
 
 #[test]
+fn the_animated_picture_has_a_scene_for_each_chapter_and_the_foot_in_each() {
+    let Some(film) = film("enter") else { return };
+    let file = std::env::temp_dir().join(format!("exeunt-film-{}.svg", std::process::id()));
+    let output = exeunt_film(&["enter", "-o"]).arg(&file).output().expect("the program starts");
+    assert!(output.status.success(), "{output:?}");
+    let picture = std::fs::read_to_string(&file).expect("the picture");
+    std::fs::remove_file(&file).expect("it was written");
+    let chapters = chapters(&film);
+    let scenes: Vec<&str> = picture.split("<g class=\"scene").skip(1).collect();
+    assert_eq!(scenes.len(), chapters.len());
+    for (number, (scene, chapter)) in scenes.iter().zip(&chapters).enumerate() {
+        assert!(scene.contains(&format!("{} of {}: {chapter}<", number + 1, chapters.len())), "{scene}");
+        assert_eq!(scene.matches("class=\"foot\"").count(), 1, "{scene}");
+        assert_eq!(scene.matches("</g>").count(), 1, "{scene}");
+    }
+    assert!(picture.starts_with("<svg xmlns=") && picture.ends_with("</svg>\n"));
+    assert_eq!(picture.matches("http").count(), 1, "it refers to nothing else");
+    assert!(!picture.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "").replace("&quot;", "").contains('&'));
+}
+
+#[test]
 fn the_film_as_text_has_every_step() {
     if film("enter").is_none() {
         return;
