@@ -44,6 +44,11 @@ fn main_s_handler_runs_at_each_of_its_ends() {
 }
 
 #[test]
+fn main_is_not_armed_when_exit_has_run_the_last_function_that_would_drain_it() {
+    expect("main is armed after its last net", 44, &["late: refused"]);
+}
+
+#[test]
 fn the_stack_s_own_code_uses_it_as_any_armed_one() {
     expect("thread unloads", 0, &[KEY]);
     expect("thread adds a handler", 0, &["added: Returned 0x1234", "it: Returned 0x1234", KEY]);

@@ -122,7 +122,7 @@ impl Reservation {
     ///
     /// # Errors
     /// [`Error::NoFoot`] if the word is no known exit any more, or the memory belongs to a stack that
-    /// was not drained; [`Error::AlreadyArmed`]. Then nothing has changed, and the reservation comes
+    /// was not drained, or it is main's and `exit` has run exeunt's `atexit` function already; [`Error::AlreadyArmed`]. Then nothing has changed, and the reservation comes
     /// back. Drop it while all threads run: that frees memory.
     pub unsafe fn arm(self) -> Result<StackId, (Error, Self)> {
         // SAFETY: the caller's promise.

@@ -75,6 +75,9 @@ impl Reserved {
         // SAFETY: the caller's promise: a word of a stack.
         let foot = unsafe { foot_at(foot, base) }?;
         let plan = plan_elsewhere(foot)?;
+        if plan.kind == Kind::Main && !safety_net::can_attach_to_main() {
+            return Err(no_foot(foot, "exit has begun, and no function of exeunt's follows"));
+        }
         if let Some(found) = STACKS.by_base(base) {
             return Err(occupied(found, foot));
         }

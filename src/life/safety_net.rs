@@ -122,6 +122,12 @@ pub(super) fn register_for_main() -> Result<(), Error> {
     if register_atexit() { Ok(()) } else { Err(Error::OutOfMemory) }
 }
 
+/// Whether [`attach_to_main`] has an effect: not once `exit` has run the last net.
+#[cfg(target_env = "gnu")]
+pub(super) fn can_attach_to_main() -> bool {
+    ATEXIT_REGISTERED.load(Ordering::Relaxed)
+}
+
 /// Attaches the last net, the `atexit` function, to main's stack, whose record this is. The running
 /// thread need not be main's: thread-locals of main are out of reach.
 #[cfg(target_env = "gnu")]

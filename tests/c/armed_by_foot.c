@@ -77,11 +77,19 @@ static void run(void *(*routine)(void *), int cancel) {
     MUST(result == (cancel ? PTHREAD_CANCELED : (void *)0x1234));
 }
 
+static void arms_late(void) { say("late: %s", bridge_arm_reserved() < 0 ? "refused" : "armed"); }
+
 int main(int count, char **arguments) {
     MUST(count == 2);
     const char *which = arguments[1];
     pthread_t armer;
     MUST(pthread_barrier_init(&barrier, NULL, 2) == 0);
+    if (strcmp(which, "main is armed after its last net") == 0) {
+        MUST(atexit(arms_late) == 0);
+        MUST(bridge_place(&foot, &base) == 0); // registers exeunt's own, which runs first
+        MUST(bridge_reserve(foot, base, handler, "main") == 0);
+        exit(44);
+    }
     if (strncmp(which, "main", 4) == 0) {
         MUST(bridge_place(&foot, &base) == 0);
         MUST(pthread_create(&armer, NULL, arms, "main") == 0);

@@ -29,6 +29,8 @@ int bridge_restore_code_sites(void); // 1 in use
 
 int bridge_place(uintptr_t *foot, uintptr_t *base); // of the running stack
 int bridge_arm_at(uintptr_t foot, uintptr_t base, void (*function)(void *), void *argument);
+int bridge_reserve(uintptr_t foot, uintptr_t base, void (*function)(void *), void *argument);
+int bridge_arm_reserved(void); // takes the reservation, also where it fails
 
 struct bridge_foot {
     uintptr_t address, word, original;

@@ -182,6 +182,40 @@ pub unsafe extern "C" fn bridge_arm_at(
     })
 }
 
+static RESERVED: std::sync::Mutex<Option<exeunt::Reservation>> = std::sync::Mutex::new(None);
+
+/// [`exeunt::reserve`]. [`bridge_arm_reserved`] takes what it returns.
+///
+/// # Safety
+/// As for that.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_reserve(
+    foot: usize,
+    base: usize,
+    function: extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+) -> c_int {
+    let argument = argument.expose_provenance();
+    answer(|| {
+        // SAFETY: the caller's promise.
+        let reserved =
+            unsafe { exeunt::reserve(foot, base, move || function(std::ptr::with_exposed_provenance_mut(argument))) }?;
+        *RESERVED.lock().unwrap() = Some(reserved);
+        Ok(0)
+    })
+}
+
+/// [`exeunt::Reservation::arm`] of what [`bridge_reserve`] has reserved.
+///
+/// # Safety
+/// As for that.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bridge_arm_reserved() -> c_int {
+    let reserved = RESERVED.lock().unwrap().take().expect("something is reserved");
+    // SAFETY: the caller's promise.
+    answer(|| unsafe { reserved.arm() }.map(|_| 0).map_err(|(error, _)| error))
+}
+
 /// [`exeunt::restore_code_sites`]; 1 if the sites are in use.
 #[unsafe(no_mangle)]
 pub extern "C" fn bridge_restore_code_sites() -> c_int {
