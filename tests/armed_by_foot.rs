@@ -48,6 +48,13 @@ fn main_is_not_armed_when_exit_has_run_the_last_function_that_would_drain_it() {
     expect("main is armed after its last net", 44, &["late: refused"]);
 }
 
+/// Where no thread was armed before, a reservation starts threads and joins them.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_cancellation_that_is_due_does_not_act_in_a_reservation() {
+    expect("cancellation is due", 0, &["main goes on", "it: Returned 0x1234"]);
+}
+
 #[test]
 fn the_stack_s_own_code_uses_it_as_any_armed_one() {
     expect("thread unloads", 0, &[KEY]);

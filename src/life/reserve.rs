@@ -4,6 +4,7 @@
 use super::arm::before_patching;
 use super::safety_net;
 use crate::base::alloc::refused;
+use crate::base::cancellation::Uncancelled;
 use crate::base::error::Error;
 use crate::base::foot::Foot;
 use crate::base::kind::Kind;
@@ -153,6 +154,8 @@ unsafe fn foot_at(address: usize, base: usize) -> Result<Foot, Error> {
 /// # Safety
 /// As [`Reserved::new`].
 unsafe fn prepare(address: usize, base: usize) -> Result<(), Error> {
+    // Recognising and patching, and the thread that is joined, reach cancellation points.
+    let _uncancelled = Uncancelled::new();
     let is_aligned = address % size_of::<usize>() == 0 && base % 16 == 0;
     let fits = if cfg!(target_arch = "x86_64") { base == address.wrapping_add(8) } else { address < base };
     let unread = |reason| Error::NoFoot { address, found: 0, reason };

@@ -77,6 +77,30 @@ static void run(void *(*routine)(void *), int cancel) {
     MUST(result == (cancel ? PTHREAD_CANCELED : (void *)0x1234));
 }
 
+#ifdef __x86_64__
+// No code of exeunt's has seen this thread.
+static void *returns_unseen(void *argument) {
+    base = (uintptr_t)__builtin_frame_address(0) + 16;
+    foot = base - 8;
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+    return argument;
+}
+
+static void arm_with_cancellation_due(void) {
+    pthread_t thread;
+    MUST(pthread_create(&thread, NULL, returns_unseen, (void *)0x1234) == 0);
+    pthread_barrier_wait(&barrier);
+    MUST(pthread_cancel(pthread_self()) == 0);
+    MUST(bridge_reserve(foot, base, handler, "it") == 0);
+    MUST(pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL) == 0);
+    say("main goes on");
+    MUST(bridge_arm_reserved() == 0);
+    pthread_barrier_wait(&barrier);
+    MUST(pthread_join(thread, NULL) == 0);
+}
+#endif
+
 static void arms_late(void) { say("late: %s", bridge_arm_reserved() < 0 ? "refused" : "armed"); }
 
 int main(int count, char **arguments) {
@@ -119,6 +143,10 @@ int main(int count, char **arguments) {
         MUST(thrd_create(&thread, c11_returns, NULL) == thrd_success);
         arms("it");
         MUST(thrd_join(thread, &result) == thrd_success && result == -7);
+#ifdef __x86_64__
+    } else if (strcmp(which, "cancellation is due") == 0) {
+        arm_with_cancellation_due();
+#endif
     } else {
         MUST(!"a known case");
     }
