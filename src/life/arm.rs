@@ -8,7 +8,7 @@ use super::fork;
 use super::lookup::{add_block_if_contiguous, find_other_stack, is_verified};
 #[cfg(target_env = "gnu")]
 use super::main_key;
-use super::safety_net;
+use super::{safety_net, unload};
 use crate::base::alloc::refused;
 use crate::base::cold::cold_path;
 use crate::base::ending::Cause;
@@ -237,7 +237,12 @@ pub(crate) unsafe fn arm_at(plan: Plan, armed_from: usize) -> Result<Arming, Err
 
 /// Puts the exit of the running stack back, which was armed in vain.
 #[cold]
-fn disarm(record: &'static Record, abandoned: Option<&'static Record>) {
+pub(super) fn disarm(record: &'static Record, abandoned: Option<&'static Record>) {
+    // The allocator may be user code, and have stored something since the record was armed. No end
+    // would meet it, and the record's next stack must not.
+    if unload::forget_all(record).is_ok() {
+        unload::invalidate_caches(record);
+    }
     // SAFETY: this is the running stack's record, which was armed a moment ago and is not draining.
     if unsafe { redirect::plan::restore(record) } {
         record.release();

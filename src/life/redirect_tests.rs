@@ -82,6 +82,20 @@ fn a_stack_whose_exit_trampoline_is_restored_while_it_is_armed_patches_it_again(
     });
 }
 
+#[test]
+fn a_stack_that_was_armed_in_vain_leaves_nothing_to_the_next_one() {
+    on_a_thread(|| {
+        // What an allocator may store while the stack is being armed.
+        crate::at_exit(|| ()).expect("it is armed");
+        crate::set("key", 1).expect("there is memory");
+        let record = lookup::lookup().expect("it is armed");
+        assert!(!record.is_empty());
+        crate::life::arm::disarm(record, None);
+        assert!(!Stack::current().is_armed());
+        assert!(record.is_empty());
+    });
+}
+
 #[cfg(target_env = "gnu")]
 extern "C-unwind" fn arms_and_exits(times: *mut std::ffi::c_void) -> *mut std::ffi::c_void {
     let times = times.expose_provenance();

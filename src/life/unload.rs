@@ -24,12 +24,7 @@ pub(crate) fn undo(record: &'static Record, is_new: bool, error: Error) -> Error
 /// if nothing is left and the stack does not drain. An error from inside a key's `Eq`.
 pub(crate) fn unload(record: &'static Record) -> Result<(), Error> {
     record.may_change()?;
-    {
-        // A destructor that runs here may unload as well.
-        let _kept_armed = record.keep_armed();
-        record.forget_handlers();
-        clear(record)?;
-    }
+    forget_all(record)?;
     if record.is_draining() || !record.is_empty() {
         let before = record.id();
         record.renew_id();
@@ -42,13 +37,18 @@ pub(crate) fn unload(record: &'static Record) -> Result<(), Error> {
     Ok(())
 }
 
+/// Drops the handlers and the values of the running stack, whose record this is.
+pub(super) fn forget_all(record: &'static Record) -> Result<(), Error> {
+    // A destructor that runs here may unload.
+    let _kept_armed = record.keep_armed();
+    record.forget_handlers();
+    clear(record)
+}
+
 /// Restores the exit of the running stack, whose record this is. The record is empty, and does not
 /// drain.
 fn disarm(record: &'static Record) {
-    if let Some(table) = record.slots() {
-        // Destructors may have read cells after these were cleared.
-        slot_table::invalidate_caches(table);
-    }
+    invalidate_caches(record);
     // SAFETY: this is the running stack's record, and it is not draining.
     if lookup::locate_foot(record) && unsafe { redirect::plan::restore(record) } {
         record.release();
@@ -58,6 +58,13 @@ fn disarm(record: &'static Record) {
         let before = record.id();
         record.renew_id();
         safety_net::update_id(record, before);
+    }
+}
+
+/// Destructors may have read cells after these were cleared.
+pub(super) fn invalidate_caches(record: &Record) {
+    if let Some(table) = record.slots() {
+        slot_table::invalidate_caches(table);
     }
 }
 
