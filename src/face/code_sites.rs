@@ -43,7 +43,8 @@ pub fn code_sites() -> Result<Vec<CodeSite>, Error> {
 /// [`Error::CodeSitesInUse`] if stacks are armed whose ends need the patched code, or a function is
 /// registered by `on_every_end`. A fiber that was suspended for ever counts as armed until it is
 /// discarded. [`Error::NoCodeSite`] if the system refuses to write the code, or if other code has
-/// changed it meanwhile. After an error nothing has changed.
+/// changed it meanwhile. After an error nothing has changed; if the system refuses to undo a part and
+/// then to patch the rest again, the next stack that is armed does that.
 ///
 /// # Examples
 /// ```standalone_crate

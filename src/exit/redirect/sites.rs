@@ -115,7 +115,8 @@ pub(super) fn is_patched(number: usize) -> bool {
 
 /// Undoes all patches, if `refuse` gives no error. It runs when [`is_patched`] is false already, so
 /// a stack that is armed afterwards patches its exit trampoline again. After an error all is as it
-/// was.
+/// was; or, where a patch that was undone cannot be applied again, as if no trampoline were marked
+/// as patched: then the next stack that is armed patches what is missing.
 pub(crate) fn restore(refuse: impl FnOnce() -> Option<Error>) -> Result<(), Error> {
     recognition::locked(|_| {
         let was_done: [bool; trampoline::COUNT] =
@@ -135,7 +136,11 @@ pub(crate) fn restore(refuse: impl FnOnce() -> Option<Error>) -> Result<(), Erro
                     // SAFETY: as when it was applied first.
                     let _ = unsafe { undone.patch.apply() };
                 }
-                return keep(Error::NoCodeSite(format!("{error}").into()));
+                let before = applied.len();
+                applied.retain(|kept| kept.patch.is_applied());
+                let is_whole = applied.len() == before;
+                let error = Error::NoCodeSite(format!("{error}").into());
+                return if is_whole { keep(error) } else { Err(error) };
             }
         }
         applied.clear();
