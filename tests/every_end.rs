@@ -157,6 +157,36 @@ fn every_end_of_many_threads_is_reported_while_stacks_are_armed_and_code_is_rest
 }
 
 #[test]
+fn a_child_of_fork_restores_the_code_although_its_parent_has_armed_threads() {
+    const NAME: &str = "a_child_of_fork_restores_the_code_although_its_parent_has_armed_threads";
+    process::alone(NAME, || {
+        Builder::new().redirect(Redirect::Code).install().unwrap();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (go, goes) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            exeunt::at_exit(|| ()).unwrap();
+            ready.send(()).unwrap();
+            goes.recv().unwrap();
+        });
+        is_ready.recv().unwrap();
+        // SAFETY: glibc's allocator works in the child, and the child ends without returning.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let restored = exeunt::restore_code_sites();
+            // SAFETY: it ends the child.
+            unsafe { libc::_exit(i32::from(restored.is_err())) };
+        }
+        let mut status = -1;
+        // SAFETY: this process's child.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "the child's exit status");
+        assert_eq!(exeunt::restore_code_sites(), Err(Error::CodeSitesInUse { armed: 1, every_end: false }));
+        go.send(()).unwrap();
+        thread.join().unwrap();
+    });
+}
+
+#[test]
 fn the_words_of_redirected_feet_are_own_trampolines() {
     let (before, armed) = on_a_thread(|| {
         let before = exeunt::Stack::current().foot().unwrap().word;

@@ -8,7 +8,6 @@ use crate::base::ending::{Ending, StackEnd};
 use crate::base::error::Error;
 use crate::base::guard::isolated;
 use crate::base::kind::Kind;
-use crate::base::redirect::Method;
 use crate::exit::redirect::{return_points, sites};
 use crate::machine::arch;
 use crate::record::stacks::STACKS;
@@ -126,9 +125,10 @@ pub(crate) fn take_back_any() -> bool {
 /// needs it.
 pub(crate) fn restore_code() -> Result<(), Error> {
     sites::restore(|| {
-        // The stacks of `enter` end in code of exeunt's own.
+        // The stacks of `enter` end in code of exeunt's own. No hook meets the records of threads
+        // that only the parent of this process has (`fork.rs`).
         let needs_code = |record: &&crate::record::header::Record| {
-            record.is_armed() && record.method() == Method::Code && record.kind() != Kind::Entered
+            record.is_armed() && record.drains_at_hook() && record.kind() != Kind::Entered
         };
         let armed = STACKS.all().filter(needs_code).count();
         let every_end = !REGISTERED.load(Ordering::Relaxed).is_null();
