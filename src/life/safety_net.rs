@@ -185,7 +185,10 @@ pub(crate) fn update_id(record: &'static Record, before: Option<StackId>) {
         |net: &Net| net.armed.get().is_some_and(|(attached, id)| ptr::eq(attached, record) && Some(id) == before);
     if NET.with(is_attached) {
         attach(record);
-    } else if ptr::eq(MAIN.0.load(Ordering::Relaxed), record) && MAIN.2.load(Ordering::Relaxed) == 0 {
+    } else if ptr::eq(MAIN.0.load(Ordering::Relaxed), record)
+        && MAIN.2.load(Ordering::Relaxed) == 0
+        && before.is_some_and(|before| before.get() == MAIN.1.load(Ordering::Relaxed))
+    {
         // `attach_to_main` has attached it.
         MAIN.1.store(record.id().map_or(0, StackId::get), Ordering::Relaxed);
     }
