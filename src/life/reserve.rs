@@ -119,7 +119,8 @@ fn no_foot(foot: Foot, reason: &'static str) -> Error {
 /// The error for a stack at whose base there is this record already.
 fn occupied(found: &'static Record, foot: Foot) -> Error {
     match found.id() {
-        Some(id) if found.is_armed() && found.is_live() => Error::AlreadyArmed(id),
+        // Its stack may be running, and end meanwhile: then its memory is gone.
+        Some(id) if found.is_armed() && !found.is_stale() => Error::AlreadyArmed(id),
         _ => no_foot(foot, "a stack with this base is being armed or drained, or was abandoned"),
     }
 }
@@ -175,7 +176,7 @@ unsafe fn prepare(address: usize, base: usize) -> Result<(), Error> {
         other => other?,
     };
     // Under code redirect the foot does not show it.
-    if let Some(found) = STACKS.by_base(base).filter(|found| found.is_armed() && found.is_live()) {
+    if let Some(found) = STACKS.by_base(base).filter(|found| found.is_armed() && !found.is_stale()) {
         return Err(occupied(found, foot));
     }
     // SAFETY: as above.
