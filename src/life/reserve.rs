@@ -45,6 +45,7 @@ impl Reserved {
         match record.push(handler) {
             Ok(_) => Ok(Self { record, foot, base }),
             Err((error, handler)) => {
+                STACKS.unreserve(record);
                 STACKS.give(record);
                 Err((error, handler))
             }
@@ -108,6 +109,7 @@ impl Drop for Reserved {
     /// Drops the handler without running it.
     fn drop(&mut self) {
         self.record.forget_handlers();
+        STACKS.unreserve(self.record);
         STACKS.give(self.record);
     }
 }

@@ -47,21 +47,44 @@ impl<R: Owner> StackMap<R> {
     }
 
     /// Makes room for [`StackMap::insert_reserved`] at this base: `false` without memory. `record` is
-    /// one that the caller has to itself.
+    /// one that the caller has to itself, and that is free. Before the caller gives it back,
+    /// [`StackMap::unreserve`].
     pub(crate) fn reserve(&'static self, base: usize, record: &'static R) -> bool {
-        let has_entry = self.pages.ensure_entry(page_of_base(base) << PAGE).is_some();
-        // A node that is free from now on, unless another record takes it.
-        let has_node = has_entry && self.extras.insert(record);
-        self.extras.remove(record);
-        has_node
+        let Some(entry) = self.pages.ensure_entry(page_of_base(base) << PAGE) else { return false };
+        if !self.extras.insert(record) {
+            return false;
+        }
+        // SAFETY: entries lead to the slab's items only, which live for ever.
+        let owner = unsafe { entry.owner().as_ref() };
+        // Every look-up of a base passes all nodes. So only a record that will need its node keeps it.
+        // The others leave one that is free from now on, unless another record takes it.
+        if owner.is_none_or(Owner::is_free) {
+            self.extras.remove(record);
+        }
+        true
     }
 
     /// As [`StackMap::insert`], without memory: `false` where [`StackMap::reserve`] was not called,
-    /// and where other stacks share the page of this base and have taken all room meanwhile.
+    /// and where the page of this base had no owner then, and other stacks have taken that page and
+    /// all room meanwhile.
     pub(crate) fn insert_reserved(&'static self, record: &'static R) -> bool {
         let page = page_of_base(record.base());
         let Some(entry) = self.pages.entry(page << PAGE) else { return false };
-        self.claim(entry, page, record) || self.extras.insert_in_free_node(record)
+        if self.claim(entry, page, record) {
+            self.extras.remove(record);
+            return true;
+        }
+        self.extras.contains(record) || self.extras.insert_in_free_node(record)
+    }
+
+    /// Undoes [`StackMap::insert_reserved`], but leaves the record the room of its own.
+    pub(crate) fn withdraw_reserved(&'static self, record: &'static R) {
+        self.clear_all(record.pages(), record);
+    }
+
+    /// Gives up the room that [`StackMap::reserve`] has made.
+    pub(crate) fn unreserve(&'static self, record: &'static R) {
+        self.extras.remove(record);
     }
 
     #[cold]

@@ -66,6 +66,10 @@ impl<R: 'static> Extras<R> {
             .any(|node| node.record.compare_exchange(null, pointer, Ordering::AcqRel, Ordering::Relaxed).is_ok())
     }
 
+    pub(super) fn contains(&self, record: &'static R) -> bool {
+        self.nodes().any(|node| std::ptr::eq(node.record.load(Ordering::Relaxed), record))
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &'static R> {
         // SAFETY: nodes hold null or an item of the slab, which lives for ever.
         self.nodes().filter_map(|node| unsafe { node.record.load(Ordering::Acquire).as_ref() })

@@ -132,14 +132,48 @@ impl Record {
     }
 
     /// Takes the record away from a stack that was armed in vain. The caller has it to itself again,
-    /// with its contents.
+    /// with its contents and the room that was reserved for it.
     pub(crate) fn withdraw(&'static self) {
         self.set_free();
-        self.unlist();
+        STACKS.withdraw_reserved(self);
+        self.forget_base();
     }
 
     pub(super) fn unlist(&'static self) {
         STACKS.remove(self);
         self.forget_base();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::kind::Kind;
+    use crate::base::redirect::Method;
+    use crate::record::header::NewStack;
+
+    #[test]
+    fn each_stack_on_a_page_that_has_an_owner_keeps_the_room_that_was_reserved_for_it() {
+        static MAP: StackMap<Record> = StackMap::new();
+        let base = |number: usize| 0x7000_0000 + 64 * number;
+        let prepared = |record: &'static Record, number| {
+            let (kind, method) = (Kind::Thread, Method::Slot);
+            let foot = base(number) - 8;
+            record.prepare(&NewStack { foot, base: base(number), kind, trampoline: 0, method, unmarked_word: 0 }, 0);
+            record.set_armed();
+            record
+        };
+        let [owner, first, second, third] = [(); 4].map(|()| MAP.take().expect("there is memory"));
+        assert!(MAP.insert(prepared(owner, 1)).is_ok());
+        assert!(MAP.reserve(base(2), first) && MAP.reserve(base(3), second) && MAP.reserve(base(4), third));
+        MAP.unreserve(third);
+        for (number, record) in [(2, first), (3, second)] {
+            assert!(MAP.insert_reserved(prepared(record, number)), "stack {number}");
+            assert!(MAP.by_base(base(number)).is_some_and(|found| std::ptr::eq(found, record)));
+        }
+        // The room that was given up is there for one more.
+        let [fourth, fifth] = [(); 2].map(|()| MAP.take().expect("there is memory"));
+        assert!(MAP.insert_reserved(prepared(fourth, 5)));
+        assert!(!MAP.insert_reserved(prepared(fifth, 6)));
     }
 }
