@@ -703,7 +703,7 @@ const char *exeunt_strerror(int code);
 
 // The code of the last failure of a call on this thread, for the function that does not return
 // one: `exeunt_id`. `EXEUNT_OK` if nothing has failed yet. A call that succeeds does not change
-// it.
+// it, nor does `exeunt_arm_reserved`.
 //
 // Thread-safe: it concerns the running thread alone. Not for signal handlers.
 int exeunt_last_code(void);
@@ -845,8 +845,8 @@ int exeunt_reserve(struct exeunt_reservation *reservation,
 // Returns 0, and then `reservation` holds nothing any more; `EXEUNT_ENO_FOOT` if the word at the
 // foot is no known exit any more, or an earlier stack on that memory has not been drained;
 // `EXEUNT_EALREADY_ARMED`; or `EXEUNT_EINVALID` for a reservation that is null or holds nothing.
-// After an error nothing has changed, and `reservation` holds what it held. `exeunt_last_error`
-// gives the code's sentence alone.
+// After an error nothing has changed, and `reservation` holds what it held. `exeunt_last_code` and
+// `exeunt_last_error` do not tell of it, because a thread's first use of their storage may allocate.
 //
 // Thread-safe. Not for signal handlers.
 //

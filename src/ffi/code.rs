@@ -162,12 +162,10 @@ pub(super) fn report(failure: Failure) -> c_int {
     code
 }
 
-/// As [`report`], and keeps the code alone: it frees no earlier failure, and needs no place for this
-/// one. `exeunt_last_error` then gives the code's sentence.
-pub(super) fn report_code(error: Error) -> c_int {
-    let code = Failure::Error(error).code();
-    LAST_CODE.set(code);
-    code
+/// The error's code, which is not kept: where this library was opened by `dlopen`, a thread's first
+/// use of a thread-local allocates.
+pub(super) fn unkept_code(error: Error) -> c_int {
+    Failure::Error(error).code()
 }
 
 /// Runs the body of a C function, and turns its result or its panic into a code.
@@ -248,7 +246,7 @@ pub extern "C" fn exeunt_strerror(code: c_int) -> *const c_char {
 
 /// The code of the last failure of a call on this thread, for the function that does not return
 /// one: `exeunt_id`. `EXEUNT_OK` if nothing has failed yet. A call that succeeds does not change
-/// it.
+/// it, nor does `exeunt_arm_reserved`.
 ///
 /// Thread-safe: it concerns the running thread alone. Not for signal handlers.
 #[unsafe(no_mangle)]

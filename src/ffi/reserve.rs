@@ -1,7 +1,7 @@
 //! Arming by the address of a foot: `exeunt_reserve`, `exeunt_arm_reserved`,
 //! `exeunt_drop_reservation`.
 
-use super::code::{EXEUNT_OK, Failure, report_code, shielded};
+use super::code::{EXEUNT_EINVALID, EXEUNT_OK, Failure, shielded, unkept_code};
 use super::types::exeunt_fn;
 use crate::Reservation;
 use crate::base::alloc::{refused, try_box};
@@ -81,8 +81,8 @@ pub unsafe extern "C" fn exeunt_reserve(
 /// Returns 0, and then `reservation` holds nothing any more; `EXEUNT_ENO_FOOT` if the word at the
 /// foot is no known exit any more, or an earlier stack on that memory has not been drained;
 /// `EXEUNT_EALREADY_ARMED`; or `EXEUNT_EINVALID` for a reservation that is null or holds nothing.
-/// After an error nothing has changed, and `reservation` holds what it held. `exeunt_last_error`
-/// gives the code's sentence alone.
+/// After an error nothing has changed, and `reservation` holds what it held. `exeunt_last_code` and
+/// `exeunt_last_error` do not tell of it, because a thread's first use of their storage may allocate.
 ///
 /// Thread-safe. Not for signal handlers.
 ///
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn exeunt_arm_reserved(reservation: *mut exeunt_reservatio
     // SAFETY: the caller's promise.
     let place = unsafe { reservation.cast::<Option<Reservation>>().as_mut() };
     let Some((place, reserved)) = place.and_then(|place| place.take().map(|reserved| (place, reserved))) else {
-        return shielded(|| Err(Failure::Invalid("exeunt_arm_reserved: the reservation holds nothing")));
+        return EXEUNT_EINVALID;
     };
     // SAFETY: the caller's promises.
     match unsafe { reserved.arm() } {
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn exeunt_arm_reserved(reservation: *mut exeunt_reservatio
         }
         Err((error, reserved)) => {
             *place = Some(reserved);
-            report_code(error)
+            unkept_code(error)
         }
     }
 }
