@@ -820,7 +820,9 @@ typedef struct exeunt_reservation {
 //
 // Returns 0; `EXEUNT_EINVALID` for a null `reservation` or `handler`; `EXEUNT_ENO_FOOT` if the word
 // at `foot` leads to no known exit trampoline of threads or of `main`; `EXEUNT_EALREADY_ARMED`; or a
-// code of `exeunt_at_exit`. After an error nothing has changed, and `reservation` holds nothing.
+// code of `exeunt_at_exit`. After an error no stack has changed, and `reservation` holds nothing. As
+// after a success, what concerns the whole process stays: the exit trampolines that were recognised,
+// its choice of redirect, the code that was patched, and exeunt's functions for `exit` and `fork`.
 //
 // Thread-safe. Not for signal handlers.
 //
@@ -843,8 +845,10 @@ int exeunt_reserve(struct exeunt_reservation *reservation,
 // anywhere, with any lock held.
 //
 // Returns 0, and then `reservation` holds nothing any more; `EXEUNT_ENO_FOOT` if the word at the
-// foot is no known exit any more, or an earlier stack on that memory has not been drained;
-// `EXEUNT_EALREADY_ARMED`; or `EXEUNT_EINVALID` for a reservation that is null or holds nothing.
+// foot is no known exit any more, or an earlier stack on that memory has not been drained, or it is
+// main's and `exit` has run exeunt's `atexit` function already; `EXEUNT_EALREADY_ARMED`;
+// `EXEUNT_ENO_MEMORY` where stacks share a page of memory, and others have taken the room in the
+// stack map since the reservation; or `EXEUNT_EINVALID` for a reservation that is null or holds nothing.
 // After an error nothing has changed, and `reservation` holds what it held. `exeunt_last_code` and
 // `exeunt_last_error` do not tell of it, because a thread's first use of their storage may allocate.
 //

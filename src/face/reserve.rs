@@ -32,8 +32,10 @@ use std::fmt;
 ///
 /// # Errors
 /// [`Error::NoFoot`] if the word at `foot` leads to no known exit trampoline of a thread's or of
-/// `main`; [`Error::AlreadyArmed`]; and the errors of arming. Then `handler` is dropped, and nothing
-/// has changed.
+/// `main`; [`Error::AlreadyArmed`]; and the errors of arming. Then `handler` is dropped, and no stack
+/// has changed. As after a success, what concerns the whole process stays: the exit trampolines that
+/// were recognised, its choice of redirect, the code that was patched, and exeunt's functions for
+/// `exit` and `fork`.
 ///
 /// # Examples
 /// ```
@@ -122,8 +124,10 @@ impl Reservation {
     ///
     /// # Errors
     /// [`Error::NoFoot`] if the word is no known exit any more, or the memory belongs to a stack that
-    /// was not drained, or it is main's and `exit` has run exeunt's `atexit` function already; [`Error::AlreadyArmed`]. Then nothing has changed, and the reservation comes
-    /// back. Drop it while all threads run: that frees memory.
+    /// was not drained, or it is main's and `exit` has run exeunt's `atexit` function already;
+    /// [`Error::AlreadyArmed`]; and [`Error::OutOfMemory`] where stacks share a page of memory, and
+    /// others have taken the room in the stack map since the reservation. Then nothing has changed,
+    /// and the reservation comes back. Drop it while all threads run: that frees memory.
     pub unsafe fn arm(self) -> Result<StackId, (Error, Self)> {
         // SAFETY: the caller's promise.
         #[cfg(target_env = "gnu")]
