@@ -857,8 +857,11 @@ int exeunt_reserve(struct exeunt_reservation *reservation,
 // Requires: `exeunt_reserve` must have written `reservation`. The stack must be the running one, or
 // its thread must be stopped until this returns. The thread must be in its start routine (or
 // `main`) or in what that has called: its stack pointer is at or below the foot, or on another
-// stack while its own one is suspended there. It must not be in a call into exeunt. The memory must
-// be mapped, as for `exeunt_reserve`. `id` must be null or good to write to.
+// stack while its own one is suspended there. On aarch64 under slot redirect, an unwind of the
+// stopped thread's registers, by unwind tables, must have led to this very word, as the one by
+// which the start routine returns: the word alone does not show that the start routine has stored
+// it, and has not loaded it yet. The thread must not be in a call into exeunt. The memory must be
+// mapped, as for `exeunt_reserve`. `id` must be null or good to write to.
 EXEUNT_CHECK_RESULT int exeunt_arm_reserved(struct exeunt_reservation *reservation, uint64_t *id);
 
 // Gives back what `exeunt_reserve` has reserved. The handler is not called. Does nothing for a

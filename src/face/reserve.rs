@@ -20,7 +20,7 @@ use std::fmt;
 /// its descriptor (`pthread_self`), the same for all threads of a process that one function has
 /// created, as far as their stacks are made alike. [`stacks`](crate::stacks) shows the base of an
 /// armed one. Main's foot lies below the address that `/proc/PID/stat` has as `startstack`. In
-/// either case the word decides: it has to lead to a known exit trampoline.
+/// either case the word has to lead to a known exit trampoline.
 ///
 /// This call takes locks, allocates, and at a process's first use it may start a few threads, which
 /// end at once, and patch code (code redirect). So call it while all threads run. It reads the stack,
@@ -117,8 +117,13 @@ impl Reservation {
     /// - The stack is the running one; or its thread is stopped, and stays so until this returns.
     /// - The thread is in its entry function or in what that has called: its stack pointer is on this
     ///   very stack, at or below the foot. Or it runs on another stack meanwhile (a signal stack, a
-    ///   fiber's), and its own stack is suspended there. The word in the foot shows that the function
-    ///   has not ended, but only if the stack pointer is at or below it.
+    ///   fiber's), and its own stack is suspended there. On x86_64 the word in the foot then shows
+    ///   that the function has not returned.
+    /// - On aarch64 the word does not show that. The function may not have stored its return address
+    ///   yet, may have loaded it already, or may be about to jump to another function (a tail call);
+    ///   and the word may be left from an earlier call. So under slot redirect an unwind of the
+    ///   stopped thread's registers, by unwind tables, has led to this very word, as the one by which
+    ///   the entry function returns.
     /// - It is not in a call into this copy of exeunt, which may be about to arm the same stack.
     /// - Its memory is mapped, as for [`reserve`].
     ///

@@ -94,8 +94,11 @@ pub unsafe extern "C" fn exeunt_reserve(
 /// `exeunt_reserve` must have written `reservation`. The stack must be the running one, or its thread
 /// must be stopped until this returns. The thread must be in its start routine (or `main`) or in what
 /// that has called: its stack pointer is at or below the foot, or on another stack while its own one
-/// is suspended there. It must not be in a call into exeunt. The memory must be mapped, as for
-/// `exeunt_reserve`. `id` must be null or good to write to.
+/// is suspended there. On aarch64 under slot redirect, an unwind of the stopped thread's registers, by
+/// unwind tables, must have led to this very word, as the one by which the start routine returns: the
+/// word alone does not show that the start routine has stored it, and has not loaded it yet. The
+/// thread must not be in a call into exeunt. The memory must be mapped, as for `exeunt_reserve`. `id`
+/// must be null or good to write to.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn exeunt_arm_reserved(reservation: *mut exeunt_reservation, id: *mut u64) -> c_int {

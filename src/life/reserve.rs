@@ -57,7 +57,9 @@ impl Reserved {
     ///
     /// # Safety
     /// The stack must be the running one, or stopped until this returns. Its entry function must not
-    /// have returned, and must not be in a call into exeunt.
+    /// have returned, must return by the word in the foot, and must not be in a call into exeunt.
+    /// (A word that leads to an exit trampoline may be left from an earlier call: on aarch64 always,
+    /// on x86_64 where the stack pointer is above it.)
     pub(crate) unsafe fn arm(self) -> Result<StackId, (Error, Self)> {
         // SAFETY: the caller's promise.
         match unsafe { self.try_arm() } {
