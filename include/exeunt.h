@@ -848,20 +848,26 @@ int exeunt_reserve(struct exeunt_reservation *reservation,
 // foot is no known exit any more, or an earlier stack on that memory has not been drained, or it is
 // main's and `exit` has run exeunt's `atexit` function already; `EXEUNT_EALREADY_ARMED`;
 // `EXEUNT_ENO_MEMORY` where stacks share a page of memory, and others have taken the room in the
-// stack map since the reservation; or `EXEUNT_EINVALID` for a reservation that is null or holds nothing.
-// After an error nothing has changed, and `reservation` holds what it held. `exeunt_last_code` and
-// `exeunt_last_error` do not tell of it, because a thread's first use of their storage may allocate.
+// stack map since the reservation; or `EXEUNT_EINVALID` for a reservation that is null or holds
+// nothing. After an error nothing has changed, and `reservation` holds what it held.
+// `exeunt_last_code` and `exeunt_last_error` do not tell of it, because a thread's first use of their
+// storage may allocate.
 //
 // Thread-safe. Not for signal handlers.
 //
 // Requires: `exeunt_reserve` must have written `reservation`. The stack must be the running one, or
-// its thread must be stopped until this returns. The thread must be in its start routine (or
-// `main`) or in what that has called: its stack pointer is at or below the foot, or on another
-// stack while its own one is suspended there. On aarch64 under slot redirect, an unwind of the
-// stopped thread's registers, by unwind tables, must have led to this very word, as the one by
-// which the start routine returns: the word alone does not show that the start routine has stored
-// it, and has not loaded it yet. The thread must not be in a call into exeunt. The memory must be
-// mapped, as for `exeunt_reserve`. `id` must be null or good to write to.
+// its thread must be stopped until this returns. Its end must not have begun: its start routine has
+// not returned, and the thread is not in `pthread_exit` and does not act on a cancellation. (Under
+// slot redirect an end is missed that has read already where it goes on, and is in its last
+// instructions: the handler is not called, and the record is left behind on memory that may be
+// unmapped.) The thread must be in its start routine (or `main`) or in what that has called: its
+// stack pointer is at or below the foot, or on another stack while its own one is suspended there.
+// If a signal handler runs on this very stack, the stack pointer of the interrupted code counts. On
+// aarch64 under slot redirect, an unwind of the stopped thread's registers, by unwind tables, must
+// have led to this very word, as the one by which the start routine returns: the word alone does
+// not show that the start routine has stored it, and has not loaded it yet. The thread must not be
+// in a call into exeunt. The memory must be mapped, as for `exeunt_reserve`. `id` must be null or
+// good to write to.
 EXEUNT_CHECK_RESULT int exeunt_arm_reserved(struct exeunt_reservation *reservation, uint64_t *id);
 
 // Gives back what `exeunt_reserve` has reserved. The handler is not called. Does nothing for a

@@ -115,9 +115,15 @@ impl Reservation {
     ///
     /// # Safety
     /// - The stack is the running one; or its thread is stopped, and stays so until this returns.
+    /// - Its end has not begun: its entry function has not returned, and the thread is not in
+    ///   `pthread_exit` and does not act on a cancellation. Under slot redirect an end is missed that
+    ///   has read already where it goes on, and is in its last instructions (glibc's `__longjmp`): the
+    ///   handler does not run, and the record is left behind on memory that may be unmapped.
     /// - The thread is in its entry function or in what that has called: its stack pointer is on this
     ///   very stack, at or below the foot. Or it runs on another stack meanwhile (a signal stack, a
-    ///   fiber's), and its own stack is suspended there. On x86_64 the word in the foot then shows
+    ///   fiber's), and its own stack is suspended there. If a signal handler runs on this very stack,
+    ///   the stack pointer of the interrupted code counts: a signal may arrive when the entry function
+    ///   has just returned, and leave the foot as it was above the handler's frames. On x86_64 the word in the foot then shows
     ///   that the function has not returned.
     /// - On aarch64 the word does not show that. The function may not have stored its return address
     ///   yet, may have loaded it already, or may be about to jump to another function (a tail call);
