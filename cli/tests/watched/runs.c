@@ -162,6 +162,10 @@ static int steady(void) {
     ready();
     while (line()) {
         joined(start(new_one, 9), (void *)9);
+        /* Each thread must answer, also one of exeunt's. A thread that does not is the end. */
+        alarm(60);
+        if (setuid(getuid())) exit(89);
+        alarm(0);
         ready();
     }
     pthread_mutex_lock(&lock);

@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 
 /// How long a thread may take until it stops.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// `SIGSETXID` of glibc (`internal-signals.h`): `setuid` and its like have each thread make the call
+/// by it, and wait for all.
+const OF_SETUID: i32 = 33;
+/// Every signal but that one. A thread that blocks it would make `setuid` wait, and `pthread_create`
+/// waits for a lock that `setuid` holds meanwhile.
+pub const ALL_BUT_OF_SETUID: u64 = !(1 << (OF_SETUID - 1));
 /// `NT_X86_XSTATE` of `elf.h`.
 const EXTENDED: usize = 0x202;
 
@@ -124,6 +130,10 @@ impl Borrowed {
                 // A stop by SIGSTOP for the whole process, which this thread takes part in later.
                 Ok(Some(status)) if status >> 16 == libc::PTRACE_EVENT_STOP => {
                     self.go_on(libc::PTRACE_SYSCALL, 0)?;
+                }
+                // The thread makes the call of `setuid`, on the same stack, and comes back.
+                Ok(Some(status)) if libc::WSTOPSIG(status) == OF_SETUID => {
+                    self.go_on(libc::PTRACE_SYSCALL, OF_SETUID)?;
                 }
                 Ok(Some(status)) => return Ok(Stop::Signal(libc::WSTOPSIG(status))),
                 Ok(None) => return Err(Error::from(std::io::ErrorKind::TimedOut)),

@@ -7,7 +7,7 @@
 //!    descriptors: with the library, and with the table of rows.
 //! 4. The new thread loads the library, whose function takes over.
 
-use super::borrowed::{Borrowed, Stop};
+use super::borrowed::{ALL_BUT_OF_SETUID, Borrowed, Stop};
 use super::frame::{Frame, State, frame};
 use super::stub::{self, Data, go, state};
 use super::target::{Target, threads};
@@ -298,11 +298,15 @@ fn run(target: &Target, borrowed: &mut Borrowed, frame: &Frame, step: &mut dyn F
     }
     step("executable");
     borrowed.set_registers(&enter(code, [data, 0, 0, 0, 0, 0]))?;
+    // The new thread gets the same mask.
+    borrowed.set_blocked(ALL_BUT_OF_SETUID)?;
     step("stub entered");
     // `pthread_create` makes several calls. The last one is the frame's.
     let end = target.restorer + 9;
     for _ in 0..1000 {
-        if stop(borrowed)?.rip == end {
+        let registers = stop(borrowed)?;
+        // A handler of the process's has its own frame, further down.
+        if registers.rip == end && registers.rsp == frame.stack_pointer + 8 {
             step("at the frame's end");
             // No later reader of this stack takes it for a signal's.
             target.write(&[0; 8], frame.stack_pointer)?;

@@ -14,6 +14,8 @@ pub struct Data {
     /// Functions of the process's C library.
     pub functions: [u64; FUNCTIONS.len()],
     pub thread: u64,
+    /// The signals that the new thread blocks.
+    pub blocked: u64,
     /// What `pthread_create` has returned, or -1.
     pub created: i32,
     /// Descriptors, or what is below 0.
@@ -87,6 +89,14 @@ std::arch::global_asm!(
     "push r12",
     "sub rsp, 8",
     "mov rbx, rdi",
+    // SYS_rt_sigprocmask, SIG_SETMASK: libc's function would leave out libc's signals.
+    "mov edi, 14",
+    "mov esi, 2",
+    "lea rdx, [rbx + {blocked}]",
+    "xor ecx, ecx",
+    "mov r8d, 8",
+    "xor eax, eax",
+    "call [rbx + 24]",
     "call [rbx + 8]",
     "mov rdi, rax",
     "call [rbx + 16]",
@@ -171,6 +181,7 @@ std::arch::global_asm!(
     "exeunt_attach_end:",
     ".popsection",
     thread = const offset_of!(Data, thread),
+    blocked = const offset_of!(Data, blocked),
     created = const offset_of!(Data, created),
     library_name = const offset_of!(Data, library_name),
     library = const offset_of!(Data, library),
@@ -205,6 +216,8 @@ impl Data {
         Self {
             functions,
             thread: 0,
+            // All but the two that are libc's own, as in each thread of the process: 32 and 33.
+            blocked: !(3 << 31),
             created: -1,
             library: -1,
             table: -1,
