@@ -449,3 +449,15 @@ fn a_program_without_a_thread_that_waits_is_left_alone() {
     assert!(said(&output).contains("waits in a system call"), "{}", said(&output));
     assert_eq!(output.status.code(), Some(126));
 }
+
+#[test]
+fn a_thread_on_a_stack_of_the_programs_own_is_left_alone() {
+    let mut program = Running::of("on_fiber");
+    let output = watch(&program.pid(), &["--for", "1ms"]);
+    assert!(said(&output).contains("waits in a system call"), "{}", said(&output));
+    assert_eq!((output.status.code(), program.end().0), (Some(126), Some(7)));
+    // Another thread does it.
+    let mut program = Running::of("on_fiber_and_thread");
+    let output = watch(&program.pid(), &["--for", "1ms"]);
+    assert_eq!((output.status.code(), program.end().0), (Some(0), Some(7)), "{}", said(&output));
+}

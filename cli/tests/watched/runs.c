@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #ifdef LIKE_GO
@@ -176,6 +177,33 @@ static int steady(void) {
     return 7;
 }
 
+static ucontext_t outside;
+static char *below;
+enum { BELOW = 64 << 10 };
+
+static void reads(void) {
+    ready();
+    line();
+}
+
+/* The main thread waits on a fiber whose stack has other data below it, in the same mapping. */
+static int on_fiber(int with_another) {
+    ucontext_t fiber;
+    /* Two blocks of the heap, each below the size from which libc maps it apart. */
+    below = malloc(BELOW);
+    char *stack = malloc(16 << 10);
+    if (!below || !stack || getcontext(&fiber)) return 88;
+    memset(below, 'x', BELOW);
+    fiber.uc_stack = (stack_t){.ss_sp = stack, .ss_size = 16 << 10};
+    fiber.uc_link = &outside;
+    makecontext(&fiber, reads, 0);
+    if (with_another) start(waits, 1);
+    if (swapcontext(&outside, &fiber)) return 87;
+    for (int at = 0; at < BELOW; at++)
+        if (below[at] != 'x') return 86;
+    return 7;
+}
+
 /* One blocking call of 3 s, by the only thread. Returns 0 if it does what it does alone. */
 static const char *names[] = {"read", "poll", "ppoll", "select", "pselect", "nanosleep", "clock_nanosleep", "sem",
                               "cond", "waitpid", "msgrcv", "join", "epoll_wait", "sigtimedwait", "semtimedop", "recv"};
@@ -301,6 +329,8 @@ int main(int count, char **words) {
     if (!strcmp(how, "filtered")) return filtered();
     if (!strcmp(how, "executes")) return executes();
     if (!strcmp(how, "apart")) return apart();
+    if (!strcmp(how, "on_fiber")) return on_fiber(0);
+    if (!strcmp(how, "on_fiber_and_thread")) return on_fiber(1);
     if (!strcmp(how, "computes")) {
         ready();
         computes(NULL);

@@ -48,8 +48,8 @@ pub fn start<'t>(target: &'t Target, step: &mut dyn FnMut(&str)) -> Result<Waiti
         }
         if Instant::now() > until {
             return Err(format!(
-                "no thread of process {} waits in a system call with 32 KiB of its stack free: exeunt needs one for \
-                 some microseconds; try again",
+                "no thread of process {} waits in a system call, on a stack of libc's with 32 KiB free: exeunt needs \
+                 one for some microseconds; try again",
                 target.process
             ));
         }
@@ -165,7 +165,7 @@ fn candidates(target: &Target) -> Vec<pid_t> {
             // It runs, or is between calls.
             _ => return None,
         };
-        is_fit(target, stack_pointer).then_some(rank)
+        is_fit(target, stack_pointer, None).then_some(rank)
     };
     let mut found: Vec<_> =
         threads(target.process).into_iter().filter_map(|thread| Some((rank(thread)?, thread))).collect();
@@ -196,7 +196,7 @@ fn borrow(target: &Target, thread: pid_t, step: &mut dyn FnMut(&str)) -> Result<
     };
     let mut call = [0; 2];
     let is_call = target.read(&mut call, resumed.registers.rip).is_ok() && call == [0x0f, 0x05];
-    if !is_call || !is_fit(target, state.registers.rsp) {
+    if !is_call || !is_fit(target, state.registers.rsp, Some(state.registers.fs_base)) {
         return Ok(None);
     }
     target.write(&frame.bytes, frame.stack_pointer).map_err(failed)?;
@@ -227,8 +227,8 @@ fn borrow(target: &Target, thread: pid_t, step: &mut dyn FnMut(&str)) -> Result<
 
 /// Whether the stack has room below this address, and runs no handler of a signal, which may have
 /// interrupted the allocator.
-fn is_fit(target: &Target, stack_pointer: u64) -> bool {
-    let stack = target.stack(stack_pointer);
+fn is_fit(target: &Target, stack_pointer: u64, thread: Option<u64>) -> bool {
+    let stack = target.stack(stack_pointer, thread);
     if stack_pointer - stack.start < ROOM {
         return false;
     }

@@ -178,8 +178,10 @@ impl Target {
     }
 
     /// The stack's memory around an address: where it begins, and its end. An empty range if there is
-    /// none.
-    pub fn stack(&self, address: u64) -> Range<u64> {
+    /// none, or if it need not be all of the stack's: other data may lie below a fiber's stack, and
+    /// below one that the program has allocated. `thread`: where libc's description of the thread is,
+    /// if that is known.
+    pub fn stack(&self, address: u64, thread: Option<u64>) -> Range<u64> {
         let mappings = mappings(&self.process.to_string()).unwrap_or_default();
         let holds = |mapping: &Mapping| mapping.writable && (mapping.start..mapping.end).contains(&address);
         match mappings.iter().position(holds) {
@@ -188,8 +190,16 @@ impl Target {
                 let below = at.checked_sub(1).map_or(0, |before| mappings[before].end);
                 below.max(address.saturating_sub(1 << 20))..mappings[at].end
             }
-            Some(at) => mappings[at].start..mappings[at].end,
-            None => address..address,
+            // libc's description lies at the end of a stack that libc has made, and a guard below it.
+            Some(at)
+                if thread.is_none_or(|thread| (address..mappings[at].end).contains(&thread))
+                    && at.checked_sub(1).is_some_and(|below| {
+                        mappings[below].end == mappings[at].start && !mappings[below].writable
+                    }) =>
+            {
+                mappings[at].start..mappings[at].end
+            }
+            _ => address..address,
         }
     }
 
