@@ -12,9 +12,11 @@ use super::frame::{Frame, State, frame};
 use super::stub::{self, Data, go, state};
 use super::target::{Target, threads};
 use libc::{pid_t, user_regs_struct as Registers};
-use std::fs::{File, read_to_string};
+use std::fs::{File, read_link, read_to_string};
 use std::io::{self, Write};
 use std::mem::offset_of;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -69,14 +71,21 @@ pub fn start<'t>(target: &'t Target, step: &mut dyn FnMut(&str)) -> Result<Waiti
         sleep(Duration::from_millis(1));
     }
     step("thread runs");
-    let open = |offset: usize| {
+    let open = |offset: usize, name: &str| {
         let descriptor = read(offset)?;
         if descriptor < 0 {
             return Err(io::Error::other("it could not be made (the limit of descriptors, or of memory)"));
         }
-        File::options().read(true).write(true).open(format!("/proc/{}/fd/{descriptor}", target.process))
+        let file = File::options().read(true).write(true).open(format!("/proc/{}/fd/{descriptor}", target.process))?;
+        // The program may have closed the descriptor, and have the number for a file of its own.
+        let is_ours = |path: PathBuf| path.to_str() == Some(&format!("/memfd:{name} (deleted)"));
+        if !read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).is_ok_and(is_ours) {
+            return Err(io::Error::other("the program has closed it: it closes all descriptors at times"));
+        }
+        Ok(file)
     };
-    match (open(offset_of!(Data, library)), open(offset_of!(Data, table))) {
+    let library = open(offset_of!(Data, library), stub::LIBRARY_NAME);
+    match (library, open(offset_of!(Data, table), stub::TABLE_NAME)) {
         (Ok(library), Ok(table)) => Ok(Waiting { target, data, told: false, library, table }),
         (Err(error), _) | (_, Err(error)) => {
             tell(target, data, go::BACK);

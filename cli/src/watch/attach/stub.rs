@@ -3,7 +3,8 @@
 //! The borrowed thread runs `exeunt_attach_begin`, which starts a thread and returns: it waits for no
 //! lock of the dynamic linker's. The new thread does the rest. It opens two files without names,
 //! since the process may have no right to open this command's, and waits until the command has
-//! filled them; not for ever, as the command may be killed.
+//! filled them; not for ever, as the command may be killed. The program may close their descriptors
+//! and get the numbers for files of its own, so each use of a number is preceded by a comparison.
 
 use std::mem::offset_of;
 
@@ -34,7 +35,17 @@ pub struct Data {
     pub path: [u8; 64],
     pub symbol: [u8; 32],
     pub error: [u8; 256],
+    /// `struct stat` of both files when they were made, and of what is compared.
+    pub library_file: FileStatus,
+    pub table_file: FileStatus,
+    pub file: FileStatus,
 }
+
+/// `struct stat`, which begins with the file's device and number.
+type FileStatus = [u64; 18];
+
+const _: () = assert!(size_of::<FileStatus>() == size_of::<libc::stat>() && size_of::<Data>() <= 4096);
+const _: () = assert!(offset_of!(libc::stat, st_dev) == 0 && offset_of!(libc::stat, st_ino) == 8);
 
 pub mod state {
     // 1: the descriptors are there.
@@ -87,7 +98,7 @@ std::arch::global_asm!(
     "endbr64",
     "push rbx",
     "push r12",
-    "sub rsp, 8",
+    "push r13",
     "mov rbx, rdi",
     // SYS_rt_sigprocmask, SIG_SETMASK: libc's function would leave out libc's signals.
     "mov edi, 14",
@@ -107,12 +118,18 @@ std::arch::global_asm!(
     "xor eax, eax",
     "call [rbx + 24]",
     "mov [rbx + {library}], eax",
+    "mov esi, eax",
+    "lea rdx, [rbx + {library_file}]",
+    "call exeunt_attach_status",
     "mov edi, 319",
     "lea rsi, [rbx + {table_name}]",
     "mov edx, 1",
     "xor eax, eax",
     "call [rbx + 24]",
     "mov [rbx + {table}], eax",
+    "mov esi, eax",
+    "lea rdx, [rbx + {table_file}]",
+    "call exeunt_attach_status",
     "mov dword ptr [rbx + {state}], 1",
     // 10 s.
     "mov r12d, 10000",
@@ -130,6 +147,10 @@ std::arch::global_asm!(
     "mov rax, [rbx + {attach}]",
     "test rax, rax",
     "jnz 4f",
+    "mov esi, [rbx + {library}]",
+    "lea r12, [rbx + {library_file}]",
+    "call exeunt_attach_is_same",
+    "jne 8f",
     "lea rdi, [rbx + {path}]",
     // RTLD_NOW.
     "mov esi, 2",
@@ -142,14 +163,19 @@ std::arch::global_asm!(
     "test rax, rax",
     "jz 5f",
     "4:",
-    "mov r12, rax",
-    "mov edi, [rbx + {library}]",
-    "call [rbx + 64]",
+    "mov r13, rax",
+    "mov esi, [rbx + {table}]",
+    "lea r12, [rbx + {table_file}]",
+    "call exeunt_attach_is_same",
+    "jne 8f",
+    "mov esi, [rbx + {library}]",
+    "lea r12, [rbx + {library_file}]",
+    "call exeunt_attach_close",
     "mov dword ptr [rbx + {state}], 2",
     "mov edi, [rbx + {table}]",
     "lea rsi, [rip + exeunt_attach_thread]",
     "mov rdx, rbx",
-    "call r12",
+    "call r13",
     "jmp 9f",
     // The reason, of at most 255 bytes.
     "5:",
@@ -168,15 +194,51 @@ std::arch::global_asm!(
     "8:",
     "mov dword ptr [rbx + {state}], 3",
     "6:",
-    "mov edi, [rbx + {library}]",
-    "call [rbx + 64]",
-    "mov edi, [rbx + {table}]",
-    "call [rbx + 64]",
+    "mov esi, [rbx + {library}]",
+    "lea r12, [rbx + {library_file}]",
+    "call exeunt_attach_close",
+    "mov esi, [rbx + {table}]",
+    "lea r12, [rbx + {table_file}]",
+    "call exeunt_attach_close",
     "9:",
     "xor eax, eax",
-    "add rsp, 8",
+    "pop r13",
     "pop r12",
     "pop rbx",
+    "ret",
+    // SYS_fstat, of the descriptor in esi, to rdx.
+    "exeunt_attach_status:",
+    "sub rsp, 8",
+    "mov edi, 5",
+    "xor eax, eax",
+    "call [rbx + 24]",
+    "add rsp, 8",
+    "ret",
+    // Whether the descriptor in esi is that of the file at r12: the zero flag.
+    "exeunt_attach_is_same:",
+    "sub rsp, 8",
+    "lea rdx, [rbx + {file}]",
+    "call exeunt_attach_status",
+    "add rsp, 8",
+    "test rax, rax",
+    "jnz 2f",
+    "mov rax, [rbx + {file}]",
+    "cmp rax, [r12]",
+    "jne 2f",
+    "mov rax, [rbx + {file} + 8]",
+    "cmp rax, [r12 + 8]",
+    "2:",
+    "ret",
+    // Closes the descriptor in esi if it is.
+    "exeunt_attach_close:",
+    "push rsi",
+    "call exeunt_attach_is_same",
+    "pop rdi",
+    "jne 2f",
+    "sub rsp, 8",
+    "call [rbx + 64]",
+    "add rsp, 8",
+    "2:",
     "ret",
     "exeunt_attach_end:",
     ".popsection",
@@ -193,6 +255,9 @@ std::arch::global_asm!(
     path = const offset_of!(Data, path),
     symbol = const offset_of!(Data, symbol),
     error = const offset_of!(Data, error),
+    library_file = const offset_of!(Data, library_file),
+    table_file = const offset_of!(Data, table_file),
+    file = const offset_of!(Data, file),
 );
 
 /// The code, which begins with what the borrowed thread runs.
@@ -229,7 +294,11 @@ impl Data {
             table_name: text(TABLE_NAME),
             path: [0; 64],
             symbol: text(SYMBOL),
-            error: [0; 256],
+            // Unless the dynamic linker says another reason.
+            error: text("the program has closed the descriptor of exeunt's file"),
+            library_file: [0; 18],
+            table_file: [0; 18],
+            file: [0; 18],
         }
     }
 
