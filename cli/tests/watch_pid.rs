@@ -290,7 +290,7 @@ fn the_program_goes_on_wherever_exeunt_is_killed() {
         let number = step.to_string();
         let mut output = watch(&pid, &["--for", "10ms", "--kill-at", &number]);
         // The library finds out that the last one was killed.
-        for _ in 0..100 {
+        for _ in 0..1500 {
             if !said(&output).contains("is watched already") {
                 break;
             }
@@ -460,4 +460,28 @@ fn a_thread_on_a_stack_of_the_programs_own_is_left_alone() {
     let mut program = Running::of("on_fiber_and_thread");
     let output = watch(&program.pid(), &["--for", "1ms"]);
     assert_eq!((output.status.code(), program.end().0), (Some(0), Some(7)), "{}", said(&output));
+}
+
+#[test]
+fn of_commands_that_come_at_once_all_but_one_may_be_refused() {
+    let mut program = Running::of("steady");
+    let pid = program.pid();
+    let before = code(&pid);
+    let mut watched = 0;
+    for _ in 0..8 {
+        let all = [(); 3].map(|()| {
+            let pid = pid.clone();
+            std::thread::spawn(move || watch(&pid, &["--for", "1ms"]))
+        });
+        for one in all {
+            let output = one.join().expect("it ends");
+            assert!(matches!(output.status.code(), Some(0 | 126)), "{}", said(&output));
+            watched += usize::from(output.status.success());
+        }
+        program.go_on();
+        program.ready();
+    }
+    assert!(watched > 0);
+    assert!(code(&pid) == before, "the code is as it was");
+    assert_eq!(program.end(), (Some(7), String::new()));
 }

@@ -49,6 +49,15 @@ unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: u
     unsafe { libc::prctl(libc::PR_SET_NAME, c"exeunt-watch".as_ptr()) };
     let Some(table) = begin::map::<Table>(&file, 0) else { return };
     drop(file);
+    // Two commands at once may both have found no table, or the last one was killed just now. Each
+    // maps its table before it looks, so at most one goes on. They may have loaded this library
+    // twice, so a variable of it would not do.
+    if !is_alone() {
+        table.problem.store(b"it is watched already: end that `exeunt watch` first");
+        table.attached.store(attached::FAILED, Release);
+        // SAFETY: what `map` has mapped, and no other code knows of it.
+        return unsafe { unmap(table) };
+    }
     OWN.store(tid(), Relaxed);
     START_AT.store(find_start(start, argument).unwrap_or(0), Relaxed);
     NUMBER_AT.store(find_number().unwrap_or(0), Relaxed);
@@ -82,8 +91,21 @@ unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: u
     if USERS.load(SeqCst) <= 0 {
         // SAFETY: what `map` has mapped. No other code has a reference into it: `leave` has waited
         // for those that had.
-        unsafe { libc::munmap(ptr::from_ref(table).cast_mut().cast(), size_of::<Table>()) };
+        unsafe { unmap(table) };
     }
+}
+
+/// Whether no table is mapped but one.
+fn is_alone() -> bool {
+    let mappings = std::fs::read_to_string("/proc/thread-self/maps").unwrap_or_default();
+    mappings.matches("/memfd:exeunt-watch-table").count() == 1
+}
+
+/// # Safety
+/// `table` is what `begin::map` has mapped, and is not used any more.
+unsafe fn unmap(table: &'static Table) {
+    // SAFETY: by the contract.
+    unsafe { libc::munmap(ptr::from_ref(table).cast_mut().cast(), size_of::<Table>()) };
 }
 
 /// Whether this process ran already when the library came.

@@ -146,7 +146,15 @@ std::arch::global_asm!(
     "jne 6f",
     "mov rax, [rbx + {attach}]",
     "test rax, rax",
-    "jnz 4f",
+    "jz 22f",
+    // The thread of a command that was killed may be loading it still: `dlopen` of no name waits for
+    // the dynamic linker's lock.
+    "xor edi, edi",
+    "mov esi, 2",
+    "call [rbx + 40]",
+    "mov rax, [rbx + {attach}]",
+    "jmp 4f",
+    "22:",
     "mov esi, [rbx + {library}]",
     "lea r12, [rbx + {library_file}]",
     "call exeunt_attach_is_same",
