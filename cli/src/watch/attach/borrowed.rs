@@ -58,6 +58,32 @@ pub struct Borrowed {
     process: pid_t,
     thread: pid_t,
     stopped: bool,
+    /// What it gets when it is let go: a signal that it has stopped by, or 0.
+    signal: i32,
+}
+
+/// Threads that have not stopped in time: the kernel keeps them in a call. Each one stops at that
+/// call's end, and must not stay so. The kernel lets go of those that are left when this command ends.
+#[derive(Default)]
+pub struct Late(Vec<Borrowed>);
+
+impl Late {
+    pub fn has(&self, thread: pid_t) -> bool {
+        self.0.iter().any(|late| late.thread == thread)
+    }
+
+    /// Lets go of those that have stopped by now.
+    pub fn let_go(&mut self) {
+        self.0.retain_mut(|late| match late.wait(Instant::now()) {
+            Ok(Some(status)) => {
+                let is_signal = status >> 16 != libc::PTRACE_EVENT_STOP;
+                late.signal = if is_signal { libc::WSTOPSIG(status) } else { 0 };
+                false
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        });
+    }
 }
 
 /// Why a stopped thread has stopped.
@@ -71,11 +97,11 @@ pub enum Stop {
 }
 
 impl Borrowed {
-    /// Stops a thread.
-    pub fn stop(process: pid_t, thread: pid_t, step: &mut dyn FnMut(&str)) -> std::io::Result<Self> {
+    /// Stops a thread. It belongs to `late` if it does not stop in time.
+    pub fn stop(process: pid_t, thread: pid_t, late: &mut Late, step: &mut dyn FnMut(&str)) -> std::io::Result<Self> {
         ptrace(libc::PTRACE_SEIZE, thread, 0, libc::PTRACE_O_TRACESYSGOOD as usize)?;
         step("seized");
-        let mut borrowed = Self { process, thread, stopped: false };
+        let mut borrowed = Self { process, thread, stopped: false, signal: 0 };
         ptrace(libc::PTRACE_INTERRUPT, thread, 0, 0)?;
         let started = Instant::now();
         while let Some(status) = borrowed.wait(started + PATIENCE)? {
@@ -90,6 +116,7 @@ impl Borrowed {
             // A signal was about to be delivered: the thread gets it.
             borrowed.go_on(libc::PTRACE_CONT, libc::WSTOPSIG(status))?;
         }
+        late.0.push(borrowed);
         Err(Error::from(std::io::ErrorKind::TimedOut))
     }
 
@@ -231,16 +258,9 @@ impl Resumed {
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
+        // It is gone, or this command is about to end.
         if !self.stopped {
-            // The thread has not stopped in time: the kernel keeps it in a call. It stops at that
-            // call's end, and must not stay so.
-            for _ in 0..40 {
-                match self.wait(Instant::now() + Duration::from_millis(50)) {
-                    Ok(Some(_)) => break,
-                    Ok(None) => (),
-                    Err(_) => return,
-                }
-            }
+            return;
         }
         // A repeatable call that a stop has ended goes on; a thread that was killed needs no release.
         if let Ok(registers) = self.registers()
@@ -249,6 +269,6 @@ impl Drop for Borrowed {
         {
             let _ = self.set_registers(&resumed.registers);
         }
-        let _ = ptrace(libc::PTRACE_DETACH, self.thread, 0, 0);
+        let _ = ptrace(libc::PTRACE_DETACH, self.thread, 0, self.signal as usize);
     }
 }

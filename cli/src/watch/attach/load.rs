@@ -7,7 +7,7 @@
 //!    descriptors: with the library, and with the table of rows.
 //! 4. The new thread loads the library, whose function takes over.
 
-use super::borrowed::{ALL_BUT_OF_SETUID, Borrowed, Stop};
+use super::borrowed::{ALL_BUT_OF_SETUID, Borrowed, Late, Stop};
 use super::frame::{Frame, State, frame};
 use super::stub::{self, Data, go, state};
 use super::target::{Target, threads};
@@ -40,11 +40,14 @@ pub struct Waiting<'t> {
     pub table: File,
 }
 
-/// Starts the thread. `step` is called after each step.
-pub fn start<'t>(target: &'t Target, step: &mut dyn FnMut(&str)) -> Result<Waiting<'t>, String> {
+/// Starts the thread. `step` is called after each step. `late` gets the threads that do not stop.
+pub fn start<'t>(target: &'t Target, late: &mut Late, step: &mut dyn FnMut(&str)) -> Result<Waiting<'t>, String> {
     let until = Instant::now() + SEARCH;
     let data = loop {
-        let found = candidates(target).into_iter().find_map(|thread| borrow(target, thread, step).transpose());
+        let mut in_time = candidates(target).into_iter().take_while(|_| Instant::now() < until);
+        let found = in_time
+            .find_map(|thread| if late.has(thread) { None } else { borrow(target, thread, late, step).transpose() });
+        late.let_go();
         if let Some(found) = found {
             break found?;
         }
@@ -184,8 +187,8 @@ fn candidates(target: &Target) -> Vec<pid_t> {
 
 /// Has the thread start another one. None if it cannot be borrowed now. Returns where the stub's data
 /// is.
-fn borrow(target: &Target, thread: pid_t, step: &mut dyn FnMut(&str)) -> Result<Option<u64>, String> {
-    let mut borrowed = match Borrowed::stop(target.process, thread, step) {
+fn borrow(target: &Target, thread: pid_t, late: &mut Late, step: &mut dyn FnMut(&str)) -> Result<Option<u64>, String> {
+    let mut borrowed = match Borrowed::stop(target.process, thread, late, step) {
         Ok(borrowed) => borrowed,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let status = read_to_string(format!("/proc/{}/status", target.process)).unwrap_or_default();

@@ -15,6 +15,7 @@ use super::report::{self, Output};
 use super::stacks::Stacks;
 use super::table::{Table, attached};
 use super::trace;
+use borrowed::Late;
 use std::collections::HashSet;
 use std::ffi::{OsStr, c_int};
 use std::fs::read;
@@ -67,7 +68,8 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
         }
     };
     let identity = target::identity(process);
-    let waiting = load::start(&target, &mut step).map_err(refused)?;
+    let mut late = Late::default();
+    let waiting = load::start(&target, &mut late, &mut step).map_err(refused)?;
     let (table, births) = memory::table_in(&waiting.table).map_err(failed("the table's memory"))?;
     let owner = owner::take(table).map_err(failed("the table's owner"))?;
     waiting.load(library, &mut step).map_err(refused)?;
@@ -94,6 +96,7 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
         if INTERRUPTED.load(Relaxed) || options.time.is_some_and(|time| start.elapsed() >= time) {
             break Now::RunsOn;
         }
+        late.let_go();
         times = cpu(process).unwrap_or(times);
         if options.streams() && failure.is_none() {
             let ended = stacks.ended();
