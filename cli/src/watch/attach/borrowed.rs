@@ -158,9 +158,10 @@ impl Borrowed {
                 Ok(Some(status)) if status >> 16 == libc::PTRACE_EVENT_STOP => {
                     self.go_on(libc::PTRACE_SYSCALL, 0)?;
                 }
-                // The thread makes the call of `setuid`, on the same stack, and comes back.
-                Ok(Some(status)) if libc::WSTOPSIG(status) == OF_SETUID => {
-                    self.go_on(libc::PTRACE_SYSCALL, OF_SETUID)?;
+                // The thread makes the call of `setuid`, on the same stack, and comes back. SIGSTOP,
+                // which cannot be blocked, is for the process: such a stop follows.
+                Ok(Some(status)) if [OF_SETUID, libc::SIGSTOP].contains(&libc::WSTOPSIG(status)) => {
+                    self.go_on(libc::PTRACE_SYSCALL, libc::WSTOPSIG(status))?;
                 }
                 Ok(Some(status)) => return Ok(Stop::Signal(libc::WSTOPSIG(status))),
                 Ok(None) => return Err(Error::from(std::io::ErrorKind::TimedOut)),
