@@ -485,3 +485,18 @@ fn of_commands_that_come_at_once_all_but_one_may_be_refused() {
     assert!(code(&pid) == before, "the code is as it was");
     assert_eq!(program.end(), (Some(7), String::new()));
 }
+
+#[test]
+fn no_end_is_lost_when_no_descriptor_is_free() {
+    let mut program = Running::of("full");
+    let watch = Watch::attach(&program.pid(), &[]);
+    program.go_on();
+    program.ready();
+    assert_eq!(program.end().0, Some(7));
+    let (rows, rest) = watch.rows();
+    assert!(rest.contains("3 threads: 3 ended"), "{rows:?} {rest}");
+    for (entry, end) in [("returns", "returned 1"), ("new_one", "returned 7")] {
+        let row = rows.iter().find(|row| row.contains(&entry.to_owned())).expect("a row");
+        assert_eq!(row.last().expect("a cell"), end, "{rows:?}");
+    }
+}

@@ -233,7 +233,8 @@ fn using(run: impl FnOnce(&'static Table)) {
 fn ends(end: &StackEnd) {
     keeping_errno(|| {
         using(|_| {
-            let Some(row) = began(tid()).and_then(|ticks| row(tid(), ticks, true)) else { return };
+            // Without room for it the table counts it as lost.
+            let Some(row) = row(tid(), began(tid()), true) else { return };
             row.ended.store(now(), Relaxed);
             life::name(row);
             let faulted = life::times(row);
@@ -256,12 +257,21 @@ fn ends(end: &StackEnd) {
     });
 }
 
-/// The row of a thread. `ends`: it is about to end, so that a row which is over is another thread's.
-fn row(tid: u32, ticks: u64, ends: bool) -> Option<&'static Row> {
+/// The row of a thread. `ticks`: when it began; a process without a free descriptor, or without
+/// `/proc`, does not see that. `ends`: it is about to end, so that a row which is over is another
+/// thread's.
+fn row(tid: u32, ticks: Option<u64>, ends: bool) -> Option<&'static Row> {
     // SAFETY: null, or leaked by `exeunt_watch_attach`.
     let known = unsafe { KNOWN.load(Acquire).as_ref() }?;
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = known.get(&(tid, ticks)).copied();
+    let lives = |row: &&&Row| row.tid.load(Relaxed) == tid && row.state.load(Relaxed) == state::ALIVE;
+    let found = match ticks {
+        Some(ticks) => known.get(&(tid, ticks)).copied(),
+        None => known.values().find(lives).copied(),
+    };
+    // Where that is not known: no earlier than the process.
+    let created = ticks.map_or_else(|| own_table().map_or(0, |table| table.began.load(Relaxed)), from_ticks);
+    let ticks = ticks.unwrap_or(0);
     if let Some(row) = found.filter(|row| !ends || row.state.load(Relaxed) == state::ALIVE) {
         return Some(row);
     }
@@ -270,8 +280,8 @@ fn row(tid: u32, ticks: u64, ends: bool) -> Option<&'static Row> {
     row.kind.store(if is_main { kind::MAIN } else { kind::THREAD }, Relaxed);
     row.tid.store(tid, Relaxed);
     row.argument.store(ticks, Relaxed);
-    row.created.store(from_ticks(ticks), Relaxed);
-    row.began.store(from_ticks(ticks), Relaxed);
+    row.created.store(created, Relaxed);
+    row.began.store(created, Relaxed);
     row.state.store(state::ALIVE, Release);
     known.insert((tid, ticks), row);
     Some(row)
@@ -284,7 +294,7 @@ fn births() -> std::io::Result<()> {
         if let Some(tid) = tid.filter(|&tid| tid != OWN.load(Relaxed))
             && let Some(ticks) = began(tid)
         {
-            let row = row(tid, ticks, false);
+            let row = row(tid, Some(ticks), false);
             if let Some(row) = row.filter(|row| row.entry.load(Relaxed) == 0)
                 && let Some(entry) = start_of(tid)
             {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -16,6 +17,7 @@
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
@@ -144,6 +146,28 @@ static int churn(void) {
         ready();
     }
     return 0;
+}
+
+/* Threads that end while no descriptor is free. */
+static int full(void) {
+    pthread_t there = start(returns, 1);
+    ready();
+    line();
+    struct rlimit few = {0, 0};
+    if (getrlimit(RLIMIT_NOFILE, &few)) return 85;
+    few.rlim_cur = 0;
+    if (setrlimit(RLIMIT_NOFILE, &few) || open("/dev/null", O_RDONLY) >= 0) return 84;
+    pthread_mutex_lock(&lock);
+    stage = 1;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+    joined(there, (void *)1);
+    joined(start(new_one, 7), (void *)7);
+    few.rlim_cur = few.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &few)) return 83;
+    ready();
+    line();
+    return 7;
 }
 
 /* Sleeps in steps of 100 ms for ever, and computes: the values and the times must be right. */
@@ -328,6 +352,7 @@ int main(int count, char **words) {
     if (!strcmp(how, "steady")) return steady();
     if (!strcmp(how, "filtered")) return filtered();
     if (!strcmp(how, "executes")) return executes();
+    if (!strcmp(how, "full")) return full();
     if (!strcmp(how, "apart")) return apart();
     if (!strcmp(how, "on_fiber")) return on_fiber(0);
     if (!strcmp(how, "on_fiber_and_thread")) return on_fiber(1);
