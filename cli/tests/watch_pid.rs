@@ -500,3 +500,27 @@ fn no_end_is_lost_when_no_descriptor_is_free() {
         assert_eq!(row.last().expect("a cell"), end, "{rows:?}");
     }
 }
+
+#[test]
+fn the_main_thread_may_end_before_the_process() {
+    let mut program = Running::of("leaves");
+    let pid = program.pid();
+    let mut watching = Watch::attach(&pid, &[]);
+    program.go_on();
+    program.ready();
+    // It is looked at every 20 ms.
+    sleep(Duration::from_millis(200));
+    assert!(watching.child.try_wait().expect("it is a child").is_none(), "the process is not over");
+    assert_eq!(program.end(), (Some(0), String::new()));
+    let (rows, rest) = watching.rows();
+    assert!(rest.contains("it has ended; 2 threads: 2 ended"), "{rows:?} {rest}");
+    let ends: Vec<_> = rows.iter().map(|row| row.last().expect("a cell").as_str()).collect();
+    assert_eq!(ends, ["pthread_exit 1", "returned 0"], "{rows:?}");
+
+    let mut program = Running::of("leaves");
+    program.go_on();
+    program.ready();
+    let output = watch(&program.pid(), &[]);
+    assert!(said(&output).contains("has ended by itself (pthread_exit)"), "{}", said(&output));
+    assert_eq!((output.status.code(), program.end().0), (Some(126), Some(0)));
+}

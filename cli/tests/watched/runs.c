@@ -170,6 +170,21 @@ static int full(void) {
     return 7;
 }
 
+static void *outlives(void *main_thread) {
+    joined((pthread_t)main_thread, (void *)1);
+    ready();
+    line();
+    return NULL;
+}
+
+/* The main thread ends, and another one goes on. The process ends with it, with status 0. */
+static int leaves(void) {
+    start(outlives, (long)pthread_self());
+    ready();
+    line();
+    pthread_exit((void *)1);
+}
+
 /* Sleeps in steps of 100 ms for ever, and computes: the values and the times must be right. */
 static void *sleeps(void *value) {
     volatile int *on = &stage;
@@ -353,6 +368,7 @@ int main(int count, char **words) {
     if (!strcmp(how, "filtered")) return filtered();
     if (!strcmp(how, "executes")) return executes();
     if (!strcmp(how, "full")) return full();
+    if (!strcmp(how, "leaves")) return leaves();
     if (!strcmp(how, "apart")) return apart();
     if (!strcmp(how, "on_fiber")) return on_fiber(0);
     if (!strcmp(how, "on_fiber_and_thread")) return on_fiber(1);

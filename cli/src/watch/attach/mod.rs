@@ -25,7 +25,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use target::Target;
+use target::{Identity, Target};
 
 /// The status for a process that cannot be watched.
 const REFUSED: u8 = 126;
@@ -68,6 +68,7 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
         }
     };
     let identity = target::identity(process);
+    let is_same = |now: Option<Identity>| now.zip(identity).is_some_and(|(now, before)| now.is_same_program(before));
     let mut late = Late::default();
     let waiting = load::start(&target, &mut late, &mut step).map_err(refused)?;
     let (table, births) = memory::table_in(&waiting.table).map_err(failed("the table's memory"))?;
@@ -77,7 +78,7 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
     match table.attached.load(Acquire) {
         attached::ON => (),
         attached::FAILED => return Err(refused(format!("process {process}: {}", table.problem.load()))),
-        _ if target::identity(process) != identity => return Err(refused(format!("process {process} has ended"))),
+        _ if !is_same(target::identity(process)) => return Err(refused(format!("process {process} has ended"))),
         _ => return Err(refused(format!("the library in process {process} does not answer"))),
     }
     step("attached");
@@ -89,7 +90,11 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
     let mut times = (0, 0);
     let now = loop {
         let now = target::identity(process);
-        if now != identity {
+        // The main thread has ended, and so have the others.
+        if now.is_some_and(|now| now.stack.is_none()) && target::is_over_but_for_us(process) {
+            break Now::Over;
+        }
+        if !is_same(now) {
             let same = now.zip(identity).is_some_and(|(now, before)| now.began == before.began);
             break if same { Now::Replaced } else { Now::Over };
         }
@@ -111,8 +116,10 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
     if now == Now::Replaced {
         stacks.replaced();
     }
-    if now == Now::RunsOn {
+    if now != Now::Replaced {
         await_attached(process, table, attached::ON, Duration::from_secs(5));
+    }
+    if now == Now::RunsOn {
         times = cpu(process).unwrap_or(times);
         // Then a next command can attach at once.
         let until = Instant::now() + Duration::from_secs(1);

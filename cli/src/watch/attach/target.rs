@@ -58,24 +58,54 @@ pub struct Target {
 }
 
 /// What tells apart processes with one number, and the programs that one executes in turn.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Identity {
     /// When it began, in the kernel's ticks since the machine's start.
     pub began: u64,
-    /// Where the main thread's stack begins, which differs for each program.
-    pub stack: u64,
+    /// Where the main thread's stack begins, which differs for each program. None if the main thread
+    /// has ended, and others run on.
+    pub stack: Option<u64>,
+}
+
+impl Identity {
+    pub fn is_same_program(self, other: Self) -> bool {
+        let same_stack = self.stack.zip(other.stack).is_none_or(|(stack, other)| stack == other);
+        self.began == other.began && same_stack
+    }
 }
 
 /// The process's identity; None if it is over.
 pub fn identity(process: pid_t) -> Option<Identity> {
     let stat = read_to_string(format!("/proc/{process}/stat")).ok()?;
     let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
+    // The main thread's, which may end by `pthread_exit`.
+    let ended = has_ended(fields.next()?);
+    if ended && living(process).is_empty() {
         return None;
     }
     let mut number = |skipped| fields.nth(skipped)?.parse().ok();
-    Some(Identity { began: number(18)?, stack: number(5)? })
+    Some(Identity { began: number(18)?, stack: if ended { None } else { number(5) } })
+}
+
+fn has_ended(state: &str) -> bool {
+    state.starts_with(['Z', 'X'])
+}
+
+/// The names of the threads that have not ended.
+fn living(process: pid_t) -> Vec<String> {
+    let name = |thread| {
+        let status = read_to_string(format!("/proc/{process}/task/{thread}/status")).ok()?;
+        let lives = field(&status, "State").is_some_and(|state| !has_ended(state));
+        lives.then(|| field(&status, "Name").unwrap_or_default().to_owned())
+    };
+    threads(process).into_iter().filter_map(name).collect()
+}
+
+/// Whether all threads of the process have ended but that of this command. It keeps libc from
+/// ending the process.
+pub fn is_over_but_for_us(process: pid_t) -> bool {
+    let living = living(process);
+    !living.is_empty() && living.iter().all(|name| name == stub::LIBRARY_NAME)
 }
 
 /// The numbers of a process's threads.
@@ -98,6 +128,12 @@ impl Target {
             return Err(format!("{process} is a thread of process {of}: name that"));
         }
         match field(&status, "State").and_then(|state| state.chars().next()) {
+            Some('Z' | 'X') if !living(process).is_empty() => {
+                return Err(format!(
+                    "the main thread of process {process} has ended by itself (pthread_exit), and Linux shows a \
+                     process's memory by its main thread: start it with `exeunt watch -- PROGRAM`"
+                ));
+            }
             Some('Z' | 'X') => return Err(format!("process {process} has ended; its parent has not waited for it")),
             Some('T') => {
                 return Err(format!("process {process} is stopped by a signal: `kill -CONT {process}` first"));
