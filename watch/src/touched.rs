@@ -69,7 +69,12 @@ pub fn lowest_near(low: usize, high: usize) -> Option<usize> {
     static AGREES: AtomicUsize = AtomicUsize::new(0);
     let page = page();
     let here = 0_u8;
-    let here = (&raw const here as usize) & !(page - 1);
+    let here = &raw const here as usize;
+    // The thread may end on a fiber's stack, or on that of a signal's handler.
+    if !(low..high).contains(&here) {
+        return None;
+    }
+    let here = here & !(page - 1);
     let kept = here.saturating_sub(libc::PTHREAD_STACK_MIN).max(low);
     if AGREES.load(Relaxed) == 1 {
         return Some(kept);

@@ -288,8 +288,8 @@ impl Stacks {
             migrations: is_fiber.then(|| row.migrations.load(Relaxed)),
             cpu: (complete && !is_fiber).then(|| Cpu { user_us: number(&row.user), system_us: number(&row.system) }),
             stack: (complete && number(&row.stack_high) != 0 && number(&row.stack_touched) != 0).then(|| Use {
-                touched: number(&row.stack_high) - number(&row.stack_touched),
-                size: number(&row.stack_high) - number(&row.stack_low),
+                touched: number(&row.stack_high).saturating_sub(number(&row.stack_touched)),
+                size: number(&row.stack_high).saturating_sub(number(&row.stack_low)),
             }),
             end,
             created_at: self.birth(id),
