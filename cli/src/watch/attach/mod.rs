@@ -128,6 +128,10 @@ pub fn watch(options: &Options, process: i32, library: &[u8]) -> Result<ExitCode
         }
     }
     step("let go");
+    let problem = table.problem.load();
+    if table.attached.load(Acquire) == attached::OFF && !problem.is_empty() {
+        say(&format!("process {process} has not got all of its code back: {problem}"));
+    }
     stacks.close();
     let rows = stacks.all();
     let (user, system) = times;
