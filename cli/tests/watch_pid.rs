@@ -136,6 +136,13 @@ fn json(output: &Output) -> (Vec<Value>, Value) {
     (rows, process)
 }
 
+/// The user time of the process so far, in ticks of 10 ms.
+fn ticks(pid: &str) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there");
+    let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
+    fields.skip(11).map(|field| field.parse().expect("a number")).next().expect("a time")
+}
+
 /// Of each code mapping of libc's: what is there.
 fn code(pid: &str) -> Vec<Vec<u8>> {
     let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("it may be read");
@@ -219,13 +226,20 @@ fn the_program_is_as_before_when_exeunt_lets_go() {
 #[test]
 fn it_lets_go_when_the_time_is_over() {
     let mut program = Running::of("steady");
+    // Two threads compute.
+    for _ in 0..6000 {
+        if ticks(&program.pid()) > 10 {
+            break;
+        }
+        sleep(Duration::from_millis(10));
+    }
     let (rows, process) = json(&watch(&program.pid(), &["--json", "--for", "150ms"]));
     let seconds = process["attached"]["seconds"].as_f64().expect("a number");
-    assert!((0.15..5.0).contains(&seconds), "{process}");
+    assert!((0.15..60.0).contains(&seconds), "{process}");
     assert_eq!((&process["attached"]["over"], &process["watched"], rows.len()), (&false.into(), &true.into(), 5));
     // Since the process's start, as the rows' times are.
     let times: u64 = rows.iter().map(|row| row["cpu"]["user_us"].as_u64().expect("a number")).sum();
-    assert!(times > 50_000, "two threads compute: {rows:?}");
+    assert!(times > 50_000, "{rows:?}");
     assert_eq!(program.end().0, Some(7));
 }
 
@@ -308,6 +322,8 @@ fn the_program_goes_on_wherever_exeunt_is_killed() {
     assert!((18..59).contains(&killed), "{killed} steps");
     let last = watch(&pid, &["--for", "10ms"]);
     assert!(last.status.success(), "{}", said(&last));
+    // The threads of the commands that were killed are none of the program's.
+    assert!(said(&last).contains("it runs on; 5 threads: 0 ended, 5 run on"), "{}", said(&last));
     assert_eq!(program.end(), (Some(7), String::new()));
 }
 

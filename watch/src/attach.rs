@@ -45,8 +45,6 @@ static NUMBER_AT: AtomicUsize = AtomicUsize::new(0);
 unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: usize) {
     // SAFETY: by the contract the descriptor is open, and nothing else owns it.
     let file = unsafe { File::from_raw_fd(table) };
-    // SAFETY: the name ends with a zero.
-    unsafe { libc::prctl(libc::PR_SET_NAME, c"exeunt-watch".as_ptr()) };
     let Some(table) = begin::map::<Table>(&file, 0) else { return };
     drop(file);
     // Two commands at once may both have found no table, or the last one was killed just now. Each
@@ -193,6 +191,14 @@ fn copied(bytes: &mut [u8], from: usize) -> usize {
     usize::try_from(read).unwrap_or(0)
 }
 
+/// Whether a thread is this one, or that of a command that was killed, by the name that the stub has
+/// given it.
+fn is_ours(tid: u32) -> bool {
+    let mut buffer = [0; 32];
+    tid == OWN.load(Relaxed)
+        || life::read(format_args!("/proc/self/task/{tid}/comm"), &mut buffer) == Some(b"exeunt-watch\n")
+}
+
 /// Writes the entry function of a row.
 fn enters(row: &Row, entry: usize) {
     row.entry_file.store(files::of(entry), Relaxed);
@@ -233,6 +239,10 @@ fn using(run: impl FnOnce(&'static Table)) {
 fn ends(end: &StackEnd) {
     keeping_errno(|| {
         using(|_| {
+            // The thread of a command that was killed.
+            if life::own_name().starts_with(b"exeunt-watch\0") {
+                return;
+            }
             // Without room for it the table counts it as lost.
             let Some(row) = row(tid(), began(tid()), true) else { return };
             row.ended.store(now(), Relaxed);
@@ -291,7 +301,7 @@ fn row(tid: u32, ticks: Option<u64>, ends: bool) -> Option<&'static Row> {
 fn births() -> std::io::Result<()> {
     for task in std::fs::read_dir("/proc/self/task")? {
         let tid = task?.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(tid) = tid.filter(|&tid| tid != OWN.load(Relaxed))
+        if let Some(tid) = tid.filter(|&tid| !is_ours(tid))
             && let Some(ticks) = began(tid)
         {
             let row = row(tid, Some(ticks), false);

@@ -197,10 +197,15 @@ fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
 
 /// The running thread's name.
 pub fn name(row: &Row) {
+    row.name.store(&own_name());
+}
+
+/// The same, with zeros behind it.
+pub fn own_name() -> [u8; 16] {
     let mut name = [0u8; 16];
     // SAFETY: the call writes at most 16 bytes.
     unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-    row.name.store(&name);
+    name
 }
 
 /// The running thread's CPU times. Returns whether the kernel has given it memory by a page fault.

@@ -108,6 +108,12 @@ std::arch::global_asm!(
     "mov r8d, 8",
     "xor eax, eax",
     "call [rbx + 24]",
+    // SYS_prctl, PR_SET_NAME: by it the library knows this thread as none of the program's.
+    "mov edi, 157",
+    "mov esi, 15",
+    "lea rdx, [rbx + {library_name}]",
+    "xor eax, eax",
+    "call [rbx + 24]",
     "call [rbx + 8]",
     "mov rdi, rax",
     "call [rbx + 16]",
