@@ -89,6 +89,8 @@ int main(int count, char **arguments) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, resumes, NULL) || pthread_join(thread, NULL)) abort();
     swapcontext(&outside, &moving);
+    make(&context, memory(64 << 10), 64 << 10, &outside, creates);
+    swapcontext(&outside, &context);
     /* What is saved once may be resumed more than once. */
     volatile int rounds = 0;
     make(&context, used_again, 64 << 10, NULL, leaves);
@@ -98,9 +100,8 @@ int main(int count, char **arguments) {
         make(&context, used_again, 64 << 10, NULL, leaves);
         setcontext(&context);
     }
-    make(&context, memory(64 << 10), 64 << 10, &outside, creates);
-    swapcontext(&outside, &context);
-    /* The memory serves another one. */
+    /* The memory serves another one. No other fiber is made meanwhile, whose base might have the
+     * same place in the library's list. */
     make(&moving, used_again, 64 << 10, &outside, suspends);
     swapcontext(&outside, &moving);
     make(&context, used_again, 64 << 10, &outside, is_first);
