@@ -8,8 +8,9 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-fn waits() -> PathBuf {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("watched-waits-{}", std::process::id()));
+fn waits(name: &str) -> PathBuf {
+    let name = format!("watched-waits-{name}-{}", std::process::id());
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let compiler = cc::Build::new().target(&target).host(&target).opt_level(0).cargo_metadata(false).get_compiler();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/watched/waits.c");
@@ -24,7 +25,7 @@ fn watch(program: &Path, option: &str) -> Output {
 
 #[test]
 fn a_thread_that_waited_when_the_process_ended_has_its_call_and_its_functions() {
-    let program = waits();
+    let program = waits("all");
     let output = watch(&program, "--json");
     assert_eq!(text(&output), "");
     if output.status.code() == Some(2) {
@@ -50,4 +51,19 @@ fn a_thread_that_waited_when_the_process_ended_has_its_call_and_its_functions() 
     assert!(output.contains("alive when the process ended, in read of reads\n"), "{output}");
     assert!(output.contains("      in pthread_cond_wait"), "{output}");
     assert!(!output.contains("exeunt_trampoline"), "{output}");
+}
+
+#[test]
+fn the_call_alone_is_known_where_a_filter_may_kill_the_process() {
+    let output = exeunt().args(["watch", "--json", "--"]).arg(waits("filtered")).arg("filter").output();
+    let output = output.expect("the program starts");
+    if output.status.code() == Some(2) {
+        eprintln!("NOT RUN: this kernel does not say where a thread waits");
+        return;
+    }
+    let rows = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(0), "{rows}");
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let row = rows.iter().find(|row| row["entry"] == "reads_from_a_pipe").expect("a row");
+    assert_eq!((&row["end"]["where"]["call"], row["end"]["where"]["caller"].as_str()), (&"read".into(), None), "{row}");
 }

@@ -5,7 +5,7 @@
 //! system call, which fails if the thread ends meanwhile and its stack is unmapped.
 
 use crate::life::read;
-use crate::shared::id;
+use crate::shared::{id, tid};
 use crate::table::{Row, Table, WORDS, Wait};
 use libc::iovec;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -38,8 +38,25 @@ pub fn write(table: &Table, row: &Row) {
     wait.row.store(id(row), Release);
 }
 
-/// Copies the stack's words, and returns how many.
+/// Whether the running thread has a seccomp filter: it may kill the process for a call that the
+/// program does not make itself. To ask by `prctl` could be one.
+fn is_filtered() -> bool {
+    let mut buffer = [0; 4096];
+    let all = buffer.len();
+    let Some(status) = read(format_args!("/proc/self/task/{}/status", tid()), &mut buffer) else { return true };
+    let field = b"\nSeccomp:\t";
+    match status.windows(field.len()).position(|part| part == field) {
+        Some(at) => status.get(at + field.len()) != Some(&b'0'),
+        // A kernel without filters.
+        None => status.len() == all,
+    }
+}
+
+/// Copies the stack's words, if the thread may, and returns how many.
 fn copy(wait: &Wait, sp: u64, words: usize) -> u32 {
+    if words == 0 || is_filtered() {
+        return 0;
+    }
     let from = iovec { iov_base: sp as *mut _, iov_len: 8 * words };
     let to = iovec { iov_base: wait.stack.as_ptr().cast_mut().cast(), iov_len: 8 * words };
     // SAFETY: the first range is atomics of shared memory, which nothing else writes: this thread has

@@ -51,7 +51,7 @@ pub struct Options {
     /// Watch a process that runs already, until it ends or you interrupt exeunt
     ///
     /// The process goes on as before. Threads that are there have a row, and new ones get it when
-    /// they end.
+    /// they end. A thread that gets a seccomp filter afterwards may be killed at its end.
     #[arg(long, value_name = "PID", conflicts_with_all = ["command", "follow", "backtrace"])]
     pub pid: Option<i32>,
 

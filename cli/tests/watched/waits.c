@@ -1,9 +1,14 @@
-/* Threads that wait when the process ends. main ends it when the kernel says that they wait. */
+/* Threads that wait when the process ends. main ends it when the kernel says that they wait. With an
+ * argument a filter kills the process if it reads the memory of a process. */
 #define _GNU_SOURCE
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -38,7 +43,19 @@ static int waits_in(int number, int call) {
     return found;
 }
 
-int main(void) {
+static void filter(void) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) abort();
+}
+
+int main(int count, char **words) {
+    (void)words;
     pthread_t thread;
     int ends[2], calls[2] = {SYS_futex, SYS_read};
     if (pipe(ends) || pthread_create(&thread, NULL, waits_for_a_condition, NULL)) abort();
@@ -52,5 +69,6 @@ int main(void) {
         }
         if (!found) abort();
     }
+    if (count > 1) filter();
     return 0;
 }
