@@ -148,7 +148,7 @@ fn threads_of_libcs_own_have_rows_as_well() {
     let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) }.to_str().expect("a number");
     let minor: u32 = version.split('.').nth(1).and_then(|minor| minor.parse().ok()).expect("a number");
     let kind = if minor < 34 { "pthread" } else { "other" };
-    assert_eq!(kinds, ["main", kind, kind]);
+    assert!(kinds.len() >= 3 && kinds[0] == "main" && kinds[1..].iter().all(|found| *found == kind), "{kinds:?}");
     for row in &rows[1..] {
         assert_eq!(row["end"]["how"], "alive");
         assert_eq!(row["started_by"] == Value::Null, minor >= 34, "{rows:?}");
