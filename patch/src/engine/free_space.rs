@@ -6,7 +6,7 @@ use super::window::Window;
 use std::ops::Range;
 
 /// Addresses for a stub of `len` bytes: at most one for each window and gap between mappings, the
-/// nearest to `site` first.
+/// nearest to `site` first, and last those above the highest mapping.
 pub fn candidates(
     site: usize,
     windows: &[Window],
@@ -16,8 +16,7 @@ pub fn candidates(
     let page = page_size();
     let mut occupied = occupied()?;
     occupied.extend(reserved);
-    // The legacy vsyscall page lies in the kernel's half. Nothing above the highest mapping is
-    // tried, because the number of address bits that a program has differs between kernels.
+    // The legacy vsyscall page lies in the kernel's half.
     occupied.retain(|range| range.start < 1 << 52);
     occupied.sort_by_key(|range| range.start);
     let mut found = Vec::new();
@@ -31,5 +30,9 @@ pub fn candidates(
         free_from = free_from.max(range.end);
     }
     found.sort_by_key(|&address| address.abs_diff(site));
+    // Above the highest mapping the system may refuse: the number of address bits that a program has
+    // differs between kernels. So this is the last choice.
+    let above = free_from.next_multiple_of(page)..1 << 52;
+    found.extend(windows.iter().filter_map(|window| window.nearest(site, &above, len)));
     Ok(found)
 }
