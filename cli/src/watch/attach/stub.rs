@@ -82,6 +82,11 @@ pub const SYMBOL: &str = "exeunt_watch_attach";
 
 std::arch::global_asm!(
     ".pushsection .rodata.exeunt_attach, \"a\", @progbits",
+    // The code that copies this can be in another object file of this program.
+    ".globl exeunt_attach_begin",
+    ".hidden exeunt_attach_begin",
+    ".globl exeunt_attach_end",
+    ".hidden exeunt_attach_end",
     "exeunt_attach_begin:",
     "endbr64",
     "push rbx",
