@@ -1,5 +1,5 @@
-//! [`Ending`]: how a stack ends. [`StackEnd`]: one end. [`Cause`]: what began a drain, from which the
-//! ending follows.
+//! [`Ending`]: how a stack ends. [`StackEnd`]: one end. [`Cause`]: what began a drain, from which
+//! the ending follows.
 
 use super::kind::Kind;
 
@@ -44,7 +44,8 @@ pub struct StackEnd {
     /// What the stack is to the system.
     pub kind: Kind,
     /// How it ends. For `on_every_end` it is [`Ending::Returned`], [`Ending::Exited`] or
-    /// [`Ending::Cancelled`]; [`Ending::Unknown`] where exeunt could start no thread for the one experiment that it needs.
+    /// [`Ending::Cancelled`]; [`Ending::Unknown`] where exeunt could start no thread for the one
+    /// experiment that it needs.
     pub ending: Ending,
     /// The value that the stack ends with, as [`returned_value`](crate::returned_value) gives it.
     pub value: Option<usize>,

@@ -19,8 +19,9 @@ use std::mem::needs_drop;
 /// Stores `value` under `key` on this stack, and arms the stack if it is not armed.
 ///
 /// An old value of the key is dropped after the new one is in place. Which of the two equal keys
-/// stays is not specified. Keys of distinct types never clash: `1_u32` and `1_u64` are two keys. When the stack ends, values are dropped after the
-/// handlers have run, last set first. Setting a key again makes it the last one.
+/// stays is not specified. Keys of distinct types never clash: `1_u32` and `1_u64` are two keys.
+/// When the stack ends, values are dropped after the handlers have run, last set first. Setting a
+/// key again makes it the last one.
 ///
 /// # Errors
 /// An error of arming, [`Error::OutOfMemory`], or [`Error::Busy`] from inside a key's `Eq`. Then

@@ -10,9 +10,9 @@ use std::fmt;
 
 /// Reserves what it takes to arm a stack whose foot you know: a record with `handler`, and room in
 /// the stack map. [`Reservation::arm`] then arms that stack with a few stores, without a walk and
-/// without code that runs on it. It is for tools that arm threads which are stopped, in any code: in
-/// the allocator, in the kernel, in a constructor. It serves stacks of threads and of `main`, with
-/// glibc.
+/// without code that runs on it. It is for tools that arm threads which are stopped, in any code:
+/// in the allocator, in the kernel, in a constructor. It serves stacks of threads and of `main`,
+/// with glibc.
 ///
 /// `foot` is the address of the foot and `base` the stack's base: the stack pointer once the entry
 /// function has returned. On x86_64 `base` is `foot + 8`. (On aarch64 the entry function has stored
@@ -23,8 +23,8 @@ use std::fmt;
 /// either case the word has to lead to a known exit trampoline.
 ///
 /// This call takes locks, allocates, and at a process's first use it may start a few threads, which
-/// end at once, and patch code (code redirect). So call it while all threads run. It reads the stack,
-/// and changes nothing there.
+/// end at once, and patch code (code redirect). So call it while all threads run. It reads the
+/// stack, and changes nothing there.
 ///
 /// # Safety
 /// If there is memory at `foot` and `base`, it must stay mapped until this returns, with 512 bytes
@@ -32,10 +32,10 @@ use std::fmt;
 ///
 /// # Errors
 /// [`Error::NoFoot`] if the word at `foot` leads to no known exit trampoline of a thread's or of
-/// `main`; [`Error::AlreadyArmed`]; and the errors of arming. Then `handler` is dropped, and no stack
-/// has changed. As after a success, what concerns the whole process stays: the exit trampolines that
-/// were recognised, its choice of redirect, the code that was patched, and exeunt's functions for
-/// `exit` and `fork`.
+/// `main`; [`Error::AlreadyArmed`]; and the errors of arming. Then `handler` is dropped, and no
+/// stack has changed. As after a success, what concerns the whole process stays: the exit
+/// trampolines that were recognised, its choice of redirect, the code that was patched, and
+/// exeunt's functions for `exit` and `fork`.
 ///
 /// # Examples
 /// ```
@@ -116,26 +116,27 @@ impl Reservation {
     /// # Safety
     /// - The stack is the running one; or its thread is stopped, and stays so until this returns.
     /// - Its end has not begun: its entry function has not returned, and the thread is not in
-    ///   `pthread_exit` and does not act on a cancellation. Under slot redirect an end is missed that
-    ///   has read already where it goes on, and is in its last instructions (glibc's `__longjmp`): the
-    ///   handler does not run, and the record is left behind on memory that may be unmapped.
-    /// - The thread is in its entry function or in what that has called: its stack pointer is on this
-    ///   very stack, at or below the foot. Or it runs on another stack meanwhile (a signal stack, a
-    ///   fiber's), and its own stack is suspended there. If a signal handler runs on this very stack,
-    ///   the stack pointer of the interrupted code counts: a signal may arrive when the entry function
-    ///   has just returned, and leave the foot as it was above the handler's frames. On x86_64 the word in the foot then shows
-    ///   that the function has not returned.
-    /// - On aarch64 the word does not show that. The function may not have stored its return address
-    ///   yet, may have loaded it already, or may be about to jump to another function (a tail call);
-    ///   and the word may be left from an earlier call. So under slot redirect an unwind of the
-    ///   stopped thread's registers, by unwind tables, has led to this very word, as the one by which
-    ///   the entry function returns.
+    ///   `pthread_exit` and does not act on a cancellation. Under slot redirect an end is missed
+    ///   that has read already where it goes on, and is in its last instructions (glibc's
+    ///   `__longjmp`): the handler does not run, and the record is left behind on memory that may
+    ///   be unmapped.
+    /// - The thread is in its entry function or in what that has called: its stack pointer is on
+    ///   this very stack, at or below the foot. Or it runs on another stack meanwhile (a signal
+    ///   stack, a fiber's), and its own stack is suspended there. If a signal handler runs on this
+    ///   very stack, the stack pointer of the interrupted code counts: a signal may arrive when the
+    ///   entry function has just returned, and leave the foot as it was above the handler's frames.
+    ///   On x86_64 the word in the foot then shows that the function has not returned.
+    /// - On aarch64 the word does not show that. The function may not have stored its return
+    ///   address yet, may have loaded it already, or may be about to jump to another function (a
+    ///   tail call); and the word may be left from an earlier call. So under slot redirect an
+    ///   unwind of the stopped thread's registers, by unwind tables, has led to this very word, as
+    ///   the one by which the entry function returns.
     /// - It is not in a call into this copy of exeunt, which may be about to arm the same stack.
     /// - Its memory is mapped, as for [`reserve`].
     ///
     /// # Errors
-    /// [`Error::NoFoot`] if the word is no known exit any more, or the memory belongs to a stack that
-    /// was not drained, or it is main's and `exit` has run exeunt's `atexit` function already;
+    /// [`Error::NoFoot`] if the word is no known exit any more, or the memory belongs to a stack
+    /// that was not drained, or it is main's and `exit` has run exeunt's `atexit` function already;
     /// [`Error::AlreadyArmed`]; and [`Error::OutOfMemory`] where stacks share a page of memory, and
     /// others have taken the room in the stack map since the reservation. Then nothing has changed,
     /// and the reservation comes back. Drop it while all threads run: that frees memory.

@@ -2,17 +2,18 @@
 //!
 //! It stands in for `pthread_create`, `thrd_create` and `__libc_start_main`, puts a handler of
 //! [`exeunt::at_exit`] on each thread's stack, and writes a row for each into memory that it shares
-//! with the command (`table.rs`). Fibers have a way of their own (`fibers.rs`). It uses the public face of exeunt alone.
+//! with the command (`table.rs`). Fibers have a way of their own (`fibers.rs`). It uses the public
+//! face of exeunt alone.
 //!
 //! - It keeps no descriptor open, so programs that close all descriptors go on as without it.
 //! - exeunt starts one thread before `main`, which ends at once: by it exeunt finds out where the
 //!   entry functions of threads return to. No thread runs for long, so programs that fork go on as
 //!   without it.
-//! - After `fork` the child is not watched unless the command was asked to follow. Each row is written
-//!   by the process that it belongs to.
+//! - After `fork` the child is not watched unless the command was asked to follow. Each row is
+//!   written by the process that it belongs to.
 //!
-//! `attach.rs` is for a process that ran already (`exeunt watch --pid`), into which the command gets
-//! this library by other means.
+//! `attach.rs` is for a process that ran already (`exeunt watch --pid`), into which the command
+//! gets this library by other means.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 #[cfg(target_arch = "x86_64")]

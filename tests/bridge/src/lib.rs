@@ -161,6 +161,21 @@ pub unsafe extern "C" fn bridge_place(foot: *mut usize, base: *mut usize) -> c_i
     })
 }
 
+/// [`exeunt::reserve`] with a function as C has it.
+///
+/// # Safety
+/// As for that.
+unsafe fn reserved(
+    foot: usize,
+    base: usize,
+    function: extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+) -> Result<exeunt::Reservation, exeunt::Error> {
+    let argument = argument.expose_provenance();
+    // SAFETY: the caller's promise.
+    unsafe { exeunt::reserve(foot, base, move || function(std::ptr::with_exposed_provenance_mut(argument))) }
+}
+
 /// [`exeunt::reserve`] and [`exeunt::Reservation::arm`].
 ///
 /// # Safety
@@ -172,11 +187,9 @@ pub unsafe extern "C" fn bridge_arm_at(
     function: extern "C" fn(*mut c_void),
     argument: *mut c_void,
 ) -> c_int {
-    let argument = argument.expose_provenance();
     answer(|| {
         // SAFETY: the caller's promise.
-        let reserved =
-            unsafe { exeunt::reserve(foot, base, move || function(std::ptr::with_exposed_provenance_mut(argument))) }?;
+        let reserved = unsafe { reserved(foot, base, function, argument) }?;
         // SAFETY: as above.
         unsafe { reserved.arm() }.map(|_| 0).map_err(|(error, _)| error)
     })
@@ -195,11 +208,9 @@ pub unsafe extern "C" fn bridge_reserve(
     function: extern "C" fn(*mut c_void),
     argument: *mut c_void,
 ) -> c_int {
-    let argument = argument.expose_provenance();
     answer(|| {
         // SAFETY: the caller's promise.
-        let reserved =
-            unsafe { exeunt::reserve(foot, base, move || function(std::ptr::with_exposed_provenance_mut(argument))) }?;
+        let reserved = unsafe { reserved(foot, base, function, argument) }?;
         *RESERVED.lock().unwrap() = Some(reserved);
         Ok(0)
     })
