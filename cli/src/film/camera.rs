@@ -104,6 +104,15 @@ impl Camera {
         self.tracee.word(at)
     }
 
+    pub fn set_word(&self, at: u64, word: u64) -> Result<()> {
+        self.tracee.set_word(at, word)
+    }
+
+    /// Whether an emulator's stub has the hold. It cannot stop one thread while another one runs.
+    pub fn is_emulated(&self) -> bool {
+        self.tracee.is_emulated()
+    }
+
     /// From now on only the filmed thread runs.
     pub fn freeze_others(&mut self) -> Result<()> {
         self.tracee.freeze_others()

@@ -1,13 +1,15 @@
 //! The unwind table of Go's programs. Their linker writes `.debug_frame` and no `.eh_frame`, and no
 //! index with it.
 
+use super::processor;
 use gimli::{BaseAddresses, DebugFrame, EndianSlice, FrameDescriptionEntry, LittleEndian, UnwindSection};
 
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 
 /// Functions of the runtime whose callers are none: they have the flag TOPFRAME in
-/// `src/runtime/asm_amd64.s` (Go 1.22 to 1.27). On amd64 the linker does not mark them in
-/// `.debug_frame` (`writeframes` in `cmd/link/internal/ld/dwarf.go`).
+/// `src/runtime/asm_amd64.s` and `asm_arm64.s` (Go 1.22 to 1.27). Only on processors with a link
+/// register does the linker mark them in `.debug_frame` (`writeframes` in
+/// `cmd/link/internal/ld/dwarf.go`).
 const TOP_FRAMES: [&str; 3] = ["runtime.goexit", "runtime.mstart", "runtime.rt0_go"];
 
 pub struct DebugFrames {
@@ -47,9 +49,13 @@ impl DebugFrames {
 
     /// Why a walk ends at this function, if it does.
     pub fn ends_at(&self, function: &str) -> Option<&'static str> {
-        TOP_FRAMES.contains(&function).then_some(
+        let why = if processor::LINK_REGISTER.is_some() {
+            "this function has the flag TOPFRAME, by which Go's runtime knows that there is no caller. The table says \
+             so as well: the return address is undefined."
+        } else {
             "this function has the flag TOPFRAME, by which Go's runtime knows that there is no caller. The table does \
-             not say it: its row would lead to a word above the foot.",
-        )
+             not say it: its row would lead to a word above the foot."
+        };
+        TOP_FRAMES.contains(&function).then_some(why)
     }
 }

@@ -127,10 +127,7 @@ fn show(options: &Options) -> Result<()> {
 /// Films a stack of this kind.
 fn recorded(kind: Kind, emulator: Option<&str>) -> Result<Recording> {
     if kind == Kind::Goroutine {
-        if emulator.is_some() {
-            return Err("a goroutine is filmed without an emulator".into());
-        }
-        return recorded_goroutine();
+        return recorded_goroutine(emulator);
     }
     let (tracee, facts) = Tracee::start(kind.name(), emulator)?;
     let mut camera = Camera::new(tracee, facts)?;
@@ -139,10 +136,10 @@ fn recorded(kind: Kind, emulator: Option<&str>) -> Result<Recording> {
 }
 
 /// Films a goroutine.
-fn recorded_goroutine() -> Result<Recording> {
+fn recorded_goroutine(emulator: Option<&str>) -> Result<Recording> {
     let program = goroutine::program::build()?;
     for _ in 0..ATTEMPTS {
-        let (tracee, facts, goroutine) = goroutine::start::start(&program)?;
+        let (tracee, facts, goroutine) = goroutine::start::start(&program, emulator)?;
         let mut camera = Camera::new(tracee, facts)?;
         camera.goroutine = Some(goroutine);
         if goroutine::script::film(&mut camera)? {

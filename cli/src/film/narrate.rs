@@ -63,12 +63,14 @@ pub fn line_of(film: &Film, shot: &Shot) -> Option<Line> {
 /// The words at or above the stack pointer that differ.
 pub fn written(line: &Line, former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
     // aarch64's stores that make the room that they store to: `stp x29, x30, [sp, #-160]!`.
-    let is_stored = |at: u64| line.text.contains("]!") && at < shot.registers.sp() + 16;
+    let makes_room = line.text.contains("]!");
+    let size = if line.text.starts_with("stp") { 16 } else { 8 };
+    let is_stored = |at: u64| makes_room && at < shot.registers.sp() + size;
     let mut written = Vec::new();
     for (start, words) in &shot.parts {
         for (number, word) in words.iter().enumerate() {
             let at = start + 8 * number as u64;
-            let is_near = former.registers.sp().saturating_sub(shot.registers.sp()) <= 16;
+            let is_near = !makes_room && former.registers.sp().saturating_sub(shot.registers.sp()) <= 16;
             let is_new = at < former.registers.sp() && (is_near || is_stored(at));
             // A larger room is only made, and not filled.
             let is_room = at < former.registers.sp() && !is_new;
@@ -81,6 +83,13 @@ pub fn written(line: &Line, former: &Shot, shot: &Shot) -> Vec<(u64, u64)> {
         }
     }
     written
+}
+
+/// What a store has put into the word below the stack pointer, as Go's functions do on aarch64.
+fn written_below(text: &str, shot: &Shot) -> Option<(u64, u64)> {
+    let at = shot.registers.sp() - 8;
+    let is_store = text.starts_with("stur x") && text.ends_with(", [sp, #-8]");
+    is_store.then(|| shot.word(at).map(|word| (at, word)))?
 }
 
 /// Registers that differ, but for the program counter and flags: number, and the value.
@@ -101,6 +110,9 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
     };
     let changed: Vec<_> =
         registers(former, shot).into_iter().filter(|(number, _)| !matches!(REGISTERS[*number], "rsp" | "sp")).collect();
+    if let Some((at, word)) = written_below(text, shot) {
+        return format!("`{text}` stored {} below the stack pointer, at {at:#x}.", one((at, word)));
+    }
     let makes_room = is < was && text.starts_with("sub");
     if let (Some(&(at, word)), false) = (written.last(), makes_room) {
         let place = if at == roles.foot { "the foot".to_owned() } else { format!("the stack at {at:#x}") };

@@ -57,6 +57,11 @@ impl Stub {
         Err(format!("the emulator makes no stub at {}", socket.display()).into())
     }
 
+    /// The thread that is stopped now.
+    pub fn stopped(&self) -> Result<Stop> {
+        self.resume("?")
+    }
+
     /// Lets the process run; `signal` is delivered to the thread that has got it.
     pub fn go_on(&self, signal: Option<(u32, u8)>) -> Result<Stop> {
         match signal {

@@ -71,12 +71,7 @@ impl Tracee {
         // The emulator makes it, and leaves it there.
         let _ = std::fs::remove_file(&socket);
         let main = Pid::from_raw(child.id() as i32);
-        let opened = started.and_then(|started| {
-            let memory = File::options().read(true).write(true).open(format!("/proc/{main}/mem"));
-            let memory = memory
-                .map_err(|error| format!("the filmed process's memory cannot be opened (/proc/{main}/mem): {error}"))?;
-            Ok((started, memory))
-        });
+        let opened = started.and_then(|started| Ok((started, memory_of(main)?)));
         match opened {
             Ok(((stub, thread, facts), memory)) => {
                 let tracee = Self { child, main, thread, memory, stub, at: Cell::new(None), ended: false };
@@ -140,6 +135,11 @@ impl Tracee {
             return (0..count as u64).map_while(|number| self.word(at + 8 * number)).collect();
         };
         bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default())).collect()
+    }
+
+    /// Writes a word of data. An emulator would execute the former code where it is code.
+    pub fn set_word(&self, at: u64, word: u64) -> Result<()> {
+        Ok(self.memory.write_all_at(&word.to_le_bytes(), at)?)
     }
 
     /// Executes one instruction of the filmed thread.
@@ -312,6 +312,12 @@ impl Drop for Tracee {
             }
         }
     }
+}
+
+fn memory_of(process: Pid) -> Result<File> {
+    let memory = File::options().read(true).write(true).open(format!("/proc/{process}/mem"));
+    let cannot = |error| format!("the filmed process's memory cannot be opened (/proc/{process}/mem): {error}");
+    Ok(memory.map_err(cannot)?)
 }
 
 /// A thread's number, as stubs have it.

@@ -50,8 +50,9 @@ pub fn backtrace(space: &AddressSpace, registers: &Registers, read: &Read<'_>) -
             return_address_at,
             saved,
         };
+        let top = space.file(looked_up).and_then(|file| file.debug_frame.as_ref()?.ends_at(&name));
         let step = space.file(looked_up).ok_or("no file is mapped there").and_then(|file| {
-            let step = step(file, looked_up, is_exact, &columns, read);
+            let step = step(file, looked_up, is_exact && top.is_none(), &columns, read);
             step.ok_or("this code has no unwind table")
         });
         let step = match step {
@@ -63,7 +64,7 @@ pub fn backtrace(space: &AddressSpace, registers: &Registers, read: &Read<'_>) -
         };
         is_exact = step.is_signal_frame;
         let before = columns.get(usize::from(STACK_POINTER_COLUMN)).copied().flatten();
-        if let Some(why) = space.file(looked_up).and_then(|file| file.debug_frame.as_ref()?.ends_at(&name)) {
+        if let Some(why) = top {
             frames.push(frame(Some(step.row), None, Vec::new()));
             return Backtrace { frames, ended: format!("It ends at {name}: {why}") };
         }
@@ -76,6 +77,13 @@ pub fn backtrace(space: &AddressSpace, registers: &Registers, read: &Read<'_>) -
         };
         if next == 0 {
             return Backtrace { frames, ended: format!("It ends at {name}, whose return address is zero.") };
+        }
+        if next == pc && before == Some(step.cfa) {
+            let ended = format!(
+                "It ends at {name}: the row says that the return address is still in its register. A call has changed \
+                 that register, and it leads back to here."
+            );
+            return Backtrace { frames, ended };
         }
         if frames.len() >= LIMIT || before.is_some_and(|before| frames.len() > 1 && step.cfa < before) {
             return Backtrace { frames, ended: "It ends here: the next frame is no outer one.".to_owned() };

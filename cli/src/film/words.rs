@@ -111,12 +111,20 @@ impl Roles {
             // Once the goroutine has ended, the stack pointer is in another stack.
             shown.retain(|at| *at < goroutine.stack.end || sp >= goroutine.stack.end);
         }
+        let kept = self.frame_pointers(film, shot);
         shown
             .into_iter()
             .rev()
             .filter_map(|at| {
                 let word = shot.word(at)?;
                 let (class, note) = if at < sp { ("dead", below(film, word)) } else { self.note(film, shot, at, word) };
+                let (class, note) = match kept.iter().find(|(below, _)| *below == at) {
+                    Some((_, of)) if at < sp => {
+                        ("saved", format!("the caller's frame pointer, which {of} keeps below the stack pointer"))
+                    }
+                    Some((_, of)) => ("saved", format!("the caller's frame pointer, which {of} has saved")),
+                    None => (class, note),
+                };
                 let its = film.goroutine.as_ref().and_then(|goroutine| goroutine.word(at, shot.record.is_some()));
                 let (name, class, note) = match its {
                     Some((name, note)) => (Some(name.to_owned()), "number", note.to_owned()),
@@ -126,6 +134,16 @@ impl Roles {
                 Some(StackWord { at: Word(at), word: Word(word), name, note, class, changed })
             })
             .collect()
+    }
+
+    /// Words below stack pointers in which a goroutine's functions keep frame pointers, and the
+    /// functions.
+    fn frame_pointers(&self, film: &Film, shot: &Shot) -> Vec<(u64, String)> {
+        let Some(goroutine) = &film.goroutine else { return Vec::new() };
+        let lines = shot.listing.map_or(&[][..], |listing| &film.listings.get(listing).lines);
+        let last = lines.iter().rev().find(|line| line.at.0 < shot.registers.pc());
+        let has_kept = last.is_some_and(|line| line.text == "stur x29, [sp, #-8]");
+        goroutine.frame_pointers(&shot.registers, &shot.backtrace.frames, has_kept)
     }
 
     /// The class of a word, and what it is.

@@ -8,8 +8,10 @@
 //! | `stack` | the goroutine: its stack, its words, its record |
 //! | `script` | what is filmed, and in which order |
 //! | `narrate` | why each step happens |
+//! | `processor/` | registers, words and instructions of each processor, with their sentences |
 
 pub mod narrate;
+mod processor;
 pub mod program;
 pub mod script;
 pub mod stack;

@@ -1,5 +1,6 @@
 //! The filmed program's source, the Go module that it uses, and their build.
 
+use super::processor::{FILES, GOARCH, embedded};
 use crate::film::result::Result;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,27 +9,20 @@ use tempfile::TempDir;
 
 const ACTOR: &str = include_str!("actor.go");
 
-macro_rules! embedded {
-    ($($name:literal)*) => { &[$(($name, include_bytes!(concat!("../../../go/", $name)))),*] };
-}
-
-/// The files of the module that a program for Linux on amd64 is built of. `cli/go` is a link to the
-/// module.
+/// The files that a program for Linux is built of on each processor. [`FILES`] are the others.
 const MODULE: &[(&str, &[u8])] = embedded![
     "go.mod" "arm.go" "capture.go" "context.go" "coroutine_experiment_linux.go" "coroutine_linux.go"
     "coroutine_old_linux.go" "descriptor.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "gobuf_linux.go"
-    "gobuf_old_linux.go" "goroutines.go" "hooks_amd64.s" "hooks_linux.go"
-    "image_linux.go" "inherit.go" "install.go" "local.go" "lookup.go" "map.go" "probe_amd64.s" "probe_linux.go"
-    "read_amd64.s" "read_linux.go" "read_linux_amd64.go" "record.go" "redirect_linux.go" "report.go" "slow.go"
-    "slow_linux.go" "stack_amd64.s" "stack_linux.go" "table.go" "internal/patch/exeunt_linux_amd64.syso"
-    "internal/patch/patch.go" "internal/patch/patch_linux_amd64.s" "internal/patch/refusal.go"
+    "gobuf_old_linux.go" "goroutines.go" "hooks_linux.go" "image_linux.go" "inherit.go" "install.go" "local.go"
+    "lookup.go" "map.go" "probe_linux.go" "read_linux.go" "record.go" "redirect_linux.go" "report.go" "slow.go"
+    "slow_linux.go" "stack_linux.go" "table.go" "internal/patch/patch.go" "internal/patch/refusal.go"
     "internal/report/report.go" "internal/site/amd64.go" "internal/site/arm64.go" "internal/site/coro.go"
     "internal/site/decode.go" "internal/site/site.go"
 ];
 
 /// The built program. Its folder is removed when this is dropped.
 pub struct Program {
-    _folder: TempDir,
+    pub folder: TempDir,
     pub file: PathBuf,
     /// The path of the module, which names of its functions begin with.
     pub module: &'static str,
@@ -37,16 +31,13 @@ pub struct Program {
 }
 
 pub fn build() -> Result<Program> {
-    if !cfg!(target_arch = "x86_64") {
-        return Err("nothing can be filmed here: this film is recorded on x86_64 only".into());
-    }
     let go = find().ok_or(
         "nothing can be filmed here: this film is of a program in Go, so install Go 1.22 or later, so that `go` is \
          found on PATH or in $GOROOT/bin",
     )?;
     let folder = tempfile::Builder::new().prefix("exeunt-film-").tempdir()?;
     let module = module().ok_or("the embedded go.mod names no module")?;
-    for (name, contents) in MODULE {
+    for (name, contents) in MODULE.iter().chain(FILES) {
         write(&folder.path().join("module").join(name), contents)?;
     }
     let actor = folder.path().join("actor");
@@ -70,7 +61,7 @@ pub fn build() -> Result<Program> {
     }
     let version = command(&go, &actor).args(["env", "GOVERSION"]).output()?;
     let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-    Ok(Program { _folder: folder, file, module, version })
+    Ok(Program { folder, file, module, version })
 }
 
 /// `go` on PATH, or that of GOROOT.
@@ -81,7 +72,7 @@ fn find() -> Option<PathBuf> {
     folders.find_map(|folder| Some(folder.join("go")).filter(|go| go.is_file()))
 }
 
-/// `go` as it runs nowhere else: for this machine, without the network, and without what a user's
+/// `go` as it runs nowhere else: for this processor, without the network, and without what a user's
 /// settings would add.
 fn command(go: &Path, folder: &Path) -> Command {
     let mut command = Command::new(go);
@@ -89,7 +80,7 @@ fn command(go: &Path, folder: &Path) -> Command {
     for (name, value) in [
         ("CGO_ENABLED", "0"),
         ("GO111MODULE", "on"),
-        ("GOARCH", "amd64"),
+        ("GOARCH", GOARCH),
         ("GOENV", "off"),
         ("GOOS", "linux"),
         ("GOPROXY", "off"),
@@ -98,7 +89,7 @@ fn command(go: &Path, folder: &Path) -> Command {
     ] {
         command.env(name, OsStr::new(value));
     }
-    for name in ["GOAMD64", "GOEXPERIMENT", "GOFLAGS"] {
+    for name in ["GOAMD64", "GOARM64", "GOEXPERIMENT", "GOFLAGS"] {
         command.env_remove(name);
     }
     command
@@ -118,10 +109,10 @@ fn write(file: &Path, contents: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MODULE, module};
+    use super::{FILES, GOARCH, MODULE, module};
     use std::path::Path;
 
-    /// Files that no program for Linux on amd64 is built of.
+    /// Files that no program for Linux on these processors is built of.
     const OTHERS: [&str; 3] = ["other.go", "slow_other.go", "patch_other.go"];
 
     #[test]
@@ -132,16 +123,17 @@ mod tests {
             for file in std::fs::read_dir(root.join(package)).expect("the package's folder") {
                 let name = file.expect("a file").file_name().into_string().expect("UTF-8");
                 let is_source = [".go", ".s", ".syso"].into_iter().any(|end| name.ends_with(end));
-                let is_other = name.ends_with("_test.go") || name.contains("_arm64.") || OTHERS.contains(&&*name);
+                let other = if GOARCH == "amd64" { "_arm64." } else { "_amd64." };
+                let is_other = name.ends_with("_test.go") || name.contains(other) || OTHERS.contains(&&*name);
                 if !is_source || is_other {
                     continue;
                 }
                 files += 1;
                 let path = format!("{package}{name}");
-                assert!(MODULE.iter().any(|(embedded, _)| *embedded == path), "{path} is not embedded");
+                assert!(MODULE.iter().chain(FILES).any(|(embedded, _)| *embedded == path), "{path} is not embedded");
             }
         }
-        assert_eq!(files + 1, MODULE.len(), "and go.mod");
+        assert_eq!(files + 1, MODULE.len() + FILES.len(), "and go.mod");
         assert!(module().is_some_and(|path| path.ends_with("/exeunt")));
     }
 }

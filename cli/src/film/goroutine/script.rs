@@ -1,18 +1,23 @@
 //! What is filmed of a goroutine, and in which order.
 
+use super::processor;
 use crate::film::camera::{Camera, Heading};
 use crate::film::recording::Flow;
 use crate::film::result::Result;
 use crate::film::script::{LONGEST, behind_line, to_call};
+use std::time::Duration;
 
 /// Goroutines that begin or go on before the filmed one.
 const OTHERS: usize = 1000;
 
-const BEGINS: Heading = Heading {
-    title: "The goroutine begins",
-    text: "No call has written this foot. The go statement has made a stack and stored the address in \
-           runtime.goexit there. Now the scheduler jumps to the entry function.",
-};
+/// Instructions of the entry function until it has stored its return address, where calls keep it
+/// in a register.
+const PROLOGUE: usize = 16;
+
+/// Milliseconds in which a lock of the runtime is free for a moment.
+const LOCKING: usize = 2000;
+
+const BEGINS: Heading = Heading { title: "The goroutine begins", text: processor::BEGINS };
 const USES: Heading = Heading {
     title: "The first use changes code",
     text: "The entry function calls exeunt.AtExit, whose inner part, register, is the call here. It is the first use of \
@@ -48,8 +53,16 @@ const ENDS: Heading = Heading {
            does at the end of every goroutine.",
 };
 
-/// Films it. Returns false if the goroutine was to be preempted at its beginning.
+/// Films it. Returns false if the goroutine was to be preempted at its beginning, or could be later.
 pub fn film(camera: &mut Camera) -> Result<bool> {
+    let filmed = scenes(camera);
+    if camera.is_emulated() && camera.word(part(camera)?.lock) == Some(0) {
+        return Ok(false);
+    }
+    filmed
+}
+
+fn scenes(camera: &mut Camera) -> Result<bool> {
     let site = camera.facts.sites.first().ok_or("runtime.goexit has no call")?.address;
     camera.chapter(BEGINS);
     if !begin(camera)? {
@@ -122,7 +135,11 @@ fn begin(camera: &mut Camera) -> Result<bool> {
         }
         None => camera.go_to(entry, 0)?,
     }
-    camera.freeze_others()?;
+    if camera.is_emulated() {
+        hold_monitor(camera)?;
+    } else {
+        camera.freeze_others()?;
+    }
     let registers = camera.registers()?;
     let mut goroutine = camera.goroutine.take().ok_or("no goroutine is filmed")?;
     let is_free = goroutine.begin(&registers, &|at| camera.word(at)).is_some();
@@ -130,12 +147,30 @@ fn begin(camera: &mut Camera) -> Result<bool> {
     if !is_free {
         return Ok(false);
     }
-    if camera.find_foot()?.is_none() {
-        return Err("the foot was not found".into());
-    }
+    let is_stored = camera.find_foot()?.is_some();
     camera.shoot()?;
     camera.step()?;
-    Ok(true)
+    for _ in 0..PROLOGUE {
+        if is_stored || camera.find_foot()?.is_some() {
+            return Ok(true);
+        }
+        camera.step()?;
+    }
+    Err("the foot was not found".into())
+}
+
+/// Takes a lock that the runtime's thread sysmon needs to preempt goroutines, and never gives it
+/// back. Compiled code takes it only to change the number of processors. If sysmon takes it in the
+/// same moment, it unlocks it; [`film`] checks that.
+fn hold_monitor(camera: &Camera) -> Result<()> {
+    let lock = part(camera)?.lock;
+    for _ in 0..LOCKING {
+        if camera.word(lock) == Some(0) {
+            return camera.set_word(lock, 1);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err("the runtime's lock of processors is never free".into())
 }
 
 /// The last instruction of the runtime's `gogo`, if it is a jump.
@@ -157,7 +192,7 @@ fn on_stack(camera: &Camera) -> Result<bool> {
 fn leaves(camera: &Camera) -> Result<bool> {
     let goroutine = part(camera)?;
     let is_other = goroutine.running(&camera.registers()?) != Some(goroutine.g);
-    Ok(is_other && camera.line()?.text.ends_with(", %rsp"))
+    Ok(is_other && processor::leaves(&camera.line()?.text))
 }
 
 /// Steps to the return of the running function.

@@ -4,13 +4,11 @@
 //! words of the runtime's `g` and `gobuf` (`src/runtime/runtime2.go`, the same from Go 1.22 to
 //! 1.27). A test of the film checks that what is found fits the goroutine.
 
+use super::processor::{BETWEEN, FRAME_POINTER_BELOW, G_COLUMN};
 use crate::film::processor::Registers;
 use crate::film::recording::{RecordShown, Word};
-use crate::film::unwinder::Read;
+use crate::film::unwinder::{Found, Read};
 use std::ops::Range;
-
-/// The column of r14 in unwind tables: compiled Go code keeps `g` there (`abi-internal.md`).
-const G_COLUMN: usize = 14;
 
 /// Records of one chunk, and the size of one.
 const CHUNK_RECORDS: u64 = 256;
@@ -32,6 +30,9 @@ pub struct Goroutine {
     /// The module's table of chunks, and the word that check words are made with.
     pub chunks: u64,
     pub secret: u64,
+    /// The lock that the runtime's thread `sysmon` takes before it preempts a goroutine:
+    /// `runtime.allpLock`, a `mutex` of one word (0: unlocked, 1: locked).
+    pub lock: u64,
     /// The descriptor and the stack, once they are known.
     pub g: u64,
     pub stack: Range<u64>,
@@ -54,7 +55,11 @@ impl Goroutine {
     /// Name and meaning of a word at the stack's base. The meaning depends on whether the goroutine
     /// has a record.
     pub fn word(&self, at: u64, has_record: bool) -> Option<(&'static str, &'static str)> {
-        match (self.stack.end.checked_sub(at)?, has_record) {
+        let distance = self.stack.end.checked_sub(at)?;
+        if let Some((_, name, note)) = BETWEEN.iter().find(|(of, ..)| *of == distance) {
+            return Some((name, note));
+        }
+        match (distance, has_record) {
             (8, true) => Some(("spare word: index", "where the goroutine's record is in the module's table")),
             (16, true) => Some(("spare word: check", "(g + index) exclusive or the module's secret")),
             (8 | 16 | 24 | 32, false) => {
@@ -64,6 +69,26 @@ impl Goroutine {
             (32, true) => Some(("spare word: distance", "of that frame from the base; all ones: there is none")),
             _ => None,
         }
+    }
+
+    /// Words in which Go's functions keep their caller's frame pointer below their own stack
+    /// pointer: where, and which function. `has_kept` says whether the running function has just
+    /// done it, so that its frame pointer does not say it yet.
+    pub fn frame_pointers(&self, registers: &Registers, frames: &[Found], has_kept: bool) -> Vec<(u64, String)> {
+        let mut kept = Vec::new();
+        if !FRAME_POINTER_BELOW {
+            return kept;
+        }
+        let mut sp = registers.sp();
+        for (number, frame) in frames.iter().enumerate() {
+            let Some(cfa) = frame.shown.row.as_ref().and_then(|row| row.cfa.value) else { break };
+            let is_kept = number > 0 || has_kept || registers.frame_pointer() == sp - 8;
+            if cfa.0 > sp && is_kept {
+                kept.push((sp - 8, frame.shown.name.clone()));
+            }
+            sp = cfa.0;
+        }
+        kept
     }
 
     /// The record, if the spare words lead to one.

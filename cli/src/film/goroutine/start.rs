@@ -1,5 +1,6 @@
 //! Starts the program that is filmed.
 
+use super::processor::NOP;
 use super::program::Program;
 use super::stack::Goroutine;
 use crate::film::actor::{Facts, Site};
@@ -10,13 +11,14 @@ use object::{Object, ObjectSymbol};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// Starts it. It has stopped before its first instruction when this returns.
-pub fn start(program: &Program) -> Result<(Tracee, Facts, Goroutine)> {
+/// Starts it. It has stopped before its first instruction when this returns. The emulator is a
+/// command of QEMU's user mode.
+pub fn start(program: &Program, emulator: Option<&str>) -> Result<(Tracee, Facts, Goroutine)> {
     let bytes = std::fs::read(&program.file)?;
     let symbols = Symbols(object::File::parse(&*bytes)?);
     let ours = |name: &str| symbols.address(&format!("{}.{name}", program.module));
     // The address that a goroutine's entry function returns to: the call behind a `nop`.
-    let returns_to = symbols.address("runtime.goexit")? + 1;
+    let returns_to = symbols.address("runtime.goexit")? + NOP;
     let facts = Facts {
         begin: symbols.address("main.entry")?,
         handler: symbols.address("main.onExit")?,
@@ -30,12 +32,29 @@ pub fn start(program: &Program) -> Result<(Tracee, Facts, Goroutine)> {
         set_words: ours("setSpareWords")?,
         chunks: ours("chunks")?,
         secret: ours("common")?,
+        lock: symbols.address("runtime.allpLock")?,
         g: 0,
         stack: 0..0,
     };
-    let mut command = Command::new(&program.file);
+    let socket = program.folder.path().join("socket");
+    let mut words = emulator.unwrap_or_default().split_whitespace();
+    let mut command = match words.next() {
+        Some(first) => {
+            let mut command = Command::new(first);
+            command.args(words).arg("-g").arg(&socket).arg(&program.file);
+            command
+        }
+        None => Command::new(&program.file),
+    };
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.env("GODEBUG", "adaptivestackstart=1,asyncpreemptoff=1").env("GOGC", "off").env("GOMAXPROCS", "1");
+    if emulator.is_some() {
+        let child = command.spawn().map_err(|error| format!("the emulator cannot be started: {error}"))?;
+        let tracee = Tracee::of_emulated(child, &socket, &facts);
+        // The emulator makes it, and leaves it there; another attempt needs the name.
+        let _ = std::fs::remove_file(&socket);
+        return Ok((tracee?, facts, goroutine));
+    }
     // SAFETY: the function makes one system call, which a child may do between fork and exec.
     unsafe { command.pre_exec(|| ptrace::traceme().map_err(Into::into)) };
     let child = command.spawn().map_err(|error| {

@@ -80,6 +80,10 @@ impl Registers {
         self.0.sp
     }
 
+    pub fn frame_pointer(&self) -> u64 {
+        self.0.regs[29]
+    }
+
     /// The register that holds a function's result.
     pub fn result(&self) -> u64 {
         self.0.regs[0]

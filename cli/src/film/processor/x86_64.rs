@@ -104,6 +104,10 @@ impl Registers {
         self.0.rsp
     }
 
+    pub fn frame_pointer(&self) -> u64 {
+        self.0.rbp
+    }
+
     /// The register that holds a function's result.
     pub fn result(&self) -> u64 {
         self.0.rax

@@ -1,7 +1,8 @@
 //! A hold on a program that is traced from its first instruction on, and of which only one thread
 //! runs.
 
-use super::Tracee;
+use super::{Stop, Stub, Tracee, memory_of};
+use crate::film::actor::Facts;
 use crate::film::processor::Registers;
 use crate::film::result::Result;
 use nix::sys::ptrace::{self, Options};
@@ -9,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::cell::Cell;
-use std::fs::File;
+use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
@@ -27,14 +28,38 @@ impl Tracee {
             WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
             other => return Err(format!("the filmed process did not stop to be filmed: {other:?}").into()),
         }
-        let held = File::options().read(true).write(true).open(format!("/proc/{main}/mem"));
         let options = Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
-        match held.and_then(|memory| ptrace::setoptions(main, options).map(|()| memory).map_err(Into::into)) {
+        match memory_of(main).and_then(|memory| ptrace::setoptions(main, options).map(|()| memory).map_err(Into::into))
+        {
             Ok(memory) => Ok(Self { child, main, thread: main, memory, stub: None, at: Cell::new(None), ended: false }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
                 Err(format!("the filmed process cannot be held: {error}").into())
+            }
+        }
+    }
+
+    /// Takes hold of a child that an emulator runs. Its stub has stopped it before its first
+    /// instruction.
+    pub fn of_emulated(mut child: Child, socket: &Path, facts: &Facts) -> Result<Self> {
+        let main = Pid::from_raw(child.id() as i32);
+        let held = Stub::connect(socket, &mut child).and_then(|stub| match stub.stopped()? {
+            Stop::Signal { thread, .. } => Ok((Pid::from_raw(thread as i32), stub, memory_of(main)?)),
+            other => Err(format!("the filmed process did not stop to be filmed: {other:?}").into()),
+        });
+        match held {
+            Ok((thread, stub, memory)) => {
+                let at = Cell::new(None);
+                let tracee = Self { child, main, thread, memory, stub: Some(stub), at, ended: false };
+                tracee.check_memory(facts)?;
+                Ok(tracee)
+            }
+            Err(error) => {
+                // It may have ended.
+                let _ = child.kill();
+                child.wait()?;
+                Err(error)
             }
         }
     }
