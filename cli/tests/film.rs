@@ -371,9 +371,19 @@ fn a_goroutine_s_film_has_a_foot_that_stays_and_a_complete_backtrace_at_each_ste
     assert_eq!(stack["exit_trampoline"], "runtime.goexit");
     let (foot, word) = (number(&stack["foot"]), number(&stack["before"]));
     check_foot(&film, foot, word, word);
-    for (at, step) in steps(&film).iter().enumerate() {
+    // aarch64's runtime.mcall calls a function and keeps its own return address on no stack. Its
+    // unwind table is wrong from there on, and the film says so.
+    let whole = steps(&film).iter().position(|step| name(&film, step, 0) == "runtime.save_g");
+    assert_eq!(whole.is_none(), is_x86_64(&film));
+    let (whole, rest) = steps(&film).split_at(whole.unwrap_or(steps(&film).len()));
+    for (at, step) in whole.iter().enumerate() {
         let last = step["backtrace"].as_array().expect("a backtrace").len() - 1;
         assert!(step["complete"] == true && name(&film, step, last) == "runtime.goexit", "step {}: {step}", at + 1);
+    }
+    for (at, step) in rest.iter().enumerate() {
+        let ended = step["ended"].as_str().expect("a reason");
+        assert!(ended.starts_with("It ends at runtime.mcall:"), "step {} of these: {ended}", at + 1);
+        assert!(at > 0 || step["why"].as_str().expect("a reason").contains("finds no caller of mcall"), "{step}");
     }
     // The film begins with a jump to the entry function, which finds the stack pointer at the foot.
     let entry = &steps(&film)[1];

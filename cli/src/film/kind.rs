@@ -81,8 +81,8 @@ impl Kind {
                 "A go statement has started a goroutine. Its entry function registers an exit handler with exeunt.AtExit \
                  and returns. The foot of a goroutine leads into runtime.goexit. The Go module leaves it as it is, and \
                  changes the call that runtime.goexit makes. The filmed program runs with GOMAXPROCS=1, without \
-                 garbage collection and asynchronous preemption, and its other threads are stopped, so that nothing \
-                 interrupts this goroutine. It starts with a stack that is large enough and does not move."
+                 garbage collection and asynchronous preemption, and its other threads are kept from preempting this \
+                 goroutine, so that nothing interrupts it. It starts with a stack that is large enough and does not move."
             }
         }
     }

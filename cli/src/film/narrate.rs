@@ -115,7 +115,11 @@ fn moved(film: &Film, roles: &Roles, text: &str, former: &Shot, shot: &Shot, wri
     }
     let makes_room = is < was && text.starts_with("sub");
     if let (Some(&(at, word)), false) = (written.last(), makes_room) {
-        let place = if at == roles.foot { "the foot".to_owned() } else { format!("the stack at {at:#x}") };
+        let place = match film.goroutine {
+            Some(_) if at == roles.foot && word != roles.before => "the word that was the foot".to_owned(),
+            _ if at == roles.foot => "the foot".to_owned(),
+            _ => format!("the stack at {at:#x}"),
+        };
         let room = if was.saturating_sub(is) > 16 {
             format!("moved the stack pointer {} bytes inwards, to {is:#x}, and ", was - is)
         } else {
@@ -420,7 +424,9 @@ fn why_one(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot, 
     {
         return "The stack pointer is at the foot, which holds the original return address.".to_owned();
     }
-    let has = |others: [&str; 2]| line.text.contains("mov") || others.iter().any(|other| line.text.starts_with(other));
+    // aarch64's mov is between registers.
+    let is_mov = processor::LINK_REGISTER.is_none() && line.text.contains("mov");
+    let has = |others: [&str; 2]| is_mov || others.iter().any(|other| line.text.starts_with(other));
     if !handled && has(["stp", "str"]) {
         return "The drain may change this register, and a result or an argument can be in it. So it is kept."
             .to_owned();

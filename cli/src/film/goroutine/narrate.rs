@@ -25,6 +25,7 @@ pub fn why(film: &Film, goroutine: &Goroutine, roles: &Roles, former: Option<&Sh
     let jumped = shot.registers.pc() != former.registers.pc() + line.bytes.split(' ').count() as u64;
     let reason = words_written(&line, goroutine, former, shot)
         .or_else(|| branch(film, roles, &line, former, shot))
+        .or_else(|| stored(roles, &line, former, shot))
         .or_else(|| processor::instruction(&function, &line, jumped))
         .or_else(|| value(goroutine, former, shot))
         .or_else(|| processor::frame(&line.text));
@@ -95,7 +96,7 @@ fn branch(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot) -
             "The rest of the hook is a function of its own, because it needs a frame. It is not executed at the ends of \
              goroutines without a record.",
         ),
-        Flow::Jump if from == "runtime.goexit1" && line.text.starts_with("jmp") && begins(film, shot) => Some(
+        Flow::Jump if from == "runtime.goexit1" && is_jump(&line.text) && begins(film, shot) => Some(
             "The call led to a wrapper with this name, since assembly calls by another convention than compiled code. \
              This is the function itself.",
         ),
@@ -106,6 +107,17 @@ fn branch(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot) -
         Flow::Return if from.ends_with(".setSpareWords") => Some("The goroutine is armed. Its foot is as it was."),
         _ => None,
     }
+}
+
+/// Why a function that has been called stores its return address, where calls keep it in a register.
+fn stored(roles: &Roles, line: &Line, former: &Shot, shot: &Shot) -> Option<&'static str> {
+    let (_, word) = *written(line, former, shot).iter().find(|(at, _)| *at == roles.foot)?;
+    (line.flow == Flow::On).then_some(if word == roles.before { processor::STORED } else { processor::REUSED })
+}
+
+/// A jump without a condition.
+fn is_jump(text: &str) -> bool {
+    text.starts_with("jmp") || text.starts_with("b ")
 }
 
 /// Whether the program counter is at a function's first instruction.

@@ -88,6 +88,11 @@ impl Goroutine {
             }
             sp = cfa.0;
         }
+        // Where no backtrace leads to that function, its frame pointer still leads to the word.
+        let below = registers.sp() - 8;
+        if registers.frame_pointer() == below && kept.iter().all(|(at, _)| *at != below) {
+            kept.push((below, "an outer function".to_owned()));
+        }
         kept
     }
 

@@ -115,7 +115,7 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
         if !is_known {
             text = format!(".inst {word:#010x}");
         }
-        text = text.replace("\t\t", " ").replace('\t', " ");
+        text = preferred(&text.split_whitespace().collect::<Vec<_>>().join(" "));
         if let Some(name) = target(word, at).and_then(name) {
             text += &format!("  # {name}");
         }
@@ -123,6 +123,21 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
         Line { at: Word(at), bytes: bytes.join(" "), text, flow: flow(word) }
     });
     lines.collect()
+}
+
+/// The form in which assemblers and manuals have an instruction, where the decoder gives another one
+/// (Arm Architecture Reference Manual, C6.2: "MOV (register)", "CMP" and others are aliases).
+fn preferred(text: &str) -> String {
+    let (name, operands) = text.split_once(' ').unwrap_or((text, ""));
+    let operands: Vec<&str> = operands.split(", ").collect();
+    match (name, &operands[..]) {
+        ("orr", [to, "xzr" | "wzr", from]) => format!("mov {to}, {from}"),
+        ("add", [to, from, "#0x0"]) if [*to, *from].contains(&"sp") => format!("mov {to}, {from}"),
+        ("movn", [to, "#0x0", "lsl #0x0"]) if to.starts_with('x') => format!("mov {to}, #-1"),
+        ("subs", ["xzr" | "wzr", one, other @ ..]) => format!("cmp {one}, {}", other.join(", ")),
+        ("ret", ["x30"]) => name.to_owned(),
+        _ => text.to_owned(),
+    }
 }
 
 /// Where a sequence ends that a single step breaks: a store-exclusive fails if the thread has stopped

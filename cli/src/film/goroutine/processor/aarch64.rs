@@ -47,12 +47,19 @@ pub const RETURNED: &str = "The function has no part in this. It has loaded x30 
 pub const HOOKED: &str = "Without the module this call would lead to runtime.goexit1. It leads to the hook. x30 holds \
                           the call's return address now. That is the runtime's own, in runtime.goexit, so walks of \
                           this stack find nothing unknown.";
+/// Why the entry function stores its return address in the foot, and the hook its own in the same
+/// word.
+pub const STORED: &str = "The jump found the return address in x30, the link register. The function keeps it on the \
+                          stack, since its own calls use that register. This word is the foot of the stack: the \
+                          function will return to this address.";
+pub const REUSED: &str = "The hook's frame is in the place of the entry function's. It keeps the hook's return address, \
+                          which is the runtime's own: behind the call in runtime.goexit.";
 pub const FOUND_G: &str = "This is g, the descriptor of the running goroutine.";
 pub const FOUND_BASE: &str = "This is g.stack.hi: the base of the stack. The spare words are the four words below it.";
 
 /// Whether the instruction loads the stack pointer of another stack, if it is in `runtime.mcall`.
 pub fn leaves(text: &str) -> bool {
-    text.starts_with("mov sp, x") || text.starts_with("add sp, x")
+    text.starts_with("mov sp, x")
 }
 
 /// Whether this is the hook's branch for goroutines that may have a record.
@@ -82,7 +89,7 @@ pub fn instruction(function: &str, line: &Line, jumped: bool) -> Option<&'static
     let text = line.text.as_str();
     let is_hook = function.ends_with(".returnHook");
     let sets_words = function.ends_with(".setSpareWords");
-    if text.starts_with("ldr x16, [x28, #16]") {
+    if text.starts_with("ldr x16, [x28, #0x10]") {
         return Some(
             "Most of Go's functions begin with this: is there room on the stack? x28 is g, the descriptor of the running \
              goroutine, and this word of g is the stack's limit.",
@@ -115,11 +122,14 @@ pub fn instruction(function: &str, line: &Line, jumped: bool) -> Option<&'static
     if (is_hook || sets_words) && text.contains("[x27") {
         return Some("This is the module's secret, a random number. Only words that the module has written fit it.");
     }
-    if sets_words && text.starts_with("ldr x0, [sp, #8]") {
+    if sets_words && text.starts_with("ldr x0, [sp, #0x8]") {
         return Some(
             "This is the argument: the record's index. Go's assembly gets its arguments on the stack, above the word at \
              the stack pointer, in which a called function may keep x30.",
         );
+    }
+    if sets_words && text.starts_with("eor") {
+        return Some("This will be the check word.");
     }
     if sets_words && text.starts_with("mov x2") {
         return Some("All ones: the largest distance.");
@@ -140,6 +150,10 @@ pub fn instruction(function: &str, line: &Line, jumped: bool) -> Option<&'static
             Some("Is an execution trace being recorded? The lowest bit of this says so.")
         }
         "runtime.goexit1" if text.starts_with("tbnz w2") => Some("It is not."),
+        "runtime.goexit1" if text == "mov x1, xzr" || text == "mov x0, xzr" => {
+            Some("These two registers stand for the trace that is being recorded. Zero: there is none.")
+        }
+        "runtime.goexit1" if text.starts_with("b ") => Some("This leads past what follows if there is a trace."),
         "runtime.goexit1" if text.starts_with("cbz x1") => Some("No trace, so no event is written."),
         "runtime.goexit1" if text.starts_with("add x0, x0") => {
             Some("This is the argument of the next call: the function value of runtime.goexit0.")
@@ -157,7 +171,7 @@ fn in_mcall(text: &str) -> Option<&'static str> {
     if has("mov x26, x0") {
         return Some("The function value of runtime.goexit0 is kept in a register that the next call does not change.");
     }
-    if has("mov x0, sp") || has("add x0, sp, #") {
+    if has("mov x0, sp") {
         return Some("The stack pointer cannot be stored itself: it goes through another register.");
     }
     if has("mov x3, x28") {
@@ -174,9 +188,9 @@ fn in_mcall(text: &str) -> Option<&'static str> {
     }
     if has("bl ") {
         return Some(
-            "save_g stores g for code that is called from C. Its call changes x30, and mcall has kept the return address \
-             on no stack, but in g. The table says that it is still in x30. So from here on an unwinder that knows only \
-             tables finds no caller of mcall. Nothing unwinds here: mcall never returns.",
+            "save_g stores g for code that is called from C. The call has changed x30. mcall has kept its own return \
+             address in g, and not on the stack, but the unwind table says that it is still in x30. So from here on an \
+             unwinder that has only tables finds no caller of mcall.",
         );
     }
     if has("cmp x") {
@@ -196,6 +210,11 @@ fn in_save_g(line: &Line, jumped: bool) -> Option<&'static str> {
     let text = line.text.as_str();
     if text.contains("[x27") {
         return Some("Is there C code in this program? There is not.");
+    }
+    if line.flow == Flow::Return {
+        return Some(
+            "x30 still leads to here, behind the call of save_g. The table takes it for the way to mcall's caller.",
+        );
     }
     if text.starts_with("cb") && jumped {
         return Some("Without C code, x28 is the only place of g that matters.");

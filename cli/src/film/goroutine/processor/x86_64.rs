@@ -39,6 +39,9 @@ pub const RETURNED: &str = "The function has no part in this. Its ret takes the 
 pub const HOOKED: &str = "Without the module this call would lead to runtime.goexit1. It leads to the hook. The word \
                           that was the foot holds the call's return address now. That is the runtime's own, in \
                           runtime.goexit, so walks of this stack find nothing unknown.";
+/// No function stores its return address: calls do.
+pub const STORED: &str = "";
+pub const REUSED: &str = "";
 pub const FOUND_G: &str = "This is g, the descriptor of the running goroutine. Thread-local storage has its address.";
 pub const FOUND_BASE: &str = "This is g.stack.hi: the base of the stack. It lies five words above the foot's address.";
 
