@@ -149,7 +149,9 @@ pub fn instruction(function: &str, line: &Line, jumped: bool) -> Option<&'static
         "runtime.goexit1" if text.starts_with("ldrb w2") => {
             Some("Is an execution trace being recorded? The lowest bit of this says so.")
         }
-        "runtime.goexit1" if text.starts_with("tbnz w2") => Some("It is not."),
+        // A whole word, in Go 1.22.
+        "runtime.goexit1" if text.starts_with("ldar") => Some("Is an execution trace being recorded?"),
+        "runtime.goexit1" if text.starts_with("tbnz w2") || text.starts_with("cbnz") => Some("It is not."),
         "runtime.goexit1" if text == "mov x1, xzr" || text == "mov x0, xzr" => {
             Some("These two registers stand for the trace that is being recorded. Zero: there is none.")
         }
@@ -244,6 +246,13 @@ pub fn frame(text: &str) -> Option<&'static str> {
     }
     if text.starts_with("ldr x30, [sp], #") {
         return Some("The return address is back in x30, and the room of the frame is given up.");
+    }
+    // The same in two instructions, in Go 1.22.
+    if text.starts_with("ldp x29, x30, [sp, #-8]") {
+        return Some("The caller's frame pointer and the return address are back in their registers.");
+    }
+    if text.starts_with("add sp, sp, #") {
+        return Some("The room of the frame is given up.");
     }
     if text == "nop" {
         return Some("It does nothing. Go's compiler marks the places of inlined calls with such instructions.");
