@@ -19,6 +19,10 @@ const LARGEST: u64 = 256 << 20;
 const CHUNK: u64 = 1 << 20;
 /// A record is aligned so.
 const ALIGNMENT: u64 = 64;
+/// The base lies above the foot, and no farther than the entry function's frame is large. Copies of a
+/// record's first two words, as an emulator keeps them in registers and on its own stacks, have
+/// something else there.
+const LARGEST_FRAME: u64 = 4096;
 /// What an entry adds to the address of its owner.
 const OWNER_BIT: u64 = 1;
 /// Bits of an address within a page of the map, and of the size of an entry.
@@ -35,7 +39,10 @@ pub fn find(
     let is_small = |range: &Range<u64>| range.end - range.start <= LARGEST;
     // The stack itself has copies of such words.
     let ranges: Vec<_> = ranges.filter(|range| is_small(range) && !range.contains(&foot)).collect();
-    let record = search(&ranges, bytes, ALIGNMENT, &|_, words| words == [foot, word])?;
+    let record = search(&ranges, bytes, ALIGNMENT, &|_, words| {
+        let is_base = words.get(3).is_some_and(|base| (foot + 8..=foot + LARGEST_FRAME).contains(base));
+        words[..2] == [foot, word] && is_base
+    })?;
     // The base lies right behind the foot, and the entry is that of the page before the base.
     // A leaf of the map begins on a page of memory.
     let in_leaf = (foot >> PAGE << ENTRY) & ((1 << PAGE) - 1);
@@ -49,15 +56,18 @@ fn search(
     ranges: &[Range<u64>],
     bytes: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
     alignment: u64,
-    fits: &dyn Fn(u64, [u64; 2]) -> bool,
+    fits: &dyn Fn(u64, &[u64]) -> bool,
 ) -> Option<u64> {
+    let mut words = Vec::new();
     for range in ranges {
         for start in (range.start..range.end).step_by(CHUNK as usize) {
             let Some(chunk) = bytes(start, CHUNK.min(range.end - start) as usize) else { break };
             for (number, item) in chunk.chunks_exact(alignment as usize).enumerate() {
-                let word = |at: usize| item[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
                 let at = start + alignment * number as u64;
-                if fits(at, [word(0), word(8)]) {
+                let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
+                words.clear();
+                words.extend(item.chunks_exact(8).map(word));
+                if fits(at, &words) {
                     return Some(at);
                 }
             }

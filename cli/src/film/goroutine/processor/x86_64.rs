@@ -1,5 +1,6 @@
 //! What the film of a goroutine has to know of x86_64.
 
+use super::files::embedded;
 use crate::film::recording::{Flow, Line};
 
 /// The processor's name in Go.
