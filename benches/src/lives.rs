@@ -183,8 +183,8 @@ pub fn threads(turns: usize) -> Threads {
     }
     let [nothing, at_exit, thread_local, least] = &taken;
     let ends = |with: &Taken| Ends {
-        beginning: with.acting.median() - nothing.acting.median(),
-        end: with.ending.median() - nothing.ending.median(),
+        beginning: with.acting.middle() - nothing.acting.middle(),
+        end: with.ending.middle() - nothing.ending.middle(),
     };
     Threads {
         without: nothing.life.median(),
@@ -219,7 +219,7 @@ pub fn deep_thread(depth: usize) -> f64 {
         };
         arming.push(std::thread::spawn(body).join().expect("it does not panic"));
     }
-    arming.median() - clock()
+    arming.middle() - clock()
 }
 
 /// Lives of fibers on the same memory, again and again, armed `depth` frames deep: this many turns.
@@ -252,5 +252,5 @@ pub fn pooled(depth: usize, turns: usize) -> Pooled {
             }
         }
     }
-    Pooled { depth, arming: arming.median() - clock(), life: with.median() - without.median() }
+    Pooled { depth, arming: arming.middle() - clock(), life: with.median() - without.median() }
 }
