@@ -22,8 +22,6 @@ use std::time::Duration;
 const ROLE: &str = "EXEUNT_BENCH_CHILD";
 /// Bytes of a fiber's stack.
 const STACK: usize = 16 << 10;
-/// The same where neighbours share a page: the bases of every other one lie in the middle of it.
-const SHARING: usize = 10 << 10;
 /// Bytes of a thread's stack.
 const THREAD_STACK: usize = 32 << 10;
 /// Bytes of memory that a fiber takes here at most, with its record, and its context of 2 KiB.
@@ -44,10 +42,8 @@ fn main() {
         let words: Vec<_> = role.split(' ').collect();
         let number = words[1].parse().expect("a number");
         let figures = match words[0] {
-            "fibers" => fibers(number, STACK),
-            "discard" => discard(number, STACK),
-            "sharing" => fibers(number, SHARING),
-            "discard-sharing" => discard(number, SHARING),
+            "fibers" => fibers(number),
+            "discard" => discard(number),
             "threads" => threads(number, words[2] == "armed"),
             other => panic!("unknown role {other}"),
         };
@@ -57,15 +53,13 @@ fn main() {
     }
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let number = |text: &str| text.parse().expect("usage: scale [--fibers N | --sharing N | --threads N]");
+    let number = |text: &str| text.parse().expect("usage: scale [--fibers N | --threads N]");
     match arguments[..] {
         [] => {
             table_of_fibers(1_000_000);
-            table_of_sharing(100_000);
             table_of_threads(30_000);
         }
         ["--fibers", most] => table_of_fibers(number(most)),
-        ["--sharing", most] => table_of_sharing(number(most)),
         ["--threads", most] => table_of_threads(number(most)),
         // `--test` and its kind, which Cargo passes to all benchmarks, ask for the build only.
         _ => {}
@@ -110,25 +104,14 @@ fn table_of_fibers(most: usize) {
     println!("Nanoseconds of processor time for each fiber, or each read. A read comes right after a switch to a");
     println!("fiber by chance. The floor is two loads, from a table by the stack's number and from where that leads:");
     println!("they too miss the caches. Memory is what arming adds: record, values, and map.\n");
-    rows(fits, "fibers", "discard");
-}
-
-/// The same on stacks that are no whole number of pages, as runtimes allocate them that do not map
-/// each.
-fn table_of_sharing(most: usize) {
-    println!("\n## Many fibers whose stacks share pages\n\nStacks of {} KiB, one after the other.\n", SHARING >> 10);
-    rows(most, "sharing", "discard-sharing");
-}
-
-fn rows(most: usize, role: &str, discard: &str) {
     println!(
         "| fibers | switch | arm | `stack_local!` `get` | keyed `get` | floor of a read | end | `discard` of all | bytes each |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut all = Vec::new();
-    for number in numbers(most) {
-        let mut figures = ask(&format!("{role} {number}"));
-        figures.insert(6, ask(&format!("{discard} {number}"))[0]);
+    for number in numbers(fits) {
+        let mut figures = ask(&format!("fibers {number}"));
+        figures.insert(6, ask(&format!("discard {number}"))[0]);
         let row: Vec<_> = figures.iter().map(|figure| format!("{figure:.0}")).collect();
         println!("| {number} | {} |", row.join(" | "));
         all.push(figures);
@@ -179,6 +162,20 @@ fn body(inside: &Inside, number: u64, top: usize, floor: *const Place) {
     }
 }
 
+/// Runs a fiber with much room. The first walk through a function reads its unwind tables, which
+/// takes more stack than later walks.
+fn warm_up() {
+    let mut memory = Memory::new(1 << 20);
+    let top = memory.range().end;
+    let mut fiber = Fiber::new(&mut memory, move |inside| body(inside, 0, top, std::ptr::null()));
+    assert!(!fiber.resume());
+    assert!(!fiber.resume());
+    ACT.store(RETURN, Ordering::Relaxed);
+    assert!(fiber.resume());
+    ACT.store(NOTHING, Ordering::Relaxed);
+    ENDED.store(0, Ordering::Relaxed);
+}
+
 /// Fibers that have begun, and are not armed.
 fn begun<'m>(memories: &'m mut [Memory], floors: &[Place]) -> Vec<Fiber<'m>> {
     let floors = floors.as_ptr();
@@ -196,7 +193,7 @@ fn begun<'m>(memories: &'m mut [Memory], floors: &[Place]) -> Vec<Fiber<'m>> {
 }
 
 /// Arms all fibers. Returns the processor time for each.
-fn arm(fibers: &mut [Fiber], first: usize, stack: usize) -> f64 {
+fn arm(fibers: &mut [Fiber], first: usize) -> f64 {
     const CHUNK: usize = 500;
     let mut total = Duration::ZERO;
     let count = fibers.len();
@@ -205,13 +202,10 @@ fn arm(fibers: &mut [Fiber], first: usize, stack: usize) -> f64 {
         fibers.iter_mut().for_each(|fiber| assert!(!fiber.resume()));
         total += clock.elapsed();
         for number in chunk * CHUNK..chunk * CHUNK + fibers.len() {
-            if stack % PAGE != 0 {
-                break;
-            }
-            let unused = (first + number * stack) as *mut c_void;
+            let unused = (first + number * STACK) as *mut c_void;
             // SAFETY: the fiber is suspended in its outermost page, as it has checked, and nothing
             // inner to that is in use.
-            assert_eq!(unsafe { libc::madvise(unused, stack - PAGE, libc::MADV_DONTNEED) }, 0);
+            assert_eq!(unsafe { libc::madvise(unused, STACK - PAGE, libc::MADV_DONTNEED) }, 0);
         }
     }
     each(total, count)
@@ -226,8 +220,9 @@ fn first(memories: &[Memory]) -> usize {
     memories[0].range().start
 }
 
-fn fibers(count: usize, stack: usize) -> Vec<f64> {
-    let mut memories = Memory::many(count, stack);
+fn fibers(count: usize) -> Vec<f64> {
+    warm_up();
+    let mut memories = Memory::many(count, STACK);
     let first = first(&memories);
     let mut values: Vec<Value> = (0..count as u64).map(|number| Value([number; 40])).collect();
     // In another order than the places: a record's place in memory does not follow the stack's.
@@ -239,7 +234,7 @@ fn fibers(count: usize, stack: usize) -> Vec<f64> {
     values.iter().for_each(|value| places[value.0[7] as usize].0.set(value));
     let mut fibers = begun(&mut memories, &places);
     let before = resident();
-    let arming = arm(&mut fibers, first, stack);
+    let arming = arm(&mut fibers, first);
     let memory = resident().saturating_sub(before) as f64 / count as f64;
     assert_eq!(exeunt::survey().expect("it was recognised").armed, count);
     let turns = count.clamp(100_000, 300_000);
@@ -270,14 +265,15 @@ fn fibers(count: usize, stack: usize) -> Vec<f64> {
     vec![switch, arming, local, keyed, floor, ending, memory]
 }
 
-fn discard(count: usize, stack: usize) -> Vec<f64> {
-    let mut memories = Memory::many(count, stack);
+fn discard(count: usize) -> Vec<f64> {
+    warm_up();
+    let mut memories = Memory::many(count, STACK);
     let first = first(&memories);
     let mut fibers = begun(&mut memories, &[]);
-    arm(&mut fibers, first, stack);
+    arm(&mut fibers, first);
     let clock = Stopwatch::start();
     // SAFETY: no fiber is resumed any more, and none has lent anything.
-    let discarded = unsafe { exeunt::discard(first..first + count * stack) };
+    let discarded = unsafe { exeunt::discard(first..first + count * STACK) };
     let took = each(clock.elapsed(), count);
     assert_eq!(discarded, count);
     assert_eq!(ENDED.load(Ordering::Relaxed), count as u64, "each handler ran once");
