@@ -2,36 +2,13 @@
 //! arm every stack pays this for each that cannot be armed, so the bar is 20 µs. The error's text
 //! is made when it is printed, and may take longer.
 
-#[path = "../src/sample.rs"]
-#[allow(dead_code, reason = "the other benchmarks use more of it")]
-mod sample;
-
-use corosensei::Coroutine;
-use sample::{Samples, Stopwatch};
+use exeunt_benches::refusal::{on_a_coroutine, refusal};
+use exeunt_benches::sample::{Samples, Stopwatch};
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::sync::{Mutex, mpsc};
 
-const TURNS: u32 = 1000;
-
-/// The processor time of one refusal on the running stack, in nanoseconds: the median of some
-/// rounds.
-fn refusal() -> f64 {
-    let mut samples = Samples::default();
-    let refused = || black_box(exeunt::at_exit(|| ())).expect_err("this stack cannot be armed");
-    // The first one learns the walk and the exit trampolines.
-    refused();
-    for _ in 0..21 {
-        let start = Stopwatch::start();
-        for _ in 0..TURNS {
-            refused();
-        }
-        samples.push(start.elapsed().as_nanos() as f64 / f64::from(TURNS));
-    }
-    samples.median()
-}
-
-/// The same for the error's text.
+/// The processor time of making an error's text: the median of some rounds.
 fn text() -> f64 {
     let error = exeunt::at_exit(|| ()).expect_err("this stack cannot be armed");
     black_box(error.to_string());
@@ -42,15 +19,6 @@ fn text() -> f64 {
         samples.push(start.elapsed().as_nanos() as f64);
     }
     samples.median()
-}
-
-/// Runs `measure` inside `depth` frames of a coroutine that exeunt does not recognise.
-fn on_a_coroutine(depth: u32, measure: fn() -> f64) -> f64 {
-    #[inline(never)]
-    fn deep(depth: u32, measure: fn() -> f64) -> f64 {
-        black_box(if depth == 0 { measure() } else { deep(depth - 1, measure) })
-    }
-    Coroutine::<(), (), f64>::new(move |_, ()| deep(depth, measure)).resume(()).as_return().expect("it does not yield")
 }
 
 /// Runs `measure` on a thread whose function has returned.

@@ -7,9 +7,9 @@ mod corosensei;
 mod makecontext;
 
 #[cfg(target_env = "musl")]
-pub use corosensei::Fiber;
+pub use corosensei::{Fiber, Inside};
 #[cfg(not(target_env = "musl"))]
-pub use makecontext::Fiber;
+pub use makecontext::{Fiber, Inside};
 
 /// Memory for a fiber's stack.
 pub struct Memory {
@@ -31,6 +31,22 @@ impl Memory {
         // SAFETY: advice on our own mapping.
         unsafe { libc::madvise(start, size, libc::MADV_NOHUGEPAGE) };
         Self { start: start.cast(), size }
+    }
+
+    /// Memory for many stacks in one mapping, one after the other: Linux allows some ten thousands of
+    /// mappings in a process.
+    pub fn many(count: usize, size: usize) -> Vec<Self> {
+        let all = Self::new(count * size);
+        let start = all.start;
+        // Each piece unmaps itself.
+        std::mem::forget(all);
+        // SAFETY: within the mapping.
+        (0..count).map(|number| Self { start: unsafe { start.add(number * size) }, size }).collect()
+    }
+
+    /// The addresses of its bytes.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.start.addr()..self.start.addr() + self.size
     }
 
     /// Writes to the uppermost `bytes`, so that a later use of them is no page fault.

@@ -8,14 +8,17 @@
 
 mod children;
 mod deeper;
-mod fiber;
+pub mod fiber;
+mod floors;
 mod functions;
+pub mod goals;
 mod keyed;
 mod lives;
-mod processors;
+pub mod processors;
 mod reads;
+pub mod refusal;
 mod report;
-mod sample;
+pub mod sample;
 
 use criterion::Criterion;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 
 use crate::deeper::descend;
 use crate::fiber::{Memory, on_fiber};
+use crate::floors;
 use crate::sample::{Samples, Stopwatch, bench, clock, since};
 use criterion::{Criterion, measurement::WallTime};
 use std::cell::Cell;
@@ -56,6 +57,8 @@ enum Act {
     AtExit,
     /// The peer: a `thread_local!` whose destructor does what the handler would.
     ThreadLocal,
+    /// The floor: the least that `at_exit` and the drain must do.
+    Least,
 }
 
 /// When things happened in a thread's life, in nanoseconds.
@@ -103,14 +106,19 @@ extern "C" fn start(stamps: *mut c_void) -> *mut c_void {
     STOP.with(|stop| stop.0.set(stamps));
     // SAFETY: `life` keeps them until it has joined this thread, and does not touch them before.
     let stamps = unsafe { &*stamps };
+    let mut foot = 1;
     let start = Instant::now();
     match stamps.act {
         Act::Nothing => {}
         Act::AtExit => exeunt::at_exit(|| drop(Last)).expect("a thread can be armed"),
         Act::ThreadLocal => LAST.with(|last| _ = black_box(last)),
+        Act::Least => floors::arm(&mut foot),
     }
     stamps.acting.set(since(start));
     stamps.returning.set(Some(Instant::now()));
+    if stamps.act == Act::Least {
+        floors::end(&mut foot);
+    }
     std::ptr::null_mut()
 }
 
@@ -135,6 +143,8 @@ pub struct Threads {
     pub with: f64,
     pub at_exit: Ends,
     pub thread_local: Ends,
+    /// What the floor takes.
+    pub least: Ends,
 }
 
 /// What something to be done at a thread's end takes.
@@ -151,18 +161,18 @@ impl Ends {
     }
 }
 
-/// Lives of threads that do each act, in turns.
-pub fn threads() -> Threads {
+/// Lives of threads that do each act, in turns: this many of each.
+pub fn threads(turns: usize) -> Threads {
     #[derive(Default)]
     struct Taken {
         life: Samples,
         acting: Samples,
         ending: Samples,
     }
-    const ACTS: [Act; 3] = [Act::Nothing, Act::AtExit, Act::ThreadLocal];
-    let mut taken: [Taken; 3] = Default::default();
-    for turn in 0..10_000 {
-        for number in (0..3).map(|number| (number + turn) % 3) {
+    const ACTS: [Act; 4] = [Act::Nothing, Act::AtExit, Act::ThreadLocal, Act::Least];
+    let mut taken: [Taken; 4] = Default::default();
+    for turn in 0..turns {
+        for number in (0..4).map(|number| (number + turn) % 4) {
             let stamps = Stamps { act: ACTS[number], ..Stamps::default() };
             let life = life(&stamps);
             let taken = &mut taken[number];
@@ -171,16 +181,17 @@ pub fn threads() -> Threads {
             taken.ending.push(stamps.ending.get());
         }
     }
-    let [nothing, at_exit, thread_local] = &taken;
+    let [nothing, at_exit, thread_local, least] = &taken;
     let ends = |with: &Taken| Ends {
-        beginning: with.acting.median() - nothing.acting.median(),
-        end: with.ending.median() - nothing.ending.median(),
+        beginning: with.acting.middle() - nothing.acting.middle(),
+        end: with.ending.middle() - nothing.ending.middle(),
     };
     Threads {
         without: nothing.life.median(),
         with: at_exit.life.median(),
         at_exit: ends(at_exit),
         thread_local: ends(thread_local),
+        least: ends(least),
     }
 }
 
@@ -193,12 +204,30 @@ pub struct Pooled {
     pub life: f64,
 }
 
-/// Lives of fibers on the same memory, again and again, armed `depth` frames deep.
-pub fn pooled(depth: usize) -> Pooled {
+/// A new thread's first `at_exit`, `depth` frames deep, after other threads were armed there.
+pub fn deep_thread(depth: usize) -> f64 {
+    let mut arming = Samples::new();
+    for _ in 0..400 {
+        let body = move || {
+            let mut took = 0.0;
+            descend::<0>(depth, &mut || {
+                let start = Instant::now();
+                exeunt::at_exit(|| ()).expect("a thread can be armed");
+                took = since(start);
+            });
+            took
+        };
+        arming.push(std::thread::spawn(body).join().expect("it does not panic"));
+    }
+    arming.middle() - clock()
+}
+
+/// Lives of fibers on the same memory, again and again, armed `depth` frames deep: this many turns.
+pub fn pooled(depth: usize, turns: usize) -> Pooled {
     let mut memory = Memory::new(1 << 20);
     memory.touch_top(1 << 19);
     let (mut arming, mut with, mut without) = (Samples::new(), Samples::new(), Samples::new());
-    for turn in 0..4000 {
+    for turn in 0..turns {
         for arm in [turn % 2 == 0, turn % 2 != 0] {
             let begin = Instant::now();
             let took = on_fiber(&mut memory, move || {
@@ -223,5 +252,5 @@ pub fn pooled(depth: usize) -> Pooled {
             }
         }
     }
-    Pooled { depth, arming: arming.median() - clock(), life: with.median() - without.median() }
+    Pooled { depth, arming: arming.middle() - clock(), life: with.median() - without.median() }
 }

@@ -39,3 +39,15 @@ pub fn on_one<R: Send>(run: impl FnOnce() -> R + Send) -> R {
     };
     std::thread::scope(|scope| scope.spawn(on_it).join().expect("the benchmark does not panic"))
 }
+
+/// How many processors this may run on.
+pub fn count() -> usize {
+    processors().len()
+}
+
+/// Runs `run` on the calling thread, which is on the processor of this number from then on.
+pub fn on_one_of<R>(number: usize, run: impl FnOnce() -> R) -> R {
+    let processors = processors();
+    assert!(core_affinity::set_for_current(processors[number % processors.len()]));
+    run()
+}

@@ -193,12 +193,13 @@ pub fn measure(criterion: &mut Criterion<WallTime>) {
 
 /// What a read takes, by its name. All reads run in turns, in short batches, so that other work on
 /// the machine disturbs all alike. The best twentieth of the batches counts, as other work only
-/// adds time; of the placements, the median counts.
-pub fn in_turns() -> BTreeMap<String, f64> {
+/// adds time; of the placements, the median counts. `batches` of each read run, of those whose names
+/// `filter` lets pass.
+pub fn in_turns(batches: usize, filter: impl Fn(&str) -> bool) -> BTreeMap<String, f64> {
     const BATCH: u64 = 10_000;
     let mut samples: BTreeMap<String, [Samples; PLACEMENTS]> = BTreeMap::new();
-    for _ in 0..100 {
-        for (name, run_there, placements) in all() {
+    for _ in 0..batches {
+        for (name, run_there, placements) in all().filter(|(name, ..)| filter(name)) {
             let samples = samples.entry(name).or_default();
             for (run, samples) in placements.into_iter().zip(samples) {
                 samples.push(run_there(run, BATCH).as_nanos() as f64 / BATCH as f64);

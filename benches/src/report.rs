@@ -16,7 +16,7 @@ pub fn print() {
     );
     println!("| a read | exeunt | peer | ratio | bar |");
     println!("|---|---|---|---|---|");
-    let reads = reads::in_turns();
+    let reads = reads::in_turns(100, |_| true);
     let read = |name: &str| reads[name];
     for shape in ["tight", "called"] {
         let how = if shape == "tight" { "in a loop" } else { "one per call" };
@@ -59,9 +59,10 @@ fn lives() {
     println!("\n| a life | ns | bar |");
     println!("|---|---|---|");
     let line = |what: &str, took: f64, bar: &str| println!("| {what} | {took:.0} | {bar} |");
-    let threads = lives::threads();
-    let on_one = processors::on_one(lives::threads);
-    let kept_awake = processors::kept_awake(lives::threads);
+    const TURNS: usize = 10_000;
+    let threads = lives::threads(TURNS);
+    let on_one = processors::on_one(|| lives::threads(TURNS));
+    let kept_awake = processors::kept_awake(|| lives::threads(TURNS));
     for (where_to, bar, threads) in [
         ("all on one processor", "300", &on_one),
         ("processors kept awake", "300", &kept_awake),
@@ -84,7 +85,7 @@ fn lives() {
     let more = 100.0 * (threads.with / threads.without - 1.0);
     println!("| the same, armed | {:.0} ({more:+.1}%) | +5% |", threads.with);
     for depth in [1, 10, 100, 1000] {
-        let pooled = lives::pooled(depth);
+        let pooled = lives::pooled(depth, 4000);
         let bar = if depth == 1 { "500" } else { "500 and unwinding" };
         line(&format!("pooled fiber, {depth} frames deep: `at_exit`"), pooled.arming, "");
         line(&format!("pooled fiber, {} frames deep: what its life takes longer", pooled.depth), pooled.life, bar);
