@@ -167,6 +167,23 @@ func inC(t *testing.T, mode, name string) {
 	}
 }
 
+// A plugin has a copy of the runtime's code, in which nothing is redirected. So goroutines of the
+// host are armed by code of the plugin as by any other. On a goroutine that the plugin has started,
+// the package refuses.
+func TestPluginInAProgramWithTheModule(t *testing.T) {
+	kind(t, "plugin")
+	opened := build(t, "plugin", "-buildmode=plugin")
+	out := mustRun(t, build(t, "host"), opened)
+	refusal := "plugin's goroutine: exeunt: the end of this goroutine would not be noticed"
+	if runtime.GOARCH == "arm64" {
+		refusal = "plugin's goroutine: <nil>"
+	}
+	inOrder(t, out, "host: <nil>\n", refusal, "\nhost's goroutine: the handler ran\nhost: <nil>\n")
+
+	out = mustRun(t, build(t, "stranger"), opened)
+	inOrder(t, out, "exeunt: goroutine exits cannot be redirected in this program", "and nothing was changed")
+}
+
 func TestGdb(t *testing.T) {
 	kind(t, "gdb")
 	program := build(t, "program")

@@ -88,7 +88,6 @@ func check(name string, do func(), end exeunt.End) (faults []error) {
 	for i := 0; i < goroutines; i++ {
 		ended.Add(1)
 		go func(i int) {
-			defer func() { _ = recover() }()
 			if _, found := local.Lookup(); found || plain.Get() != 0 {
 				strange.Add(1)
 			}
@@ -105,6 +104,7 @@ func check(name string, do func(), end exeunt.End) (faults []error) {
 					ran[i][h].Add(1)
 				})
 			}
+			defer func() { _ = recover() }()
 			do()
 		}(i)
 	}

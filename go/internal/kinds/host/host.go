@@ -16,11 +16,19 @@ func main() {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	check, err := opened.Lookup("Check")
+	fmt.Println("plugin's goroutine:", lookup[func() any](opened, "Start")())
+	register, ran := lookup[func(func())](opened, "Register"), make(chan struct{})
+	go register(func() { close(ran) })
+	<-ran
+	fmt.Println("host's goroutine: the handler ran")
+	fmt.Println("host:", ends.Check())
+}
+
+func lookup[F any](opened *plugin.Plugin, name string) F {
+	symbol, err := opened.Lookup(name)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println("plugin:", check.(func() error)())
-	fmt.Println("host:", ends.Check())
+	return symbol.(F)
 }

@@ -13,10 +13,10 @@ func main() {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	check, err := opened.Lookup("Check")
+	start, err := opened.Lookup("Start")
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println("plugin:", check.(func() error)())
+	fmt.Println(start.(func() any)())
 }
