@@ -15,6 +15,9 @@ func arm() *record {
 	if err := Install(); err != nil {
 		panic(err)
 	}
+	if err := checkFoot(); err != nil {
+		panic(err)
+	}
 	g := getg()
 	if !useMap {
 		if r := allocate(g); r != nil {

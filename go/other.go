@@ -9,6 +9,7 @@ import "exeunt.invalid/exeunt/internal/patch"
 
 func install() error             { return patch.ErrUnsupported }
 func current() *record           { return nil }
+func checkFoot() error           { return nil }
 func setSpareWords(index uint64) {}
 func clearSpareWords()           {}
 func getg() (g uintptr)          { return }
