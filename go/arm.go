@@ -16,6 +16,9 @@ func arm() *record {
 		panic(err)
 	}
 	g := getg()
+	if inSlotMode() {
+		return armSlot(g)
+	}
 	if !useMap {
 		if r := allocate(g); r != nil {
 			r.armedAt = time.Since(started)

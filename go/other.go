@@ -1,16 +1,28 @@
-//go:build !(linux && (amd64 || arm64))
+//go:build !(amd64 || arm64)
 
 package exeunt
 
-import "exeunt.invalid/exeunt/internal/patch"
+import (
+	"errors"
 
-// Without a patch engine no goroutine has a record. Reads find nothing; all other functions fail
-// with ErrUnsupported.
+	"exeunt.invalid/exeunt/internal/patch"
+)
 
-func install() error             { return patch.ErrUnsupported }
+// Without assembly no goroutine has a record. Reads find nothing; all other functions fail with
+// the error of Install.
+
+const defaultMode = Code
+
+func installCode() error         { return patch.ErrUnsupported }
+func installSlot() error         { return errors.New("slot mode is for amd64 and arm64 only") }
 func current() *record           { return nil }
 func setSpareWords(index uint64) {}
 func clearSpareWords()           {}
 func getg() (g uintptr)          { return }
+
+func footIsOurs() bool          { return false }
+func disarmFoot() *sentinel     { return nil }
+func armSlot(g uintptr) *record { return nil }
+func leaveByExit()              {}
 
 var common struct{ mapped uint32 }
