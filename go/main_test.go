@@ -106,6 +106,14 @@ func want(t *testing.T, gotCode int, gotOutput string, code int, output string) 
 	}
 }
 
+// needsCodeMode skips a test of what other modes cannot do.
+func needsCodeMode(t *testing.T) {
+	t.Helper()
+	if InForce() != Code {
+		t.Skipf("not in %v mode", InForce())
+	}
+}
+
 // A journal can be written by several goroutines.
 type journal struct {
 	sync.Mutex
