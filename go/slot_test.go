@@ -57,36 +57,39 @@ func init() {
 
 const inMode = "EXEUNT_MODE="
 
+// Slot mode needs the spare words.
+const withoutMap = mapVariable + "="
+
 func TestSlotModeChangesNoCode(t *testing.T) {
-	code, output := child(t, "slot mode", inMode)
+	code, output := child(t, "slot mode", inMode, withoutMap)
 	want(t, code, output, 3, "none <nil> slot exeunt: slot mode is in force, and not code mode\nhandler\n1 true\n")
 }
 
 func TestTheEnvironmentAsksForAMode(t *testing.T) {
 	for mode, line := range map[string]string{"": "<nil> code", "code": "<nil> code", "slot": "<nil> slot"} {
-		code, output := child(t, "mode", inMode+mode)
+		code, output := child(t, "mode", inMode+mode, withoutMap)
 		want(t, code, output, 0, line+"\nthe scenario returned\n")
 	}
-	_, output := child(t, "mode", inMode+"slots")
+	_, output := child(t, "mode", inMode+"slots", withoutMap)
 	if !strings.Contains(output, `EXEUNT_MODE: there is no mode "slots" (write code or slot) none`) {
 		t.Error(output)
 	}
 }
 
 func TestSlotModeRefusesWhereCallsAreRedirected(t *testing.T) {
-	code, output := child(t, "slot mode beside redirected calls", inMode)
+	code, output := child(t, "slot mode beside redirected calls", inMode, withoutMap)
 	if code != 0 || !strings.Contains(output, "nothing was changed") || !strings.Contains(output, "returnHook") {
 		t.Errorf("exit code %d:\n%s", code, output)
 	}
 }
 
 func TestSlotModeRefusesAFootThatItDoesNotRecognise(t *testing.T) {
-	code, output := child(t, "a foot that is not recognised", inMode)
+	code, output := child(t, "a foot that is not recognised", inMode, withoutMap)
 	want(t, code, output, 0, "true true\nthe scenario returned\n")
 }
 
 func TestAStormInSlotMode(t *testing.T) {
-	code, output := child(t, "storm in slot mode", inMode)
+	code, output := child(t, "storm in slot mode", inMode, withoutMap)
 	want(t, code, output, 0, "20000 0\n0 records are left\nthe scenario returned\n")
 }
 
@@ -152,6 +155,6 @@ func staleRecord() {
 }
 
 func TestNoGoroutineSeesTheValuesOfOneWhoseEndIsNotNoticedYet(t *testing.T) {
-	code, output := child(t, "a stale record", inMode, "GOGC=off")
+	code, output := child(t, "a stale record", inMode, withoutMap, "GOGC=off")
 	want(t, code, output, 0, "descriptors were used again: true\nfew are listed that have ended: true\nlate handlers: 500\nthe scenario returned\n")
 }
