@@ -30,7 +30,7 @@ TEXT ·findFoot(SB), NOSPLIT, $0-8
 	MOVD	ZR, distance+0(FP)
 	MOVD	8(g), R1             // g.stack.hi
 	SUB	$48, R1, R2          // a saved frame pointer is at most 16 bytes below this
-	MOVD	RSP, R3
+	SUB	$16, RSP, R3         // a frame pointer is saved below the frame
 	MOVD	R29, R4
 next:
 	CMP	R3, R4
