@@ -15,10 +15,13 @@ func arm() *record {
 	if err := Install(); err != nil {
 		panic(err)
 	}
+	g := getg()
+	if inSlotMode() {
+		return armSlot(g)
+	}
 	if err := checkFoot(); err != nil {
 		panic(err)
 	}
-	g := getg()
 	if !useMap {
 		if r := allocate(g); r != nil {
 			r.armedAt = time.Since(started)

@@ -356,6 +356,7 @@ func init() {
 }
 
 func TestExitWithinRunClosesWhatWasPutAside(t *testing.T) {
+	needsCodeMode(t)
 	code, output := child(t, "os.Exit within Run")
 	want(t, code, output, 3, "handler with inner innermost\nclose innermost\nclose within\nclose second\nclose first\n")
 }

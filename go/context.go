@@ -44,21 +44,43 @@ func Go(fn func()) {
 	}
 	r := lookup()
 	if r == nil {
-		go fn()
+		start(fn)
 		return
 	}
 	setters := r.inheritedSetters()
 	if !r.hasContext && setters == nil {
-		go fn()
+		start(fn)
 		return
 	}
 	context, hasContext := r.context, r.hasContext
-	go func() {
+	start(func() {
 		r := lookupOrArm()
 		r.context, r.hasContext = context, hasContext
 		for _, setValue := range setters {
 			setValue(r)
 		}
 		fn()
+	})
+}
+
+// start starts a goroutine. In slot mode it notices a Goexit there, after all other deferred
+// functions.
+func start(fn func()) {
+	if !inSlotMode() {
+		go fn()
+		return
+	}
+	go func() {
+		returned := false
+		defer func() {
+			// If fn panics, the goroutine is not ending, or the whole process is.
+			if !returned && calledFirst("runtime.gopanic", "runtime.Goexit") == "runtime.Goexit" {
+				if r := lookup(); r != nil {
+					r.end(Exited, leaveByExit)
+				}
+			}
+		}()
+		fn()
+		returned = true
 	}()
 }

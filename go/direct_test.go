@@ -78,6 +78,7 @@ func init() {
 
 // In every kind of build, functions begin with an instruction of five bytes or more.
 func TestReadsAndEndsAreDirect(t *testing.T) {
+	needsCodeMode(t)
 	if notDirect != nil {
 		t.Fatal(notDirect)
 	}
@@ -96,6 +97,7 @@ func TestReadsAndEndsAreDirect(t *testing.T) {
 }
 
 func TestAGoroutineThatUsesNothingGoesOnDirectly(t *testing.T) {
+	needsCodeMode(t)
 	if useMap {
 		return // the map is then searched for every goroutine
 	}
@@ -123,6 +125,7 @@ func jumpsOf(t *testing.T, function uintptr) (jumps []site.Ref) {
 }
 
 func TestReadsBecomeDirectWhileOthersRead(t *testing.T) {
+	needsCodeMode(t)
 	for i := 0; i < 10; i++ {
 		code, output := child(t, "reads while they become direct")
 		want(t, code, output, 0, "read\nthe scenario returned\n")
@@ -130,6 +133,7 @@ func TestReadsBecomeDirectWhileOthersRead(t *testing.T) {
 }
 
 func TestReadsThatStayIndirectWork(t *testing.T) {
+	needsCodeMode(t)
 	if runtime.GOARCH == "arm64" {
 		return // none can become direct
 	}

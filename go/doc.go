@@ -36,10 +36,13 @@
 // A goroutine's record is found through spare words that the runtime leaves at the base of the
 // goroutine's stack: a read is one call of some 20 instructions, without a lock.
 //
+// This is code mode, for Linux. Elsewhere slot mode changes no code, and notices some ends late or not
+// at all; see [Mode].
+//
 // # When it refuses
 //
-// Where the runtime is not as expected (another Go version, an unusual build, another system than
-// Linux on amd64 or arm64), the package changes nothing, and [Install] returns an error that says
+// Where the runtime is not as expected (another Go version, an unusual build, another processor than
+// amd64 or arm64), the package changes nothing, and [Install] returns an error that says
 // what was found instead. Functions that need the redirection panic with the same error: [AtExit],
 // [ID], [With], the methods Set, Swap and GetOrInit of a [Local], and Get of one that [NewLocalFunc]
 // has made. Its other methods Get and Lookup, [GetSafe] and [Goroutines] do not panic: there is nothing

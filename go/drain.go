@@ -162,7 +162,9 @@ const maxKeptHandlers = 8
 
 // release returns the record to the table. The goroutine has none afterwards.
 func (r *record) release() {
-	if !useMap {
+	if inSlotMode() {
+		r.keepSentinel(disarmFoot())
+	} else if !useMap {
 		clearSpareWords()
 	}
 	r.dropHandlers()

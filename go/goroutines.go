@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -70,7 +71,7 @@ func Goroutines() func(yield func(Goroutine) bool) {
 		locals.Unlock()
 		var found []Goroutine
 		note := func(r *record) {
-			if g := r.owner.Load(); g != 0 {
+			if g := r.owner.Load(); g != 0 && !r.outlived(g, fields) {
 				found = append(found, r.describe(g, fields, names))
 			}
 		}
@@ -110,6 +111,13 @@ func Goroutines() func(yield func(Goroutine) bool) {
 			}
 		}
 	}
+}
+
+// outlived reports whether the descriptor belongs to another goroutine by now. In slot mode a record
+// may still wait to be drained then.
+func (r *record) outlived(g uintptr, fields descriptorFields) bool {
+	return inSlotMode() && r.index != 0 && fields.number != 0 &&
+		descriptorWord(g, fields.number) != atomic.LoadUintptr(&r.slotState().number)
 }
 
 // usedChunks is more than the number of every chunk.

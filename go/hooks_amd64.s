@@ -14,7 +14,7 @@
 // caller's frame.
 
 // ARMED jumps to yes if the running goroutine may have a record, which its check word says (see
-// stack_linux.go). The Go code that follows decides. ARMED preserves AX.
+// stack.go). The Go code that follows decides. ARMED preserves AX.
 #define ARMED(yes)								\
 	MOVQ	(TLS), CX				/* g */			\
 	MOVQ	8(CX), DX				/* g.stack.hi */	\

@@ -13,7 +13,7 @@
 // frame, from 8(RSP) on.
 
 // ARMED branches to yes if the running goroutine may have a record, which its check word says (see
-// stack_linux.go). The Go code that follows decides. ARMED preserves R0.
+// stack.go). The Go code that follows decides. ARMED preserves R0.
 #define ARMED(yes)								\
 	MOVD	8(g), R9				/* g.stack.hi */	\
 	LDP	-16(R9), (R10, R11)			/* check word, index */	\

@@ -90,19 +90,6 @@ func drainCoroutine(g unsafe.Pointer, argument uintptr) {
 	leave()
 }
 
-// calledFirst returns which of two functions has the inner frame. One of them is among the few frames
-// that are outside of a hook.
-func calledFirst(a, b string) string {
-	var pcs [16]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
-	for {
-		frame, more := frames.Next()
-		if frame.Function == a || frame.Function == b || !more {
-			return frame.Function
-		}
-	}
-}
-
 // setCoroFields sets g.coroarg and g.coroexit, and returns the previous g.coroarg. The race
 // detector must not observe it: descriptors are reused, in an order that only the runtime
 // synchronizes.

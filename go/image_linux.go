@@ -35,4 +35,11 @@ func entryOf(pc uintptr) uintptr {
 	return entry
 }
 
+// sameRuntime refuses where another copy of this package has redirected calls: both would use the
+// spare words of stacks.
+func sameRuntime(goexit uintptr) error {
+	_, err := image.One(site.Call, goexit, "runtime.goexit1")
+	return err
+}
+
 var packagePath = reflect.TypeOf(record{}).PkgPath()

@@ -2,6 +2,7 @@ package exeunt
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 )
@@ -11,22 +12,70 @@ var installation struct {
 	err  error
 }
 
-// Install redirects the exits of goroutines in this program. Only the first call does it; later
-// calls return the same result.
+// Install makes this program notice the ends of goroutines. Only the first call does it; later calls
+// return the same result.
 //
-// Functions that need the redirection call Install, and panic with its error. Call it yourself to
-// learn beforehand whether the package works, or to go on without it.
+// Functions that need it call Install, and panic with its error. Call it yourself to learn beforehand
+// whether the package works, or to go on without it.
+//
+// Install can ask for a [Mode]. The environment variable EXEUNT_MODE (code or slot) asks for one too,
+// and comes before the argument. Without either it is the system's default. The error says so if
+// another mode than the argument's is in force already, as where a package variable or the
+// environment was first. A program with cgo installs itself when it starts: there only the variable
+// asks, or go build -ldflags='-X exeunt.invalid/exeunt.linkedMode=slot'.
 //
 // The error names what was found instead of the expected code: the function, and what it calls. The
 // program is then unchanged.
-func Install() error {
+func Install(ask ...Mode) error {
 	installation.once.Do(func() {
-		if err := install(); err != nil {
+		m, err := chooseMode(ask)
+		if err == nil {
+			err = installIn(m)
+		}
+		if err != nil {
 			installation.err = fmt.Errorf("exeunt: goroutine exits cannot be redirected in this program (%s, %s/%s), and nothing was changed: %w",
 				runtime.Version(), runtime.GOOS, runtime.GOARCH, err)
 		}
 	})
+	if installation.err == nil && len(ask) > 0 && ask[0] != NoMode && ask[0] != InForce() {
+		return fmt.Errorf("exeunt: %s mode is in force, and not %s mode", InForce(), ask[0])
+	}
 	return installation.err
+}
+
+// linkedMode is the mode that the program was linked to ask for, or "".
+var linkedMode string
+
+func chooseMode(ask []Mode) (Mode, error) {
+	if name := os.Getenv("EXEUNT_MODE"); name != "" {
+		m, err := modeNamed(name)
+		if err != nil {
+			err = fmt.Errorf("EXEUNT_MODE: %w", err)
+		}
+		return m, err
+	}
+	if len(ask) > 0 && ask[0] != NoMode {
+		return ask[0], nil
+	}
+	if linkedMode != "" {
+		return modeNamed(linkedMode)
+	}
+	return defaultMode, nil
+}
+
+func installIn(m Mode) (err error) {
+	switch m {
+	case Code:
+		err = installCode()
+	case Slot:
+		err = installSlot()
+	default:
+		_, err = modeNamed(m.String())
+	}
+	if err == nil {
+		modeInForce.Store(uint32(m))
+	}
+	return err
 }
 
 // In a program with cgo, a callback from a thread of C may be running when the exits are

@@ -14,5 +14,8 @@ func lookupInMap() *record {
 	if atomic.LoadUint32(&common.mapped) == 0 {
 		return nil
 	}
+	if inSlotMode() && !footIsOurs() {
+		return nil // there may be the record of an earlier goroutine with this descriptor
+	}
 	return fallback.get(getg())
 }

@@ -35,10 +35,14 @@ func (m *recordMap) add(g uintptr, r *record) {
 	atomic.AddUint32(&common.mapped, 1)
 }
 
-func (m *recordMap) remove(g uintptr) {
+// remove is called once for each add. In slot mode a record of an earlier goroutine with this
+// descriptor may have been replaced.
+func (m *recordMap) remove(g uintptr, r *record) {
 	part := &m.parts[g>>6%64]
 	part.Lock()
-	delete(part.records, g)
+	if part.records[g] == r {
+		delete(part.records, g)
+	}
 	part.Unlock()
 	atomic.AddUint32(&common.mapped, ^uint32(0))
 }

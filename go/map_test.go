@@ -13,6 +13,7 @@ import (
 
 // The fallback has to do all that the spare words do, so the whole suite runs again with it.
 func TestAllOfThisWithTheMap(t *testing.T) {
+	needsCodeMode(t)
 	if forceMap {
 		if !useMap {
 			t.Error("the map was to be used")

@@ -1,5 +1,3 @@
-//go:build linux
-
 #include "go_asm.h"
 #include "textflag.h"
 
@@ -15,7 +13,7 @@ TEXT ·probeEntry(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ	SP, ·probeStackPointer(SB)
 	MOVQ	0(SP), AX                    // the return address at a function's first instruction
 	MOVQ	AX, ·probeReturnAddress(SB)
-	MOVQ	(TLS), CX                    // g
+	MOVQ	R14, CX                      // g
 	MOVQ	8(CX), DX                    // g.stack.hi
 	MOVQ	DX, ·probeStackBase(SB)
 	JMP	·probeBody(SB)               // returns where probeEntry would

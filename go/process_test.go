@@ -48,6 +48,7 @@ func init() {
 		log.Fatal("fatal")
 	}
 	scenarios["Goexit of main"] = func() {
+		collectInSlotMode()
 		AtExit(func() {
 			fmt.Println("main's handler")
 			go func() {
@@ -69,6 +70,7 @@ func init() {
 }
 
 func TestOsExitEndsTheGoroutineThatCallsIt(t *testing.T) {
+	needsCodeMode(t)
 	code, output := child(t, "os.Exit")
 	want(t, code, output, 3, "second\nfirst\n")
 	code, output = child(t, "os.Exit with handlers that go wrong")

@@ -529,6 +529,7 @@ func randomSeeds(asked string) (from, to int64, err error) {
 
 func init() {
 	scenarios["random acts"] = func() {
+		collectInSlotMode()
 		from, to, err := randomSeeds(os.Getenv(randomVariable))
 		storage := newRandomStorage()
 		for seed := from; seed < to && err == nil; seed++ {

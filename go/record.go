@@ -82,7 +82,7 @@ type record struct {
 	aside        *aside        // what the innermost Captured.Run has replaced
 	armedAt      time.Duration // since started
 	ending       End
-	// The size is recordSize on 64-bit systems; see read_linux.go.
+	// The size is recordSize on 64-bit systems; see read.go.
 }
 
 // An aside has what a Captured.Run has replaced in a record until it puts it back.

@@ -14,6 +14,8 @@ import (
 	"exeunt.invalid/exeunt/internal/site"
 )
 
+const defaultMode = Code
+
 // A redirection is a call to be redirected.
 type redirection struct {
 	in           string // the function that makes the call
@@ -30,7 +32,7 @@ var (
 
 // install finds and checks every call before it changes the first. If a call cannot be changed
 // after all, those before it are changed back.
-func install() error {
+func installCode() error {
 	found, err := locate()
 	if err != nil {
 		return err
@@ -46,6 +48,24 @@ func install() error {
 	notDirect = makeDirect() // Install does not return this error: everything works, only slower
 	return nil
 }
+
+// mainEntry is the address of runtime.main, which is found while it initializes packages.
+var mainEntry, initializedBy = func() (entry uintptr, outermost string) {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
+	for {
+		frame, more := frames.Next()
+		if frame.Function == "runtime.main" {
+			entry = frame.Entry
+		}
+		if frame.Function != "runtime.goexit" {
+			outermost = frame.Function
+		}
+		if !more {
+			return entry, outermost
+		}
+	}
+}()
 
 // notDirect says why reads or ends stay indirect. It is nil if they do not.
 var notDirect error
@@ -71,6 +91,13 @@ func apply(found []redirection) error {
 // locate finds the calls by which goroutines end, and stores their targets in common.
 func locate() ([]redirection, error) {
 	seen, err := probe()
+	if err != nil {
+		return nil, err
+	}
+	if mainEntry == 0 {
+		return nil, fmt.Errorf("this package was initialized by %s and not by runtime.main: is it in a plugin?", initializedBy)
+	}
+	corostart, err := findCorostart()
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +154,8 @@ func locate() ([]redirection, error) {
 		}
 	}
 	// The end of a coroutine (iter.Pull).
-	if seen.corostart != 0 {
-		in, call, err := coroutineExit(seen.corostart)
+	if corostart != 0 {
+		in, call, err := coroutineExit(corostart)
 		if err != nil {
 			return nil, err
 		}

@@ -170,6 +170,7 @@ func childWithAFilter(t *testing.T, scenario string) (code int, output string) {
 }
 
 func TestARefusedSystemCallLeavesTheProgramAsItWas(t *testing.T) {
+	needsCodeMode(t)
 	codeOf, output := childWithAFilter(t, "membarrier refused")
 	lines := strings.SplitN(output, "\n", 2)
 	for _, part := range []string{"exeunt: goroutine exits cannot be redirected", runtime.Version(), runtime.GOARCH, "nothing was changed",
@@ -184,11 +185,13 @@ func TestARefusedSystemCallLeavesTheProgramAsItWas(t *testing.T) {
 }
 
 func TestCodeIsWrittenWhereMprotectIsRefused(t *testing.T) {
+	needsCodeMode(t)
 	codeOf, output := childWithAFilter(t, "mprotect refused")
 	want(t, codeOf, output, 0, "ran\nthe scenario returned\n")
 }
 
 func TestCodeThatSomebodyElseHasPatchedIsRefused(t *testing.T) {
+	needsCodeMode(t)
 	codeOf, output := child(t, "patched by somebody else")
 	if codeOf != 0 || !strings.Contains(output, "exeunt.probeEntry") || !strings.Contains(output, "untouched: true") {
 		t.Errorf("exit code %d:\n%s", codeOf, output)
@@ -196,6 +199,7 @@ func TestCodeThatSomebodyElseHasPatchedIsRefused(t *testing.T) {
 }
 
 func TestAFailureHalfwayIsUndone(t *testing.T) {
+	needsCodeMode(t)
 	codeOf, output := child(t, "the last call changes meanwhile")
 	if codeOf != 0 || !strings.Contains(output, "the call no longer leads to the expected target") || !strings.Contains(output, "untouched: true") {
 		t.Errorf("exit code %d:\n%s", codeOf, output)

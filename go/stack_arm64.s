@@ -1,5 +1,3 @@
-//go:build linux
-
 #include "go_asm.h"
 #include "textflag.h"
 

@@ -280,6 +280,7 @@ func TestManyGoroutinesInstallAtOnce(t *testing.T) {
 func init() {
 	scenarios["install"] = func() {
 		// The calls are redirected while other goroutines make them.
+		collectInSlotMode()
 		var stopping atomic.Bool
 		for i := 0; i < 4; i++ {
 			go func() {

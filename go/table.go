@@ -27,7 +27,35 @@ type chunk struct {
 	used    int
 	first   int16 // head of the list of free records; -1 if there is none
 	next    [chunkRecords]int16
-	listed  bool // the chunk is in home.room
+	listed  bool                     // the chunk is in home.room
+	slots   *[chunkRecords]slotState // in slot mode
+}
+
+// A slotState is what slot mode keeps beside a record.
+type slotState struct {
+	// sentinel is nil while the record is in use: then only the goroutine's stack leads to it.
+	sentinel *sentinel
+	number   uintptr // the goroutine's number in tracebacks
+}
+
+// A sentinel becomes unreachable when the goroutine has ended whose stack leads to it. It refers to
+// the record while that is in use. It does not otherwise, so that a chunk and its sentinels, which
+// have finalizers, form no circle.
+type sentinel struct{ record *record }
+
+func (r *record) slotState() *slotState {
+	return &chunks[r.index/chunkRecords].Load().slots[r.index%chunkRecords]
+}
+
+// keepSentinel takes back the sentinel of a goroutine that needs it no longer.
+func (r *record) keepSentinel(s *sentinel) {
+	if s == nil {
+		return
+	}
+	s.record = nil
+	if r.index != 0 {
+		r.slotState().sentinel = s
+	}
 }
 
 var (
@@ -110,6 +138,9 @@ func newChunk(home *shard) *chunk {
 		c.records[i].index = number*chunkRecords + uint32(i)
 	}
 	c.next[chunkRecords-1] = -1
+	if inSlotMode() {
+		c.slots = new([chunkRecords]slotState)
+	}
 	if number == 0 {
 		c.first = 1 // index 0 means "none"
 		c.used++    // so this chunk is never removed
@@ -123,7 +154,7 @@ func newChunk(home *shard) *chunk {
 func freeRecord(r *record) {
 	g := r.owner.Swap(0)
 	if r.index == 0 {
-		fallback.remove(g)
+		fallback.remove(g, r)
 		return
 	}
 	c := chunks[r.index/chunkRecords].Load()

@@ -1,0 +1,16 @@
+//go:build !(amd64 || arm64)
+
+package exeunt
+
+import (
+	"errors"
+
+	"exeunt.invalid/exeunt/internal/patch"
+)
+
+const defaultMode = Code
+
+func installCode() error        { return patch.ErrUnsupported }
+func installSlot() error        { return errors.New("slot mode is for amd64 and arm64 only") }
+func armSlot(g uintptr) *record { return nil }
+func leaveByExit()              {}
