@@ -116,6 +116,12 @@ pub(crate) fn chosen() -> Option<Redirect> {
     }
 }
 
+/// Whether this process is known to use slot redirect.
+#[inline(always)]
+pub(super) fn is_slot() -> bool {
+    CHOICE.load(Ordering::Acquire) == Method::Slot as u8
+}
+
 /// Whether this process uses code redirect.
 #[inline(always)]
 pub(crate) fn is_code() -> bool {
