@@ -146,7 +146,7 @@ enum NotFound {
 struct Passing {
     /// A bit for each of 256 hashes: whether an exit trampoline's return address has it.
     hashes: [u64; 4],
-    /// Whether every frame needs all checks.
+    /// Whether every frame needs all checks: then none is passed.
     thorough: bool,
     /// The page that no record owns, which the last frame was on.
     unowned: usize,
@@ -177,7 +177,7 @@ impl Passing {
     fn passes(&mut self, caller: PlainCaller, trace: &mut Trace) -> bool {
         let PlainCaller { pc, sp } = caller;
         let (word, bit) = Self::hash(pc);
-        if self.thorough || self.hashes[word] & bit != 0 || trampoline::is_in_pool(pc) {
+        if self.hashes[word] & bit != 0 || trampoline::is_in_pool(pc) {
             return false;
         }
         let page = sp >> PAGE;
@@ -200,9 +200,9 @@ fn walk(unwinder: &mut impl Steps, trace: &mut Trace) -> Result<Found, NotFound>
     let mut inner = usize::MAX;
     let mut passing = Passing::begin();
     loop {
-        if let Some(sp) = unwinder.step_plainly(|caller| passing.passes(caller, trace)) {
-            inner = sp;
-        }
+        let passed =
+            if passing.thorough { None } else { unwinder.step_plainly(|caller| passing.passes(caller, trace)) };
+        inner = passed.unwrap_or(inner);
         let (caller, slot, word, step_contiguous, fp_slot) = match unwinder.step() {
             Step::Caller { frame, slot, word, contiguous, fp_slot, .. } => (frame, slot, word, contiguous, fp_slot),
             other => match no_caller(other, trace, contiguous) {
