@@ -34,7 +34,8 @@ const WAYS: usize = 8;
 const SETS: usize = 64;
 /// The longest walk.
 const MOST_STEPS: usize = 1 << 14;
-/// The most runs of one walk. Together these are 16 KiB.
+/// The most runs of one walk. Together these are 16 KiB. A frame whose rule uses the frame pointer
+/// takes two, and is in no run with others.
 const MOST_RUNS: usize = 1024;
 /// Walks of more runs than these share [`LEFT`].
 const USUAL: usize = 64;
@@ -291,12 +292,21 @@ pub(crate) unsafe fn remember(from: Registers, foot: Foot, armed_from: usize) {
         return;
     }
     let Some(room) = room else { return };
-    if !complete || walk.runs.len() > USUAL && !take_from_left(walk.runs.len()) {
+    if !complete {
         walk.runs = Vec::new();
     }
-    let Ok(walk) = try_box(walk) else { return };
+    let shared = if walk.runs.len() > USUAL { walk.runs.len() } else { 0 };
+    // A shorter walk from this place may still be remembered later.
+    if !take_from_left(shared) {
+        return;
+    }
+    let Ok(walk) = try_box(walk) else {
+        LEFT.fetch_add(shared, Ordering::Relaxed);
+        return;
+    };
     let walk = Box::into_raw(walk);
     if room.compare_exchange(std::ptr::null_mut(), walk, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        LEFT.fetch_add(shared, Ordering::Relaxed);
         // SAFETY: another thread was first, and no thread has a pointer to this walk.
         drop(unsafe { Box::from_raw(walk) });
     }

@@ -67,7 +67,12 @@ fn from_environment() -> Result<Method, Error> {
 /// linker that leaves this out only makes the first patch take longer.)
 #[cfg(all(code_redirect, target_os = "linux"))]
 extern "C" fn at_start() {
-    if matches!(from_environment_as_it_is(), Some(b"code" | b"auto")) {
+    let is_code = match from_environment_as_it_is() {
+        Some(b"code") => true,
+        Some(b"auto") => method_of(Redirect::Auto) == Method::Code,
+        _ => false,
+    };
+    if is_code {
         os::prepare_for_new_code();
     }
 }

@@ -33,10 +33,15 @@ pub(crate) fn wake_one(word: &AtomicU32) {
 pub(crate) fn prepare_for_new_code() {
     // `<linux/membarrier.h>`.
     const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: i32 = 1 << 6;
+    // A program begins with zero in it (ISO C, 7.5).
+    // SAFETY: libc gives the running thread's own.
+    let errno = unsafe { *libc::__errno_location() };
     if has_one_thread() {
         // SAFETY: the command changes no memory.
         unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) };
     }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
 }
 
 /// Whether the process has one thread; `false` also where that is not known.
