@@ -50,6 +50,27 @@ fn a_builder_comes_before_the_environment() {
 }
 
 #[test]
+fn a_program_that_the_environment_makes_use_code_redirect_registers_for_new_code_while_it_has_one_thread() {
+    const NAME: &str =
+        "a_program_that_the_environment_makes_use_code_redirect_registers_for_new_code_while_it_has_one_thread";
+    /// `<linux/membarrier.h>`: it fails in a process that is not registered.
+    const PRIVATE_EXPEDITED_SYNC_CORE: i32 = 1 << 5;
+    if process::role().as_deref() == Some(NAME) {
+        // SAFETY: the command changes no memory.
+        let result = unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) };
+        println!("[registered: {}]", result == 0);
+        return;
+    }
+    // An emulator has threads of its own, so the program never has one alone.
+    for (word, registered) in [("code", !process::is_emulated()), ("slot", false)] {
+        let mut child = process::this_program();
+        child.args(["--exact", NAME, "--nocapture"]).env(process::ROLE, NAME).env("EXEUNT_REDIRECT", word);
+        let output = String::from_utf8(child.output().unwrap().stdout).unwrap();
+        assert!(output.contains(&format!("[registered: {registered}]")), "{word}: {output}");
+    }
+}
+
+#[test]
 fn an_unknown_word_in_the_environment_is_an_error_and_changes_nothing() {
     process::alone("an_unknown_word_in_the_environment_is_an_error_and_changes_nothing", || {
         environment("cod");

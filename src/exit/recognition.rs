@@ -194,6 +194,11 @@ fn wrapper_at(address: usize) -> Option<&'static Wrapper> {
     })
 }
 
+/// Whether a runtime has registered wrappers.
+pub(crate) fn has_registered() -> bool {
+    WRAPPER_COUNT.load(Ordering::Acquire) != 0
+}
+
 /// Whether the return address lies in a wrapper that a runtime has registered.
 pub(crate) fn is_registered(address: usize) -> bool {
     wrapper_at(address).is_some()

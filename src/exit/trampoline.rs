@@ -154,6 +154,12 @@ pub(crate) fn is_label(address: usize) -> bool {
     position(address).is_some()
 }
 
+/// Whether `address` lies among the trampolines.
+#[inline]
+pub(crate) fn is_in_pool(address: usize) -> bool {
+    address.wrapping_sub(pool()) < SIZE * (LLVM + LLVM_COUNT)
+}
+
 /// The original return address of trampoline `number`.
 pub(crate) fn original(number: usize) -> usize {
     cells()[number].load(Ordering::Relaxed)

@@ -10,15 +10,16 @@ use crate::base::foot::Foot;
 use crate::base::redirect::Method;
 use crate::base::unrecognised::Addresses;
 use crate::exit::recognition;
-use crate::exit::redirect::code;
+use crate::exit::redirect::{choice, code};
 use crate::exit::refusal::{self, HANDLER, NO_TABLE, NOT_WALKABLE, STACK_ENDED, SWITCH, UNKNOWN, WalkEnd};
 use crate::exit::trampoline;
 use crate::machine::arch;
 use crate::machine::arch::{Registers, untagged};
 use crate::machine::os;
+use crate::map::pages::PAGE;
 use crate::record::header::Record;
 use crate::record::stacks::{self, STACKS};
-use crate::unwind::frame::{Step, Steps};
+use crate::unwind::frame::{PlainCaller, Step, Steps};
 use crate::unwind::quick::Unwinder;
 use std::ops::Range;
 
@@ -137,12 +138,71 @@ enum NotFound {
     SignalStack,
 }
 
+/// What a walk needs to pass a frame quickly: one that no stack ends in, and that leads to no
+/// record.
+///
+/// All that this keeps was true when the walk began. What other threads change meanwhile concerns
+/// other stacks, or is missed by a walk that was a moment earlier as well.
+struct Passing {
+    /// A bit for each of 256 hashes: whether an exit trampoline's return address has it.
+    hashes: [u64; 4],
+    /// Whether every frame needs all checks: then none is passed.
+    thorough: bool,
+    /// The page that no record owns, which the last frame was on.
+    unowned: usize,
+}
+
+impl Passing {
+    #[inline]
+    fn begin() -> Self {
+        let mut hashes = [0; 4];
+        for number in 0..trampoline::known() {
+            let (word, bit) = Self::hash(trampoline::original(number));
+            hashes[word] |= bit;
+        }
+        let thorough = recognition::has_registered() || choice::is_code() || stacks::drains_without_block();
+        Self { hashes, thorough, unowned: usize::MAX }
+    }
+
+    /// The place of an address in `hashes`. Fibonacci hashing, as any hash does: a collision costs
+    /// time alone.
+    #[inline(always)]
+    fn hash(address: usize) -> (usize, u64) {
+        let hash = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        ((hash >> 6) as usize, 1 << (hash & 63))
+    }
+
+    /// Whether the walk goes on from this frame. If so, it is in the trace.
+    #[inline(always)]
+    fn passes(&mut self, caller: PlainCaller, trace: &mut Trace) -> bool {
+        let PlainCaller { pc, sp } = caller;
+        let (word, bit) = Self::hash(pc);
+        if self.hashes[word] & bit != 0 || trampoline::is_in_pool(pc) {
+            return false;
+        }
+        let page = sp >> PAGE;
+        if page != self.unowned && trace.uses_map {
+            if STACKS.is_unowned(page) {
+                self.unowned = page;
+            } else if STACKS.find(sp).is_some() {
+                return false;
+            }
+        }
+        trace.push(pc, sp);
+        true
+    }
+}
+
 /// Unwinds to the first frame whose block a live record owns, or to the foot.
 fn walk(unwinder: &mut impl Steps, trace: &mut Trace) -> Result<Found, NotFound> {
     let mut contiguous = true;
     // The stack pointer of the frame that the next step leaves.
     let mut inner = usize::MAX;
+    let mut passing = Passing::begin();
     loop {
+        let passed =
+            if passing.thorough { None } else { unwinder.step_plainly(|caller| passing.passes(caller, trace)) };
+        inner = passed.unwrap_or(inner);
         let (caller, slot, word, step_contiguous, fp_slot) = match unwinder.step() {
             Step::Caller { frame, slot, word, contiguous, fp_slot, .. } => (frame, slot, word, contiguous, fp_slot),
             other => match no_caller(other, trace, contiguous) {

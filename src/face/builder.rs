@@ -44,6 +44,9 @@ impl Builder {
 
     /// Makes this the choice of the process. The environment variable has no effect then.
     ///
+    /// Install code redirect while the process has one thread: then the first stack that is armed
+    /// need not wait 10 ms until Linux has registered the process for `membarrier`.
+    ///
     /// # Errors
     /// [`Error::RedirectChosen`] if a builder, or the first stack that was armed, has made another
     /// choice.

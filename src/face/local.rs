@@ -249,7 +249,9 @@ impl<T: 'static> LocalKey<T> {
     /// The value of the running stack, if it has one, by the stack map or a walk.
     #[inline(never)]
     fn peek_slow(&'static self, block: Block) -> Option<*mut T> {
-        self.in_record(block, STACKS.find(block.stack_pointer()).or_else(lookup::lookup)?)
+        // From the caller's stack pointer: `in_record` keeps the value for the next read only where
+        // the stack map has the caller's block.
+        self.in_record(block, lookup::lookup_from(block.stack_pointer())?)
     }
 
     /// The value of the running stack. No code of yours may run while the pointer is in use.

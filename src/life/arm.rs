@@ -124,8 +124,13 @@ pub(crate) unsafe fn record_at_foot(address: usize, base: usize) -> Result<(&'st
 /// Unwinding the running stack must have led to `foot`.
 #[inline]
 unsafe fn arm(foot: Foot, armed_from: usize) -> Result<(&'static Record, bool), Error> {
-    // SAFETY: the plan is for this stack.
-    let arming = unsafe { arm_at(plan(foot)?, armed_from) }?;
+    // Two calls: where the plan is the usual one, the compiler leaves out all that others need.
+    let arming = match redirect::plan::plan_quickly(foot) {
+        // SAFETY: the plan is for this stack.
+        Some(plan) => unsafe { arm_at_inlined(plan, armed_from) }?,
+        // SAFETY: the caller's promise.
+        None => unsafe { arm_slowly(foot, armed_from) }?,
+    };
     if let Some(abandoned) = arming.abandoned {
         cold_path();
         arming.record.drain_predecessor(abandoned);
@@ -133,8 +138,16 @@ unsafe fn arm(foot: Foot, armed_from: usize) -> Result<(&'static Record, bool), 
     Ok((arming.record, arming.is_new))
 }
 
+/// # Safety
+/// As [`arm`].
+#[cold]
+#[inline(never)]
+unsafe fn arm_slowly(foot: Foot, armed_from: usize) -> Result<Arming, Error> {
+    // SAFETY: the plan is for this stack.
+    unsafe { arm_at(plan(foot)?, armed_from) }
+}
+
 /// Plans the arming of the stack with this foot.
-#[inline]
 pub(super) fn plan(foot: Foot) -> Result<Plan, Error> {
     let plan = redirect::plan::plan(foot, before_patching)?;
     if plan.is_lost_without_net() && !safety_net::can_attach() {
@@ -165,8 +178,15 @@ pub(crate) struct Arming {
 ///
 /// # Safety
 /// As for [`Plan::redirect`].
-#[inline]
 pub(crate) unsafe fn arm_at(plan: Plan, armed_from: usize) -> Result<Arming, Error> {
+    // SAFETY: the caller's promise.
+    unsafe { arm_at_inlined(plan, armed_from) }
+}
+
+/// # Safety
+/// As [`arm_at`].
+#[inline(always)]
+unsafe fn arm_at_inlined(plan: Plan, armed_from: usize) -> Result<Arming, Error> {
     if plan.needs_net() {
         cold_path();
         safety_net::register(plan.kind)?;

@@ -1,5 +1,5 @@
-//! From the running stack to its record, without arming it: `lookup`, `lookup_verified`,
-//! `is_verified`, `find_other_stack`, `locate_foot`.
+//! From the running stack to its record, without arming it: `lookup`, `lookup_from`,
+//! `lookup_verified`, `is_verified`, `find_other_stack`, `locate_foot`.
 
 use crate::exit::walk::{self, Found};
 use crate::machine::arch::{self, Registers};
@@ -10,9 +10,16 @@ use crate::storage::inline_cache;
 /// The record of the running stack; `None` where it is not armed. Never arms.
 #[inline(always)]
 pub(crate) fn lookup() -> Option<&'static Record> {
-    match STACKS.find(arch::stack_pointer()) {
+    lookup_from(arch::stack_pointer())
+}
+
+/// As [`lookup`]. The block of `sp`, a stack pointer of this stack, is in the stack map afterwards
+/// where that may be. Then the next look-up from there is quick.
+#[inline(always)]
+pub(crate) fn lookup_from(sp: usize) -> Option<&'static Record> {
+    match STACKS.find(sp) {
         Some(record) => Some(record),
-        None => search(arch::stack_pointer()),
+        None => search(sp),
     }
 }
 

@@ -57,6 +57,12 @@ impl<R: Owner> StackMap<R> {
         record.is_live().then_some(record)
     }
 
+    /// Whether no look-up with a stack pointer on this page finds a record.
+    #[inline]
+    pub(crate) fn is_unowned(&'static self, page: usize) -> bool {
+        self.pages.entry(page << PAGE).is_none_or(|entry| entry.owner().is_null())
+    }
+
     /// The record of the stack whose base is `base`, if that stack is armed, or was abandoned.
     ///
     /// Another thread may be taking away a record that was cached there, to use it elsewhere. So a

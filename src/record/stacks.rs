@@ -33,6 +33,12 @@ pub(crate) unsafe fn draining_in(frame: Range<usize>) -> Option<(&'static Record
     unsafe { search_draining(&frame) }
 }
 
+/// Whether [`draining_in`] may find a record.
+pub(crate) fn drains_without_block() -> bool {
+    // Relaxed: as there.
+    canary::WITHOUT_BLOCK.load(Ordering::Relaxed) != 0
+}
+
 /// # Safety
 /// As [`draining_in`].
 #[cold]

@@ -126,6 +126,9 @@ pub(crate) struct Values {
     pending: Vec<Removed>,
 }
 
+/// Up to so many values and gaps, comparing the hashes of all is quicker than the table is.
+const FEW: usize = 8;
+
 /// What is about to be added to [`Values`].
 #[derive(Clone, Copy)]
 pub(crate) enum Addition {
@@ -261,7 +264,21 @@ impl Values {
     }
 
     /// The index of the value of a key. This alone runs user code, the key's `Eq`.
+    #[inline]
     pub(crate) fn find(&self, hash: u64, key: &(impl Key + ?Sized)) -> Option<usize> {
+        if self.in_order.len() > FEW {
+            return self.find_by_table(hash, key);
+        }
+        let is_there = |value: &Option<Value>| match value {
+            Some(Value::Keyed(keyed)) => keyed.hash == hash && key.is(&*keyed.key),
+            _ => false,
+        };
+        self.in_order.iter().position(is_there)
+    }
+
+    /// [`Self::find`] among many values.
+    #[inline(never)]
+    fn find_by_table(&self, hash: u64, key: &(impl Key + ?Sized)) -> Option<usize> {
         self.by_key.find(hash, |&index| key_at(&self.in_order, index).is_some_and(|other| key.is(other))).copied()
     }
 

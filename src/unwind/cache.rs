@@ -83,7 +83,7 @@ impl Table {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn get(pc: usize) -> Option<Rule> {
     TABLE.get(pc)
 }

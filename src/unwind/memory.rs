@@ -80,6 +80,21 @@ impl Memory {
         Some(unsafe { (address as *const usize).read_volatile() })
     }
 
+    /// An aligned word of the range that is known to be readable; `None` elsewhere.
+    #[inline(always)]
+    pub(super) fn load_known(&self, address: usize) -> Option<usize> {
+        let known = address.wrapping_sub(self.low) < self.high - self.low && address % 8 == 0;
+        // SAFETY: as in `load`.
+        known.then(|| unsafe { (address as *const usize).read_volatile() })
+    }
+
+    /// Whether the stack pointers of a frame and of its caller lie in one segment, in the range that
+    /// is known to be readable.
+    #[inline(always)]
+    pub(super) fn is_known(&self, from: usize, to: usize) -> bool {
+        from < to && to - self.low <= self.high - self.low
+    }
+
     #[cold]
     #[inline(never)]
     fn load_elsewhere(&self, address: usize) -> Option<usize> {
@@ -93,7 +108,7 @@ impl Memory {
     /// `None` if the walk must not go there.
     #[inline]
     pub(super) fn advance(&mut self, from: usize, to: usize) -> Option<bool> {
-        if from < to && to - self.low <= self.high - self.low {
+        if self.is_known(from, to) {
             return Some(true);
         }
         self.advance_beyond(from, to)

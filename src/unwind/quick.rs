@@ -1,7 +1,7 @@
 //! The quick walk: by cached rules, with the stack pointer and the frame pointer.
 
 use super::cache;
-use super::frame::{Frame, Step, Steps};
+use super::frame::{Frame, PlainCaller, Step, Steps};
 #[cfg(target_os = "linux")]
 use super::full_walk::{self, FullWalk};
 use super::memory::{LARGEST_BUFFER, Memory};
@@ -191,6 +191,43 @@ impl Steps for Unwinder {
             kept => self.step_uncached(pc, kept),
         }
     }
+
+    /// In one loop, whose state is in registers.
+    #[inline(always)]
+    fn step_plainly(&mut self, mut goes_on: impl FnMut(PlainCaller) -> bool) -> Option<usize> {
+        let memory = self.memory;
+        let mut place = self.frame.place();
+        let Registers { mut sp, mut fp, .. } = self.frame.registers;
+        let mut last = None;
+        // A rule without a place for the return address is that of the innermost function.
+        while let Some(Rule::Frame { base, offset, return_at: Some(return_at), fp_at }) = cache::get(place) {
+            let by_frame_pointer = base == Base::FramePointer;
+            let from = if by_frame_pointer { fp } else { sp };
+            // The checks of `step_to_caller`.
+            let cfa = from.wrapping_add_signed(offset as isize);
+            if cfa % 8 != 0 || !memory.is_known(sp, cfa) || by_frame_pointer && cfa - sp > LARGEST_BUFFER {
+                break;
+            }
+            let slot = cfa.wrapping_add_signed(return_at as isize);
+            let Some(word) = memory.load_known(slot) else { break };
+            let pc = arch::strip(word);
+            let outer_fp = match fp_at {
+                Some(at) => match memory.load_known(cfa.wrapping_add_signed(at as isize)) {
+                    Some(stored) => stored,
+                    None => break,
+                },
+                None => fp,
+            };
+            if pc == 0 || !goes_on(PlainCaller { pc, sp: cfa }) {
+                break;
+            }
+            (sp, fp, place) = (cfa, outer_fp, pc.wrapping_sub(1));
+            last = Some(pc);
+        }
+        let pc = last?;
+        self.frame = Frame { registers: Registers { pc, sp, fp, link: 0 }, exact: false };
+        Some(sp)
+    }
 }
 
 /// Whether the stack has room to interpret a table. That takes some KiB, which an alternate signal
@@ -218,6 +255,64 @@ pub(crate) unsafe fn signing(from: Registers, foot: usize) -> Option<arch::Signi
             Step::Caller { slot, .. } if slot == Some(foot) => return tables::signing(place),
             Step::Caller { .. } | Step::Interrupted(_) => {}
             _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hint::black_box;
+
+    /// The return addresses and stack pointers of all frames outside of this one, once by single
+    /// steps and once by plain ones wherever they are possible, and how many of these there were.
+    #[inline(never)]
+    fn walks() -> ([Vec<(usize, usize)>; 2], usize) {
+        let here = Registers::here();
+        let mut plain = 0;
+        let walks = [false, true].map(|plainly| {
+            let mut frames = Vec::new();
+            // SAFETY: registers of this function.
+            let mut walk = unsafe { Unwinder::new(here) };
+            loop {
+                if plainly {
+                    let mut calls = 0;
+                    let last = walk.step_plainly(|PlainCaller { pc, sp }| {
+                        calls += 1;
+                        // Every seventh is left to a single step.
+                        let goes_on = calls % 7 != 0;
+                        if goes_on {
+                            plain += 1;
+                            frames.push((pc, sp));
+                        }
+                        goes_on
+                    });
+                    assert_eq!(last, last.and(frames.last().map(|&(_, sp)| sp)));
+                }
+                match walk.step() {
+                    Step::Caller { frame, .. } => frames.push((frame.registers.pc, frame.registers.sp)),
+                    _ => return frames,
+                }
+            }
+        });
+        (walks, plain)
+    }
+
+    #[inline(never)]
+    fn deep<const ROOM: usize>(depth: usize) -> ([Vec<(usize, usize)>; 2], usize) {
+        let room = black_box([0_u8; ROOM]);
+        let found = if depth == 0 { walks() } else { deep::<ROOM>(depth - 1) };
+        black_box(room);
+        found
+    }
+
+    #[test]
+    fn plain_steps_lead_through_the_same_frames_as_single_ones() {
+        for ([single, plainly], plain) in [deep::<0>(300), deep::<200>(300), deep::<5000>(50)] {
+            assert!(single.len() > 50, "{}", single.len());
+            assert_eq!(single, plainly);
+            // In the frames of the largest room every step leads to another page.
+            assert!(plain > single.len() / 2 || single.len() < 100, "{plain} of {}", single.len());
         }
     }
 }

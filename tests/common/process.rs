@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The variable that names the child process's part.
-const ROLE: &str = "EXEUNT_TEST_ROLE";
+pub const ROLE: &str = "EXEUNT_TEST_ROLE";
 
 /// After this many seconds `SIGALRM` ends a child process, which hangs. An emulated one on a busy
 /// machine takes long.

@@ -2,13 +2,14 @@
 //! nothing.
 
 use super::arch;
+use super::code::{self, Reader};
 use super::error::{Bytes, Error};
 use super::flow::Flow;
 use super::free_space::candidates;
 use super::patch::{Patch, StubState};
 use super::stub::Stub;
 use super::window::Window;
-use super::{code, registry, system};
+use super::{registry, system};
 use crate::raw::{self, Reason};
 
 /// One instruction of running code.
@@ -84,8 +85,9 @@ impl Site {
     pub fn first_calls(&self) -> Result<Vec<Site>, Error> {
         let mut skipped = Vec::new();
         let mut site = *self;
+        let reader = &mut Reader::new();
         for _ in 0..Self::MAX_PATH {
-            let code = site.instruction()?;
+            let code = site.instruction_by(reader)?;
             let end = |why| Err(Error::NoCall { found: site.bytes(code.clone()), why });
             match arch::flow(&code, site.at) {
                 Flow::Call => {
@@ -94,11 +96,11 @@ impl Site {
                 }
                 Flow::Next(next) => site.at = next,
                 Flow::Conditional(target) => {
-                    let other = site.next()?;
-                    if other.next()?.at != target {
+                    let other = site.next_by(reader)?;
+                    if other.next_by(reader)?.at != target {
                         return end("it may continue elsewhere");
                     }
-                    match arch::flow(&other.instruction()?, other.at) {
+                    match arch::flow(&other.instruction_by(reader)?, other.at) {
                         Flow::Call => skipped.push(other),
                         Flow::Next(next) if next == target => {}
                         _ => return end("it may continue elsewhere"),
@@ -125,7 +127,11 @@ impl Site {
 
     /// The next instruction.
     pub fn next(&self) -> Result<Site, Error> {
-        Ok(Site { at: self.at + self.instruction()?.len(), ..*self })
+        self.next_by(&mut Reader::new())
+    }
+
+    fn next_by(&self, reader: &mut Reader) -> Result<Site, Error> {
+        Ok(Site { at: self.at + self.instruction_by(reader)?.len(), ..*self })
     }
 
     /// Plans that the direct call or branch here leads to `new` instead of `expected`.
@@ -246,10 +252,14 @@ impl Site {
 
     /// The bytes of the instruction here.
     fn instruction(&self) -> Result<Vec<u8>, Error> {
+        self.instruction_by(&mut Reader::new())
+    }
+
+    fn instruction_by(&self, reader: &mut Reader) -> Result<Vec<u8>, Error> {
         // The longest instruction has 15 bytes; fewer may be mapped.
-        let mut code = self.read(1)?;
+        let mut code = reader.read(self.at, 1)?;
         for len in (1..=15).rev() {
-            if let Ok(all) = self.read(len) {
+            if let Ok(all) = reader.read(self.at, len) {
                 code = all;
                 break;
             }

@@ -4,6 +4,8 @@ use crate::base::error::Error;
 use crate::base::redirect::{Method, Redirect};
 use crate::exit::process_lock::Experiment;
 use crate::exit::shadow_stack;
+#[cfg(code_redirect)]
+use crate::machine::os;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -28,6 +30,11 @@ fn method_of(redirect: Redirect) -> Method {
 /// [`Error::RedirectChosen`] if another choice was made before.
 pub(crate) fn make(redirect: Redirect) -> Result<(), Error> {
     let wanted = method_of(redirect);
+    #[cfg(code_redirect)]
+    if wanted == Method::Code && CHOICE.load(Ordering::Relaxed) == 0 {
+        // Programs choose before they start threads.
+        os::prepare_for_new_code();
+    }
     match CHOICE.compare_exchange(0, wanted as u8, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Ok(()),
         Err(made) if made == wanted as u8 => Ok(()),
@@ -37,23 +44,45 @@ pub(crate) fn make(redirect: Redirect) -> Result<(), Error> {
     }
 }
 
-fn from_environment() -> Result<Method, Error> {
+/// The value of [`VARIABLE`].
+fn from_environment_as_it_is() -> Option<&'static [u8]> {
     // Not by std's function, which copies the value, as there may be no memory.
     // SAFETY: the name ends in a zero. No code changes the environment meanwhile: the promise of a
     // caller of `set_var`.
     let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
-    if value.is_null() {
-        return Ok(Method::Slot);
-    }
     // SAFETY: not null, so a string, and as above.
-    let value = unsafe { CStr::from_ptr(value) };
-    match value.to_bytes() {
-        b"slot" | b"" => Ok(method_of(Redirect::Slot)),
-        b"code" => Ok(method_of(Redirect::Code)),
-        b"auto" => Ok(method_of(Redirect::Auto)),
-        _ => Err(Error::UnknownRedirect(value.to_string_lossy().into_owned())),
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes())
+}
+
+fn from_environment() -> Result<Method, Error> {
+    match from_environment_as_it_is() {
+        None | Some(b"slot" | b"") => Ok(method_of(Redirect::Slot)),
+        Some(b"code") => Ok(method_of(Redirect::Code)),
+        Some(b"auto") => Ok(method_of(Redirect::Auto)),
+        Some(other) => Err(Error::UnknownRedirect(String::from_utf8_lossy(other).into_owned())),
     }
 }
+
+/// At the start of a program that the environment makes use code redirect, there is one thread. (A
+/// linker that leaves this out only makes the first patch take longer.)
+#[cfg(all(code_redirect, target_os = "linux"))]
+extern "C" fn at_start() {
+    let is_code = match from_environment_as_it_is() {
+        Some(b"code") => true,
+        Some(b"auto") => method_of(Redirect::Auto) == Method::Code,
+        _ => false,
+    };
+    if is_code {
+        os::prepare_for_new_code();
+    }
+}
+
+#[cfg(all(code_redirect, target_os = "linux"))]
+#[used]
+// SAFETY: the section is that of pointers to functions which the loader calls once, with arguments
+// that a function of the C ABI may leave unread. The function needs no other initialisation.
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = at_start;
 
 /// The redirect of this process. After this call it is final.
 #[inline]
@@ -90,6 +119,12 @@ pub(crate) fn chosen() -> Option<Redirect> {
         0 => None,
         made => Some(Method::from_raw(made).redirect()),
     }
+}
+
+/// Whether this process is known to use slot redirect.
+#[inline(always)]
+pub(super) fn is_slot() -> bool {
+    CHOICE.load(Ordering::Acquire) == Method::Slot as u8
 }
 
 /// Whether this process uses code redirect.

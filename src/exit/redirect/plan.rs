@@ -226,10 +226,21 @@ pub(crate) fn problem(foot: Foot) -> Option<Error> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn planned(foot: Foot, method_plan: MethodPlan) -> Plan {
     let kind = trampoline::kind(foot.trampoline);
     Plan { foot: foot.address, base: foot.base, trampoline: foot.trampoline, kind, method_plan }
+}
+
+/// The plan for a stack whose exit trampoline has a known layout, with slot redirect. `None` for any
+/// other: then [`plan`] makes one, or says why there is none. No such stack is lost without the
+/// safety net ([`Plan::is_lost_without_net`]).
+#[inline(always)]
+pub(crate) fn plan_quickly(foot: Foot) -> Option<Plan> {
+    if !choice::is_slot() {
+        return None;
+    }
+    Some(planned(foot, MethodPlan::Slot(slot::plan_quickly(foot)?)))
 }
 
 /// Puts the exit of the running stack back. Returns whether that was possible. If not, nothing has

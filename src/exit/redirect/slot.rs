@@ -52,16 +52,24 @@ impl SlotPlan {
 }
 
 /// What to write for the stack with this foot. This writes nothing yet.
-#[inline]
 pub(super) fn plan(foot: Foot) -> Result<SlotPlan, Error> {
     if shadow_stack::is_active() {
-        cold_path();
         return Err(Error::ShadowStack);
     }
-    match KNOWN_LAYOUTS[foot.trampoline].plan(foot, signing(foot.address)) {
+    match plan_quickly(foot) {
         Some(writes) => Ok(writes),
         None => plan_unknown(foot),
     }
+}
+
+/// [`plan`] for a stack with a known layout.
+#[inline(always)]
+pub(super) fn plan_quickly(foot: Foot) -> Option<SlotPlan> {
+    if shadow_stack::is_active() {
+        cold_path();
+        return None;
+    }
+    KNOWN_LAYOUTS[foot.trampoline].plan(foot, signing(foot.address))
 }
 
 /// [`plan`] for a stack that need not be the running one, and whose layout is known ([`learn`]).

@@ -24,6 +24,37 @@ pub(crate) fn wake_one(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
 }
 
+/// Registers the process for the `membarrier` by which all threads see new code, if that is quick.
+///
+/// Registering waits until each processor has passed through its scheduler, about ten milliseconds,
+/// unless the process has one thread (`sync_runqueues_membarrier_state` in Linux's
+/// `kernel/sched/membarrier.c`). Where it was not done, or failed, the patch of code registers.
+#[cfg(code_redirect)]
+pub(crate) fn prepare_for_new_code() {
+    // `<linux/membarrier.h>`.
+    const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: i32 = 1 << 6;
+    // A program begins with zero in it (ISO C, 7.5).
+    // SAFETY: libc gives the running thread's own.
+    let errno = unsafe { *libc::__errno_location() };
+    if has_one_thread() {
+        // SAFETY: the command changes no memory.
+        unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) };
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// Whether the process has one thread; `false` also where that is not known.
+#[cfg(code_redirect)]
+fn has_one_thread() -> bool {
+    // SAFETY: all zeros are a valid value.
+    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends in a zero, and the kernel fills in the structure.
+    let done = unsafe { libc::stat(c"/proc/self/task".as_ptr(), &raw mut found) };
+    // The folder has a folder for each thread (`proc_task_getattr` in `fs/proc/base.c`).
+    done == 0 && found.st_nlink == 3
+}
+
 /// Reads a word of memory that may not be mapped any more. The system call returns an error where a
 /// load would fault.
 pub(crate) fn read_word(address: usize) -> Option<usize> {

@@ -36,3 +36,7 @@ pub(crate) fn read_word(address: usize) -> Option<usize> {
 pub(crate) fn is_readable(address: usize) -> bool {
     read_word(address).is_some()
 }
+
+/// A patch of code needs nothing early.
+#[cfg(code_redirect)]
+pub(crate) fn prepare_for_new_code() {}

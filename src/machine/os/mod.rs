@@ -3,6 +3,7 @@
 //! | name | what it does | file |
 //! |---|---|---|
 //! | `wait_while`, `wake_one` | sleep until a word changes, and end such a sleep | the system's |
+//! | `prepare_for_new_code` | what a patch of code needs and takes less time early; where code can be patched | the system's |
 //! | `read_word` | reads a word of memory that may not be mapped | the system's |
 //! | `is_readable` | whether eight bytes of memory can be read | `readable.rs`; the system's |
 //! | `is_valgrind` | whether the process runs under valgrind; glibc only | `readable.rs` |

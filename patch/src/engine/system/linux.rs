@@ -20,6 +20,11 @@ pub fn executable(address: usize) -> Result<Mapping, Refused> {
     Ok(raw::mapping::executable(address)?)
 }
 
+/// The range of the mapping at `address`, if it is readable and executable.
+pub fn executable_range(address: usize) -> Result<Range<usize>, Refused> {
+    executable(address).map(|found| found.start..found.end)
+}
+
 /// Replaces one word of code. On every refusal the word and its mapping's protection are as before
 /// (but see [`Reason::NotRestored`](raw::Reason::NotRestored)).
 ///

@@ -113,11 +113,20 @@ fn region(address: usize, depth: u32) -> Result<Option<(Range<usize>, Region)>, 
 
 /// The `VM_PROT_…` bits at `address`, if it is mapped readable and executable.
 pub fn executable(address: usize) -> Result<u32, Refused> {
+    executable_region(address).map(|(_, protection)| protection)
+}
+
+/// The range of the mapping at `address`, if it is readable and executable.
+pub fn executable_range(address: usize) -> Result<Range<usize>, Refused> {
+    executable_region(address).map(|(range, _)| range)
+}
+
+fn executable_region(address: usize) -> Result<(Range<usize>, u32), Refused> {
     const NEEDED: vm_prot_t = VM_PROT_READ | VM_PROT_EXECUTE;
     match region(address, MAX_DEPTH) {
         Err(number) => Err(Refused { reason: Reason::NoMaps, number }),
         Ok(Some((range, info))) if range.contains(&address) && info.protection & NEEDED == NEEDED => {
-            Ok(info.protection as u32)
+            Ok((range, info.protection as u32))
         }
         Ok(_) => Err(Refused { reason: Reason::NotExecutable, number: 0 }),
     }

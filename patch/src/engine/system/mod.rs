@@ -3,7 +3,7 @@
 //! | name | purpose |
 //! |---|---|
 //! | `ready` | finds out, before anything is planned, whether no patch can be applied in this process |
-//! | `executable` | looks up memory that is readable and executable; `write` needs the result |
+//! | `executable`, `executable_range` | look up memory that is readable and executable; `write` needs the first one's result |
 //! | `write` | replaces one word of code |
 //! | `occupied`, `LOWEST_ADDRESS` | the parts of the address space that are not free |
 //! | `reserve`, `seal`, `unmap` | a stub's pages: writable, then executable, never both |
@@ -18,7 +18,7 @@ use linux as here;
 #[cfg(target_os = "macos")]
 use macos as here;
 
-pub use here::{LOWEST_ADDRESS, executable, occupied, ready, reserve, seal, unmap, write};
+pub use here::{LOWEST_ADDRESS, executable, executable_range, occupied, ready, reserve, seal, unmap, write};
 
 /// The kernel's page size.
 pub fn page_size() -> usize {
