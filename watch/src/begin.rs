@@ -1,7 +1,7 @@
 //! Finds the shared memory when the library is loaded, and leaves the program's environment as it
 //! would be without it.
 
-use crate::shared;
+use crate::{life, shared};
 use crate::table::{BIRTHS_AT, Births, Table, VARIABLE, flag, state};
 use std::ffi::{CStr, c_char, c_int};
 use std::fs::{File, OpenOptions};
@@ -47,9 +47,7 @@ fn find_table(environment: *mut *mut c_char) {
             row.flags.fetch_or(flag::REPLACED, Release);
         }
     }
-    // The program's EXEUNT_REDIRECT is for the program. This is the process's first choice, as no
-    // stack is armed yet, so it cannot fail.
-    let _ = exeunt::Builder::new().redirect(exeunt::Redirect::Auto).install();
+    life::watch();
     shared::set(table, births);
 }
 

@@ -26,6 +26,7 @@ mod files;
 mod finish;
 mod life;
 mod room;
+mod routine;
 mod shared;
 mod table;
 mod touched;
