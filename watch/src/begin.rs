@@ -1,8 +1,8 @@
 //! Finds the shared memory when the library is loaded, and leaves the program's environment as it
 //! would be without it.
 
-use crate::{life, shared};
 use crate::table::{BIRTHS_AT, Births, Table, VARIABLE, flag, state};
+use crate::{life, shared};
 use std::ffi::{CStr, c_char, c_int};
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;

@@ -23,8 +23,11 @@ static COMING: AtomicIsize = AtomicIsize::new(0);
 /// From now on this library sees the ends of threads. It is the process's first use of exeunt, so the
 /// program's EXEUNT_REDIRECT is for the program alone.
 pub fn watch() {
-    match exeunt::on_every_end(|end| keeping_errno(|| ends(end))) {
-        Ok(every_end) => {
+    // A seccomp filter may kill the process for a call that changes code.
+    let every_end =
+        if waits::is_filtered() { None } else { exeunt::on_every_end(|end| keeping_errno(|| ends(end))).ok() };
+    match every_end {
+        Some(every_end) => {
             // It stays registered.
             drop(every_end);
             SEES_EVERY_END.store(true, Relaxed);
@@ -35,7 +38,7 @@ pub fn watch() {
         }
         // The process may not change libc's code, or this libc has another shape. No choice of a
         // redirect was made, so this one cannot fail.
-        Err(_) => _ = exeunt::Builder::new().redirect(exeunt::Redirect::Auto).install(),
+        None => _ = exeunt::Builder::new().redirect(exeunt::Redirect::Auto).install(),
     }
 }
 

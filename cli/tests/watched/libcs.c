@@ -98,6 +98,12 @@ int main(int argc, char **argv) {
         struct gaicb name = {.ar_name = "127.0.0.1"}, *list[] = {&name};
         if (getaddrinfo_a(GAI_WAIT, list, 1, NULL)) abort();
         wait_for(0, 1);
+    } else if (!strcmp(how, "mixed")) {
+        pthread_t thread;
+        struct gaicb name = {.ar_name = "127.0.0.1"}, *list[] = {&name};
+        if (pthread_create(&thread, NULL, joins, NULL) || pthread_join(thread, NULL)) abort();
+        if (getaddrinfo_a(GAI_WAIT, list, 1, NULL)) abort();
+        wait_for(0, 1);
     }
     printf("%d\n", calls);
     return 0;
