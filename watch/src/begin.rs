@@ -33,9 +33,8 @@ fn find_table(environment: *mut *mut c_char) {
     let (Some(file), Some(table)) = (file, table) else { return };
     let births = if table.backtraces.load(Relaxed) == 1 { map::<Births>(&file, BIRTHS_AT) } else { None };
     let process = std::process::id();
-    if table.process.compare_exchange(0, process, Relaxed, Relaxed).is_ok() {
-        table.began.store(shared::now(), Relaxed);
-    } else if table.follow.load(Relaxed) == 0 {
+    let is_first = table.process.compare_exchange(0, process, Relaxed, Relaxed).is_ok();
+    if !is_first && table.follow.load(Relaxed) == 0 {
         return;
     }
     // A program that this process was before has left its rows.
@@ -48,6 +47,9 @@ fn find_table(environment: *mut *mut c_char) {
         }
     }
     life::watch();
+    if is_first {
+        table.began.store(shared::now(), Relaxed);
+    }
     shared::set(table, births);
 }
 
