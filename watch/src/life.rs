@@ -23,6 +23,9 @@ static COMING: AtomicIsize = AtomicIsize::new(0);
 /// From now on this library sees the ends of threads. It is the process's first use of exeunt, so the
 /// program's EXEUNT_REDIRECT is for the program alone.
 pub fn watch() {
+    /// `MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE` of linux/membarrier.h, which changing
+    /// code needs.
+    const REGISTER: libc::c_int = 1 << 6;
     // A seccomp filter may kill the process for a call that changes code.
     let every_end =
         if waits::is_filtered() { None } else { exeunt::on_every_end(|end| keeping_errno(|| ends(end))).ok() };
