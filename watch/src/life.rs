@@ -6,7 +6,7 @@ use crate::shared::{
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
 use crate::{fibers, files, waits};
-use exeunt::{Ending, Kind, StackEnd};
+use exeunt::{Ending, StackEnd};
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -20,28 +20,34 @@ static LISTS: AtomicBool = AtomicBool::new(false);
 /// How many threads without a row are about to get one.
 static COMING: AtomicIsize = AtomicIsize::new(0);
 
-/// From now on this library sees the ends of threads. It is the process's first use of exeunt, so the
-/// program's EXEUNT_REDIRECT is for the program alone.
+/// From now on this library sees the ends of threads.
 pub fn watch() {
     /// `MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE` of linux/membarrier.h, which changing
     /// code needs.
     const REGISTER: libc::c_int = 1 << 6;
+    // The program's EXEUNT_REDIRECT is for the program. This is the process's first choice, as no
+    // stack is armed yet, so it cannot fail.
+    let _ = exeunt::Builder::new().redirect(exeunt::Redirect::Auto).install();
     // A seccomp filter may kill the process for a call that changes code.
-    let every_end =
-        if waits::is_filtered() { None } else { exeunt::on_every_end(|end| keeping_errno(|| ends(end))).ok() };
-    match every_end {
-        Some(every_end) => {
-            // It stays registered.
-            drop(every_end);
-            SEES_EVERY_END.store(true, Relaxed);
-            #[cfg(target_arch = "x86_64")]
-            crate::routine::find_by_thread();
-            // libc's own threads begin there, and the end of one is no place to look for the file.
-            files::of(libc::pthread_self as *const () as usize);
-        }
-        // The process may not change libc's code, or this libc has another shape. No choice of a
-        // redirect was made, so this one cannot fail.
-        None => _ = exeunt::Builder::new().redirect(exeunt::Redirect::Auto).install(),
+    if waits::is_filtered() {
+        return;
+    }
+    // While there is one thread, the kernel need not wait for the other processors here.
+    // SAFETY: the call has no arguments that point to memory. If it fails, so does the next one.
+    unsafe {
+        libc::syscall(libc::SYS_membarrier, REGISTER, 0);
+    }
+    // Not `on_every_end`: code that recognises `main` by libc's code, as another copy of exeunt does,
+    // would not do so when that is patched.
+    // After an error the process may not change libc's code, or this libc has another shape.
+    if let Ok(every_end) = exeunt::on_every_thread_end(|end| keeping_errno(|| ends(end))) {
+        // It stays registered.
+        drop(every_end);
+        SEES_EVERY_END.store(true, Relaxed);
+        #[cfg(target_arch = "x86_64")]
+        crate::routine::find_by_thread();
+        // libc's own threads begin there, and the end of one is no place to look for the file.
+        files::of(libc::pthread_self as *const () as usize);
     }
 }
 
@@ -70,7 +76,7 @@ unsafe fn arm(row: &'static Row, (foot, base): (usize, usize)) {
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
     row.state.store(state::ALIVE, Release);
-    // `main` may end by `exit`, of which `ends` gets no report.
+    // `ends` gets no report of main.
     if SEES_EVERY_END.load(Relaxed) && row.kind.load(Relaxed) != kind::MAIN {
         return;
     }
@@ -85,9 +91,6 @@ unsafe fn arm(row: &'static Row, (foot, base): (usize, usize)) {
 
 /// The running thread ends, whether this library has seen it begin or not.
 fn ends(end: &StackEnd) {
-    if end.kind == Kind::Main {
-        return;
-    }
     match present() {
         // On a stack that is too small its row stays as it is.
         Some(row) if row.flags.load(Relaxed) & flag::NOT_ARMED != 0 => (),
