@@ -2,11 +2,11 @@
 #![cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 
 mod common;
+#[path = "common/filter.rs"]
+mod filter;
 
 use common::{exeunt, text};
 use serde_json::Value;
-use std::io::Error;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -101,19 +101,7 @@ fn a_thread_of_libcs_own_has_a_row_that_says_how_it_ended() {
 /// that this library has seen begin are known.
 #[test]
 fn stacks_are_armed_in_a_process_with_a_filter() {
-    // It allows all.
-    let install = || {
-        let step = libc::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
-        let program = libc::sock_fprog { len: 1, filter: (&raw const step).cast_mut() };
-        // SAFETY: two system calls on this child process alone; the kernel copies the filter.
-        let done = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0) == 0
-        };
-        if done { Ok(()) } else { Err(Error::last_os_error()) }
-    };
-    // SAFETY: between fork and exec only system calls are made.
-    let rows = rows("mixed", |command| unsafe { _ = command.pre_exec(install) }).expect("no queue");
+    let rows = rows("mixed", filter::add).expect("no queue");
     let mut found: Vec<(&str, &str)> = rows
         .iter()
         .map(|row| (row["entry"].as_str().expect("a name"), row["end"]["how"].as_str().expect("a word")))

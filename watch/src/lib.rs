@@ -1,7 +1,7 @@
 //! The library that `exeunt watch` loads into the program that it watches (`LD_PRELOAD`).
 //!
 //! It stands in for `pthread_create`, `thrd_create` and `__libc_start_main`, is called at each
-//! thread's end ([`exeunt::on_every_end`], or where libc's code may not be changed
+//! thread's end ([`exeunt::on_every_thread_end`], or where libc's code may not be changed
 //! [`exeunt::at_exit`]), and writes a row for each into memory that it shares with the command
 //! (`table.rs`). Fibers have a way of their own (`fibers.rs`). It uses the public face of exeunt
 //! alone.
