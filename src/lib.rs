@@ -35,7 +35,8 @@
 //! - [`enter()`], [`enter_on`], [`register_trampoline`], [`discard`]: all this on fibers whose
 //!   function never returns.
 //! - [`Stack::current`], [`stacks`], [`survey`], [`code_sites`], [`is_own_trampoline`]: diagnosis.
-//! - [`on_every_end`], [`restore_code_sites`], [`reserve`], [`at_exit_at_foot`]: for tools that watch a whole program.
+//! - [`on_every_end`], [`on_every_thread_end`], [`restore_code_sites`], [`reserve`], [`at_exit_at_foot`]: for tools
+//!   that watch a whole program.
 //!
 //! # Errors and panics
 //!
@@ -170,7 +171,7 @@ pub use face::code_sites::{code_sites, restore_code_sites};
 pub use face::discard::discard;
 pub use face::ending::{ending, returned_value};
 pub use face::enter::{enter, enter_on, register_trampoline};
-pub use face::every_end::{EveryEnd, on_every_end};
+pub use face::every_end::{EveryEnd, on_every_end, on_every_thread_end};
 pub use face::inherit::{set_inheritable, set_inheritable_by};
 pub use face::keyed::{del, get, set, with};
 pub use face::local::LocalKey;

@@ -9,6 +9,7 @@ mod common;
 use common::{Log, on_a_thread, process};
 use exeunt::{Builder, Ending, Error, Kind, Redirect};
 use harness::{Build, Program};
+use std::ffi::c_void;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -84,6 +85,69 @@ fn under_slot_redirect_it_is_refused_and_nothing_is_patched() {
         on_a_thread(|| ());
         assert!(exeunt::code_sites().unwrap().iter().all(|site| !site.applied));
     });
+}
+
+/// Ends of threads, armed and not, with `on_every_thread_end` under this redirect.
+fn ends_of_threads(redirect: Redirect) {
+    unsafe extern "C-unwind" {
+        fn pthread_exit(value: *mut c_void) -> !;
+    }
+    extern "C-unwind" fn leaves(log: *mut c_void) -> *mut c_void {
+        // SAFETY: the log of the caller below, which joins this thread.
+        let log = unsafe { &*log.cast::<Log>() };
+        exeunt::at_exit(log.clone().noting("handler")).unwrap();
+        // SAFETY: nothing on this stack needs to be dropped.
+        unsafe { pthread_exit(std::ptr::without_provenance_mut(9)) }
+    }
+    type Start = extern "C" fn(*mut c_void) -> *mut c_void;
+
+    Builder::new().redirect(redirect).install().unwrap();
+    let log = Log::new();
+    let theirs = log.clone();
+    let every_end = exeunt::on_every_thread_end(move |end| {
+        assert_eq!(end.kind, Kind::Thread);
+        theirs.note(format!("{:?}, {}", end.ending, end.is_armed));
+    })
+    .unwrap();
+    assert_eq!(exeunt::on_every_thread_end(|_| unreachable!()).unwrap_err(), Error::EveryEndTaken);
+    on_a_thread(|| ());
+    assert_eq!(log.take(), ["Returned, false"]);
+
+    // An armed stack's own end is as without it.
+    let own = log.clone();
+    on_a_thread(move || exeunt::at_exit(own.noting("handler")).unwrap());
+    let armed = match redirect {
+        Redirect::Slot => ["handler", "Returned, false"],
+        _ => ["Returned, true", "handler"],
+    };
+    assert_eq!(log.take(), armed);
+    // SAFETY: `leaves` takes the log, and the thread is joined.
+    unsafe {
+        let start = std::mem::transmute::<extern "C-unwind" fn(*mut c_void) -> *mut c_void, Start>(leaves);
+        let (mut thread, mut result) = (0, std::ptr::null_mut());
+        assert_eq!(libc::pthread_create(&mut thread, std::ptr::null(), start, (&raw const log).cast_mut().cast()), 0);
+        assert_eq!(libc::pthread_join(thread, &mut result), 0);
+        assert_eq!(result.addr(), 9);
+    }
+    assert_eq!(log.take(), armed.map(|line| line.replace("Returned", "Exited")));
+
+    let of_main = |site: &exeunt::CodeSite| site.kind == Kind::Main;
+    assert!(exeunt::code_sites().unwrap().iter().all(|site| !(of_main(site) && site.applied)));
+    every_end.stop();
+    exeunt::restore_code_sites().unwrap();
+    on_a_thread(|| ());
+    assert!(log.take().is_empty());
+    assert!(exeunt::code_sites().unwrap().iter().all(|site| !site.applied));
+}
+
+#[test]
+fn ends_of_threads_alone_are_reported_under_slot_redirect() {
+    process::alone("ends_of_threads_alone_are_reported_under_slot_redirect", || ends_of_threads(Redirect::Slot));
+}
+
+#[test]
+fn ends_of_threads_alone_are_reported_under_code_redirect() {
+    process::alone("ends_of_threads_alone_are_reported_under_code_redirect", || ends_of_threads(Redirect::Code));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 #![cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 
 mod common;
+#[path = "common/filter.rs"]
+mod filter;
 
 use common::{exeunt, text};
 use serde_json::Value;
@@ -37,10 +39,15 @@ fn ends() -> &'static Path {
 
 /// Runs `exeunt watch OPTIONS -- ends HOW`, and reads the rows from the file that they go to.
 fn watch(how: &str, options: &[&str]) -> (Output, String) {
+    watch_prepared(how, options, |_| ())
+}
+
+fn watch_prepared(how: &str, options: &[&str], prepare: impl FnOnce(&mut Command)) -> (Output, String) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let rows = Path::new(FOLDER).join(format!("watched-rows-{}", NUMBER.fetch_add(1, Relaxed)));
     let mut command = exeunt();
     command.arg("watch").args(options).arg("--output").arg(&rows).arg("--").arg(ends()).arg(how);
+    prepare(&mut command);
     let output = command.output().expect("the program starts");
     (output, std::fs::read_to_string(rows).expect("the rows are there"))
 }
@@ -137,6 +144,28 @@ fn each_row_says_how_the_stack_ended() {
     assert_eq!(rows[0]["end"]["how"], "ended_process", "main");
     let (_, rows, _) = json("exit");
     assert_eq!(rows[0]["end"]["how"], "exit", "main");
+}
+
+/// With a filter stacks are armed, without one the library is called at each thread's end.
+#[test]
+fn rows_are_the_same_in_a_process_with_a_filter() {
+    let rows = |how: &str, prepare: fn(&mut Command)| {
+        let (output, rows) = watch_prepared(how, &["--json"], prepare);
+        let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let mut rows: Vec<(u64, [Value; 4])> = rows
+            .filter(|row| !row["id"].is_null())
+            .map(|mut row| {
+                row["end"]["where"].take();
+                let fields = ["entry", "kind", "name", "end"].map(|field| row[field].take());
+                (row["id"].as_u64().expect("a number"), fields)
+            })
+            .collect();
+        rows.sort_by_key(|(id, _)| *id);
+        (output.status, text(&output).to_owned(), rows)
+    };
+    for how in ["return", "pthread_exit", "exit", "_exit", "thread", "many", "small", "daemon"] {
+        assert_eq!(rows(how, filter::add), rows(how, |_| ()), "{how}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Recognises the exit trampolines of all threads and of `main` without a walk of their stacks:
-//! `recognise`. Arming recognises each of them on its first stack (`recognition.rs`); code that is
+//! `recognise`, and `recognise_threads`. Arming recognises each of them on its first stack (`recognition.rs`); code that is
 //! called at every end needs them before.
 
 use crate::base::cancellation::Uncancelled;
@@ -18,9 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// # Errors
 /// [`Error::NoCodeSite`] where main's is not found, and the errors of the experiments.
 pub(crate) fn recognise() -> Result<(), Error> {
-    recognition::probe()?;
+    recognise_threads()?;
     let _uncancelled = Uncancelled::new();
-    recognise_c11()?;
     let is_known = || (0..trampoline::known()).any(|number| trampoline::kind(number) == Kind::Main);
     if is_known() {
         return Ok(());
@@ -34,6 +33,16 @@ pub(crate) fn recognise() -> Result<(), Error> {
             if is_known() { Ok(()) } else { Err(Error::NoCodeSite(found.into())) }
         }
     }
+}
+
+/// Recognises those of all threads.
+///
+/// # Errors
+/// Those of the experiments.
+pub(crate) fn recognise_threads() -> Result<(), Error> {
+    recognition::probe()?;
+    let _uncancelled = Uncancelled::new();
+    recognise_c11()
 }
 
 /// Recognises where C11's threads return to, if the program can have any. Runs its experiment once.

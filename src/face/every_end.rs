@@ -1,9 +1,10 @@
-//! A function that is called at every end of a thread and of `main`: [`on_every_end`].
+//! A function that is called at every end of a thread and of `main`: [`on_every_end`], or of a thread
+//! alone: [`on_every_thread_end`].
 
 use crate::base::ending::StackEnd;
 use crate::base::error::Error;
 #[cfg(code_redirect)]
-use crate::life::every_end::{self, Registered};
+use crate::life::every_end::{self, Registered, Whose};
 use std::fmt;
 
 /// Has `function` called at the end of every thread and of `main`, whether their stacks are armed or
@@ -69,7 +70,7 @@ use std::fmt;
 /// ```
 pub fn on_every_end(function: impl Fn(&StackEnd) + Send + Sync + 'static) -> Result<EveryEnd, Error> {
     #[cfg(code_redirect)]
-    return every_end::call(function).map(|registered| EveryEnd { registered });
+    return every_end::call(function, Whose::All).map(|registered| EveryEnd { registered });
     #[cfg(not(code_redirect))]
     {
         drop(function);
@@ -77,7 +78,43 @@ pub fn on_every_end(function: impl Fn(&StackEnd) + Send + Sync + 'static) -> Res
     }
 }
 
-/// A function that [`on_every_end`] has registered. If you drop this, the function stays.
+/// Has `function` called at the end of every thread, as [`on_every_end`] does, and leaves `main`
+/// alone. The code that `main` returns into is not patched.
+///
+/// This does not choose a redirect: the process may use slot redirect, or choose either one later.
+/// What [`on_every_end`]'s page says of threads and of the function holds here as well, with one
+/// difference. A stack that slot redirect has armed has run its handlers before the function is
+/// called, and `end.is_armed` is false.
+///
+/// One function can be registered in a process, by this or by [`on_every_end`].
+///
+/// # Errors
+/// As [`on_every_end`], but for [`Error::RedirectChosen`].
+///
+/// # Examples
+/// ```standalone_crate
+/// # #[cfg(all(target_os = "linux", target_env = "gnu"))] {
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// static ENDS: AtomicUsize = AtomicUsize::new(0);
+/// exeunt::Builder::new().redirect(exeunt::Redirect::Slot).install()?;
+/// let every_end = exeunt::on_every_thread_end(|_| _ = ENDS.fetch_add(1, Ordering::Relaxed))?;
+/// std::thread::spawn(|| println!("nothing is armed here")).join().unwrap();
+/// assert_eq!(ENDS.load(Ordering::Relaxed), 1);
+/// every_end.stop();
+/// # }
+/// # Ok::<(), exeunt::Error>(())
+/// ```
+pub fn on_every_thread_end(function: impl Fn(&StackEnd) + Send + Sync + 'static) -> Result<EveryEnd, Error> {
+    #[cfg(code_redirect)]
+    return every_end::call(function, Whose::Threads).map(|registered| EveryEnd { registered });
+    #[cfg(not(code_redirect))]
+    {
+        drop(function);
+        Err(crate::exit::redirect::sites::unavailable())
+    }
+}
+
+/// A function that [`on_every_end`] or [`on_every_thread_end`] has registered. If you drop this, the function stays.
 #[must_use = "dropping it leaves the function registered"]
 pub struct EveryEnd {
     #[cfg(code_redirect)]

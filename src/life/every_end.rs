@@ -1,5 +1,5 @@
-//! The function that is called at the end of every thread and of `main`, armed or not, under code
-//! redirect: `call` registers it, `take_back` takes it back, `report` calls it from a hook.
+//! The function that is called at the end of every thread, and under code redirect of `main`, armed
+//! or not: `call` registers it, `take_back` takes it back, `report` calls it from a hook.
 //! `restore_code` puts the exit trampolines back.
 
 use super::ending;
@@ -17,9 +17,19 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 /// A function that is called with each end.
 pub(crate) type Function = dyn Fn(&StackEnd) + Send + Sync;
 
+/// Which ends a function is called at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Those of threads and of `main`: the process uses code redirect.
+    All,
+    /// Those of threads: the process uses either redirect.
+    Threads,
+}
+
 /// A registered function. It is never freed: a thread may be calling it.
 pub(crate) struct Registered {
     function: Box<Function>,
+    whose: Whose,
     /// Whether exeunt can tell how a thread ends, without an experiment.
     knows_ends: bool,
 }
@@ -48,6 +58,10 @@ pub(super) unsafe fn report(slot: *const usize, base: usize, is_armed: bool) {
 #[cold]
 fn report_to(registered: &'static Registered, address: usize, base: usize, is_armed: bool) {
     let Some(kind @ (Kind::Thread | Kind::Main)) = return_points::kind(address) else { return };
+    // Another part of the program may have armed main's stack by code redirect.
+    if kind == Kind::Main && registered.whose == Whose::Threads {
+        return;
+    }
     if kind == Kind::Main && MAIN_HAS_ENDED.swap(true, Ordering::Relaxed) {
         return;
     }
@@ -55,16 +69,21 @@ fn report_to(registered: &'static Registered, address: usize, base: usize, is_ar
     isolated(|| (registered.function)(&StackEnd { kind, ending, value, is_armed }));
 }
 
-/// Has `function` called at each end from now on. Patches the exit trampolines of all threads and of
-/// `main`.
+/// Has `function` called at each of these ends from now on. Patches the exit trampolines of all
+/// threads, and of `main` if its end is one of them.
 #[cfg(target_env = "gnu")]
-pub(crate) fn call(function: impl Fn(&StackEnd) + Send + Sync + 'static) -> Result<&'static Registered, Error> {
+pub(crate) fn call(
+    function: impl Fn(&StackEnd) + Send + Sync + 'static,
+    whose: Whose,
+) -> Result<&'static Registered, Error> {
     use super::arm::before_patching;
     use crate::base::redirect::Redirect;
     use crate::exit::redirect::choice;
     use crate::exit::{known_kinds, trampoline};
 
-    if let Some(chosen) = choice::chosen().filter(|&chosen| chosen != Redirect::Code) {
+    // The hook drains the stacks alone that code redirect has armed (`drains_at_hook`). At the end of
+    // one that slot redirect has armed, its trampoline has run before.
+    if let Some(chosen) = choice::chosen().filter(|&chosen| whose == Whose::All && chosen != Redirect::Code) {
         return Err(Error::RedirectChosen { chosen, wanted: Redirect::Code });
     }
     if !REGISTERED.load(Ordering::Relaxed).is_null() {
@@ -72,15 +91,23 @@ pub(crate) fn call(function: impl Fn(&StackEnd) + Send + Sync + 'static) -> Resu
     }
     let function: Box<Function> = try_box(function).map_err(|_| refused())?;
     let knows_ends = ending::knows_ends();
-    let registered = Box::into_raw(try_box(Registered { function, knows_ends }).map_err(|_| refused())?);
+    let registered = Box::into_raw(try_box(Registered { function, whose, knows_ends }).map_err(|_| refused())?);
     let register = || {
-        choice::make(Redirect::Code)?;
+        if whose == Whose::All {
+            choice::make(Redirect::Code)?;
+        }
         let done = REGISTERED.compare_exchange(ptr::null_mut(), registered, Ordering::AcqRel, Ordering::Relaxed);
         done.map(drop).map_err(|_| Error::EveryEndTaken)
     };
-    let called = known_kinds::recognise().and_then(|()| {
-        let of_threads = |number: &usize| {
-            matches!(trampoline::kind(*number), Kind::Thread | Kind::Main) && !trampoline::is_landing(*number)
+    let recognised = match whose {
+        Whose::All => known_kinds::recognise(),
+        Whose::Threads => known_kinds::recognise_threads(),
+    };
+    let called = recognised.and_then(|()| {
+        let of_threads = |number: &usize| match trampoline::kind(*number) {
+            Kind::Thread => !trampoline::is_landing(*number),
+            Kind::Main => whose == Whose::All && !trampoline::is_landing(*number),
+            _ => false,
         };
         let mut numbers = [0; trampoline::COUNT];
         let count = numbers
@@ -103,7 +130,7 @@ pub(crate) fn call(function: impl Fn(&StackEnd) + Send + Sync + 'static) -> Resu
 
 /// As above. Not every end meets a hook here.
 #[cfg(not(target_env = "gnu"))]
-pub(crate) fn call(_: impl Fn(&StackEnd) + Send + Sync + 'static) -> Result<&'static Registered, Error> {
+pub(crate) fn call(_: impl Fn(&StackEnd) + Send + Sync + 'static, _: Whose) -> Result<&'static Registered, Error> {
     let found = "with this C library a thread that ends by pthread_exit or by cancellation reaches no call that could \
                  be patched, so not every end would be reported";
     Err(Error::NoCodeSite(found.into()))

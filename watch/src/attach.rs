@@ -5,12 +5,11 @@
 //! the kernel's list of threads shows. A thread that is created from now on gets its row when it
 //! ends, or when the command lets go.
 
-use crate::files;
-use crate::life::{self, began, from_ticks};
+use crate::life::{self, began, enters, from_ticks};
 use crate::shared::{keeping_errno, new_row, now, own_table, tid};
 use crate::table::{Row, Table, attached, flag, kind, state};
 use crate::touched;
-use crate::{begin, shared};
+use crate::{begin, routine, shared};
 use exeunt::{Kind, StackEnd};
 use std::collections::HashMap;
 use std::ffi::c_int;
@@ -31,9 +30,7 @@ static KNOWN: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
 static USERS: AtomicIsize = AtomicIsize::new(0);
 /// The thread that the command has started.
 static OWN: AtomicU32 = AtomicU32::new(0);
-/// Where libc's description of a thread has its start routine, or 0.
-static START_AT: AtomicUsize = AtomicUsize::new(0);
-/// Where it has the kernel's number, or 0.
+/// Where libc's description of a thread has the kernel's number, or 0.
 static NUMBER_AT: AtomicUsize = AtomicUsize::new(0);
 
 /// Watches this process until the command lets go or is killed.
@@ -57,7 +54,8 @@ unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: u
         return unsafe { unmap(table) };
     }
     OWN.store(tid(), Relaxed);
-    START_AT.store(find_start(start, argument).unwrap_or(0), Relaxed);
+    // SAFETY: by the contract.
+    unsafe { routine::find(start, argument) };
     NUMBER_AT.store(find_number().unwrap_or(0), Relaxed);
     KNOWN.store(Box::into_raw(Box::default()), Release);
     let process = std::process::id();
@@ -116,32 +114,20 @@ pub fn in_child() {
     USERS.store(0, SeqCst);
 }
 
-/// Finds the two words in libc's description of the running thread: they are neighbours there.
-fn find_start(start: usize, argument: usize) -> Option<usize> {
-    // SAFETY: has no conditions.
-    let this = unsafe { libc::pthread_self() } as usize;
-    // `struct pthread` of glibc has more than 0x880 bytes.
-    (0..0x870).step_by(8).find(|at| {
-        // SAFETY: words of the description, which libc may be changing.
-        let word = |at: usize| unsafe { ((this + at) as *const usize).read_volatile() };
-        word(*at) == start && word(*at + 8) == argument
-    })
-}
-
-/// The same for the thread's number.
+/// Where libc's description of the running thread has the kernel's number.
 fn find_number() -> Option<usize> {
     // SAFETY: has no conditions.
     let this = unsafe { libc::pthread_self() } as usize;
     let own = tid();
     // The first words are the processor's and the compiler's.
-    // SAFETY: as above.
+    // SAFETY: words of the description, which libc may be changing.
     (0x80..0x870).step_by(4).find(|at| unsafe { ((this + at) as *const u32).read_volatile() } == own)
 }
 
 /// The start routine of another thread, which waits in a system call: libc's description of it lies
 /// at the end of its stack. The kernel copies that memory, as the thread may end meanwhile.
 fn start_of(tid: u32) -> Option<usize> {
-    let (start_at, number_at) = (START_AT.load(Relaxed), NUMBER_AT.load(Relaxed));
+    let (start_at, number_at) = (routine::place(), NUMBER_AT.load(Relaxed));
     if start_at == 0 || number_at == 0 || tid == std::process::id() {
         return None;
     }
@@ -199,12 +185,6 @@ fn is_ours(tid: u32) -> bool {
         || life::read(format_args!("/proc/self/task/{tid}/comm"), &mut buffer) == Some(b"exeunt-watch\n")
 }
 
-/// Writes the entry function of a row.
-fn enters(row: &Row, entry: usize) {
-    row.entry_file.store(files::of(entry), Relaxed);
-    row.entry.store(entry as u64, Relaxed);
-}
-
 /// Waits until the command lets go, or is gone.
 fn await_owner(table: &Table) {
     let mutex = table.owner.as_ptr().cast::<libc::pthread_mutex_t>().cast_mut();
@@ -255,10 +235,7 @@ fn ends(end: &StackEnd) {
             row.stack_low.store(low as u64, Relaxed);
             row.stack_high.store(high as u64, Relaxed);
             life::used(row, true, faulted);
-            let at = START_AT.load(Relaxed);
-            if at != 0 {
-                // SAFETY: the place of the start routine in libc's description of this thread.
-                let entry = unsafe { ((libc::pthread_self() as usize + at) as *const usize).read_volatile() };
+            if let Some(entry) = routine::of_running() {
                 enters(row, entry);
             }
             life::how(row, end);

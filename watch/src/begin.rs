@@ -1,8 +1,8 @@
 //! Finds the shared memory when the library is loaded, and leaves the program's environment as it
 //! would be without it.
 
-use crate::shared;
 use crate::table::{BIRTHS_AT, Births, Table, VARIABLE, flag, state};
+use crate::{life, shared};
 use std::ffi::{CStr, c_char, c_int};
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -33,9 +33,8 @@ fn find_table(environment: *mut *mut c_char) {
     let (Some(file), Some(table)) = (file, table) else { return };
     let births = if table.backtraces.load(Relaxed) == 1 { map::<Births>(&file, BIRTHS_AT) } else { None };
     let process = std::process::id();
-    if table.process.compare_exchange(0, process, Relaxed, Relaxed).is_ok() {
-        table.began.store(shared::now(), Relaxed);
-    } else if table.follow.load(Relaxed) == 0 {
+    let is_first = table.process.compare_exchange(0, process, Relaxed, Relaxed).is_ok();
+    if !is_first && table.follow.load(Relaxed) == 0 {
         return;
     }
     // A program that this process was before has left its rows.
@@ -47,9 +46,10 @@ fn find_table(environment: *mut *mut c_char) {
             row.flags.fetch_or(flag::REPLACED, Release);
         }
     }
-    // The program's EXEUNT_REDIRECT is for the program. This is the process's first choice, as no
-    // stack is armed yet, so it cannot fail.
-    let _ = exeunt::Builder::new().redirect(exeunt::Redirect::Auto).install();
+    life::watch();
+    if is_first {
+        table.began.store(shared::now(), Relaxed);
+    }
     shared::set(table, births);
 }
 

@@ -1,12 +1,13 @@
 //! The library that `exeunt watch` loads into the program that it watches (`LD_PRELOAD`).
 //!
-//! It stands in for `pthread_create`, `thrd_create` and `__libc_start_main`, puts a handler of
-//! [`exeunt::at_exit`] on each thread's stack, and writes a row for each into memory that it shares
-//! with the command (`table.rs`). Fibers have a way of their own (`fibers.rs`). It uses the public
-//! face of exeunt alone.
+//! It stands in for `pthread_create`, `thrd_create` and `__libc_start_main`, is called at each
+//! thread's end ([`exeunt::on_every_thread_end`], or where libc's code may not be changed
+//! [`exeunt::at_exit`]), and writes a row for each into memory that it shares with the command
+//! (`table.rs`). Fibers have a way of their own (`fibers.rs`). It uses the public face of exeunt
+//! alone.
 //!
 //! - It keeps no descriptor open, so programs that close all descriptors go on as without it.
-//! - exeunt starts one thread before `main`, which ends at once: by it exeunt finds out where the
+//! - exeunt starts some threads before `main`, which end at once: by them exeunt finds out where the
 //!   entry functions of threads return to. No thread runs for long, so programs that fork go on as
 //!   without it.
 //! - After `fork` the child is not watched unless the command was asked to follow. Each row is
@@ -26,6 +27,7 @@ mod files;
 mod finish;
 mod life;
 mod room;
+mod routine;
 mod shared;
 mod table;
 mod touched;

@@ -1,7 +1,7 @@
 //! What is written of a stack when it begins and when it ends.
 
 use crate::shared::{
-    clock, current, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid,
+    clock, current, give_back, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid,
 };
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
@@ -9,7 +9,47 @@ use crate::{fibers, files, waits};
 use exeunt::{Ending, StackEnd};
 use std::collections::HashMap;
 use std::fmt::{self, Write};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicIsize};
+use std::thread::yield_now;
+
+/// Whether the library calls `ends` at the end of every thread. Else each thread's stack is armed.
+static SEES_EVERY_END: AtomicBool = AtomicBool::new(false);
+/// Whether the process has begun to list the threads that are there at its end.
+static LISTS: AtomicBool = AtomicBool::new(false);
+/// How many threads without a row are about to get one.
+static COMING: AtomicIsize = AtomicIsize::new(0);
+
+/// From now on this library sees the ends of threads.
+pub fn watch() {
+    /// `MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE` of linux/membarrier.h, which changing
+    /// code needs.
+    const REGISTER: libc::c_int = 1 << 6;
+    // The program's EXEUNT_REDIRECT is for the program. This is the process's first choice, as no
+    // stack is armed yet, so it cannot fail.
+    let _ = exeunt::Builder::new().redirect(exeunt::Redirect::Auto).install();
+    // A seccomp filter may kill the process for a call that changes code.
+    if waits::is_filtered() {
+        return;
+    }
+    // While there is one thread, the kernel need not wait for the other processors here.
+    // SAFETY: the call has no arguments that point to memory. If it fails, so does the next one.
+    unsafe {
+        libc::syscall(libc::SYS_membarrier, REGISTER, 0);
+    }
+    // Not `on_every_end`: code that recognises `main` by libc's code, as another copy of exeunt does,
+    // would not do so when that is patched.
+    // After an error the process may not change libc's code, or this libc has another shape.
+    if let Ok(every_end) = exeunt::on_every_thread_end(|end| keeping_errno(|| ends(end))) {
+        // It stays registered.
+        drop(every_end);
+        SEES_EVERY_END.store(true, Relaxed);
+        #[cfg(target_arch = "x86_64")]
+        crate::routine::find_by_thread();
+        // libc's own threads begin there, and the end of one is no place to look for the file.
+        files::of(libc::pthread_self as *const () as usize);
+    }
+}
 
 /// The running thread's stack begins, and this is its row. `place`: its foot and its base.
 ///
@@ -36,6 +76,10 @@ unsafe fn arm(row: &'static Row, (foot, base): (usize, usize)) {
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
     row.state.store(state::ALIVE, Release);
+    // `ends` gets no report of main.
+    if SEES_EVERY_END.load(Relaxed) && row.kind.load(Relaxed) != kind::MAIN {
+        return;
+    }
     // Without what it captured the handler takes no memory. So a thread that allocates nothing itself
     // needs no cache of the allocator's.
     // SAFETY: by the contract.
@@ -43,6 +87,80 @@ unsafe fn arm(row: &'static Row, (foot, base): (usize, usize)) {
         row.reason.store(error.to_string().as_bytes());
         row.flags.fetch_or(flag::NOT_ARMED, Relaxed);
     }
+}
+
+/// The running thread ends, whether this library has seen it begin or not.
+fn ends(end: &StackEnd) {
+    match present() {
+        // On a stack that is too small its row stays as it is.
+        Some(row) if row.flags.load(Relaxed) & flag::NOT_ARMED != 0 => (),
+        Some(_) => ended(end),
+        None => {
+            // Either the process sees this thread when it lists the threads, or it waits for the row.
+            COMING.fetch_add(1, SeqCst);
+            if !LISTS.load(SeqCst) {
+                other_ends(end);
+            }
+            COMING.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+/// A thread ends which none of the calls has created.
+fn other_ends(end: &StackEnd) {
+    #[cfg(target_arch = "x86_64")]
+    let entry = crate::routine::of_running();
+    #[cfg(not(target_arch = "x86_64"))]
+    let entry = None;
+    // exeunt starts threads as well.
+    if entry.is_some_and(files::is_own) {
+        return;
+    }
+    let Some(row) = other_row(tid()) else { return };
+    row.ended.store(now(), Relaxed);
+    name(row);
+    let faulted = times(row);
+    let (low, high) = touched::bounds(0);
+    row.stack_low.store(low as u64, Relaxed);
+    row.stack_high.store(high as u64, Relaxed);
+    used(row, true, faulted);
+    if let Some(entry) = entry {
+        enters(row, entry);
+    }
+    how(row, end);
+    row.state.store(state::ENDED, Release);
+}
+
+/// A row for a thread that none of the calls has created. Its state is not set.
+fn other_row(tid: u32) -> Option<&'static Row> {
+    let (table, row) = (own_table()?, new_row()?);
+    row.kind.store(kind::OTHER, Relaxed);
+    row.tid.store(tid, Relaxed);
+    // The kernel counts in ticks of 10 ms, and this may be one of the process's first threads.
+    let first = table.began.load(Relaxed);
+    let created = began(tid).map_or(first, |ticks| from_ticks(ticks).max(first));
+    row.created.store(created, Relaxed);
+    row.began.store(created, Relaxed);
+    // The row may have been given back.
+    for field in [&row.creator, &row.creator_tid, &row.entry_file, &row.caller_file] {
+        field.store(0, Relaxed);
+    }
+    for field in [&row.entry, &row.argument, &row.caller, &row.stack_low, &row.stack_high, &row.stack_size] {
+        field.store(0, Relaxed);
+    }
+    Some(row)
+}
+
+/// Writes the entry function of a row.
+pub fn enters(row: &Row, entry: usize) {
+    row.entry_file.store(files::of(entry), Relaxed);
+    row.entry.store(entry as u64, Relaxed);
+}
+
+/// In a child by `fork`: the threads that were about to get a row are the parent's.
+pub fn in_child() {
+    COMING.store(0, SeqCst);
+    LISTS.store(false, SeqCst);
 }
 
 /// The running thread's entry function is over. A child by `fork` runs this as well, on the copy of
@@ -69,6 +187,9 @@ pub fn how(row: &Row, end: &StackEnd) {
     };
     row.ending.store(how, Relaxed);
     if let Some(value) = end.value {
+        // The entry functions of C11's threads return an `int`.
+        let is_int = row.kind.load(Relaxed) == kind::C11;
+        let value = if is_int { value as i32 as isize as usize } else { value };
         row.value.store(value as u64, Relaxed);
         row.flags.fetch_or(flag::VALUE, Relaxed);
     }
@@ -122,6 +243,14 @@ pub fn process_ends(orderly: bool) {
         }
     }
     if orderly {
+        LISTS.store(true, SeqCst);
+        // They take some microseconds each.
+        for _ in 0..1000 {
+            if COMING.load(SeqCst) <= 0 {
+                break;
+            }
+            yield_now();
+        }
         others(table, process);
         if table.waits_used.load(Relaxed) > 0 {
             files::add_all();
@@ -161,15 +290,14 @@ fn others(table: &Table, process: u32) {
     let is_known =
         |tid: u32| known.get(&tid).is_some_and(|&until| until == u64::MAX || began(tid).map_or(0, from_ticks) < until);
     for tid in tids.into_iter().filter(|&tid| !is_known(tid)).skip(born) {
-        let Some(row) = new_row() else { return };
-        row.kind.store(kind::OTHER, Relaxed);
-        row.tid.store(tid, Relaxed);
-        row.created.store(table.began.load(Relaxed), Relaxed);
+        let Some(row) = other_row(tid) else { return };
         if sample(row) {
             waits::write(table, row);
             row.ended.store(now(), Relaxed);
             row.flags.store(flag::SAMPLED, Relaxed);
             row.state.store(state::ALIVE, Release);
+        } else {
+            give_back(row);
         }
     }
 }

@@ -53,6 +53,7 @@ pub fn unset() {
 extern "C" fn in_child() {
     #[cfg(target_arch = "x86_64")]
     crate::attach::in_child();
+    crate::life::in_child();
     let Some(table) = table().filter(|table| table.follow.load(Relaxed) == 1) else {
         TABLE.store(ptr::null_mut(), Release);
         return;

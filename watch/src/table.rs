@@ -38,7 +38,7 @@ pub mod kind {
     pub const PTHREAD: u32 = 2;
     /// A thread by `thrd_create`.
     pub const C11: u32 = 3;
-    /// A thread that none of these calls has created: found when the process ended.
+    /// A thread that none of these calls has created: found at its end, or when the process ended.
     pub const OTHER: u32 = 4;
     /// The thread that has called `fork`, in the child.
     pub const FORK: u32 = 5;

@@ -40,7 +40,7 @@ pub fn write(table: &Table, row: &Row) {
 
 /// Whether the running thread has a seccomp filter: it may kill the process for a call that the
 /// program does not make itself. To ask by `prctl` could be one.
-fn is_filtered() -> bool {
+pub fn is_filtered() -> bool {
     let mut buffer = [0; 4096];
     let all = buffer.len();
     let Some(status) = read(format_args!("/proc/self/task/{}/status", tid()), &mut buffer) else { return true };

@@ -277,7 +277,7 @@ impl Stacks {
             name: row.name.load(),
             kind: kind_name(row.kind.load(Relaxed)),
             entry: match row.kind.load(Relaxed) {
-                kind::OTHER => "(not created by a known call)".into(),
+                kind::OTHER if number(&row.entry) == 0 => "(not created by a known call)".into(),
                 kind::MAIN if number(&row.entry) == 0 => "main".into(),
                 kind::THREAD if number(&row.entry) == 0 => "(unknown)".into(),
                 _ => self.function(row.entry_file.load(Relaxed), number(&row.entry)),
