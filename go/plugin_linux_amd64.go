@@ -23,5 +23,5 @@ func checkFoot() error {
 }
 
 // returnAddress returns the word where newproc1 has written the entry function's return address. See
-// stack_linux.go.
+// stack.go.
 func returnAddress() uintptr

@@ -30,14 +30,6 @@ TEXT ·recoveredTo(SB), NOSPLIT, $0-8
 	MOVQ	AX, ret+0(FP)
 	RET
 
-// func returnAddress() uintptr
-TEXT ·returnAddress(SB), NOSPLIT, $0-8
-	MOVQ	(TLS), CX          // g
-	MOVQ	8(CX), DX          // g.stack.hi
-	MOVQ	-40(DX), AX
-	MOVQ	AX, ret+0(FP)
-	RET
-
 // func getg() uintptr
 TEXT ·getg(SB), NOSPLIT, $0-8
 	MOVQ	R14, ret+0(FP)
