@@ -12,12 +12,12 @@ const ACTOR: &str = include_str!("actor.go");
 /// The files that a program for Linux is built of on each processor. [`FILES`] are the others.
 const MODULE: &[(&str, &[u8])] = embedded![
     "go.mod" "arm.go" "capture.go" "context.go" "coroutine_experiment_linux.go" "coroutine_linux.go"
-    "coroutine_old_linux.go" "descriptor.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "gobuf_linux.go"
-    "gobuf_old_linux.go" "goroutines.go" "hooks_linux.go" "image_linux.go" "inherit.go" "install.go" "local.go"
-    "lookup.go" "map.go" "probe_linux.go" "read_linux.go" "record.go" "redirect_linux.go" "report.go" "slow.go"
-    "slow_linux.go" "stack_linux.go" "table.go" "internal/patch/patch.go" "internal/patch/refusal.go"
-    "internal/report/report.go" "internal/site/amd64.go" "internal/site/arm64.go" "internal/site/coro.go"
-    "internal/site/decode.go" "internal/site/site.go"
+    "coroutine_old_linux.go" "descriptor.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "foot.go" "frames.go"
+    "gobuf_linux.go" "gobuf_old_linux.go" "goroutines.go" "hooks_linux.go" "image_linux.go" "inherit.go"
+    "install.go" "local.go" "lookup.go" "map.go" "mode.go" "probe.go" "read.go" "record.go" "redirect_linux.go"
+    "report.go" "slot.go" "slow.go" "slow_registers.go" "stack.go" "table.go" "internal/patch/patch.go"
+    "internal/patch/refusal.go" "internal/report/report.go" "internal/site/amd64.go" "internal/site/arm64.go"
+    "internal/site/coro.go" "internal/site/decode.go" "internal/site/site.go"
 ];
 
 /// The built program. Its folder is removed when this is dropped.
