@@ -72,7 +72,13 @@ fn a_thread_of_libcs_own_has_a_row_that_says_how_it_ended() {
     if is_filtered() {
         return;
     }
-    for (how, ended, alive) in [("timer", 4, 1), ("aio", 2, 0), ("names", 2, 0), ("queue", 1, 1), ("refused", 1, 0)] {
+    for (how, ended, alive) in
+        [("timer", 4, 1), ("aio", 2, 0), ("allocator", 1, 0), ("names", 2, 0), ("queue", 1, 1), ("refused", 1, 0)]
+    {
+        // Before 2.34 the threads of `aio` begin as the program's do, and get a larger stack.
+        if how == "allocator" && is_old() {
+            continue;
+        }
         let Some(rows) = rows(how, |_| ()) else { continue };
         let ends: Vec<&str> = rows.iter().map(|row| row["end"]["how"].as_str().expect("a word")).collect();
         let count = |word: &str| ends.iter().filter(|end| **end == word).count();

@@ -1,5 +1,6 @@
 //! What is written of a stack when it begins and when it ends.
 
+use crate::room::NEED;
 use crate::shared::{
     clock, current, give_back, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid,
 };
@@ -37,6 +38,8 @@ pub fn watch() {
     unsafe {
         libc::syscall(libc::SYS_membarrier, REGISTER, 0);
     }
+    // Its first call allocates, which the end of a thread must not.
+    files::is_own(0);
     // Not `on_every_end`: code that recognises `main` by libc's code, as another copy of exeunt does,
     // would not do so when that is patched.
     // After an error the process may not change libc's code, or this libc has another shape.
@@ -44,9 +47,14 @@ pub fn watch() {
         // It stays registered.
         drop(every_end);
         SEES_EVERY_END.store(true, Relaxed);
-        #[cfg(target_arch = "x86_64")]
         crate::routine::find_by_thread();
-        // libc's own threads begin there, and the end of one is no place to look for the file.
+    }
+}
+
+/// Looks for the file that libc's own threads begin in, as the end of one is no place for that. The
+/// table is there.
+pub fn find_files() {
+    if SEES_EVERY_END.load(Relaxed) {
         files::of(libc::pthread_self as *const () as usize);
     }
 }
@@ -106,7 +114,8 @@ fn ends(end: &StackEnd) {
     }
 }
 
-/// A thread ends which none of the calls has created.
+/// A thread ends which none of the calls has created. libc gives some of its own 24 KiB of stack, so
+/// this uses no allocator: the program's may need most of that.
 fn other_ends(end: &StackEnd) {
     #[cfg(target_arch = "x86_64")]
     let entry = crate::routine::of_running();
@@ -120,15 +129,25 @@ fn other_ends(end: &StackEnd) {
     row.ended.store(now(), Relaxed);
     name(row);
     let faulted = times(row);
-    let (low, high) = touched::bounds(0);
+    let (low, high) = touched::bounds_of_block().unwrap_or((0, 0));
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
-    used(row, true, faulted);
+    let has_room = (low..high).contains(&here()) && here() - low >= NEED;
+    used(row, has_room, faulted);
     if let Some(entry) = entry {
-        enters(row, entry);
+        let file = if has_room { files::of(entry) } else { files::known(entry) };
+        row.entry_file.store(file, Relaxed);
+        row.entry.store(entry as u64, Relaxed);
     }
     how(row, end);
     row.state.store(state::ENDED, Release);
+}
+
+/// An address of the running stack.
+#[inline(never)]
+fn here() -> usize {
+    let here = 0_u8;
+    &raw const here as usize
 }
 
 /// A row for a thread that none of the calls has created. Its state is not set.
@@ -149,12 +168,6 @@ fn other_row(tid: u32) -> Option<&'static Row> {
         field.store(0, Relaxed);
     }
     Some(row)
-}
-
-/// Writes the entry function of a row.
-pub fn enters(row: &Row, entry: usize) {
-    row.entry_file.store(files::of(entry), Relaxed);
-    row.entry.store(entry as u64, Relaxed);
 }
 
 /// In a child by `fork`: the threads that were about to get a row are the parent's.
