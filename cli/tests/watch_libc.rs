@@ -103,6 +103,38 @@ fn a_thread_of_libcs_own_has_a_row_that_says_how_it_ended() {
     }
 }
 
+#[test]
+fn a_thread_that_is_there_when_the_process_ends_has_one_row() {
+    if is_filtered() {
+        return;
+    }
+    for _ in 0..10 {
+        let watched = exeunt().args(["watch", "--json", "--"]).arg(program()).arg("late").output().expect("it starts");
+        let calls: usize = text(&watched).trim().parse().expect("a number");
+        let said = String::from_utf8(watched.stderr).expect("UTF-8");
+        let rows: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let mut tids: Vec<u64> = rows.iter().filter_map(|row| row["tid"].as_u64()).collect();
+        let all = tids.len();
+        tids.sort_unstable();
+        tids.dedup();
+        assert_eq!(tids.len(), all, "{said}");
+        // Main, and the thread that starts the others.
+        assert!(all >= calls + 2, "{all} rows for {calls} calls: {said}");
+    }
+}
+
+#[test]
+fn threads_of_libcs_own_leave_half_the_rows_to_those_of_the_program() {
+    if is_filtered() || is_old() {
+        return;
+    }
+    let mut command = exeunt();
+    let watched = command.args(["watch", "--top", "1", "--"]).arg(program()).arg("full").output().expect("it starts");
+    assert_eq!(text(&watched), "1\n", "{watched:?}");
+    let said = String::from_utf8(watched.stderr).expect("UTF-8");
+    assert!(said.contains("Among them: 2 that no known call has created."), "{said}");
+}
+
 /// A filter may kill for a call that changes code. So stacks are armed there, and only ends of threads
 /// that this library has seen begin are known.
 #[test]

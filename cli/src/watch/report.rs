@@ -135,6 +135,7 @@ fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &Program
         "stacks": all.len(),
         "ended": all.iter().filter(|stack| !is_alive(stack)).count(),
         "complete": !stacks.lost(),
+        "others_without_row": stacks.others_lost(),
     }})
 }
 
@@ -196,6 +197,10 @@ fn headline(
     }
     if stacks.lost() {
         writeln!(to, "There were more stacks than the table has rows; the last ones are missing.")?;
+    }
+    if stacks.others_lost() > 0 {
+        let others = stacks.others_lost();
+        writeln!(to, "Among them: {others} that no known call has created. Half the rows are kept from those.")?;
     }
     Ok(())
 }

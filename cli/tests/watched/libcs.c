@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 static int calls;
@@ -115,6 +116,27 @@ int main(int argc, char **argv) {
         mq_unlink(path);
         struct sigevent event = by_thread(called);
         if (mq_notify(queue, &event) || mq_send(queue, "x", 1, 0)) abort();
+        wait_for(1, 2);
+    } else if (!strcmp(how, "late")) {
+        /* The process ends while libc's threads begin and end. */
+        timer_t timer;
+        struct sigevent event = by_thread(called);
+        struct itimerspec often = {.it_value = {.tv_nsec = 200000}, .it_interval = {.tv_nsec = 200000}};
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &often, NULL)) abort();
+        usleep(30000);
+    } else if (!strcmp(how, "full")) {
+        /* More fibers than there are rows for them. */
+        static char memory[128 << 10];
+        timer_t timer;
+        ucontext_t fiber;
+        struct sigevent event = by_thread(called);
+        struct itimerspec soon = {.it_value = {.tv_nsec = 1000000}};
+        if (getcontext(&fiber)) abort();
+        fiber.uc_stack.ss_sp = memory;
+        fiber.uc_stack.ss_size = sizeof memory;
+        fiber.uc_link = NULL;
+        for (int number = 0; number < 1 << 17; number++) makecontext(&fiber, abort, 0);
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &soon, NULL)) abort();
         wait_for(1, 2);
     } else if (!strcmp(how, "refused")) {
         /* A row that was given back, for a thread of libc's. */
