@@ -531,8 +531,8 @@ fn what_cannot_be_watched_is_refused_in_one_line() {
     refused(&go, "is a Go program", 126);
 }
 
-/// `exeunt doctor` has a copy of exeunt of its own, which finds its way in the code that the library has
-/// changed.
+/// `exeunt doctor` has a copy of exeunt of its own, which finds its way in the code that the
+/// library has changed.
 #[test]
 fn a_program_with_its_own_copy_of_exeunt_passes_its_tests_under_each_redirect() {
     for redirect in ["code", "slot", "auto"] {

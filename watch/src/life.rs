@@ -19,9 +19,9 @@ use std::time::Duration;
 static SEES_EVERY_END: AtomicBool = AtomicBool::new(false);
 /// Whether the process has listed the threads that are there at its end.
 static LISTED: AtomicBool = AtomicBool::new(false);
-/// Whether a thread is about to look for a row of a thread that none of the calls has created, and to
-/// take a new one if there is none: a thread that ends, or the one that lists the threads. So each of
-/// these threads gets one row.
+/// Whether a thread is about to look for a row of a thread that none of the calls has created, and
+/// to take a new one if there is none: a thread that ends, or the one that lists the threads. So
+/// each of these threads gets one row.
 static TAKES: AtomicBool = AtomicBool::new(false);
 
 /// From now on this library sees the ends of threads.
@@ -110,8 +110,8 @@ fn ends(end: &StackEnd) {
     }
 }
 
-/// A thread ends which none of the calls has created. libc gives some of its own 24 KiB of stack, so
-/// this uses no allocator: the program's may need most of that.
+/// A thread ends which none of the calls has created. libc gives some of its own 24 KiB of stack,
+/// so this uses no allocator: the program's may need most of that.
 fn other_ends(end: &StackEnd) {
     #[cfg(target_arch = "x86_64")]
     let entry = crate::routine::of_running();
@@ -183,8 +183,8 @@ fn rows(table: &'static Table, process: u32) -> impl Iterator<Item = &'static Ro
     table.rows[..used].iter().filter(move |row| row.process.load(Relaxed) == process)
 }
 
-/// A row for a thread that none of the calls has created. `ticks`: when it began; a process without a
-/// free descriptor, or without `/proc`, does not see that.
+/// A row for a thread that none of the calls has created. `ticks`: when it began; a process without
+/// a free descriptor, or without `/proc`, does not see that.
 fn other_row(tid: u32, ticks: Option<u64>) -> Option<&'static Row> {
     let (table, row) = (own_table()?, new_other_row()?);
     row.kind.store(kind::OTHER, Relaxed);
@@ -326,8 +326,8 @@ fn list(table: &'static Table, process: u32) -> Vec<&'static Row> {
     let mut found = Vec::new();
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return found };
     let tids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    // Before the rows: a task that is there now has its row. Whether it is known: the number of the main
-    // thread is no other one's.
+    // Before the rows: a task that is there now has its row. Whether it is known: the number of the
+    // main thread is no other one's.
     let mut tasks: BTreeMap<u32, bool> = tids.map(|task| (task, task == process || task == tid())).collect();
     let mut born = 0;
     for row in rows(table, process) {
@@ -361,16 +361,16 @@ fn list(table: &'static Table, process: u32) -> Vec<&'static Row> {
     found
 }
 
-/// Whether a row that is over is the row of the thread with its number that is there: the kernel uses
-/// numbers again. `ticks`: when that thread began.
+/// Whether a row that is over is the row of the thread with its number that is there: the kernel
+/// uses numbers again. `ticks`: when that thread began.
 fn is_of(row: &Row, ticks: Option<u64>) -> bool {
     let Some(ticks) = ticks else { return true };
     if row.kind.load(Relaxed) == kind::OTHER {
         let known = row.argument.load(Relaxed);
         return known == 0 || known == ticks;
     }
-    // The kernel's time lies between the creator's and the thread's own. A tick more on either side, as
-    // the clocks are not read at once.
+    // The kernel's time lies between the creator's and the thread's own. A tick more on either
+    // side, as the clocks are not read at once.
     let (from, to) = (from_ticks(ticks.saturating_sub(1)), from_ticks(ticks + 2));
     from <= row.began.load(Relaxed) && row.created.load(Relaxed) <= to
 }

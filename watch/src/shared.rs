@@ -185,8 +185,8 @@ pub fn new_fiber_row() -> Option<&'static Row> {
     Some(row)
 }
 
-/// A row for a thread that none of the calls has created, if there are enough for others as well: libc
-/// may start one for each event of a timer.
+/// A row for a thread that none of the calls has created, if there are enough for others as well:
+/// libc may start one for each event of a timer.
 pub fn new_other_row() -> Option<&'static Row> {
     let table = own_table()?;
     if table.rows_used.load(Relaxed) as usize >= SHARED_ROWS {

@@ -56,9 +56,9 @@ pub fn find_block() {
     BLOCK_AT.store(found.unwrap_or(0), Relaxed);
 }
 
-/// The running thread's stack, without a use of the allocator or of much stack: libc gives some of its
-/// own threads 24 KiB, and the program's allocator may need most of that. None if the place is not
-/// known, or for the main thread.
+/// The running thread's stack, without a use of the allocator or of much stack: libc gives some of
+/// its own threads 24 KiB, and the program's allocator may need most of that. None if the place is
+/// not known, or for the main thread.
 pub fn bounds_of_block() -> Option<(usize, usize)> {
     let at = BLOCK_AT.load(Relaxed);
     if at == 0 {
