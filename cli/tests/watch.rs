@@ -530,3 +530,20 @@ fn what_cannot_be_watched_is_refused_in_one_line() {
     let go = compile("watched-go", &["-DLIKE_GO"]);
     refused(&go, "is a Go program", 126);
 }
+
+/// `exeunt doctor` has a copy of exeunt of its own, which finds its way in the code that the
+/// library has changed.
+#[test]
+fn a_program_with_its_own_copy_of_exeunt_passes_its_tests_under_each_redirect() {
+    for redirect in ["code", "slot", "auto"] {
+        let run = |command: &mut Command| {
+            let output = command.arg("doctor").env("EXEUNT_REDIRECT", redirect).output().expect("it starts");
+            let said = text(&output).lines().last().expect("a line").to_owned();
+            (said, output.status.code())
+        };
+        let alone = run(&mut exeunt());
+        let mut watch = exeunt();
+        let watch = watch.args(["watch", "--output", "/dev/null", "--", env!("CARGO_BIN_EXE_exeunt")]);
+        assert_eq!(run(watch), alone, "{redirect}");
+    }
+}

@@ -5,11 +5,11 @@
 //! the kernel's list of threads shows. A thread that is created from now on gets its row when it
 //! ends, or when the command lets go.
 
-use crate::life::{self, began, enters, from_ticks};
+use crate::life::{self, began, from_ticks};
 use crate::shared::{keeping_errno, new_row, now, own_table, tid};
 use crate::table::{Row, Table, attached, flag, kind, state};
 use crate::touched;
-use crate::{begin, routine, shared};
+use crate::{begin, files, routine, shared};
 use exeunt::{Kind, StackEnd};
 use std::collections::HashMap;
 use std::ffi::c_int;
@@ -56,6 +56,7 @@ unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: u
     OWN.store(tid(), Relaxed);
     // SAFETY: by the contract.
     unsafe { routine::find(start, argument) };
+    touched::find_block();
     NUMBER_AT.store(find_number().unwrap_or(0), Relaxed);
     KNOWN.store(Box::into_raw(Box::default()), Release);
     let process = std::process::id();
@@ -231,7 +232,7 @@ fn ends(end: &StackEnd) {
             if end.kind == Kind::Main {
                 row.kind.store(kind::MAIN, Relaxed);
             }
-            let (low, high) = touched::bounds(0);
+            let (low, high) = touched::bounds_of_block().unwrap_or_else(|| touched::bounds(0));
             row.stack_low.store(low as u64, Relaxed);
             row.stack_high.store(high as u64, Relaxed);
             life::used(row, true, faulted);
@@ -242,6 +243,12 @@ fn ends(end: &StackEnd) {
             row.state.store(state::ENDED, Release);
         });
     });
+}
+
+/// Writes the entry function of a row.
+fn enters(row: &Row, entry: usize) {
+    row.entry_file.store(files::of(entry), Relaxed);
+    row.entry.store(entry as u64, Relaxed);
 }
 
 /// The row of a thread. `ticks`: when it began; a process without a free descriptor, or without

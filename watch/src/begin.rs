@@ -51,6 +51,7 @@ fn find_table(environment: *mut *mut c_char) {
         table.began.store(shared::now(), Relaxed);
     }
     shared::set(table, births);
+    life::find_files();
 }
 
 fn open(process: &str, descriptor: &str) -> Option<File> {

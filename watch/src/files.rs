@@ -10,16 +10,24 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// The file's index plus 1, or 0 for code that lies in none (or when there are more than `FILES`).
 pub fn of(address: usize) -> u32 {
+    match known(address) {
+        0 => find(address as u64).map_or(0, |file| add(&file)),
+        known => known,
+    }
+}
+
+/// The same for a file that is known already, else 0. It allocates nothing.
+pub fn known(address: usize) -> u32 {
     let Some(table) = table() else { return 0 };
     let address = address as u64;
     let used = (table.files_used.load(Acquire) as usize).min(FILES);
     let known = table.files[..used].iter().rposition(|file| {
         file.known.load(Acquire) == 1 && (file.start.load(Relaxed)..file.end.load(Relaxed)).contains(&address)
     });
-    known.map_or_else(|| find(address).map_or(0, |file| add(&file)), |index| index as u32 + 1)
+    known.map_or(0, |index| index as u32 + 1)
 }
 
-/// Whether code of this library is there.
+/// Whether code of this library is there. The first call allocates.
 pub fn is_own(address: usize) -> bool {
     static OWN: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
     let mut own = [OWN[0].load(Relaxed), OWN[1].load(Relaxed)];
@@ -100,7 +108,7 @@ fn add(found: &Found) -> u32 {
         table.files_used.store(FILES as u32 + 1, Relaxed);
         return 0;
     };
-    let program = std::fs::read_link("/proc/self/exe").ok().filter(|_| found.path.is_empty());
+    let program = if found.path.is_empty() { std::fs::read_link("/proc/self/exe").ok() } else { None };
     let program = program.map(|path| path.into_os_string().into_vec());
     file.path.store(program.as_ref().unwrap_or(&found.path));
     file.start.store(found.start, Relaxed);

@@ -1,24 +1,28 @@
 //! What is written of a stack when it begins and when it ends.
 
+use crate::room::NEED;
 use crate::shared::{
-    clock, current, give_back, id, is_own_process, keeping_errno, new_row, now, own_table, present, set_current, tid,
+    clock, current, id, is_own_process, keeping_errno, new_other_row, now, own_table, present, set_current, tid,
 };
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
 use crate::{fibers, files, waits};
 use exeunt::{Ending, StackEnd};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicIsize};
-use std::thread::yield_now;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::thread::{sleep, yield_now};
+use std::time::Duration;
 
 /// Whether the library calls `ends` at the end of every thread. Else each thread's stack is armed.
 static SEES_EVERY_END: AtomicBool = AtomicBool::new(false);
-/// Whether the process has begun to list the threads that are there at its end.
-static LISTS: AtomicBool = AtomicBool::new(false);
-/// How many threads without a row are about to get one.
-static COMING: AtomicIsize = AtomicIsize::new(0);
+/// Whether the process has listed the threads that are there at its end.
+static LISTED: AtomicBool = AtomicBool::new(false);
+/// Whether a thread is about to look for a row of a thread that none of the calls has created, and
+/// to take a new one if there is none: a thread that ends, or the one that lists the threads. So
+/// each of these threads gets one row.
+static TAKES: AtomicBool = AtomicBool::new(false);
 
 /// From now on this library sees the ends of threads.
 pub fn watch() {
@@ -37,6 +41,8 @@ pub fn watch() {
     unsafe {
         libc::syscall(libc::SYS_membarrier, REGISTER, 0);
     }
+    // Its first call allocates, which the end of a thread must not.
+    files::is_own(0);
     // Not `on_every_end`: code that recognises `main` by libc's code, as another copy of exeunt does,
     // would not do so when that is patched.
     // After an error the process may not change libc's code, or this libc has another shape.
@@ -44,9 +50,14 @@ pub fn watch() {
         // It stays registered.
         drop(every_end);
         SEES_EVERY_END.store(true, Relaxed);
-        #[cfg(target_arch = "x86_64")]
         crate::routine::find_by_thread();
-        // libc's own threads begin there, and the end of one is no place to look for the file.
+    }
+}
+
+/// Looks for the file that libc's own threads begin in, as the end of one is no place for that. The
+/// table is there.
+pub fn find_files() {
+    if SEES_EVERY_END.load(Relaxed) {
         files::of(libc::pthread_self as *const () as usize);
     }
 }
@@ -95,18 +106,12 @@ fn ends(end: &StackEnd) {
         // On a stack that is too small its row stays as it is.
         Some(row) if row.flags.load(Relaxed) & flag::NOT_ARMED != 0 => (),
         Some(_) => ended(end),
-        None => {
-            // Either the process sees this thread when it lists the threads, or it waits for the row.
-            COMING.fetch_add(1, SeqCst);
-            if !LISTS.load(SeqCst) {
-                other_ends(end);
-            }
-            COMING.fetch_sub(1, SeqCst);
-        }
+        None => other_ends(end),
     }
 }
 
-/// A thread ends which none of the calls has created.
+/// A thread ends which none of the calls has created. libc gives some of its own 24 KiB of stack,
+/// so this uses no allocator: the program's may need most of that.
 fn other_ends(end: &StackEnd) {
     #[cfg(target_arch = "x86_64")]
     let entry = crate::routine::of_running();
@@ -116,51 +121,97 @@ fn other_ends(end: &StackEnd) {
     if entry.is_some_and(files::is_own) {
         return;
     }
-    let Some(row) = other_row(tid()) else { return };
+    let (tid, ticks) = (tid(), began(tid()));
+    let Some(row) = alone(|| listed_row(tid, ticks).or_else(|| other_row(tid, ticks))) else { return };
     row.ended.store(now(), Relaxed);
     name(row);
     let faulted = times(row);
-    let (low, high) = touched::bounds(0);
+    let (low, high) = touched::bounds_of_block().unwrap_or((0, 0));
     row.stack_low.store(low as u64, Relaxed);
     row.stack_high.store(high as u64, Relaxed);
-    used(row, true, faulted);
+    let has_room = (low..high).contains(&here()) && here() - low >= NEED;
+    used(row, has_room, faulted);
     if let Some(entry) = entry {
-        enters(row, entry);
+        let file = if has_room { files::of(entry) } else { files::known(entry) };
+        row.entry_file.store(file, Relaxed);
+        row.entry.store(entry as u64, Relaxed);
     }
     how(row, end);
     row.state.store(state::ENDED, Release);
 }
 
-/// A row for a thread that none of the calls has created. Its state is not set.
-fn other_row(tid: u32) -> Option<&'static Row> {
-    let (table, row) = (own_table()?, new_row()?);
+/// An address of the running stack.
+#[inline(never)]
+fn here() -> usize {
+    let here = 0_u8;
+    &raw const here as usize
+}
+
+/// Runs code while no other thread runs code by this.
+fn alone<T>(run: impl FnOnce() -> T) -> T {
+    let mut tries = 0;
+    while TAKES.compare_exchange(false, true, Acquire, Relaxed).is_err() {
+        // The holder may be the code that this signal handler interrupts, and never goes on.
+        match tries {
+            0..1000 => yield_now(),
+            1000..1100 => sleep(Duration::from_millis(1)),
+            _ => break,
+        }
+        tries += 1;
+    }
+    let result = run();
+    TAKES.store(false, Release);
+    result
+}
+
+/// The row that the process has made for this thread when it listed the threads.
+fn listed_row(tid: u32, ticks: Option<u64>) -> Option<&'static Row> {
+    if !LISTED.load(Relaxed) {
+        return None;
+    }
+    rows(own_table()?, std::process::id()).find(|row| {
+        row.kind.load(Relaxed) == kind::OTHER
+            && row.tid.load(Relaxed) == tid
+            && row.state.load(Acquire) == state::ALIVE
+            && ticks.is_none_or(|ticks| row.argument.load(Relaxed) == ticks)
+    })
+}
+
+/// The rows of a process that are in use.
+fn rows(table: &'static Table, process: u32) -> impl Iterator<Item = &'static Row> {
+    let used = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
+    table.rows[..used].iter().filter(move |row| row.process.load(Relaxed) == process)
+}
+
+/// A row for a thread that none of the calls has created. `ticks`: when it began; a process without
+/// a free descriptor, or without `/proc`, does not see that.
+fn other_row(tid: u32, ticks: Option<u64>) -> Option<&'static Row> {
+    let (table, row) = (own_table()?, new_other_row()?);
     row.kind.store(kind::OTHER, Relaxed);
     row.tid.store(tid, Relaxed);
     // The kernel counts in ticks of 10 ms, and this may be one of the process's first threads.
     let first = table.began.load(Relaxed);
-    let created = began(tid).map_or(first, |ticks| from_ticks(ticks).max(first));
+    let created = ticks.map_or(first, |ticks| from_ticks(ticks).max(first));
     row.created.store(created, Relaxed);
     row.began.store(created, Relaxed);
     // The row may have been given back.
     for field in [&row.creator, &row.creator_tid, &row.entry_file, &row.caller_file] {
         field.store(0, Relaxed);
     }
-    for field in [&row.entry, &row.argument, &row.caller, &row.stack_low, &row.stack_high, &row.stack_size] {
+    for field in
+        [&row.entry, &row.caller, &row.ended, &row.stack_low, &row.stack_high, &row.stack_touched, &row.stack_size]
+    {
         field.store(0, Relaxed);
     }
+    row.argument.store(ticks.unwrap_or(0), Relaxed);
+    row.state.store(state::ALIVE, Release);
     Some(row)
 }
 
-/// Writes the entry function of a row.
-pub fn enters(row: &Row, entry: usize) {
-    row.entry_file.store(files::of(entry), Relaxed);
-    row.entry.store(entry as u64, Relaxed);
-}
-
-/// In a child by `fork`: the threads that were about to get a row are the parent's.
+/// In a child by `fork`: a thread that was about to take a row is the parent's.
 pub fn in_child() {
-    COMING.store(0, SeqCst);
-    LISTS.store(false, SeqCst);
+    TAKES.store(false, Release);
+    LISTED.store(false, Relaxed);
 }
 
 /// The running thread's entry function is over. A child by `fork` runs this as well, on the copy of
@@ -205,9 +256,8 @@ pub fn process_ends(orderly: bool) {
     }
     let Some(table) = own_table().filter(|_| is_own_process()) else { return };
     let (this, this_row) = (tid(), current());
-    let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
     let process = std::process::id();
-    for row in table.rows[..used_rows].iter().filter(|row| row.process.load(Relaxed) == process) {
+    for row in rows(table, process) {
         if row.flags.load(Relaxed) & flag::REPLACED != 0 {
             continue;
         }
@@ -243,14 +293,6 @@ pub fn process_ends(orderly: bool) {
         }
     }
     if orderly {
-        LISTS.store(true, SeqCst);
-        // They take some microseconds each.
-        for _ in 0..1000 {
-            if COMING.load(SeqCst) <= 0 {
-                break;
-            }
-            yield_now();
-        }
         others(table, process);
         if table.waits_used.load(Relaxed) > 0 {
             files::add_all();
@@ -262,44 +304,75 @@ pub fn process_ends(orderly: bool) {
 }
 
 /// Rows for threads that none of the calls has created: libc's own, and those of bare system calls.
-fn others(table: &Table, process: u32) {
-    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return };
-    // Before the rows: a task that is there now has its row.
-    let tids: Vec<u32> = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect();
-    let used_rows = (table.rows_used.load(Relaxed) as usize).min(table.rows.len());
-    // Until when each number belonged to a thread with a row.
-    let mut known = HashMap::from([(tid(), u64::MAX)]);
-    let mut born = 0;
-    for row in table.rows[..used_rows].iter().filter(|row| row.process.load(Relaxed) == process) {
-        if row.flags.load(Relaxed) & flag::REPLACED != 0 || row.kind.load(Relaxed) == kind::FIBER {
-            continue;
-        }
-        let until = match row.state.load(Acquire) {
-            // Its thread may be there, and has not written its number.
-            state::BORN if row.tid.load(Relaxed) == 0 => {
-                born += 1;
-                continue;
-            }
-            state::BORN | state::ALIVE => u64::MAX,
-            state::ENDED => row.ended.load(Relaxed),
-            _ => continue,
-        };
-        let before = known.entry(row.tid.load(Relaxed)).or_insert(until);
-        *before = until.max(*before);
-    }
-    let is_known =
-        |tid: u32| known.get(&tid).is_some_and(|&until| until == u64::MAX || began(tid).map_or(0, from_ticks) < until);
-    for tid in tids.into_iter().filter(|&tid| !is_known(tid)).skip(born) {
-        let Some(row) = other_row(tid) else { return };
+fn others(table: &'static Table, process: u32) {
+    for row in alone(|| list(table, process)) {
         if sample(row) {
             waits::write(table, row);
             row.ended.store(now(), Relaxed);
-            row.flags.store(flag::SAMPLED, Relaxed);
-            row.state.store(state::ALIVE, Release);
-        } else {
-            give_back(row);
+            row.flags.fetch_or(flag::SAMPLED, Release);
+        } else if row.state.load(Acquire) == state::ALIVE {
+            // It is gone, and has not passed by the hook.
+            row.ended.store(now(), Relaxed);
+            row.flags.fetch_or(flag::UNSEEN, Relaxed);
+            row.state.store(state::ENDED, Release);
         }
     }
+}
+
+/// The rows of those threads that are to be completed.
+fn list(table: &'static Table, process: u32) -> Vec<&'static Row> {
+    // A thread that ends finds the row that this has made.
+    LISTED.store(true, Relaxed);
+    let mut found = Vec::new();
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return found };
+    let tids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    // Before the rows: a task that is there now has its row. Whether it is known: the number of the
+    // main thread is no other one's.
+    let mut tasks: BTreeMap<u32, bool> = tids.map(|task| (task, task == process || task == tid())).collect();
+    let mut born = 0;
+    for row in rows(table, process) {
+        if row.flags.load(Relaxed) & flag::REPLACED != 0 || row.kind.load(Relaxed) == kind::FIBER {
+            continue;
+        }
+        let (row_tid, row_state) = (row.tid.load(Relaxed), row.state.load(Acquire));
+        // Its thread may be there, and has not written its number.
+        if row_state == state::BORN && row_tid == 0 {
+            born += 1;
+            continue;
+        }
+        let Some(is_known) = tasks.get_mut(&row_tid) else { continue };
+        match row_state {
+            state::BORN | state::ALIVE => *is_known = true,
+            state::ENDED => *is_known = *is_known || is_of(row, began(row_tid)),
+            _ => continue,
+        }
+        // It has taken its row just now.
+        let is_other = row.kind.load(Relaxed) == kind::OTHER && row_state == state::ALIVE;
+        if is_other && row.flags.load(Relaxed) & flag::SAMPLED == 0 {
+            found.push(row);
+        }
+    }
+    for (tid, _) in tasks.into_iter().filter(|(_, is_known)| !is_known).skip(born) {
+        // Else it is gone.
+        if let Some(ticks) = began(tid) {
+            found.extend(other_row(tid, Some(ticks)));
+        }
+    }
+    found
+}
+
+/// Whether a row that is over is the row of the thread with its number that is there: the kernel
+/// uses numbers again. `ticks`: when that thread began.
+fn is_of(row: &Row, ticks: Option<u64>) -> bool {
+    let Some(ticks) = ticks else { return true };
+    if row.kind.load(Relaxed) == kind::OTHER {
+        let known = row.argument.load(Relaxed);
+        return known == 0 || known == ticks;
+    }
+    // The kernel's time lies between the creator's and the thread's own. A tick more on either
+    // side, as the clocks are not read at once.
+    let (from, to) = (from_ticks(ticks.saturating_sub(1)), from_ticks(ticks + 2));
+    from <= row.began.load(Relaxed) && row.created.load(Relaxed) <= to
 }
 
 /// When a thread began, in the kernel's ticks of 10 ms since the machine's start; None if there is no
@@ -412,6 +485,10 @@ pub fn read<'a>(path: fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a [u
 pub fn used(row: &Row, room: bool, faulted: bool) {
     let (low, high) = (row.stack_low.load(Relaxed) as usize, row.stack_high.load(Relaxed) as usize);
     let is_of_libc = row.stack_size.load(Relaxed) != 0;
+    // They are not known, or their thread is just about to write them.
+    if low == 0 || high <= low {
+        return;
+    }
     let near = if faulted || !is_of_libc { None } else { touched::lowest_near(low, high) };
     let lowest = near.unwrap_or_else(|| touched::lowest(low, high, room));
     row.stack_touched.store(lowest as u64, Relaxed);

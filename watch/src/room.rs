@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
 /// What this library needs at most, several times over: about 20 KiB.
-const NEED: usize = 64 << 10;
+pub const NEED: usize = 64 << 10;
 /// libc's stacks that are smaller than this get `NEED` more.
 const ENOUGH: usize = 128 << 10;
 

@@ -1,18 +1,20 @@
 //! The start routine of a thread that this library has not seen begin: a word of libc's description of
 //! the thread. A thread whose routine is known shows at which place.
-#![cfg(target_arch = "x86_64")]
 
 use std::ffi::c_void;
 use std::ptr;
+#[cfg(target_arch = "x86_64")]
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Where the description has the start routine, or 0.
+#[cfg(target_arch = "x86_64")]
 static START_AT: AtomicUsize = AtomicUsize::new(0);
 
 /// Finds the place, on a thread with this start routine and this argument: they are neighbours there.
 ///
 /// # Safety
 /// glibc has created the running thread.
+#[cfg(target_arch = "x86_64")]
 pub unsafe fn find(start: usize, argument: usize) {
     // SAFETY: has no conditions.
     let this = unsafe { libc::pthread_self() } as usize;
@@ -25,11 +27,15 @@ pub unsafe fn find(start: usize, argument: usize) {
     START_AT.store(found.unwrap_or(0), Relaxed);
 }
 
-/// The same by a thread that ends at once.
+/// Finds this place, and that of the stack's bounds, by a thread that ends at once.
 pub fn find_by_thread() {
     extern "C" fn run(argument: *mut c_void) -> *mut c_void {
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: this is what `find_by_thread` has created the thread for.
-        unsafe { find(run as *const () as usize, argument as usize) };
+        unsafe {
+            find(run as *const () as usize, argument as usize)
+        };
+        crate::touched::find_block();
         argument
     }
     /// A word that no other code has.
@@ -45,11 +51,13 @@ pub fn find_by_thread() {
 }
 
 /// The place, or 0.
+#[cfg(target_arch = "x86_64")]
 pub fn place() -> usize {
     START_AT.load(Relaxed)
 }
 
 /// The start routine of the running thread, if the place is known.
+#[cfg(target_arch = "x86_64")]
 pub fn of_running() -> Option<usize> {
     let at = place();
     // SAFETY: the place of the start routine in libc's description of this thread.

@@ -1,6 +1,6 @@
 //! The memory that is shared with the command, while this process is the watched one.
 
-use crate::table::{Birth, Births, FIBER_ROWS, ROWS, Row, Table, kind, state};
+use crate::table::{Birth, Births, ROWS, Row, SHARED_ROWS, Table, kind, state};
 use std::cell::Cell;
 use std::ptr;
 use std::sync::Once;
@@ -175,7 +175,7 @@ pub fn new_row() -> Option<&'static Row> {
 /// A row for a new fiber, if there are enough for threads as well.
 pub fn new_fiber_row() -> Option<&'static Row> {
     let table = own_table()?;
-    if table.rows_used.load(Relaxed) as usize >= FIBER_ROWS {
+    if table.rows_used.load(Relaxed) as usize >= SHARED_ROWS {
         table.fibers_without.fetch_add(1, Relaxed);
         return None;
     }
@@ -183,6 +183,17 @@ pub fn new_fiber_row() -> Option<&'static Row> {
     // It may have been given back by a thread.
     row.tid.store(0, Relaxed);
     Some(row)
+}
+
+/// A row for a thread that none of the calls has created, if there are enough for others as well:
+/// libc may start one for each event of a timer.
+pub fn new_other_row() -> Option<&'static Row> {
+    let table = own_table()?;
+    if table.rows_used.load(Relaxed) as usize >= SHARED_ROWS {
+        table.others_without.fetch_add(1, Relaxed);
+        return None;
+    }
+    new_row()
 }
 
 /// Whether the row is one of this process's, and not of the parent that it is a copy of.

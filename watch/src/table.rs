@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// The most stacks that are recorded. The memory is touched row by row, so only rows that are used
 /// take any.
 pub const ROWS: usize = 1 << 18;
-/// Fibers get no rows beyond this one, so that there are some for threads.
-pub const FIBER_ROWS: usize = ROWS / 2;
+/// Fibers, and threads that no call has created, get no rows beyond this one, so that there are
+/// some for the program's threads.
+pub const SHARED_ROWS: usize = ROWS / 2;
 /// The most files that code of entry functions and of creators lies in.
 pub const FILES: usize = 256;
 /// The environment variable that says where this memory is: `PROCESS:DESCRIPTOR` of the command.
@@ -106,6 +107,8 @@ pub struct Table {
     pub fibers_without: AtomicU32,
     /// A value of `attached`, or 0.
     pub attached: AtomicU32,
+    /// How many threads of kind `OTHER` have found no room.
+    pub others_without: AtomicU64,
     /// When the library was initialized, or when a process began that ran already:
     /// CLOCK_MONOTONIC, in nanoseconds.
     pub began: AtomicU64,
@@ -190,7 +193,8 @@ pub struct Row {
     /// Of a fiber: how many times it went on on another thread than before.
     pub migrations: AtomicU32,
     pub entry: AtomicU64,
-    /// Of a fiber: its `uc_link`.
+    /// Of a fiber: its `uc_link`. Of a thread that no call has created: when it began, in the
+    /// kernel's ticks, or 0.
     pub argument: AtomicU64,
     /// Where `pthread_create` or `makecontext` was called.
     pub caller: AtomicU64,

@@ -36,7 +36,47 @@ pub fn bounds(size: usize) -> (usize, usize) {
     }
 }
 
-/// The same from libc, which allocates and makes a system call for it.
+/// Where libc's description of a thread has its stack: the block's lowest address, the block's size
+/// and the size of the guard in it. 0: not known.
+static BLOCK_AT: AtomicUsize = AtomicUsize::new(0);
+
+/// Finds that place, on a thread whose stack libc has allocated.
+pub fn find_block() {
+    let (low, high) = bounds_by_libc();
+    // SAFETY: has no conditions.
+    let this = unsafe { libc::pthread_self() } as usize;
+    if low == 0 || !(low..high).contains(&this) {
+        return;
+    }
+    // The description lies on the stack, and has more words than these.
+    let found = (8..(high - this).min(0x870).saturating_sub(24)).step_by(8).find(|at| {
+        let [block, size, guard] = description(this, *at);
+        block != 0 && block.checked_add(size) == Some(high) && block.checked_add(guard) == Some(low)
+    });
+    BLOCK_AT.store(found.unwrap_or(0), Relaxed);
+}
+
+/// The running thread's stack, without a use of the allocator or of much stack: libc gives some of
+/// its own threads 24 KiB, and the program's allocator may need most of that. None if the place is
+/// not known, or for the main thread.
+pub fn bounds_of_block() -> Option<(usize, usize)> {
+    let at = BLOCK_AT.load(Relaxed);
+    if at == 0 {
+        return None;
+    }
+    // SAFETY: has no conditions.
+    let [block, size, guard] = description(unsafe { libc::pthread_self() } as usize, at);
+    (block != 0).then(|| (block + guard, block + size))
+}
+
+/// Three words of libc's description of the running thread, `at` bytes from where it begins.
+fn description(this: usize, at: usize) -> [usize; 3] {
+    // SAFETY: `find_block` looks at words of the stack that the description lies on, and
+    // `bounds_of_block` at the same ones. libc may be changing them.
+    [0, 8, 16].map(|word| unsafe { ((this + at + word) as *const usize).read_volatile() })
+}
+
+/// The same as [`bounds`] from libc, which allocates and makes a system call for it.
 fn bounds_by_libc() -> (usize, usize) {
     // SAFETY: an all-zero `pthread_attr_t` is a valid place for the call to fill.
     let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };

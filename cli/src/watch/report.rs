@@ -135,6 +135,7 @@ fn process_json(options: &Options, all: &[Stack], stacks: &Stacks, end: &Program
         "stacks": all.len(),
         "ended": all.iter().filter(|stack| !is_alive(stack)).count(),
         "complete": !stacks.lost(),
+        "others_without_row": stacks.others_lost(),
     }})
 }
 
@@ -197,6 +198,10 @@ fn headline(
     if stacks.lost() {
         writeln!(to, "There were more stacks than the table has rows; the last ones are missing.")?;
     }
+    if stacks.others_lost() > 0 {
+        let others = stacks.others_lost();
+        writeln!(to, "Among them: {others} that no known call has created. Half the rows are kept from those.")?;
+    }
     Ok(())
 }
 
@@ -247,6 +252,8 @@ const SUMMARY: [Heading; 9] = [
 
 fn cells(stack: &Stack) -> [String; 13] {
     let unknown = if stack.migrations.is_some() { "" } else { "?" };
+    // The kernel says in steps of 10 ms when such a thread began.
+    let about = if stack.kind == "other" { "≈" } else { "" };
     let cpu = |read: fn(super::stacks::Cpu) -> u64| stack.cpu.map_or(unknown.into(), |cpu| time(read(cpu) * 1000));
     [
         stack.id.to_string(),
@@ -255,8 +262,8 @@ fn cells(stack: &Stack) -> [String; 13] {
         stack.kind.into(),
         shortened(&stack.entry, 40),
         stack.started_by.as_ref().map_or(String::new(), |by| format!("{} {}", by.tid, shortened(&by.function, 40))),
-        time(stack.start_ns),
-        time(stack.life_ns),
+        format!("{about}{}", time(stack.start_ns)),
+        format!("{about}{}", time(stack.life_ns)),
         cpu(|cpu| cpu.user_us),
         cpu(|cpu| cpu.system_us),
         stack.migrations.map_or(String::new(), |number| number.to_string()),

@@ -209,8 +209,13 @@ impl Stacks {
 
     /// Whether stacks found no room in the table.
     pub fn lost(&self) -> bool {
-        let found_none = self.table.fibers_without.load(Relaxed) > 0;
+        let found_none = self.table.fibers_without.load(Relaxed) > 0 || self.others_lost() > 0;
         found_none || self.table.rows_used.load(Relaxed) as usize > self.table.rows.len()
+    }
+
+    /// How many threads that no call has created found none.
+    pub fn others_lost(&self) -> u64 {
+        self.table.others_without.load(Relaxed)
     }
 
     /// Whether the program has loaded the library.

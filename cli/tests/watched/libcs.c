@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 static int calls;
@@ -47,6 +48,22 @@ static struct sigevent by_thread(void (*function)(union sigval)) {
     return event;
 }
 
+/* How often a thread but this one has used the allocator. */
+static pthread_t first;
+static int uses;
+extern void *__libc_malloc(size_t), *__libc_realloc(void *, size_t);
+static void used(void) {
+    if (first && !pthread_equal(first, pthread_self())) __atomic_fetch_add(&uses, 1, __ATOMIC_SEQ_CST);
+}
+void *malloc(size_t size) {
+    used();
+    return __libc_malloc(size);
+}
+void *realloc(void *memory, size_t size) {
+    used();
+    return __libc_realloc(memory, size);
+}
+
 static void *joins(void *word) { return word; }
 
 int main(int argc, char **argv) {
@@ -72,6 +89,18 @@ int main(int argc, char **argv) {
         if (aio_read(&read)) abort();
         wait_for(1, 1);
         if (aio_return(&read) != sizeof bytes) abort();
+    } else if (!strcmp(how, "allocator")) {
+        /* A thread with 24 KiB of stack, which the allocator might need. */
+        char bytes[16];
+        struct aiocb read = {.aio_fildes = open("/proc/self/exe", O_RDONLY)};
+        read.aio_buf = bytes;
+        read.aio_nbytes = sizeof bytes;
+        read.aio_sigevent.sigev_notify = SIGEV_NONE;
+        first = pthread_self();
+        if (aio_read(&read)) abort();
+        wait_for(0, 1);
+        if (aio_return(&read) != sizeof bytes) abort();
+        printf("%d\n", uses);
     } else if (!strcmp(how, "names")) {
         struct gaicb name = {.ar_name = "127.0.0.1"}, *list[] = {&name};
         struct sigevent event = by_thread(called);
@@ -87,6 +116,27 @@ int main(int argc, char **argv) {
         mq_unlink(path);
         struct sigevent event = by_thread(called);
         if (mq_notify(queue, &event) || mq_send(queue, "x", 1, 0)) abort();
+        wait_for(1, 2);
+    } else if (!strcmp(how, "late")) {
+        /* The process ends while libc's threads begin and end. */
+        timer_t timer;
+        struct sigevent event = by_thread(called);
+        struct itimerspec often = {.it_value = {.tv_nsec = 200000}, .it_interval = {.tv_nsec = 200000}};
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &often, NULL)) abort();
+        usleep(30000);
+    } else if (!strcmp(how, "full")) {
+        /* More fibers than there are rows for them. */
+        static char memory[128 << 10];
+        timer_t timer;
+        ucontext_t fiber;
+        struct sigevent event = by_thread(called);
+        struct itimerspec soon = {.it_value = {.tv_nsec = 1000000}};
+        if (getcontext(&fiber)) abort();
+        fiber.uc_stack.ss_sp = memory;
+        fiber.uc_stack.ss_size = sizeof memory;
+        fiber.uc_link = NULL;
+        for (int number = 0; number < 1 << 17; number++) makecontext(&fiber, abort, 0);
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, 0, &soon, NULL)) abort();
         wait_for(1, 2);
     } else if (!strcmp(how, "refused")) {
         /* A row that was given back, for a thread of libc's. */
