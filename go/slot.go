@@ -76,8 +76,7 @@ func installSlot() error {
 		experiment.err = fmt.Errorf("a stack whose foot leads to %#x ends at %#x", trampoline, experiment.found)
 	}
 	if experiment.err != nil {
-		exitAddress = 0
-		return experiment.err
+		return experiment.err // exitAddress stays: the experiment's goroutine may still have to go there
 	}
 	armedFoot = experiment.found
 	findDescriptorFields() // before a goroutine with a record needs it
