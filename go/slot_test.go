@@ -33,6 +33,20 @@ func init() {
 		}
 		fmt.Println(Install(Slot))
 	}
+	// Without a collection no other end by Goexit is noticed.
+	scenarios["go first"] = func() {
+		done := make(chan End, 1)
+		Go(func() {
+			AtExit(func() { done <- Ending() })
+			runtime.Goexit()
+		})
+		select {
+		case end := <-done:
+			fmt.Println(end)
+		case <-time.After(10 * time.Second):
+			fmt.Println("not noticed")
+		}
+	}
 	scenarios["a stale record"] = staleRecord
 	scenarios["a foot that is not recognised"] = func() {
 		if err := Install(Slot); err != nil {
@@ -74,6 +88,11 @@ func TestTheEnvironmentAsksForAMode(t *testing.T) {
 	if !strings.Contains(output, `EXEUNT_MODE: there is no mode "slots" (write code or slot) none`) {
 		t.Error(output)
 	}
+}
+
+func TestGoNoticesAGoexitInSlotModeAlsoWhenItIsTheFirstUse(t *testing.T) {
+	code, output := child(t, "go first", inMode+"slot", withoutMap, "GOGC=off")
+	want(t, code, output, 0, "exited\nthe scenario returned\n")
 }
 
 func TestSlotModeRefusesWhereCallsAreRedirected(t *testing.T) {
