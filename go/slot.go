@@ -142,8 +142,10 @@ var (
 // armSlot gives a record to the running goroutine, which has none.
 func armSlot(g uintptr) *record {
 	// A thread of C has no goroutine of its own; its callbacks do not return by the foot, which looks
-	// like that of any other goroutine.
-	if runtime.NumCgoCall() > 0 {
+	// like that of any other goroutine. No go statement made its goroutine (oneNewExtraM in
+	// src/runtime/proc.go). To walk a stack takes time, so only one without a creator is walked.
+	creator := findDescriptorFields().creator
+	if (creator == 0 || descriptorWord(g, creator) == 0) && runtime.NumCgoCall() > 0 {
 		if _, before := outermost(); before == "runtime.cgocallback" {
 			panic(errCallback)
 		}
