@@ -171,7 +171,7 @@ func armSlot(g uintptr) *record {
 	r.armedAt = time.Since(started)
 	r.owner.Store(g)
 	if r.index == 0 {
-		fallback.add(g, r)
+		fallback.add(g, r, ownNumber(g))
 	}
 	writeFoot(distance, armedFoot, uintptr(r.index), s)
 	return r
@@ -205,7 +205,7 @@ func drainLate(s *sentinel) {
 	if r.index == 0 {
 		fallback.remove(r.owner.Load(), r)
 		r.owner.Store(g)
-		fallback.add(g, r)
+		fallback.add(g, r, ownNumber(g))
 	} else {
 		atomic.StoreUintptr(&r.slotState().number, ownNumber(g))
 		r.owner.Store(g)
