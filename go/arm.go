@@ -33,7 +33,7 @@ func arm() *record {
 	r := new(record)
 	r.armedAt = time.Since(started)
 	r.owner.Store(g)
-	fallback.add(g, r)
+	fallback.add(g, r, 0)
 	if !useMap {
 		// The words are valid, but index 0 is never in the table: the hook that runs at the
 		// goroutine's end then finds the record in the map.

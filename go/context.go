@@ -64,9 +64,9 @@ func Go(fn func()) {
 }
 
 // start starts a goroutine. In slot mode it notices a Goexit there, after all other deferred
-// functions.
+// functions. fn may be the first to use this package, so start installs it, to know the mode.
 func start(fn func()) {
-	if !inSlotMode() {
+	if Install() != nil || !inSlotMode() {
 		go fn()
 		return
 	}

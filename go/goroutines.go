@@ -70,9 +70,14 @@ func Goroutines() func(yield func(Goroutine) bool) {
 		names := locals.named
 		locals.Unlock()
 		var found []Goroutine
-		note := func(r *record) {
-			if g := r.owner.Load(); g != 0 && !r.outlived(g, fields) {
-				found = append(found, r.describe(g, fields, names))
+		note := func(r *record, number uintptr) {
+			g := r.owner.Load()
+			if g == 0 || outlived(g, fields, number) {
+				return
+			}
+			// In slot mode the owner may end meanwhile, and its descriptor be used again.
+			if d := r.describe(g, fields, names); r.owner.Load() == g && !outlived(g, fields, number) {
+				found = append(found, d)
 			}
 		}
 		// yield is called without a lock.
@@ -90,7 +95,11 @@ func Goroutines() func(yield func(Goroutine) bool) {
 				c.home.Lock()
 				if chunks[number].Load() == c { // otherwise it is removed, and empty
 					for i := range c.records {
-						note(&c.records[i])
+						number := uintptr(0)
+						if c.slots != nil {
+							number = atomic.LoadUintptr(&c.slots[i].number)
+						}
+						note(&c.records[i], number)
 					}
 				}
 				c.home.Unlock()
@@ -102,8 +111,8 @@ func Goroutines() func(yield func(Goroutine) bool) {
 		for i := range fallback.parts {
 			part := &fallback.parts[i]
 			part.RLock()
-			for _, r := range part.records {
-				note(r)
+			for _, m := range part.records {
+				note(m.record, m.number)
 			}
 			part.RUnlock()
 			if !pass() {
@@ -113,11 +122,11 @@ func Goroutines() func(yield func(Goroutine) bool) {
 	}
 }
 
-// outlived reports whether the descriptor belongs to another goroutine by now. In slot mode a record
-// may still wait to be drained then.
-func (r *record) outlived(g uintptr, fields descriptorFields) bool {
-	return inSlotMode() && r.index != 0 && fields.number != 0 &&
-		descriptorWord(g, fields.number) != atomic.LoadUintptr(&r.slotState().number)
+// outlived reports whether the descriptor belongs to another goroutine than the one with this number
+// by now. In slot mode a record may still wait to be drained then. Until the descriptor is used again
+// it keeps the number of a goroutine that has ended, which is therefore listed.
+func outlived(g uintptr, fields descriptorFields, number uintptr) bool {
+	return inSlotMode() && fields.number != 0 && descriptorWord(g, fields.number) != number
 }
 
 // usedChunks is more than the number of every chunk.
@@ -127,7 +136,10 @@ func usedChunks() int {
 	return int(chunkNumbers.next)
 }
 
-// describe is called with the lock that release takes. Until it is unlocked the owner cannot end.
+// describe is called with the lock that release takes. Until it is unlocked the owner cannot end,
+// except in slot mode, by runtime.Goexit or as a coroutine. What describe has read is then its own only
+// if it has not outlived its descriptor afterwards. (newproc1 writes the creator a moment before the
+// number; a goroutine that is listed in this moment, after its end, has the next one's creator.)
 func (r *record) describe(g uintptr, fields descriptorFields, names []named) Goroutine {
 	d := Goroutine{ID: r.identity(), Armed: started.Add(r.armedAt), End: r.currentEnding()}
 	if fields.number != 0 {

@@ -18,11 +18,13 @@ var installation struct {
 // Functions that need it call Install, and panic with its error. Call it yourself to learn beforehand
 // whether the package works, or to go on without it.
 //
-// Install can ask for a [Mode]. The environment variable EXEUNT_MODE (code or slot) asks for one too,
-// and comes before the argument. Without either it is the system's default. The error says so if
-// another mode than the argument's is in force already, as where a package variable or the
-// environment was first. A program with cgo installs itself when it starts: there only the variable
-// asks, or go build -ldflags='-X exeunt.invalid/exeunt.linkedMode=slot'.
+// Install can ask for a [Mode]. The program's mode is the first of these that there is: what it was
+// linked with, by go build -ldflags='-X exeunt.invalid/exeunt.linkedMode=slot'; the argument of the
+// first Install; the environment variable EXEUNT_MODE (code or slot); the system's default. The later
+// ones are ignored then. So the environment cannot bring code mode to a program that asks for slot mode.
+// The error says so if another mode than the argument's is in force already, as where the program was
+// linked with it, or a package variable was first. A program with cgo installs code mode when it
+// starts, before it can call Install, unless it was linked with slot or the variable is slot.
 //
 // The error names what was found instead of the expected code: the function, and what it calls. The
 // program is then unchanged.
@@ -47,18 +49,18 @@ func Install(ask ...Mode) error {
 var linkedMode string
 
 func chooseMode(ask []Mode) (Mode, error) {
+	if linkedMode != "" {
+		return modeNamed(linkedMode)
+	}
+	if len(ask) > 0 && ask[0] != NoMode {
+		return ask[0], nil
+	}
 	if name := os.Getenv("EXEUNT_MODE"); name != "" {
 		m, err := modeNamed(name)
 		if err != nil {
 			err = fmt.Errorf("EXEUNT_MODE: %w", err)
 		}
 		return m, err
-	}
-	if len(ask) > 0 && ask[0] != NoMode {
-		return ask[0], nil
-	}
-	if linkedMode != "" {
-		return modeNamed(linkedMode)
 	}
 	return defaultMode, nil
 }
@@ -80,9 +82,13 @@ func installIn(m Mode) (err error) {
 
 // In a program with cgo, a callback from a thread of C may be running when the exits are
 // redirected. It has passed the original call, so its end would not be noticed. Such programs are
-// therefore redirected when they start. Install keeps an error for later callers.
+// therefore redirected when they start. Install keeps an error for later callers. Slot mode redirects
+// nothing, and waits for the first use. (On Windows NumCgoCall counts system calls too.)
 func init() {
-	if !noInstallAtInit && runtime.NumCgoCall() > 0 {
+	if noInstallAtInit || runtime.NumCgoCall() == 0 {
+		return
+	}
+	if m, err := chooseMode(nil); err == nil && m == Code {
 		_ = Install()
 	}
 }

@@ -12,9 +12,14 @@ var fallback recordMap
 type recordMap struct {
 	parts [64]struct {
 		sync.RWMutex
-		records map[uintptr]*record
+		records map[uintptr]mapped
 		_       [32]byte
 	}
+}
+
+type mapped struct {
+	record *record
+	number uintptr // as in slotState
 }
 
 // useMap says that the spare words cannot be relied on. Install sets it, before any goroutine has a
@@ -24,13 +29,13 @@ var useMap bool
 // forceMap makes a test use the map although the spare words could be used.
 var forceMap bool
 
-func (m *recordMap) add(g uintptr, r *record) {
+func (m *recordMap) add(g uintptr, r *record, number uintptr) {
 	part := &m.parts[g>>6%64]
 	part.Lock()
 	if part.records == nil {
-		part.records = map[uintptr]*record{}
+		part.records = map[uintptr]mapped{}
 	}
-	part.records[g] = r
+	part.records[g] = mapped{r, number}
 	part.Unlock()
 	atomic.AddUint32(&common.mapped, 1)
 }
@@ -40,7 +45,7 @@ func (m *recordMap) add(g uintptr, r *record) {
 func (m *recordMap) remove(g uintptr, r *record) {
 	part := &m.parts[g>>6%64]
 	part.Lock()
-	if part.records[g] == r {
+	if part.records[g].record == r {
 		delete(part.records, g)
 	}
 	part.Unlock()
@@ -50,7 +55,7 @@ func (m *recordMap) remove(g uintptr, r *record) {
 func (m *recordMap) get(g uintptr) *record {
 	part := &m.parts[g>>6%64]
 	part.RLock()
-	r := part.records[g]
+	r := part.records[g].record
 	part.RUnlock()
 	return r
 }

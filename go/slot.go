@@ -76,8 +76,7 @@ func installSlot() error {
 		experiment.err = fmt.Errorf("a stack whose foot leads to %#x ends at %#x", trampoline, experiment.found)
 	}
 	if experiment.err != nil {
-		exitAddress = 0
-		return experiment.err
+		return experiment.err // exitAddress stays: the experiment's goroutine may still have to go there
 	}
 	armedFoot = experiment.found
 	findDescriptorFields() // before a goroutine with a record needs it
@@ -143,8 +142,10 @@ var (
 // armSlot gives a record to the running goroutine, which has none.
 func armSlot(g uintptr) *record {
 	// A thread of C has no goroutine of its own; its callbacks do not return by the foot, which looks
-	// like that of any other goroutine.
-	if runtime.NumCgoCall() > 0 {
+	// like that of any other goroutine. No go statement made its goroutine (oneNewExtraM in
+	// src/runtime/proc.go). To walk a stack takes time, so only one without a creator is walked.
+	creator := findDescriptorFields().creator
+	if (creator == 0 || descriptorWord(g, creator) == 0) && runtime.NumCgoCall() > 0 {
 		if _, before := outermost(); before == "runtime.cgocallback" {
 			panic(errCallback)
 		}
@@ -170,7 +171,7 @@ func armSlot(g uintptr) *record {
 	r.armedAt = time.Since(started)
 	r.owner.Store(g)
 	if r.index == 0 {
-		fallback.add(g, r)
+		fallback.add(g, r, ownNumber(g))
 	}
 	writeFoot(distance, armedFoot, uintptr(r.index), s)
 	return r
@@ -204,7 +205,7 @@ func drainLate(s *sentinel) {
 	if r.index == 0 {
 		fallback.remove(r.owner.Load(), r)
 		r.owner.Store(g)
-		fallback.add(g, r)
+		fallback.add(g, r, ownNumber(g))
 	} else {
 		atomic.StoreUintptr(&r.slotState().number, ownNumber(g))
 		r.owner.Store(g)

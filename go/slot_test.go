@@ -25,6 +25,11 @@ func init() {
 		AtExit(func() { fmt.Println("never: the end of main is not noticed") })
 		os.Exit(3)
 	}
+	scenarios["asked twice"] = func() { fmt.Println(Install(Slot), InForce()) }
+	scenarios["linked"] = func() {
+		linkedMode = "slot"
+		fmt.Println(Install(Code), InForce())
+	}
 	scenarios["mode"] = func() { fmt.Println(Install(), InForce()) }
 	// Both copies of this package would use the same words of stacks.
 	scenarios["slot mode beside redirected calls"] = func() {
@@ -32,6 +37,20 @@ func init() {
 			fmt.Println(err)
 		}
 		fmt.Println(Install(Slot))
+	}
+	// Without a collection no other end by Goexit is noticed.
+	scenarios["go first"] = func() {
+		done := make(chan End, 1)
+		Go(func() {
+			AtExit(func() { done <- Ending() })
+			runtime.Goexit()
+		})
+		select {
+		case end := <-done:
+			fmt.Println(end)
+		case <-time.After(10 * time.Second):
+			fmt.Println("not noticed")
+		}
 	}
 	scenarios["a stale record"] = staleRecord
 	scenarios["a foot that is not recognised"] = func() {
@@ -74,6 +93,18 @@ func TestTheEnvironmentAsksForAMode(t *testing.T) {
 	if !strings.Contains(output, `EXEUNT_MODE: there is no mode "slots" (write code or slot) none`) {
 		t.Error(output)
 	}
+}
+
+func TestGoNoticesAGoexitInSlotModeAlsoWhenItIsTheFirstUse(t *testing.T) {
+	code, output := child(t, "go first", inMode+"slot", withoutMap, "GOGC=off")
+	want(t, code, output, 0, "exited\nthe scenario returned\n")
+}
+
+func TestTheEnvironmentDoesNotOverruleTheProgram(t *testing.T) {
+	code, output := child(t, "asked twice", inMode+"code", withoutMap)
+	want(t, code, output, 0, "<nil> slot\nthe scenario returned\n")
+	code, output = child(t, "linked", inMode+"code", withoutMap)
+	want(t, code, output, 0, "exeunt: slot mode is in force, and not code mode slot\nthe scenario returned\n")
 }
 
 func TestSlotModeRefusesWhereCallsAreRedirected(t *testing.T) {

@@ -65,8 +65,8 @@ func clearSpareWords()
 // recoveredTo returns what recoveryHook has stored since setSpareWords, or 0.
 func recoveredTo() uintptr
 
-// exitAddress is the address in runtime.goexit to which entry functions return. It is 0 before exits
-// are redirected.
+// exitAddress is the address in runtime.goexit to which entry functions return. Install sets it, also
+// where it fails afterwards. It does not change once it is set.
 var exitAddress uintptr
 
 // getg returns the address of the running goroutine's descriptor. Descriptors are never freed.

@@ -150,7 +150,7 @@ func newChunk(home *shard) *chunk {
 }
 
 // freeRecord takes back a record that its goroutine no longer uses. While Goroutines has the lock, a
-// record that has an owner keeps it, and the owner cannot end.
+// record that has an owner keeps it, and the owner cannot end (except in slot mode, see describe).
 func freeRecord(r *record) {
 	g := r.owner.Swap(0)
 	if r.index == 0 {
