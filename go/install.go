@@ -12,20 +12,25 @@ var installation struct {
 	err  error
 }
 
-// Install makes this program notice the ends of goroutines. Only the first call does it; later calls
-// return the same result.
+// Install makes this program notice the ends of goroutines. Only the first call does it; later
+// calls return the same result.
 //
-// Functions that need it call Install, and panic with its error. Call it yourself to learn beforehand
-// whether the package works, or to go on without it.
+// Functions that need it call Install, and panic with its error. Call it yourself to learn
+// beforehand whether the package works, or to go on without it.
 //
-// Install can ask for a [Mode]. The environment variable EXEUNT_MODE (code or slot) asks for one too,
-// and comes before the argument. Without either it is the system's default. The error says so if
-// another mode than the argument's is in force already, as where a package variable or the
+// Install can ask for a [Mode]. The environment variable EXEUNT_MODE (code or slot) asks for one
+// too, and comes before the argument. Without either it is the system's default. The error says so
+// if another mode than the argument's is in force already, as where a package variable or the
 // environment was first. A program with cgo installs itself when it starts: there only the variable
 // asks, or go build -ldflags='-X exeunt.invalid/exeunt.linkedMode=slot'.
 //
-// The error names what was found instead of the expected code: the function, and what it calls. The
-// program is then unchanged.
+// [Code] mode works on Linux only, [Slot] mode on every system, both on amd64 and arm64. Where Code
+// mode fails, Install does not go over to Slot mode: ask for it.
+//
+// The error names what was found instead of the expected code or stack: in Code mode the function,
+// and what it calls. The program is then unchanged. In Slot mode single goroutines may still be
+// unable to use the package where Install succeeds, such as callbacks on threads of C (see
+// [AtExit]).
 func Install(ask ...Mode) error {
 	installation.once.Do(func() {
 		m, err := chooseMode(ask)
