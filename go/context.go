@@ -39,8 +39,7 @@ func GetSafe() any {
 // neither; [Wrap] and [Capture] do so where other code has the go statement.
 //
 // In [Slot] mode a [runtime.Goexit] on a goroutine that Go has started is noticed at once, after
-// its deferred functions. On other goroutines it is noticed late (see [AtExit]). The mode has to be
-// in force before the call of Go (see [Install]).
+// its deferred functions. On other goroutines it is noticed late (see [AtExit]).
 func Go(fn func()) {
 	if fn == nil {
 		// Panic here and not on the new goroutine, whose traceback would not show the caller.

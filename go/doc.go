@@ -47,7 +47,7 @@
 //   - An end by [runtime.Goexit] (so by t.FailNow and t.SkipNow), and that of a function given to
 //     [iter.Pull], is noticed late: by the garbage collector. The handlers run then, on another
 //     goroutine that has the values and the ID. Where [Go] has started the goroutine, Goexit is
-//     noticed at once, if the mode was in force before.
+//     noticed at once.
 //   - The return of main.main and [os.Exit] are not noticed: no handler runs.
 //   - Late handlers are lost if the process ends before a collection. An idle program may have none
 //     for two minutes, and with GOGC=off none at all. A finalizer that blocks, anywhere in the

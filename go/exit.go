@@ -13,8 +13,8 @@ package exeunt
 // In [Slot] mode no function is called when main.main returns or at os.Exit. After runtime.Goexit,
 // and after the end of a function given to [iter.Pull], they are called late: once the garbage
 // collector has run, on another goroutine that has the values and the [ID]. They are not called if
-// the process ends before that. A Goexit on a goroutine that [Go] has started in this mode is
-// noticed at once.
+// the process ends before that. A Goexit on a goroutine that [Go] has started is noticed at
+// once.
 //
 // The function may do what any code may: block, allocate, start goroutines, use storage, and
 // register further functions, which are called next. It may call runtime.Goexit, which ends only

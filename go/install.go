@@ -12,17 +12,19 @@ var installation struct {
 	err  error
 }
 
-// Install makes this program notice the ends of goroutines. Only the first call does it; later
-// calls return the same result.
+// Install makes this program notice the ends of goroutines. Only the first call does it; later calls
+// return the same result.
 //
-// Functions that need it call Install, and panic with its error. Call it yourself to learn
-// beforehand whether the package works, or to go on without it.
+// Functions that need it call Install, and panic with its error. Call it yourself to learn beforehand
+// whether the package works, or to go on without it.
 //
-// Install can ask for a [Mode]. The environment variable EXEUNT_MODE (code or slot) asks for one
-// too, and comes before the argument. Without either it is the system's default. The error says so
-// if another mode than the argument's is in force already, as where a package variable or the
-// environment was first. A program with cgo installs itself when it starts: there only the variable
-// asks, or go build -ldflags='-X exeunt.invalid/exeunt.linkedMode=slot'.
+// Install can ask for a [Mode]. The program's mode is the first of these that there is: what it was
+// linked with, by go build -ldflags='-X exeunt.invalid/exeunt.linkedMode=slot'; the argument of the
+// first Install; the environment variable EXEUNT_MODE (code or slot); the system's default. The later
+// ones are ignored then. So the environment cannot bring code mode to a program that asks for slot mode.
+// The error says so if another mode than the argument's is in force already, as where the program was
+// linked with it, or a package variable was first. A program with cgo installs code mode when it
+// starts, before it can call Install, unless it was linked with slot or the variable is slot.
 //
 // [Code] mode works on Linux only, [Slot] mode on every system, both on amd64 and arm64. Where Code
 // mode fails, Install does not go over to Slot mode: ask for it.
