@@ -50,7 +50,7 @@
 //     noticed at once.
 //   - The return of main.main and [os.Exit] are not noticed: no handler runs.
 //   - Late handlers are lost if the process ends before a collection. An idle program may have none
-//     for two minutes, and with GOGC=off none at all. A finalizer that blocks, anywhere in the
+//     for two minutes, and with GOGC=off none by itself. A finalizer that blocks, anywhere in the
 //     program, stops all late handlers. To have them run, call [runtime.GC] twice, and wait for
 //     them.
 //   - The goroutine of a late handler has no profiler labels, no locked thread, and is outside of
