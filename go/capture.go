@@ -36,14 +36,15 @@ func Capture() Captured {
 //
 // When fn returns, panics or calls [runtime.Goexit], Run puts back what was there before, so that
 // nothing of fn is left, also if fn has called [Reset] or [Unload]. Values that fn has set in
-// inheritable locals are closed then (see [Local]). Captured values are the captured goroutine's: Run
-// does not close them. The exception is a value that a child function has made and that has a
+// inheritable locals are closed then (see [Local]). Captured values are the captured goroutine's:
+// Run does not close them. The exception is a value that a child function has made and that has a
 // Close: only the first Run of c has it, and closes it when fn has ended. Other calls of Run find
 // none. Capture once for each of them then, as [Wrap] does for each function.
 //
 // If fn calls [os.Exit], the values that were put aside are closed last. Calls can be nested. Run
 // takes some 100 nanoseconds, and makes two allocations and one for some kinds of values. Where
-// goroutine exits cannot be redirected (see [Install]), Run only calls fn.
+// goroutine exits cannot be redirected (see [Install]), Run only calls fn. In [Slot] mode Run
+// panics where [AtExit] does.
 func (c Captured) Run(fn func()) {
 	if Install() != nil {
 		fn()

@@ -37,6 +37,9 @@ func GetSafe() any {
 // Go starts a goroutine that calls fn with the context of the running goroutine (see [With]) and
 // the values of its inheritable locals (see [NewInheritable]). A plain go statement passes on
 // neither; [Wrap] and [Capture] do so where other code has the go statement.
+//
+// In [Slot] mode a [runtime.Goexit] on a goroutine that Go has started is noticed at once, after
+// its deferred functions. On other goroutines it is noticed late (see [AtExit]).
 func Go(fn func()) {
 	if fn == nil {
 		// Panic here and not on the new goroutine, whose traceback would not show the caller.

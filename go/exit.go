@@ -10,13 +10,19 @@ package exeunt
 // process ends before the other goroutines do, so their functions are not called. None are called
 // when an unrecovered panic, a fatal error or a signal kills the process.
 //
+// In [Slot] mode no function is called when main.main returns or at os.Exit. After runtime.Goexit,
+// and after the end of a function given to [iter.Pull], they are called late: once the garbage
+// collector has run, on another goroutine that has the values and the [ID]. They are not called if
+// the process ends before that. A Goexit on a goroutine that [Go] has started is noticed at
+// once.
+//
 // The function may do what any code may: block, allocate, start goroutines, use storage, and
 // register further functions, which are called next. It may call runtime.Goexit, which ends only
 // the function itself. If it panics, the panic is reported (see [OnPanic]) and the other functions
 // are called.
 //
 // On a thread of a C program that calls Go, a goroutine ends when the outermost callback returns to
-// C.
+// C. In Slot mode AtExit panics there.
 //
 // Calling stop takes the registration back, as with [context.AfterFunc]. It returns true if f will
 // now not be called. It returns false if f has been called or is running (so also within f), and if
@@ -29,7 +35,8 @@ package exeunt
 // nanoseconds, however many functions are registered. The order of the others stays. AtExit makes
 // one allocation of 16 bytes, and one more if its result is used.
 //
-// AtExit panics with the error of [Install] where goroutine exits cannot be redirected.
+// AtExit panics with the error of [Install] where goroutine exits cannot be redirected. In Slot
+// mode it also panics on a goroutine whose end it cannot notice.
 func AtExit(f func()) (stop func() bool) {
 	// This is small enough to be inlined, so that a result which is not used costs nothing.
 	return register(f).stop
@@ -50,6 +57,10 @@ func register(f func()) *handler {
 // that is recovered by a deferred function of an inner frame than the entry function's is no end.
 // Of a goroutine that [iter.Pull] has started, the entry function is the sequence; it is [Returned]
 // also after a panic. Where the spare words of stacks are not used, Recovered is Returned.
+//
+// In [Slot] mode it is Returned also after a recovered panic, and [Exited] for a goroutine that
+// iter.Pull has started, however that has ended. ProcessExit and MainReturned do not occur: no
+// handler runs at these ends.
 func Ending() End {
 	if r := lookup(); r != nil {
 		return r.ending
@@ -59,7 +70,9 @@ func Ending() End {
 
 // ID returns a number that identifies the running goroutine. It is never 0. It stays the same until
 // the goroutine ends or calls [Unload], and no other goroutine of this process gets the same
-// number. It is not the number in the runtime's tracebacks.
+// number. It is not the number in the runtime's tracebacks. In [Slot] mode handlers that run late,
+// on another goroutine, get the number of the goroutine that has ended. ID panics where [AtExit]
+// does.
 func ID() int64 { return lookupOrArm().identity() }
 
 // Reset removes the values that the running goroutine has set, and closes those that have to be

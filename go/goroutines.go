@@ -23,8 +23,8 @@ type Goroutine struct {
 func (g Goroutine) Age() time.Duration { return time.Since(g.Armed) }
 
 // CreatedBy returns the go statement that has started the goroutine: Function, File and Line of the
-// code that contains it. They are empty where there is none, as for callbacks from threads of C. The
-// main goroutine's is in runtime.rt0_go, and that of an [iter.Pull] is there.
+// code that contains it. They are empty where there is none, as for callbacks from threads of C.
+// The main goroutine's is in runtime.rt0_go, and that of an [iter.Pull] is there.
 func (g Goroutine) CreatedBy() runtime.Frame {
 	if g.creator == 0 {
 		return runtime.Frame{}
@@ -50,11 +50,15 @@ func (g Goroutine) String() string {
 // have called AtExit, ID, With or Run, or have set a value, and have neither ended nor called
 // [Unload] since. It can be given to range from Go 1.23 on.
 //
-// It is for leak detectors and metrics. It does not stop the others: a goroutine that begins or ends
-// meanwhile may be there or not. Each of the others is there once, or twice if it calls Unload and
-// uses the package again. The order is none in particular. The values themselves cannot be read,
-// since their goroutine may be changing them. The body of the loop may do anything, also use this
-// package.
+// It is for leak detectors and metrics. It does not stop the others: a goroutine that begins or
+// ends meanwhile may be there or not. Each of the others is there once, or twice if it calls Unload
+// and uses the package again. The order is none in particular. The values themselves cannot be
+// read, since their goroutine may be changing them. The body of the loop may do anything, also use
+// this package.
+//
+// In [Slot] mode a goroutine that has ended by [runtime.Goexit] or as that of an [iter.Pull] may
+// still be there, until its handlers have run. While they run it has the Number and the CreatedBy
+// of the goroutine on which they run.
 //
 // An iteration takes a lock for each 256 goroutines in turn, for some microseconds. A goroutine
 // that uses the package for the first time, or ends, may wait for it; reads and writes never do.

@@ -26,8 +26,13 @@ var installation struct {
 // linked with it, or a package variable was first. A program with cgo installs code mode when it
 // starts, before it can call Install, unless it was linked with slot or the variable is slot.
 //
-// The error names what was found instead of the expected code: the function, and what it calls. The
-// program is then unchanged.
+// [Code] mode works on Linux only, [Slot] mode on every system, both on amd64 and arm64. Where Code
+// mode fails, Install does not go over to Slot mode: ask for it.
+//
+// The error names what was found instead of the expected code or stack: in Code mode the function,
+// and what it calls. The program is then unchanged. In Slot mode single goroutines may still be
+// unable to use the package where Install succeeds, such as callbacks on threads of C (see
+// [AtExit]).
 func Install(ask ...Mode) error {
 	installation.once.Do(func() {
 		m, err := chooseMode(ask)

@@ -8,15 +8,16 @@ import (
 )
 
 // A Local is a variable of which every goroutine has its own copy. Create it once, by [NewLocal] or
-// [NewLocalFunc], and keep it in a package-level variable: it is never freed. The methods of a Local
-// that was not made by these or by [NewInheritable], such as a zero Local, panic.
+// [NewLocalFunc], and keep it in a package-level variable: it is never freed. The methods of a
+// Local that was not made by these or by [NewInheritable], such as a zero Local, panic.
 //
 // A goroutine's value is dropped when the goroutine ends, after the functions registered by
-// [AtExit]. If the value implements [io.Closer], it is closed whenever it is dropped: at the
-// goroutine's end, by [Reset] and [Unload], by Del, and by Set, unless it is set again. Swap returns
-// it instead. At the end the locals created last are closed first. A Close may use storage. T itself
-// must have the Close method, not *T. If T is an interface type, the value in it counts. A nil
-// pointer is not closed, nor is a value that belongs to another goroutine (see [NewInheritable]).
+// [AtExit], and late or not at all where these are called late or not at all in [Slot] mode. If the
+// value implements [io.Closer], it is closed whenever it is dropped: at the goroutine's end, by
+// [Reset] and [Unload], by Del, and by Set, unless it is set again. Swap returns it instead. At the
+// end the locals created last are closed first. A Close may use storage. T itself must have the
+// Close method, not *T. If T is an interface type, the value in it counts. A nil pointer is not
+// closed, nor is a value that belongs to another goroutine (see [NewInheritable]).
 //
 // Pointers, maps, channels, functions, and types of up to eight bytes without pointers are stored
 // without an allocation. Other types need one for the first Set on a goroutine. The first eight
@@ -289,7 +290,7 @@ func (l *Local[T]) Lookup() (v T, ok bool) {
 }
 
 // Set sets the running goroutine's value. It panics with the error of [Install] where goroutine
-// exits cannot be redirected.
+// exits cannot be redirected, and in [Slot] mode where [AtExit] panics.
 //
 // If the value before has to be closed (see [Local]), Set closes it once the new one is in place: a
 // Get in its Close returns the new value. It stays open if the new value is the same one: both are

@@ -19,8 +19,9 @@ const (
 	// foot, the word to which its entry function returns. An end by return, also after a recovered
 	// panic, is noticed when it happens. An end by [runtime.Goexit] and that of a coroutine
 	// ([iter.Pull]) are noticed by the garbage collector; the handlers run then, on another
-	// goroutine that has the values. The return of main.main and [os.Exit] are not noticed. This is
-	// the default on the other systems, on amd64 and arm64.
+	// goroutine that has the values, or are lost if the process ends before. The return of
+	// main.main and [os.Exit] are not noticed. This is the default on the other systems, on amd64
+	// and arm64. The package's description lists all that differs.
 	Slot
 )
 
@@ -39,8 +40,8 @@ func (m Mode) String() string {
 // modeInForce is set once, before any goroutine has a record.
 var modeInForce atomic.Uint32
 
-// InForce returns the mode that the program uses. It is [NoMode] until [Install] has succeeded, which
-// the first use of most functions calls.
+// InForce returns the mode that the program uses. It is [NoMode] until [Install] has succeeded,
+// which the first use of most functions calls.
 func InForce() Mode { return Mode(modeInForce.Load()) }
 
 func inSlotMode() bool { return InForce() == Slot }

@@ -13,17 +13,18 @@ type End uint8
 const (
 	// Running: the goroutine is not ending.
 	Running End = iota
-	// Returned: its entry function has returned. On a thread of C: its outermost callback has returned
-	// to C.
+	// Returned: its entry function has returned. On a thread of C: its outermost callback has
+	// returned to C.
 	Returned
-	// Exited: it has called [runtime.Goexit], as t.FailNow and t.SkipNow do.
+	// Exited: it has called [runtime.Goexit], as t.FailNow and t.SkipNow do. In [Slot] mode also:
+	// it was that of an [iter.Pull], which has ended.
 	Exited
-	// ProcessExit: it has called [os.Exit], and is still within that call.
+	// ProcessExit: it has called [os.Exit], and is still within that call. Only in [Code] mode.
 	ProcessExit
-	// MainReturned: it is the main goroutine, and main.main has returned.
+	// MainReturned: it is the main goroutine, and main.main has returned. Only in Code mode.
 	MainReturned
 	// Recovered: its entry function has returned because a panic has reached it, which a deferred
-	// function of it has recovered.
+	// function of it has recovered. Only in Code mode; in Slot mode it is Returned.
 	Recovered
 )
 

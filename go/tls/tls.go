@@ -2,8 +2,9 @@
 // program that used github.com/huandu/go-tls changes its import path and works again.
 //
 // Two things that go-tls forbids are allowed: to use storage in a value's Close, and to call AtExit
-// on the main goroutine. New programs are better served by package exeunt, whose locals are typed
-// and faster. A program can use both.
+// on the main goroutine. (In slot mode, the default on other systems than Linux, functions
+// registered there are not called, and others are called late; see package exeunt.) New programs
+// are better served by package exeunt, whose locals are typed and faster. A program can use both.
 package tls
 
 import (
