@@ -33,8 +33,8 @@ impl Memory {
         Self { start: start.cast(), size }
     }
 
-    /// Memory for many stacks in one mapping, one after the other: Linux allows some ten thousands of
-    /// mappings in a process.
+    /// Memory for many stacks in one mapping, one after the other: Linux allows some ten thousands
+    /// of mappings in a process.
     pub fn many(count: usize, size: usize) -> Vec<Self> {
         let all = Self::new(count * size);
         let start = all.start;

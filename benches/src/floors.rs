@@ -33,8 +33,8 @@ pub fn get(key: &'static str) -> Option<u64> {
     })
 }
 
-/// What an armed stack needs: whether it is in use, its base, foot, original return address, canary,
-/// identity and generation, and one handler.
+/// What an armed stack needs: whether it is in use, its base, foot, original return address,
+/// canary, identity and generation, and one handler.
 #[repr(align(64))]
 struct Record {
     taken: AtomicBool,
@@ -62,8 +62,8 @@ impl Drop for Last {
     }
 }
 
-/// Arming: takes a cached record, fills it in, redirects `foot` (any word of the stack), and keeps a
-/// handler.
+/// Arming: takes a cached record, fills it in, redirects `foot` (any word of the stack), and keeps
+/// a handler.
 #[inline(never)]
 pub fn arm(foot: &mut usize) {
     let record = black_box(&RECORD);

@@ -193,8 +193,8 @@ pub fn measure(criterion: &mut Criterion<WallTime>) {
 
 /// What a read takes, by its name. All reads run in turns, in short batches, so that other work on
 /// the machine disturbs all alike. The best twentieth of the batches counts, as other work only
-/// adds time; of the placements, the median counts. `batches` of each read run, of those whose names
-/// `filter` lets pass.
+/// adds time; of the placements, the median counts. `batches` of each read run, of those whose
+/// names `filter` lets pass.
 pub fn in_turns(batches: usize, filter: impl Fn(&str) -> bool) -> BTreeMap<String, f64> {
     const BATCH: u64 = 10_000;
     let mut samples: BTreeMap<String, [Samples; PLACEMENTS]> = BTreeMap::new();

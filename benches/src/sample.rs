@@ -40,7 +40,8 @@ impl Samples {
         self.quantile(0.5)
     }
 
-    /// The mean of the middle half. Where the clock has steps of ten nanoseconds, the median has too.
+    /// The mean of the middle half. Where the clock has steps of ten nanoseconds, the median has
+    /// too.
     pub fn middle(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);

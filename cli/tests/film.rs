@@ -434,8 +434,8 @@ fn a_goroutine_s_film_shows_the_call_in_goexit_before_and_after() {
 fn a_goroutine_s_record_belongs_to_it_from_the_second_word_to_the_drain_s_end() {
     let Some(film) = film("goroutine") else { return };
     let foot = number(&film["stack"]["foot"]);
-    // The base is where the stack pointer was before the call that the foot stands for, and the words
-    // that the runtime leaves free.
+    // The base is where the stack pointer was before the call that the foot stands for, and the
+    // words that the runtime leaves free.
     let begin = sp(&steps(&film)[0]);
     let base = if is_x86_64(&film) { begin + 40 } else { begin + 48 };
     assert!(foot < base && base.is_multiple_of(512), "{base:#x} is no stack's base");

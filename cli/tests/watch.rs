@@ -6,8 +6,11 @@
 mod common;
 #[path = "common/filter.rs"]
 mod filter;
+#[path = "common/glibc.rs"]
+mod glibc;
 
 use common::{exeunt, text};
+use glibc::glibc_minor;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -535,7 +538,10 @@ fn what_cannot_be_watched_is_refused_in_one_line() {
 /// library has changed.
 #[test]
 fn a_program_with_its_own_copy_of_exeunt_passes_its_tests_under_each_redirect() {
-    for redirect in ["code", "slot", "auto"] {
+    // Before glibc 2.34 main ends in two ways. The library has armed it by its foot, so the copy
+    // does not find both, and code redirect refuses main.
+    let redirects = if glibc_minor() < 34 { &["slot", "auto"][..] } else { &["slot", "auto", "code"] };
+    for redirect in redirects {
         let run = |command: &mut Command| {
             let output = command.arg("doctor").env("EXEUNT_REDIRECT", redirect).output().expect("it starts");
             let said = text(&output).lines().last().expect("a line").to_owned();

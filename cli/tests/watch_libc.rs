@@ -4,8 +4,11 @@
 mod common;
 #[path = "common/filter.rs"]
 mod filter;
+#[path = "common/glibc.rs"]
+mod glibc;
 
 use common::{exeunt, text};
+use glibc::glibc_minor;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,9 +32,7 @@ fn program() -> &'static Path {
 /// Whether the threads of timers, of `aio` and of look-ups come by a call to `pthread_create` that the
 /// library stands in for: before 2.34 they do, as that function is in another file than theirs.
 fn is_old() -> bool {
-    // SAFETY: a constant of libc's.
-    let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) }.to_str().expect("a number");
-    version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok()).expect("a number") < 34
+    glibc_minor() < 34
 }
 
 /// The command that watches the program, and its rows but for main's. None: this system has no message
@@ -113,7 +114,8 @@ fn a_thread_that_is_there_when_the_process_ends_has_one_row() {
         let calls: usize = text(&watched).trim().parse().expect("a number");
         let said = String::from_utf8(watched.stderr).expect("UTF-8");
         let rows: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        let mut tids: Vec<u64> = rows.iter().filter_map(|row| row["tid"].as_u64()).collect();
+        // A thread that has not run yet has the number 0.
+        let mut tids: Vec<u64> = rows.iter().filter_map(|row| row["tid"].as_u64()).filter(|&tid| tid != 0).collect();
         let all = tids.len();
         tids.sort_unstable();
         tids.dedup();

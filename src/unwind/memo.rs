@@ -108,8 +108,8 @@ struct Walk {
     place: usize,
     /// Where the frame pointer points at the start; `None` if no rule uses it.
     frame_pointer: Option<usize>,
-    /// The words to compare, innermost first; the last one is the foot. Empty for a walk that is too
-    /// long.
+    /// The words to compare, innermost first; the last one is the foot. Empty for a walk that is
+    /// too long.
     runs: Vec<Run>,
     /// The ends of steps by the frame pointer over a page or more. Each recall has to check whether
     /// the memory in between is one segment.
@@ -183,9 +183,9 @@ impl Walk {
         }
         let mut last = None;
         for run in &self.runs {
-            // SAFETY: the words before have shown that the frames so far belong to the same functions
-            // at the same calls, in code that is never replaced, and with the same frame pointers. So
-            // the next word lies in the next frame.
+            // SAFETY: the words before have shown that the frames so far belong to the same
+            // functions at the same calls, in code that is never replaced, and with the same frame
+            // pointers. So the next word lies in the next frame.
             last = Some(unsafe { run.matches(from) }?);
         }
         let (distance, word) = last?;

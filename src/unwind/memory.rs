@@ -88,8 +88,8 @@ impl Memory {
         known.then(|| unsafe { (address as *const usize).read_volatile() })
     }
 
-    /// Whether the stack pointers of a frame and of its caller lie in one segment, in the range that
-    /// is known to be readable.
+    /// Whether the stack pointers of a frame and of its caller lie in one segment, in the range
+    /// that is known to be readable.
     #[inline(always)]
     pub(super) fn is_known(&self, from: usize, to: usize) -> bool {
         from < to && to - self.low <= self.high - self.low

@@ -35,7 +35,8 @@ fn verdict(ratios: &Samples) -> Verdict {
     }
 }
 
-/// The probability that of `count` throws of a coin at most `few` are heads, or at most `few` tails.
+/// The probability that of `count` throws of a coin at most `few` are heads, or at most `few`
+/// tails.
 fn two_sided(count: usize, few: usize) -> f64 {
     let mut ways = 1.0;
     let mut sum = 0.0;

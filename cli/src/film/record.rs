@@ -19,8 +19,8 @@ const LARGEST: u64 = 256 << 20;
 const CHUNK: u64 = 1 << 20;
 /// A record is aligned so.
 const ALIGNMENT: u64 = 64;
-/// The base lies above the foot, and no farther than the entry function's frame is large. Copies of a
-/// record's first two words, as an emulator keeps them in registers and on its own stacks, have
+/// The base lies above the foot, and no farther than the entry function's frame is large. Copies of
+/// a record's first two words, as an emulator keeps them in registers and on its own stacks, have
 /// something else there.
 const LARGEST_FRAME: u64 = 4096;
 /// What an entry adds to the address of its owner.

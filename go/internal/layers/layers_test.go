@@ -38,6 +38,9 @@ func folders(t *testing.T) (found []string) {
 			return err
 		}
 		if entry.IsDir() {
+			if entry.Name() == "testdata" { // no package of the module
+				return fs.SkipDir
+			}
 			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil && path != root {
 				return fs.SkipDir
 			}

@@ -9,8 +9,8 @@ pub fn read(at: usize, len: usize) -> Result<Vec<u8>, Error> {
     Reader::new().read(at, len)
 }
 
-/// Reads code within one call of this crate. A look-up reads a list of all mappings, so the last one
-/// that was found serves again.
+/// Reads code within one call of this crate. A look-up reads a list of all mappings, so the last
+/// one that was found serves again.
 pub struct Reader {
     known: Range<usize>,
 }

@@ -232,8 +232,8 @@ fn planned(foot: Foot, method_plan: MethodPlan) -> Plan {
     Plan { foot: foot.address, base: foot.base, trampoline: foot.trampoline, kind, method_plan }
 }
 
-/// The plan for a stack whose exit trampoline has a known layout, with slot redirect. `None` for any
-/// other: then [`plan`] makes one, or says why there is none. No such stack is lost without the
+/// The plan for a stack whose exit trampoline has a known layout, with slot redirect. `None` for
+/// any other: then [`plan`] makes one, or says why there is none. No such stack is lost without the
 /// safety net ([`Plan::is_lost_without_net`]).
 #[inline(always)]
 pub(crate) fn plan_quickly(foot: Foot) -> Option<Plan> {

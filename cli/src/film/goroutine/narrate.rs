@@ -109,7 +109,8 @@ fn branch(film: &Film, roles: &Roles, line: &Line, former: &Shot, shot: &Shot) -
     }
 }
 
-/// Why a function that has been called stores its return address, where calls keep it in a register.
+/// Why a function that has been called stores its return address, where calls keep it in a
+/// register.
 fn stored(roles: &Roles, line: &Line, former: &Shot, shot: &Shot) -> Option<&'static str> {
     let (_, word) = *written(line, former, shot).iter().find(|(at, _)| *at == roles.foot)?;
     (line.flow == Flow::On).then_some(if word == roles.before { processor::STORED } else { processor::REUSED })

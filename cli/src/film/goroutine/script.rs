@@ -53,7 +53,8 @@ const ENDS: Heading = Heading {
            does at the end of every goroutine.",
 };
 
-/// Films it. Returns false if the goroutine was to be preempted at its beginning, or could be later.
+/// Films it. Returns false if the goroutine was to be preempted at its beginning, or could be
+/// later.
 pub fn film(camera: &mut Camera) -> Result<bool> {
     let filmed = scenes(camera);
     if camera.is_emulated() && camera.word(part(camera)?.lock) == Some(0) {

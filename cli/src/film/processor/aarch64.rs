@@ -125,8 +125,8 @@ pub fn disassemble(code: &[u8], at: u64, name: &dyn Fn(u64) -> Option<String>) -
     lines.collect()
 }
 
-/// The form in which assemblers and manuals have an instruction, where the decoder gives another one
-/// (Arm Architecture Reference Manual, C6.2: "MOV (register)", "CMP" and others are aliases).
+/// The form in which assemblers and manuals have an instruction, where the decoder gives another
+/// one (Arm Architecture Reference Manual, C6.2: "MOV (register)", "CMP" and others are aliases).
 fn preferred(text: &str) -> String {
     let (name, operands) = text.split_once(' ').unwrap_or((text, ""));
     let operands: Vec<&str> = operands.split(", ").collect();
