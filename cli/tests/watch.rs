@@ -24,10 +24,14 @@ const FOLDER: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// Compiles `tests/watched/ends.c` into a program with this name.
 fn compile(name: &str, arguments: &[&str]) -> PathBuf {
+    compile_from("ends.c", name, arguments)
+}
+
+fn compile_from(source: &str, name: &str, arguments: &[&str]) -> PathBuf {
     let program = Path::new(FOLDER).join(name);
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let compiler = cc::Build::new().target(&target).host(&target).opt_level(0).cargo_metadata(false).get_compiler();
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/watched/ends.c");
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/watched")).join(source);
     let mut command = compiler.to_command();
     // Before 2.34 glibc has timers in a library of their own.
     command.args(["-pthread", "-o"]).arg(&program).arg(source).arg("-lrt").args(arguments);
@@ -411,6 +415,13 @@ fn cpu_times_add_up() {
     // 2%, and what no code of the process can see: the kernel's work before its first instruction
     // and after its last, some milliseconds for a process with a few threads.
     assert!((all - rows).abs() < 0.02 * all + 10_000.0, "rows {rows}, process {all}");
+}
+
+#[test]
+fn a_program_whose_allocator_is_locked_during_fork_forks() {
+    let program = compile_from("allocator.c", "watched-allocator", &[]);
+    let watched = exeunt().args(["watch", "--output", "/dev/null", "--"]).arg(program).output().expect("it starts");
+    assert_eq!(text(&watched), "3\n", "{watched:?}");
 }
 
 #[test]

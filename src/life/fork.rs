@@ -19,6 +19,7 @@ use crate::exit::process_lock;
 use crate::machine::clib;
 use crate::machine::os;
 use crate::record::stacks::STACKS;
+use std::cell::LazyCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -85,10 +86,13 @@ extern "C" fn in_child() {
 }
 
 fn invalidate_absent_threads() {
-    let Some(own) = clib::thread_bounds() else { return };
+    // Found only where a record needs it: this allocates, and on main reads a file. Handlers of the
+    // program's allocator may have to run first, and may not have run yet.
+    let own = LazyCell::new(clib::thread_bounds);
     for record in STACKS.all() {
         let of_thread = matches!(record.kind(), Kind::Thread | Kind::Main) && record.method() == Method::Code;
-        if of_thread && record.id().is_some() && !own.contains(&record.base().wrapping_sub(1)) {
+        let is_absent = || own.as_ref().is_some_and(|own| !own.contains(&record.base().wrapping_sub(1)));
+        if of_thread && record.id().is_some() && is_absent() {
             record.invalidate();
         }
     }

@@ -280,6 +280,10 @@ pub(crate) unsafe fn remember(from: Registers, foot: Foot, armed_from: usize) {
         if !walk.runs.last_mut().is_some_and(|last| last.extend(&run)) {
             walk.runs.push(run);
         }
+        // There is no room for a walk as long as this.
+        if walk.runs.len() > USUAL && walk.runs.len() > LEFT.load(Ordering::Relaxed) {
+            return;
+        }
         steps += 1;
         complete = at == foot.address;
         if complete || steps == MOST_STEPS || walk.runs.len() >= MOST_RUNS {

@@ -2,7 +2,7 @@
 
 use crate::room::NEED;
 use crate::shared::{
-    clock, current, id, is_own_process, keeping_errno, new_other_row, now, own_table, present, set_current, tid,
+    birth, clock, current, id, is_own_process, keeping_errno, new_other_row, now, own_table, present, set_current, tid,
 };
 use crate::table::{Row, Table, ending, flag, kind, state};
 use crate::touched;
@@ -102,6 +102,10 @@ unsafe fn arm(row: &'static Row, (foot, base): (usize, usize)) {
 
 /// The running thread ends, whether this library has seen it begin or not.
 fn ends(end: &StackEnd) {
+    // A child by `fork` that is not followed may have forbidden itself the system calls below.
+    if own_table().is_none() {
+        return;
+    }
     match present() {
         // On a stack that is too small its row stays as it is.
         Some(row) if row.flags.load(Relaxed) & flag::NOT_ARMED != 0 => (),
@@ -137,6 +141,8 @@ fn other_ends(end: &StackEnd) {
         row.entry.store(entry as u64, Relaxed);
     }
     how(row, end);
+    // Where the process has listed this thread meanwhile, this is exact.
+    row.flags.fetch_and(!(flag::UNSEEN | flag::SAMPLED), Relaxed);
     row.state.store(state::ENDED, Release);
 }
 
@@ -149,18 +155,25 @@ fn here() -> usize {
 
 /// Runs code while no other thread runs code by this.
 fn alone<T>(run: impl FnOnce() -> T) -> T {
-    let mut tries = 0;
-    while TAKES.compare_exchange(false, true, Acquire, Relaxed).is_err() {
-        // The holder may be the code that this signal handler interrupts, and never goes on.
-        match tries {
-            0..1000 => yield_now(),
-            1000..1100 => sleep(Duration::from_millis(1)),
-            _ => break,
+    let take = || TAKES.compare_exchange(false, true, Acquire, Relaxed).is_ok();
+    let mut is_taken = take();
+    // The holder may be the code that this signal handler interrupts, and never goes on.
+    for tries in 0..1100 {
+        if is_taken {
+            break;
         }
-        tries += 1;
+        if tries < 1000 {
+            yield_now()
+        } else {
+            sleep(Duration::from_millis(1))
+        }
+        is_taken = take();
     }
     let result = run();
-    TAKES.store(false, Release);
+    // Else it is the holder's.
+    if is_taken {
+        TAKES.store(false, Release);
+    }
     result
 }
 
@@ -202,6 +215,9 @@ fn other_row(tid: u32, ticks: Option<u64>) -> Option<&'static Row> {
         [&row.entry, &row.caller, &row.ended, &row.stack_low, &row.stack_high, &row.stack_touched, &row.stack_size]
     {
         field.store(0, Relaxed);
+    }
+    if let Some(birth) = birth(row) {
+        birth.frames[0].store(0, Relaxed);
     }
     row.argument.store(ticks.unwrap_or(0), Relaxed);
     row.state.store(state::ALIVE, Release);
@@ -306,6 +322,10 @@ pub fn process_ends(orderly: bool) {
 /// Rows for threads that none of the calls has created: libc's own, and those of bare system calls.
 fn others(table: &'static Table, process: u32) {
     for row in alone(|| list(table, process)) {
+        if row.state.load(Acquire) == state::ENDED {
+            // Its thread has passed by the hook since.
+            continue;
+        }
         if sample(row) {
             waits::write(table, row);
             row.ended.store(now(), Relaxed);
