@@ -78,7 +78,9 @@ func TestCoroutinesMayPanicAndCallGoexit(t *testing.T) {
 	if inSlotMode() {
 		waitUntil(t, func() bool { return j.length() == 2 })
 	}
+	j.Lock()
 	sort.Strings(j.lines) // in slot mode each has a goroutine of its own
+	j.Unlock()
 	j.want(t, "after Goexit", "after a panic")
 }
 
