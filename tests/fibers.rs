@@ -1049,30 +1049,30 @@ fn a_record_is_small_and_a_hundred_thousand_armed_fibers_at_once_work() {
         let count = scaled(100_000, 5_000);
         let pages = Pages::new(count * SIZE);
         let memory = |number: usize| pages.range().start + number * SIZE..pages.range().start + (number + 1) * SIZE;
-        // Code that runs for the first time needs more of the stack than these fibers have.
-        on_a_thread(|| exeunt::set("warm", LOCAL.get()).unwrap());
+        let body = |number| {
+            move |fiber: Inside| {
+                fiber.suspend();
+                LOCAL.set(number);
+                exeunt::at_exit(move || {
+                    assert_eq!(LOCAL.get(), number);
+                    DRAINED.fetch_add(1, Ordering::Relaxed);
+                })
+                .unwrap();
+                fiber.suspend();
+                assert_eq!(LOCAL.get(), number);
+            }
+        };
+        // Code that runs for the first time needs more of the stack than these fibers have: unwind
+        // rules are read from the tables.
         let roomy = Pages::new(ROOM);
         // SAFETY: the pages are this fiber's, and it runs to its end.
-        unsafe { Fiber::new(roomy.range(), |_| exeunt::set("warm", LOCAL.get()).unwrap()) }.finish();
+        let first = unsafe { Fiber::new(roomy.range(), body(0)) };
+        assert!(first.resume() && first.resume());
+        first.finish();
+        assert_eq!(DRAINED.swap(0, Ordering::Relaxed), 1);
 
-        let fibers: Vec<_> = (0..count)
-            .map(|number| {
-                // SAFETY: each has its own part of the pages, and comes to its end.
-                unsafe {
-                    Fiber::new(memory(number), move |fiber| {
-                        fiber.suspend();
-                        LOCAL.set(number);
-                        exeunt::at_exit(move || {
-                            assert_eq!(LOCAL.get(), number);
-                            DRAINED.fetch_add(1, Ordering::Relaxed);
-                        })
-                        .unwrap();
-                        fiber.suspend();
-                        assert_eq!(LOCAL.get(), number);
-                    })
-                }
-            })
-            .collect();
+        // SAFETY: each has its own part of the pages, and comes to its end.
+        let fibers: Vec<_> = (0..count).map(|number| unsafe { Fiber::new(memory(number), body(number)) }).collect();
         // Of each stack only the page with the frames of the suspended functions stays in memory.
         let resume_all = || {
             for (number, fiber) in fibers.iter().enumerate() {
