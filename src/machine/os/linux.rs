@@ -49,8 +49,11 @@ pub(crate) fn prepare_for_new_code() {
 fn has_one_thread() -> bool {
     // SAFETY: all zeros are a valid value.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    let path = c"/proc/self/task".as_ptr();
+    // By number: before 2.33 glibc has no function `stat`. On these processors its structure is the
+    // kernel's, and so is musl's.
     // SAFETY: the path ends in a zero, and the kernel fills in the structure.
-    let done = unsafe { libc::stat(c"/proc/self/task".as_ptr(), &raw mut found) };
+    let done = unsafe { libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path, &raw mut found, 0) };
     // The folder has a folder for each thread (`proc_task_getattr` in `fs/proc/base.c`).
     done == 0 && found.st_nlink == 3
 }
