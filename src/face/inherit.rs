@@ -62,7 +62,9 @@ where
     set_by(key, value, child_value, stack_pointer())
 }
 
-/// [`set_inheritable_by`]. `face` is the stack pointer of the function that users call.
+/// [`set_inheritable_by`]. `face` is the stack pointer of the function that users call. Part of that
+/// function, as a jump to another one on aarch64 would leave `face` with the user's own frame.
+#[inline(always)]
 fn set_by<K, V>(key: K, value: V, child_value: fn(&V) -> Option<V>, face: usize) -> Result<(), Error>
 where
     K: Hash + Eq + Clone + Send + 'static,
