@@ -188,10 +188,13 @@ func TestGdb(t *testing.T) {
 	kind(t, "gdb")
 	program := build(t, "program")
 	script := filepath.Join(runtime.GOROOT(), "src/runtime/runtime-gdb.py")
+	// A goroutine that stands at a breakpoint for long is preempted when it goes on, before its next
+	// instruction, and another thread would hit the same breakpoint again. So each is a breakpoint for
+	// one time.
 	out := mustRun(t, "gdb", "-nx", "-batch", "-iex", "set auto-load safe-path /", "-iex", "set debuginfod enabled off",
 		"-ex", "source "+script,
-		"-ex", "break main.armed", "-ex", "run wait", "-ex", "info goroutines", "-ex", "bt",
-		"-ex", "break main.handler", "-ex", "continue", "-ex", "goroutine all bt", "-ex", "echo <handler>\\n", "-ex", "bt",
+		"-ex", "tbreak main.armed", "-ex", "run wait", "-ex", "info goroutines", "-ex", "bt",
+		"-ex", "tbreak main.handler", "-ex", "continue", "-ex", "goroutine all bt", "-ex", "echo <handler>\\n", "-ex", "bt",
 		"-ex", "continue", program)
 	armed, handler, _ := strings.Cut(out, "<handler>")
 	inOrder(t, armed, "main.armed ()", "running", "main.armed ()", "main.entry (", "runtime.goexit ()", "main.keep (", "runtime.goexit ()")
