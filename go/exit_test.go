@@ -1,4 +1,4 @@
-//go:build linux && (amd64 || arm64)
+//go:build linux && (amd64 || arm64 || riscv64)
 
 package exeunt
 
@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -198,7 +199,7 @@ func TestTracebacksAndCallersFromAHandlerAreComplete(t *testing.T) {
 			})
 			last, creator := "runtime.goexit", "TestTracebacks"
 			if inSlotMode() {
-				last = packagePath + ".exitTrampoline"
+				last = reflect.TypeOf(record{}).PkgPath() + ".exitTrampoline"
 				if name == "Goexit" {
 					creator = "endedUnnoticed" // the drain has a goroutine of its own
 				}

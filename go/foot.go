@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build amd64 || arm64 || riscv64
 
 package exeunt
 
@@ -9,9 +9,8 @@ package exeunt
 // armedFoot is the address in exitTrampoline that the foot of an armed goroutine holds.
 var armedFoot uintptr
 
-// findFoot returns how far the running goroutine's foot is from the base of its stack, or 0 if it is
-// not found there, holding exitAddress.
-func findFoot() (distance uintptr)
+// trampolineStart is an address in exitTrampoline, behind its first instruction.
+var trampolineStart uintptr
 
 // writeFoot writes the foot and the words at the stack's base.
 //

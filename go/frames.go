@@ -14,3 +14,20 @@ func calledFirst(a, b string) string {
 		}
 	}
 }
+
+// outermost returns the functions of the two outermost frames of the running goroutine.
+func outermost() (last, before string) {
+	pcs := make([]uintptr, 64)
+	n := runtime.Callers(0, pcs)
+	for n == len(pcs) {
+		pcs = make([]uintptr, 4*len(pcs))
+		n = runtime.Callers(0, pcs)
+	}
+	name := func(pc uintptr) string {
+		if f := runtime.FuncForPC(pc); f != nil {
+			return f.Name()
+		}
+		return ""
+	}
+	return name(pcs[n-1]), name(pcs[n-2])
+}

@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build amd64 || arm64 || riscv64
 
 package exeunt
 
@@ -39,6 +39,13 @@ var (
 
 func valueInRegisters()
 func currentInRegisters()
+func valueInSlotMode()
+func currentInSlotMode()
 
 //go:noescape
 func registerFunctions() (value, current uintptr)
+
+// slotFunctions returns the addresses of the functions that take their places in slot mode.
+//
+//go:noescape
+func slotFunctions() (value, current uintptr)

@@ -1,4 +1,4 @@
-//go:build arm64 || (amd64 && !linux)
+//go:build arm64 || riscv64 || (amd64 && !linux)
 
 package exeunt
 

@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build amd64 || arm64 || riscv64
 
 package exeunt
 
@@ -47,7 +47,7 @@ func exitTrampoline(s *sentinel)
 func leaveByExit()
 
 //go:noescape
-func slotAddresses() (trampoline, value, current uintptr)
+func trampolineAddress() uintptr
 
 // installSlot tries it out on a goroutine, and changes nothing but this package's variables.
 func installSlot() error {
@@ -65,11 +65,12 @@ func installSlot() error {
 		return fmt.Errorf("goroutines begin %d bytes below the base of their stack, and not %d", room, footRoom)
 	}
 	exitAddress = probeReturnAddress
-	trampoline, value, current := slotAddresses()
+	trampoline := trampolineAddress()
+	trampolineStart = trampoline + quantum
 	// The experiment: a goroutine returns to exitTrampoline, behind its first instruction.
 	experiment.found, experiment.err = 0, nil
 	experiment.done = make(chan struct{})
-	go experiment.run(trampoline + quantum)
+	go experiment.run()
 	<-experiment.done
 	experiment.done = nil
 	if experiment.err == nil && entryOfFunction(experiment.found) != trampoline {
@@ -80,6 +81,7 @@ func installSlot() error {
 	}
 	armedFoot = experiment.found
 	findDescriptorFields() // before a goroutine with a record needs it
+	value, current := slotFunctions()
 	atomic.StoreUintptr(&valueCode, value)
 	atomic.StoreUintptr(&currentCode, current)
 	return nil
@@ -100,14 +102,14 @@ type slotExperiment struct {
 	err   error
 }
 
-func (e *slotExperiment) run(foot uintptr) {
+func (e *slotExperiment) run() {
 	distance := findFoot()
 	if distance == 0 {
 		e.err = errors.New("a goroutine's return address is not at the foot of its stack")
 		close(e.done)
 		return
 	}
-	writeFoot(distance, foot, 0, nil)
+	writeFoot(distance, trampolineStart, 0, nil)
 }
 
 // returned is called when the experiment's goroutine has returned to exitTrampoline.
@@ -115,23 +117,6 @@ func (e *slotExperiment) returned() {
 	pcs := make([]uintptr, 64)
 	e.found = pcs[runtime.Callers(0, pcs)-1]
 	close(e.done)
-}
-
-// outermost returns the functions of the two outermost frames of the running goroutine.
-func outermost() (last, before string) {
-	pcs := make([]uintptr, 64)
-	n := runtime.Callers(0, pcs)
-	for n == len(pcs) {
-		pcs = make([]uintptr, 4*len(pcs))
-		n = runtime.Callers(0, pcs)
-	}
-	name := func(pc uintptr) string {
-		if f := runtime.FuncForPC(pc); f != nil {
-			return f.Name()
-		}
-		return ""
-	}
-	return name(pcs[n-1]), name(pcs[n-2])
 }
 
 var (

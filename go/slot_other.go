@@ -1,4 +1,4 @@
-//go:build !(amd64 || arm64)
+//go:build !(amd64 || arm64 || riscv64)
 
 package exeunt
 
@@ -11,6 +11,6 @@ import (
 const defaultMode = Code
 
 func installCode() error        { return patch.ErrUnsupported }
-func installSlot() error        { return errors.New("slot mode is for amd64 and arm64 only") }
+func installSlot() error        { return errors.New("slot mode is for amd64, arm64 and riscv64 only") }
 func armSlot(g uintptr) *record { return nil }
 func leaveByExit()              {}
