@@ -19,6 +19,9 @@ func arm() *record {
 	if inSlotMode() {
 		return armSlot(g)
 	}
+	if inCollectedMode() {
+		return armCollected(g)
+	}
 	if err := checkFoot(); err != nil {
 		panic(err)
 	}

@@ -39,7 +39,8 @@ func GetSafe() any {
 // neither; [Wrap] and [Capture] do so where other code has the go statement.
 //
 // In [Slot] mode a [runtime.Goexit] on a goroutine that Go has started is noticed at once, after
-// its deferred functions. On other goroutines it is noticed late (see [AtExit]).
+// its deferred functions. On other goroutines it is noticed late (see [AtExit]). In [Collected] mode the
+// same holds for every end.
 func Go(fn func()) {
 	if fn == nil {
 		// Panic here and not on the new goroutine, whose traceback would not show the caller.
@@ -66,21 +67,33 @@ func Go(fn func()) {
 	})
 }
 
-// start starts a goroutine. In slot mode it notices a Goexit there, after all other deferred
-// functions. fn may be the first to use this package, so start installs it, to know the mode.
+// start starts a goroutine. In slot mode it notices a Goexit there, and in collected mode every end, after
+// all other deferred functions. fn may be the first to use this package, so start installs it, to know the mode.
 func start(fn func()) {
-	if Install() != nil || !inSlotMode() {
+	if Install() != nil || InForce() == Code {
 		go fn()
 		return
+	}
+	leave := leaveByExit
+	if inCollectedMode() {
+		leave = leaveBesides
 	}
 	go func() {
 		returned := false
 		defer func() {
 			// If fn panics, the goroutine is not ending, or the whole process is.
-			if !returned && calledFirst("runtime.gopanic", "runtime.Goexit") == "runtime.Goexit" {
-				if r := lookup(); r != nil {
-					r.end(Exited, leaveByExit)
+			ending := Exited
+			switch {
+			case returned:
+				if inSlotMode() {
+					return // its foot notices it
 				}
+				ending = Returned
+			case calledFirst("runtime.gopanic", "runtime.Goexit") != "runtime.Goexit":
+				return
+			}
+			if r := lookup(); r != nil {
+				r.end(ending, leave)
 			}
 		}()
 		fn()

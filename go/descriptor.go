@@ -1,6 +1,7 @@
 package exeunt
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"runtime"
@@ -11,13 +12,16 @@ import (
 // descriptorFields are the offsets, in a goroutine's descriptor (g), of two fields that do not change
 // while the goroutine exists. 0 says that the field was not found; no field has this offset.
 type descriptorFields struct {
-	number  uintptr // of g.goid: the number in tracebacks
+	number  uintptr // of g.goid: the number in tracebacks; on 32-bit systems its lower half
 	creator uintptr // of g.gopc: the address after the call that a go statement makes
 }
 
-// descriptorSize is less than the size of g in Go 1.22 to 1.27 on 64-bit systems: 424 bytes and more
-// (TestSizeof in src/runtime/sizeof_test.go).
-const descriptorSize = 400
+// descriptorSize is less than the size of g in Go 1.22 to 1.27 424 bytes and
+// more, on 32-bit systems 240 (TestSizeof in src/runtime/sizeof_test.go).
+const descriptorSize = 232 + (unsafe.Sizeof(uintptr(0))/8)*168
+
+// numberAt is the offset of the number, which collected mode has found before any goroutine has a record.
+var numberAt uintptr
 
 // findDescriptorFields searches the descriptors of three goroutines for what is known about them. A
 // field is found if exactly one offset has the right word in all three.
@@ -30,7 +34,7 @@ var findDescriptorFields = sync.OnceValue(func() descriptorFields {
 			defer close(done)
 			number, creator := numberInTraceback(), reflect.ValueOf(startOne).Pointer()
 			g := getg()
-			for at := uintptr(8); g != 0 && at < descriptorSize; at += 8 {
+			for at := unsafe.Sizeof(g); g != 0 && at < descriptorSize; at += unsafe.Sizeof(g) {
 				word := descriptorWord(g, at)
 				if word == number {
 					numbers[at]++
@@ -77,4 +81,33 @@ func numberInTraceback() (number uintptr) {
 //go:norace
 func descriptorWord(g, offset uintptr) uintptr {
 	return *(*uintptr)(unsafe.Add(*(*unsafe.Pointer)(unsafe.Pointer(&g)), offset))
+}
+
+// descriptorHalf reads 32 bits of a descriptor.
+//
+//go:norace
+func descriptorHalf(g, offset uintptr) uint32 {
+	return *(*uint32)(unsafe.Add(*(*unsafe.Pointer)(unsafe.Pointer(&g)), offset))
+}
+
+// ownNumber is the running goroutine's in tracebacks, or 0.
+func ownNumber(g uintptr) uintptr {
+	if at := findDescriptorFields().number; at != 0 {
+		return descriptorWord(g, at)
+	}
+	return 0
+}
+
+var errCallback = errors.New("exeunt: this mode cannot notice the end of a callback on a thread of C, so this callback cannot use the package")
+
+// isCallbackOfC reports whether the running goroutine is that of a callback on a thread of C. Such a thread
+// has one descriptor for all its callbacks, and no go statement made it (oneNewExtraM in
+// src/runtime/proc.go). To walk a stack takes time, so only one without a creator is walked.
+func isCallbackOfC(g uintptr) bool {
+	creator := findDescriptorFields().creator
+	if creator != 0 && descriptorWord(g, creator) != 0 || runtime.NumCgoCall() == 0 {
+		return false
+	}
+	_, before := outermost()
+	return before == "runtime.cgocallback"
 }

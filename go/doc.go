@@ -11,8 +11,9 @@
 //	}
 //
 // Handlers run when the goroutine ends: when it returns, calls [runtime.Goexit], has recovered a
-// panic, at the end of main, and at [os.Exit] on the goroutine that calls it. Slot mode, the
-// default on other systems than Linux, notices fewer of these ends (see below). Values that
+// panic, at the end of main, and at [os.Exit] on the goroutine that calls it. Slot and collected mode,
+// the defaults on other systems than Linux and on other processors than amd64 and arm64, notice fewer of
+// these ends (see below). Values that
 // implement [io.Closer] are closed then, so nothing is left behind, and no later goroutine finds
 // the values of an earlier one. A goroutine that is used again, such as that of a keep-alive
 // connection or of a worker, stays one goroutine: call [Reset] between its jobs.
@@ -37,11 +38,11 @@
 // A goroutine's record is found through spare words that the runtime leaves at the base of the
 // goroutine's stack: a read is one call of some 20 instructions, without a lock.
 //
-// # Code mode and slot mode
+// # Code, slot and collected mode
 //
 // That is code mode, the default on Linux, and not there on other systems. Slot mode changes no
-// code. It is the default on the other systems, on amd64 and arm64, and can be asked for on Linux
-// (see [Mode]). A goroutine's first use of the package then replaces the return address of its
+// code. It is the default on the other systems, on amd64 and arm64, and on riscv64, and can be asked for
+// on Linux (see [Mode]). A goroutine's first use of the package then replaces the return address of its
 // entry function on its stack. What differs:
 //
 //   - An end by [runtime.Goexit] (so by t.FailNow and t.SkipNow), and that of a function given to
@@ -61,12 +62,17 @@
 //   - Callbacks from C on threads of C cannot use the package. On arm64, nor can other callbacks,
 //     unless their goroutine has used it before.
 //
+// Collected mode changes neither code nor stacks. It is the default on other processors (386, arm, wasm
+// and the like), and can be asked for everywhere. There every end is noticed late, as Goexit is in slot
+// mode, except on goroutines that Go has started, whose ends are noticed at once. Ending is [Ended]
+// after a late end. main.main, os.Exit and callbacks from C are as in slot mode.
+//
 // README.md has the same function by function.
 //
 // # When it refuses
 //
-// Where the runtime is not as expected (another Go version, an unusual build), and on other
-// processors than amd64 and arm64, the package changes nothing, and [Install] returns an error that
+// Where the runtime is not as expected (another Go version, an unusual build), the package changes
+// nothing, and [Install] returns an error that
 // says what was found instead. "Where goroutine exits cannot be redirected", in the descriptions of
 // functions, means that Install returns an error. Functions that give a goroutine its record panic
 // with the same error: [AtExit], [ID], [With], the methods Set, Swap and GetOrInit of a [Local],
@@ -74,6 +80,6 @@
 // [Goroutines] do not panic: there is nothing to find. [Go], [Captured.Run] and the functions that
 // [Wrap] returns call their function and pass on nothing.
 //
-// In slot mode the functions that panic there, and Run, also panic on a goroutine whose end cannot
+// In slot and collected mode the functions that panic there, and Run, also panic on a goroutine whose end cannot
 // be noticed.
 package exeunt

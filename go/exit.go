@@ -14,7 +14,8 @@ package exeunt
 // and after the end of a function given to [iter.Pull], they are called late: once the garbage
 // collector has run, on another goroutine that has the values and the [ID]. They are not called if
 // the process ends before that. A Goexit on a goroutine that [Go] has started is noticed at
-// once.
+// once. In [Collected] mode they are called late after every end, except on goroutines that Go has
+// started.
 //
 // The function may do what any code may: block, allocate, start goroutines, use storage, and
 // register further functions, which are called next. It may call runtime.Goexit, which ends only
@@ -22,7 +23,7 @@ package exeunt
 // are called.
 //
 // On a thread of a C program that calls Go, a goroutine ends when the outermost callback returns to
-// C. In Slot mode AtExit panics there.
+// C. In Slot and Collected mode AtExit panics there.
 //
 // Calling stop takes the registration back, as with [context.AfterFunc]. It returns true if f will
 // now not be called. It returns false if f has been called or is running (so also within f), and if
@@ -60,7 +61,8 @@ func register(f func()) *handler {
 //
 // In [Slot] mode it is Returned also after a recovered panic, and [Exited] for a goroutine that
 // iter.Pull has started, however that has ended. ProcessExit and MainReturned do not occur: no
-// handler runs at these ends.
+// handler runs at these ends. In [Collected] mode it is [Ended], or Returned or Exited on a goroutine
+// that [Go] has started.
 func Ending() End {
 	if r := lookup(); r != nil {
 		return r.ending

@@ -57,7 +57,7 @@ func (g Goroutine) String() string {
 // this package.
 //
 // In [Slot] mode a goroutine that has ended by [runtime.Goexit] or as that of an [iter.Pull] may
-// still be there, until its handlers have run. While they run it has the Number and the CreatedBy
+// still be there, until its handlers have run; in [Collected] mode any. While they run it has the Number and the CreatedBy
 // of the goroutine on which they run.
 //
 // An iteration takes a lock for each 256 goroutines in turn, for some microseconds. A goroutine
@@ -113,12 +113,7 @@ func Goroutines() func(yield func(Goroutine) bool) {
 			}
 		}
 		for i := range fallback.parts {
-			part := &fallback.parts[i]
-			part.RLock()
-			for _, m := range part.records {
-				note(m.record, m.number)
-			}
-			part.RUnlock()
+			fallback.each(i, func(m *mapped) { note(m.record, m.number) })
 			if !pass() {
 				return
 			}
@@ -127,10 +122,10 @@ func Goroutines() func(yield func(Goroutine) bool) {
 }
 
 // outlived reports whether the descriptor belongs to another goroutine than the one with this number
-// by now. In slot mode a record may still wait to be drained then. Until the descriptor is used again
-// it keeps the number of a goroutine that has ended, which is therefore listed.
+// by now. In slot and collected mode a record may still wait to be drained then. Until the descriptor is
+// used again it keeps the number of a goroutine that has ended, which is therefore listed.
 func outlived(g uintptr, fields descriptorFields, number uintptr) bool {
-	return inSlotMode() && fields.number != 0 && descriptorWord(g, fields.number) != number
+	return InForce() != Code && fields.number != 0 && descriptorWord(g, fields.number) != number
 }
 
 // usedChunks is more than the number of every chunk.

@@ -1,4 +1,4 @@
-//go:build go1.23 && linux && (amd64 || arm64 || riscv64)
+//go:build go1.23 && linux
 
 package exeunt_test
 
@@ -45,13 +45,13 @@ func ExampleGoroutines() {
 func ExampleEnding() {
 	done := make(chan struct{})
 	for _, end := range []func(){func() {}, runtime.Goexit} {
-		go func() {
+		exeunt.Go(func() {
 			exeunt.AtExit(func() {
 				fmt.Println(exeunt.Ending())
 				done <- struct{}{}
 			})
 			end()
-		}()
+		})
 		<-done
 	}
 	// Output:

@@ -20,14 +20,15 @@ var installation struct {
 //
 // Install can ask for a [Mode]. The program's mode is the first of these that there is: what it was
 // linked with, by go build -ldflags='-X exeunt.invalid/exeunt.linkedMode=slot'; the argument of the
-// first Install; the environment variable EXEUNT_MODE (code or slot); the system's default. The later
+// first Install; the environment variable EXEUNT_MODE (code, slot or collected); the system's default. The later
 // ones are ignored then. So the environment cannot bring code mode to a program that asks for slot mode.
 // The error says so if another mode than the argument's is in force already, as where the program was
 // linked with it, or a package variable was first. A program with cgo installs code mode when it
-// starts, before it can call Install, unless it was linked with slot or the variable is slot.
+// starts, before it can call Install, unless it was linked with another mode or the variable has one.
 //
-// [Code] mode works on Linux only, [Slot] mode on every system, both on amd64 and arm64. Where Code
-// mode fails, Install does not go over to Slot mode: ask for it.
+// [Code] mode works on Linux only, on amd64 and arm64, [Slot] mode on every system, on amd64, arm64 and
+// riscv64, and [Collected] mode everywhere. Where a mode fails, Install does not go over to another: ask
+// for it.
 //
 // The error names what was found instead of the expected code or stack: in Code mode the function,
 // and what it calls. The program is then unchanged. In Slot mode single goroutines may still be
@@ -76,6 +77,8 @@ func installIn(m Mode) (err error) {
 		err = installCode()
 	case Slot:
 		err = installSlot()
+	case Collected:
+		err = installCollected()
 	default:
 		_, err = modeNamed(m.String())
 	}

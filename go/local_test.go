@@ -1,4 +1,4 @@
-//go:build linux && (amd64 || arm64 || riscv64)
+//go:build linux
 
 package exeunt
 
@@ -377,6 +377,7 @@ func init() {
 }
 
 func TestAValueThatIsSetForEverByItsCloseEndsWithAReportAndIsNobodyElses(t *testing.T) {
+	needsPromptEnds(t)
 	report := "exeunt: values and handlers were still being added after 100 rounds of closing and running them; the remaining ones are dropped"
 	each := report + "\n" + report + " false\nseen by 0\n"
 	code, output := child(t, "set for ever")
@@ -389,10 +390,10 @@ func TestReadingAndSettingAllocateNothing(t *testing.T) {
 	ended(func() {
 		text.Set("the first needs a place")
 		if n := testing.AllocsPerRun(100, func() {
-			number.Set(1 << 40)
+			number.Set(1 << 30)
 			pointer.Set(&value)
 			text.Set("the next ones don't")
-			if number.Get() != 1<<40 || *pointer.Get() != 1 || text.Get() == "" {
+			if number.Get() != 1<<30 || *pointer.Get() != 1 || text.Get() == "" {
 				t.Error("other values")
 			}
 		}); n != 0 {

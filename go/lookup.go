@@ -17,5 +17,8 @@ func lookupInMap() *record {
 	if inSlotMode() && !footIsOurs() {
 		return nil // there may be the record of an earlier goroutine with this descriptor
 	}
-	return fallback.get(getg())
+	if inCollectedMode() {
+		return currentByNumber()
+	}
+	return fallback.get(getg(), 0)
 }

@@ -1,4 +1,4 @@
-//go:build linux && (amd64 || arm64 || riscv64)
+//go:build linux
 
 package exeunt
 
@@ -40,16 +40,17 @@ var _ = func() (none struct{}) {
 	return
 }()
 
-// collectInSlotMode runs the garbage collector again and again in slot mode, which notices some ends
-// by it.
-func collectInSlotMode() {
-	if Install() == nil && inSlotMode() {
-		go func() {
-			for {
-				runtime.GC()
-				time.Sleep(time.Millisecond)
-			}
-		}()
+// collectUnlessInCodeMode runs the garbage collector again and again in the modes that notice ends by it.
+func collectUnlessInCodeMode() {
+	if Install() == nil && InForce() != Code {
+		go collectForEver()
+	}
+}
+
+func collectForEver() {
+	for {
+		runtime.GC()
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -60,6 +61,9 @@ func TestMain(m *testing.M) {
 			fmt.Println("no scenario", name)
 			os.Exit(97)
 		}
+		if m, _ := chooseMode(nil); m == Collected {
+			go collectForEver()
+		}
 		scenario()
 		fmt.Println("the scenario returned")
 		os.Exit(0)
@@ -68,7 +72,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	collectInSlotMode()
+	collectUnlessInCodeMode()
 	os.Exit(m.Run())
 }
 
@@ -111,6 +115,15 @@ func needsCodeMode(t *testing.T) {
 	t.Helper()
 	if InForce() != Code {
 		t.Skipf("not in %v mode", InForce())
+	}
+}
+
+// needsPromptEnds skips a test that waits for very many ends, one after the other, where each needs a
+// collection.
+func needsPromptEnds(t *testing.T) {
+	t.Helper()
+	if inCollectedMode() {
+		t.Skip("not in collected mode")
 	}
 }
 

@@ -21,8 +21,14 @@ const (
 	// ([iter.Pull]) are noticed by the garbage collector; the handlers run then, on another
 	// goroutine that has the values, or are lost if the process ends before. The return of
 	// main.main and [os.Exit] are not noticed. This is the default on the other systems, on amd64
-	// and arm64. The package's description lists all that differs.
+	// and arm64, and on riscv64. The package's description lists all that differs.
 	Slot
+	// Collected: neither code nor stacks are changed. A goroutine is known by its descriptor and its
+	// number in tracebacks. Every end is noticed late: by the garbage collector, as ends by
+	// runtime.Goexit are in Slot mode. The exception is the end of a goroutine that [Go] has started.
+	// The return of main.main and os.Exit are not noticed. This is the default on processors for
+	// which there is no other mode, and possible everywhere.
+	Collected
 )
 
 func (m Mode) String() string {
@@ -33,6 +39,8 @@ func (m Mode) String() string {
 		return "code"
 	case Slot:
 		return "slot"
+	case Collected:
+		return "collected"
 	}
 	return fmt.Sprintf("Mode(%d)", uint8(m))
 }
@@ -46,12 +54,14 @@ func InForce() Mode { return Mode(modeInForce.Load()) }
 
 func inSlotMode() bool { return InForce() == Slot }
 
+func inCollectedMode() bool { return InForce() == Collected }
+
 // modeNamed returns the mode with this name.
 func modeNamed(name string) (Mode, error) {
-	for _, m := range []Mode{Code, Slot} {
+	for _, m := range []Mode{Code, Slot, Collected} {
 		if m.String() == name {
 			return m, nil
 		}
 	}
-	return NoMode, fmt.Errorf("there is no mode %q (write code or slot)", name)
+	return NoMode, fmt.Errorf("there is no mode %q (write code, slot or collected)", name)
 }

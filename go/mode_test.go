@@ -44,12 +44,12 @@ func TestSlotModeChangesNoCode(t *testing.T) {
 }
 
 func TestTheEnvironmentAsksForAMode(t *testing.T) {
-	for mode, line := range map[string]string{"": "<nil> code", "code": "<nil> code", "slot": "<nil> slot"} {
+	for mode, line := range map[string]string{"": "<nil> code", "code": "<nil> code", "slot": "<nil> slot", "collected": "<nil> collected"} {
 		code, output := child(t, "mode", inMode+mode, withoutMap)
 		want(t, code, output, 0, line+"\nthe scenario returned\n")
 	}
 	_, output := child(t, "mode", inMode+"slots", withoutMap)
-	if !strings.Contains(output, `EXEUNT_MODE: there is no mode "slots" (write code or slot) none`) {
+	if !strings.Contains(output, `EXEUNT_MODE: there is no mode "slots" (write code, slot or collected) none`) {
 		t.Error(output)
 	}
 }

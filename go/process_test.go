@@ -1,4 +1,4 @@
-//go:build linux && (amd64 || arm64 || riscv64)
+//go:build linux
 
 package exeunt
 
@@ -48,7 +48,7 @@ func init() {
 		log.Fatal("fatal")
 	}
 	scenarios["Goexit of main"] = func() {
-		collectInSlotMode()
+		collectUnlessInCodeMode()
 		AtExit(func() {
 			fmt.Println("main's handler")
 			go func() {

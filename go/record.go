@@ -26,6 +26,8 @@ const (
 	// Recovered: its entry function has returned because a panic has reached it, which a deferred
 	// function of it has recovered. Only in Code mode; in Slot mode it is Returned.
 	Recovered
+	// Ended: it has ended, by return or by Goexit. Only in [Collected] mode, which does not know how.
+	Ended
 )
 
 func (e End) String() string {
@@ -42,6 +44,8 @@ func (e End) String() string {
 		return "main returned"
 	case Recovered:
 		return "recovered"
+	case Ended:
+		return "ended"
 	}
 	return "unknown"
 }

@@ -119,21 +119,13 @@ func (e *slotExperiment) returned() {
 	close(e.done)
 }
 
-var (
-	errCallback = errors.New("exeunt: slot mode cannot notice the end of a callback on a thread of C, so this callback cannot use the package")
-	errFoot     = errors.New("exeunt: slot mode does not find runtime.goexit's address at the foot of this stack, so this goroutine cannot use the package")
-)
+var errFoot = errors.New("exeunt: slot mode does not find runtime.goexit's address at the foot of this stack, so this goroutine cannot use the package")
 
 // armSlot gives a record to the running goroutine, which has none.
 func armSlot(g uintptr) *record {
-	// A thread of C has no goroutine of its own; its callbacks do not return by the foot, which looks
-	// like that of any other goroutine. No go statement made its goroutine (oneNewExtraM in
-	// src/runtime/proc.go). To walk a stack takes time, so only one without a creator is walked.
-	creator := findDescriptorFields().creator
-	if (creator == 0 || descriptorWord(g, creator) == 0) && runtime.NumCgoCall() > 0 {
-		if _, before := outermost(); before == "runtime.cgocallback" {
-			panic(errCallback)
-		}
+	// The foot of such a callback looks like that of any other goroutine.
+	if isCallbackOfC(g) {
+		panic(errCallback)
 	}
 	distance := findFoot()
 	if distance == 0 {
@@ -162,14 +154,6 @@ func armSlot(g uintptr) *record {
 	return r
 }
 
-// ownNumber is the running goroutine's in tracebacks, or 0.
-func ownNumber(g uintptr) uintptr {
-	if at := findDescriptorFields().number; at != 0 {
-		return descriptorWord(g, at)
-	}
-	return 0
-}
-
 // endedUnnoticed is the finalizer of sentinels. A sentinel that is not in use belonged to a chunk that
 // was removed.
 func endedUnnoticed(s *sentinel) {
@@ -188,7 +172,7 @@ func drainLate(s *sentinel) {
 		return
 	}
 	if r.index == 0 {
-		fallback.remove(r.owner.Load(), r)
+		fallback.remove(r.owner.Load(), 0, r)
 		r.owner.Store(g)
 		fallback.add(g, r, ownNumber(g))
 	} else {

@@ -8,7 +8,7 @@ import (
 	"exeunt.invalid/exeunt/internal/patch"
 )
 
-const defaultMode = Code
+const defaultMode = Collected
 
 func installCode() error        { return patch.ErrUnsupported }
 func installSlot() error        { return errors.New("slot mode is for amd64, arm64 and riscv64 only") }

@@ -39,7 +39,7 @@ func init() {
 		if err := Install(Slot); err != nil {
 			fmt.Println(err)
 		}
-		collectInSlotMode()
+		collectUnlessInCodeMode()
 		handlers, strange := storm(20_000)
 		fmt.Println(handlers, strange)
 		eventually(10*time.Second, func() bool { records, _ := inUse(); return records == 0 })

@@ -24,6 +24,22 @@ func slowValue(l *localBase) unsafe.Pointer {
 	return l.zero
 }
 
+// valueByNumber is value in collected mode.
+func valueByNumber(l *localBase) unsafe.Pointer {
+	if r := currentByNumber(); r != nil && l.index < inlineSlots {
+		s := &r.slots[l.index]
+		switch {
+		case !l.indirect && l.zero != nil:
+			return unsafe.Add(unsafe.Pointer(s), l.inSlot)
+		case s.pointer != nil:
+			return s.pointer
+		}
+	} else if r == nil && l.zero != nil {
+		return l.zero
+	}
+	return slowValue(l)
+}
+
 func panicInvalidLocal() {
 	panic("exeunt: a Local that was not made by NewLocal, NewLocalFunc or NewInheritable: write var name = exeunt.NewLocal[T]()")
 }

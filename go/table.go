@@ -154,7 +154,11 @@ func newChunk(home *shard) *chunk {
 func freeRecord(r *record) {
 	g := r.owner.Swap(0)
 	if r.index == 0 {
-		fallback.remove(g, r)
+		number := uintptr(0)
+		if fallback.byNumber {
+			number = descriptorWord(g, numberAt)
+		}
+		fallback.remove(g, number, r)
 		return
 	}
 	c := chunks[r.index/chunkRecords].Load()
