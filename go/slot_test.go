@@ -26,7 +26,8 @@ func init() {
 			fmt.Println("not noticed")
 		}
 	}
-	scenarios["a stale record"] = staleRecord
+	scenarios["a stale record"] = func() { staleRecord(Slot) }
+	scenarios["a stale record in collected mode"] = func() { staleRecord(Collected) }
 	scenarios["a foot that is not recognised"] = func() {
 		if err := Install(Slot); err != nil {
 			fmt.Println(err)
@@ -70,8 +71,8 @@ func TestAStormInSlotMode(t *testing.T) {
 
 // staleRecord lets a goroutine end by Goexit, and checks that no goroutine after it sees its values
 // while the collector has not noticed that end. Most of these have the same descriptor and stack.
-func staleRecord() {
-	if err := Install(Slot); err != nil {
+func staleRecord(m Mode) {
+	if err := Install(m); err != nil {
 		fmt.Println(err)
 	}
 	// No collection comes by itself meanwhile.
@@ -101,7 +102,7 @@ func staleRecord() {
 			local.Set(i)
 			text.Set(fmt.Sprint(i))
 			AtExit(func() {
-				if local.Get() != i || text.Get() != fmt.Sprint(i) || ID() != id || Ending() != Exited {
+				if local.Get() != i || text.Get() != fmt.Sprint(i) || ID() != id || Ending() != asNoticed(Exited) {
 					fmt.Println("a late handler does not have its goroutine's values")
 				}
 				ran.Add(1)
@@ -131,5 +132,10 @@ func staleRecord() {
 
 func TestNoGoroutineSeesTheValuesOfOneWhoseEndIsNotNoticedYet(t *testing.T) {
 	code, output := child(t, "a stale record", inMode, withoutMap, "GOGC=off")
+	want(t, code, output, 0, "descriptors were used again: true\nfew are listed that have ended: true\nlate handlers: 500\nthe scenario returned\n")
+}
+
+func TestNoGoroutineSeesTheValuesOfOneThatHasEndedInCollectedMode(t *testing.T) {
+	code, output := child(t, "a stale record in collected mode", inMode, withoutMap, "GOGC=off")
 	want(t, code, output, 0, "descriptors were used again: true\nfew are listed that have ended: true\nlate handlers: 500\nthe scenario returned\n")
 }

@@ -8,7 +8,12 @@ package bench
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -181,3 +186,28 @@ func BenchmarkParallel(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkModes measures each mode in processes of its own.
+func BenchmarkModes(b *testing.B) {
+	for _, mode := range []string{"code", "slot", "collected"} {
+		for _, what := range []string{"Get", "Set", "Spawn"} {
+			name := "exeunt"
+			if what == "Spawn" {
+				name = "exeunt-set"
+			}
+			b.Run(what+"/"+mode, func(b *testing.B) {
+				child := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^Benchmark"+what+"$/^"+name+"$", fmt.Sprintf("-test.benchtime=%dx", b.N))
+				child.Env = append(os.Environ(), "EXEUNT_MODE="+mode)
+				output, err := child.CombinedOutput()
+				figure := nanoseconds.FindSubmatch(output)
+				if err != nil || figure == nil {
+					b.Fatalf("%v\n%s", err, output)
+				}
+				ns, _ := strconv.ParseFloat(string(figure[1]), 64)
+				b.ReportMetric(ns, "ns/op")
+			})
+		}
+	}
+}
+
+var nanoseconds = regexp.MustCompile(`([0-9.]+) ns/op`)
