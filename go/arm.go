@@ -19,9 +19,6 @@ func arm() *record {
 	if inSlotMode() {
 		return armSlot(g)
 	}
-	if err := checkFoot(); err != nil {
-		panic(err)
-	}
 	if !useMap {
 		if r := allocate(g); r != nil {
 			r.armedAt = time.Since(started)
