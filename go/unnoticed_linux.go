@@ -43,6 +43,8 @@ func findDestroy() (in uintptr, call site.Ref, err error) {
 }
 
 // destroyHook is in hooks_*.s. It is not called from Go.
+//
+//lint:ignore U1000 its address is taken by assembly
 func destroyHook()
 
 func destroyHookAddress() uintptr
