@@ -22,9 +22,6 @@ func arm() *record {
 	if inCollectedMode() {
 		return armCollected(g)
 	}
-	if err := checkFoot(); err != nil {
-		panic(err)
-	}
 	if !useMap {
 		if r := allocate(g); r != nil {
 			r.armedAt = time.Since(started)

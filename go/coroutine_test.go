@@ -1,4 +1,4 @@
-//go:build go1.23 && linux
+//go:build go1.23 && (linux || amd64 || arm64)
 
 package exeunt
 

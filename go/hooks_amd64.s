@@ -97,6 +97,53 @@ recover:
 	MOVQ	·common+commonState_recoveryTarget(SB), DX // gogo, buf still in AX
 	JMP	DX
 
+// runtime.goexit0 calls runtime.gdestroy(gp) on the system's stack, with gp in AX. The record is found
+// as in read_amd64.s. Only its own goroutine has used it, and that has ended.
+TEXT ·destroyHook(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ	8(AX), DX                             // gp.stack.hi
+	MOVQ	-8(DX), SI                            // the index
+	LEAQ	(AX)(SI*1), CX                        // as in ARMED
+	XORQ	·common+commonState_secret(SB), CX
+	CMPQ	CX, -16(DX)
+	JEQ	unnoticed
+destroy:
+	MOVQ	·common+commonState_destroyTarget(SB), DX // gdestroy, gp still in AX
+	JMP	DX
+unnoticed:
+	MOVQ	$0, -16(DX)                           // as clearSpareWords
+	MOVQ	$0, -8(DX)
+	TESTQ	SI, SI
+	JEQ	destroy                               // the record is in the map
+	CMPQ	SI, $(const_maxChunks*const_chunkRecords)
+	JAE	destroy
+	MOVL	SI, BX
+	SHRL	$8, BX
+	LEAQ	·chunks(SB), DX
+	MOVQ	(DX)(BX*8), DX                        // chunks[index / chunkRecords]
+	TESTQ	DX, DX
+	JEQ	destroy
+	MOVBLZX	SI, CX
+	SHLL	$8, CX
+	ADDQ	DX, CX                                // the record
+	CMPQ	AX, record_owner(CX)
+	JNE	destroy
+	MOVQ	AX, DI                                // CMPXCHG needs AX
+	LEAQ	·common+commonState_unnoticed(SB), DX
+next:
+	MOVL	(DX), AX
+	MOVL	AX, record_running(CX)
+	LOCK
+	CMPXCHGL	SI, (DX)
+	JNE	next
+	MOVQ	DI, AX
+	JMP	destroy
+
+// func destroyHookAddress() uintptr
+TEXT ·destroyHookAddress(SB), NOSPLIT, $0-8
+	LEAQ	·destroyHook(SB), AX
+	MOVQ	AX, ret+0(FP)
+	RET
+
 // runtime.main and os.runtime_beforeExit call exithook.Run or runtime.runExitHooks, with the exit
 // code in AX.
 TEXT ·processHook(SB), NOSPLIT|NOFRAME, $0-0

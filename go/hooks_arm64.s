@@ -89,6 +89,47 @@ recover:
 	MOVD	·common+commonState_recoveryTarget(SB), R9 // gogo, buf still in R0
 	JMP	(R9)
 
+// runtime.goexit0 calls runtime.gdestroy(gp) on the system's stack, with gp in R0. The record is found
+// as in read_arm64.s. Only its own goroutine has used it, and that has ended.
+TEXT ·destroyHook(SB), NOSPLIT|NOFRAME, $0-0
+	MOVD	8(R0), R9                             // gp.stack.hi
+	LDP	-16(R9), (R10, R11)                   // check word, index
+	MOVD	·common+commonState_secret(SB), R12
+	ADD	R0, R11, R13                          // as in ARMED
+	EOR	R13, R12, R12
+	CMP	R10, R12
+	BEQ	unnoticed
+destroy:
+	MOVD	·common+commonState_destroyTarget(SB), R9 // gdestroy, gp still in R0
+	JMP	(R9)
+unnoticed:
+	STP	(ZR, ZR), -16(R9)                     // as clearSpareWords
+	CBZ	R11, destroy                          // the record is in the map
+	LSR	$21, R11, R10                         // / (maxChunks * chunkRecords)
+	CBNZ	R10, destroy
+	LSR	$8, R11, R12
+	MOVD	$·chunks(SB), R10
+	MOVD	(R10)(R12<<3), R10                    // chunks[index / chunkRecords]
+	CBZ	R10, destroy
+	AND	$0xff, R11, R12
+	ADD	R12<<8, R10, R10                      // the record
+	MOVD	record_owner(R10), R12
+	CMP	R12, R0
+	BNE	destroy
+	MOVD	$·common+commonState_unnoticed(SB), R9
+next:
+	LDAXRW	(R9), R12
+	MOVW	R12, record_running(R10)
+	STLXRW	R11, (R9), R13
+	CBNZ	R13, next
+	JMP	destroy
+
+// func destroyHookAddress() uintptr
+TEXT ·destroyHookAddress(SB), NOSPLIT, $0-8
+	MOVD	$·destroyHook(SB), R0
+	MOVD	R0, ret+0(FP)
+	RET
+
 // runtime.main and os.runtime_beforeExit call exithook.Run or runtime.runExitHooks, with the exit
 // code in R0.
 TEXT ·processHook(SB), NOSPLIT|NOFRAME, $0-0

@@ -24,7 +24,10 @@ var coroFields site.Fields
 func drainGoroutine() {
 	if r := lookup(); r != nil {
 		ending := Returned
-		if hasRecovered() {
+		switch {
+		case r.ending == Exited: // see takeOver
+			ending = Exited
+		case hasRecovered():
 			ending = Recovered
 		}
 		r.end(ending, callReturnTarget)

@@ -42,4 +42,20 @@ func sameRuntime(goexit uintptr) error {
 	return err
 }
 
+const reach = 64 << 10
+
+// near finds a function of the same source file as one at this address. It returns 0 if there is none
+// within reach.
+func near(address uintptr, function string) uintptr {
+	const step = 16
+	for distance := uintptr(0); distance < reach; distance += step {
+		for _, pc := range []uintptr{address - distance, address + distance} {
+			if name, entry := image.Func(pc); name == function {
+				return entry
+			}
+		}
+	}
+	return 0
+}
+
 var packagePath = reflect.TypeOf(record{}).PkgPath()

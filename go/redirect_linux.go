@@ -45,6 +45,9 @@ func installCode() error {
 	if err := apply(found); err != nil {
 		return err
 	}
+	if common.destroyTarget != 0 {
+		watchCollections()
+	}
 	notDirect = makeDirect() // Install does not return this error: everything works, only slower
 	return nil
 }
@@ -136,6 +139,16 @@ func locate() ([]redirection, error) {
 			}
 		}
 	}
+	// The end of a goroutine that code of a plugin ends.
+	if runtime.NumCgoCall() > 0 && !useMap {
+		in, call, err := findDestroy()
+		if err != nil {
+			return nil, err
+		}
+		if err := add(in, call, destroyHookAddress(), &common.destroyTarget); err != nil {
+			return nil, err
+		}
+	}
 	// Ends of the process: return from main.main, and os.Exit. Builds with the race detector have
 	// two calls in runtime.main.
 	before, err := image.One(site.Call, reflect.ValueOf(os.Exit).Pointer(), beforeExit...)
@@ -197,22 +210,6 @@ func coroutineExit(corostart uintptr) (in uintptr, call site.Ref, err error) {
 		coroFields, err = image.CoroExit(call)
 	}
 	return in, call, err
-}
-
-const reach = 64 << 10
-
-// near finds a function of the same source file as one at this address. It returns 0 if there is none
-// within reach.
-func near(address uintptr, function string) uintptr {
-	const step = 16
-	for distance := uintptr(0); distance < reach; distance += step {
-		for _, pc := range []uintptr{address - distance, address + distance} {
-			if name, entry := image.Func(pc); name == function {
-				return entry
-			}
-		}
-	}
-	return 0
 }
 
 // findCgocallbackg finds runtime.cgocallbackg. It need not have a frame on any stack now. But

@@ -45,8 +45,11 @@ type commonState struct {
 	// finds no record calls slow.
 	mapped uint32
 	slow   func(*localBase) unsafe.Pointer
-	// The target of a redirected call that no exit makes.
-	recoveryTarget uintptr
+	// The targets of redirected calls that are made on the system's stack.
+	recoveryTarget, destroyTarget uintptr
+	// unnoticed is the first of a list of records: an index, and 0 if there is none. The next one is
+	// in the record's running. See unnoticed_linux.go.
+	unnoticed uint32
 }
 
 var common = commonState{

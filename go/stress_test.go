@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux || amd64 || arm64
 
 package exeunt
 
@@ -13,7 +13,6 @@ import (
 	"runtime/trace"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -261,15 +260,6 @@ func TestGoroutinesEndUnderProfilingAndTracing(t *testing.T) {
 	if !bytes.HasPrefix(events.Bytes(), []byte("go 1.")) || events.Len() < n {
 		t.Errorf("a trace of %d bytes", events.Len())
 	}
-}
-
-// processorTime returns the processor time that this process has used.
-func processorTime(t *testing.T) time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func TestManyGoroutinesInstallAtOnce(t *testing.T) {

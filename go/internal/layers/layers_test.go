@@ -18,7 +18,7 @@ var configs = []Config{
 	{OS: "linux", Arch: "riscv64"},
 	{OS: "linux", Arch: "ppc64le"},
 	{OS: "linux", Arch: "amd64", Before: "go1.23"},
-	{OS: "linux", Arch: "amd64", Before: "go1.23", Tags: []string{"goexperiment.rangefunc"}},
+	{OS: "linux", Arch: "amd64", Before: "go1.23", Tags: []string{"goexperiment.rangefunc", "msan"}},
 }
 
 const root = "../.."

@@ -15,9 +15,9 @@ const MODULE: &[(&str, &[u8])] = embedded![
     "coroutine_old_linux.go" "descriptor.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "foot.go" "frames.go"
     "gobuf_linux.go" "gobuf_old_linux.go" "goroutines.go" "hooks_linux.go" "image_linux.go" "inherit.go"
     "install.go" "local.go" "lookup.go" "map.go" "mode.go" "probe.go" "read.go" "record.go" "redirect_linux.go"
-    "report.go" "slot.go" "slow.go" "slow_registers.go" "stack.go" "table.go" "internal/patch/patch.go"
-    "internal/patch/refusal.go" "internal/report/report.go" "internal/site/amd64.go" "internal/site/arm64.go"
-    "internal/site/coro.go" "internal/site/decode.go" "internal/site/site.go"
+    "report.go" "slot.go" "slow.go" "slow_registers.go" "stack.go" "table.go" "unnoticed_linux.go"
+    "internal/patch/patch.go" "internal/patch/refusal.go" "internal/report/report.go" "internal/site/amd64.go"
+    "internal/site/arm64.go" "internal/site/coro.go" "internal/site/decode.go" "internal/site/site.go"
 ];
 
 /// The built program. Its folder is removed when this is dropped.
@@ -112,11 +112,14 @@ mod tests {
     use super::{FILES, GOARCH, MODULE, module};
     use std::path::Path;
 
-    /// Whether no program for Linux on this processor is built of the file.
+    /// Whether no program for Linux on this processor is built of the file, without sanitizers.
     fn is_for_others(name: &str) -> bool {
         let other = if GOARCH == "amd64" { "_arm64." } else { "_amd64." };
         let is_for_other_systems = name.ends_with("other.go") || name == "nocode.go";
-        is_for_other_systems || name.contains(other) || GOARCH == "amd64" && name == "read_indirect.go"
+        is_for_other_systems
+            || name == "msan.go"
+            || name.contains(other)
+            || GOARCH == "amd64" && name == "read_indirect.go"
     }
 
     #[test]

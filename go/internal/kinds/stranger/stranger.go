@@ -13,10 +13,10 @@ func main() {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	start, err := opened.Lookup("Start")
+	install, err := opened.Lookup("Install")
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println(start.(func() any)())
+	fmt.Println(install.(func() error)())
 }

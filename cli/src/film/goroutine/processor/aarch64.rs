@@ -8,7 +8,7 @@ pub const GOARCH: &str = "arm64";
 
 /// The module's files for this processor.
 pub const FILES: &[(&str, &[u8])] = embedded![
-    "foot_arm64.s" "hooks_arm64.s" "plugin_linux_arm64.go" "probe_arm64.s" "processor_arm64.go" "read_arm64.s"
+    "foot_arm64.s" "hooks_arm64.s" "probe_arm64.s" "processor_arm64.go" "read_arm64.s"
     "read_indirect.go" "read_linux_arm64.go" "slot_arm64.s" "stack_arm64.s"
     "internal/patch/exeunt_linux_arm64.syso" "internal/patch/patch_linux_arm64.s"
 ];

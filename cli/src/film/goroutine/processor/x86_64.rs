@@ -8,8 +8,8 @@ pub const GOARCH: &str = "amd64";
 
 /// The module's files for this processor.
 pub const FILES: &[(&str, &[u8])] = embedded![
-    "foot_amd64.s" "hooks_amd64.s" "plugin_linux_amd64.go" "plugin_linux_amd64.s" "probe_amd64.s"
-    "processor_amd64.go" "read_amd64.s" "read_linux_amd64.go" "slot_amd64.s" "stack_amd64.s"
+    "foot_amd64.s" "hooks_amd64.s" "probe_amd64.s" "processor_amd64.go" "read_amd64.s" "read_linux_amd64.go"
+    "slot_amd64.s" "stack_amd64.s"
     "internal/patch/exeunt_linux_amd64.syso" "internal/patch/patch_linux_amd64.s"
 ];
 
