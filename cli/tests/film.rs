@@ -596,6 +596,13 @@ fromHash();
 if (text("number") !== `3 of ${film.steps.length}`) faults.push("the link to step 3 does not lead there");
 dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
 if (text("number") !== `2 of ${film.steps.length}`) faults.push("the left arrow does not go back");
+// A telephone shows the buttons' shorter labels.
+const labels = [...document.querySelectorAll(".controls button")].map((button) => button.innerText.trim());
+if (new Set(labels).size !== labels.length) faults.push(`two buttons look alike: ${labels}`);
+for (const wanted of ["pause", "play"]) {
+  dispatchEvent(new KeyboardEvent("keydown", { key: "p" }));
+  if (text("play") !== wanted) faults.push(`the key p leaves ${text("play")}, not ${wanted}`);
+}
 parent.postMessage({ name: window.name, said: faults.length ? `FAULTS: ${faults.join("; ")}` : `WALKED ${film.steps.length}` }, "*");
 </script>"##;
 
