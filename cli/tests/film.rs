@@ -572,6 +572,14 @@ fn a_kind_that_does_not_exist_is_refused_with_the_list() {
     assert!(said.contains("thread") && said.contains("pthread_exit"), "{said}");
 }
 
+#[test]
+fn an_emulator_that_does_not_exist_is_named_as_the_problem() {
+    let output = exeunt_film(&["thread", "--emulator", "/nonexistent/emulator"]).output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the emulator cannot be started") && !said.contains("--emulator"), "{said}");
+}
+
 /// Goes through all steps of the page and compares what it shows with the recording.
 const WALK: &str = r##"<script>
 const faults = [];
