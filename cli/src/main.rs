@@ -75,7 +75,10 @@ enum Command {
     /// Each thread of another process is stopped (by ptrace) for the time of a copy, one after the
     /// other. Nothing is written there. A thread that waits goes on waiting; a few system calls, as
     /// epoll_wait, return EINTR, as after SIGSTOP and SIGCONT.
-    #[command(after_help = "Exit status: 0 if stacks were drawn, 1 if not, 2 if the arguments are wrong.")]
+    #[command(
+        override_usage = "exeunt anatomy [OPTIONS] <PID>\n       exeunt anatomy [OPTIONS] --self",
+        after_help = "Exit status: 0 if stacks were drawn, 1 if not, 2 if the arguments are wrong."
+    )]
     Anatomy(anatomy::Options),
     /// Film the end of a stack, instruction by instruction
     ///

@@ -361,3 +361,11 @@ fn another_users_process_is_refused_with_what_helps() {
     assert!(problem.contains(&format!("Process {number} may not be read: it belongs to another user")), "{problem}");
     assert!(problem.contains("Run exeunt as that user, or as root."), "{problem}");
 }
+
+#[test]
+fn without_arguments_the_error_names_both_ways_to_call_it() {
+    let output = anatomy(&[]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("anatomy [OPTIONS] <PID>") && said.contains("anatomy [OPTIONS] --self"), "{said}");
+}

@@ -572,6 +572,14 @@ fn a_kind_that_does_not_exist_is_refused_with_the_list() {
     assert!(said.contains("thread") && said.contains("pthread_exit"), "{said}");
 }
 
+#[test]
+fn an_emulator_that_does_not_exist_is_named_as_the_problem() {
+    let output = exeunt_film(&["thread", "--emulator", "/nonexistent/emulator"]).output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the emulator cannot be started") && !said.contains("--emulator"), "{said}");
+}
+
 /// Goes through all steps of the page and compares what it shows with the recording.
 const WALK: &str = r##"<script>
 const faults = [];
@@ -596,6 +604,13 @@ fromHash();
 if (text("number") !== `3 of ${film.steps.length}`) faults.push("the link to step 3 does not lead there");
 dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
 if (text("number") !== `2 of ${film.steps.length}`) faults.push("the left arrow does not go back");
+// A telephone shows the buttons' shorter labels.
+const labels = [...document.querySelectorAll(".controls button")].map((button) => button.innerText.trim());
+if (new Set(labels).size !== labels.length) faults.push(`two buttons look alike: ${labels}`);
+for (const wanted of ["pause", "play"]) {
+  dispatchEvent(new KeyboardEvent("keydown", { key: "p" }));
+  if (text("play") !== wanted) faults.push(`the key p leaves ${text("play")}, not ${wanted}`);
+}
 parent.postMessage({ name: window.name, said: faults.length ? `FAULTS: ${faults.join("; ")}` : `WALKED ${film.steps.length}` }, "*");
 </script>"##;
 

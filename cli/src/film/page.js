@@ -116,7 +116,7 @@ function play() {
     if (now + 1 === film.steps.length) show(0);
     timer = setInterval(() => { if (now + 1 < film.steps.length) show(now + 1); else play(); }, 1500);
   }
-  $("play").textContent = timer ? "❚❚" : "▶";
+  $("play").textContent = timer ? "pause" : "play";
 }
 const chapterOf = (by) => {
   const wanted = Math.max(0, Math.min(film.chapters.length - 1, film.steps[now].chapter + by));

@@ -52,7 +52,7 @@ pub fn page(recording: &Recording) -> Result<String, serde_json::Error> {
 <button id="on" title="one step on (right arrow)"><span>on </span>▶</button>
 <input id="slider" type="range" min="0" value="0" aria-label="Step">
 <output id="number"></output>
-<button id="play" title="play and pause (p)">▶</button>
+<button id="play" title="play and pause (p)">play</button>
 </div>
 <p class="faint" id="chapter"></p>
 <div class="said" aria-live="polite"><p class="what" id="what"></p><p id="why"></p><p class="faint" id="skipped"></p></div>

@@ -59,11 +59,11 @@ impl Tracee {
                 command
             }
         };
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{CANNOT_START} ({error}); {ELSEWHERE}"))?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|error| match emulator {
+                Some(_) => format!("the emulator cannot be started: {error}"),
+                None => format!("{CANNOT_START} ({error}); {ELSEWHERE}"),
+            })?;
         let started = match emulator {
             Some(_) => stopped_by_stub(&mut child, &socket).map(|(stub, thread, facts)| (Some(stub), thread, facts)),
             None => stopped_by_ptrace(&mut child).map(|(main, facts)| (None, main, facts)),
