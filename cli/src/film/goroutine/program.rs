@@ -11,11 +11,11 @@ const ACTOR: &str = include_str!("actor.go");
 
 /// The files that a program for Linux is built of on each processor. [`FILES`] are the others.
 const MODULE: &[(&str, &[u8])] = embedded![
-    "go.mod" "arm.go" "capture.go" "context.go" "coroutine_experiment_linux.go" "coroutine_linux.go"
-    "coroutine_old_linux.go" "descriptor.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "foot.go" "frames.go"
-    "gobuf_linux.go" "gobuf_old_linux.go" "goroutines.go" "hooks_linux.go" "image_linux.go" "inherit.go"
-    "install.go" "local.go" "lookup.go" "map.go" "mode.go" "probe.go" "read.go" "record.go" "redirect_linux.go"
-    "report.go" "slot.go" "slow.go" "slow_registers.go" "stack.go" "table.go" "unnoticed_linux.go"
+    "go.mod" "arm.go" "capture.go" "collected.go" "context.go" "coroutine_experiment_linux.go" "coroutine_linux.go"
+    "coroutine_old_linux.go" "descriptor.go" "direct_linux.go" "doc.go" "drain.go" "exit.go" "foot.go" "foot_frame.go"
+    "frames.go" "gobuf_linux.go" "gobuf_old_linux.go" "goroutines.go" "hooks_linux.go" "image_linux.go" "inherit.go"
+    "install.go" "local.go" "lookup.go" "map.go" "mode.go" "number.go" "probe.go" "read.go" "record.go"
+    "redirect_linux.go" "report.go" "slot.go" "slow.go" "slow_registers.go" "stack.go" "table.go" "unnoticed_linux.go"
     "internal/patch/patch.go" "internal/patch/refusal.go" "internal/report/report.go" "internal/site/amd64.go"
     "internal/site/arm64.go" "internal/site/coro.go" "internal/site/decode.go" "internal/site/site.go"
 ];
@@ -115,10 +115,9 @@ mod tests {
     /// Whether no program for Linux on this processor is built of the file, without sanitizers.
     fn is_for_others(name: &str) -> bool {
         let other = if GOARCH == "amd64" { "_arm64." } else { "_amd64." };
-        let is_for_other_systems = name.ends_with("other.go") || name == "nocode.go";
-        is_for_other_systems
-            || name == "msan.go"
-            || name.contains(other)
+        ["other.go", "other.s"].into_iter().any(|end| name.ends_with(end))
+            || ["foot_search.go", "msan.go", "nocode.go"].contains(&name)
+            || [other, "_riscv64."].into_iter().any(|processor| name.contains(processor))
             || GOARCH == "amd64" && name == "read_indirect.go"
     }
 
