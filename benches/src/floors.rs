@@ -124,6 +124,43 @@ pub fn frame_of_a_walk() -> f64 {
     samples.median()
 }
 
+/// What it takes to make sure that a stack of 1,000 frames returns the way that it did before: each
+/// return address is loaded and compared. The words are as far apart as those of small functions.
+pub fn known_return_addresses() -> f64 {
+    const WORDS: usize = 8;
+    const DEPTH: usize = 1000;
+    const HOLDS: usize = 0x5555_5555_1234;
+    let stack = vec![HOLDS; DEPTH * WORDS];
+    let is_known = |stack: &[usize], holds: usize| stack.iter().step_by(WORDS).all(|&word| word == holds);
+    let mut samples = Samples::new();
+    for _ in 0..200 {
+        let start = Stopwatch::start();
+        assert!(is_known(black_box(&stack), black_box(HOLDS)));
+        samples.push(start.elapsed().as_nanos() as f64);
+    }
+    samples.median()
+}
+
+/// What the system takes for the one experiment that no reading of code replaces: a thread begins,
+/// looks where its entry function returns to, and is waited for. The first such thread of a process,
+/// which maps its stack.
+pub fn first_thread() -> f64 {
+    extern "C" fn look(_: *mut libc::c_void) -> *mut libc::c_void {
+        let word = 0_usize;
+        // SAFETY: a local variable.
+        black_box(unsafe { ptr::read_volatile(black_box(&word)) });
+        ptr::null_mut()
+    }
+    let mut thread = 0;
+    let start = Instant::now();
+    // SAFETY: the function takes and gives what libc asks for; the thread is joined once.
+    unsafe {
+        assert_eq!(libc::pthread_create(&mut thread, ptr::null(), look, ptr::null_mut()), 0, "a thread can be started");
+        assert_eq!(libc::pthread_join(thread, ptr::null_mut()), 0, "the thread ends");
+    }
+    since(start)
+}
+
 /// What the system takes to let code be patched while threads run: a page of a file's is made
 /// writable, copied by the first write and made executable again, and `membarrier` is registered
 /// and called. In microseconds of a process that has patched nothing yet, all in all.

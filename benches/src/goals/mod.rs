@@ -78,7 +78,7 @@ const GOALS: &[Goal] = &[
         Bar::OfPeer(1.02),
     ),
     goal("first use 100 frames deep, a thread", "thread, 100 deep", "", "", Bar::Within(300.0)),
-    goal("the same, 1,000 frames", "thread, 1000 deep", "", "", Bar::Within(300.0)),
+    goal("the same, 1,000 frames", "thread, 1000 deep", "", "thread, 1000 deep, floor", Bar::Within(300.0)),
     goal(
         "first use 100 frames deep, a fiber: each frame",
         "fiber, each of 100 frames",
@@ -87,7 +87,7 @@ const GOALS: &[Goal] = &[
         Bar::Within(12.0),
     ),
     goal("the same, 1,000 frames: each frame", "fiber, each of 1000 frames", "", "frame, floor", Bar::Within(12.0)),
-    goal("the process's first use, slot redirect", "first use, slot", "", "", Bar::Within(200e3)),
+    goal("the process's first use, slot redirect", "first use, slot", "", "first use, slot, floor", Bar::Within(200e3)),
     goal("the process's first use, code redirect", "first use, code", "", "first use, code, floor", Bar::Within(1e6)),
     goal(
         "`at_exit` and `unload`, over and over",

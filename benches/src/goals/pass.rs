@@ -27,8 +27,11 @@ pub fn print(way: &str) {
         }
         "code" => _ = figures.insert("first use, code".into(), on_a_thread(first_use)),
         "floor" => {
+            // The first one, as it is about the process's first thread.
+            figures.insert("first use, slot, floor".into(), floors::first_thread());
             figures.insert("first use, code, floor".into(), floors::patch_a_page());
             figures.insert("frame, floor".into(), floors::frame_of_a_walk());
+            figures.insert("thread, 1000 deep, floor".into(), floors::known_return_addresses());
         }
         _ => panic!("unknown pass {way}"),
     }
