@@ -41,7 +41,8 @@ func installCollected() error {
 	if err != nil {
 		return err
 	}
-	numberAt, statusAt, useMap, fallback.byNumber = number, at, true, true
+	statusAt, useMap, fallback.byNumber = at, true, true
+	numberAt.Store(number)
 	readByNumber()
 	noticeEnds(new(afterCollection))
 	return nil
@@ -105,7 +106,7 @@ func armCollected(g uintptr) *record {
 	r := new(record)
 	r.armedAt = time.Since(started)
 	r.owner.Store(g)
-	fallback.add(g, r, descriptorWord(g, numberAt))
+	fallback.add(g, r, descriptorWord(g, numberAt.Load()))
 	return r
 }
 
@@ -116,6 +117,9 @@ type afterCollection struct{ _ *byte }
 // noticeEnds is its finalizer.
 func noticeEnds(a *afterCollection) {
 	runtime.SetFinalizer(a, noticeEnds)
+	if atomic.LoadUint32(&common.mapped) == 0 {
+		return
+	}
 	for i := range fallback.parts {
 		for _, r := range fallback.take(i, hasEnded) {
 			go drainEnded(r)
@@ -127,7 +131,7 @@ func noticeEnds(a *afterCollection) {
 // goroutine of finalizers has run this time, for the race detector as well.
 func hasEnded(m *mapped) (seenBefore bool) {
 	seenBefore = m.seen
-	m.seen = seenBefore || descriptorWord(m.g, numberAt) != m.number || statusIn(m.g, statusAt) == statusDead
+	m.seen = seenBefore || descriptorWord(m.g, numberAt.Load()) != m.number || statusIn(m.g, statusAt) == statusDead
 	return seenBefore
 }
 
@@ -136,7 +140,7 @@ func hasEnded(m *mapped) (seenBefore bool) {
 func drainEnded(r *record) {
 	g := getg()
 	r.owner.Store(g)
-	fallback.add(g, r, descriptorWord(g, numberAt))
+	fallback.add(g, r, descriptorWord(g, numberAt.Load()))
 	atomic.AddUint32(&common.mapped, ^uint32(0)) // it was counted already
 	r.end(Ended, leaveBesides)
 }

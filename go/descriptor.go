@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -20,8 +21,10 @@ type descriptorFields struct {
 // more, on 32-bit systems 240 (TestSizeof in src/runtime/sizeof_test.go).
 const descriptorSize = 232 + (unsafe.Sizeof(uintptr(0))/8)*168
 
-// numberAt is the offset of the number, which collected mode has found before any goroutine has a record.
-var numberAt uintptr
+// numberAt is the offset of the number, which collected mode has found before any goroutine has a
+// record. It is stored after all other variables of that mode, since goroutines that have not
+// installed anything read values too.
+var numberAt atomic.Uintptr
 
 // findDescriptorFields searches the descriptors of three goroutines for what is known about them. A
 // field is found if exactly one offset has the right word in all three.

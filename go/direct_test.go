@@ -96,6 +96,17 @@ func TestReadsAndEndsAreDirect(t *testing.T) {
 	}
 }
 
+// Install goes on without it, so here is where a version that calls it elsewhere is noticed.
+func TestTheRuntimeCallsGdestroyWhereItIsExpected(t *testing.T) {
+	needsCodeMode(t)
+	if common.destroyTarget != 0 {
+		return // the call has been found, and redirected
+	}
+	if _, _, err := findDestroy(common.goexitTarget); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAGoroutineThatUsesNothingGoesOnDirectly(t *testing.T) {
 	needsCodeMode(t)
 	if useMap {

@@ -127,6 +127,9 @@ unnoticed:
 	ADDQ	DX, CX                                // the record
 	CMPQ	AX, record_owner(CX)
 	JNE	destroy
+	// An earlier stack of this goroutine, from before it grew, may become that of a new goroutine with
+	// the same descriptor. It still has the check word and the index: without owner they count for nothing.
+	MOVQ	$0, record_owner(CX)
 	MOVQ	AX, DI                                // CMPXCHG needs AX
 	LEAQ	·common+commonState_unnoticed(SB), DX
 next:

@@ -116,6 +116,9 @@ unnoticed:
 	MOVD	record_owner(R10), R12
 	CMP	R12, R0
 	BNE	destroy
+	// An earlier stack of this goroutine, from before it grew, may become that of a new goroutine with
+	// the same descriptor. It still has the check word and the index: without owner they count for nothing.
+	MOVD	ZR, record_owner(R10)
 	MOVD	$·common+commonState_unnoticed(SB), R9
 next:
 	LDAXRW	(R9), R12

@@ -310,6 +310,8 @@ func TestALocalThatWasNotMadeSaysSo(t *testing.T) {
 				defer close(done)
 				if armed {
 					ID()
+					// As if another local had stored a value there.
+					lookup().slots[0].pointer = unsafe.Pointer(new([300]byte))
 				}
 				value = panics(call)
 			}()

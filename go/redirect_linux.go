@@ -139,14 +139,12 @@ func locate() ([]redirection, error) {
 			}
 		}
 	}
-	// The end of a goroutine that code of a plugin ends.
+	// The end of a goroutine that code of a plugin ends. Without it such ends are not noticed.
 	if runtime.NumCgoCall() > 0 && !useMap {
-		in, call, err := findDestroy()
-		if err != nil {
-			return nil, err
-		}
-		if err := add(in, call, destroyHookAddress(), &common.destroyTarget); err != nil {
-			return nil, err
+		if in, call, err := findDestroy(common.goexitTarget); err == nil {
+			if err := add(in, call, destroyHookAddress(), &common.destroyTarget); err != nil {
+				return nil, err
+			}
 		}
 	}
 	// Ends of the process: return from main.main, and os.Exit. Builds with the race detector have

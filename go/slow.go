@@ -31,7 +31,7 @@ func valueByNumber(l *localBase) unsafe.Pointer {
 		switch {
 		case !l.indirect && l.zero != nil:
 			return unsafe.Add(unsafe.Pointer(s), l.inSlot)
-		case s.pointer != nil:
+		case l.indirect && s.pointer != nil: // a Local that was not made by NewLocal is not indirect
 			return s.pointer
 		}
 	} else if r == nil && l.zero != nil {

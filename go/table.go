@@ -156,7 +156,7 @@ func freeRecord(r *record) {
 	if r.index == 0 {
 		number := uintptr(0)
 		if fallback.byNumber {
-			number = descriptorWord(g, numberAt)
+			number = descriptorWord(g, numberAt.Load())
 		}
 		fallback.remove(g, number, r)
 		return

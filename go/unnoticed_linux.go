@@ -4,7 +4,6 @@ package exeunt
 
 import (
 	"fmt"
-	"reflect"
 	"runtime"
 	"sync/atomic"
 
@@ -24,13 +23,9 @@ import (
 // common.unnoticed. It can do no more, as it runs on the system's stack. After the next collection
 // another goroutine takes the record over and ends.
 
-// findDestroy finds the call by which runtime.goexit0 gives a goroutine's descriptor back.
-func findDestroy() (in uintptr, call site.Ref, err error) {
-	exit, err := image.One(site.Call, reflect.ValueOf(runtime.Goexit).Pointer(), "runtime.goexit1")
-	if err != nil {
-		return 0, call, err
-	}
-	goexit1 := exit.Target
+// findDestroy finds the call by which runtime.goexit0 gives a goroutine's descriptor back. goexit1 is
+// what runtime.Goexit calls.
+func findDestroy(goexit1 uintptr) (in uintptr, call site.Ref, err error) {
 	// In unoptimized builds the call leads to a wrapper with the same name.
 	if behind, err := image.One(site.Call, goexit1, "runtime.goexit1"); err == nil {
 		goexit1 = behind.Target

@@ -66,6 +66,7 @@ func check(name string, end exeunt.End, run func(func())) {
 				}
 				handlers.Add(1)
 			})
+			grow(20) // the stack moves: what it has held so far remains for the next goroutine
 			done <- struct{}{}
 		})
 		<-done
@@ -83,6 +84,15 @@ func check(name string, end exeunt.End, run func(func())) {
 	}
 	time.Sleep(10 * time.Millisecond) // for handlers that run twice
 	fmt.Printf("%s: %d handlers, %d wrong\n", name, handlers.Load(), strange.Load())
+}
+
+//go:noinline
+func grow(depth int) byte {
+	var frame [512]byte
+	if depth > 0 {
+		frame[depth] = grow(depth - 1)
+	}
+	return frame[depth]
 }
 
 func lookup[F any](opened *plugin.Plugin, name string) F {
