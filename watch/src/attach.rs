@@ -1,16 +1,16 @@
 //! A process that ran already: `exeunt watch --pid` has started a thread in it, which loads this
 //! library and calls `exeunt_watch_attach`.
 //!
-//! Nothing is interposed. The ends of all threads come by `exeunt::on_every_end`, births are what
-//! the kernel's list of threads shows. A thread that is created from now on gets its row when it
-//! ends, or when the command lets go.
+//! Nothing is interposed. The ends of all threads come by `exeunt::on_every_thread_end`, main's by
+//! `exit` (`main_end.rs`), births are what the kernel's list of threads shows. A thread that is
+//! created from now on gets its row when it ends, or when the command lets go.
 
 use crate::life::{self, began, from_ticks};
 use crate::shared::{keeping_errno, new_row, now, own_table, tid};
-use crate::table::{Row, Table, attached, flag, kind, state};
+use crate::table::{Row, Table, attached, ending, flag, kind, state};
 use crate::touched;
-use crate::{begin, files, routine, shared};
-use exeunt::{Kind, StackEnd};
+use crate::{begin, files, main_end, routine, shared};
+use exeunt::StackEnd;
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::fs::File;
@@ -63,11 +63,9 @@ unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: u
     table.process.store(process, Relaxed);
     table.began.store(began(process).map_or(0, from_ticks), Relaxed);
     shared::set(table, None);
-    // The program's EXEUNT_REDIRECT is for the program. A library that was here before has chosen
-    // the same.
-    let chosen = exeunt::Builder::new().redirect(exeunt::Redirect::Code).install();
-    match chosen.and_then(|()| exeunt::on_every_end(ends)) {
+    match exeunt::on_every_thread_end(ends) {
         Ok(every_end) => {
+            main_end::watch();
             let _ = births();
             table.attached.store(attached::ON, Release);
             await_owner(table);
@@ -224,18 +222,7 @@ fn ends(end: &StackEnd) {
             if life::own_name().starts_with(b"exeunt-watch\0") {
                 return;
             }
-            // Without room for it the table counts it as lost.
-            let Some(row) = row(tid(), began(tid()), true) else { return };
-            row.ended.store(now(), Relaxed);
-            life::name(row);
-            let faulted = life::times(row);
-            if end.kind == Kind::Main {
-                row.kind.store(kind::MAIN, Relaxed);
-            }
-            let (low, high) = touched::bounds_of_block().unwrap_or_else(|| touched::bounds(0));
-            row.stack_low.store(low as u64, Relaxed);
-            row.stack_high.store(high as u64, Relaxed);
-            life::used(row, true, faulted);
+            let Some(row) = row_at_end() else { return };
             if let Some(entry) = routine::of_running() {
                 enters(row, entry);
             }
@@ -243,6 +230,40 @@ fn ends(end: &StackEnd) {
             row.state.store(state::ENDED, Release);
         });
     });
+}
+
+/// The process ends by `exit`. `status`: that, if this runs on main's stack and `main` has returned.
+pub fn main_exits(status: impl FnOnce() -> Option<c_int>) {
+    keeping_errno(|| {
+        using(|_| {
+            if tid() != std::process::id() {
+                return;
+            }
+            let Some(row) = row_at_end() else { return };
+            if let Some(status) = status() {
+                row.ending.store(ending::RETURNED, Relaxed);
+                row.value.store(status as isize as u64, Relaxed);
+                row.flags.fetch_or(flag::VALUE, Relaxed);
+            } else {
+                row.ending.store(ending::PROCESS_EXIT, Relaxed);
+            }
+            row.state.store(state::ENDED, Release);
+        });
+    });
+}
+
+/// The running thread's row, with all but how it ends. None without room for it: the table counts
+/// it as lost.
+fn row_at_end() -> Option<&'static Row> {
+    let row = row(tid(), began(tid()), true)?;
+    row.ended.store(now(), Relaxed);
+    life::name(row);
+    let faulted = life::times(row);
+    let (low, high) = touched::bounds_of_block().unwrap_or_else(|| touched::bounds(0));
+    row.stack_low.store(low as u64, Relaxed);
+    row.stack_high.store(high as u64, Relaxed);
+    life::used(row, true, faulted);
+    Some(row)
 }
 
 /// Writes the entry function of a row.
@@ -307,7 +328,12 @@ fn complete(table: &'static Table, process: bool) {
         let row_tid = row.tid.load(Relaxed);
         row.ended.store(now(), Relaxed);
         // The number may be another thread's by now.
-        if began(row_tid) == Some(row.argument.load(Relaxed)) && life::sample(row) {
+        let is_there = began(row_tid) == Some(row.argument.load(Relaxed)) && life::sample(row);
+        if is_there && life::has_ended(row_tid) {
+            // The main thread, by `pthread_exit`. Its times are still there.
+            row.flags.fetch_or(flag::SAMPLED | flag::UNSEEN, Relaxed);
+            row.state.store(state::ENDED, Release);
+        } else if is_there {
             let ends = if process && row_tid == tid() { flag::ENDED_PROCESS } else { 0 };
             row.flags.fetch_or(flag::SAMPLED | ends, Release);
         } else if row.state.load(Acquire) == state::ALIVE {

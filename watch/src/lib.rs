@@ -26,6 +26,8 @@ mod fibers;
 mod files;
 mod finish;
 mod life;
+#[cfg(target_arch = "x86_64")]
+mod main_end;
 mod room;
 mod routine;
 mod shared;
