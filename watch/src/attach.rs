@@ -5,6 +5,7 @@
 //! `exit` (`main_end.rs`), births are what the kernel's list of threads shows. A thread that is
 //! created from now on gets its row when it ends, or when the command lets go.
 
+use crate::description::{self, Places};
 use crate::life::{self, began, from_ticks};
 use crate::shared::{keeping_errno, new_row, now, own_table, tid};
 use crate::table::{Row, Table, attached, ending, flag, kind, state};
@@ -57,7 +58,7 @@ unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: u
     // SAFETY: by the contract.
     unsafe { routine::find(start, argument) };
     touched::find_block();
-    NUMBER_AT.store(find_number().unwrap_or(0), Relaxed);
+    NUMBER_AT.store(description::find_number(tid()).unwrap_or(0), Relaxed);
     KNOWN.store(Box::into_raw(Box::default()), Release);
     let process = std::process::id();
     table.process.store(process, Relaxed);
@@ -113,21 +114,11 @@ pub fn in_child() {
     USERS.store(0, SeqCst);
 }
 
-/// Where libc's description of the running thread has the kernel's number.
-fn find_number() -> Option<usize> {
-    // SAFETY: has no conditions.
-    let this = unsafe { libc::pthread_self() } as usize;
-    let own = tid();
-    // The first words are the processor's and the compiler's.
-    // SAFETY: words of the description, which libc may be changing.
-    (0x80..0x870).step_by(4).find(|at| unsafe { ((this + at) as *const u32).read_volatile() } == own)
-}
-
 /// The start routine of another thread, which waits in a system call: libc's description of it lies
 /// at the end of its stack. The kernel copies that memory, as the thread may end meanwhile.
 fn start_of(tid: u32) -> Option<usize> {
-    let (start_at, number_at) = (routine::place(), NUMBER_AT.load(Relaxed));
-    if start_at == 0 || number_at == 0 || tid == std::process::id() {
+    let places = Places { number: NUMBER_AT.load(Relaxed), start: routine::place(), block: touched::place_of_block() };
+    if places.start == 0 || places.number == 0 || tid == std::process::id() {
         return None;
     }
     let call = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
@@ -135,19 +126,11 @@ fn start_of(tid: u32) -> Option<usize> {
     // It is aligned to 64 bytes.
     let from = usize::from_str_radix(stack_pointer, 16).ok()?.next_multiple_of(64);
     let mut bytes = vec![0u8; 64 << 10];
-    let word = |bytes: &[u8], at: usize| Some(usize::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     for part in (from..).step_by((bytes.len() - 0x900) & !63).take(32) {
         let read = copied(&mut bytes, part);
-        for at in (0..read).step_by(64) {
-            let here = Some(part + at);
-            let number = bytes[..read].get(at + number_at..at + number_at + 4);
-            // It begins with its own address, twice.
-            if word(&bytes[..read], at) == here
-                && word(&bytes[..read], at + 16) == here
-                && number == Some(&tid.to_ne_bytes()[..])
-            {
-                return word(&bytes[..read], at + start_at);
-            }
+        let start = description::start_in(&bytes[..read], part, tid, &places);
+        if start.is_some() {
+            return start;
         }
         if read < bytes.len() {
             break;

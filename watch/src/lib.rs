@@ -22,6 +22,8 @@ mod attach;
 mod backtrace;
 mod begin;
 mod create;
+#[cfg(target_arch = "x86_64")]
+mod description;
 mod fibers;
 mod files;
 mod finish;
