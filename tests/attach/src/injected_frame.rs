@@ -1,11 +1,7 @@
 //! The frame that `exeunt watch --pid` puts on the stack of another program's thread, in this
 //! process: the kernel's `rt_sigreturn` gives the thread all back, and exeunt's walk goes through.
-#![cfg(all(target_os = "linux", target_env = "gnu"))]
 
-#[path = "../cli/src/watch/attach/frame/mod.rs"]
-mod frame;
-
-use frame::{State, frame};
+use crate::frame::{State, frame};
 use std::arch::global_asm;
 use std::cell::Cell;
 use std::ffi::c_int;

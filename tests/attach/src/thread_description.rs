@@ -1,17 +1,8 @@
 //! How `exeunt watch --pid` reads libc's description of a thread that waits: from a copy of the memory
 //! above its stack pointer, in this process.
-#![cfg(all(target_os = "linux", target_env = "gnu"))]
 
-#[path = "../watch/src/description.rs"]
-mod description;
-#[path = "../watch/src/routine.rs"]
-#[allow(dead_code, reason = "the rest is for the library")]
-mod routine;
-#[path = "../watch/src/touched.rs"]
-#[allow(dead_code, reason = "the rest is for the library")]
-mod touched;
-
-use description::{Places, find_number, start_in};
+use crate::description::{Places, find_number, start_in};
+use crate::{routine, touched};
 use libc::pthread_t;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
