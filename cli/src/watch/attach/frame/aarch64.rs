@@ -5,7 +5,7 @@
 //! call leaves the parts of SVE's registers undefined that FPSIMD's do not have. SME's `ZA` would
 //! need a record of its own.
 
-use super::Frame;
+use super::placed::Frame;
 use libc::{user_fpsimd_struct as Vectors, user_regs_struct as Registers};
 
 /// `siginfo`, which nobody reads.

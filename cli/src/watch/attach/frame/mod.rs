@@ -4,6 +4,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+pub mod placed;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -11,9 +12,3 @@ mod x86_64;
 pub use aarch64::{State, frame};
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{State, frame};
-
-/// What to write, where, and where the stack pointer is for a function that returns through it.
-pub struct Frame {
-    pub stack_pointer: u64,
-    pub bytes: Vec<u8>,
-}

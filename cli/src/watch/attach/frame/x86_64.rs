@@ -1,7 +1,7 @@
 //! The layout is the kernel's interface: `struct rt_sigframe`, `struct ucontext`, `struct sigcontext`
 //! (`asm/sigcontext.h`) and the extended state behind it, whose end `_fpx_sw_bytes` tells.
 
-use super::Frame;
+use super::placed::Frame;
 use libc::user_regs_struct as Registers;
 use std::arch::x86_64::__cpuid_count;
 
