@@ -51,6 +51,8 @@
 //     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable,
 //                          exeunt_stop, exeunt_unload, exeunt_id
 //     Ends                 exeunt_ending, exeunt_returned_value, exeunt_stacks
+//     For tools            exeunt_on_every_end, exeunt_on_every_thread_end, exeunt_stop_every_end,
+//                          exeunt_restore_code_sites
 //     Values               exeunt_set, exeunt_get, exeunt_del, exeunt_reset
 //     Slots                exeunt_slot_alloc, exeunt_slot_set, exeunt_slot_get, exeunt_slot_free
 //     Fibers               exeunt_enter, exeunt_enter_on, exeunt_register_trampoline,
@@ -325,7 +327,7 @@ size_t exeunt_stacks(struct exeunt_stack *stacks, size_t room);
 // The ends of all threads and of main: for tools that watch a whole program
 // =================================================================================================
 
-// The end of a stack, as `exeunt_on_every_end` describes it.
+// The end of a stack, as `exeunt_on_every_end` and `exeunt_on_every_thread_end` describe it.
 typedef struct exeunt_stack_end {
   // `EXEUNT_KIND_THREAD` or `EXEUNT_KIND_MAIN`.
   int kind;
@@ -335,12 +337,13 @@ typedef struct exeunt_stack_end {
   // What the stack's function has returned, or what `pthread_exit` was given; null with other
   // endings. Of `main` and C11's threads it is the `int`.
   void *value;
-  // 1 if the stack is armed: then its handlers run next. Otherwise 0.
+  // 1 if the stack is armed: then its handlers run next. Otherwise 0, also where slot redirect
+  // has armed it: then they have run.
   int armed;
 } exeunt_stack_end;
 
-// A function for `exeunt_on_every_end`. `end` is good until it returns. `arg` is what that call was
-// given.
+// A function for `exeunt_on_every_end` and `exeunt_on_every_thread_end`. `end` is good until it
+// returns. `arg` is what that call was given.
 typedef void (*exeunt_end_fn)(const struct exeunt_stack_end *end, void *arg);
 
 // Has `function` called with `arg` at the end of every thread (of `pthread_create` and of C11) and
@@ -372,8 +375,25 @@ typedef void (*exeunt_end_fn)(const struct exeunt_stack_end *end, void *arg);
 // stay loaded, also after it was taken back: a thread may be running it.
 EXEUNT_CHECK_RESULT int exeunt_on_every_end(exeunt_end_fn function, void *arg);
 
-// Takes back the function of `exeunt_on_every_end`: no call of it begins from now on. Calls that
-// have begun on other threads go on. `exeunt_restore_code_sites` then puts libc's code back.
+// Has `function` called with `arg` at the end of every thread, as `exeunt_on_every_end` does, and
+// leaves `main` alone: libc's code that it returns into is not patched.
+//
+// This chooses no redirect: the process may use slot redirect, or choose either one later. A stack
+// that slot redirect has armed has run its handlers before `function` is called. All else that
+// `exeunt_on_every_end` says of threads and of `function` holds here as well. One function can be
+// registered in a process, by this or by that call.
+//
+// Returns what `exeunt_on_every_end` does, but for `EXEUNT_EREDIRECT`. After an error no code has
+// changed.
+//
+// Thread-safe. Not for signal handlers.
+//
+// Requires: as `exeunt_on_every_end`.
+EXEUNT_CHECK_RESULT int exeunt_on_every_thread_end(exeunt_end_fn function, void *arg);
+
+// Takes back the function of `exeunt_on_every_end` or `exeunt_on_every_thread_end`: no call of it
+// begins from now on. Calls that have begun on other threads go on. `exeunt_restore_code_sites`
+// then puts libc's code back.
 //
 // Returns 0; or `EXEUNT_EABSENT` if there is none.
 //
@@ -781,9 +801,9 @@ EXEUNT_CHECK_RESULT int exeunt_install_redirect(int redirect);
 // stays loaded.
 //
 // Returns 0, also if nothing was patched; `EXEUNT_EIN_USE` if stacks are armed whose ends need the
-// patched code, or if a function is registered by `exeunt_on_every_end`; or
-// `EXEUNT_ENO_CODE_SITE` if the system refuses to write, or other code has changed it meanwhile.
-// After an error nothing has changed.
+// patched code, or if a function is registered by `exeunt_on_every_end` or
+// `exeunt_on_every_thread_end`; or `EXEUNT_ENO_CODE_SITE` if the system refuses to write, or other
+// code has changed it meanwhile. After an error nothing has changed.
 //
 // Thread-safe. Not for signal handlers.
 EXEUNT_CHECK_RESULT int exeunt_restore_code_sites(void);

@@ -13,6 +13,8 @@
 //   exeunt::enter_on          the same where you know the stack's memory; it costs less
 //   exeunt::entered(f)        a callable that runs f in enter, for Boost.Context and Boost.Fiber
 //   exeunt::scope             the same as an object in the fiber's function
+//   exeunt::on_every_thread_end(f), exeunt::on_every_end(f)
+//                             call f at the end of every thread (and of main), for tools
 //   exeunt::discard, exeunt::register_trampoline, exeunt::id, exeunt::reset, exeunt::unload
 //
 // Functions throw exeunt::error where the C functions return a code. Handlers and destructors must
@@ -187,6 +189,36 @@ inline std::vector<exeunt_stack> stacks() {
     }
     return all;
 }
+
+namespace detail {
+
+template <class F> void on_every(int (*call)(exeunt_end_fn, void *), F &&function) {
+    using function_type = std::decay_t<F>;
+    auto owned = std::make_unique<const function_type>(std::forward<F>(function));
+    exeunt_end_fn each = [](const exeunt_stack_end *end, void *arg) noexcept {
+        std::invoke(*static_cast<const function_type *>(arg), *end);
+    };
+    check(call(each, const_cast<function_type *>(owned.get())));
+    static_cast<void>(owned.release()); // it is never destroyed: a thread may be running it
+}
+
+} // namespace detail
+
+/// Has `function` called with a `const exeunt_stack_end &` at the end of every thread, armed or not,
+/// until `stop_every_end`: see exeunt_on_every_thread_end. Several threads may call it at once. It
+/// is copied or moved, and never destroyed. It must not throw.
+template <class F> void on_every_thread_end(F &&function) {
+    detail::on_every(exeunt_on_every_thread_end, std::forward<F>(function));
+}
+
+/// The same for `main` as well. This needs code redirect: see exeunt_on_every_end.
+template <class F> void on_every_end(F &&function) {
+    detail::on_every(exeunt_on_every_end, std::forward<F>(function));
+}
+
+/// Takes back the function of `on_every_thread_end` or `on_every_end`. Returns whether there was one.
+/// Calls that have begun on other threads go on.
+inline bool stop_every_end() noexcept { return exeunt_stop_every_end() == EXEUNT_OK; }
 
 /// Destroys all values of the running stack, and keeps its handlers.
 inline void reset() { detail::check(exeunt_reset()); }

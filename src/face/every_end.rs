@@ -114,7 +114,8 @@ pub fn on_every_thread_end(function: impl Fn(&StackEnd) + Send + Sync + 'static)
     }
 }
 
-/// A function that [`on_every_end`] or [`on_every_thread_end`] has registered. If you drop this, the function stays.
+/// A function that [`on_every_end`] or [`on_every_thread_end`] has registered. If you drop this, the
+/// function stays.
 #[must_use = "dropping it leaves the function registered"]
 pub struct EveryEnd {
     #[cfg(code_redirect)]

@@ -1,10 +1,11 @@
-//! A function that is called at every end: `exeunt_on_every_end`, `exeunt_stop_every_end`.
+//! A function that is called at every end: `exeunt_on_every_end`, `exeunt_on_every_thread_end`,
+//! `exeunt_stop_every_end`.
 
 use super::code::{Failure, shielded};
 use crate::StackEnd;
 use std::ffi::{c_int, c_void};
 
-/// The end of a stack, as `exeunt_on_every_end` describes it.
+/// The end of a stack, as `exeunt_on_every_end` and `exeunt_on_every_thread_end` describe it.
 #[repr(C)]
 pub struct exeunt_stack_end {
     /// `EXEUNT_KIND_THREAD` or `EXEUNT_KIND_MAIN`.
@@ -15,12 +16,13 @@ pub struct exeunt_stack_end {
     /// What the stack's function has returned, or what `pthread_exit` was given; null with other
     /// endings. Of `main` and C11's threads it is the `int`.
     pub value: *mut c_void,
-    /// 1 if the stack is armed: then its handlers run next. Otherwise 0.
+    /// 1 if the stack is armed: then its handlers run next. Otherwise 0, also where slot redirect
+    /// has armed it: then they have run.
     pub armed: c_int,
 }
 
-/// A function for `exeunt_on_every_end`. `end` is good until it returns. `arg` is what that call was
-/// given.
+/// A function for `exeunt_on_every_end` and `exeunt_on_every_thread_end`. `end` is good until it
+/// returns. `arg` is what that call was given.
 pub type exeunt_end_fn = Option<unsafe extern "C" fn(end: *const exeunt_stack_end, arg: *mut c_void)>;
 
 struct Call {
@@ -80,15 +82,42 @@ pub unsafe extern "C" fn exeunt_on_every_end(function: exeunt_end_fn, arg: *mut 
     shielded(|| {
         let function = function.ok_or(Failure::Invalid("exeunt_on_every_end: the function is null"))?;
         let call = Call { function, arg };
-        let every_end = crate::on_every_end(move |end| call.with(end))?;
         // It stays until `exeunt_stop_every_end`.
-        drop(every_end);
+        drop(crate::on_every_end(move |end| call.with(end))?);
         Ok(())
     })
 }
 
-/// Takes back the function of `exeunt_on_every_end`: no call of it begins from now on. Calls that
-/// have begun on other threads go on. `exeunt_restore_code_sites` then puts libc's code back.
+/// Has `function` called with `arg` at the end of every thread, as `exeunt_on_every_end` does, and
+/// leaves `main` alone: libc's code that it returns into is not patched.
+///
+/// This chooses no redirect: the process may use slot redirect, or choose either one later. A stack
+/// that slot redirect has armed has run its handlers before `function` is called. All else that
+/// `exeunt_on_every_end` says of threads and of `function` holds here as well. One function can be
+/// registered in a process, by this or by that call.
+///
+/// Returns what `exeunt_on_every_end` does, but for `EXEUNT_EREDIRECT`. After an error no code has
+/// changed.
+///
+/// Thread-safe. Not for signal handlers.
+///
+/// # Safety
+/// As `exeunt_on_every_end`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn exeunt_on_every_thread_end(function: exeunt_end_fn, arg: *mut c_void) -> c_int {
+    shielded(|| {
+        let function = function.ok_or(Failure::Invalid("exeunt_on_every_thread_end: the function is null"))?;
+        let call = Call { function, arg };
+        // It stays until `exeunt_stop_every_end`.
+        drop(crate::on_every_thread_end(move |end| call.with(end))?);
+        Ok(())
+    })
+}
+
+/// Takes back the function of `exeunt_on_every_end` or `exeunt_on_every_thread_end`: no call of it
+/// begins from now on. Calls that have begun on other threads go on. `exeunt_restore_code_sites`
+/// then puts libc's code back.
 ///
 /// Returns 0; or `EXEUNT_EABSENT` if there is none.
 ///

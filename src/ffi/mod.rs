@@ -5,7 +5,7 @@
 //! - `handlers`: `exeunt_at_exit`, `exeunt_at_exit_owned`, `exeunt_at_exit_stoppable`,
 //!   `exeunt_stop`, `exeunt_unload`, `exeunt_id`.
 //! - `ending`: `exeunt_ending`, `exeunt_returned_value`, `exeunt_stacks`.
-//! - `every_end`: `exeunt_on_every_end`, `exeunt_stop_every_end`.
+//! - `every_end`: `exeunt_on_every_end`, `exeunt_on_every_thread_end`, `exeunt_stop_every_end`.
 //! - `values`, `cache`: keyed values.
 //! - `slots`: dynamic slots.
 //! - `fibers`: `exeunt_enter`, `exeunt_enter_on`, `exeunt_discard`, `exeunt_register_trampoline`.

@@ -40,9 +40,9 @@ pub extern "C" fn exeunt_install_redirect(redirect: c_int) -> c_int {
 /// stays loaded.
 ///
 /// Returns 0, also if nothing was patched; `EXEUNT_EIN_USE` if stacks are armed whose ends need the
-/// patched code, or if a function is registered by `exeunt_on_every_end`; or
-/// `EXEUNT_ENO_CODE_SITE` if the system refuses to write, or other code has changed it meanwhile.
-/// After an error nothing has changed.
+/// patched code, or if a function is registered by `exeunt_on_every_end` or
+/// `exeunt_on_every_thread_end`; or `EXEUNT_ENO_CODE_SITE` if the system refuses to write, or other
+/// code has changed it meanwhile. After an error nothing has changed.
 ///
 /// Thread-safe. Not for signal handlers.
 #[unsafe(no_mangle)]

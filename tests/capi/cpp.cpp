@@ -322,6 +322,30 @@ void the_armed_stacks_are_listed() {
     CHECK(exeunt::stacks().size() == before);
 }
 
+void the_ends_of_all_threads_are_reported() {
+    static thread_local bool is_watched;
+    std::atomic<int> ends{0};
+    void *value = nullptr;
+    exeunt::on_every_thread_end([&ends, &value, three = std::make_shared<int>(3)](const exeunt_stack_end &end) {
+        if (!is_watched)
+            return;
+        ends += *three;
+        value = end.value;
+        CHECK(end.kind == EXEUNT_KIND_THREAD && end.ending == EXEUNT_ENDING_RETURNED);
+    });
+    try {
+        exeunt::on_every_thread_end([](const exeunt_stack_end &) {});
+        CHECK(false);
+    } catch (const exeunt::error &error) {
+        CHECK(error.code() == EXEUNT_EBUSY);
+    }
+    on_a_thread([] { is_watched = true; });
+    CHECK(ends == 3 && value == nullptr);
+    CHECK(exeunt::stop_every_end() && !exeunt::stop_every_end());
+    on_a_thread([] { is_watched = true; });
+    CHECK(ends == 3);
+}
+
 } // namespace
 
 int main() {
@@ -341,4 +365,5 @@ int main() {
     RUN(a_scope_that_is_no_automatic_variable_is_refused);
     RUN(a_handler_can_ask_how_its_stack_ends);
     RUN(the_armed_stacks_are_listed);
+    RUN(the_ends_of_all_threads_are_reported);
 }

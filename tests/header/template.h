@@ -51,6 +51,8 @@
 //     Handlers             exeunt_at_exit, exeunt_at_exit_owned, exeunt_at_exit_stoppable,
 //                          exeunt_stop, exeunt_unload, exeunt_id
 //     Ends                 exeunt_ending, exeunt_returned_value, exeunt_stacks
+//     For tools            exeunt_on_every_end, exeunt_on_every_thread_end, exeunt_stop_every_end,
+//                          exeunt_restore_code_sites
 //     Values               exeunt_set, exeunt_get, exeunt_del, exeunt_reset
 //     Slots                exeunt_slot_alloc, exeunt_slot_set, exeunt_slot_get, exeunt_slot_free
 //     Fibers               exeunt_enter, exeunt_enter_on, exeunt_register_trampoline,

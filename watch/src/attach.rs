@@ -1,16 +1,17 @@
 //! A process that ran already: `exeunt watch --pid` has started a thread in it, which loads this
 //! library and calls `exeunt_watch_attach`.
 //!
-//! Nothing is interposed. The ends of all threads come by `exeunt::on_every_end`, births are what
-//! the kernel's list of threads shows. A thread that is created from now on gets its row when it
-//! ends, or when the command lets go.
+//! Nothing is interposed. The ends of all threads come by `exeunt::on_every_thread_end`, main's by
+//! `exit` (`main_end.rs`), births are what the kernel's list of threads shows. A thread that is
+//! created from now on gets its row when it ends, or when the command lets go.
 
+use crate::description::{self, Places};
 use crate::life::{self, began, from_ticks};
 use crate::shared::{keeping_errno, new_row, now, own_table, tid};
-use crate::table::{Row, Table, attached, flag, kind, state};
+use crate::table::{Row, Table, attached, ending, flag, kind, state};
 use crate::touched;
-use crate::{begin, files, routine, shared};
-use exeunt::{Kind, StackEnd};
+use crate::{begin, files, main_end, routine, shared};
+use exeunt::StackEnd;
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::fs::File;
@@ -57,17 +58,15 @@ unsafe extern "C" fn exeunt_watch_attach(table: c_int, start: usize, argument: u
     // SAFETY: by the contract.
     unsafe { routine::find(start, argument) };
     touched::find_block();
-    NUMBER_AT.store(find_number().unwrap_or(0), Relaxed);
+    NUMBER_AT.store(description::find_number(tid()).unwrap_or(0), Relaxed);
     KNOWN.store(Box::into_raw(Box::default()), Release);
     let process = std::process::id();
     table.process.store(process, Relaxed);
     table.began.store(began(process).map_or(0, from_ticks), Relaxed);
     shared::set(table, None);
-    // The program's EXEUNT_REDIRECT is for the program. A library that was here before has chosen
-    // the same.
-    let chosen = exeunt::Builder::new().redirect(exeunt::Redirect::Code).install();
-    match chosen.and_then(|()| exeunt::on_every_end(ends)) {
+    match exeunt::on_every_thread_end(ends) {
         Ok(every_end) => {
+            main_end::watch();
             let _ = births();
             table.attached.store(attached::ON, Release);
             await_owner(table);
@@ -115,21 +114,11 @@ pub fn in_child() {
     USERS.store(0, SeqCst);
 }
 
-/// Where libc's description of the running thread has the kernel's number.
-fn find_number() -> Option<usize> {
-    // SAFETY: has no conditions.
-    let this = unsafe { libc::pthread_self() } as usize;
-    let own = tid();
-    // The first words are the processor's and the compiler's.
-    // SAFETY: words of the description, which libc may be changing.
-    (0x80..0x870).step_by(4).find(|at| unsafe { ((this + at) as *const u32).read_volatile() } == own)
-}
-
 /// The start routine of another thread, which waits in a system call: libc's description of it lies
 /// at the end of its stack. The kernel copies that memory, as the thread may end meanwhile.
 fn start_of(tid: u32) -> Option<usize> {
-    let (start_at, number_at) = (routine::place(), NUMBER_AT.load(Relaxed));
-    if start_at == 0 || number_at == 0 || tid == std::process::id() {
+    let places = Places { number: NUMBER_AT.load(Relaxed), start: routine::place(), block: touched::place_of_block() };
+    if places.start == 0 || places.number == 0 || tid == std::process::id() {
         return None;
     }
     let call = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
@@ -137,19 +126,11 @@ fn start_of(tid: u32) -> Option<usize> {
     // It is aligned to 64 bytes.
     let from = usize::from_str_radix(stack_pointer, 16).ok()?.next_multiple_of(64);
     let mut bytes = vec![0u8; 64 << 10];
-    let word = |bytes: &[u8], at: usize| Some(usize::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     for part in (from..).step_by((bytes.len() - 0x900) & !63).take(32) {
         let read = copied(&mut bytes, part);
-        for at in (0..read).step_by(64) {
-            let here = Some(part + at);
-            let number = bytes[..read].get(at + number_at..at + number_at + 4);
-            // It begins with its own address, twice.
-            if word(&bytes[..read], at) == here
-                && word(&bytes[..read], at + 16) == here
-                && number == Some(&tid.to_ne_bytes()[..])
-            {
-                return word(&bytes[..read], at + start_at);
-            }
+        let start = description::start_in(&bytes[..read], part, tid, &places);
+        if start.is_some() {
+            return start;
         }
         if read < bytes.len() {
             break;
@@ -224,18 +205,7 @@ fn ends(end: &StackEnd) {
             if life::own_name().starts_with(b"exeunt-watch\0") {
                 return;
             }
-            // Without room for it the table counts it as lost.
-            let Some(row) = row(tid(), began(tid()), true) else { return };
-            row.ended.store(now(), Relaxed);
-            life::name(row);
-            let faulted = life::times(row);
-            if end.kind == Kind::Main {
-                row.kind.store(kind::MAIN, Relaxed);
-            }
-            let (low, high) = touched::bounds_of_block().unwrap_or_else(|| touched::bounds(0));
-            row.stack_low.store(low as u64, Relaxed);
-            row.stack_high.store(high as u64, Relaxed);
-            life::used(row, true, faulted);
+            let Some(row) = row_at_end() else { return };
             if let Some(entry) = routine::of_running() {
                 enters(row, entry);
             }
@@ -243,6 +213,40 @@ fn ends(end: &StackEnd) {
             row.state.store(state::ENDED, Release);
         });
     });
+}
+
+/// The process ends by `exit`. `status`: that, if this runs on main's stack and `main` has returned.
+pub fn main_exits(status: impl FnOnce() -> Option<c_int>) {
+    keeping_errno(|| {
+        using(|_| {
+            if tid() != std::process::id() {
+                return;
+            }
+            let Some(row) = row_at_end() else { return };
+            if let Some(status) = status() {
+                row.ending.store(ending::RETURNED, Relaxed);
+                row.value.store(status as isize as u64, Relaxed);
+                row.flags.fetch_or(flag::VALUE, Relaxed);
+            } else {
+                row.ending.store(ending::PROCESS_EXIT, Relaxed);
+            }
+            row.state.store(state::ENDED, Release);
+        });
+    });
+}
+
+/// The running thread's row, with all but how it ends. None without room for it: the table counts
+/// it as lost.
+fn row_at_end() -> Option<&'static Row> {
+    let row = row(tid(), began(tid()), true)?;
+    row.ended.store(now(), Relaxed);
+    life::name(row);
+    let faulted = life::times(row);
+    let (low, high) = touched::bounds_of_block().unwrap_or_else(|| touched::bounds(0));
+    row.stack_low.store(low as u64, Relaxed);
+    row.stack_high.store(high as u64, Relaxed);
+    life::used(row, true, faulted);
+    Some(row)
 }
 
 /// Writes the entry function of a row.
@@ -307,7 +311,12 @@ fn complete(table: &'static Table, process: bool) {
         let row_tid = row.tid.load(Relaxed);
         row.ended.store(now(), Relaxed);
         // The number may be another thread's by now.
-        if began(row_tid) == Some(row.argument.load(Relaxed)) && life::sample(row) {
+        let is_there = began(row_tid) == Some(row.argument.load(Relaxed)) && life::sample(row);
+        if is_there && life::has_ended(row_tid) {
+            // The main thread, by `pthread_exit`. Its times are still there.
+            row.flags.fetch_or(flag::SAMPLED | flag::UNSEEN, Relaxed);
+            row.state.store(state::ENDED, Release);
+        } else if is_there {
             let ends = if process && row_tid == tid() { flag::ENDED_PROCESS } else { 0 };
             row.flags.fetch_or(flag::SAMPLED | ends, Release);
         } else if row.state.load(Acquire) == state::ALIVE {

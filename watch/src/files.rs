@@ -40,6 +40,12 @@ pub fn is_own(address: usize) -> bool {
     (own[0]..own[1]).contains(&address)
 }
 
+/// The memory of the file that an address lies in.
+#[cfg(target_arch = "x86_64")]
+pub fn range(address: usize) -> Option<std::ops::Range<usize>> {
+    find(address as u64).map(|found| found.start as usize..found.end as usize)
+}
+
 struct Found {
     address: u64,
     start: u64,

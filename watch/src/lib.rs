@@ -22,10 +22,14 @@ mod attach;
 mod backtrace;
 mod begin;
 mod create;
+#[cfg(target_arch = "x86_64")]
+mod description;
 mod fibers;
 mod files;
 mod finish;
 mod life;
+#[cfg(target_arch = "x86_64")]
+mod main_end;
 mod room;
 mod routine;
 mod shared;

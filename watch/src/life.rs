@@ -403,6 +403,14 @@ pub fn began(tid: u32) -> Option<u64> {
     Some(number(fields(stat)?.nth(19)))
 }
 
+/// Whether a thread has ended that the kernel still lists: the main thread, while others run on.
+#[cfg(target_arch = "x86_64")]
+pub fn has_ended(tid: u32) -> bool {
+    let mut buffer = [0; 1024];
+    let stat = read(format_args!("/proc/self/task/{tid}/stat"), &mut buffer);
+    stat.and_then(|stat| fields(stat)?.next()).is_some_and(|state| matches!(state, b"Z" | b"X"))
+}
+
 /// The time of such a tick by CLOCK_MONOTONIC.
 pub fn from_ticks(ticks: u64) -> u64 {
     // The kernel's clock for this counts the time of suspension as well.

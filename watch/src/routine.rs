@@ -3,18 +3,17 @@
 
 use std::ffi::c_void;
 use std::ptr;
-#[cfg(target_arch = "x86_64")]
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Where the description has the start routine, or 0.
-#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for `attach` and its test"))]
 static START_AT: AtomicUsize = AtomicUsize::new(0);
 
 /// Finds the place, on a thread with this start routine and this argument: they are neighbours there.
 ///
 /// # Safety
 /// glibc has created the running thread.
-#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for `attach` and its test"))]
 pub unsafe fn find(start: usize, argument: usize) {
     // SAFETY: has no conditions.
     let this = unsafe { libc::pthread_self() } as usize;
@@ -51,7 +50,7 @@ pub fn find_by_thread() {
 }
 
 /// The place, or 0.
-#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for `attach` and its test"))]
 pub fn place() -> usize {
     START_AT.load(Relaxed)
 }

@@ -56,6 +56,12 @@ pub fn find_block() {
     BLOCK_AT.store(found.unwrap_or(0), Relaxed);
 }
 
+/// That place, or 0.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for `attach` and its test"))]
+pub fn place_of_block() -> usize {
+    BLOCK_AT.load(Relaxed)
+}
+
 /// The running thread's stack, without a use of the allocator or of much stack: libc gives some of
 /// its own threads 24 KiB, and the program's allocator may need most of that. None if the place is
 /// not known, or for the main thread.

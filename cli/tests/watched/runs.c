@@ -1,6 +1,7 @@
 /* Programs that run already when `exeunt watch --pid` comes. The first argument chooses one. They
  * write "ready" and go on at each line that they read. */
 #define _GNU_SOURCE
+#include <err.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -183,6 +184,14 @@ static int leaves(void) {
     ready();
     line();
     pthread_exit((void *)1);
+}
+
+/* The main thread calls exit, or has a function of libc's call it. */
+static int calls_exit(int by_libc) {
+    ready();
+    line();
+    if (by_libc) errx(3, "it ends");
+    exit(3);
 }
 
 /* Sleeps in steps of 100 ms for ever, and computes: the values and the times must be right. */
@@ -368,6 +377,8 @@ int main(int count, char **words) {
     if (!strcmp(how, "executes")) return executes();
     if (!strcmp(how, "full")) return full();
     if (!strcmp(how, "leaves")) return leaves();
+    if (!strcmp(how, "calls_exit")) return calls_exit(0);
+    if (!strcmp(how, "calls_errx")) return calls_exit(1);
     if (!strcmp(how, "apart")) return apart();
     if (!strcmp(how, "on_fiber")) return on_fiber(0);
     if (!strcmp(how, "on_fiber_and_thread")) return on_fiber(1);

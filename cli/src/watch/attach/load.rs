@@ -8,7 +8,8 @@
 //! 4. The new thread loads the library, whose function takes over.
 
 use super::borrowed::{ALL_BUT_OF_SETUID, Borrowed, Late, Stop};
-use super::frame::{Frame, State, frame};
+use super::frame::placed::Frame;
+use super::frame::{State, frame};
 use super::stub::{self, Data, go, state};
 use super::target::{Target, threads};
 use libc::{pid_t, user_regs_struct as Registers};

@@ -1,9 +1,7 @@
-//! A frame as the kernel's of a signal, for a thread that is stopped: by it the kernel's own
-//! `rt_sigreturn` gives the thread back all that it had.
-//!
 //! The layout is the kernel's interface: `struct rt_sigframe`, `struct ucontext`, `struct sigcontext`
 //! (`asm/sigcontext.h`) and the extended state behind it, whose end `_fpx_sw_bytes` tells.
 
+use super::placed::Frame;
 use libc::user_regs_struct as Registers;
 use std::arch::x86_64::__cpuid_count;
 
@@ -32,12 +30,6 @@ pub struct State {
     pub extended: Vec<u8>,
     /// The signals that it blocks.
     pub blocked: u64,
-}
-
-/// What to write, where, and where the stack pointer is for a function that returns through it.
-pub struct Frame {
-    pub stack_pointer: u64,
-    pub bytes: Vec<u8>,
 }
 
 /// The frame with which `rt_sigreturn` makes `state` anew. None if the state's form is not known.
