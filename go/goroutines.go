@@ -56,9 +56,10 @@ func (g Goroutine) String() string {
 // read, since their goroutine may be changing them. The body of the loop may do anything, also use
 // this package.
 //
-// In [Slot] mode a goroutine that has ended by [runtime.Goexit] or as that of an [iter.Pull] may
-// still be there, until its handlers have run; in [Collected] mode any. While they run it has the Number and the CreatedBy
-// of the goroutine on which they run.
+// Where ends are noticed late, a goroutine that has ended may still be there until its handlers have
+// run: in [Slot] mode one that has ended by [runtime.Goexit] or as that of an [iter.Pull], in
+// [Collected] mode any. While its handlers run it has the Number and the CreatedBy of the goroutine
+// on which they run.
 //
 // An iteration takes a lock for each 256 goroutines in turn, for some microseconds. A goroutine
 // that uses the package for the first time, or ends, may wait for it; reads and writes never do.

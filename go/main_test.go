@@ -123,7 +123,7 @@ func needsCodeMode(t *testing.T) {
 func needsPromptEnds(t *testing.T) {
 	t.Helper()
 	if inCollectedMode() {
-		t.Skip("not in collected mode")
+		t.Skip("in collected mode each end needs a collection, and this test waits for very many")
 	}
 }
 
